@@ -1,0 +1,1 @@
+"""Change data capture for sharded databases, as a Dagster integration."""

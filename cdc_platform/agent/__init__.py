@@ -1,0 +1,1 @@
+"""Beside each Connect worker: keeps the leader files. No Dagster here."""

@@ -1,0 +1,146 @@
+"""What the use cases need of the outside systems: one small Protocol each.
+
+The real clients and the fakes in `testing.py` both satisfy these, and one set
+of contract tests runs against both. Every call has a deadline of its own, and
+foreign exceptions arrive as those of `errors.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from cdc_platform.state import ObservedConnector, ObservedTopic
+from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TopicRequest:
+    """A topic to be made."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+class Connect(Protocol):
+    """One Kafka Connect cluster's REST API.
+
+    All calls raise ConnectUnavailable (no worker answered in time, or broken
+    answer), ConnectRebalancing (409) and ConnectRejected (4xx or 5xx).
+    """
+
+    def connectors(self) -> Mapping[str, ObservedConnector]:
+        """All connectors with config and status, from one worker's memory."""
+
+    def connector(self, name: str) -> ObservedConnector:
+        """One connector. Raises NotFound."""
+
+    def create(self, name: str, config: Mapping[str, str], *, stopped: bool = False) -> None:
+        """Create a connector; `stopped` makes it without tasks (KIP-980).
+
+        A create that timed out may have been applied: re-reads before it raises.
+        """
+
+    def update(self, name: str, config: Mapping[str, str]) -> None:
+        """Replace the whole config. Not a no-op when unchanged: diff first."""
+
+    def delete(self, name: str) -> None:
+        """Delete; a connector that is gone already is no error."""
+
+    def restart_failed(self, name: str) -> None:
+        """Restart the connector and those of its tasks that are FAILED. No rebalance."""
+
+    def restart_task(self, name: str, task: int) -> None:
+        """Restart one task: its `${...}` references are resolved anew. No rebalance."""
+
+    def pause(self, name: str) -> None:
+        """Pause: tasks stay assigned, no rebalance."""
+
+    def resume(self, name: str) -> None:
+        """Resume a paused or stopped connector."""
+
+    def stop(self, name: str) -> None:
+        """Stop: tasks are shut down, offsets may be changed."""
+
+    def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
+        """The committed source offsets: `[{"partition": {...}, "offset": {...}}]`."""
+
+    def alter_offsets(self, name: str, offsets: Sequence[Mapping[str, Any]]) -> None:
+        """Write source offsets. The connector must be stopped."""
+
+    def reset_offsets(self, name: str) -> None:
+        """Forget all source offsets. The connector must be stopped."""
+
+
+class Kafka(Protocol):
+    """The brokers' admin side. Raises KafkaUnavailable and KafkaRejected."""
+
+    def topics(self) -> Mapping[str, ObservedTopic]:
+        """All topics with partitions, replication and non-default config."""
+
+    def create_topics(self, requests: Sequence[TopicRequest]) -> None:
+        """Create; a topic that exists already is no error."""
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Grow the topic to `total` partitions."""
+
+    def alter_topic_config(self, topic: str, changes: Mapping[str, str | None]) -> None:
+        """Set config entries; None returns one to the broker's default."""
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete; a topic that is gone already is no error."""
+
+
+class ControlLock(Protocol):
+    """The held ZooKeeper lock of one pass."""
+
+    @property
+    def generation(self) -> int:
+        """Grows with each taking of the lock: a fencing token."""
+
+    def check(self) -> None:
+        """Raises LockLost as soon as the lock may be another's."""
+
+
+class TopologyStore(Protocol):
+    """ZooKeeper: the ideal state, the lock, the agents. Raises ZooKeeperUnavailable."""
+
+    def load(self) -> Topology:
+        """The whole topology; malformed znodes become `problems`. Warm loads re-read only what changed."""
+
+    def put_dataset(self, dataset: Dataset) -> None:
+        """Write one dataset, unknown fields of the stored document kept."""
+
+    def put_shard(self, shard: Shard) -> None:
+        """Write one shard, unknown fields of the stored document kept."""
+
+    def put_cluster(self, cluster: Cluster) -> None:
+        """Write one cluster, unknown fields of the stored document kept."""
+
+    def delete_dataset(self, name: str) -> None:
+        """Delete a dataset and its shards."""
+
+    def delete_shard(self, dataset: str, shard: str) -> None:
+        """Delete one shard's znode."""
+
+    def set_leader(self, dataset: str, shard: str, leader: Address) -> Shard:
+        """Compare-and-set the leader and add 1 to the generation."""
+
+    def set_pause(self, dataset: str | None, shard: str | None, pause: Pause | None) -> None:
+        """Pause or resume the platform (both None), a dataset or a shard."""
+
+    def lock(self, *, owner: str, timeout: float = 0.0) -> AbstractContextManager[ControlLock]:
+        """Take **`/cdc/control/lock`**. `owner` is shown to others (a run id). Raises LockHeld."""
+
+    def lock_owner(self) -> str | None:
+        """Who holds the lock now; None when it is free."""
+
+    def agents(self) -> Mapping[str, Mapping[str, Any]]:
+        """The live agents by worker id, with what each says of itself."""
+
+    def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
+        """Call `changed` (from another thread) after any change; returns the call that ends it."""

@@ -1,0 +1,1 @@
+"""The desired Debezium configuration, one module per engine."""

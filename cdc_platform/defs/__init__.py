@@ -1,0 +1,1 @@
+"""Everything of Dagster, thin."""

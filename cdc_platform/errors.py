@@ -1,0 +1,135 @@
+"""Every error that cdc-platform raises on purpose.
+
+One root, `CdcError`. Each subclass names a situation an operator can act on;
+its message says what is wrong, where (file, znode, URL), in which field, and
+how to cure it.
+"""
+
+from __future__ import annotations
+
+
+class CdcError(Exception):
+    """Something cdc-platform cannot go on with.
+
+    Args:
+        message: one sentence that says what is wrong.
+        where: the file, znode, URL or server it was found in.
+        field: the field or setting inside `where`.
+        cure: one sentence that says what to do.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        where: str | None = None,
+        field: str | None = None,
+        cure: str | None = None,
+    ) -> None:
+        self.message = message
+        self.where = where
+        self.field = field
+        self.cure = cure
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        place = ": ".join(part for part in (self.where, self.field) if part)
+        text = f"{place}: {self.message}" if place else self.message
+        return f"{text} Cure: {self.cure}" if self.cure else text
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return (_rebuild, (type(self), self.message, self.where, self.field, self.cure))
+
+
+def _rebuild(
+    kind: type[CdcError], message: str, where: str | None, field: str | None, cure: str | None
+) -> CdcError:
+    return kind(message, where=where, field=field, cure=cure)
+
+
+class BadInput(CdcError):
+    """A file, znode, argument or setting that a person wrote is wrong."""
+
+
+class SettingsError(BadInput):
+    """A setting of cdc-platform itself is missing or wrong."""
+
+
+class TopologyError(BadInput):
+    """A dataset, shard, table or cluster is described wrongly."""
+
+
+class OverrideRefused(TopologyError):
+    """A connector override would break identity, routing or the wire format."""
+
+
+class IdentityCollision(TopologyError):
+    """Two shards would get the same server id, slot or topic name."""
+
+
+class SecretUnresolved(BadInput):
+    """A `${file:...}` or `${env:...}` reference has no value here."""
+
+
+class Unavailable(CdcError):
+    """An outside system did not answer in time, or refused the connection."""
+
+
+class ZooKeeperUnavailable(Unavailable):
+    """ZooKeeper did not answer in time."""
+
+
+class KafkaUnavailable(Unavailable):
+    """Kafka did not answer in time."""
+
+
+class ConnectUnavailable(Unavailable):
+    """No worker of a Connect cluster answered in time, or the answer was broken."""
+
+
+class SourceUnavailable(Unavailable):
+    """A source database did not answer in time."""
+
+
+class ConnectRebalancing(Unavailable):
+    """The Connect group is rebalancing (HTTP 409): try again later."""
+
+
+class ConnectRejected(CdcError):
+    """Kafka Connect refused a request: the answer says why."""
+
+
+class KafkaRejected(CdcError):
+    """Kafka refused a request: the answer says why."""
+
+
+class NotFound(CdcError):
+    """The named thing does not exist there."""
+
+
+class LockHeld(CdcError):
+    """Another pass holds the ZooKeeper lock."""
+
+
+class LockLost(CdcError):
+    """The ZooKeeper lock was lost in mid-pass: nothing more may be written."""
+
+
+class Fenced(CdcError):
+    """A newer writer of the state topic has taken over."""
+
+
+class PlanRefused(CdcError):
+    """A guardrail forbids the plan as a whole."""
+
+
+class PlanStale(PlanRefused):
+    """The world moved since the plan was made."""
+
+
+class StackError(CdcError):
+    """The local stack could not do what was asked."""
+
+
+class ChecksumMismatch(StackError):
+    """A downloaded file is not the one that the lock file names."""

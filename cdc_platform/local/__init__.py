@@ -1,0 +1,1 @@
+"""The real stack as local processes, and the demo."""

@@ -1,0 +1,117 @@
+"""Where the platform's own services are: read once, from a TOML file and the environment."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from cdc_platform.errors import SettingsError
+
+ENV_PREFIX = "CDC_PLATFORM_"
+CONFIG_ENV = "CDC_PLATFORM_CONFIG"
+CONFIG_FILE = "cdc-platform.toml"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """Settings of one platform.
+
+    `kafka` is a librdkafka configuration; `bootstrap.servers` at least. Times
+    are seconds. `max_deletes` and `max_delete_fraction` bound what one pass may
+    delete without an explicit allowance: the greater of the two holds.
+    """
+
+    platform: str = "cdc"
+    zookeeper: str = "127.0.0.1:2181"
+    zookeeper_root: str = "/cdc"
+    kafka: Mapping[str, str] = field(default_factory=lambda: {"bootstrap.servers": "127.0.0.1:9092"})
+    state_topic: str = "cdc.platform.state"
+    heartbeat_topic: str = "cdc.platform.heartbeat"
+    connect_timeout: float = 20.0
+    pass_budget: float = 240.0
+    max_deletes: int = 5
+    max_delete_fraction: float = 0.01
+    batch_size: int = 50
+    cache_dir: str = field(default_factory=lambda: str(default_cache_dir()))
+
+    @classmethod
+    def load(cls, path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
+        """Read the file (argument, else CDC_PLATFORM_CONFIG, else ./cdc-platform.toml if there), then
+        the environment on top (CDC_PLATFORM_ZOOKEEPER, CDC_PLATFORM_KAFKA=host:port, ...).
+
+        Raises:
+            SettingsError: names file, field and cure.
+        """
+        env = os.environ if env is None else env
+        named = path or (Path(env[CONFIG_ENV]) if env.get(CONFIG_ENV) else None)
+        file = named or Path(CONFIG_FILE)
+        raw: dict[str, Any] = {}
+        if named is not None or file.exists():
+            raw = _read(file)
+        where = str(file)
+        known = {f.name: f for f in fields(cls)}
+        for key in raw:
+            if key not in known:
+                raise SettingsError(
+                    "no such setting.", where=where, field=key, cure=f"Known: {', '.join(sorted(known))}."
+                )
+        for name in known:
+            text = env.get(ENV_PREFIX + name.upper())
+            if text is not None:
+                raw[name] = {"bootstrap.servers": text} if name == "kafka" else text
+                where = ENV_PREFIX + name.upper()
+        return cls(**{name: _convert(value, name, where) for name, value in raw.items()})
+
+
+def default_cache_dir() -> Path:
+    """The user's cache directory for this program (XDG base directory rules)."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(base) / "cdc-platform"
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(file.read_text())
+    except FileNotFoundError:
+        raise SettingsError(
+            "the settings file does not exist.", where=str(file), cure=f"Create it, or unset {CONFIG_ENV}."
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"not valid TOML: {error}.", where=str(file), cure="Mend the file.") from None
+
+
+_NUMBERS: Mapping[str, type] = {
+    "connect_timeout": float,
+    "pass_budget": float,
+    "max_deletes": int,
+    "max_delete_fraction": float,
+    "batch_size": int,
+}
+
+
+def _convert(value: Any, name: str, where: str) -> Any:
+    if name == "kafka":
+        if not isinstance(value, Mapping) or not value.get("bootstrap.servers"):
+            raise SettingsError(
+                "bootstrap.servers is missing.",
+                where=where,
+                field=name,
+                cure='Add "bootstrap.servers" = "HOST:PORT".',
+            )
+        return {str(k): str(v) for k, v in value.items()}
+    kind = _NUMBERS.get(name, str)
+    try:
+        converted = kind(value)
+    except (TypeError, ValueError):
+        raise SettingsError(
+            f"{value!r} is no {kind.__name__}.", where=where, field=name, cure="Write a number."
+        ) from None
+    if kind is not str and converted < 0:
+        raise SettingsError(f"{value!r} is negative.", where=where, field=name, cure="Use 0 or more.")
+    if kind is str and not converted:
+        raise SettingsError("is empty.", where=where, field=name, cure="Give it a value or remove it.")
+    return converted

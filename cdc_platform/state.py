@@ -1,0 +1,92 @@
+"""What was observed: connectors, tasks, topics, workers. One `Picture` a pass.
+
+What could not be read is None or `unknown`, never empty: nothing may be
+decided on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cdc_platform.topology import EMPTY, Topology
+
+# A connector config carries this key with the platform's name as its value.
+# Connectors without it were made by somebody else and are never touched.
+# Connect keeps keys that a connector does not define.
+OWNER_KEY = "cdc.platform.owner"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedTask:
+    """One task as Connect's REST API shows it. `state` is Connect's own word."""
+
+    id: int
+    state: str
+    worker: str
+    trace: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedConnector:
+    """A connector as Connect shows it. `config` holds raw `${...}` references."""
+
+    name: str
+    config: Mapping[str, str]
+    state: str
+    worker: str
+    tasks: tuple[ObservedTask, ...] = ()
+    trace: str | None = None
+
+    @property
+    def owner(self) -> str | None:
+        """The platform that made it; None for a stranger's connector."""
+        return self.config.get(OWNER_KEY)
+
+    @property
+    def running(self) -> bool:
+        """True when the connector and at least one task are RUNNING, and none is not.
+
+        This is Connect's word only: a dead source still shows RUNNING.
+        """
+        return (
+            self.state == "RUNNING"
+            and bool(self.tasks)
+            and all(task.state == "RUNNING" for task in self.tasks)
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedCluster:
+    """A Connect cluster at one moment; `connectors` is None when it was not readable."""
+
+    name: str
+    connectors: Mapping[str, ObservedConnector] | None
+    problem: str | None = None
+
+    @property
+    def known(self) -> bool:
+        """True when the connectors could be read as a whole."""
+        return self.connectors is not None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedTopic:
+    """A topic on the brokers. `config` holds only what differs from the broker's default."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str] = EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Picture:
+    """Everything that one pass decides on, read once. `topics` None: Kafka was not readable."""
+
+    taken_at: datetime
+    topology: Topology
+    clusters: Mapping[str, ObservedCluster]
+    topics: Mapping[str, ObservedTopic] | None
+    problem: str | None = None

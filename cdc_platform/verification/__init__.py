@@ -1,0 +1,1 @@
+"""Proof that topics are complete, duplicates and their cause, repair."""
