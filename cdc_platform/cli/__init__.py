@@ -1,0 +1,51 @@
+"""The command line: arguments and printing; what it does lives below.
+
+Each command sits in the module of its subject and is imported when it is
+called, so that `cdc-platform agent` loads neither Dagster nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import click
+
+from cdc_platform.errors import CdcError
+
+# Command name to "module:attribute".
+COMMANDS = {
+    "agent": "cdc_platform.cli.agent:agent",
+    "apply": "cdc_platform.cli.reconcile:apply",
+    "demo": "cdc_platform.cli.demo:demo",
+    "plan": "cdc_platform.cli.reconcile:plan",
+    "stack": "cdc_platform.cli.stack:stack",
+    "status": "cdc_platform.cli.status:status",
+    "topology": "cdc_platform.cli.topology:topology",
+    "worker-properties": "cdc_platform.cli.worker_properties:worker_properties",
+}
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CdcError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cdc-platform")
+def main() -> None:
+    """Change data capture for sharded databases: Debezium kept alive, topics proven complete."""
