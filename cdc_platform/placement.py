@@ -1,0 +1,168 @@
+"""Which Connect cluster runs which shard. Pure.
+
+Sticky: a connector stays where it is as long as that cluster may have it.
+Deterministic: the same input gives the same answer, whatever its order. New
+connectors go where the share of used capacity is lowest.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from cdc_platform.topology import Cluster, Dataset, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Placement:
+    """The answer for all shards.
+
+    `homes` maps a connector name to its cluster. A name that is in `moves` runs
+    in `moves[name]` today and leaves it for `homes[name]`. `unplaced` maps a
+    name to the reason why nothing is decided for it.
+    """
+
+    homes: Mapping[str, str]
+    moves: Mapping[str, str]
+    unplaced: Mapping[str, str]
+
+
+def place(
+    shards: Sequence[tuple[Dataset, Shard]],
+    clusters: Mapping[str, Cluster],
+    running: Mapping[str, Sequence[str]],
+    unknown: frozenset[str] = frozenset(),
+    foreign: Mapping[str, int] | None = None,
+) -> Placement:
+    """Decide for each shard.
+
+    Args:
+        shards: every shard with its dataset.
+        clusters: the Connect clusters by name.
+        running: the clusters in which a connector of that name exists now.
+        unknown: clusters that could not be read: a shard that may live in one is not placed
+            elsewhere, so that no connector ever runs twice.
+        foreign: connectors per cluster that are not ours; they use capacity too.
+    """
+    homes: dict[str, str] = {}
+    moves: dict[str, str] = {}
+    unplaced: dict[str, str] = {}
+    load = {name: (foreign or {}).get(name, 0) for name in clusters}
+    waiting: list[tuple[str, Dataset, str | None]] = []
+    ordered = sorted(shards, key=lambda pair: pair[1].name)
+
+    for dataset, shard in ordered:
+        name = shard.name
+        here = [cluster for cluster in running.get(name, ()) if cluster in clusters]
+        allowed = [c for c in dataset.clusters if c in clusters]
+        if not allowed:
+            unplaced[name] = f"none of its clusters ({', '.join(dataset.clusters)}) exists"
+            continue
+        if not here:
+            blind = sorted(unknown.intersection(allowed))
+            if blind:
+                unplaced[name] = f"cluster {blind[0]} could not be read and may run it already"
+            else:
+                waiting.append((name, dataset, None))
+            continue
+        staying = _preferred(here, allowed, clusters)
+        if staying is None:
+            load[here[0]] += 1
+            waiting.append((name, dataset, here[0]))
+            continue
+        load[staying] += 1
+        homes[name] = staying
+        leaving = [cluster for cluster in here if cluster != staying]
+        if leaving:
+            moves[name] = leaving[0]
+
+    _relieve(homes, load, clusters, dict((s.name, d) for d, s in ordered), unknown, moves)
+
+    # One heap of clusters by used share; an entry is stale once the load moved on.
+    heap = [(load[c] / clusters[c].capacity, c) for c in sorted(clusters)]
+    heapq.heapify(heap)
+    for name, dataset, source in waiting:
+        allowed_names = frozenset(dataset.clusters)
+        target = _lightest(heap, load, clusters, allowed_names, unknown)
+        if target is None:
+            if source is not None:
+                homes[name] = source  # nowhere to go: it stays rather than stops
+            else:
+                unplaced[name] = "all its clusters are full, draining or unreadable"
+            continue
+        homes[name] = target
+        load[target] += 1
+        if source is not None:
+            load[source] -= 1
+            moves[name] = source
+        heapq.heappush(heap, (load[target] / clusters[target].capacity, target))
+    return Placement(homes=homes, moves=moves, unplaced=unplaced)
+
+
+def _preferred(here: Sequence[str], allowed: Sequence[str], clusters: Mapping[str, Cluster]) -> str | None:
+    """Where a connector that exists may stay: the first allowed cluster that is not draining."""
+    for cluster in allowed:
+        if cluster in here and not clusters[cluster].draining:
+            return cluster
+    return None
+
+
+def _lightest(
+    heap: list[tuple[float, str]],
+    load: Mapping[str, int],
+    clusters: Mapping[str, Cluster],
+    allowed: frozenset[str],
+    unknown: frozenset[str],
+) -> str | None:
+    passed: list[tuple[float, str]] = []
+    found = None
+    while heap:
+        share, cluster = heapq.heappop(heap)
+        if share != load[cluster] / clusters[cluster].capacity:
+            heapq.heappush(heap, (load[cluster] / clusters[cluster].capacity, cluster))
+            continue
+        passed.append((share, cluster))
+        free = load[cluster] < clusters[cluster].capacity
+        if cluster in allowed and cluster not in unknown and free and not clusters[cluster].draining:
+            found = cluster
+            break
+    for entry in passed:
+        if entry[1] != found:
+            heapq.heappush(heap, entry)
+    return found
+
+
+def _relieve(
+    homes: dict[str, str],
+    load: dict[str, int],
+    clusters: Mapping[str, Cluster],
+    datasets: Mapping[str, Dataset],
+    unknown: frozenset[str],
+    moves: dict[str, str],
+) -> None:
+    """Move the last connectors (by name) of a cluster over capacity to where there is room."""
+    for cluster in sorted(clusters):
+        surplus = load[cluster] - clusters[cluster].capacity
+        if surplus <= 0 or cluster in unknown:
+            continue
+        names = sorted((n for n, home in homes.items() if home == cluster and n not in moves), reverse=True)
+        for name in names:
+            if surplus <= 0:
+                break
+            rooms = [
+                c
+                for c in datasets[name].clusters
+                if c in clusters
+                and c != cluster
+                and c not in unknown
+                and not clusters[c].draining
+                and load[c] < clusters[c].capacity
+            ]
+            if not rooms:
+                continue
+            target = min(rooms, key=lambda c: (load[c] / clusters[c].capacity, c))
+            homes[name], moves[name] = target, cluster
+            load[target] += 1
+            load[cluster] -= 1
+            surplus -= 1

@@ -1,0 +1,331 @@
+"""When a failed connector is restarted, and when it is better left alone. Pure.
+
+A failure is read from the task's trace and belongs to a class with a cure of
+its own. Restarts of one shard back off exponentially; its record lives in the
+state topic, so that neither a restart of the control plane nor a moment of
+RUNNING forgets it. Shards that fail for the same reason on the same source
+host form a group: one of them is restarted as a probe, the others follow once
+it stays up. A broken database of 500 shards so costs one restart a step.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+
+class Failure(StrEnum):
+    """Why a connector or task is down."""
+
+    CONNECTION = "connection"
+    AUTHENTICATION = "authentication"
+    LOG_PURGED = "log-purged"
+    SCHEMA_HISTORY = "schema-history"
+    SLOT_MISSING = "slot-missing"
+    OUT_OF_MEMORY = "out-of-memory"
+    POISON_RECORD = "poison-record"
+    STUCK = "stuck"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cure:
+    """What is done about a class of failure.
+
+    `automatic`: restarts may cure it. `probe`: shards of one source host are
+    tried one at a time. `first_wait`: before the second restart.
+    """
+
+    automatic: bool
+    probe: bool
+    first_wait: timedelta
+    advice: str
+
+
+CURES: Mapping[Failure, Cure] = {
+    Failure.CONNECTION: Cure(
+        automatic=True,
+        probe=True,
+        first_wait=timedelta(seconds=30),
+        advice="Check that the leader is up and reachable from the workers; a leader change cures it.",
+    ),
+    Failure.AUTHENTICATION: Cure(
+        automatic=True,
+        probe=True,
+        first_wait=timedelta(minutes=15),
+        advice="Put the right user and password into the secret file, then `cdc-platform restart`.",
+    ),
+    Failure.LOG_PURGED: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="The saved position is gone from the source: changes may be lost. "
+        "`cdc-platform bootstrap` the shard, which says what and fills the hole.",
+    ),
+    Failure.SCHEMA_HISTORY: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="`cdc-platform bootstrap` the shard: its schema history is rebuilt.",
+    ),
+    Failure.SLOT_MISSING: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="The replication slot is gone: changes may be lost. "
+        "`cdc-platform bootstrap` the shard, which makes a new slot and fills the hole.",
+    ),
+    Failure.OUT_OF_MEMORY: Cure(
+        automatic=True,
+        probe=False,
+        first_wait=timedelta(minutes=2),
+        advice="Lower `limits.queue_bytes` of the dataset or give the workers more heap.",
+    ),
+    Failure.POISON_RECORD: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="One record cannot be handled: read the trace; raise `max.request.size` for a large one.",
+    ),
+    Failure.STUCK: Cure(
+        automatic=True,
+        probe=True,
+        first_wait=timedelta(minutes=2),
+        advice="The task is RUNNING but its heartbeat stopped: check source and network.",
+    ),
+    Failure.UNKNOWN: Cure(
+        automatic=True,
+        probe=False,
+        first_wait=timedelta(seconds=30),
+        advice="Read the trace: `cdc-platform status DATASET SHARD`.",
+    ),
+}
+
+# First match wins: the specific before the general. Sources: messages of
+# Debezium's BinlogStreamingChangeEventSource, PostgresStreamingChangeEventSource,
+# MySQL error 1236, PostgreSQL SQLSTATE texts, Kafka producer exceptions.
+_SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
+    (failure, re.compile(pattern, re.IGNORECASE))
+    for failure, pattern in (
+        (Failure.OUT_OF_MEMORY, r"OutOfMemoryError|Java heap space|unable to create native thread"),
+        (
+            Failure.SLOT_MISSING,
+            r"replication slot .{0,120}(does not exist|invalidated|can no longer|no longer available)"
+            r"|can no longer get changes from replication slot|slot .{0,80}was invalidated",
+        ),
+        (
+            Failure.LOG_PURGED,
+            r"no longer available on the server|could not find first log file name"
+            r"|\b1236\b.{0,200}(purged|first log|could not find)|requested WAL segment .{0,80}already been removed"
+            r"|purged required binary logs",
+        ),
+        (
+            Failure.SCHEMA_HISTORY,
+            r"(db|schema) history topic .{0,80}(is missing|missing|partial)|schema isn't known to this connector"
+            r"|database schema history|Could not find existing (binlog|redo).{0,80}schema",
+        ),
+        (
+            Failure.AUTHENTICATION,
+            r"access denied for user|password authentication failed|authentication failed"
+            r"|no pg_hba\.conf entry|role \".{0,64}\" does not exist|Unable to authenticate",
+        ),
+        (
+            Failure.POISON_RECORD,
+            r"RecordTooLargeException|DataException|SerializationException|Tolerance exceeded in error handler"
+            r"|max\.request\.size",
+        ),
+        (
+            Failure.CONNECTION,
+            r"connection refused|communications link failure|connect(ion)? timed out|connection reset|UnknownHost"
+            r"|No route to host|broken pipe|EOFException|Could not connect|connection attempt failed"
+            r"|terminating connection|database system is (shutting down|starting up)|SocketException"
+            r"|Failed to (read|connect)|the connection .{0,40}closed|Network is unreachable",
+        ),
+    )
+)
+
+
+def classify(trace: str | None) -> Failure:
+    """The class of failure that a Connect trace tells of; UNKNOWN when none matches."""
+    for failure, sign in _SIGNS:
+        if trace and sign.search(trace):
+            return failure
+    return Failure.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartPolicy:
+    """Bounds of restarting. Counts are per pass."""
+
+    fleet_budget: int = 100
+    worker_budget: int = 10
+    longest_wait: timedelta = timedelta(hours=1)
+    healthy_after: timedelta = timedelta(minutes=10)
+    crash_loop_after: int = 6
+    group_from: int = 3
+    jitter: float = 0.2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartRecord:
+    """What is remembered of one shard's restarts. `attempts` counts since it was last healthy."""
+
+    failure: Failure
+    attempts: int
+    first_failed: datetime
+    last_restart: datetime | None
+    next_restart: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """One connector that is down now. `host` is its source's leader, `worker` where its task failed."""
+
+    name: str
+    failure: Failure
+    host: str
+    worker: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A failing connector that is not restarted now: until when, and why."""
+
+    until: datetime | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RestartDecision:
+    """Whom to restart now, who waits, and what to remember.
+
+    `records` holds only what changed; None forgets a record.
+    """
+
+    restart: tuple[Failing, ...]
+    waiting: Mapping[str, Waiting]
+    records: Mapping[str, RestartRecord | None]
+    crash_looping: frozenset[str]
+
+
+def decide(
+    failing: Sequence[Failing],
+    healthy: frozenset[str],
+    records: Mapping[str, RestartRecord],
+    now: datetime,
+    policy: RestartPolicy | None = None,
+) -> RestartDecision:
+    """Choose the restarts of one pass.
+
+    Args:
+        failing: every connector that is down.
+        healthy: names of connectors that run now; a record is forgotten only after
+            `healthy_after` without a restart.
+        records: what was remembered, by connector name.
+        now: the pass's time.
+        policy: bounds.
+    """
+    policy = policy or RestartPolicy()
+    waiting: dict[str, Waiting] = {}
+    changed: dict[str, RestartRecord | None] = {}
+    due: list[Failing] = []
+    looping: set[str] = set()
+    for name, known in records.items():
+        since = known.last_restart or known.first_failed
+        if name in healthy and now - since >= policy.healthy_after:
+            changed[name] = None
+    probes = _probes(failing, records, policy)
+    for item in sorted(failing, key=lambda f: f.name):
+        record = records.get(item.name)
+        cure = CURES[item.failure]
+        if record is not None and record.attempts >= policy.crash_loop_after:
+            looping.add(item.name)
+        if record is None or record.failure is not item.failure:
+            first_due = now if cure.automatic and item.failure is not Failure.AUTHENTICATION else None
+            record = RestartRecord(
+                failure=item.failure,
+                attempts=record.attempts if record else 0,
+                first_failed=record.first_failed if record else now,
+                last_restart=record.last_restart if record else None,
+                next_restart=max(first_due or now + cure.first_wait, record.next_restart if record else now),
+            )
+            changed[item.name] = record
+        if not cure.automatic:
+            waiting[item.name] = Waiting(None, f"{item.failure}: {cure.advice}")
+        elif item.name in probes and probes[item.name] != item.name:
+            waiting[item.name] = Waiting(
+                None, f"{item.failure} at {item.host}: {probes[item.name]} is tried first"
+            )
+        elif record.next_restart > now:
+            waiting[item.name] = Waiting(record.next_restart, f"{item.failure}: backing off")
+        else:
+            due.append(item)
+    chosen = _within_budget(due, policy, waiting)
+    for item in chosen:
+        record = changed.get(item.name) or records[item.name]
+        attempts = record.attempts + 1
+        changed[item.name] = replace(
+            record,
+            attempts=attempts,
+            last_restart=now,
+            next_restart=now + backoff(item.name, item.failure, attempts, policy),
+        )
+    return RestartDecision(
+        restart=tuple(chosen), waiting=waiting, records=changed, crash_looping=frozenset(looping)
+    )
+
+
+def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -> timedelta:
+    """How long after restart number `attempts` the next may come. The jitter is fixed by name and number."""
+    longest = max(policy.longest_wait, CURES[failure].first_wait)
+    plain = min(longest, CURES[failure].first_wait * 2 ** min(max(attempts - 1, 0), 20))
+    digest = hashlib.sha256(f"{name}:{attempts}".encode()).digest()
+    spread = int.from_bytes(digest[:4], "big") / 2**32 * 2 - 1
+    return plain * (1 + policy.jitter * spread)
+
+
+def _probes(
+    failing: Sequence[Failing], records: Mapping[str, RestartRecord], policy: RestartPolicy
+) -> dict[str, str]:
+    """Member name to the probe of its group, for groups large enough to be one cause.
+
+    The probe is the member that waited longest, so that a shard broken for a
+    reason of its own does not stop the group for ever.
+    """
+    groups: dict[tuple[Failure, str], list[str]] = defaultdict(list)
+    for item in failing:
+        if CURES[item.failure].probe:
+            groups[item.failure, item.host].append(item.name)
+    probes: dict[str, str] = {}
+    for members in groups.values():
+        if len(members) < policy.group_from:
+            continue
+        probe = min(
+            members,
+            key=lambda name: (records[name].next_restart.timestamp() if name in records else 0.0, name),
+        )
+        probes.update(dict.fromkeys(members, probe))
+    return probes
+
+
+def _within_budget(
+    due: Sequence[Failing], policy: RestartPolicy, waiting: dict[str, Waiting]
+) -> list[Failing]:
+    chosen: list[Failing] = []
+    per_worker: dict[str, int] = defaultdict(int)
+    for item in due:
+        if len(chosen) >= policy.fleet_budget:
+            waiting[item.name] = Waiting(None, f"{item.failure}: the pass's budget of restarts is used up")
+        elif per_worker[item.worker] >= policy.worker_budget:
+            waiting[item.name] = Waiting(
+                None, f"{item.failure}: worker {item.worker} restarts enough already"
+            )
+        else:
+            per_worker[item.worker] += 1
+            chosen.append(item)
+    return chosen
