@@ -77,7 +77,7 @@ def place(
         if leaving:
             moves[name] = leaving[0]
 
-    _relieve(homes, load, clusters, dict((s.name, d) for d, s in ordered), unknown, moves)
+    _relieve(homes, load, clusters, {s.name: d for d, s in ordered}, unknown, moves)
 
     # One heap of clusters by used share; an entry is stale once the load moved on.
     heap = [(load[c] / clusters[c].capacity, c) for c in sorted(clusters)]

@@ -121,12 +121,12 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         (
             Failure.LOG_PURGED,
             r"no longer available on the server|could not find first log file name"
-            r"|\b1236\b.{0,200}(purged|first log|could not find)|requested WAL segment .{0,80}already been removed"
-            r"|purged required binary logs",
+            r"|\b1236\b.{0,200}(purged|first log|could not find)|purged required binary logs"
+            r"|requested WAL segment .{0,80}already been removed",
         ),
         (
             Failure.SCHEMA_HISTORY,
-            r"(db|schema) history topic .{0,80}(is missing|missing|partial)|schema isn't known to this connector"
+            r"(db|schema) history topic .{0,80}(missing|partial)|schema isn't known to this connector"
             r"|database schema history|Could not find existing (binlog|redo).{0,80}schema",
         ),
         (
@@ -136,13 +136,13 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         ),
         (
             Failure.POISON_RECORD,
-            r"RecordTooLargeException|DataException|SerializationException|Tolerance exceeded in error handler"
-            r"|max\.request\.size",
+            r"RecordTooLargeException|DataException|SerializationException"
+            r"|Tolerance exceeded in error handler|max\.request\.size",
         ),
         (
             Failure.CONNECTION,
-            r"connection refused|communications link failure|connect(ion)? timed out|connection reset|UnknownHost"
-            r"|No route to host|broken pipe|EOFException|Could not connect|connection attempt failed"
+            r"connection refused|communications link failure|connect(ion)? timed out|connection reset"
+            r"|UnknownHost|No route to host|broken pipe|EOFException|Could not connect|connection attempt failed"
             r"|terminating connection|database system is (shutting down|starting up)|SocketException"
             r"|Failed to (read|connect)|the connection .{0,40}closed|Network is unreachable",
         ),
@@ -215,7 +215,7 @@ class RestartDecision:
 
 def decide(
     failing: Sequence[Failing],
-    healthy: frozenset[str],
+    healthy: Mapping[str, str],
     records: Mapping[str, RestartRecord],
     now: datetime,
     policy: RestartPolicy | None = None,
@@ -224,8 +224,9 @@ def decide(
 
     Args:
         failing: every connector that is down.
-        healthy: names of connectors that run now; a record is forgotten only after
-            `healthy_after` without a restart.
+        healthy: connectors that run now, with their source hosts. A record is forgotten
+            only after `healthy_after` without a restart; a host with a healthy connector
+            is back, so its others need no probe.
         records: what was remembered, by connector name.
         now: the pass's time.
         policy: bounds.
@@ -239,7 +240,7 @@ def decide(
         since = known.last_restart or known.first_failed
         if name in healthy and now - since >= policy.healthy_after:
             changed[name] = None
-    probes = _probes(failing, records, policy)
+    probes = _probes(failing, frozenset(healthy.values()), records, policy)
     for item in sorted(failing, key=lambda f: f.name):
         record = records.get(item.name)
         cure = CURES[item.failure]
@@ -283,14 +284,18 @@ def decide(
 def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -> timedelta:
     """How long after restart number `attempts` the next may come. The jitter is fixed by name and number."""
     longest = max(policy.longest_wait, CURES[failure].first_wait)
-    plain = min(longest, CURES[failure].first_wait * 2 ** min(max(attempts - 1, 0), 20))
+    doublings = min(max(attempts - 1, 0), 20)
+    plain = min(longest, CURES[failure].first_wait * (1 << doublings))
     digest = hashlib.sha256(f"{name}:{attempts}".encode()).digest()
     spread = int.from_bytes(digest[:4], "big") / 2**32 * 2 - 1
     return plain * (1 + policy.jitter * spread)
 
 
 def _probes(
-    failing: Sequence[Failing], records: Mapping[str, RestartRecord], policy: RestartPolicy
+    failing: Sequence[Failing],
+    live_hosts: frozenset[str],
+    records: Mapping[str, RestartRecord],
+    policy: RestartPolicy,
 ) -> dict[str, str]:
     """Member name to the probe of its group, for groups large enough to be one cause.
 
@@ -299,7 +304,7 @@ def _probes(
     """
     groups: dict[tuple[Failure, str], list[str]] = defaultdict(list)
     for item in failing:
-        if CURES[item.failure].probe:
+        if CURES[item.failure].probe and item.host not in live_hosts:
             groups[item.failure, item.host].append(item.name)
     probes: dict[str, str] = {}
     for members in groups.values():
@@ -320,11 +325,9 @@ def _within_budget(
     per_worker: dict[str, int] = defaultdict(int)
     for item in due:
         if len(chosen) >= policy.fleet_budget:
-            waiting[item.name] = Waiting(None, f"{item.failure}: the pass's budget of restarts is used up")
+            waiting[item.name] = Waiting(None, f"{item.failure}: this pass restarts enough already")
         elif per_worker[item.worker] >= policy.worker_budget:
-            waiting[item.name] = Waiting(
-                None, f"{item.failure}: worker {item.worker} restarts enough already"
-            )
+            waiting[item.name] = Waiting(None, f"{item.failure}: {item.worker} restarts enough already")
         else:
             per_worker[item.worker] += 1
             chosen.append(item)
