@@ -72,6 +72,16 @@ class ObservedCluster:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicRequest:
+    """A topic as it should be: to be made, or compared with what is there."""
+
+    name: str
+    partitions: int
+    replication: int
+    config: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTopic:
     """A topic on the brokers. `config` holds only what differs from the broker's default."""
 

@@ -9,21 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Any, Protocol
 
-from cdc_platform.state import ObservedConnector, ObservedTopic
+from cdc_platform.state import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TopicRequest:
-    """A topic to be made."""
-
-    name: str
-    partitions: int
-    replication: int
-    config: Mapping[str, str]
 
 
 class Connect(Protocol):
