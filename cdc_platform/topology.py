@@ -43,6 +43,9 @@ class _Empty(Mapping[str, Any]):
 
 EMPTY: Mapping[str, Any] = _Empty()
 
+# Where the leader files are on each Connect worker, unless a cluster says otherwise.
+LEADER_DIR = "/var/lib/cdc-platform/leaders"
+
 # Names become part of topic names, JMX object names, regular expressions, file
 # names and SQL identifiers; what is special in any of them stays out.
 _DATASET = re.compile(r"[a-z][a-z0-9_]{0,39}")
@@ -288,7 +291,7 @@ class Cluster:
     name: str
     urls: tuple[str, ...]
     capacity: int = 3000
-    leader_dir: str = "/var/lib/cdc-platform/leaders"
+    leader_dir: str = LEADER_DIR
     labels: Mapping[str, str] = EMPTY
     metrics: Mapping[str, str] = EMPTY
     draining: bool = False

@@ -1,0 +1,71 @@
+"""`cdc-platform worker-properties`: print the recommended properties of a Connect worker."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+from cdc_platform.connectors.jmx import jmx_exporter_config
+from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended, render
+from cdc_platform.settings import Settings
+from cdc_platform.topology import LEADER_DIR
+
+
+@click.command(name="worker-properties")
+@click.option("--cluster", required=True, help="Name of the Connect cluster in the topology.")
+@click.option("--bootstrap", help="Kafka as workers reach it [default: the platform's own setting].")
+@click.option("--plugin-path", "plugin_path", multiple=True, help="Directory with the Debezium plugins.")
+@click.option("--leader-dir", help="Directory of the leader files, the same on each worker.")
+@click.option("--secrets-dir", "secrets_dirs", multiple=True, help="Directory with secrets files.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Where the REST server listens.")
+@click.option("--port", default=8083, show_default=True, help="Its port.")
+@click.option("--advertised-host", help="How other workers reach it [default: --host].")
+@click.option("--group-id", help="Connect's group.id [default: cdc-connect-CLUSTER].")
+@click.option("--replication", default=3, show_default=True, help="Of Connect's internal topics.")
+@click.option(
+    "--set", "extra", multiple=True, metavar="NAME=VALUE", help="One more property, or another value."
+)
+@click.option("--jmx-exporter", is_flag=True, help="Print the Prometheus JMX agent's file instead.")
+@click.option("--json", "as_json", is_flag=True, help="Print name, value and reason as JSON.")
+def worker_properties(
+    cluster: str,
+    bootstrap: str | None,
+    plugin_path: tuple[str, ...],
+    leader_dir: str | None,
+    secrets_dirs: tuple[str, ...],
+    host: str,
+    port: int,
+    advertised_host: str | None,
+    group_id: str | None,
+    replication: int,
+    extra: tuple[str, ...],
+    jmx_exporter: bool,
+    as_json: bool,
+) -> None:
+    """Print the properties that a Kafka Connect worker should run with, and why."""
+    if jmx_exporter:
+        click.echo(jmx_exporter_config(), nl=False)
+        return
+    for pair in extra:
+        if not pair.partition("=")[0] or "=" not in pair:
+            raise click.BadParameter(f"{pair!r} is not NAME=VALUE.", param_hint="--set")
+    spec = WorkerSpec(
+        cluster=cluster,
+        bootstrap_servers=bootstrap or Settings.load().kafka["bootstrap.servers"],
+        plugin_path=plugin_path or ("/usr/share/java",),
+        leader_dir=leader_dir or LEADER_DIR,
+        secrets_dirs=secrets_dirs,
+        host=host,
+        port=port,
+        advertised_host=advertised_host,
+        group_id=group_id,
+        replication=replication,
+        extra={name: value for name, _, value in (pair.partition("=") for pair in extra)},
+    )
+    if as_json:
+        rows = [{"name": p.name, "value": p.value, "reason": p.reason} for p in recommended(spec)]
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        properties = {p.name: p.value for p in recommended(spec)}
+        click.echo(render(properties, reasons(spec)), nl=False)
