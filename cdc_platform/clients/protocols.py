@@ -84,6 +84,19 @@ class Kafka(Protocol):
         """Delete; a topic that is gone already is no error."""
 
 
+class StateStore(Protocol):
+    """The compacted state topic: text keys such as `restart/pins.00000` to JSON documents.
+
+    Raises KafkaUnavailable, and Fenced once a newer writer has taken over.
+    """
+
+    def read(self) -> Mapping[str, Mapping[str, Any]]:
+        """All records up to now; a later call reads only what is new."""
+
+    def write(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
+        """Write all or none, in one transaction; None deletes."""
+
+
 class ControlLock(Protocol):
     """The held ZooKeeper lock of one pass."""
 
