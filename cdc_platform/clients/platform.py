@@ -1,0 +1,25 @@
+"""All clients of one platform, as the use cases take them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from cdc_platform.clients.protocols import Connect, Kafka, StateStore, TopologyStore
+from cdc_platform.settings import Settings
+from cdc_platform.topology import Cluster
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Platform:
+    """The outside systems of one platform.
+
+    `connect` gives the client of a Connect cluster; calls for the same cluster
+    share connections. Built by `wiring.py`, or from the fakes of `testing`.
+    """
+
+    settings: Settings
+    topology: TopologyStore
+    kafka: Kafka
+    state: StateStore
+    connect: Callable[[Cluster], Connect]
