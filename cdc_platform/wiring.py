@@ -1,0 +1,42 @@
+"""The one place that builds clients from settings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.protocols import Connect
+from cdc_platform.clients.state_topic import StateTopic
+from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.settings import Settings
+from cdc_platform.topology import Cluster
+
+
+def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
+    """ZooKeeper alone, for commands that need nothing else."""
+    return ZooKeeperTopologyStore(settings.zookeeper, root=settings.zookeeper_root)
+
+
+@contextmanager
+def open_platform(settings: Settings) -> Iterator[Platform]:
+    """All clients of the platform; closed at the end. Nothing is connected before it is used."""
+    store = topology_store(settings)
+    kafka = KafkaAdmin(settings.kafka)
+    state = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
+    clients: dict[Cluster, ConnectClient] = {}
+
+    def connect(cluster: Cluster) -> Connect:
+        if cluster not in clients:
+            clients[cluster] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
+        return clients[cluster]
+
+    try:
+        yield Platform(settings=settings, topology=store, kafka=kafka, state=state, connect=connect)
+    finally:
+        for client in clients.values():
+            client.close()
+        state.close()
+        store.close()
