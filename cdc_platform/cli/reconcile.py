@@ -1,0 +1,118 @@
+"""`cdc-platform plan` and `apply`: one pass by hand, sharing the code of the job."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cdc_platform import reconciler
+from cdc_platform.errors import BadInput
+from cdc_platform.plan import to_json, to_markdown, to_text
+from cdc_platform.settings import Settings
+from cdc_platform.wiring import open_platform
+
+_allow_deletes = click.option(
+    "--allow-deletes",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Let this pass delete up to N connectors.",
+)
+_accept_shrink = click.option(
+    "--accept-shrink", is_flag=True, help="A cluster or dataset that is suddenly smaller is meant to be."
+)
+
+
+@click.command()
+@_allow_deletes
+@_accept_shrink
+@click.option("--json", "form", flag_value="json", help="Print JSON.")
+@click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the JSON to a file.")
+def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: Path | None) -> None:
+    """Show what a pass would change, and change nothing.
+
+    Exits 0 when nothing would change, 2 when something would, 1 on an error or
+    when a part could not be planned.
+    """
+    with open_platform(Settings.load()) as platform:
+        policy = reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink)
+        _, planned = reconciler.plan_pass(platform, policy)
+    document = json.dumps(to_json(planned.plan), indent=2)
+    if out is not None:
+        out.write_text(document + "\n")
+    if form == "json":
+        click.echo(document)
+    elif form == "markdown":
+        click.echo(to_markdown(planned.plan))
+    else:
+        click.echo(to_text(planned.plan))
+    sys.exit(planned.plan.exit_code)
+
+
+@click.command()
+@click.argument("plan_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@_allow_deletes
+@_accept_shrink
+@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for a pass that runs now.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def apply(
+    plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool, wait: float, as_json: bool
+) -> None:
+    """Run one pass now. With PLAN_FILE (from `plan --out`) only if the plan is still the same."""
+    expect = _fingerprint(plan_file) if plan_file else None
+    with open_platform(Settings.load()) as platform:
+        report = reconciler.reconcile(
+            platform,
+            owner=f"{getpass.getuser()}@{socket.gethostname()}",
+            policy=reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink),
+            expect=expect,
+            progress=lambda text: None if as_json else click.echo(text, err=True),
+            wait_for_lock=wait,
+        )
+    if as_json:
+        click.echo(json.dumps(_report_json(report), indent=2))
+    else:
+        for outcome in report.outcomes:
+            click.echo(outcome.sentence())
+        click.echo(report.sentence())
+    sys.exit(1 if report.failed or report.plan.refusals else 0)
+
+
+def _fingerprint(file: Path) -> str:
+    try:
+        return str(json.loads(file.read_text())["fingerprint"])
+    except (ValueError, KeyError, TypeError):
+        raise BadInput(
+            "is no plan.",
+            where=str(file),
+            field="fingerprint",
+            cure="Make one with `cdc-platform plan --out FILE`.",
+        ) from None
+
+
+def _report_json(report: reconciler.PassReport) -> dict[str, Any]:
+    return {
+        "sentence": report.sentence(),
+        "generation": report.generation,
+        "plan": to_json(report.plan),
+        "outcomes": [
+            {"sentence": o.sentence(), "status": o.status, "error": o.error, "seconds": round(o.seconds, 3)}
+            for o in report.outcomes
+        ],
+        "datasets": {
+            name: {
+                "shards": health.shards,
+                "up": health.up,
+                "down": [{"shard": d.shard, "state": d.state, "reason": d.reason} for d in health.down],
+            }
+            for name, health in report.health.items()
+        },
+        "captured": list(report.captured),
+        "seconds": {name: round(seconds, 3) for name, seconds in report.phases.items()},
+    }

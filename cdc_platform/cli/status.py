@@ -1,0 +1,134 @@
+"""`cdc-platform status`: what runs, what does not, why, and what happens next."""
+
+from __future__ import annotations
+
+import json
+import sys
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from cdc_platform import reconciler
+from cdc_platform.reconciler.report import DatasetHealth, health_of
+from cdc_platform.settings import Settings
+from cdc_platform.state import ObservedConnector, Picture
+from cdc_platform.wiring import open_platform
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.argument("shard", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
+    """Show the state of all datasets, of one DATASET, or of one SHARD.
+
+    Exits 0 when every shard shown is up, 2 when one is not, 1 on an error.
+    """
+    with open_platform(Settings.load()) as platform:
+        picture, planned = reconciler.plan_pass(platform)
+        owner = platform.topology.lock_owner()
+    health = health_of(picture.topology, planned, picture.clusters)
+    if dataset is not None:
+        picture.topology.dataset(dataset)
+        health = {dataset: health[dataset]}
+    if dataset is not None and shard is not None:
+        name = picture.topology.shard(dataset, shard).name
+        document = _shard_document(picture, planned, health[dataset], name)
+        click.echo(json.dumps(document, indent=2) if as_json else _shard_text(document))
+        sys.exit(0 if document["up"] else 2)
+    if as_json:
+        click.echo(json.dumps(_document(health, picture, planned, owner), indent=2))
+    else:
+        _print(health, picture, planned, owner)
+    sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
+
+
+def _document(
+    health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None
+) -> dict[str, Any]:
+    return {
+        "pass": owner,
+        "clusters": {
+            name: {"reachable": c.known, "problem": c.problem, "connectors": len(c.connectors or {})}
+            for name, c in picture.clusters.items()
+        },
+        "datasets": {
+            name: {
+                "shards": h.shards,
+                "up": h.up,
+                "down": [{"shard": d.shard, "state": d.state, "reason": d.reason} for d in h.down],
+            }
+            for name, h in health.items()
+        },
+        "plan": planned.plan.sentence(),
+        "findings": [{"subject": f.subject, "text": f.text} for f in planned.plan.findings],
+    }
+
+
+def _print(
+    health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None
+) -> None:
+    console = Console()
+    table = Table("dataset", "shards", "up", "down")
+    for name, h in health.items():
+        table.add_row(name, str(h.shards), str(h.up), str(len(h.down)))
+    console.print(table)
+    for name, cluster in sorted(picture.clusters.items()):
+        state = (
+            f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
+        )
+        console.print(f"cluster {name}: {state}", highlight=False)
+    for h in health.values():
+        for down in h.down[:20]:
+            console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False)
+        if len(h.down) > 20:
+            console.print(f"... and {len(h.down) - 20} more of {h.dataset}", highlight=False)
+    for finding in planned.plan.findings[:20]:
+        console.print(f"{finding.subject}: {finding.text}", highlight=False, markup=False)
+    console.print(f"A pass runs now ({owner})." if owner else "No pass runs now.", highlight=False)
+    console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False)
+
+
+def _shard_document(
+    picture: Picture, planned: reconciler.Planned, health: DatasetHealth, name: str
+) -> dict[str, Any]:
+    down = next((d for d in health.down if d.shard == name), None)
+    home = planned.homes.get(name)
+    seen: ObservedConnector | None = None
+    if home in picture.clusters:
+        seen = (picture.clusters[home].connectors or {}).get(name)
+    dataset, _, shard_id = name.partition(".")
+    shard = picture.topology.shard(dataset, shard_id)
+    waiting = planned.waiting.get(name)
+    return {
+        "shard": name,
+        "up": down is None,
+        "state": down.state if down else "RUNNING",
+        "reason": down.reason if down else None,
+        "cluster": home,
+        "leader": str(shard.leader),
+        "generation": shard.generation,
+        "tasks": [{"id": t.id, "state": t.state, "worker": t.worker} for t in (seen.tasks if seen else ())],
+        "trace": next(
+            (t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None
+        ),
+        "next_restart": waiting.until.isoformat() if waiting and waiting.until else None,
+        "next": [a.sentence() for a in planned.plan.actions if getattr(a, "name", None) == name],
+        "findings": [f.text for f in planned.plan.findings if f.subject in (name, dataset)],
+    }
+
+
+def _shard_text(document: dict[str, Any]) -> str:
+    tasks = ", ".join(f"task {t['id']} {t['state']} on {t['worker']}" for t in document["tasks"]) or "no task"
+    lines = [
+        f"{document['shard']} is {document['state']}{': ' + document['reason'] if document['reason'] else ''}",
+        f"cluster {document['cluster']}, {tasks}",
+        f"leader {document['leader']}, generation {document['generation']}",
+    ]
+    lines += [f"to know: {text}" for text in document["findings"]]
+    lines += [f"next: {text}" for text in document["next"]] or ["next: nothing to change"]
+    if document["trace"]:
+        lines += ["trace:", document["trace"]]
+    return "\n".join(lines)
