@@ -206,9 +206,7 @@ class Dataset:
         for cluster in self.clusters:
             _check(_CLUSTER, cluster, "cluster")
         if not self.tables:
-            raise TopologyError(
-                f"{self.name} has no tables.", field="tables", cure="Name at least one table."
-            )
+            raise TopologyError(f"{self.name} has no tables.", field="tables", cure="Name at least one table.")
         if not self.clusters:
             raise TopologyError(
                 f"{self.name} has no Connect cluster.", field="clusters", cure="Name at least one cluster."
@@ -216,9 +214,7 @@ class Dataset:
         names = [table.name for table in self.tables]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
-            raise TopologyError(
-                f"table {twice[0]!r} is named twice.", field="tables", cure="Name each table once."
-            )
+            raise TopologyError(f"table {twice[0]!r} is named twice.", field="tables", cure="Name each table once.")
         if self.topic_pattern.count("{dataset}") != 1 or self.topic_pattern.count("{table}") != 1:
             raise TopologyError(
                 f"topic pattern {self.topic_pattern!r} does not tell datasets and tables apart.",
@@ -300,9 +296,7 @@ class Cluster:
     def __post_init__(self) -> None:
         _check(_CLUSTER, self.name, "cluster")
         if not self.urls:
-            raise TopologyError(
-                f"{self.name} has no URL.", field="urls", cure="Name at least one worker's URL."
-            )
+            raise TopologyError(f"{self.name} has no URL.", field="urls", cure="Name at least one worker's URL.")
         for url in self.urls:
             if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
                 raise TopologyError(
@@ -326,7 +320,7 @@ class Problem:
     by it: nothing is created, changed or deleted for it.
     """
 
-    kind: str  # "dataset" | "shard" | "cluster"
+    kind: str  # "dataset" | "shard" | "cluster" | "platform"
     name: str
     message: str
 
@@ -336,7 +330,10 @@ class Topology:
     """The whole ideal state at one moment.
 
     `shards` maps a dataset's name to its shards, sorted by id. What could not
-    be read is in `problems`, and only there.
+    be read is in `problems`, and only there. Shards of a dataset that could not
+    be read stay in `shards`, so that failover goes on for them.
+    `zxid` is ZooKeeper's number of the latest change to any shard: an agent
+    that says it has written the leader files up to it has written all of these.
     """
 
     datasets: Mapping[str, Dataset] = EMPTY
@@ -344,6 +341,7 @@ class Topology:
     clusters: Mapping[str, Cluster] = EMPTY
     problems: tuple[Problem, ...] = ()
     pause: Pause | None = None
+    zxid: int = field(default=0, compare=False)
 
     def all_shards(self) -> Iterator[tuple[Dataset, Shard]]:
         """Each shard with its dataset, in the order of their names."""
