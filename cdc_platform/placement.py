@@ -67,13 +67,15 @@ def place(
                 waiting.append((name, dataset, None))
             continue
         staying = _preferred(here, allowed, clusters)
-        if staying is None:
+        if staying is None and len(here) == 1:
             load[here[0]] += 1
             waiting.append((name, dataset, here[0]))
             continue
-        load[staying] += 1
-        homes[name] = staying
-        leaving = [cluster for cluster in here if cluster != staying]
+        # A connector in two clusters becomes one first; where it should live is the next pass's matter.
+        home = staying or here[0]
+        load[home] += 1
+        homes[name] = home
+        leaving = [cluster for cluster in here if cluster != home]
         if leaving:
             moves[name] = leaving[0]
 

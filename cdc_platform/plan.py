@@ -26,8 +26,7 @@ class CreateTopic:
     def sentence(self) -> str:
         """What it does, in one sentence without a full stop."""
         return (
-            f"create topic {self.topic.name} "
-            f"({self.topic.partitions} partitions, replication {self.topic.replication})"
+            f"create topic {self.topic.name} ({self.topic.partitions} partitions, replication {self.topic.replication})"
         )
 
 
@@ -53,9 +52,7 @@ class AlterTopic:
 
     def sentence(self) -> str:
         """What it does, in one sentence without a full stop."""
-        return (
-            f"set {', '.join(f'{k}={v[1]}' for k, v in sorted(self.changes.items()))} on topic {self.topic}"
-        )
+        return f"set {', '.join(f'{k}={v[1]}' for k, v in sorted(self.changes.items()))} on topic {self.topic}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -316,9 +313,7 @@ def to_text(plan: Plan, *, most: int = 200) -> str:
     for action in plan.actions[:most]:
         if isinstance(action, UpdateConnector | AlterTopic):
             subject = action.name if isinstance(action, UpdateConnector) else action.topic
-            lines += [
-                f"    {subject} {k}: {now!r} -> {new!r}" for k, (now, new) in sorted(action.changes.items())
-            ]
+            lines += [f"    {subject} {k}: {now!r} -> {new!r}" for k, (now, new) in sorted(action.changes.items())]
     if len(plan.actions) > most:
         lines.append(f"... and {len(plan.actions) - most} more actions (--json shows all)")
     lines += [f"x refused for {r.scope}: {r.reason}" for r in plan.refusals]

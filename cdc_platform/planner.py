@@ -78,8 +78,9 @@ class Wanted:
 
     topics: Sequence[TopicRequest]
     config_of: ConfigOf
-    leftovers: Callable[[str, Mapping[str, str]], tuple[tuple[str, ...], tuple[str, ...]]] = (
-        lambda name, config: ((), ())
+    leftovers: Callable[[str, Mapping[str, str]], tuple[tuple[str, ...], tuple[str, ...]]] = lambda name, config: (
+        (),
+        (),
     )
 
 
@@ -130,9 +131,7 @@ class _Planner:
             self._plan_deletes(ours)
             decision = self._plan_restarts()
         return Planned(
-            plan=Plan(
-                actions=ordered(self.actions), refusals=tuple(self.refusals), findings=tuple(self.findings)
-            ),
+            plan=Plan(actions=ordered(self.actions), refusals=tuple(self.refusals), findings=tuple(self.findings)),
             records=decision.records,
             waiting=decision.waiting,
             crash_looping=decision.crash_looping,
@@ -163,9 +162,7 @@ class _Planner:
         """The guardrails that stop the whole pass."""
         pause = self.topology.pause
         if pause is not None and pause.holds(self.picture.taken_at):
-            self.findings.append(
-                Finding(subject="platform", text=f"paused by {pause.author}: {pause.reason}")
-            )
+            self.findings.append(Finding(subject="platform", text=f"paused by {pause.author}: {pause.reason}"))
             return False
         if self.picture.problem:
             self.refusals.append(Refusal(scope="platform", reason=self.picture.problem))
@@ -212,9 +209,7 @@ class _Planner:
 
     def _compare_topic(self, topic: TopicRequest, seen: ObservedTopic) -> None:
         if seen.partitions < topic.partitions:
-            self.actions.append(
-                AddPartitions(topic=topic.name, before=seen.partitions, total=topic.partitions)
-            )
+            self.actions.append(AddPartitions(topic=topic.name, before=seen.partitions, total=topic.partitions))
         elif seen.partitions > topic.partitions:
             self.findings.append(
                 Finding(
@@ -231,9 +226,7 @@ class _Planner:
                 )
             )
         changes = {
-            key: (seen.config.get(key), value)
-            for key, value in topic.config.items()
-            if seen.config.get(key) != value
+            key: (seen.config.get(key), value) for key, value in topic.config.items() if seen.config.get(key) != value
         }
         if changes:
             self.actions.append(AlterTopic(topic=topic.name, changes=changes))
@@ -310,9 +303,7 @@ class _Planner:
         config = self.wanted.config_of(dataset, shard, cluster)
         changes = config_changes(seen.config, config)
         if changes:
-            self.actions.append(
-                UpdateConnector(cluster=cluster.name, name=seen.name, config=config, changes=changes)
-            )
+            self.actions.append(UpdateConnector(cluster=cluster.name, name=seen.name, config=config, changes=changes))
         if seen.state in ("PAUSED", "STOPPED"):
             self.actions.append(ResumeConnector(cluster=cluster.name, name=seen.name, state=seen.state))
             return
@@ -393,13 +384,9 @@ class _Planner:
             self.actions.extend(gone)
 
 
-def config_changes(
-    seen: Mapping[str, str], wanted: Mapping[str, str]
-) -> dict[str, tuple[str | None, str | None]]:
+def config_changes(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
     """Key to (value now, value wanted) where they differ. Connect adds `name` by itself."""
-    if seen.items() >= wanted.items() and len(seen) - ("name" in seen and "name" not in wanted) == len(
-        wanted
-    ):
+    if seen.items() >= wanted.items() and len(seen) - ("name" in seen and "name" not in wanted) == len(wanted):
         return {}
     keys = (seen.keys() | wanted.keys()) - {"name"}
     return {key: (seen.get(key), wanted.get(key)) for key in keys if seen.get(key) != wanted.get(key)}

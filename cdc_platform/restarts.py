@@ -259,9 +259,7 @@ def decide(
         if not cure.automatic:
             waiting[item.name] = Waiting(None, f"{item.failure}: {cure.advice}")
         elif item.name in probes and probes[item.name] != item.name:
-            waiting[item.name] = Waiting(
-                None, f"{item.failure} at {item.host}: {probes[item.name]} is tried first"
-            )
+            waiting[item.name] = Waiting(None, f"{item.failure} at {item.host}: {probes[item.name]} is tried first")
         elif record.next_restart > now:
             waiting[item.name] = Waiting(record.next_restart, f"{item.failure}: backing off")
         else:
@@ -276,9 +274,7 @@ def decide(
             last_restart=now,
             next_restart=now + backoff(item.name, item.failure, attempts, policy),
         )
-    return RestartDecision(
-        restart=tuple(chosen), waiting=waiting, records=changed, crash_looping=frozenset(looping)
-    )
+    return RestartDecision(restart=tuple(chosen), waiting=waiting, records=changed, crash_looping=frozenset(looping))
 
 
 def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -> timedelta:
@@ -318,9 +314,7 @@ def _probes(
     return probes
 
 
-def _within_budget(
-    due: Sequence[Failing], policy: RestartPolicy, waiting: dict[str, Waiting]
-) -> list[Failing]:
+def _within_budget(due: Sequence[Failing], policy: RestartPolicy, waiting: dict[str, Waiting]) -> list[Failing]:
     chosen: list[Failing] = []
     per_worker: dict[str, int] = defaultdict(int)
     for item in due:

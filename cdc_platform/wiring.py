@@ -26,12 +26,13 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     store = topology_store(settings)
     kafka = KafkaAdmin(settings.kafka)
     state = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
-    clients: dict[Cluster, ConnectClient] = {}
+    clients: dict[tuple[str, tuple[str, ...]], ConnectClient] = {}
 
     def connect(cluster: Cluster) -> Connect:
-        if cluster not in clients:
-            clients[cluster] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
-        return clients[cluster]
+        key = (cluster.name, cluster.urls)
+        if key not in clients:
+            clients[key] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
+        return clients[key]
 
     try:
         yield Platform(settings=settings, topology=store, kafka=kafka, state=state, connect=connect)

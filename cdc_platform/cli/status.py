@@ -67,18 +67,14 @@ def _document(
     }
 
 
-def _print(
-    health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None
-) -> None:
+def _print(health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None) -> None:
     console = Console()
     table = Table("dataset", "shards", "up", "down")
     for name, h in health.items():
         table.add_row(name, str(h.shards), str(h.up), str(len(h.down)))
     console.print(table)
     for name, cluster in sorted(picture.clusters.items()):
-        state = (
-            f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
-        )
+        state = f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
         console.print(f"cluster {name}: {state}", highlight=False)
     for h in health.values():
         for down in h.down[:20]:
@@ -91,13 +87,11 @@ def _print(
     console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False)
 
 
-def _shard_document(
-    picture: Picture, planned: reconciler.Planned, health: DatasetHealth, name: str
-) -> dict[str, Any]:
+def _shard_document(picture: Picture, planned: reconciler.Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
     down = next((d for d in health.down if d.shard == name), None)
     home = planned.homes.get(name)
     seen: ObservedConnector | None = None
-    if home in picture.clusters:
+    if home is not None and home in picture.clusters:
         seen = (picture.clusters[home].connectors or {}).get(name)
     dataset, _, shard_id = name.partition(".")
     shard = picture.topology.shard(dataset, shard_id)
@@ -111,9 +105,7 @@ def _shard_document(
         "leader": str(shard.leader),
         "generation": shard.generation,
         "tasks": [{"id": t.id, "state": t.state, "worker": t.worker} for t in (seen.tasks if seen else ())],
-        "trace": next(
-            (t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None
-        ),
+        "trace": next((t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None),
         "next_restart": waiting.until.isoformat() if waiting and waiting.until else None,
         "next": [a.sentence() for a in planned.plan.actions if getattr(a, "name", None) == name],
         "findings": [f.text for f in planned.plan.findings if f.subject in (name, dataset)],

@@ -21,9 +21,7 @@ def look(platform: Platform) -> Picture:
         ZooKeeperUnavailable: the topology could not be read as a whole.
     """
     topology = platform.topology.load()
-    with ThreadPoolExecutor(
-        max_workers=max(2, len(topology.clusters) + 1), thread_name_prefix="look"
-    ) as pool:
+    with ThreadPoolExecutor(max_workers=max(2, len(topology.clusters) + 1), thread_name_prefix="look") as pool:
         topics = pool.submit(_topics, platform)
         clusters = list(pool.map(lambda c: look_at_cluster(platform, c), topology.clusters.values()))
         return Picture(

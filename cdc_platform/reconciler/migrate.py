@@ -83,9 +83,7 @@ def wait_stopped(client: Connect, name: str) -> None:
         if seen.state == "STOPPED" and not seen.tasks:
             return
         if time.monotonic() > end:
-            raise Unavailable(
-                f"connector {name} did not stop within {STOP_LIMIT:.0f} s.", cure="See its worker's log."
-            )
+            raise Unavailable(f"connector {name} did not stop within {STOP_LIMIT:.0f} s.", cure="See its worker's log.")
         time.sleep(0.2)
 
 

@@ -78,11 +78,7 @@ class PassReport:
         did = ", ".join(f"{key} {n}" for key, n in counts.items()) or "nothing to change"
         up = sum(health.up for health in self.health.values())
         total = sum(health.shards for health in self.health.values())
-        refused = (
-            f"; refused for {', '.join(r.scope for r in self.plan.refusals[:5])}"
-            if self.plan.refusals
-            else ""
-        )
+        refused = f"; refused for {', '.join(r.scope for r in self.plan.refusals[:5])}" if self.plan.refusals else ""
         seconds = sum(self.phases.values())
         return f"Pass {self.generation}: {did}; {up} of {total} shards up{refused}; {seconds:.1f} s."
 
@@ -117,9 +113,7 @@ def health_of(
                 state = seen.state if seen.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
                 reason = waiting.reason if waiting else f"Connect says {state}"
             down.append(ShardDown(shard=shard.name, state=state, reason=reason))
-        found[name] = DatasetHealth(
-            dataset=name, shards=len(shards), up=len(shards) - len(down), down=tuple(down)
-        )
+        found[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=tuple(down))
     return found
 
 
