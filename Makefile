@@ -1,0 +1,37 @@
+# Everything a person or CI does, in one place. Needs Python 3.11+ and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.ready
+
+.PHONY: setup test fast lint demo faults clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "Error: $(PYTHON) is older than 3.11. Cure: make setup PYTHON=/path/to/python3.11"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	touch $(STAMP)
+
+# Lint, types, floors, then every test; the real stack is started once.
+test: lint
+	$(BIN)/python -m pytest
+
+# The tests that need no stack: under a minute.
+fast: setup
+	$(BIN)/python -m pytest -m "not stack"
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+demo: setup
+	$(BIN)/cdc-platform demo
+
+clean:
+	-$(BIN)/cdc-platform stack down
+	rm -rf $(VENV) .stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
