@@ -87,6 +87,10 @@ class ConnectUnavailable(Unavailable):
     """No worker of a Connect cluster answered in time, or the answer was broken."""
 
 
+class WrongCluster(ConnectUnavailable):
+    """A URL of a Connect cluster is answered by a worker of another cluster."""
+
+
 class SourceUnavailable(Unavailable):
     """A source database did not answer in time."""
 

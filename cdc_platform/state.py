@@ -17,6 +17,10 @@ from cdc_platform.topology import EMPTY, Topology
 # Connect keeps keys that a connector does not define.
 OWNER_KEY = "cdc.platform.owner"
 
+# And this one with the name of the Connect cluster it was made for: REST does
+# not tell two Connect clusters on one Kafka apart.
+CLUSTER_KEY = "cdc.platform.cluster"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTask:

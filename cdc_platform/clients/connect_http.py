@@ -1,0 +1,247 @@
+"""HTTP to the workers of one Connect cluster: whoever answers, within one deadline."""
+
+from __future__ import annotations
+
+import logging
+import random
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+import msgspec
+
+from cdc_platform.clients import connect_wire as wire
+from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, WrongCluster
+
+log = logging.getLogger(__name__)
+
+# A worker that does not even accept a connection is not worth more of the deadline.
+_CONNECT_SECONDS = 3.0
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A worker's whole answer. `where` is the method and URL, for messages."""
+
+    status: int
+    body: bytes
+    where: str
+
+    @property
+    def message(self) -> str:
+        """Connect's own words about an error."""
+        found = wire.error_message(self.body)
+        return f"HTTP {self.status} without an error document" if found is None else found
+
+    @property
+    def passing(self) -> bool:
+        """A server error that says nothing about the request."""
+        foreign = self.status >= 500 and wire.error_message(self.body) is None
+        return self.status in (502, 503, 504) or foreign or (self.status == 500 and wire.is_passing(self.message))
+
+
+class Refused(Exception):
+    """The request never reached a worker: another may be asked."""
+
+
+class Unknown(Exception):
+    """The request was sent, what became of it is not known."""
+
+
+class Deadline:
+    """The end of a call, however many requests it takes."""
+
+    def __init__(self, seconds: float) -> None:
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds, never less than 0."""
+        return max(0.0, self._end - time.monotonic())
+
+
+class Workers:
+    """The workers of one cluster; the one that answered last is asked first. Thread-safe.
+
+    Args as those of `ConnectClient`.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        urls: Sequence[str],
+        auth: tuple[str, str] | None,
+        kafka_cluster_id: str | None,
+        verify: Any,
+        max_connections: int,
+    ) -> None:
+        self.name = name
+        self.urls = tuple(_checked(url) for url in urls)
+        if not self.urls:
+            raise BadInput(f"Connect cluster {name} has no URL.", field="urls", cure="Name at least one.")
+        self._kafka_cluster_id = kafka_cluster_id
+        self._verified: set[str] = set()
+        self._preferred = 0
+        self._http = httpx.Client(
+            auth=auth,
+            verify=verify,
+            # A proxy from the environment would see all connector configs.
+            trust_env=False,
+            headers={"accept": "application/json"},
+            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
+        )
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._http.close()
+
+    def forget(self) -> None:
+        """Ask each worker anew who it is, before anything else."""
+        self._verified.clear()
+
+    def place(self, answer: Answer) -> str:
+        """Where an answer came from, for errors."""
+        return f"Connect cluster {self.name}: {answer.where}"
+
+    def send(
+        self, method: str, path: str, deadline: Deadline, body: Any = None, *, repeatable: bool | None = None
+    ) -> Answer:
+        """The first real answer of any worker within the deadline.
+
+        Raises:
+            ConnectUnavailable: none, and nothing was changed.
+            WrongCluster: a worker of another cluster answered, and no right one.
+            ConnectRebalancing: 409 until the deadline.
+            Unknown: sent once and not answered; only when not `repeatable`.
+        """
+        if repeatable is None:
+            repeatable = method == "GET"
+        for pause in _pauses():
+            answer = self._round(method, path, deadline, body, repeatable)
+            if answer.status != 409 or wire.says_exists(answer.message):
+                return answer
+            if deadline.left <= pause:
+                raise ConnectRebalancing(
+                    f"{answer.message}.".replace("..", "."),
+                    where=self.place(answer),
+                    cure="Wait until the group has settled; the next pass tries again.",
+                )
+            time.sleep(pause)
+        raise AssertionError("pauses never end")
+
+    def _round(self, method: str, path: str, deadline: Deadline, body: Any, repeatable: bool) -> Answer:
+        content = None if body is None else msgspec.json.encode(body)
+        problem: CdcError | None = None
+        first = self._preferred
+        for step in range(len(self.urls)):
+            at = (first + step) % len(self.urls)
+            url = self.urls[at]
+            last = step == len(self.urls) - 1
+            # Half of what is left, so that one worker that hangs leaves time for the next.
+            seconds = deadline.left if last or not repeatable else deadline.left / 2
+            try:
+                self._verify(url, seconds)
+                answer = self.once(url, method, path, content, min(seconds, deadline.left))
+            except WrongCluster as error:
+                log.error("%s", error)
+                problem = error
+            except (Refused, ConnectUnavailable) as error:
+                self._verified.discard(url)
+                problem = problem or self._unavailable(str(error), url)
+            except Unknown as error:
+                self._verified.discard(url)
+                self._preferred = (at + 1) % len(self.urls)
+                if not repeatable:
+                    raise
+                problem = problem or self._unavailable(str(error), url)
+            else:
+                if not answer.passing:
+                    self._preferred = at
+                    return answer
+                self._preferred = (at + 1) % len(self.urls)
+                if not repeatable:
+                    raise Unknown(answer.message)
+                problem = problem or self._unavailable(answer.message, url)
+        assert problem is not None
+        raise problem
+
+    def once(self, url: str, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
+        """One request to one worker. Raises Refused (never sent) and Unknown."""
+        where = f"{method} {shown(url)}{path}"
+        if seconds <= 0:
+            raise Refused("no time left")
+        end = time.monotonic() + seconds
+        timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
+        headers = {} if content is None else {"content-type": "application/json"}
+        chunks = []
+        try:
+            with self._http.stream(method, url + path, content=content, headers=headers, timeout=timeout) as response:
+                for chunk in response.iter_bytes():
+                    chunks.append(chunk)
+                    if time.monotonic() > end:
+                        raise Unknown(f"not answered in full within {seconds:.1f} s")
+                answer = Answer(response.status_code, b"".join(chunks), where)
+        except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
+            raise Refused(str(error) or type(error).__name__) from None
+        except httpx.TimeoutException:
+            raise Unknown(f"not answered within {seconds:.1f} s") from None
+        except httpx.HTTPError as error:
+            raise Unknown(f"the answer broke off: {error}") from None
+        log.debug("%s: %s -> %s, %d bytes", self.name, where, answer.status, len(answer.body))
+        return answer
+
+    def _verify(self, url: str, seconds: float) -> None:
+        """Ask a worker once who it is. Raises WrongCluster, ConnectUnavailable, Refused."""
+        if url in self._verified:
+            return
+        try:
+            answer = self.once(url, "GET", "/", None, seconds)
+        except Unknown as error:
+            raise Refused(str(error)) from None
+        if answer.status != 200:
+            raise Refused(f"HTTP {answer.status} on GET /: {answer.message}")
+        found = wire.decode(wire.server, answer.body, answer.where).kafka_cluster_id
+        if self._kafka_cluster_id is None:
+            self._kafka_cluster_id = found
+        if found != self._kafka_cluster_id:
+            raise WrongCluster(
+                f"this worker belongs to Kafka cluster {found}, not to {self._kafka_cluster_id}.",
+                where=shown(url),
+                field=f"urls of Connect cluster {self.name}",
+                cure="Name only workers of this cluster.",
+            )
+        self._verified.add(url)
+
+    def _unavailable(self, problem: str, url: str) -> ConnectUnavailable:
+        others = f" (and none of {len(self.urls) - 1} others)" if len(self.urls) > 1 else ""
+        return ConnectUnavailable(
+            f"{problem}{others}.",
+            where=f"Connect cluster {self.name}: {shown(url)}",
+            cure="Check that its workers are up and reachable from here.",
+        )
+
+
+def _pauses() -> Iterator[float]:
+    """Growing pauses with full jitter, without end, seconds."""
+    longest = _FIRST_PAUSE
+    while True:
+        yield random.uniform(_FIRST_PAUSE / 2, longest)
+        longest = min(longest * 2, _LONGEST_PAUSE)
+
+
+def _checked(url: str) -> str:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, TypeError) as error:
+        raise BadInput(f"no URL: {error}.", field="urls", cure="Write http://HOST:PORT.") from None
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise BadInput(f"{url!r} is no URL of a worker.", field="urls", cure="Write http://HOST:PORT.")
+    return url.rstrip("/")
+
+
+def shown(url: str) -> str:
+    """Without user and password."""
+    return str(httpx.URL(url).copy_with(username=None, password=None)).rstrip("/")
