@@ -14,13 +14,20 @@ from cdc_platform.errors import PlanStale
 from cdc_platform.plan import RestartConnector
 from cdc_platform.planner import Memory, Planned, Policy, make_plan
 from cdc_platform.reconciler.apply import Applier, Progress
+from cdc_platform.reconciler.due import Due, due
 from cdc_platform.reconciler.ideal import ideal_state
 from cdc_platform.reconciler.look import look, look_again
-from cdc_platform.reconciler.memory import forget_and_keep, read_memory, shard_record
+from cdc_platform.reconciler.memory import (
+    captured_shards,
+    forget_and_keep,
+    read_memory,
+    shard_record,
+    size_records,
+)
 from cdc_platform.reconciler.report import PassReport, health_of, running_shards
 from cdc_platform.state import Picture
 
-__all__ = ["PassReport", "Planned", "Policy", "look", "plan_pass", "policy_of", "reconcile"]
+__all__ = ["Due", "PassReport", "Planned", "Policy", "due", "look", "plan_pass", "policy_of", "reconcile"]
 
 Captured = Callable[[tuple[str, ...]], None]
 
@@ -119,7 +126,7 @@ def _locked_pass(
     outcomes = applier.apply(planned.plan)
     clock.lap("apply")
     clusters = look_again(platform, picture.topology) if outcomes else picture.clusters
-    captured = tuple(sorted(running_shards(picture, clusters) - _recorded(records)))
+    captured = tuple(sorted(running_shards(picture, clusters) - captured_shards(records)))
     if captured:
         on_captured(captured)
     _record(platform, lock, planned, outcomes, picture.taken_at, records, captured)
@@ -133,10 +140,6 @@ def _locked_pass(
         captured=captured,
         phases=clock.seconds,
     )
-
-
-def _recorded(records: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
-    return frozenset(key.removeprefix("shard/") for key in records if key.startswith("shard/"))
 
 
 def _record(
@@ -155,9 +158,7 @@ def _record(
     news: dict[str, Mapping[str, Any] | None] = {}
     news |= forget_and_keep({name: r for name, r in planned.records.items() if name not in tried})
     news |= {f"shard/{name}": shard_record(now, lock.generation) for name in captured}
-    sizes = {f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()}
-    sizes |= {f"size/dataset/{name}": {"shards": n} for name, n in planned.dataset_sizes.items()}
-    news |= {key: value for key, value in sizes.items() if records.get(key) != value}
+    news |= {key: value for key, value in size_records(planned).items() if records.get(key) != value}
     if news:
         platform.state.write(news)
 

@@ -13,10 +13,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.planner import Memory
+from cdc_platform.planner import Memory, Planned
 from cdc_platform.restarts import Failure, RestartRecord
 
 RESTART = "restart/"
+SHARD = "shard/"
 
 
 def read_memory(records: Mapping[str, Mapping[str, Any]]) -> Memory:
@@ -32,6 +33,20 @@ def read_memory(records: Mapping[str, Mapping[str, Any]]) -> Memory:
         elif key.startswith("size/dataset/"):
             datasets[key.removeprefix("size/dataset/")] = int(document["shards"])
     return Memory(restarts=restarts, cluster_sizes=clusters, dataset_sizes=datasets)
+
+
+def captured_shards(records: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+    """The shards on record as seen running."""
+    return frozenset(key.removeprefix(SHARD) for key in records if key.startswith(SHARD))
+
+
+def size_records(planned: Planned) -> dict[str, Mapping[str, Any]]:
+    """The sizes that this pass saw, as documents."""
+    sizes: dict[str, Mapping[str, Any]] = {
+        f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()
+    }
+    sizes |= {f"size/dataset/{name}": {"shards": n} for name, n in planned.dataset_sizes.items()}
+    return sizes
 
 
 def forget_and_keep(records: Mapping[str, RestartRecord | None]) -> dict[str, Mapping[str, Any] | None]:

@@ -1,0 +1,61 @@
+"""Whether a pass has anything to do: a cheap answer that changes nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cdc_platform.plan import Plan
+from cdc_platform.planner import Planned
+from cdc_platform.reconciler.memory import captured_shards, size_records
+from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
+from cdc_platform.state import Picture
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Due:
+    """What the next pass would do.
+
+    `captured` are shards that run and are not on record as such; `records` the keys of the
+    state topic that are out of date. `health` is that of the datasets now.
+    """
+
+    plan: Plan
+    captured: tuple[str, ...]
+    records: tuple[str, ...]
+    health: Mapping[str, DatasetHealth]
+
+    def __bool__(self) -> bool:
+        return bool(self.plan or self.captured or self.records)
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two that ask for the same; empty when nothing is due."""
+        if not self:
+            return ""
+        text = json.dumps([self.plan.fingerprint, self.captured, self.records])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def sentence(self) -> str:
+        """What is due, in one sentence."""
+        if self.plan or not self:
+            return self.plan.sentence()
+        if self.captured:
+            some = ", ".join(self.captured[:3]) + (", ..." if len(self.captured) > 3 else "")
+            return f"{len(self.captured)} shards run and are not on record yet: {some}."
+        return f"{len(self.records)} records of the state topic are out of date."
+
+
+def due(picture: Picture, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
+    """Compare what was seen and planned with what the state topic has on record."""
+    sizes = size_records(planned)
+    stale = [key for key, value in sizes.items() if records.get(key) != value]
+    return Due(
+        plan=planned.plan,
+        captured=tuple(sorted(running_shards(picture, picture.clusters) - captured_shards(records))),
+        records=tuple(sorted([*planned.records, *stale])),
+        health=health_of(picture.topology, planned, picture.clusters),
+    )
