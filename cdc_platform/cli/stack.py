@@ -1,0 +1,162 @@
+"""`cdc-platform stack`: the real services as local processes."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import click
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
+from rich.table import Table
+
+from cdc_platform.local.control import tail
+from cdc_platform.local.lifecycle import down as bring_down
+from cdc_platform.local.lifecycle import up as bring_up
+from cdc_platform.local.services import ServiceStatus
+from cdc_platform.local.stack import DEFAULT_DIR, Stack, StackSpec
+
+_directory = click.option(
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=DEFAULT_DIR,
+    show_default=True,
+    help="Where the stack keeps its state.",
+)
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def stack() -> None:
+    """Run Kafka, Connect, Debezium, ZooKeeper, MariaDB and Postgres as local processes."""
+
+
+@stack.command()
+@_directory
+@click.option("--workers", type=click.IntRange(1, 16), default=3, show_default=True)
+@click.option("--without", type=click.Choice(["mariadb", "postgres"]), multiple=True)
+@click.option("--port", "ports", multiple=True, metavar="NAME=PORT", help="Fix a port, as in kafka.kafka=9092.")
+@_as_json
+def up(directory: Path, workers: int, without: tuple[str, ...], ports: tuple[str, ...], as_json: bool) -> None:
+    """Start the stack, or what is down of it."""
+    spec = StackSpec(
+        directory=directory,
+        workers=workers,
+        mariadb="mariadb" not in without,
+        postgres="postgres" not in without,
+        ports=dict(_port(text) for text in ports),
+    )
+    began = time.monotonic()
+    with _Downloads(quiet=as_json) as progress:
+        running = bring_up(spec, progress.update)
+    _show(running, as_json, f"Up after {time.monotonic() - began:.1f} s.")
+
+
+@stack.command()
+@_directory
+@click.option("--purge", is_flag=True, help="Remove its data as well.")
+def down(directory: Path, purge: bool) -> None:
+    """End all processes of the stack; its data stay for the next start."""
+    bring_down(directory, purge=purge)
+
+
+@stack.command()
+@_directory
+@_as_json
+def status(directory: Path, as_json: bool) -> None:
+    """Show what runs. Exits 1 when something does not."""
+    found = Stack.load(directory)
+    _show(found, as_json, None)
+    if any(one.state != "running" for one in found.status()):
+        sys.exit(1)
+
+
+@stack.command()
+@_directory
+@click.argument("name")
+@click.option("-f", "--follow", is_flag=True, help="Go on printing what is added.")
+@click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(min=0))
+def logs(directory: Path, name: str, follow: bool, lines: int) -> None:
+    """Print the log of a service (`supervisor` has one too)."""
+    path = Stack.load(directory).log(name)
+    with path.open("rb") as stream:
+        found = tail(path, lines)
+        stream.seek(0, os.SEEK_END)
+        if found:
+            click.echo(found)
+        while follow:
+            added = stream.read()
+            if added:
+                click.echo(added, nl=False)
+            else:
+                time.sleep(0.2)
+
+
+def _port(text: str) -> tuple[str, int]:
+    name, equals, port = text.partition("=")
+    if not equals or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{text!r} is not NAME=PORT.", param_hint="--port")
+    return name, int(port)
+
+
+def _show(found: Stack, as_json: bool, last: str | None) -> None:
+    services = found.status()
+    if as_json:
+        click.echo(msgspec.json.encode({"directory": str(found.directory), "services": services}))
+        return
+    Console().print(_table(services))
+    click.echo(f"Settings: {found.settings_file}")
+    if last:
+        click.echo(last)
+
+
+def _table(services: tuple[ServiceStatus, ...]) -> Table:
+    table = Table("service", "state", "pid", "ports", "RSS", box=None)
+    for one in services:
+        state = one.state if one.code is None else f"{one.state} ({one.code})"
+        table.add_row(
+            one.name,
+            state,
+            str(one.pid or ""),
+            " ".join(f"{name}={port}" for name, port in one.ports.items()),
+            f"{one.rss / 2**20:.0f} MiB" if one.rss else "",
+        )
+    return table
+
+
+class _Downloads:
+    """Shows downloads: bars on a terminal, a line for each file elsewhere."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        console = Console(stderr=True)
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
+        )
+        self._lines = not console.is_terminal and not quiet
+        self._show_bars = console.is_terminal and not quiet
+        self._tasks: dict[str, TaskID] = {}
+        self._guard = threading.Lock()
+
+    def __enter__(self) -> _Downloads:
+        if self._show_bars:
+            self._bars.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._show_bars:
+            self._bars.stop()
+
+    def update(self, name: str, done: int, total: int) -> None:
+        """A file has `done` of `total` bytes; from several threads."""
+        if self._lines and done >= total:
+            click.echo(f"downloaded {name} ({total / 2**20:.1f} MiB)", err=True)
+        if self._show_bars:
+            with self._guard:
+                if name not in self._tasks:
+                    self._tasks[name] = self._bars.add_task(name, total=total)
+            self._bars.update(self._tasks[name], completed=done, visible=done < total)

@@ -1,0 +1,271 @@
+"""The programs of the local stack: pinned in `artifacts.lock.json`, kept in the user's cache.
+
+The lock names every file with its SHA-256. A file is downloaded into a
+directory of its own process, checked, and moved into place in one step, so
+that a half download is never taken for a whole one. With all files there no
+network is used. The Maven repository is the one that `jgo` knows, or the
+mirror in the user's Maven settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import xml.etree.ElementTree as ET
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+
+import msgspec
+
+from cdc_platform.errors import ChecksumMismatch, StackError
+from cdc_platform.local import unpacking
+
+LOCK_RESOURCE = "artifacts.lock.json"
+_DOWNLOADS = 6
+_ATTEMPTS = 3
+
+# Called with a file's name, the bytes that are there and the bytes wanted; from several threads.
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Artifact:
+    """One file of a Maven repository. `size` is in bytes, `sha256` in hex."""
+
+    group: str
+    artifact: str
+    version: str
+    classifier: str = ""
+    extension: str = "jar"
+    sha256: str
+    size: int
+
+    @property
+    def filename(self) -> str:
+        """The file's name in a Maven repository."""
+        suffix = f"-{self.classifier}" if self.classifier else ""
+        return f"{self.artifact}-{self.version}{suffix}.{self.extension}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lock:
+    """What the stack is made of: for each part its files, the part's own first."""
+
+    parts: Mapping[str, tuple[Artifact, ...]]
+
+    @classmethod
+    def load(cls) -> Lock:
+        """The lock that ships in the package."""
+        return msgspec.json.decode(files("cdc_platform.local").joinpath(LOCK_RESOURCE).read_bytes(), type=cls)
+
+    def only(self, parts: Iterable[str]) -> Lock:
+        """The lock of some parts."""
+        return Lock(parts={part: self.parts[part] for part in parts})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Programs:
+    """Verified programs on this machine: jars for a class path, and unpacked directories."""
+
+    jars: Mapping[str, tuple[Path, ...]]
+    directories: Mapping[str, Path]
+
+    def classpath(self, part: str) -> str:
+        """The part's jars as the JVM wants them."""
+        return os.pathsep.join(str(path) for path in self.jars[part])
+
+
+def provide(cache: Path, lock: Lock | None = None, progress: Progress | None = None) -> Programs:
+    """Make sure that all that the lock names is in `cache`, verified and unpacked.
+
+    Two processes that call this at once wait for each other.
+
+    Raises:
+        ChecksumMismatch: a download is not the file that the lock names.
+        StackError: no network, no disk space, the cache not writable.
+    """
+    lock = lock or Lock.load()
+    root = cache / "programs"
+    with _explained(root), _one_process(root):
+        plain = {p: found for p, found in lock.parts.items() if p not in unpacking.LAYOUTS}
+        packed = {p: found[0] for p, found in lock.parts.items() if p in unpacking.LAYOUTS}
+        missing = _unusable(root, {a.filename: a for found in plain.values() for a in found})
+        stale = [p for p, a in packed.items() if not unpacking.intact(_directory(root, p, a), a.sha256)]
+        missing += _unusable(root, {packed[p].filename: packed[p] for p in stale})
+        if missing:
+            _check_space(root, missing, packed={packed[p].filename for p in stale})
+            _download(root, missing, progress)
+        for part in stale:
+            archive = packed[part]
+            unpacking.unpack(part, root / archive.filename, _directory(root, part, archive), digest=archive.sha256)
+            (root / archive.filename).unlink()
+    return Programs(
+        jars={part: tuple(root / a.filename for a in found) for part, found in plain.items()},
+        directories={part: _directory(root, part, archive) for part, archive in packed.items()},
+    )
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256 in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def maven_mirror(settings: Path | None = None) -> str | None:
+    """The user's mirror of the central repository, from Maven's settings.xml; None without one.
+
+    Rules: https://maven.apache.org/guides/mini/guide-mirror-settings.html.
+
+    Raises:
+        StackError: the settings file is no XML.
+    """
+    path = settings or Path.home() / ".m2" / "settings.xml"
+    if not path.is_file():
+        return None
+    try:
+        tree = ET.parse(path)
+    except ET.ParseError as error:
+        raise StackError(f"not valid XML: {error}.", where=str(path), cure="Mend the file.") from None
+    for mirror in tree.iterfind("./{*}mirrors/{*}mirror"):
+        of = {name.strip() for name in (mirror.findtext("{*}mirrorOf") or "").split(",")}
+        url = (mirror.findtext("{*}url") or "").strip()
+        meant = bool(of & {"*", "external:*", "central"}) and "!central" not in of
+        if url and meant and mirror.findtext("{*}blocked") != "true":
+            return url.rstrip("/")
+    return None
+
+
+def _directory(root: Path, part: str, archive: Artifact) -> Path:
+    return root / f"{part}-{archive.version}"
+
+
+def _unusable(root: Path, wanted: Mapping[str, Artifact]) -> list[Artifact]:
+    def usable(artifact: Artifact) -> bool:
+        path = root / artifact.filename
+        return path.is_file() and path.stat().st_size == artifact.size and sha256(path) == artifact.sha256
+
+    with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="verify") as pool:
+        verdicts = list(pool.map(usable, wanted.values()))
+    return [artifact for artifact, good in zip(wanted.values(), verdicts, strict=True) if not good]
+
+
+def _check_space(root: Path, missing: list[Artifact], packed: set[str]) -> None:
+    need = sum(a.size * (unpacking.GROWTH if a.filename in packed else 1) for a in missing)
+    free = shutil.disk_usage(root).free
+    if free < need:
+        raise _no_space(root, f"{need // 2**20} MiB are needed and {free // 2**20} MiB are free")
+
+
+def _no_space(root: Path, detail: str) -> StackError:
+    return StackError(
+        f"no space for the programs of the local stack: {detail}.",
+        where=str(root),
+        cure="Free some space there, or set XDG_CACHE_HOME to a directory on a larger disk.",
+    )
+
+
+def _download(root: Path, missing: list[Artifact], progress: Progress | None) -> None:
+    # Whatever a killed process left behind: nobody else is here (the lock).
+    for left in root.glob(".download-*"):
+        shutil.rmtree(left)
+    with (
+        tempfile.TemporaryDirectory(prefix=".download-", dir=root) as scratch,
+        ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="download") as pool,
+    ):
+        jobs = [pool.submit(_download_one, Path(scratch), root, a, progress) for a in missing]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def _download_one(scratch: Path, root: Path, artifact: Artifact, progress: Progress | None) -> None:
+    found = _resolve(scratch, artifact, progress)
+    digest = sha256(found)
+    if digest != artifact.sha256:
+        found.unlink()
+        raise ChecksumMismatch(
+            f"the download has SHA-256 {digest}, the lock names {artifact.sha256}; it was thrown away.",
+            where=artifact.filename,
+            cure="Check the Maven mirror or proxy in use; with a right one, try again.",
+        )
+    found.replace(root / artifact.filename)
+
+
+def _resolve(scratch: Path, artifact: Artifact, progress: Progress | None) -> Path:
+    # Imported here: with everything in the cache neither is needed.
+    import requests
+    from jgo.maven import MavenContext, PythonResolver
+
+    @contextlib.contextmanager
+    def reporting(name: str, total: int) -> Iterator[Callable[[int], None]]:
+        done = 0
+
+        def update(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress:
+                progress(name, done, total)
+
+        yield update
+
+    mirror = maven_mirror()
+    for attempt in range(1, _ATTEMPTS + 1):
+        repository = scratch / f"{artifact.filename}.{attempt}"
+        context = MavenContext(
+            resolver=PythonResolver(progress_callback=reporting),
+            repo_cache=repository,
+            remote_repos={"central": mirror} if mirror else None,
+            timeout=60,
+        )
+        component = context.project(artifact.group, artifact.artifact).at_version(artifact.version)
+        try:
+            found = Path(component.artifact(artifact.classifier, artifact.extension).resolve())
+            if found.stat().st_size >= artifact.size or attempt == _ATTEMPTS:
+                return found
+        except requests.RequestException as error:
+            if attempt == _ATTEMPTS:
+                raise StackError(
+                    f"not downloaded: {error}.",
+                    where=artifact.filename,
+                    cure="Check the network, the proxy settings and the mirror in ~/.m2/settings.xml.",
+                ) from error
+        except RuntimeError as error:  # what jgo raises for a file that no repository has
+            raise StackError(
+                f"no repository has it: {error}.",
+                where=artifact.filename,
+                cure="Check the mirror in ~/.m2/settings.xml.",
+            ) from error
+    raise AssertionError("unreachable: the last attempt returns or raises")
+
+
+@contextlib.contextmanager
+def _one_process(root: Path) -> Iterator[None]:
+    root.mkdir(parents=True, exist_ok=True)
+    with (root / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _explained(root: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise _no_space(root, os.strerror(error.errno).lower()) from error
+        raise StackError(
+            f"the programs could not be stored: {error}.",
+            where=str(root),
+            cure="Make the directory writable, or set XDG_CACHE_HOME.",
+        ) from error

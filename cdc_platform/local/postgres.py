@@ -1,0 +1,320 @@
+"""The stack's Postgres: a primary and a standby with logical decoding and failover slots.
+
+Postgres refuses to run as root. Then it runs as another user, with its
+programs and data where that user can reach them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import signal
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psycopg
+from psycopg import sql
+from psycopg.rows import dict_row
+
+from cdc_platform.errors import SourceUnavailable, StackError
+from cdc_platform.local import java
+from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.secrets import Login
+from cdc_platform.local.services import Launch
+
+PRIMARY = "postgres-primary"
+STANDBY = "postgres-standby"
+STANDBY_SLOT = "stack_standby"
+_OTHER_USER = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logins:
+    """The accounts that are made: `source` is what connectors use, `replication` the standby's."""
+
+    admin: Login
+    source: Login
+    replication: Login
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where Postgres lives and who runs it (None: whoever runs the stack)."""
+
+    root: Path
+    bindir: Path
+    user: str | None
+
+
+def find_place(root: Path, programs: Programs) -> Place:
+    """Where Postgres can run: `root`, its programs in the cache, unless we are root.
+
+    As root, all of it moves to where the other user can reach it: `root` if
+    all directories above let others through, else a directory of its own.
+
+    Raises:
+        StackError: as root, when there is no other user.
+    """
+    cached = programs.directories["postgres"]
+    if os.geteuid() != 0:
+        root.mkdir(parents=True, exist_ok=True)
+        return Place(root=root, bindir=cached / "bin", user=None)
+    try:
+        account = pwd.getpwnam(_OTHER_USER)
+    except KeyError as error:
+        raise StackError(
+            f"Postgres refuses to run as root, and there is no user {_OTHER_USER!r} to run it.",
+            cure="Run the stack as an ordinary user, or use --without postgres.",
+        ) from error
+    pointer = _pointer(root)
+    if not _others_pass(root.parent):
+        if pointer.exists():
+            root = Path(pointer.read_text().strip())
+        else:
+            root = Path(tempfile.mkdtemp(prefix="cdc-platform-postgres-", dir="/var/tmp"))
+            pointer.write_text(f"{root}\n")
+    root.mkdir(parents=True, exist_ok=True)
+    os.chown(root, account.pw_uid, account.pw_gid)
+    bindir = cached / "bin"
+    if not _others_pass(cached):
+        copied = root / cached.name
+        if not copied.exists():
+            scratch = root / f".{cached.name}.new"
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(cached, scratch, symlinks=True)
+            scratch.replace(copied)
+        bindir = copied / "bin"
+    return Place(root=root, bindir=bindir, user=_OTHER_USER)
+
+
+def remove(root: Path) -> None:
+    """Remove what `find_place` made outside the stack's directory."""
+    pointer = _pointer(root)
+    if pointer.exists():
+        shutil.rmtree(pointer.read_text().strip(), ignore_errors=True)
+        pointer.unlink()
+
+
+def _pointer(root: Path) -> Path:
+    return root.with_name(f"{root.name}.path")
+
+
+def _own(place: Place, path: Path) -> None:
+    if place.user:
+        account = pwd.getpwnam(place.user)
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def _write_private(place: Place, path: Path, text: str) -> None:
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(text)
+    _own(place, path)
+
+
+def _others_pass(directory: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in (directory, *directory.parents))
+
+
+def _run(place: Place, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    account = pwd.getpwnam(place.user) if place.user else None
+    return subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        cwd=place.root,
+        env=java.environment(),
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+        timeout=120,
+        check=False,
+        **more,
+    )
+
+
+def create_data(place: Place, admin: Login) -> None:
+    """Make the primary's data directory, once. Raises StackError."""
+    data = place.root / PRIMARY
+    if data.exists():
+        return
+    scratch = place.root / f".{PRIMARY}.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    password_file = place.root / ".password"
+    _write_private(place, password_file, f"{admin.password}\n")
+    try:
+        done = _run(
+            place,
+            [
+                str(place.bindir / "initdb"),
+                "-D",
+                str(scratch),
+                "-U",
+                admin.user,
+                "-E",
+                "UTF8",
+                "--no-locale",
+                "-A",
+                "scram-sha-256",
+                "--no-sync",
+                "--no-instructions",
+                f"--pwfile={password_file}",
+            ],
+        )
+    except OSError as error:
+        raise StackError(
+            f"initdb could not be run: {error}.",
+            where=str(place.bindir),
+            cure="See that the directory may run programs (it is not mounted noexec).",
+        ) from error
+    finally:
+        password_file.unlink()
+    if done.returncode != 0:
+        raise StackError(
+            f"Postgres' data directory could not be made:\n{(done.stdout + done.stderr).strip()[-2000:]}",
+            where=str(place.root),
+            cure="See that the disk has space; a library that is missing must be installed.",
+        )
+    scratch.replace(data)
+
+
+def copy_data(place: Place) -> None:
+    """Make the standby's data directory, once, from the primary's, which must never have run.
+
+    The package has no pg_basebackup. Both begin at the same checkpoint, and
+    `wal_keep_size` keeps what the primary writes until the standby has its slot.
+    """
+    data = place.root / STANDBY
+    if data.exists():
+        return
+    scratch = place.root / f".{STANDBY}.new"
+    shutil.rmtree(scratch, ignore_errors=True)
+    shutil.copytree(place.root / PRIMARY, scratch, symlinks=True)
+    (scratch / "standby.signal").touch()
+    for folder, _, names in os.walk(scratch):
+        for name in (".", *names):
+            _own(place, Path(folder, name))
+    scratch.replace(data)
+
+
+def write_config(place: Place, name: str, *, port: int, other_port: int, replication: Login) -> None:
+    """Write what differs from Postgres' defaults; `other_port` is where the other server listens."""
+    conninfo = (
+        f"host=127.0.0.1 port={other_port} user={replication.user} password={replication.password} "
+        f"dbname=postgres application_name={name}"
+    )
+    _write_private(
+        place,
+        place.root / name / "postgresql.auto.conf",
+        f"""listen_addresses = '127.0.0.1'
+port = {port}
+unix_socket_directories = ''
+wal_level = logical
+max_wal_senders = 64
+max_replication_slots = 64
+max_connections = 300
+max_logical_replication_workers = 0
+wal_keep_size = '64MB'
+shared_buffers = '48MB'
+# A killed process loses nothing by this; only a killed machine would.
+fsync = off
+hot_standby = on
+hot_standby_feedback = on
+wal_receiver_status_interval = '1s'
+wal_retrieve_retry_interval = '500ms'
+primary_conninfo = '{conninfo}'
+primary_slot_name = '{STANDBY_SLOT}'
+# Failover slots (Postgres 17): copied to the standby, and never ahead of it.
+sync_replication_slots = on
+synchronized_standby_slots = '{STANDBY_SLOT if name == PRIMARY else ""}'
+log_line_prefix = '%m [%p] '
+timezone = 'UTC'
+""",
+    )
+
+
+def launch(place: Place, name: str, *, port: int, log: Path) -> Launch:
+    """How the server is started."""
+    return Launch(
+        name=name,
+        argv=(str(place.bindir / "postgres"), "-D", str(place.root / name)),
+        cwd=str(place.root),
+        env=java.environment(),
+        log=str(log),
+        ports={"postgres": port},
+        user=place.user,
+        stop_signal=signal.SIGINT,  # fast shutdown
+        death_signal=signal.SIGQUIT,  # immediate shutdown: its own children end with it
+        stage=1,
+        grace=20.0,
+    )
+
+
+def connect(port: int, login: Login, *, database: str = "postgres", timeout: float = 5.0) -> psycopg.Connection[Any]:
+    """A connection that commits each statement and gives rows as dicts.
+
+    Raises:
+        SourceUnavailable: no server answered there, or it refused the user.
+    """
+    try:
+        return psycopg.connect(
+            host="127.0.0.1",
+            port=port,
+            user=login.user,
+            password=login.password,
+            dbname=database,
+            autocommit=True,
+            connect_timeout=int(timeout),
+            row_factory=dict_row,
+        )
+    except psycopg.Error as error:
+        raise SourceUnavailable(
+            f"Postgres did not answer: {error}.",
+            where=f"127.0.0.1:{port}",
+            cure="`cdc-platform stack status` shows whether it runs.",
+        ) from error
+
+
+def problem(port: int, login: Login) -> str | None:
+    """None when the server answers a query. A probe."""
+    try:
+        with connect(port, login) as connection:
+            connection.execute("SELECT 1")
+    except (SourceUnavailable, psycopg.Error) as error:
+        return str(error)
+    return None
+
+
+def create_users(port: int, logins: Logins) -> None:
+    """Make the accounts and the standby's slot. Idempotent."""
+    with connect(port, logins.admin) as connection:
+        for login, options in ((logins.source, "REPLICATION"), (logins.replication, "REPLICATION")):
+            known = connection.execute("SELECT 1 FROM pg_roles WHERE rolname = %s", (login.user,)).fetchone()
+            verb = "ALTER" if known else "CREATE"
+            connection.execute(
+                sql.SQL("{} ROLE {} LOGIN {} PASSWORD {}").format(
+                    sql.SQL(verb), sql.Identifier(login.user), sql.SQL(options), sql.Literal(login.password)
+                )
+            )
+        connection.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(logins.source.user)))
+        connection.execute(
+            "SELECT pg_create_physical_replication_slot(%s, true) WHERE NOT EXISTS "
+            "(SELECT 1 FROM pg_replication_slots WHERE slot_name = %s)",
+            (STANDBY_SLOT, STANDBY_SLOT),
+        )
+
+
+def replication_problem(primary_port: int, login: Login) -> str | None:
+    """None when the standby streams. A probe, asked of the primary."""
+    try:
+        with connect(primary_port, login) as connection:
+            row = connection.execute(
+                "SELECT active FROM pg_replication_slots WHERE slot_name = %s", (STANDBY_SLOT,)
+            ).fetchone()
+    except (SourceUnavailable, psycopg.Error) as error:
+        return str(error)
+    return None if row and row["active"] else "the standby does not stream yet"

@@ -1,0 +1,48 @@
+"""The stack's passwords: random for each stack, in files that only its user can read."""
+
+from __future__ import annotations
+
+import os
+import secrets as random_source
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from cdc_platform.errors import StackError
+
+USER = "user"
+PASSWORD = "password"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Login:
+    """A database account."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+def ensure_login(directory: Path, name: str, user: str) -> Login:
+    """The login in `<directory>/<name>.properties`; made with a random password the first time."""
+    path = directory / f"{name}.properties"
+    if not path.exists():
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = path.with_suffix(".new")
+        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(handle, "w") as stream:
+            stream.write(f"{USER}={user}\n{PASSWORD}={random_source.token_urlsafe(18)}\n")
+        temporary.replace(path)
+    return read_login(directory, name)
+
+
+def read_login(directory: Path, name: str) -> Login:
+    """Read a login. Raises StackError when the file is missing or incomplete."""
+    path = directory / f"{name}.properties"
+    try:
+        values = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        return Login(user=values[USER], password=values[PASSWORD])
+    except (OSError, KeyError) as error:
+        raise StackError(
+            f"the login cannot be read: {error}.",
+            where=str(path),
+            cure="`cdc-platform stack down --purge`, then `stack up`, makes new ones.",
+        ) from error

