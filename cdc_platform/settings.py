@@ -20,7 +20,10 @@ CONFIG_FILE = "cdc-platform.toml"
 class Settings:
     """Settings of one platform.
 
-    `kafka` is a librdkafka configuration; `bootstrap.servers` at least. Times
+    `kafka` is a librdkafka configuration; `bootstrap.servers` at least.
+    `worker_kafka` is Kafka as Connect workers reach it, in Java's spelling
+    (security, or another `bootstrap.servers`): connectors read signals and
+    keep their schema history with it, so secrets in it must be references. Times
     are seconds. `max_deletes` and `max_delete_fraction` bound what one pass may
     delete without an explicit allowance: the greater of the two holds.
     """
@@ -29,6 +32,7 @@ class Settings:
     zookeeper: str = "127.0.0.1:2181"
     zookeeper_root: str = "/cdc"
     kafka: Mapping[str, str] = field(default_factory=lambda: {"bootstrap.servers": "127.0.0.1:9092"})
+    worker_kafka: Mapping[str, str] = field(default_factory=dict)
     state_topic: str = "cdc.platform.state"
     heartbeat_topic: str = "cdc.platform.heartbeat"
     connect_timeout: float = 20.0
@@ -62,7 +66,7 @@ class Settings:
         for name in known:
             text = env.get(ENV_PREFIX + name.upper())
             if text is not None:
-                raw[name] = {"bootstrap.servers": text} if name == "kafka" else text
+                raw[name] = {"bootstrap.servers": text} if name in ("kafka", "worker_kafka") else text
                 where = ENV_PREFIX + name.upper()
         return cls(**{name: _convert(value, name, where) for name, value in raw.items()})
 
@@ -102,6 +106,10 @@ def _convert(value: Any, name: str, where: str) -> Any:
                 field=name,
                 cure='Add "bootstrap.servers" = "HOST:PORT".',
             )
+        return {str(k): str(v) for k, v in value.items()}
+    if name == "worker_kafka":
+        if not isinstance(value, Mapping):
+            raise SettingsError("is no table.", where=where, field=name, cure="Write [worker_kafka] NAME = VALUE.")
         return {str(k): str(v) for k, v in value.items()}
     kind = _NUMBERS.get(name, str)
     try:

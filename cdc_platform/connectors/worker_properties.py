@@ -105,10 +105,7 @@ def recommended(spec: WorkerSpec) -> tuple[WorkerProperty, ...]:
         p("config.storage.topic", f"{group}-configs"),
         p("offset.storage.topic", f"{group}-offsets"),
         p("status.storage.topic", f"{group}-status"),
-        *(
-            p(f"{topic}.storage.replication.factor", str(spec.replication))
-            for topic in ("config", "offset", "status")
-        ),
+        *(p(f"{topic}.storage.replication.factor", str(spec.replication)) for topic in ("config", "offset", "status")),
         p(
             "listeners",
             f"http://{_bracketed(spec.host)}:{spec.port}",

@@ -1,0 +1,180 @@
+"""The desired configuration of a shard's connector: a pure function of topology and settings.
+
+Equal input gives an equal config, key by key: the planner compares it with what
+runs, and a needless difference would bounce thousands of connectors.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc_platform.connectors import binlog, mariadb, mysql, postgres, routing
+from cdc_platform.connectors.identity import identity, notification_topic
+from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
+from cdc_platform.connectors.overrides import check_dataset, check_shard, is_secret_in_plain_text
+from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
+from cdc_platform.connectors.tables import include_list, message_keys
+from cdc_platform.connectors.wire_format import wire_format
+from cdc_platform.errors import OverrideRefused, SettingsError
+from cdc_platform.settings import Settings
+from cdc_platform.state import OWNER_KEY
+from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Engine, Problem, Shard, Topology
+
+CLASSES: Mapping[Engine, str] = {
+    Engine.MARIADB: mariadb.CONNECTOR_CLASS,
+    Engine.MYSQL: mysql.CONNECTOR_CLASS,
+    Engine.POSTGRES: postgres.CONNECTOR_CLASS,
+}
+
+HEARTBEAT_MS = 5_000
+
+
+class DesiredConfigs:
+    """Builds configs; keeps what the shards of a dataset share. Not thread-safe.
+
+    Callable as the planner's `config_of`.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._datasets: dict[str, tuple[Dataset, dict[str, str]]] = {}
+        _check_worker_kafka(settings)
+
+    def __call__(self, dataset: Dataset, shard: Shard, cluster: Cluster) -> dict[str, str]:
+        """The config of one connector. Raises OverrideRefused."""
+        known = self._datasets.get(dataset.name)
+        if known is None or known[0] is not dataset:
+            check_dataset(dataset)
+            known = (dataset, _dataset_part(self._settings, dataset))
+            self._datasets[dataset.name] = known
+        check_shard(dataset, shard)
+        return {
+            **known[1],
+            **_shard_part(self._settings, dataset, shard, cluster),
+            **dataset.connector,
+            **shard.connector,
+        }
+
+
+def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: Settings) -> dict[str, str]:
+    """The config of one connector in that cluster.
+
+    Holds references where secrets and leader addresses belong, so it does not
+    change with either.
+
+    Raises:
+        OverrideRefused: names dataset or shard, field and cure.
+        SettingsError: `worker_kafka` holds a secret in plain text.
+    """
+    return DesiredConfigs(settings)(dataset, shard, cluster)
+
+
+def override_problems(topology: Topology) -> tuple[Problem, ...]:
+    """Datasets and shards with an override that is refused."""
+    problems: list[Problem] = []
+    for dataset in topology.datasets.values():
+        try:
+            check_dataset(dataset)
+        except OverrideRefused as error:
+            problems.append(Problem("dataset", dataset.name, str(error)))
+    for dataset, shard in topology.all_shards():
+        try:
+            check_shard(dataset, shard)
+        except OverrideRefused as error:
+            problems.append(Problem("shard", shard.name, str(error)))
+    return tuple(problems)
+
+
+def leftovers(name: str, config: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What stays behind when the connector `name` is deleted, read from its own config.
+
+    Returns:
+        Topics to delete with it, and sentences on what a person must remove at the source.
+    """
+    history = config.get("schema.history.internal.kafka.topic")
+    slot = config.get("slot.name")
+    if slot is None:
+        return ((history,) if history else (), ())
+    database = config.get("database.dbname", "?")
+    return (
+        (),
+        (
+            f"replication slot {slot} on the leader of {name} keeps its WAL: SELECT pg_drop_replication_slot('{slot}')",
+            f"publication {config.get('publication.name', slot)} in database {database}",
+        ),
+    )
+
+
+def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
+    limits = dataset.limits
+    kafka = binlog.worker_kafka(settings)
+    config = {
+        OWNER_KEY: settings.platform,
+        "connector.class": CLASSES[dataset.engine],
+        "tasks.max": "1",
+        # Resolved secrets and leaders have no lifetime: who changes them restarts the task.
+        "config.action.reload": "none",
+        "database.user": dataset.credentials.user,
+        "database.password": dataset.credentials.password,
+        "snapshot.mode": "initial" if dataset.bootstrap is BootstrapMode.SNAPSHOT else "no_data",
+        "incremental.snapshot.chunk.size": "2048",
+        "max.queue.size": str(limits.queue_events),
+        "max.queue.size.in.bytes": str(limits.queue_bytes),
+        "max.batch.size": str(limits.batch_events),
+        "heartbeat.interval.ms": str(HEARTBEAT_MS),
+        "topic.heartbeat.prefix": HEARTBEAT_PREFIX,
+        "signal.enabled.channels": "kafka",
+        "signal.poll.interval.ms": "2000",
+        "signal.kafka.bootstrap.servers": kafka["bootstrap.servers"],
+        # Otherwise a commit every 5 s for each idle connector. A signal may be read twice.
+        "signal.consumer.auto.commit.interval.ms": "30000",
+        **{f"signal.consumer.{name}": value for name, value in kafka.items() if name != "bootstrap.servers"},
+        "notification.enabled.channels": "sink",
+        "notification.sink.topic.name": notification_topic(settings),
+        # Retries inside the task keep the old leader's address, and hide from REST that the source is
+        # down: a few short ones, then FAILED. Shorter than a graceful stop.
+        "errors.max.retries": "10",
+        "retriable.restart.connector.wait.ms": "2000",
+        "producer.override.acks": "all",
+        "producer.override.enable.idempotence": "true",
+        "producer.override.compression.type": "lz4",
+        "producer.override.buffer.memory": str(limits.producer_buffer_bytes),
+        "producer.override.max.request.size": str(limits.producer_buffer_bytes),
+        # Connect's default is for ever: a missing topic would hang the task without a word.
+        "producer.override.max.block.ms": "60000",
+        **wire_format(dataset.engine),
+        **routing.dataset_part(settings, dataset),
+    }
+    if dataset.engine.reads_binlog:
+        return config | binlog.dataset_part(dataset)
+    return config | postgres.dataset_part()
+
+
+def _shard_part(settings: Settings, dataset: Dataset, shard: Shard, cluster: Cluster) -> dict[str, str]:
+    own = identity(settings, dataset, shard)
+    config = {
+        "topic.prefix": own.connector,
+        "database.hostname": leader_reference(cluster, shard, HOST),
+        "database.port": leader_reference(cluster, shard, PORT),
+        "table.include.list": include_list(dataset, shard),
+        "signal.kafka.topic": own.signal_topic,
+        "signal.kafka.groupId": own.signal_consumer_group,
+        **routing.shard_part(dataset, shard),
+    }
+    keys = message_keys(dataset, shard)
+    if keys is not None:
+        config["message.key.columns"] = keys
+    if dataset.engine.reads_binlog:
+        return config | binlog.shard_part(settings, shard, own)
+    return config | postgres.shard_part(shard, own)
+
+
+def _check_worker_kafka(settings: Settings) -> None:
+    for name, value in settings.worker_kafka.items():
+        if is_secret_in_plain_text(name, value):
+            raise SettingsError(
+                "looks like a secret, and is no reference (its value is not shown here).",
+                where="settings",
+                field=f"worker_kafka.{name}",
+                cure="Write ${file:/PATH:KEY}: the workers resolve it.",
+            )

@@ -1,0 +1,189 @@
+"""Which connector options a dataset or shard may set: all but those the platform leans on.
+
+Unknown options pass: Debezium grows. Refused is what would break identity,
+routing, the wire format, secrets or the leader's indirection; each with its
+reason and what to do instead.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS
+from cdc_platform.connectors.wire_format import CHOSEN, FIXED
+from cdc_platform.documents.fields import REFERENCE
+from cdc_platform.errors import OverrideRefused
+from cdc_platform.state import OWNER_KEY
+from cdc_platform.topology import Dataset, Engine, Shard
+
+_IDENTITY = "it is derived from the names of dataset and shard, so that no two connectors share it."
+_ROUTING = "the platform routes all shards of a table to one topic with it."
+_CAPTURE = "what is captured follows from the dataset's tables."
+_WIRE = "the proof rebuilds the wire format from the source."
+_LEADER = "the leader may change at any moment without a new configuration."
+_SNAPSHOT = "the platform starts, watches and resumes snapshots itself."
+_LOSS = "it can lose events silently."
+_DELIVERY = "at-least-once delivery in the source's order leans on it."
+
+_SET_TABLES = "Change the dataset's tables."
+_REMOVE = "Remove it."
+
+
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """Options that may not be set: a name, or with a trailing `*` all that begin so."""
+
+    pattern: str
+    reason: str
+    cure: str = _REMOVE
+
+    def matches(self, option: str) -> bool:
+        """True when this rule refuses the option."""
+        if self.pattern.endswith("*"):
+            return option.startswith(self.pattern[:-1])
+        return option == self.pattern
+
+
+DENIED: tuple[Denied, ...] = (
+    Denied(OWNER_KEY, "it marks the connectors that this platform may change."),
+    Denied("name", _IDENTITY),
+    Denied("connector.class", "it follows from the dataset's engine.", "Change the dataset's engine."),
+    Denied("tasks.max", "these connectors have one task."),
+    Denied("topic.*", _IDENTITY, "Set the dataset's topic_pattern."),
+    Denied("slot.name", _IDENTITY),
+    Denied("publication.name", _IDENTITY),
+    Denied("heartbeat.topics.prefix", _ROUTING),
+    Denied("transforms*", _ROUTING, "Transform where the topic is read."),
+    Denied("predicates*", _ROUTING, "Transform where the topic is read."),
+    Denied("converters*", _WIRE, "Convert where the topic is read."),
+    Denied("post.processors*", _WIRE, "Convert where the topic is read."),
+    Denied("key.converter*", _WIRE),
+    Denied("value.converter*", _WIRE),
+    Denied("column.mask.*", "masked values cannot be proven.", "Leave the column out: column.exclude.list."),
+    Denied("column.truncate.*", "cut values cannot be proven.", "Leave the column out: column.exclude.list."),
+    Denied("sourceinfo.struct.maker", _WIRE),
+    Denied("transaction.metadata.factory", _WIRE),
+    Denied("message.key.columns", "it follows from the tables.", "Set `key` of the table."),
+    Denied("message.prefix.*", _ROUTING),
+    Denied("include.schema.changes", "no topic is made for them.", "Read the schema history topic."),
+    Denied("database.include.list", _CAPTURE, _SET_TABLES),
+    Denied("database.exclude.list", _CAPTURE, _SET_TABLES),
+    Denied("schema.include.list", _CAPTURE, _SET_TABLES),
+    Denied("schema.exclude.list", _CAPTURE, _SET_TABLES),
+    Denied("table.include.list", _CAPTURE, _SET_TABLES),
+    Denied("table.exclude.list", _CAPTURE, _SET_TABLES),
+    Denied("table.whitelist", _CAPTURE, _SET_TABLES),
+    Denied("table.blacklist", _CAPTURE, _SET_TABLES),
+    Denied("database.dbname", _CAPTURE, "Set the shard's database."),
+    Denied("database.hostname", _LEADER, "Use `cdc-platform topology set-leader`."),
+    Denied("database.port", _LEADER, "Use `cdc-platform topology set-leader`."),
+    Denied("config.action.reload", _LEADER),
+    Denied("database.user", "credentials are references.", "Set the dataset's credentials."),
+    Denied("database.password", "credentials are references.", "Set the dataset's credentials."),
+    Denied("snapshot.mode*", _SNAPSHOT, "Set the dataset's bootstrap."),
+    Denied("snapshot.select.statement.overrides*", "rows that a snapshot skips are missing."),
+    Denied("snapshot.include.collection.list", _SNAPSHOT),
+    Denied("snapshot.query.mode*", _SNAPSHOT),
+    Denied("read.only", _SNAPSHOT),
+    Denied("signal.*", _SNAPSHOT),
+    Denied("notification.*", _SNAPSHOT),
+    Denied("schema.history.internal.kafka.*", _IDENTITY),
+    Denied("schema.history.internal.producer.*", "Kafka is the platform's.", "Set worker_kafka in the settings."),
+    Denied("schema.history.internal.consumer.*", "Kafka is the platform's.", "Set worker_kafka in the settings."),
+    Denied("schema.history.internal.skip.unparseable.ddl", _LOSS),
+    Denied("schema.history.internal", "a history that is not in Kafka does not move with the task."),
+    Denied("plugin.name", "slots and publications are made for pgoutput."),
+    Denied("slot.drop.on.stop", "a new slot starts later than the old one ended: events are lost."),
+    Denied("offset.mismatch.strategy", _LOSS),
+    Denied("slot.seek.to.known.offset.on.start", _LOSS),
+    Denied("lsn.flush.mode", "the slot must never run ahead of what Kafka holds."),
+    Denied("flush.lsn.source", "the source would keep its WAL for ever."),
+    Denied("gtid.source.*", _LOSS),
+    Denied("internal.*", "Debezium reserves these."),
+    Denied("exactly.once.support", "delivery is at least once (docs/decisions/0040)."),
+    Denied("transaction.boundary*", "delivery is at least once (docs/decisions/0040)."),
+    Denied("offsets.storage.topic", "offsets move with the connector through Connect's REST API."),
+    Denied("producer.override.bootstrap.servers", "the topics are made on the platform's Kafka."),
+    Denied("producer.override.acks", _DELIVERY),
+    Denied("producer.override.enable.idempotence", _DELIVERY),
+    Denied("producer.override.max.in.flight.requests.per.connection", _DELIVERY),
+    Denied("producer.override.transactional.id", "delivery is at least once (docs/decisions/0040)."),
+    Denied("producer.override.client.id", "rate limits go by it.", "Set limits.bytes_per_second."),
+    Denied("producer.override.partitioner.*", "all versions of a row must stay in one partition."),
+    Denied("producer.override.key.serializer", _WIRE),
+    Denied("producer.override.value.serializer", _WIRE),
+    *(Denied(fixed.option, f"{_WIRE} {fixed.reason}") for fixed in FIXED),
+)
+
+_SECRET = re.compile(
+    r"password|passwd|passphrase|secret|token|credential|jaas\.config|user\.info|api[._-]?key|keystore\.key$|\.salt$",
+    re.I,
+)
+_NUMBERS_ABOVE_ZERO = ("heartbeat.interval.ms", "max.queue.size", "max.batch.size", "max.queue.size.in.bytes")
+_SWITCHES = tuple(CHOSEN)
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Raises OverrideRefused for the first of the dataset's overrides that is not allowed."""
+    where = f"dataset {dataset.name}"
+    _check(dataset.connector, where)
+    if SERVER_ID_FIELD in dataset.connector:
+        raise _refused(
+            where, SERVER_ID_FIELD, "all shards would share it.", "Set it in the `connector` field of one shard."
+        )
+
+
+def check_shard(dataset: Dataset, shard: Shard) -> None:
+    """Raises OverrideRefused for the first of the shard's overrides that is not allowed."""
+    if not shard.connector:
+        return
+    where = f"shard {shard.name}"
+    _check(shard.connector, where)
+    number = shard.connector.get(SERVER_ID_FIELD)
+    if number is not None:
+        if dataset.engine is Engine.POSTGRES:
+            raise _refused(where, SERVER_ID_FIELD, "Postgres has no server ids.", _REMOVE)
+        if not (number.isascii() and number.isdigit() and 0 < int(number) < SERVER_IDS.stop):
+            raise _refused(where, SERVER_ID_FIELD, f"{number!r} is no server id.", f"Use 1 to {SERVER_IDS.stop - 1}.")
+
+
+def is_secret_in_plain_text(option: str, value: str) -> bool:
+    """True when the option's name says that it is secret and the value holds no reference."""
+    return bool(_SECRET.search(option)) and not REFERENCE.search(value)
+
+
+def _check(overrides: Mapping[str, str], where: str) -> None:
+    for option, value in overrides.items():
+        denied = _denied(option)
+        if denied is not None:
+            raise _refused(where, option, f"may not be set: {denied.reason}", denied.cure)
+        if not option or option != option.strip():
+            raise _refused(where, option, "is no option's name.", "Remove the spaces around it.")
+        if not isinstance(value, str):
+            raise _refused(where, option, "its value is not text.", "Write it in quotes.")
+        if is_secret_in_plain_text(option, value):
+            raise _refused(
+                where,
+                option,
+                "looks like a secret, and is no reference (its value is not shown here).",
+                "Write ${file:/PATH:KEY} or ${env:NAME}.",
+            )
+        if option in _NUMBERS_ABOVE_ZERO and not (value.isascii() and value.isdigit() and int(value) > 0):
+            raise _refused(where, option, f"{value!r} is no whole number above 0.", "Write one, or remove it.")
+        if option in _SWITCHES and value not in ("true", "false"):
+            raise _refused(where, option, f"{value!r} is neither true nor false.", "Write true or false.")
+
+
+@lru_cache(maxsize=4096)
+def _denied(option: str) -> Denied | None:
+    if option in CHOSEN:
+        return None
+    # Connect and Debezium compare names exactly; Debezium trims none.
+    return next((rule for rule in DENIED if rule.matches(option.strip())), None)
+
+
+def _refused(where: str, option: str, message: str, cure: str) -> OverrideRefused:
+    return OverrideRefused(message, where=where, field=f"connector.{option}", cure=cure)

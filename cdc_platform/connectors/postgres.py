@@ -1,0 +1,44 @@
+"""Debezium's connector for Postgres (3.7.0.Final), tried against Postgres 17."""
+
+from __future__ import annotations
+
+from cdc_platform.connectors.identity import Identity
+from cdc_platform.topology import Shard
+
+CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
+
+# Written into the WAL with each heartbeat: needs no table and no privilege, and
+# moves the committed position of an idle shard on.
+HEARTBEAT_MESSAGE = "cdc.platform.heartbeat"
+
+
+def dataset_part() -> dict[str, str]:
+    """The options that are the same in all shards."""
+    return {
+        "plugin.name": "pgoutput",
+        # Just the dataset's tables, altered by the connector when they change. The connector's
+        # user must own them; else make the publication by hand and set this to `disabled`.
+        "publication.autocreate.mode": "filtered",
+        # Copied to standbys by servers from version 17 on; older ones make an ordinary slot.
+        "slot.failover": "true",
+        "slot.drop.on.stop": "false",
+        # A restarted task finds its predecessor's walsender still there for a moment.
+        "slot.max.retries": "15",
+        "slot.retry.delay.ms": "2000",
+        "flush.lsn.source": "true",
+        # Watermarks by pg_current_snapshot(): no signal table in the source.
+        "read.only": "true",
+        "snapshot.locking.mode": "none",
+        "heartbeat.action.query": f"SELECT pg_logical_emit_message(false, '{HEARTBEAT_MESSAGE}', '')",
+        # Messages, ours and the application's, advance the position and go to no topic.
+        "message.prefix.exclude.list": ".*",
+    }
+
+
+def shard_part(shard: Shard, own: Identity) -> dict[str, str]:
+    """The options that are this shard's alone."""
+    return {
+        "database.dbname": shard.database,
+        "slot.name": str(own.slot),
+        "publication.name": str(own.publication),
+    }

@@ -1,0 +1,40 @@
+"""The tables of a shard as Debezium's options name them: regular expressions, matched whole, case ignored."""
+
+from __future__ import annotations
+
+from cdc_platform.topology import Dataset, Engine, Shard, Table
+
+DEFAULT_SCHEMA = "public"
+
+
+# All that the names of databases, schemas, tables, columns and shards may hold beside letters, digits, `_` and `-`.
+_SPECIAL = str.maketrans({char: "\\" + char for char in r"\.$*+?()[]{}|^"})
+
+
+def literal(text: str) -> str:
+    """The text as a Java (and Python) regular expression that matches just it."""
+    return text.translate(_SPECIAL)
+
+
+def container(dataset: Dataset, shard: Shard, table: Table) -> str:
+    """What qualifies the table's name: its schema in Postgres, else the shard's database."""
+    return (table.schema or DEFAULT_SCHEMA) if dataset.engine is Engine.POSTGRES else shard.database
+
+
+def include_list(dataset: Dataset, shard: Shard) -> str:
+    """`table.include.list`: just the dataset's tables."""
+    return ",".join(_qualified(dataset, shard, table) for table in dataset.tables)
+
+
+def message_keys(dataset: Dataset, shard: Shard) -> str | None:
+    """`message.key.columns` for the tables whose key the topology names; None when there is none."""
+    entries = [
+        f"{_qualified(dataset, shard, table)}:{','.join(literal(column) for column in table.key)}"
+        for table in dataset.tables
+        if table.key
+    ]
+    return ";".join(entries) or None
+
+
+def _qualified(dataset: Dataset, shard: Shard, table: Table) -> str:
+    return rf"{literal(container(dataset, shard, table))}\.{literal(table.name)}"
