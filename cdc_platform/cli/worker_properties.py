@@ -23,9 +23,7 @@ from cdc_platform.topology import LEADER_DIR
 @click.option("--advertised-host", help="How other workers reach it [default: --host].")
 @click.option("--group-id", help="Connect's group.id [default: cdc-connect-CLUSTER].")
 @click.option("--replication", default=3, show_default=True, help="Of Connect's internal topics.")
-@click.option(
-    "--set", "extra", multiple=True, metavar="NAME=VALUE", help="One more property, or another value."
-)
+@click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="One more property, or another value.")
 @click.option("--jmx-exporter", is_flag=True, help="Print the Prometheus JMX agent's file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print name, value and reason as JSON.")
 def worker_properties(

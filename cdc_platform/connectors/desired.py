@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc_platform.connectors import binlog, mariadb, mysql, postgres, routing
-from cdc_platform.connectors.identity import identity, notification_topic
+from cdc_platform.connectors.identity import check, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard, is_secret_in_plain_text
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
@@ -69,8 +69,12 @@ def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: S
     return DesiredConfigs(settings)(dataset, shard, cluster)
 
 
-def override_problems(topology: Topology) -> tuple[Problem, ...]:
-    """Datasets and shards with an override that is refused."""
+def problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
+    """Datasets and shards that must be left alone: names that collide, overrides that are refused."""
+    return (*check(topology, settings), *_override_problems(topology))
+
+
+def _override_problems(topology: Topology) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     for dataset in topology.datasets.values():
         try:
