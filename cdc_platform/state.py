@@ -96,6 +96,17 @@ class ObservedTopic:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TopicExtent:
+    """How much is in a topic: `begin` and `end` are the sums over its partitions of the first offset
+    and the next one to be written. `newest` is the time of its newest record, None when it has none.
+    """
+
+    begin: int
+    end: int
+    newest: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
     """Everything that one pass decides on, read once. `topics` None: Kafka was not readable."""
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-from cdc_platform.state import ObservedConnector, ObservedTopic, TopicRequest
+from cdc_platform.state import ObservedConnector, ObservedTopic, TopicExtent, TopicRequest
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 
@@ -82,6 +82,12 @@ class Kafka(Protocol):
 
     def delete_topics(self, names: Sequence[str]) -> None:
         """Delete; a topic that is gone already is no error."""
+
+    def extents(self, names: Sequence[str]) -> Mapping[str, TopicExtent]:
+        """How much is in these topics. A topic that does not exist is absent."""
+
+    def samples(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """One recent value of each of these topics; a topic without one near its end is absent."""
 
 
 class StateStore(Protocol):

@@ -24,7 +24,7 @@ from cdc_platform.reconciler.memory import (
     shard_record,
     size_records,
 )
-from cdc_platform.reconciler.report import PassReport, health_of, running_shards
+from cdc_platform.reconciler.report import PassReport, health_of, homes_of, running_shards
 from cdc_platform.state import Picture
 
 __all__ = ["Due", "PassReport", "Planned", "Policy", "due", "look", "plan_pass", "policy_of", "reconcile"]
@@ -139,6 +139,7 @@ def _locked_pass(
         health=health_of(picture.topology, planned, clusters),
         captured=captured,
         phases=clock.seconds,
+        homes=homes_of(clusters, platform=platform.settings.platform),
     )
 
 

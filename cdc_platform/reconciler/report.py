@@ -49,7 +49,10 @@ class DatasetHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """One pass from look to report. `phases` are seconds by name."""
+    """One pass from look to report.
+
+    `phases` are seconds by name; `homes` maps each connector of ours to its cluster.
+    """
 
     generation: int
     taken_at: datetime
@@ -58,6 +61,7 @@ class PassReport:
     health: Mapping[str, DatasetHealth]
     captured: tuple[str, ...]
     phases: Mapping[str, float] = EMPTY
+    homes: Mapping[str, str] = EMPTY
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -127,6 +131,16 @@ def running_shards(picture: Picture, clusters: Mapping[str, ObservedCluster]) ->
         and (seen := (clusters[cluster].connectors or {}).get(shard.name)) is not None
         and seen.running
     )
+
+
+def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[str, str]:
+    """Connector name to cluster, for the connectors that are ours."""
+    return {
+        connector.name: name
+        for name, cluster in clusters.items()
+        for connector in (cluster.connectors or {}).values()
+        if connector.owner == platform
+    }
 
 
 def leftovers_of(outcomes: tuple[Outcome, ...]) -> tuple[Finding, ...]:
