@@ -1,0 +1,26 @@
+"""External asset specs, one for each (dataset, table)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import dagster as dg
+
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec
+
+
+def build_cdc_assets(
+    *,
+    tables: Iterable[CdcTableProps],
+    platform: str = "cdc",
+    translator: CdcTranslator | None = None,
+) -> list[dg.AssetSpec]:
+    """The specs of all tables and of the platform itself.
+
+    Args:
+        tables: from `load_tables(resource=...)`, or of your own making.
+        platform: the platform's name, the first part of each key.
+        translator: names, groups and tags; `CdcTranslator` by default.
+    """
+    translator = translator or CdcTranslator()
+    return [platform_spec(platform), *(translator.get_asset_spec(props) for props in tables)]

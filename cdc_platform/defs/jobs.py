@@ -1,0 +1,109 @@
+"""The jobs: `reconcile`, one pass of the control plane."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import cast
+
+import dagster as dg
+from pydantic import Field
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.cursor import ALL
+from cdc_platform.defs.events import EventWriter
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
+from cdc_platform.errors import CdcError
+from cdc_platform.reconciler import policy_of, reconcile
+
+JOB = "reconcile"
+OP = "reconcile_pass"
+
+# `dagster.yaml` limits runs with this tag to one for each value.
+TAG_EXCLUSIVE = "cdc/reconcile"
+
+# A pass has a budget of its own (settings `pass_budget`); beyond this many seconds Dagster's
+# run monitoring ends a run that hangs.
+MAX_RUNTIME = 1200
+
+
+class ReconcileConfig(dg.Config):
+    """What a person may allow one pass from the launchpad; the sensor leaves the first two alone."""
+
+    allow_deletes: int | None = Field(
+        default=None, description="Delete up to this many connectors, whatever the settings say."
+    )
+    accept_shrink: bool = Field(default=False, description="The inventory did shrink that much: go on.")
+    observe: list[str] = Field(
+        default=[ALL], description="Datasets whose tables are observed even when the pass changes nothing; * is all."
+    )
+    reason: str = Field(default="", description="Why the pass was asked for.")
+
+
+def run_tags(platform: str) -> dict[str, str]:
+    """The tags of the job and its runs."""
+    return {TAG_PLATFORM: platform, TAG_EXCLUSIVE: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
+
+
+def build_cdc_jobs(
+    *,
+    platform: str = "cdc",
+    translator: CdcTranslator | None = None,
+    resource_key: str = "cdc_platform",
+    wait_for_lock: float = 20.0,
+) -> list[dg.JobDefinition]:
+    """The jobs of the platform, **`reconcile`** among them.
+
+    Args:
+        platform: the platform's name.
+        translator: the one the assets were made with, so that events find them.
+        resource_key: the key of the `CdcPlatformResource`.
+        wait_for_lock: seconds to wait for a pass that runs elsewhere, such as `cdc-platform apply`.
+    """
+    translator = translator or CdcTranslator()
+
+    @dg.op(
+        name=OP,
+        required_resource_keys={resource_key},
+        description="Look, plan, apply, report: creates, updates, restarts and deletes connectors and topics.",
+        tags={TAG_PLATFORM: platform},
+    )
+    def reconcile_pass(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
+        resource = cast(CdcPlatformResource, getattr(context.resources, resource_key))
+        if config.reason:
+            context.log.info(f"Asked for: {config.reason}")
+        with resource.platform() as clients:
+            _pass(context, config, clients)
+
+    def _pass(context: dg.OpExecutionContext, config: ReconcileConfig, clients: Platform) -> None:
+        writer = EventWriter(context=context, platform=clients, translator=translator)
+        try:
+            report = reconcile(
+                clients,
+                owner=context.run_id,
+                policy=policy_of(clients, allow_deletes=config.allow_deletes, accept_shrink=config.accept_shrink),
+                progress=context.log.info,
+                on_captured=writer.captured,
+                wait_for_lock=wait_for_lock,
+            )
+        except CdcError as error:
+            raise dg.Failure(
+                description=str(error), metadata={"error": type(error).__name__}, allow_retries=False
+            ) from error
+        writer.report(report, observe=frozenset(config.observe))
+        whole = [refusal.reason for refusal in report.plan.refusals if refusal.scope == "platform"]
+        if whole:
+            raise dg.Failure(description=f"The pass was refused: {whole[0]}", allow_retries=False)
+
+    tags: Mapping[str, str] = run_tags(platform)
+
+    @dg.job(
+        name=JOB,
+        description="One pass of the control plane: makes the connectors and topics what the topology says.",
+        tags=tags,
+        executor_def=dg.in_process_executor,
+    )
+    def reconcile_job() -> None:
+        reconcile_pass()
+
+    return [reconcile_job]

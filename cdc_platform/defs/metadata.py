@@ -1,0 +1,142 @@
+"""What a person wants to see of a table and of the platform. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import dagster as dg
+
+from cdc_platform.defs.columns import column_schema
+from cdc_platform.defs.cursor import up_of
+from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.plan import VERBS, to_markdown
+from cdc_platform.reconciler import PassReport
+from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.state import TopicExtent
+from cdc_platform.topology import Shard
+
+Metadata = dict[str, dg.MetadataValue]
+
+# Rows of a metadata table; what is beyond is said in a total.
+MOST_ROWS = 100
+
+
+def table_metadata(
+    props: CdcTableProps,
+    *,
+    shards: Sequence[Shard],
+    health: DatasetHealth | None,
+    homes: Mapping[str, str],
+    extent: TopicExtent | None,
+    sample: bytes | None,
+) -> Metadata:
+    """The metadata of one table's observation.
+
+    Args:
+        props: the table.
+        shards: those of its dataset.
+        health: of its dataset; None when the pass did not see it.
+        homes: connector name to the cluster it runs in.
+        extent: of its topic; None when it does not exist or Kafka did not answer.
+        sample: a recent value of the topic.
+    """
+    found: Metadata = {"topic": dg.MetadataValue.text(props.topic)}
+    if health is not None:
+        found["shards_up"] = dg.MetadataValue.int(health.up)
+        found["shards"] = dg.MetadataValue.int(health.shards)
+        if health.down:
+            found["shards_down"] = down_table(health.down)
+    if extent is not None:
+        found["events_written"] = dg.MetadataValue.int(extent.end)
+        found["events_retained_at_most"] = dg.MetadataValue.int(extent.end - extent.begin)
+        if extent.newest is not None:
+            found["newest_event"] = dg.MetadataValue.timestamp(extent.newest)
+    columns = column_schema(sample) if sample else None
+    if columns is not None:
+        found["dagster/column_schema"] = dg.MetadataValue.table_schema(columns)
+    found["sources"] = source_table(props, shards, homes)
+    return found
+
+
+def down_table(down: Sequence[ShardDown]) -> dg.TableMetadataValue:
+    """The shards that are not captured now, and why."""
+    return _table(
+        ("shard", "state", "reason"),
+        [{"shard": one.shard, "state": one.state, "reason": one.reason} for one in down],
+    )
+
+
+def source_table(props: CdcTableProps, shards: Sequence[Shard], homes: Mapping[str, str]) -> dg.TableMetadataValue:
+    """Where the table's rows come from: one line a shard."""
+    return _table(
+        ("shard", "leader", "source_table", "connector", "cluster"),
+        [
+            {
+                "shard": shard.id,
+                "leader": str(shard.leader),
+                "source_table": f"{shard.database}.{props.source_table}",
+                "connector": shard.name,
+                "cluster": homes.get(shard.name, "none"),
+            }
+            for shard in shards
+        ],
+    )
+
+
+def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadata:
+    """The metadata of the platform's observation. `clusters` is cluster to connectors of ours."""
+    health = report.health
+    found: Metadata = {
+        "pass": dg.MetadataValue.int(report.generation),
+        "summary": dg.MetadataValue.text(report.sentence()),
+        "shards_up": dg.MetadataValue.int(sum(one.up for one in health.values())),
+        "shards": dg.MetadataValue.int(sum(one.shards for one in health.values())),
+        "plan": dg.MetadataValue.md(to_markdown(report.plan, most=MOST_ROWS)),
+        "datasets": _table(
+            ("dataset", "up", "shards", "down"),
+            [
+                {
+                    "dataset": one.dataset,
+                    "up": one.up,
+                    "shards": one.shards,
+                    "down": ", ".join(d.shard for d in one.down[:5]) + (", ..." if len(one.down) > 5 else ""),
+                }
+                for one in health.values()
+            ],
+        ),
+        "clusters": _table(
+            ("cluster", "connectors"),
+            [{"cluster": name, "connectors": count} for name, count in sorted(clusters.items())],
+        ),
+        "seconds": dg.MetadataValue.float(round(sum(report.phases.values()), 3)),
+    }
+    if report.failed:
+        found["failed"] = _table(
+            ("action", "what", "error"),
+            [
+                {"action": VERBS[type(o.action)], "what": o.action.sentence(), "error": o.error or ""}
+                for o in report.failed
+            ],
+        )
+    down = [one for each in health.values() for one in each.down]
+    if down:
+        found["shards_down"] = down_table(down)
+    return found
+
+
+def pass_title(report: PassReport) -> str:
+    """The description of the platform's observation."""
+    return f"{report.sentence()} {up_of(report.health)}."
+
+
+def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str | int]]) -> dg.TableMetadataValue:
+    """A table with at least its heading: Dagster cannot infer columns from no rows."""
+    kinds = {name: "int" if rows and all(isinstance(row[name], int) for row in rows) else "string" for name in columns}
+    shown = [dg.TableRecord(dict(row)) for row in rows[:MOST_ROWS]]
+    if len(rows) > MOST_ROWS:
+        more = f"... {len(rows) - MOST_ROWS} more"
+        first = columns[0]
+        shown.append(dg.TableRecord({n: more if n == first else (0 if kinds[n] == "int" else "") for n in columns}))
+    return dg.MetadataValue.table(
+        records=shown, schema=dg.TableSchema(columns=[dg.TableColumn(n, kinds[n]) for n in columns])
+    )

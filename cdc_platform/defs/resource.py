@@ -1,0 +1,54 @@
+"""The platform as a Dagster resource."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import dagster as dg
+from pydantic import Field
+
+from cdc_platform import wiring
+from cdc_platform.clients.platform import Platform
+from cdc_platform.settings import ENV_PREFIX, Settings
+
+
+class CdcPlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where the platform's ZooKeeper, Kafka and Connect are.
+
+    Settings come from the TOML file and the `CDC_PLATFORM_*` environment, as for the
+    command line; a field given here goes on top. Fields take `dg.EnvVar`. No field
+    holds a secret: a Kafka password stands in the TOML file as a reference.
+    """
+
+    config_file: str | None = Field(
+        default=None, description="The TOML file; CDC_PLATFORM_CONFIG or ./cdc-platform.toml by default."
+    )
+    platform_name: str | None = Field(default=None, description="The platform's name, `cdc` by default.")
+    zookeeper: str | None = Field(default=None, description="HOST:PORT,HOST:PORT of ZooKeeper.")
+    zookeeper_root: str | None = Field(default=None, description="The root znode, `/cdc` by default.")
+    kafka: str | None = Field(default=None, description="HOST:PORT,HOST:PORT of the Kafka brokers.")
+    cache_dir: str | None = Field(default=None, description="Where the last good list of tables is kept.")
+
+    def settings(self) -> Settings:
+        """The settings in force. Raises SettingsError."""
+        given = {
+            "PLATFORM": self.platform_name,
+            "ZOOKEEPER": self.zookeeper,
+            "ZOOKEEPER_ROOT": self.zookeeper_root,
+            "CACHE_DIR": self.cache_dir,
+        }
+        env = {**os.environ, **{ENV_PREFIX + name: value for name, value in given.items() if value}}
+        settings = Settings.load(Path(self.config_file) if self.config_file else None, env)
+        if self.kafka:
+            settings = replace(settings, kafka={**settings.kafka, "bootstrap.servers": self.kafka})
+        return settings
+
+    @contextmanager
+    def platform(self) -> Iterator[Platform]:
+        """All clients of the platform, closed at the end. Nothing is connected before it is used."""
+        with wiring.open_platform(self.settings()) as platform:
+            yield platform

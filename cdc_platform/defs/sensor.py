@@ -1,0 +1,141 @@
+"""The sensor: a cheap look each minute, and a run when a pass has something to do."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from typing import cast
+
+import dagster as dg
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.cursor import Cursor, decide
+from cdc_platform.defs.deadline import within
+from cdc_platform.defs.jobs import JOB, OP, run_tags
+from cdc_platform.defs.partitions import sync_partitions
+from cdc_platform.defs.passes import fail_dead, judge, unfinished_passes
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import CdcTableProps, table_props
+from cdc_platform.reconciler import Due, due, plan_pass
+from cdc_platform.topology import Topology
+
+SENSOR = "reconcile_sensor"
+
+# Dagster cuts a tick at 60 s (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS); the look leaves room
+# for partitions and the instance.
+LOOK_DEADLINE = 40.0
+
+
+def build_reconcile_sensor(
+    *,
+    job: dg.JobDefinition,
+    tables: Iterable[CdcTableProps] = (),
+    resource_key: str = "cdc_platform",
+    name: str = SENSOR,
+    minimum_interval_seconds: int = 60,
+    refresh_seconds: float = 900.0,
+    look_deadline: float = LOOK_DEADLINE,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+) -> dg.SensorDefinition:
+    """The sensor that keeps the platform as its topology wants it.
+
+    Each tick takes one look, keeps the shard partitions equal to the topology, fails runs that
+    died, and asks for a run of `job` when there is something to do. It changes nothing outside
+    Dagster. When ZooKeeper or the state topic does not answer, the tick fails with that error.
+
+    A run has no run key: Dagster remembers run keys for ever, and what was put right
+    yesterday may have to be put right again today. What keeps passes from piling
+    up is that none is asked for while one is queued, started or holds the lock.
+
+    Args:
+        job: the job `reconcile` of `build_cdc_jobs`.
+        tables: the tables that the code location has loaded as assets.
+        resource_key: the key of the `CdcPlatformResource`.
+        name: the sensor's name.
+        minimum_interval_seconds: between two ticks.
+        refresh_seconds: at least this often a pass observes all tables, changed or not.
+        look_deadline: seconds that the look may take; Dagster cuts the tick at 60.
+        default_status: RUNNING: it works as soon as the code location is loaded.
+    """
+    loaded = frozenset((props.dataset, props.table) for props in tables)
+
+    @dg.sensor(
+        name=name,
+        job=job,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        required_resource_keys={resource_key},
+        description="Looks every minute at what should be captured and what is, and runs a pass when they differ.",
+    )
+    def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        resource = cast(CdcPlatformResource, getattr(context.resources, resource_key))
+        with resource.platform() as platform:
+            return _tick(context, platform)
+
+    def _tick(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
+        label = platform.settings.platform
+        holder = within(look_deadline, platform.topology.lock_owner, what="Asking who holds the lock")
+        traffic = judge(unfinished_passes(context.instance, job_name=job.name, platform=label), holder=holder)
+        for _, reason in traffic.dead:
+            context.log.warning(reason)
+        fail_dead(context.instance, traffic.dead)
+        if traffic.busy:
+            return dg.SensorResult(skip_reason=traffic.busy)
+
+        topology, found = within(look_deadline, lambda: _look(platform), what="The look at the platform")
+        for refusal in found.plan.refusals:
+            context.log.warning(f"Refused for {refusal.scope}: {refusal.reason}")
+        partitions = sync_partitions(
+            context.instance,
+            topology,
+            platform=label,
+            datasets={dataset for dataset, _ in loaded},
+            may_delete=not found.plan.refusals,
+        )
+        if partitions:
+            context.log.info(partitions)
+        hint = reload_hint(loaded, topology, platform=label)
+        if hint:
+            context.log.warning(hint)
+
+        decision = decide(found, Cursor.parse(context.cursor), now=time.time(), refresh_seconds=refresh_seconds)
+        cursor = decision.cursor.dump()
+        if not decision.run:
+            text = " ".join(part for part in (decision.reason, hint) if part)
+            return dg.SensorResult(skip_reason=text, cursor=cursor)
+        context.log.info(decision.reason)
+        request = dg.RunRequest(
+            run_config={"ops": {OP: {"config": {"reason": decision.reason, "observe": list(decision.observe)}}}},
+            tags={**run_tags(label), "cdc/plan": found.plan.fingerprint},
+        )
+        return dg.SensorResult(run_requests=[request], cursor=cursor)
+
+    return reconcile_sensor
+
+
+def _look(platform: Platform) -> tuple[Topology, Due]:
+    picture, planned = plan_pass(platform)
+    return picture.topology, due(picture, planned, platform.state.read())
+
+
+def reload_hint(loaded: frozenset[tuple[str, str]], topology: Topology, *, platform: str) -> str | None:
+    """What a person must do when the topology has tables that the code location does not know, or lost some."""
+    off = {problem.name for problem in topology.problems}
+    now = {(props.dataset, props.table) for props in table_props(topology, platform=platform)}
+    new = sorted(now - loaded)
+    gone = sorted(pair for pair in loaded - now if pair[0] not in off)
+    if not new and not gone:
+        return None
+    parts = []
+    if new:
+        parts.append(f"{_names(new)} {'is' if len(new) == 1 else 'are'} no asset yet")
+    if gone:
+        parts.append(f"{_names(gone)} left the topology")
+    return f"Reload the code location: {', '.join(parts)}."
+
+
+def _names(tables: list[tuple[str, str]]) -> str:
+    return ", ".join(f"{dataset}.{table}" for dataset, table in tables[:5]) + (" ..." if len(tables) > 5 else "")
+
+
+__all__ = ["JOB", "SENSOR", "build_reconcile_sensor", "reload_hint"]

@@ -1,0 +1,138 @@
+"""From one captured table to the asset that stands for its topic."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from cdc_platform.topology import Dataset, Topology
+
+TAG_PLATFORM = "cdc/platform"
+TAG_DATASET = "cdc/dataset"
+
+# Dagster accepts an email address or `team:NAME`.
+_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CdcTableProps:
+    """What is known of one (dataset, table) when the code location loads.
+
+    `table` is the name inside the dataset, `source_table` the one in each shard's
+    database (with its schema where the engine has them), `owners` as the dataset has them.
+    """
+
+    platform: str
+    dataset: str
+    table: str
+    source_table: str
+    engine: str
+    topic: str
+    partitions: int
+    replication: int
+    bootstrap: str
+    clusters: tuple[str, ...] = ()
+    key_columns: tuple[str, ...] = ()
+    owners: tuple[str, ...] = ()
+
+    @property
+    def shards_partition(self) -> str:
+        """The name of the dataset's dynamic partition axis; its keys are the shard ids."""
+        return shards_partition(self.platform, self.dataset)
+
+
+def shards_partition(platform: str, dataset: str) -> str:
+    """**`cdc_<dataset>_shards`** for the default platform `cdc`."""
+    return f"{platform}_{dataset}_shards"
+
+
+def platform_key(platform: str) -> dg.AssetKey:
+    """The asset of the platform as a whole: one observation a pass."""
+    return dg.AssetKey([platform, "platform"])
+
+
+def table_props(topology: Topology, *, platform: str) -> tuple[CdcTableProps, ...]:
+    """All tables of the topology, in the order of datasets and tables."""
+    return tuple(
+        props for name in sorted(topology.datasets) for props in _dataset_props(topology.datasets[name], platform)
+    )
+
+
+def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
+    for table in dataset.tables:
+        yield CdcTableProps(
+            platform=platform,
+            dataset=dataset.name,
+            table=table.name,
+            source_table=f"{table.schema}.{table.name}" if table.schema else table.name,
+            engine=str(dataset.engine),
+            topic=dataset.topic(table),
+            partitions=dataset.topics.partitions,
+            replication=dataset.topics.replication,
+            bootstrap=str(dataset.bootstrap),
+            clusters=dataset.clusters,
+            key_columns=table.key,
+            owners=dataset.owners,
+        )
+
+
+class CdcTranslator:
+    """Subclass it and override `get_asset_spec` to name, group or tag the assets another way.
+
+    The specs are external: connectors move the data, nobody materializes a topic by
+    clicking. Whatever the key becomes, `partitions_def` must stay, so that events of
+    one shard find their partition.
+    """
+
+    def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
+        """The asset of the table's topic, with key `[platform, dataset, table]`."""
+        return dg.AssetSpec(
+            key=dg.AssetKey([props.platform, props.dataset, props.table]),
+            description=(
+                f"Changes of table `{props.source_table}` in all shards of `{props.dataset}` "
+                f"({props.engine}), captured by Debezium into Kafka topic `{props.topic}`."
+            ),
+            group_name=props.dataset,
+            kinds={"kafka", props.engine},
+            owners=[owner for owner in map(_owner, props.owners) if owner],
+            tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
+            partitions_def=dg.DynamicPartitionsDefinition(name=props.shards_partition),
+            metadata={
+                "dagster/table_name": f"{props.dataset}.{props.table}",
+                "dagster/uri": f"kafka://{props.topic}",
+                "dagster/storage_kind": "kafka",
+                "topic": props.topic,
+                "topic_partitions": props.partitions,
+                "topic_replication": props.replication,
+                "engine": props.engine,
+                "source_table": props.source_table,
+                "key_columns": ", ".join(props.key_columns) or "primary key",
+                "bootstrap": props.bootstrap,
+                "connect_clusters": ", ".join(props.clusters),
+            },
+        )
+
+
+def platform_spec(platform: str) -> dg.AssetSpec:
+    """The asset of the platform as a whole."""
+    return dg.AssetSpec(
+        key=platform_key(platform),
+        description=(
+            f"The change data capture platform `{platform}`. Each pass of its control plane reports here: "
+            "what it put right, what it refused, how many shards are up."
+        ),
+        group_name="cdc_platform",
+        kinds={"debezium", "kafka"},
+        tags={TAG_PLATFORM: platform},
+    )
+
+
+def _owner(text: str) -> str | None:
+    """A form that Dagster accepts; a plain name becomes a team."""
+    text = text.strip()
+    if not text or _EMAIL.fullmatch(text) or text.startswith("team:"):
+        return text if text != "team:" else None
+    return f"team:{text}"
