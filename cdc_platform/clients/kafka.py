@@ -1,0 +1,255 @@
+"""The brokers' admin side through confluent-kafka."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeout
+from typing import Any, TypeVar
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ConfigSource,
+    NewPartitions,
+    NewTopic,
+)
+
+from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable
+from cdc_platform.state import ObservedTopic, TopicRequest
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+# A broker answers one request after the other on a connection, and an answer
+# has some 35 entries a topic: more than this at once only grows the answer.
+_TOPICS_A_REQUEST = 250
+# Requests in flight; the answers are unpacked by one interpreter anyway.
+_REQUESTS_AT_ONCE = 4
+
+
+class KafkaAdmin:
+    """Topics of one Kafka cluster; satisfies `protocols.Kafka`. Safe to call from many threads.
+
+    Nothing is connected before the first call. Each call has a deadline of
+    `timeout` seconds.
+
+    Args:
+        config: a librdkafka configuration; values may be `${file:...}` and `${env:...}` references.
+        timeout: seconds for each call as a whole.
+    """
+
+    def __init__(self, config: Mapping[str, str], timeout: float = 30.0) -> None:
+        self._config = dict(config)
+        self._timeout = timeout
+        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
+        self._lock = threading.Lock()
+        self._client: AdminClient | None = None
+        self._last_problem: str | None = None
+
+    def cluster_id(self) -> str:
+        """The id of the Kafka cluster, as Connect's `GET /` shows it too."""
+        return str(self._metadata(time.monotonic() + self._timeout).cluster_id)
+
+    def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
+        """Topics with partitions, replication and non-default config.
+
+        Only those of `names`, where given; a name without a topic is left out.
+        Configs cost a request each 250 topics: ask only for what is compared.
+        """
+        end = time.monotonic() + self._timeout
+        found = {
+            name: topic
+            for name, topic in self._metadata(end).topics.items()
+            if (names is None or name in names) and topic.error is None and topic.partitions
+        }
+        configs = self._configs(sorted(found), end)
+        return {
+            name: ObservedTopic(
+                name=name,
+                partitions=len(topic.partitions),
+                replication=min(len(partition.replicas) for partition in topic.partitions.values()),
+                config=configs[name],
+            )
+            for name, topic in found.items()
+            if name in configs
+        }
+
+    def create_topics(self, requests: Sequence[TopicRequest]) -> None:
+        """Create; a topic that exists already is no error, however it is made.
+
+        Raises:
+            KafkaRejected, KafkaUnavailable: names each topic that could not be made; the others are.
+        """
+        if not requests:
+            return
+        new = [
+            NewTopic(
+                request.name,
+                num_partitions=request.partitions,
+                replication_factor=request.replication,
+                config=dict(request.config),
+            )
+            for request in requests
+        ]
+        self._each("create topic", lambda client, seconds: client.create_topics(new, **_timeouts(seconds)), _exists)
+
+    def add_partitions(self, topic: str, total: int) -> None:
+        """Grow the topic to `total` partitions; it is no error when it has as many. Raises KafkaRejected."""
+
+        def has_them(error: KafkaError) -> bool:
+            return error.code() == KafkaError.INVALID_PARTITIONS and self._partitions(topic) == total
+
+        self._each(
+            "add partitions to topic",
+            lambda client, seconds: client.create_partitions([NewPartitions(topic, total)], **_timeouts(seconds)),
+            has_them,
+        )
+
+    def alter_topic_config(self, topic: str, changes: Mapping[str, str | None]) -> None:
+        """Set config entries; None returns one to the broker's default. All or none (KIP-339)."""
+        if not changes:
+            return
+        entries = [
+            ConfigEntry(
+                key,
+                value,
+                incremental_operation=AlterConfigOpType.DELETE if value is None else AlterConfigOpType.SET,
+            )
+            for key, value in changes.items()
+        ]
+        resource = ConfigResource(ConfigResource.Type.TOPIC, topic, incremental_configs=entries)
+        self._each(
+            "alter config of topic",
+            lambda client, seconds: client.incremental_alter_configs([resource], request_timeout=seconds),
+        )
+
+    def delete_topics(self, names: Sequence[str]) -> None:
+        """Delete; a topic that is gone already is no error. Brokers forget them a little later."""
+        if not names:
+            return
+        self._each(
+            "delete topic", lambda client, seconds: client.delete_topics(list(names), **_timeouts(seconds)), _gone
+        )
+
+    def _metadata(self, end: float) -> Any:
+        client = self._admin()
+        try:
+            return client.list_topics(timeout=max(0.1, end - time.monotonic()))
+        except KafkaException as error:
+            raise self._translated(error, "list topics") from None
+        finally:
+            client.poll(0)
+
+    def _partitions(self, topic: str) -> int | None:
+        found = self._metadata(time.monotonic() + self._timeout).topics.get(topic)
+        return len(found.partitions) if found else None
+
+    def _configs(self, names: Sequence[str], end: float) -> dict[str, dict[str, str]]:
+        """What differs from the brokers' defaults. A topic that went away meanwhile is left out."""
+        batches = [names[at : at + _TOPICS_A_REQUEST] for at in range(0, len(names), _TOPICS_A_REQUEST)]
+        found: dict[str, dict[str, str]] = {}
+        if not batches:
+            return found
+        with ThreadPoolExecutor(_REQUESTS_AT_ONCE, thread_name_prefix="describe-configs") as pool:
+            for described in pool.map(lambda batch: self._describe(batch, end), batches):
+                found.update(described)
+        return found
+
+    def _describe(self, names: Sequence[str], end: float) -> dict[str, dict[str, str]]:
+        resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in names]
+        answers = self._ask(
+            "describe configs",
+            lambda client, seconds: client.describe_configs(resources, request_timeout=seconds),
+            end,
+        )
+        found = {}
+        for resource, answer in answers.items():
+            if isinstance(answer, KafkaException):
+                if _gone(answer.args[0]):
+                    continue
+                raise self._translated(answer, f"describe config of topic {resource.name}")
+            found[resource.name] = {
+                entry.name: entry.value
+                for entry in answer.values()
+                if entry.source == ConfigSource.DYNAMIC_TOPIC_CONFIG.value and entry.value is not None
+            }
+        return found
+
+    def _each(
+        self,
+        what: str,
+        call: Callable[[AdminClient, float], Mapping[Any, Future[Any]]],
+        fine: Callable[[KafkaError], bool] = lambda error: False,
+    ) -> None:
+        """Make one request for many names; say of each that failed why."""
+        problems: list[CdcError] = []
+        for key, answer in self._ask(what, call, time.monotonic() + self._timeout).items():
+            if isinstance(answer, KafkaException) and not fine(answer.args[0]):
+                problems.append(self._translated(answer, f"{what} {getattr(key, 'name', key)}"))
+        if len(problems) == 1:
+            raise problems[0]
+        if problems:
+            kind = KafkaUnavailable if all(isinstance(p, KafkaUnavailable) for p in problems) else KafkaRejected
+            raise kind(" ".join(problem.message for problem in problems), where=problems[0].where)
+
+    def _ask(
+        self, what: str, call: Callable[[AdminClient, float], Mapping[K, Future[V]]], end: float
+    ) -> dict[K, V | KafkaException]:
+        # The client must stay referenced while futures are open.
+        client = self._admin()
+        answers: dict[K, V | KafkaException] = {}
+        try:
+            for key, future in call(client, max(0.1, end - time.monotonic())).items():
+                try:
+                    answers[key] = future.result(timeout=max(0.1, end - time.monotonic()) + 1.0)
+                except KafkaException as error:
+                    answers[key] = error
+                except FutureTimeout:
+                    answers[key] = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+        except KafkaException as error:
+            raise self._translated(error, what) from None
+        except (ValueError, TypeError) as error:
+            raise KafkaRejected(f"{what}: {error}.", where=f"Kafka {self._servers}") from None
+        finally:
+            client.poll(0)
+        return answers
+
+    def _admin(self) -> AdminClient:
+        with self._lock:
+            if self._client is None:
+                try:
+                    self._client = AdminClient(configuration(self._config, {"error_cb": self._on_error}), logger=log)
+                except (KafkaException, CdcError, ValueError, TypeError) as error:
+                    raise bad_settings(error) from None
+            return self._client
+
+    def _on_error(self, error: KafkaError) -> None:
+        self._last_problem = error.str()
+
+    def _translated(self, error: Exception, what: str) -> CdcError:
+        if self._client is not None:
+            self._client.poll(0)  # hands over logs and what went wrong below
+        found = translated(error, what, self._servers)
+        if isinstance(found, KafkaUnavailable) and self._last_problem:
+            return KafkaUnavailable(f"{found.message} Last: {self._last_problem}", where=found.where, cure=found.cure)
+        return found
+
+
+def _timeouts(seconds: float) -> dict[str, float]:
+    """The broker's own time-out below ours, so that its answer arrives."""
+    return {"request_timeout": seconds, "operation_timeout": max(0.1, seconds - 1.0)}
+
+
+def _exists(error: KafkaError) -> bool:
+    return bool(error.code() == KafkaError.TOPIC_ALREADY_EXISTS)
+
+
+def _gone(error: KafkaError) -> bool:
+    return bool(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART)
