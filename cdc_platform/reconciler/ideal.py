@@ -1,0 +1,18 @@
+"""The ideal state of a topology: what the connector floor wants, as the planner takes it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from cdc_platform.connectors.desired import DesiredConfigs, leftovers, problems
+from cdc_platform.connectors.topics import desired_topics
+from cdc_platform.planner import Wanted
+from cdc_platform.settings import Settings
+from cdc_platform.topology import Topology
+
+
+def ideal_state(topology: Topology, settings: Settings) -> tuple[Topology, Wanted]:
+    """The topology with the problems that identity and overrides add, and what it wants."""
+    checked = replace(topology, problems=(*topology.problems, *problems(topology, settings)))
+    wanted = Wanted(topics=desired_topics(checked, settings), config_of=DesiredConfigs(settings), leftovers=leftovers)
+    return checked, wanted
