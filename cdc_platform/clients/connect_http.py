@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import httpcore  # noqa: F401 - httpx would import it at first use, which in threads trips CPython's gh-106905
 import httpx
 import msgspec
 
