@@ -1,1 +1,21 @@
 """Everything of Dagster, thin."""
+
+from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.component import CdcPlatformComponent
+from cdc_platform.defs.inventory import Inventory, load_tables
+from cdc_platform.defs.jobs import build_cdc_jobs
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.sensor import build_reconcile_sensor
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+
+__all__ = [
+    "CdcPlatformComponent",
+    "CdcPlatformResource",
+    "CdcTableProps",
+    "CdcTranslator",
+    "Inventory",
+    "build_cdc_assets",
+    "build_cdc_jobs",
+    "build_reconcile_sensor",
+    "load_tables",
+]

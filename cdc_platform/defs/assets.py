@@ -14,6 +14,7 @@ def build_cdc_assets(
     tables: Iterable[CdcTableProps],
     platform: str = "cdc",
     translator: CdcTranslator | None = None,
+    problem: str | None = None,
 ) -> list[dg.AssetSpec]:
     """The specs of all tables and of the platform itself.
 
@@ -21,6 +22,7 @@ def build_cdc_assets(
         tables: from `load_tables(resource=...)`, or of your own making.
         platform: the platform's name, the first part of each key.
         translator: names, groups and tags; `CdcTranslator` by default.
+        problem: what is wrong with the list of tables, shown on the platform's asset.
     """
     translator = translator or CdcTranslator()
-    return [platform_spec(platform), *(translator.get_asset_spec(props) for props in tables)]
+    return [platform_spec(platform, problem=problem), *(translator.get_asset_spec(props) for props in tables)]

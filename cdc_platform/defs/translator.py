@@ -116,8 +116,8 @@ class CdcTranslator:
         )
 
 
-def platform_spec(platform: str) -> dg.AssetSpec:
-    """The asset of the platform as a whole."""
+def platform_spec(platform: str, *, problem: str | None = None) -> dg.AssetSpec:
+    """The asset of the platform as a whole; `problem` is what is wrong with the list of its tables."""
     return dg.AssetSpec(
         key=platform_key(platform),
         description=(
@@ -127,6 +127,7 @@ def platform_spec(platform: str) -> dg.AssetSpec:
         group_name="cdc_platform",
         kinds={"debezium", "kafka"},
         tags={TAG_PLATFORM: platform},
+        metadata={"tables_problem": problem} if problem else {},
     )
 
 

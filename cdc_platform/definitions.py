@@ -1,0 +1,13 @@
+"""The code location: `dagster dev -m cdc_platform.definitions`, or `workspace.yaml` at the root."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from cdc_platform.defs import CdcPlatformComponent
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """One platform, with the settings that the command line has."""
+    return dg.build_defs_for_component(CdcPlatformComponent())

@@ -1,0 +1,127 @@
+"""The platform as a Dagster component: one YAML file gives assets, sensor and jobs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import dagster as dg
+from dagster.components import (
+    AssetAttributesModel,
+    DefsStateConfig,
+    DefsStateConfigArgs,
+    ResolvedDefsStateConfig,
+)
+from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
+from pydantic import Field
+
+from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.inventory import Inventory, load_tables
+from cdc_platform.defs.jobs import build_cdc_jobs
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.sensor import build_reconcile_sensor
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+
+RESOURCE_KEY = "cdc_platform"
+
+
+class ReconcileSensorArgs(dg.Model, dg.Resolvable):
+    """How often the sensor looks, and whether it does so without being switched on."""
+
+    interval_seconds: int = Field(default=60, ge=1, description="Seconds between two looks.")
+    refresh_seconds: float = Field(default=900.0, ge=0, description="At least this often all tables are observed.")
+    running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
+
+
+class CdcPlatformScaffolder(dg.Scaffolder[Any]):
+    """Writes the YAML file with the attributes that most people set."""
+
+    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+        """Called by `dg scaffold defs cdc_platform.defs.CdcPlatformComponent NAME`."""
+        dg.scaffold_component(
+            request,
+            {
+                "platform": {"zookeeper": "127.0.0.1:2181", "kafka": "127.0.0.1:9092"},
+                "sensor": {"interval_seconds": 60},
+            },
+        )
+
+
+@dg.scaffold_with(CdcPlatformScaffolder)
+class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
+    """Tables of all datasets as external assets, `reconcile_sensor` and the platform's jobs.
+
+    The list of tables is state of the code location: read from ZooKeeper when the
+    code server starts, and handed from there to its runs, which so neither wait for
+    ZooKeeper nor see other assets than the server. A new table needs a reload; a
+    new shard does not, shards are dynamic partitions.
+    """
+
+    platform: CdcPlatformResource = Field(
+        default_factory=CdcPlatformResource, description="Where ZooKeeper and Kafka are; by default as for the CLI."
+    )
+    sensor: ReconcileSensorArgs = Field(default_factory=ReconcileSensorArgs)
+    translation: Annotated[
+        TranslationFn[CdcTableProps] | None,
+        TranslationFnResolver[CdcTableProps](lambda props: {"props": props}, model_field_type=AssetAttributesModel),
+    ] = Field(default=None, description="Changes to the assets' attributes; `props` is the table, `spec` the asset.")
+    defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.legacy_code_server_snapshots()
+
+    @property
+    def defs_state_config(self) -> DefsStateConfig:
+        """Kept by the code server, unless the YAML says otherwise."""
+        return DefsStateConfig.from_args(self.defs_state, default_key=type(self).__name__)
+
+    @property
+    def translator(self) -> CdcTranslator:
+        """The translator with the YAML's `translation` on top; override it for a translator of your own."""
+        return CdcTranslator() if self.translation is None else _Translated(self.translation)
+
+    def write_state_to_path(self, state_path: Path) -> None:
+        """The tables now, in the form that `build_defs_from_state` reads."""
+        state_path.write_bytes(load_tables(resource=self.platform).encode())
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        """The definitions, wherever they are loaded.
+
+        Outside a code server (`dagster job execute`, a test, a REPL) Dagster has no place
+        that keeps our state and fails with KeyError: then the tables are read on the spot.
+        """
+        try:
+            return super().build_defs(context)
+        except KeyError:
+            return self.build_defs_from_state(context, None)
+
+    def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
+        """Assets, sensor, jobs and resource from the tables at `state_path`; from ZooKeeper without one."""
+        found = Inventory.decode(state_path.read_bytes()) if state_path else load_tables(resource=self.platform)
+        return self.build_defs_from_tables(found)
+
+    def build_defs_from_tables(self, found: Inventory) -> dg.Definitions:
+        """The definitions for these tables."""
+        translator = self.translator
+        jobs = build_cdc_jobs(platform=found.platform, translator=translator, resource_key=RESOURCE_KEY)
+        sensor = build_reconcile_sensor(
+            job=jobs[0],
+            tables=found.tables,
+            resource_key=RESOURCE_KEY,
+            minimum_interval_seconds=self.sensor.interval_seconds,
+            refresh_seconds=self.sensor.refresh_seconds,
+            default_status=(dg.DefaultSensorStatus.RUNNING if self.sensor.running else dg.DefaultSensorStatus.STOPPED),
+        )
+        return dg.Definitions(
+            assets=build_cdc_assets(
+                tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
+            ),
+            sensors=[sensor],
+            jobs=jobs,
+            resources={RESOURCE_KEY: self.platform},
+        )
+
+
+class _Translated(CdcTranslator):
+    def __init__(self, change: TranslationFn[CdcTableProps]) -> None:
+        self._change = change
+
+    def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
+        return self._change(super().get_asset_spec(props), props)
