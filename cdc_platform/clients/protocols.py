@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
+from cdc_platform.documents.edits import Change
 from cdc_platform.state import ObservedConnector, ObservedTopic, TopicExtent, TopicRequest
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
@@ -114,6 +115,19 @@ class ControlLock(Protocol):
         """Raises LockLost as soon as the lock may be another's."""
 
 
+class AgentRegistration(Protocol):
+    """An agent's ephemeral znode. Raises ZooKeeperUnavailable."""
+
+    def update(self, info: Mapping[str, Any]) -> None:
+        """Say something new; registers again after the session was lost.
+
+        Raises LockHeld when another agent has registered for this worker.
+        """
+
+    def close(self) -> None:
+        """Take the znode away."""
+
+
 class TopologyStore(Protocol):
     """ZooKeeper: the ideal state, the lock, the agents. Raises ZooKeeperUnavailable."""
 
@@ -141,11 +155,22 @@ class TopologyStore(Protocol):
     def set_pause(self, dataset: str | None, shard: str | None, pause: Pause | None) -> None:
         """Pause or resume the platform (both None), a dataset or a shard."""
 
+    def import_topology(
+        self, topology: Topology, *, dry_run: bool = False, prune: bool = False, max_deletes: int | None = None
+    ) -> Sequence[Change]:
+        """Make the store hold this topology; returns what differs. `documents.edits.plan_import` has the rules.
+
+        Raises PlanRefused when more than `max_deletes` documents would be deleted.
+        """
+
     def lock(self, *, owner: str, timeout: float = 0.0) -> AbstractContextManager[ControlLock]:
         """Take **`/cdc/control/lock`**. `owner` is shown to others (a run id). Raises LockHeld."""
 
     def lock_owner(self) -> str | None:
         """Who holds the lock now; None when it is free."""
+
+    def register_agent(self, worker: str, info: Mapping[str, Any]) -> AgentRegistration:
+        """Announce the agent of a worker; the newest wins. Raises TopologyError for a bad worker id."""
 
     def agents(self) -> Mapping[str, Mapping[str, Any]]:
         """The live agents by worker id, with what each says of itself."""

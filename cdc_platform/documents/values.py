@@ -79,7 +79,7 @@ def encode_cluster(cluster: Cluster) -> Document:
             "draining": _unless(cluster.draining, False),
         }
     )
-    return known | dict(cluster.extra)
+    return {**known, **{k: v for k, v in cluster.extra.items() if k not in known}}
 
 
 def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: bool = False) -> Dataset:
@@ -137,7 +137,7 @@ def encode_dataset(dataset: Dataset) -> Document:
             "pause": encode_pause(dataset.pause) if dataset.pause else None,
         }
     )
-    return known | dict(dataset.extra)
+    return {**known, **{k: v for k, v in dataset.extra.items() if k not in known}}
 
 
 def decode_shard(dataset: str, shard_id: str, raw: Any, *, where: str, path: str = "", strict: bool = False) -> Shard:
@@ -180,7 +180,7 @@ def encode_shard(shard: Shard) -> Document:
             "pause": encode_pause(shard.pause) if shard.pause else None,
         }
     )
-    return known | dict(shard.extra)
+    return {**known, **{k: v for k, v in shard.extra.items() if k not in known}}
 
 
 def decode_pause(raw: Any, *, where: str, path: str = "", strict: bool = False) -> Pause:

@@ -1,0 +1,191 @@
+"""One ZooKeeper session: connects when first used, reconnects by itself, gives our errors.
+
+`epoch` counts the losses of the connection. Watches do not survive one (the
+client library forgets them), so what was learned in an older epoch must be
+read again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kazoo.client import KazooClient, KazooState
+from kazoo.exceptions import (
+    AuthFailedError,
+    InvalidACLError,
+    KazooException,
+    NoAuthError,
+    NoNodeError,
+)
+from kazoo.handlers.threading import KazooTimeoutError
+from kazoo.protocol.states import Callback
+
+from cdc_platform.errors import ZooKeeperUnavailable
+
+log = logging.getLogger(__name__)
+
+# Requests on their way at one time. More gained nothing when 10,000 znodes were read.
+WINDOW = 1000
+
+
+class ZooKeeperSession:
+    """A session with its connection.
+
+    Args:
+        hosts: `HOST:PORT,HOST:PORT`, with an optional chroot path at the end.
+        timeout: of the session, seconds; also the deadline of one call.
+
+    All calls raise ZooKeeperUnavailable.
+    """
+
+    def __init__(self, hosts: str, *, timeout: float) -> None:
+        self.hosts = hosts
+        self.timeout = timeout
+        self.epoch = 0
+        self._client: Any = None
+        self._connected = threading.Event()
+        self._starting = threading.Lock()
+        self._reconnected: list[Callable[[], None]] = []
+
+    def client(self) -> Any:
+        """The kazoo client, connected at this moment."""
+        with self._starting:
+            if self._client is None:
+                self._client = self._start()
+        if not self._connected.wait(self.timeout):
+            raise self._unavailable("the connection is lost")
+        return self._client
+
+    @property
+    def connected(self) -> bool:
+        """False as soon as the connection is lost, and before it is first used."""
+        return self._connected.is_set()
+
+    @property
+    def session_id(self) -> int | None:
+        """The id that owns this session's ephemeral znodes."""
+        client_id = self._client.client_id if self._client is not None else None
+        return client_id[0] if client_id else None
+
+    def on_reconnect(self, call: Callable[[], None]) -> None:
+        """`call` (from another thread) after each new connection but the first."""
+        self._reconnected.append(call)
+
+    def close(self) -> None:
+        """End the session; its ephemeral znodes go. It can be used again."""
+        with self._starting:
+            client, self._client = self._client, None
+            self._connected.clear()
+            self.epoch += 1
+        if client is not None:
+            _discard(client)
+
+    @contextmanager
+    def errors(self, where: str) -> Iterator[None]:
+        """Translates kazoo's exceptions, all but NoNodeError, BadVersionError and their like that `where` expects.
+
+        Callers catch those inside.
+        """
+        try:
+            yield
+        except (NoAuthError, AuthFailedError, InvalidACLError) as error:
+            raise ZooKeeperUnavailable(
+                f"access refused ({type(error).__name__}).",
+                where=f"{self.hosts}{where}",
+                cure="Let this client read and write there (ZooKeeper ACLs).",
+            ) from None
+        except (KazooException, KazooTimeoutError) as error:
+            raise self._unavailable(_reason(error), where) from None
+
+    def wait(self, result: Any, deadline: float | None = None) -> Any:
+        """The value of an asynchronous call; `deadline` is on the monotonic clock. Raises kazoo's exceptions."""
+        left = self.timeout if deadline is None else max(0.0, deadline - time.monotonic())
+        return result.get(timeout=left)
+
+    def pipelined(self, calls: Iterable[Callable[[], Any]], *, deadline: float | None = None) -> Iterator[Any]:
+        """Start each call, at most WINDOW at a time, and yield their results in order.
+
+        A result is the value, or NoNodeError or NoAuthError as a value: these
+        concern one znode. Any other failure is raised, as kazoo's exception.
+        """
+        pending: deque[Any] = deque()
+        for call in calls:
+            pending.append(call())
+            if len(pending) >= WINDOW:
+                yield self._outcome(pending.popleft(), deadline)
+        while pending:
+            yield self._outcome(pending.popleft(), deadline)
+
+    def settle(self, path: str, deadline: float) -> None:
+        """Waits until all changes made so far are known here: what was written, and the watches of it.
+
+        `sync` brings the server up to date; events that came before its answer
+        sit in the callback queue, so a callback of our own at its end closes the gap.
+        """
+        client = self.client()
+        self.wait(client.sync_async(path), deadline)
+        done = threading.Event()
+        client.handler.dispatch_callback(Callback("settle", done.set, ()))
+        if not done.wait(max(0.0, deadline - time.monotonic())):
+            raise KazooTimeoutError("watch callbacks are stuck")
+
+    def _outcome(self, result: Any, deadline: float | None) -> Any:
+        try:
+            return self.wait(result, deadline)
+        except (NoNodeError, NoAuthError) as error:
+            return error
+
+    def _start(self) -> Any:
+        client = KazooClient(
+            hosts=self.hosts,
+            timeout=self.timeout,
+            connection_retry={"max_tries": -1, "delay": 0.1, "max_delay": 2.0},
+            logger=logging.getLogger(f"{__name__}.kazoo"),
+        )
+        first = True
+
+        def listen(state: str) -> None:
+            nonlocal first
+            if state != KazooState.CONNECTED:
+                self._connected.clear()
+                self.epoch += 1
+                return
+            self._connected.set()
+            if not first:
+                for call in self._reconnected:
+                    client.handler.dispatch_callback(Callback("reconnected", call, ()))
+            first = False
+
+        client.add_listener(listen)
+        try:
+            client.start(timeout=self.timeout)
+        except (KazooException, KazooTimeoutError) as error:
+            client.remove_listener(listen)
+            raise self._unavailable(_reason(error)) from None
+        return client
+
+    def _unavailable(self, reason: str, where: str = "") -> ZooKeeperUnavailable:
+        return ZooKeeperUnavailable(
+            f"ZooKeeper does not answer: {reason}.",
+            where=f"{self.hosts}{where}",
+            cure="See that it runs and that the address in the settings (zookeeper) is right.",
+        )
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) or type(error).__name__
+
+
+def _discard(client: Any) -> None:
+    try:
+        client.stop()
+        client.close()
+    except (KazooException, KazooTimeoutError) as error:
+        # The server ends the session by itself after its timeout.
+        log.warning("ZooKeeper session not closed cleanly: %s", _reason(error))
