@@ -26,43 +26,52 @@ STREAMING = (
 )
 SNAPSHOT = ("SnapshotRunning", "SnapshotCompleted", "SnapshotAborted", "RemainingTableCount")
 
-_CONNECT = {
-    "type=connect-worker-metrics": ("connector-count", "task-count"),
-    "type=connect-worker-rebalance-metrics": (
-        "completed-rebalances-total",
-        "epoch",
-        "rebalance-avg-time-ms",
-        "rebalancing",
-        "time-since-last-rebalance-ms",
-    ),
-}
+WORKER = ("connector-count", "task-count")
+REBALANCE = (
+    "completed-rebalances-total",
+    "epoch",
+    "rebalance-avg-time-ms",
+    "rebalancing",
+    "time-since-last-rebalance-ms",
+)
 
 
 def jmx_exporter_config() -> str:
     """The YAML configuration of `jmx_prometheus_javaagent` for a Connect worker.
 
-    Debezium metrics come out as `debezium_<attribute>{engine,context,server}`,
-    where `server` is `<dataset>.<shard>`; Connect's as `kafka_connect_<name>`.
+    Debezium metrics come out as `debezium_<attribute>{engine,server}`, those of
+    snapshots as `debezium_snapshot_<attribute>`; `server` is `<dataset>.<shard>`.
+    Connect's come out as `kafka_connect_worker_<name>`. All lower case.
     """
-    debezium = "debezium.*:type=connector-metrics,*"
+    debezium = "debezium.([a-z_]+)<type=connector-metrics, context={}, server=([^,>]+)><>({}): "
     document: dict[str, Any] = {
         "startDelaySeconds": 0,
         "lowercaseOutputName": True,
-        "includeObjectNames": [debezium, *(f"kafka.connect:{bean}" for bean in _CONNECT)],
-        "includeObjectNameAttributes": {
-            debezium: sorted({*STREAMING, *SNAPSHOT}),
-            **{f"kafka.connect:{bean}": list(names) for bean, names in _CONNECT.items()},
-        },
+        "includeObjectNames": [
+            "debezium.*:type=connector-metrics,context=streaming,*",
+            "debezium.*:type=connector-metrics,context=snapshot,*",
+            "kafka.connect:type=connect-worker-metrics",
+            "kafka.connect:type=connect-worker-rebalance-metrics",
+        ],
+        # What no rule matches is dropped. The agent searches, so the colon ends the attribute's name.
         "rules": [
             {
-                "pattern": "debezium.([a-z_]+)<type=connector-metrics, context=([a-z-]+), "
-                "server=([^,>]+)><>([A-Za-z]+)",
-                "name": "debezium_$4",
-                "labels": {"engine": "$1", "context": "$2", "server": "$3"},
+                "pattern": debezium.format("streaming", "|".join(STREAMING)),
+                "name": "debezium_$3",
+                "labels": {"engine": "$1", "server": "$2"},
             },
             {
-                "pattern": "kafka.connect<type=connect-worker(-rebalance)?-metrics><>([a-z-]+)",
-                "name": "kafka_connect_worker_$2",
+                "pattern": debezium.format("snapshot", "|".join(SNAPSHOT)),
+                "name": "debezium_snapshot_$3",
+                "labels": {"engine": "$1", "server": "$2"},
+            },
+            {
+                "pattern": f"kafka.connect<type=connect-worker-metrics><>({'|'.join(WORKER)}): ",
+                "name": "kafka_connect_worker_$1",
+            },
+            {
+                "pattern": f"kafka.connect<type=connect-worker-rebalance-metrics><>({'|'.join(REBALANCE)}): ",
+                "name": "kafka_connect_worker_$1",
             },
         ],
     }

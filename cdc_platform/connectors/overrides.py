@@ -102,6 +102,7 @@ DENIED: tuple[Denied, ...] = (
     Denied("lsn.flush.mode", "the slot must never run ahead of what Kafka holds."),
     Denied("flush.lsn.source", "the source would keep its WAL for ever."),
     Denied("gtid.source.*", _LOSS),
+    Denied("event.deserialization.failure.handling.mode", _LOSS),
     Denied("internal.*", "Debezium reserves these."),
     Denied("exactly.once.support", "delivery is at least once (docs/decisions/0040)."),
     Denied("transaction.boundary*", "delivery is at least once (docs/decisions/0040)."),

@@ -25,7 +25,6 @@ def dataset_part() -> dict[str, str]:
         # A restarted task finds its predecessor's walsender still there for a moment.
         "slot.max.retries": "15",
         "slot.retry.delay.ms": "2000",
-        "flush.lsn.source": "true",
         # Watermarks by pg_current_snapshot(): no signal table in the source.
         "read.only": "true",
         "snapshot.locking.mode": "none",

@@ -19,8 +19,8 @@ DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS
 UNLIMITED = "-1"
 
-# Notifications of thousands of snapshots at once; those of one snapshot share a key.
-NOTIFICATION_PARTITIONS = 8
+# Each notification has a key of its own: more partitions would lose their order.
+NOTIFICATION_PARTITIONS = 1
 
 
 def desired_topics(topology: Topology, settings: Settings) -> tuple[TopicRequest, ...]:

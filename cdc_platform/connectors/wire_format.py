@@ -65,7 +65,6 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("extended.headers.enabled", "true", "The task run id in the headers tells redelivery from a zombie."),
     Fixed("event.converting.failure.handling.mode", "fail", "The default writes NULL for what it cannot convert."),
     Fixed("event.processing.failure.handling.mode", "fail", "Anything else loses events silently."),
-    Fixed("event.deserialization.failure.handling.mode", "fail", "Anything else loses events silently.", _BINLOG),
     Fixed("inconsistent.schema.handling.mode", "fail", "Anything else loses events silently.", _BINLOG),
     Fixed("errors.tolerance", "none", "Anything else loses events silently."),
     Fixed("schema.name.adjustment.mode", "none", "Names stay those of the source."),
