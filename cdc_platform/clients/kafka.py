@@ -57,6 +57,10 @@ class KafkaAdmin:
         """The id of the Kafka cluster, as Connect's `GET /` shows it too."""
         return str(self._metadata(time.monotonic() + self._timeout).cluster_id)
 
+    def brokers(self) -> int:
+        """How many brokers are up."""
+        return len(self._metadata(time.monotonic() + self._timeout).brokers)
+
     def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
         """Topics with partitions, replication and non-default config.
 

@@ -7,7 +7,7 @@ foreign exceptions arrive as those of `errors.py`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
@@ -69,8 +69,11 @@ class Connect(Protocol):
 class Kafka(Protocol):
     """The brokers' admin side. Raises KafkaUnavailable and KafkaRejected."""
 
-    def topics(self) -> Mapping[str, ObservedTopic]:
-        """All topics with partitions, replication and non-default config."""
+    def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
+        """Topics with partitions, replication and non-default config; with `names` only those.
+
+        A platform of 10,000 connectors has as many history topics: name what is compared.
+        """
 
     def create_topics(self, requests: Sequence[TopicRequest]) -> None:
         """Create; a topic that exists already is no error."""
@@ -96,6 +99,13 @@ class StateStore(Protocol):
 
     Raises KafkaUnavailable, and Fenced once a newer writer has taken over.
     """
+
+    def claim(self, generation: int) -> None:
+        """Become the writer under the lock of this generation. Raises Fenced if a newer one was here.
+
+        To be called when the lock is taken: from then on older writers are fenced,
+        also those that have not written yet.
+        """
 
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         """All records up to now; a later call reads only what is new."""
