@@ -20,9 +20,10 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
+from cdc_platform.clients import topic_contents
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable
-from cdc_platform.state import ObservedTopic, TopicRequest
+from cdc_platform.state import ObservedTopic, TopicExtent, TopicRequest
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -141,6 +142,20 @@ class KafkaAdmin:
         self._each(
             "delete topic", lambda client, seconds: client.delete_topics(list(names), **_timeouts(seconds)), _gone
         )
+
+    def extents(self, names: Sequence[str]) -> Mapping[str, TopicExtent]:
+        """How much is in these topics. A topic that does not exist, or whose leader is away, is absent."""
+        end = time.monotonic() + self._timeout
+        return topic_contents.extents(self._ask, self._sizes(names, end), end)
+
+    def samples(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """One recent value of each of these topics; a topic without one near its end is absent."""
+        end = time.monotonic() + self._timeout
+        return topic_contents.samples(self._ask, self._config, self._sizes(names, end), end, servers=self._servers)
+
+    def _sizes(self, names: Sequence[str], end: float) -> dict[str, int]:
+        known = self._metadata(end).topics
+        return {name: len(known[name].partitions) for name in dict.fromkeys(names) if name in known}
 
     def _metadata(self, end: float) -> Any:
         client = self._admin()
