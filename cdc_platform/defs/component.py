@@ -13,7 +13,7 @@ from dagster.components import (
     ResolvedDefsStateConfig,
 )
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import Field
+from pydantic import Field, PrivateAttr
 
 from cdc_platform.defs.assets import build_cdc_assets
 from cdc_platform.defs.inventory import Inventory, load_tables
@@ -66,6 +66,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         TranslationFnResolver[CdcTableProps](lambda props: {"props": props}, model_field_type=AssetAttributesModel),
     ] = Field(default=None, description="Changes to the assets' attributes; `props` is the table, `spec` the asset.")
     defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.legacy_code_server_snapshots()
+    _found: Inventory | None = PrivateAttr(default=None)
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -79,18 +80,19 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def write_state_to_path(self, state_path: Path) -> None:
         """The tables now, in the form that `build_defs_from_state` reads."""
-        state_path.write_bytes(load_tables(resource=self.platform).encode())
+        self._found = load_tables(resource=self.platform)
+        state_path.write_bytes(self._found.encode())
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
         """The definitions, wherever they are loaded.
 
         Outside a code server (`dagster job execute`, a test, a REPL) Dagster has no place
-        that keeps our state and fails with KeyError: then the tables are read on the spot.
+        that keeps our state and fails with KeyError: then the tables just read are used.
         """
         try:
             return super().build_defs(context)
         except KeyError:
-            return self.build_defs_from_state(context, None)
+            return self.build_defs_from_tables(self._found or load_tables(resource=self.platform))
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Assets, sensor, jobs and resource from the tables at `state_path`; from ZooKeeper without one."""

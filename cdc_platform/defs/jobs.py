@@ -1,6 +1,7 @@
 """The jobs: `reconcile`, one pass of the control plane."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: Dagster reads the types of an op that is made
+# inside a function, and cannot resolve them as text.
 
 from collections.abc import Mapping
 from typing import cast
