@@ -8,7 +8,10 @@ from cdc_platform.topology import Shard
 CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 
 # Written into the WAL with each heartbeat: needs no table and no privilege, and
-# moves the committed position of an idle shard on.
+# moves the committed position of an idle shard on. Transactional, because an
+# event without a transaction id kills a read-only incremental snapshot: null
+# pointer in PostgresReadOnlyIncrementalSnapshotContext.isTransactionVisible
+# (3.7.0.Final). Costs an empty BEGIN and END a heartbeat (docs/decisions/0080).
 HEARTBEAT_MESSAGE = "cdc.platform.heartbeat"
 
 
@@ -28,7 +31,7 @@ def dataset_part() -> dict[str, str]:
         # Watermarks by pg_current_snapshot(): no signal table in the source.
         "read.only": "true",
         "snapshot.locking.mode": "none",
-        "heartbeat.action.query": f"SELECT pg_logical_emit_message(false, '{HEARTBEAT_MESSAGE}', '')",
+        "heartbeat.action.query": f"SELECT pg_logical_emit_message(true, '{HEARTBEAT_MESSAGE}', '')",
         # Messages, ours and the application's, advance the position and go to no topic.
         "message.prefix.exclude.list": ".*",
     }
