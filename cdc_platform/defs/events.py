@@ -44,7 +44,7 @@ class EventWriter:
         label = self.platform.settings.platform
         sync_partitions(self.context.instance, topology, platform=label, may_delete=False)
         tables = _by_dataset(table_props(topology, platform=label))
-        self.context.log.info(f"{len(names)} shards are captured for the first time: {_some(names)}.")
+        self.context.log.info(f"Captured for the first time: {_some(names)}.")
         for name in names:
             dataset, _, shard = name.partition(".")
             for props in tables.get(dataset, ()):
@@ -178,4 +178,4 @@ def _count(outcomes: list[Outcome]) -> dict[tuple[str, str], int]:
 
 
 def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -45,8 +45,8 @@ class Due:
             return self.plan.sentence()
         if self.captured:
             some = ", ".join(self.captured[:3]) + (", ..." if len(self.captured) > 3 else "")
-            return f"{len(self.captured)} shards run and are not on record yet: {some}."
-        return f"{len(self.records)} records of the state topic are out of date."
+            return f"Shards that run and are not on record yet: {some}."
+        return f"Records of the state topic that are out of date: {len(self.records)}."
 
 
 def due(picture: Picture, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:

@@ -1,0 +1,71 @@
+"""Assets of the captured tables."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import dagster as dg
+import pytest
+
+from cdc_platform.defs import CdcTableProps, CdcTranslator, build_cdc_assets
+from cdc_platform.defs.translator import table_props
+from tests.defs.worlds import topology
+
+TABLES = table_props(topology(), platform="cdc")
+
+
+def test_one_external_asset_for_each_table_and_one_for_the_platform() -> None:
+    specs = build_cdc_assets(tables=TABLES)
+    assert [spec.key.to_user_string() for spec in specs] == [
+        "cdc/platform",
+        "cdc/orders/orders",
+        "cdc/pins/pins",
+        "cdc/pins/boards",
+    ]
+    dg.Definitions.validate_loadable(dg.Definitions(assets=specs))
+
+
+def test_an_asset_says_where_its_topic_is_and_what_it_holds() -> None:
+    spec = CdcTranslator().get_asset_spec(TABLES[0])
+    assert spec.key == dg.AssetKey(["cdc", "orders", "orders"])
+    assert spec.kinds == {"kafka", "postgres"}
+    assert spec.group_name == "orders"
+    assert spec.metadata["dagster/uri"] == "kafka://cdc.orders.orders"
+    assert spec.metadata["source_table"] == "public.orders"
+    assert "cdc.orders.orders" in (spec.description or "")
+    assert isinstance(spec.partitions_def, dg.DynamicPartitionsDefinition)
+    assert spec.partitions_def.name == "cdc_orders_shards"
+
+
+def test_owners_take_a_form_that_dagster_accepts() -> None:
+    owners = CdcTranslator().get_asset_spec(TABLES[0]).owners
+    assert list(owners) == ["team:data-platform", "ann@example.org"]
+    odd = replace(TABLES[0], owners=("", "team:", " team:x ", "two words"))
+    assert list(CdcTranslator().get_asset_spec(odd).owners) == ["team:x", "team:two words"]
+
+
+def test_two_platforms_in_one_instance_have_axes_of_their_own() -> None:
+    assert table_props(topology(), platform="eu")[0].shards_partition == "eu_orders_shards"
+
+
+def test_a_translator_of_ones_own_names_the_assets() -> None:
+    class Renamed(CdcTranslator):
+        def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
+            return super().get_asset_spec(props).replace_attributes(key=["raw", props.table])
+
+    specs = build_cdc_assets(tables=TABLES, translator=Renamed())
+    assert dg.AssetKey(["raw", "boards"]) in {spec.key for spec in specs}
+
+
+def test_downstream_assets_depend_on_a_table_by_key() -> None:
+    @dg.asset(deps=[dg.AssetKey(["cdc", "pins", "pins"])])
+    def popular_pins() -> None: ...
+
+    defs = dg.Definitions(assets=[*build_cdc_assets(tables=TABLES), popular_pins])
+    dg.Definitions.validate_loadable(defs)
+
+
+@pytest.mark.parametrize("problem", [None, "ZooKeeper was away"])
+def test_a_list_of_tables_with_a_problem_says_so_on_the_platform_asset(problem: str | None) -> None:
+    platform = build_cdc_assets(tables=TABLES, problem=problem)[0]
+    assert platform.metadata.get("tables_problem") == problem
