@@ -47,9 +47,7 @@ def stack() -> Iterator[Stack]:
 def settings(stack: Stack) -> Settings:
     """Settings of the shared stack, with a ZooKeeper root and a state topic of the test's own."""
     own = secrets.token_hex(4)
-    return replace(
-        stack.settings(), zookeeper_root=f"/cdc-test-{own}", state_topic=f"cdc.test-{own}.state"
-    )
+    return replace(stack.settings(), zookeeper_root=f"/cdc-test-{own}", state_topic=f"cdc.test-{own}.state")
 
 
 @pytest.fixture

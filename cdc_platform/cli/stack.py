@@ -116,11 +116,12 @@ def _show(found: Stack, as_json: bool, last: str | None) -> None:
 
 
 def _table(services: tuple[ServiceStatus, ...]) -> Table:
-    table = Table("service", "state", "pid", "ports", "RSS", box=None)
+    table = Table("service", "role", "state", "pid", "ports", "RSS", box=None)
     for one in services:
         state = one.state if one.code is None else f"{one.state} ({one.code})"
         table.add_row(
             one.name,
+            one.role or "",
             state,
             str(one.pid or ""),
             " ".join(f"{name}={port}" for name, port in one.ports.items()),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 import uuid
@@ -99,8 +100,10 @@ def format_storage(home: Path, programs: Programs) -> None:
         StackError: Kafka's own words.
     """
     data = home / "data"
-    if (data / "meta.properties").exists():
+    done_marker = home / "formatted"
+    if done_marker.exists():
         return
+    shutil.rmtree(data, ignore_errors=True)
     cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
     argv = java.command(
         programs.classpath("kafka"),
@@ -118,8 +121,9 @@ def format_storage(home: Path, programs: Programs) -> None:
         raise StackError(
             f"Kafka's storage could not be formatted: {(done.stdout + done.stderr).strip()[-2000:]}",
             where=str(data),
-            cure="See that the disk has space; remove the directory if it is half made.",
+            cure="See that the disk has space.",
         )
+    done_marker.touch()
 
 
 def zookeeper_launch(home: Path, ports: Mapping[str, int], programs: Programs, log: Path) -> Launch:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +15,41 @@ import pymysql.cursors
 
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
-from cdc_platform.local.artifacts import Programs
-from cdc_platform.local.secrets import Login
+from cdc_platform.local.secrets import Login, Logins
 from cdc_platform.local.services import Launch
 
-PRIMARY = "mariadb-primary"
-REPLICA = "mariadb-replica"
-SERVER_IDS = {PRIMARY: 1, REPLICA: 2}
+SERVERS = ("mariadb-1", "mariadb-2")
+# By role, not by server: whoever is promoted takes the primary's over.
+PRIMARY_ID = 1
+REPLICA_ID = 2
+# A table of the stack's own: a promotion writes a row into it.
+OWN_DATABASE = "cdc_stack"
+
+EMPTY_ROOT = Login(user="root", password="")
 
 # What Debezium needs of the source user, and no more:
 # https://debezium.io/documentation/reference/stable/connectors/mariadb.html#mariadb-creating-user
+_NEW = "accounts.missing"
+_STALE = "data.stale"
 _SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logins:
-    """The accounts that are made: `source` is what connectors use, `replication` the replica's."""
-
-    admin: Login
-    source: Login
-    replication: Login
-
-
-def write_config(home: Path, name: str, *, port: int, server_id: int, read_only: bool, basedir: Path) -> Path:
-    """Write a server's my.cnf; its path. Relative names in it are relative to the data directory."""
-    config = home / "my.cnf"
-    config.write_text(
+def write_config(home: Path, name: str, *, port: int, primary: bool, basedir: Path) -> None:
+    """Write a server's my.cnf for its role; takes effect when it starts."""
+    home.mkdir(parents=True, exist_ok=True)
+    (home / "my.cnf").write_text(
         f"""[mariadbd]
 basedir={basedir}
 datadir={home / "data"}
 lc-messages-dir={basedir / "share"}
-# Relative, because a socket's path may only have 107 bytes.
+# Relative to the data directory, because a socket's path may only have 107 bytes.
 socket=mariadb.sock
 pid-file=mariadb.pid
 bind-address=127.0.0.1
 port={port}
 skip-name-resolve
-server_id={server_id}
-read_only={"ON" if read_only else "OFF"}
+server_id={PRIMARY_ID if primary else REPLICA_ID}
+read_only={"OFF" if primary else "ON"}
 log_bin=binlog
 binlog_format=ROW
 binlog_row_image=FULL
@@ -59,29 +57,31 @@ binlog_row_metadata=FULL
 gtid_strict_mode=ON
 log_slave_updates=ON
 relay_log=relay
+report_host={name}
 character-set-server=utf8mb4
 max_connections=600
 performance_schema=OFF
 innodb_buffer_pool_size=64M
 innodb_log_file_size=32M
+# A killed process loses nothing by these two; only a killed machine would.
 innodb_flush_log_at_trx_commit=2
-# A killed process loses nothing by this; only a killed machine would.
 sync_binlog=0
-report_host={name}
 """
     )
-    return config
 
 
 def create_data(home: Path, basedir: Path) -> bool:
-    """Make an empty data directory, once; True when it was made now.
+    """Make an empty data directory, once; True when its accounts must still be made.
 
     Raises:
         StackError: the installer's own words.
     """
     data = home / "data"
+    if is_stale(home):
+        shutil.rmtree(data, ignore_errors=True)
+        mark_stale(home, False)
     if data.exists():
-        return False
+        return (home / _NEW).exists()
     scratch = home / "data.new"
     shutil.rmtree(scratch, ignore_errors=True)
     home.mkdir(parents=True, exist_ok=True)
@@ -99,25 +99,22 @@ def create_data(home: Path, basedir: Path) -> bool:
             where=str(home),
             cure="See that the disk has space; a library that is missing must be installed.",
         )
+    (home / _NEW).touch()
     scratch.replace(data)
     return True
 
 
-def launch(home: Path, name: str, *, port: int, programs: Programs, log: Path) -> Launch:
-    """How the server is started."""
-    argv = [str(programs.directories["mariadb"] / "bin" / "mariadbd"), f"--defaults-file={home / 'my.cnf'}"]
-    if os.geteuid() == 0:
-        argv.append("--user=root")
-    return Launch(
-        name=name,
-        argv=tuple(argv),
-        cwd=str(home),
-        env=java.environment(),
-        log=str(log),
-        ports={"mariadb": port},
-        stage=1,
-        grace=20.0,
-    )
+def mark_stale(home: Path, stale: bool) -> None:
+    """Note that a server's data went another way than the primary's: the next start makes them anew."""
+    if stale:
+        (home / _STALE).touch()
+    else:
+        (home / _STALE).unlink(missing_ok=True)
+
+
+def is_stale(home: Path) -> bool:
+    """True after a promotion left this server behind."""
+    return (home / _STALE).exists()
 
 
 def connect(port: int, login: Login, *, database: str | None = None, timeout: float = 5.0) -> Any:
@@ -156,10 +153,7 @@ def problem(port: int, login: Login) -> str | None:
     return None
 
 
-EMPTY_ROOT = Login(user="root", password="")
-
-
-def create_users(port: int, logins: Logins) -> None:
+def create_users(home: Path, port: int, logins: Logins) -> None:
     """Make the accounts and close root's, on both servers alike and outside the binlog.
 
     So both histories begin empty, and the replica can start from nothing.
@@ -171,11 +165,18 @@ def create_users(port: int, logins: Logins) -> None:
             (logins.source, _SOURCE_GRANTS),
             (logins.replication, "REPLICATION SLAVE"),
         ):
-            cursor.execute("CREATE USER %s@'%%' IDENTIFIED BY %s", (login.user, login.password))
+            cursor.execute("CREATE OR REPLACE USER %s@'%%' IDENTIFIED BY %s", (login.user, login.password))
             option = " WITH GRANT OPTION" if login is logins.admin else ""
             cursor.execute(f"GRANT {grants} ON *.* TO %s@'%%'{option}", (login.user,))
-        cursor.execute("DELETE FROM mysql.global_priv WHERE User IN ('root', '') AND User <> %s", (logins.admin.user,))
+        cursor.execute(f"CREATE DATABASE IF NOT EXISTS {OWN_DATABASE}")
+        cursor.execute(
+            f"CREATE TABLE IF NOT EXISTS {OWN_DATABASE}.promotions "
+            "(id BIGINT AUTO_INCREMENT PRIMARY KEY, server VARCHAR(64) NOT NULL, "
+            "at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP)"
+        )
+        cursor.execute("DELETE FROM mysql.global_priv WHERE User IN ('root', '')")
         cursor.execute("FLUSH PRIVILEGES")
+    (home / _NEW).unlink()
 
 
 def follow(port: int, primary_port: int, logins: Logins) -> None:
@@ -193,11 +194,80 @@ def follow(port: int, primary_port: int, logins: Logins) -> None:
 def replication_problem(port: int, login: Login) -> str | None:
     """None when the replica's two threads run. A probe."""
     try:
-        with connect(port, login) as connection, connection.cursor() as cursor:
-            cursor.execute("SHOW SLAVE STATUS")
-            status = cursor.fetchone() or {}
+        status = replica_status(port, login)
     except (SourceUnavailable, pymysql.MySQLError) as error:
         return str(error)
     if status.get("Slave_IO_Running") == status.get("Slave_SQL_Running") == "Yes":
         return None
     return str(status.get("Last_IO_Error") or status.get("Last_SQL_Error") or "replication is not running yet")
+
+
+def replica_status(port: int, login: Login) -> dict[str, Any]:
+    """`SHOW SLAVE STATUS`; empty on a primary."""
+    with connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute("SHOW SLAVE STATUS")
+        return dict(cursor.fetchone() or {})
+
+
+def launch(home: Path, name: str, *, port: int, basedir: Path, log: Path) -> Launch:
+    """How the server is started."""
+    argv = [str(basedir / "bin" / "mariadbd"), f"--defaults-file={home / 'my.cnf'}"]
+    if os.geteuid() == 0:
+        argv.append("--user=root")
+    return Launch(
+        name=name,
+        argv=tuple(argv),
+        cwd=str(home),
+        env=java.environment(),
+        log=str(log),
+        ports={"mariadb": port},
+        stage=1,
+        grace=20.0,
+    )
+
+
+@contextlib.contextmanager
+def writes_locked(port: int, login: Login) -> Iterator[str]:
+    """Hold all writes of a server, the admin's too; gives its last GTID position."""
+    with connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute("FLUSH TABLES WITH READ LOCK")
+        cursor.execute("SELECT @@gtid_binlog_pos AS position")
+        row = cursor.fetchone()
+        try:
+            yield row["position"]
+        finally:
+            # The server may be dead by now: then so is the lock.
+            with contextlib.suppress(pymysql.MySQLError):
+                cursor.execute("UNLOCK TABLES")
+
+
+def behind(port: int, login: Login, position: str) -> str | None:
+    """None when a replica has applied everything up to that GTID position."""
+    with connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT MASTER_GTID_WAIT(%s, 0.5) AS late, @@gtid_slave_pos AS position", (position,))
+        row = cursor.fetchone()
+    return None if row["late"] == 0 else f"the replica is at {row['position']!r}, the primary at {position!r}"
+
+
+def unapplied(port: int, login: Login) -> str | None:
+    """None when a replica has applied all that it received."""
+    status = replica_status(port, login)
+    if not status:
+        return "it is no replica"
+    if status["Last_SQL_Errno"]:
+        return str(status["Last_SQL_Error"])
+    received = (status["Master_Log_File"], status["Read_Master_Log_Pos"])
+    applied = (status["Relay_Master_Log_File"], status["Exec_Master_Log_Pos"])
+    return None if received == applied else f"it received {received} and applied {applied}"
+
+
+def become_primary(port: int, login: Login, name: str) -> None:
+    """End replication, take the primary's id over, and write a row under it."""
+    with connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute("STOP SLAVE")
+        cursor.execute("RESET SLAVE ALL")
+        cursor.execute("SET GLOBAL server_id = %s", (PRIMARY_ID,))
+        cursor.execute("SET GLOBAL read_only = OFF")
+    # A new session: the old one still has the old id.
+    with connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute(f"INSERT INTO {OWN_DATABASE}.promotions (server) VALUES (%s)", (name,))

@@ -6,6 +6,7 @@ programs and data where that user can reach them.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pwd
 import shutil
@@ -23,22 +24,12 @@ from psycopg.rows import dict_row
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
-from cdc_platform.local.secrets import Login
+from cdc_platform.local.secrets import Login, Logins
 from cdc_platform.local.services import Launch
 
-PRIMARY = "postgres-primary"
-STANDBY = "postgres-standby"
+SERVERS = ("postgres-1", "postgres-2")
 STANDBY_SLOT = "stack_standby"
 _OTHER_USER = "nobody"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Logins:
-    """The accounts that are made: `source` is what connectors use, `replication` the standby's."""
-
-    admin: Login
-    source: Login
-    replication: Login
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -137,12 +128,12 @@ def _run(place: Place, argv: list[str], **more: Any) -> subprocess.CompletedProc
     )
 
 
-def create_data(place: Place, admin: Login) -> None:
+def create_data(place: Place, name: str, admin: Login) -> None:
     """Make the primary's data directory, once. Raises StackError."""
-    data = place.root / PRIMARY
+    data = place.root / name
     if data.exists():
         return
-    scratch = place.root / f".{PRIMARY}.new"
+    scratch = place.root / f".{name}.new"
     shutil.rmtree(scratch, ignore_errors=True)
     password_file = place.root / ".password"
     _write_private(place, password_file, f"{admin.password}\n")
@@ -151,25 +142,15 @@ def create_data(place: Place, admin: Login) -> None:
             place,
             [
                 str(place.bindir / "initdb"),
-                "-D",
-                str(scratch),
-                "-U",
-                admin.user,
-                "-E",
-                "UTF8",
-                "--no-locale",
-                "-A",
-                "scram-sha-256",
-                "--no-sync",
-                "--no-instructions",
-                f"--pwfile={password_file}",
+                *("-D", str(scratch), "-U", admin.user, "-E", "UTF8", "--no-locale"),
+                *("-A", "scram-sha-256", f"--pwfile={password_file}", "--no-sync", "--no-instructions"),
             ],
         )
     except OSError as error:
         raise StackError(
             f"initdb could not be run: {error}.",
             where=str(place.bindir),
-            cure="See that the directory may run programs (it is not mounted noexec).",
+            cure="See that programs may run from there (that it is not mounted noexec).",
         ) from error
     finally:
         password_file.unlink()
@@ -182,34 +163,80 @@ def create_data(place: Place, admin: Login) -> None:
     scratch.replace(data)
 
 
-def copy_data(place: Place) -> None:
-    """Make the standby's data directory, once, from the primary's, which must never have run.
+def build_standby(place: Place, name: str, primary: str, *, primary_port: int, admin: Login) -> None:
+    """Make a standby's data directory from the running primary's, replacing what was there.
 
-    The package has no pg_basebackup. Both begin at the same checkpoint, and
-    `wal_keep_size` keeps what the primary writes until the standby has its slot.
+    The low-level backup API, because the package has no pg_basebackup:
+    https://www.postgresql.org/docs/17/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP.
+    The standby's slot must exist: it keeps the log that is needed from here on.
     """
-    data = place.root / STANDBY
-    if data.exists():
-        return
-    scratch = place.root / f".{STANDBY}.new"
+    data = place.root / name
+    scratch = place.root / f".{name}.new"
     shutil.rmtree(scratch, ignore_errors=True)
-    shutil.copytree(place.root / PRIMARY, scratch, symlinks=True)
+    with connect(primary_port, admin) as connection:
+        connection.execute("SELECT pg_backup_start(%s, fast => true)", (name,))
+        _copy_live(place.root / primary, scratch)
+        row = connection.execute("SELECT labelfile FROM pg_backup_stop(wait_for_archive => false)").fetchone()
+    if row is None:
+        raise StackError("the primary gave no backup label.", where=str(place.root / primary))
+    (scratch / "backup_label").write_text(row["labelfile"])
     (scratch / "standby.signal").touch()
     for folder, _, names in os.walk(scratch):
-        for name in (".", *names):
-            _own(place, Path(folder, name))
+        for entry in (".", *names):
+            _own(place, Path(folder, entry))
+    shutil.rmtree(data, ignore_errors=True)
     scratch.replace(data)
+    mark_stale(place, name, False)
 
 
-def write_config(place: Place, name: str, *, port: int, other_port: int, replication: Login) -> None:
-    """Write what differs from Postgres' defaults; `other_port` is where the other server listens."""
+def _copy_live(source: Path, target: Path) -> None:
+    # What the documentation leaves out: the log is streamed, slots belong to
+    # one server, the others to its running process. The directories must be there.
+    hollow = {"pg_wal", "pg_replslot", "pg_stat_tmp", "pg_subtrans", "pg_notify", "pg_serial", "pg_snapshots"}
+    left_out = {"postmaster.pid", "postmaster.opts"}
+    target.mkdir(mode=0o700)
+    for folder, folders, names in os.walk(source):
+        inside = Path(folder).relative_to(source)
+        for name in folders:
+            (target / inside / name).mkdir(mode=0o700)
+        folders[:] = [name for name in folders if str(inside / name) not in hollow]
+        for name in names:
+            if str(inside / name) not in left_out:
+                # A file that the primary removes meanwhile is not needed.
+                with contextlib.suppress(FileNotFoundError):
+                    shutil.copy2(Path(folder, name), target / inside / name)
+
+
+def mark_stale(place: Place, name: str, stale: bool) -> None:
+    """Note that a server's data went another way than the primary's: it must be built anew."""
+    marker = place.root / f"{name}.stale"
+    if stale:
+        marker.touch()
+    else:
+        marker.unlink(missing_ok=True)
+
+
+def is_stale(place: Place, name: str) -> bool:
+    """True after a promotion left this server behind."""
+    return (place.root / f"{name}.stale").exists()
+
+
+def make_standby(place: Place, name: str) -> None:
+    """Make a server come up read-only: one that must never take writes again."""
+    path = place.root / name / "standby.signal"
+    path.touch()
+    _own(place, path)
+
+
+def write_config(place: Place, name: str, *, port: int, other_port: int, primary: bool, replication: Login) -> None:
+    """Write what differs from Postgres' defaults, for its role; `other_port` is the other server's."""
     conninfo = (
         f"host=127.0.0.1 port={other_port} user={replication.user} password={replication.password} "
         f"dbname=postgres application_name={name}"
     )
     _write_private(
         place,
-        place.root / name / "postgresql.auto.conf",
+        place.root / f"{name}.conf",
         f"""listen_addresses = '127.0.0.1'
 port = {port}
 unix_socket_directories = ''
@@ -217,12 +244,9 @@ wal_level = logical
 max_wal_senders = 64
 max_replication_slots = 64
 max_connections = 300
-max_logical_replication_workers = 0
-wal_keep_size = '64MB'
 shared_buffers = '48MB'
 # A killed process loses nothing by this; only a killed machine would.
 fsync = off
-hot_standby = on
 hot_standby_feedback = on
 wal_receiver_status_interval = '1s'
 wal_retrieve_retry_interval = '500ms'
@@ -230,9 +254,10 @@ primary_conninfo = '{conninfo}'
 primary_slot_name = '{STANDBY_SLOT}'
 # Failover slots (Postgres 17): copied to the standby, and never ahead of it.
 sync_replication_slots = on
-synchronized_standby_slots = '{STANDBY_SLOT if name == PRIMARY else ""}'
+synchronized_standby_slots = '{STANDBY_SLOT if primary else ""}'
 log_line_prefix = '%m [%p] '
 timezone = 'UTC'
+log_timezone = 'UTC'
 """,
     )
 
@@ -241,7 +266,10 @@ def launch(place: Place, name: str, *, port: int, log: Path) -> Launch:
     """How the server is started."""
     return Launch(
         name=name,
-        argv=(str(place.bindir / "postgres"), "-D", str(place.root / name)),
+        argv=(
+            str(place.bindir / "postgres"),
+            *("-D", str(place.root / name), "-c", f"config_file={place.root / f'{name}.conf'}"),
+        ),
         cwd=str(place.root),
         env=java.environment(),
         log=str(log),
@@ -252,6 +280,11 @@ def launch(place: Place, name: str, *, port: int, log: Path) -> Launch:
         stage=1,
         grace=20.0,
     )
+
+
+def place_of(launched: Launch) -> Place:
+    """The place that a launch was made for."""
+    return Place(root=Path(launched.cwd), bindir=Path(launched.argv[0]).parent, user=launched.user)
 
 
 def connect(port: int, login: Login, *, database: str = "postgres", timeout: float = 5.0) -> psycopg.Connection[Any]:
@@ -318,3 +351,57 @@ def replication_problem(primary_port: int, login: Login) -> str | None:
     except (SourceUnavailable, psycopg.Error) as error:
         return str(error)
     return None if row and row["active"] else "the standby does not stream yet"
+
+
+def reload(port: int, login: Login) -> None:
+    """Make a running server read its configuration anew."""
+    with connect(port, login) as connection:
+        connection.execute("SELECT pg_reload_conf()")
+
+
+def failover_slots(primary_port: int, login: Login) -> frozenset[str]:
+    """The logical slots of the primary that a standby is to have as well."""
+    with connect(primary_port, login) as connection:
+        rows = connection.execute("SELECT slot_name FROM pg_replication_slots WHERE failover").fetchall()
+    return frozenset(row["slot_name"] for row in rows)
+
+
+def slots_not_ready(standby_port: int, login: Login, wanted: frozenset[str]) -> str | None:
+    """None when all `wanted` slots, and all that the standby has, would survive its promotion."""
+    with connect(standby_port, login) as connection:
+        rows = connection.execute(
+            "SELECT slot_name, synced AND NOT temporary AND confirmed_flush_lsn IS NOT NULL "
+            "AND invalidation_reason IS NULL AS ready FROM pg_replication_slots WHERE slot_type = 'logical'"
+        ).fetchall()
+    found = {row["slot_name"]: row["ready"] for row in rows}
+    late = sorted(wanted - found.keys()) + sorted(name for name, ready in found.items() if not ready)
+    return f"failover slots not ready on the standby: {', '.join(late)}" if late else None
+
+
+def flushed(primary_port: int, login: Login) -> str:
+    """The primary's last durable log position."""
+    with connect(primary_port, login) as connection:
+        row = connection.execute("SELECT pg_current_wal_flush_lsn()::text AS position").fetchone()
+    if row is None:
+        raise SourceUnavailable("Postgres told no log position.", where=f"127.0.0.1:{primary_port}")
+    return str(row["position"])
+
+
+def behind(standby_port: int, login: Login, position: str) -> str | None:
+    """None when a standby has replayed the log up to that position."""
+    with connect(standby_port, login) as connection:
+        row = connection.execute(
+            "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn AS there, pg_last_wal_replay_lsn()::text AS at",
+            (position,),
+        ).fetchone()
+    if row and row["there"]:
+        return None
+    return f"the standby is at {row['at'] if row else 'no position'}, the primary at {position}"
+
+
+def promote(standby_port: int, login: Login) -> None:
+    """End recovery and wait for it. Raises StackError."""
+    with connect(standby_port, login) as connection:
+        row = connection.execute("SELECT pg_promote(wait => true, wait_seconds => 60) AS done").fetchone()
+    if not row or not row["done"]:
+        raise StackError("it did not become a primary within 60 s.", where=f"127.0.0.1:{standby_port}")

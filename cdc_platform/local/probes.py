@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from cdc_platform.local.control import Control, tail
 
 STARTED_WITHIN = 90.0
 _INTERVAL = 0.1
+
+_log = logging.getLogger(__name__)
 
 # None when the service answers as it should, else what is still wrong.
 Probe = Callable[[], str | None]
@@ -30,6 +33,7 @@ def wait_ready(control: Control, name: str, log: str, probe: Probe, timeout: flo
             raise _failed(name, log, code)
         problem = probe()
         if problem is None:
+            _log.info("%s is ready after %.1f s", name, timeout - (deadline - time.monotonic()))
             return
         if time.monotonic() > deadline:
             raise _failed(name, log, f"was not ready within {timeout:.0f} s: {problem}")

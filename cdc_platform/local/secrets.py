@@ -21,6 +21,27 @@ class Login:
     password: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Logins:
+    """The accounts of one engine: `source` is what connectors use, `replication` the second server."""
+
+    admin: Login
+    source: Login
+    replication: Login
+
+
+def logins(directory: Path, engine: str) -> Logins:
+    """The accounts of "mariadb" or "postgres"; made the first time.
+
+    The source's file is `<engine>.properties`: datasets refer to it.
+    """
+    return Logins(
+        admin=ensure_login(directory, f"{engine}-admin", "stack_admin"),
+        source=ensure_login(directory, engine, "cdc"),
+        replication=ensure_login(directory, f"{engine}-replication", "stack_replication"),
+    )
+
+
 def ensure_login(directory: Path, name: str, user: str) -> Login:
     """The login in `<directory>/<name>.properties`; made with a random password the first time."""
     path = directory / f"{name}.properties"

@@ -13,7 +13,8 @@ class Launch:
 
     `user` is who runs it (None: whoever runs the stack). `death_signal` is what
     the kernel sends it when the supervisor dies. `grace` is how many seconds it
-    has between `stop_signal` and SIGKILL. Lower `stage`s stop later.
+    has between `stop_signal` and SIGKILL. Lower `stage`s stop later. `needs` names
+    the services that must be ready before it is started.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Launch:
     death_signal: int = signal.SIGKILL
     grace: float = 10.0
     stage: int = 0
+    needs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,10 +46,14 @@ class Running:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServiceStatus:
-    """A line of `stack status`. `state` is running, exited or absent; `rss` is in bytes."""
+    """A line of `stack status`. `state` is running, exited or absent; `rss` is in bytes.
+
+    `role` is primary, replica or standby, for databases.
+    """
 
     name: str
     state: str
+    role: str | None = None
     pid: int | None = None
     code: int | None = None
     ports: Mapping[str, int] = field(default_factory=dict)

@@ -57,7 +57,8 @@ class Stack:
     """A stack that was started in `directory`: what `stack.json` holds.
 
     `launches` maps a service's name to how it is started, in the order of
-    starting. No secret is in it: logins are read from `secrets_dir` when asked.
+    starting. `mariadb` and `postgres` name the two servers of each engine, the
+    one that is the primary now first. No secret is in it: logins are read from `secrets_dir` when asked.
     """
 
     directory: Path
@@ -142,6 +143,13 @@ class Stack:
     def postgres_standby(self) -> Address:
         """The server that is the standby now (after a promotion: the old primary, down)."""
         return self.address(self._of(self.postgres, 1, "postgres"), "postgres")
+
+    @property
+    def ports(self) -> Mapping[str, int]:
+        """All ports by `<service>.<port>`."""
+        return {
+            f"{name}.{port}": number for name, launch in self.launches.items() for port, number in launch.ports.items()
+        }
 
     def address(self, service: str, port: str) -> Address:
         """Where a service listens. Raises StackError for one that the stack has not."""
@@ -230,7 +238,11 @@ class Stack:
         """What runs, in the order of starting. Works also when the stack is down."""
         control = self.control
         known = control.running() if control.alive() else {}
-        return tuple(_status(launch, known.get(name)) for name, launch in self.launches.items())
+        roles = {
+            **dict(zip(self.mariadb, ("primary", "replica"), strict=False)),
+            **dict(zip(self.postgres, ("primary", "standby"), strict=False)),
+        }
+        return tuple(_status(launch, known.get(name), roles.get(name)) for name, launch in self.launches.items())
 
     def log(self, service: str) -> Path:
         """The log of a service, or of the `supervisor`. Raises StackError for an unknown one."""
@@ -260,7 +272,7 @@ def _secret_of(engine: Engine) -> str:
     return "postgres" if engine is Engine.POSTGRES else "mariadb"
 
 
-def _status(launch: Launch, running: Running | None) -> ServiceStatus:
+def _status(launch: Launch, running: Running | None, role: str | None) -> ServiceStatus:
     state = "absent" if running is None else "running" if running.code is None else "exited"
     rss = None
     if running is not None and running.code is None:
@@ -271,6 +283,7 @@ def _status(launch: Launch, running: Running | None) -> ServiceStatus:
     return ServiceStatus(
         name=launch.name,
         state=state,
+        role=role,
         pid=running.pid if running and running.code is None else None,
         code=running.code if running else None,
         ports=launch.ports,

@@ -1,0 +1,112 @@
+"""Writing the configuration of all services of a stack."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from cdc_platform.local import kafka, mariadb, postgres, workers
+from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.secrets import logins
+from cdc_platform.local.services import Launch
+from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.settings import CONFIG_FILE
+
+
+def port_names(spec: StackSpec) -> list[str]:
+    """All ports that the stack needs, as `<service>.<port>`."""
+    names = ["zookeeper.zookeeper", "kafka.kafka", "kafka.controller"]
+    for number in range(spec.workers):
+        names += [f"{workers.worker_name(number)}.{port}" for port in ("connect", "metrics")]
+    if spec.mariadb:
+        names += [f"{name}.mariadb" for name in mariadb.SERVERS]
+    if spec.postgres:
+        names += [f"{name}.postgres" for name in postgres.SERVERS]
+    return names
+
+
+def configure(
+    spec: StackSpec, directory: Path, ports: Mapping[str, int], programs: Programs, before: Stack | None
+) -> Stack:
+    """Write all configuration files and the settings; the stack as it will be.
+
+    `before` is what was in the directory: who was the primary is it again.
+    """
+    launches: dict[str, Launch] = {}
+
+    def of(service: str) -> dict[str, int]:
+        prefix = f"{service}."
+        return {name.removeprefix(prefix): port for name, port in ports.items() if name.startswith(prefix)}
+
+    def log(service: str) -> Path:
+        return directory / "logs" / f"{service}.log"
+
+    def add(launch: Launch) -> None:
+        launches[launch.name] = launch
+
+    add(kafka.zookeeper_launch(directory / "zookeeper", of("zookeeper"), programs, log("zookeeper")))
+    add(kafka.kafka_launch(directory / "kafka", of("kafka"), programs, log("kafka")))
+    mariadb_servers = _servers(spec.mariadb, mariadb.SERVERS, before.mariadb if before else ())
+    for name in mariadb.SERVERS if spec.mariadb else ():
+        home, port = directory / name, ports[f"{name}.mariadb"]
+        basedir = programs.directories["mariadb"]
+        mariadb.write_config(home, name, port=port, primary=name == mariadb_servers[0], basedir=basedir)
+        add(mariadb.launch(home, name, port=port, basedir=basedir, log=log(name)))
+    postgres_servers = _servers(spec.postgres, postgres.SERVERS, before.postgres if before else ())
+    if spec.postgres:
+        place = postgres.find_place(directory / "postgres", programs)
+        replication = logins(directory / "secrets", "postgres").replication
+        for name, other in zip(postgres.SERVERS, reversed(postgres.SERVERS), strict=True):
+            port = ports[f"{name}.postgres"]
+            postgres.write_config(
+                place,
+                name,
+                port=port,
+                other_port=ports[f"{other}.postgres"],
+                primary=name == postgres_servers[0],
+                replication=replication,
+            )
+            add(postgres.launch(place, name, port=port, log=log(name)))
+    names = tuple(workers.worker_name(number) for number in range(spec.workers))
+    for number, name in enumerate(names):
+        add(
+            workers.worker_launch(
+                number,
+                directory / "workers" / name,
+                ports=of(name),
+                kafka_port=ports["kafka.kafka"],
+                secrets=directory / "secrets",
+                programs=programs,
+                heap_mb=spec.worker_heap_mb,
+                overrides=spec.worker_properties,
+                log=log(name),
+            )
+        )
+    for number, name in enumerate(names if spec.agents else ()):
+        add(
+            workers.agent_launch(
+                number,
+                directory / "workers" / name,
+                zookeeper_port=ports["zookeeper.zookeeper"],
+                connect_port=ports[f"{name}.connect"],
+                log=log(workers.agent_name(number)),
+            )
+        )
+    stack = Stack(
+        directory=directory,
+        launches=launches,
+        workers=names,
+        mariadb=mariadb_servers,
+        postgres=postgres_servers,
+    )
+    stack.save()
+    (directory / CONFIG_FILE).write_text(
+        f'zookeeper = "{stack.zookeeper}"\nkafka = {{ "bootstrap.servers" = "{stack.kafka}" }}\n'
+    )
+    return stack
+
+
+def _servers(wanted: bool, names: tuple[str, str], before: tuple[str, ...]) -> tuple[str, ...]:
+    if not wanted:
+        return ()
+    return before or names

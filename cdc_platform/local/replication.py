@@ -1,0 +1,208 @@
+"""Both database engines as pairs: bringing them up, and promoting the second server.
+
+Not high availability: a person's or a test's promotion, in the order that loses
+nothing and that the connectors survive.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import psycopg
+import pymysql
+
+from cdc_platform.errors import SourceUnavailable, StackError
+from cdc_platform.local import mariadb, postgres
+from cdc_platform.local.probes import Probe, wait_ready
+from cdc_platform.local.secrets import Logins, logins
+from cdc_platform.local.stack import Stack
+
+# Between two looks at a server that is waited for, in seconds.
+_INTERVAL = 0.1
+
+
+def start_mariadb(stack: Stack) -> None:
+    """Start both servers where they are down, and the replica's replication.
+
+    A server that a promotion left behind is made anew as the replica: it
+    replays the primary's whole binlog. Raises StackError.
+    """
+    primary, replica = stack.mariadb
+    accounts = logins(stack.secrets_dir, "mariadb")
+    with ThreadPoolExecutor(2, thread_name_prefix="mariadb") as pool:
+        for job in [pool.submit(_start_mariadb_server, stack, name, accounts) for name in stack.mariadb]:
+            job.result()
+    ports = {name: stack.launches[name].ports["mariadb"] for name in stack.mariadb}
+    probe = partial(mariadb.replication_problem, ports[replica], accounts.admin)
+    if probe() is not None:
+        mariadb.follow(ports[replica], ports[primary], accounts)
+        wait_ready(stack.control, replica, stack.launches[replica].log, probe)
+
+
+def _start_mariadb_server(stack: Stack, name: str, accounts: Logins) -> None:
+    if name in stack.running():
+        return
+    launch = stack.launches[name]
+    home, port = Path(launch.cwd), launch.ports["mariadb"]
+    basedir = Path(launch.argv[0]).parent.parent
+    mariadb.write_config(home, name, port=port, primary=name == stack.mariadb[0], basedir=basedir)
+    new = mariadb.create_data(home, basedir)
+    stack.control.spawn(launch)
+    login = mariadb.EMPTY_ROOT if new else accounts.admin
+    wait_ready(stack.control, name, launch.log, partial(mariadb.problem, port, login))
+    if new:
+        mariadb.create_users(home, port, accounts)
+
+
+def start_postgres(stack: Stack) -> None:
+    """Start both servers where they are down.
+
+    A standby that is not there yet, or that a promotion left behind, is built
+    from the running primary. Raises StackError.
+    """
+    primary, standby = stack.postgres
+    accounts = logins(stack.secrets_dir, "postgres")
+    place = postgres.place_of(stack.launches[primary])
+    port = stack.launches[primary].ports["postgres"]
+    running = stack.running()
+    for name, other in ((primary, standby), (standby, primary)):
+        postgres.write_config(
+            place,
+            name,
+            port=stack.launches[name].ports["postgres"],
+            other_port=stack.launches[other].ports["postgres"],
+            primary=name == primary,
+            replication=accounts.replication,
+        )
+    if primary in running:
+        postgres.reload(port, accounts.admin)
+    else:
+        postgres.create_data(place, primary, accounts.admin)
+        stack.start(primary)
+    postgres.create_users(port, accounts)
+    stale = postgres.is_stale(place, standby)
+    if stale and standby in running:
+        stack.stop(standby)
+    if stale or not (place.root / standby).exists():
+        postgres.build_standby(place, standby, primary, primary_port=port, admin=accounts.admin)
+    if stale or standby not in running:
+        stack.start(standby)
+    probe = partial(postgres.replication_problem, port, accounts.admin)
+    wait_ready(stack.control, standby, stack.launches[standby].log, probe)
+
+
+def promote_mariadb_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
+    """Make the replica the primary; the stack as it is then.
+
+    A primary that still runs is locked for writes, waited for, and killed:
+    nothing that it committed is lost. Only when it is gone does the replica
+    take over its `server_id`, and writes one row: then the position that a
+    connector saved (domain-server-sequence) is one that this server has
+    (dbz#1672). The old primary is renumbered, so that it can never come back
+    under the id that now is another's.
+
+    Raises:
+        StackError: the replica does not run, or did not catch up in time.
+    """
+    primary, replica = stack.mariadb
+    admin = logins(stack.secrets_dir, "mariadb").admin
+    ports = {name: stack.launches[name].ports["mariadb"] for name in stack.mariadb}
+    stack.pid(replica)
+    _fence_mariadb(stack, timeout)
+    _wait(lambda: mariadb.unapplied(ports[replica], admin), timeout, ports[replica])
+    mariadb.become_primary(ports[replica], admin, replica)
+    old = Path(stack.launches[primary].cwd)
+    mariadb.mark_stale(old, True)
+    promoted = replace(stack, mariadb=(replica, primary))
+    for name in promoted.mariadb:
+        launch = stack.launches[name]
+        mariadb.write_config(
+            Path(launch.cwd),
+            name,
+            port=ports[name],
+            primary=name == replica,
+            basedir=Path(launch.argv[0]).parent.parent,
+        )
+    promoted.save()
+    return promoted
+
+
+def _fence_mariadb(stack: Stack, timeout: float) -> None:
+    primary, replica = stack.mariadb
+    if primary not in stack.running():
+        return
+    admin = logins(stack.secrets_dir, "mariadb").admin
+    ports = {name: stack.launches[name].ports["mariadb"] for name in stack.mariadb}
+    with mariadb.writes_locked(ports[primary], admin) as position:
+        _wait(lambda: mariadb.behind(ports[replica], admin, position), timeout, ports[replica])
+        stack.kill(primary)
+
+
+def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
+    """Make the standby the primary; the stack as it is then.
+
+    Waits until the failover slots on the standby are ready (synced and no
+    longer temporary: promoted earlier, the slot is gone and the connector
+    rightly refuses to go on). A primary that still runs is waited for and ended
+    at once; a transaction that commits in that instant may be lost with it, as
+    in any asynchronous failover: pause the writers for a promotion without loss.
+
+    Raises:
+        StackError: the standby does not run, or a slot did not become ready in time.
+    """
+    primary, standby = stack.postgres
+    admin = logins(stack.secrets_dir, "postgres").admin
+    ports = {name: stack.launches[name].ports["postgres"] for name in stack.postgres}
+    place = postgres.place_of(stack.launches[primary])
+    stack.pid(standby)
+    wanted: frozenset[str] = frozenset()
+    if primary in stack.running():
+        wanted = postgres.failover_slots(ports[primary], admin)
+    _wait(lambda: postgres.slots_not_ready(ports[standby], admin, wanted), timeout, ports[standby])
+    if primary in stack.running():
+        position = postgres.flushed(ports[primary], admin)
+        _wait(lambda: postgres.behind(ports[standby], admin, position), timeout, ports[standby])
+        stack.control.signal(primary, signal.SIGQUIT)
+        if stack.control.wait_ended(primary, 10.0) is None:
+            stack.kill(primary)
+    postgres.make_standby(place, primary)
+    postgres.mark_stale(place, primary, True)
+    postgres.promote(ports[standby], admin)
+    promoted = replace(stack, postgres=(standby, primary))
+    promoted.save()
+    return promoted
+
+
+def rejoin(stack: Stack) -> None:
+    """Make the servers that a promotion left behind replicas of those that are primaries now.
+
+    Raises:
+        StackError: one did not come up.
+    """
+    for servers, start in ((stack.mariadb, start_mariadb), (stack.postgres, start_postgres)):
+        if servers:
+            start(stack)
+
+
+def _wait(problem: Probe | Callable[[], str | None], timeout: float, port: int) -> None:
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            found = problem()
+        except (SourceUnavailable, psycopg.Error, pymysql.MySQLError) as error:
+            found = str(error)
+        if found is None:
+            return
+        if time.monotonic() > deadline:
+            raise StackError(
+                f"not promoted after {timeout:.0f} s: {found}.",
+                where=f"127.0.0.1:{port}",
+                cure="Nothing was changed but what ran; mend replication and promote again.",
+            )
+        time.sleep(_INTERVAL)
