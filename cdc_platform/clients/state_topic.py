@@ -41,7 +41,7 @@ VERSION = 1
 VERSION_FIELD = "version"
 
 # Not a record of the platform's: who writes, by the generation of its lock.
-_WRITER = "writer"
+WRITER_KEY = "writer"
 
 _CONFIG = {
     "cleanup.policy": "compact",
@@ -130,7 +130,7 @@ class StateTopic:
             self._generation = generation
             self._fenced = None
             self._begin(end)
-            self._commit({_WRITER: {"generation": generation}}, end)
+            self._commit({WRITER_KEY: {"generation": generation}}, end)
 
     def write(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Write all or none, in one transaction; None deletes.
@@ -141,7 +141,7 @@ class StateTopic:
             KafkaRejected: the brokers refuse it. BadInput: not JSON, or a key of the store's own.
         """
         for key, document in records.items():
-            if key == _WRITER or not key:
+            if key == WRITER_KEY or not key:
                 raise BadInput(f"{key!r} is no key for a record.", where=self._topic, cure="Use KIND/NAME.")
             if document is not None and VERSION_FIELD in document:
                 raise BadInput("this field is the store's own.", where=f"{self._topic}: {key}", field=VERSION_FIELD)
@@ -270,7 +270,7 @@ class StateTopic:
             version = document.pop(VERSION_FIELD, None)
             if version != VERSION:
                 raise ValueError(f"its version is {version!r}, not {VERSION}")
-            if key == _WRITER:
+            if key == WRITER_KEY:
                 self._writer = max(int(document["generation"]), self._writer or 0)
                 return
         except (ValueError, KeyError, TypeError) as problem:
