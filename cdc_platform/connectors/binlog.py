@@ -15,6 +15,9 @@ from cdc_platform.topology import Dataset, Limits, Shard
 # and the transaction is sent again: so it must exceed what a rate limit blocks.
 KEEP_ALIVE_MS = 10_000
 
+# On an idle binlog a heartbeat can only follow a server's, each 8 s.
+HEARTBEAT_MS = 5_000
+
 
 def dataset_part(dataset: Dataset) -> dict[str, str]:
     """The options that are the same in all shards."""
@@ -25,6 +28,7 @@ def dataset_part(dataset: Dataset) -> dict[str, str]:
         # first row, so events in between come twice, not never (docs/decisions/0044).
         "snapshot.locking.mode": "none",
         "connect.keep.alive.interval.ms": str(keep_alive_ms(dataset.limits)),
+        "heartbeat.interval.ms": str(HEARTBEAT_MS),
         "include.schema.changes": "false",
         "schema.history.internal": "io.debezium.storage.kafka.history.KafkaSchemaHistory",
         # Servers hold many databases: another's DDL is neither kept nor parsed again at each start.

@@ -26,8 +26,6 @@ CLASSES: Mapping[Engine, str] = {
     Engine.POSTGRES: postgres.CONNECTOR_CLASS,
 }
 
-HEARTBEAT_MS = 5_000
-
 
 class DesiredConfigs:
     """Builds configs; keeps what the shards of a dataset share. Not thread-safe.
@@ -125,7 +123,6 @@ def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
         "max.queue.size": str(limits.queue_events),
         "max.queue.size.in.bytes": str(limits.queue_bytes),
         "max.batch.size": str(limits.batch_events),
-        "heartbeat.interval.ms": str(HEARTBEAT_MS),
         "topic.heartbeat.prefix": HEARTBEAT_PREFIX,
         "signal.enabled.channels": "kafka",
         "signal.poll.interval.ms": "2000",

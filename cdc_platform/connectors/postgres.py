@@ -13,6 +13,7 @@ CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 # pointer in PostgresReadOnlyIncrementalSnapshotContext.isTransactionVisible
 # (3.7.0.Final). Costs an empty BEGIN and END a heartbeat (docs/decisions/0080).
 HEARTBEAT_MESSAGE = "cdc.platform.heartbeat"
+HEARTBEAT_MS = 10_000
 
 
 def dataset_part() -> dict[str, str]:
@@ -31,6 +32,7 @@ def dataset_part() -> dict[str, str]:
         # Watermarks by pg_current_snapshot(): no signal table in the source.
         "read.only": "true",
         "snapshot.locking.mode": "none",
+        "heartbeat.interval.ms": str(HEARTBEAT_MS),
         "heartbeat.action.query": f"SELECT pg_logical_emit_message(true, '{HEARTBEAT_MESSAGE}', '')",
         # Messages, ours and the application's, advance the position and go to no topic.
         "message.prefix.exclude.list": ".*",
