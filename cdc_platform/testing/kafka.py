@@ -5,9 +5,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from datetime import UTC, datetime
 
 from cdc_platform.errors import CdcError, KafkaRejected
-from cdc_platform.state import ObservedTopic, TopicRequest
+from cdc_platform.state import ObservedTopic, TopicExtent, TopicRequest
 
 _NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 
@@ -43,7 +44,8 @@ class FakeKafka:
     """The topics of a cluster of `brokers` brokers.
 
     `outage`, once set, is raised by every call. `writes` lists what changed
-    something: (verb, topic), in order.
+    something: (verb, topic), in order. `records` are what `append` put into each topic:
+    (time, value), a value of None is a tombstone.
     """
 
     def __init__(self, brokers: int = 3) -> None:
@@ -52,6 +54,13 @@ class FakeKafka:
         self._topics: dict[str, ObservedTopic] = {}
         self.outage: CdcError | None = None
         self.writes: list[tuple[str, str]] = []
+        self.records: dict[str, list[tuple[datetime, bytes | None]]] = {}
+
+    def append(self, topic: str, value: bytes | None, at: datetime | None = None) -> None:
+        """Put a record into a topic, as some producer would."""
+        with self._lock:
+            self._known(topic, "produce to topic")
+            self.records.setdefault(topic, []).append((at or datetime.now(UTC), value))
 
     def cluster_id(self) -> str:
         """The id of the Kafka cluster."""
@@ -129,8 +138,30 @@ class FakeKafka:
         self._check()
         with self._lock:
             for name in names:
+                self.records.pop(name, None)
                 if self._topics.pop(name, None) is not None:
                     self.writes.append(("delete", name))
+
+    def extents(self, names: Sequence[str]) -> Mapping[str, TopicExtent]:
+        """How much is in these topics. A topic that does not exist is absent."""
+        self._check()
+        with self._lock:
+            return {
+                name: TopicExtent(
+                    begin=0,
+                    end=len(self.records.get(name, ())),
+                    newest=max((at for at, _ in self.records.get(name, ())), default=None),
+                )
+                for name in names
+                if name in self._topics
+            }
+
+    def samples(self, names: Sequence[str]) -> Mapping[str, bytes]:
+        """The newest value of each of these topics; a topic without one is absent."""
+        self._check()
+        with self._lock:
+            values = {n: [value for _, value in self.records.get(n, ()) if value is not None] for n in names}
+            return {name: found[-1] for name, found in values.items() if found}
 
     def _check(self) -> None:
         if self.outage is not None:
