@@ -6,13 +6,13 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
 from cdc_platform.clients import connect_wire as wire
 from cdc_platform.clients.connect_http import Answer, Deadline, Refused, Unknown, Workers, shown
+from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import (
     CdcError,
     ConnectRejected,
@@ -27,24 +27,6 @@ log = logging.getLogger(__name__)
 # Kept back from a write's deadline, to read what became of it.
 _RE_READ_SECONDS = 4.0
 _RE_READ_PAUSE = 0.2
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class WorkerHealth:
-    """What one worker says of itself: healthy, starting, unhealthy; or unreachable."""
-
-    url: str
-    status: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Plugin:
-    """A connector class that the workers can run."""
-
-    class_name: str
-    type: str
-    version: str | None
 
 
 class ConnectClient:
@@ -163,12 +145,6 @@ class ConnectClient:
         answer = self._ask("GET", "/connector-plugins", Deadline(self.timeout))
         found = wire.decode(wire.plugins, answer.body, answer.where)
         return [Plugin(class_name=p.class_name, type=p.type, version=p.version) for p in found]
-
-    def active_topics(self, name: str) -> Sequence[str]:
-        """The topics it wrote to since it was made (KIP-558); none for an unknown connector."""
-        answer = self._ask("GET", _path(name, "topics"), Deadline(self.timeout))
-        found = wire.decode(wire.topics, answer.body, answer.where)
-        return sorted(found[name].topics) if name in found else []
 
     def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The committed source offsets: `[{"partition": {...}, "offset": {...}}]`. Raises NotFound."""

@@ -122,7 +122,7 @@ class Workers:
             repeatable = method == "GET"
         for pause in _pauses():
             answer = self._round(method, path, deadline, body, repeatable)
-            if answer.status != 409 or wire.says_exists(answer.message):
+            if not wire.says_rebalance(answer.status, answer.message):
                 return answer
             if deadline.left <= pause:
                 raise ConnectRebalancing(

@@ -27,6 +27,9 @@ TRACE_LIMIT = 6000
 # 409 on POST /connectors is the one 409 that does not pass (AbstractHerder).
 _EXISTS = re.compile(r"Connector .* already exists\Z", re.DOTALL)
 
+# RebalanceNeededException as such (DistributedHerder.checkRebalanceNeeded).
+_REBALANCE = re.compile(r"Request cannot be completed because a rebalance is expected")
+
 # 500s that say nothing about the request itself: HerderRequestHandler and
 # RestClient (a timeout, a leader that cannot be reached) and a config topic
 # that could not be written. What was asked may have happened all the same.
@@ -91,10 +94,6 @@ class Plugin(msgspec.Struct):
     version: str | None = None
 
 
-class _Topics(msgspec.Struct):
-    topics: list[str]
-
-
 class _Offsets(msgspec.Struct):
     offsets: list[dict[str, Any]]
 
@@ -111,7 +110,6 @@ status = msgspec.json.Decoder(Status)
 server = msgspec.json.Decoder(Server)
 health = msgspec.json.Decoder(Health)
 plugins = msgspec.json.Decoder(list[Plugin])
-topics = msgspec.json.Decoder(dict[str, _Topics])
 offsets = msgspec.json.Decoder(_Offsets)
 _error = msgspec.json.Decoder(_Error)
 
@@ -156,9 +154,15 @@ def error_message(body: bytes) -> str | None:
         return None
 
 
-def says_exists(message: str) -> bool:
-    """True for the 409 that means "there is such a connector", not "a rebalance is on"."""
-    return _EXISTS.fullmatch(message) is not None
+def says_rebalance(status: int, message: str) -> bool:
+    """True when nothing was done because the group is about to rebalance, or has no leader.
+
+    That is a 409, but for the one that says "already exists"; and, from the
+    requests that Kafka 4.3 does not translate, a 500 with a message of its own.
+    """
+    if status == 409:
+        return _EXISTS.fullmatch(message) is None
+    return status == 500 and _REBALANCE.match(message) is not None
 
 
 def is_passing(message: str) -> bool:

@@ -9,11 +9,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from cdc_platform.documents.edits import Change
 from cdc_platform.state import ObservedConnector, ObservedTopic, TopicExtent, TopicRequest
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerHealth:
+    """What one worker says of itself: healthy, starting, unhealthy; or unreachable."""
+
+    url: str
+    status: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plugin:
+    """A connector class that the workers can run. `type`: source or sink."""
+
+    class_name: str
+    type: str
+    version: str | None
 
 
 class Connect(Protocol):
@@ -28,6 +47,15 @@ class Connect(Protocol):
 
     def connector(self, name: str) -> ObservedConnector:
         """One connector. Raises NotFound."""
+
+    def workers(self) -> Mapping[str, int]:
+        """Worker ids (host:port) that run connectors or tasks, with the number of their tasks."""
+
+    def health(self) -> Sequence[WorkerHealth]:
+        """Each worker's own word; one that does not answer is `unreachable`. Never raises."""
+
+    def plugins(self) -> Sequence[Plugin]:
+        """The connector classes that the workers can run."""
 
     def create(self, name: str, config: Mapping[str, str], *, stopped: bool = False) -> None:
         """Create a connector; `stopped` makes it without tasks (KIP-980).

@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from cdc_platform.clients.connect import Plugin, WorkerHealth
-from cdc_platform.clients.connect_wire import UNASSIGNED
+from cdc_platform.clients.connect_wire import UNASSIGNED, says_rebalance
+from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectRejected, NotFound
 from cdc_platform.state import ObservedConnector, ObservedTask
 from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, Refusal
@@ -66,10 +66,6 @@ class FakeConnect:
         """The connector classes that the workers can run."""
         found = self._ask(self.model.plugins)
         return [Plugin(class_name=p["class"], type=p["type"], version=p["version"]) for p in found]
-
-    def active_topics(self, name: str) -> Sequence[str]:
-        """The topics it wrote to; none for an unknown connector."""
-        return sorted(self._ask(lambda: self.model.topics(name))[name]["topics"])
 
     def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The committed source offsets. Raises NotFound."""
@@ -147,7 +143,7 @@ class FakeConnect:
         where = f"Connect cluster {self.name}"
         if refusal.status == 404:
             raise NotFound(f"{refusal.message}.", where=where) from None
-        if refusal.status == 409 and "already exists" not in refusal.message:
+        if says_rebalance(refusal.status, refusal.message):
             raise ConnectRebalancing(f"{refusal.message}.", where=where) from None
         raise ConnectRejected(f"HTTP {refusal.status}: {refusal.message}.", where=where) from None
 

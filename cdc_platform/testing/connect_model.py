@@ -74,7 +74,7 @@ class ConnectModel:
         refuses: asked with name and config at each validation; a text refuses it (400),
             as a source that is down does.
         fails: asked at each start of a task; a text is the trace of its failure.
-        rebalancing: answer 409 to all that needs the group's leader.
+        rebalancing: say so to all that needs the group's leader.
         starts: how often each connector's task was started.
     """
 
@@ -176,9 +176,10 @@ class ConnectModel:
         return found
 
     def info(self, name: str) -> dict[str, Any]:
-        """GET /connectors/{name}."""
+        """GET /connectors/{name}: in a rebalance it is a 500, unlike all else."""
         with self._lock:
-            self._leader()
+            if self.rebalancing:
+                raise Refusal(500, _EXPECTED)
             return self._info(name, self._known(name))
 
     def status(self, name: str) -> dict[str, Any]:
@@ -189,13 +190,6 @@ class ConnectModel:
             if held is None or held.connector is None:
                 raise Refusal(404, f"No status found for connector {name}")
             return self._status(name, held)
-
-    def topics(self, name: str) -> dict[str, Any]:
-        """GET /connectors/{name}/topics: never 404."""
-        with self._lock:
-            held = self._held.get(name)
-            topic = held.config.get("topic") if held and self.starts[name] else None
-            return {name: {"topics": [topic] if topic else []}}
 
     def offsets(self, name: str) -> dict[str, Any]:
         """GET /connectors/{name}/offsets."""
@@ -300,7 +294,7 @@ class ConnectModel:
 
     def _leader(self) -> None:
         if self.rebalancing:
-            raise Refusal(409, REBALANCING)
+            raise Refusal(409, _STALE)
 
     def _must_be_stopped(self, name: str) -> None:
         self._leader()

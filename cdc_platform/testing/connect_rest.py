@@ -175,8 +175,6 @@ class FakeConnectServer:
                 return _Reply(204, b"")
             case "GET", ["status"]:
                 return _ok(model.status(name))
-            case "GET", ["topics"]:
-                return _ok(model.topics(name))
             case "GET", ["config"]:
                 return _ok(model.info(name)["config"])
             case "PUT", ["config"]:

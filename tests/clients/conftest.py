@@ -1,0 +1,89 @@
+"""One cluster, three ways: the fake, the fake behind HTTP with the real client, and the real thing."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.protocols import Connect
+from cdc_platform.errors import NotFound
+from cdc_platform.testing import ConnectModel, FakeConnect, FakeConnectServer
+from tests.clients.waiting import wait_until
+
+FILE_SOURCE = "org.apache.kafka.connect.file.FileStreamSourceConnector"
+
+
+@dataclass
+class Subject:
+    """A Connect cluster under contract, and names in it that no other test uses."""
+
+    kind: str
+    connect: Connect
+    directory: Path
+
+    def __post_init__(self) -> None:
+        self._names: list[str] = []
+        self._own = secrets.token_hex(4)
+
+    def name(self, shard: str = "00000") -> str:
+        name = f"contract_{self._own}.{shard}"
+        self._names.append(name)
+        return name
+
+    def config(self, **more: str) -> dict[str, str]:
+        """A source that needs no database: it reads lines from a file that may not even exist."""
+        return {
+            "connector.class": FILE_SOURCE,
+            "tasks.max": "1",
+            "topic": f"contract-{self._own}",
+            "file": str(self.directory / f"{self._own}.txt"),
+            "cdc.platform.owner": "contract",
+            **{key.replace("_", "."): value for key, value in more.items()},
+        }
+
+    def partition(self) -> dict[str, str]:
+        return {"filename": self.config()["file"]}
+
+    def running(self, name: str) -> None:
+        wait_until(lambda: self.connect.connector(name).running, what=f"{name} RUNNING")
+
+    def stopped(self, name: str) -> None:
+        def is_stopped() -> bool:
+            seen = self.connect.connector(name)
+            return seen.state == "STOPPED" and not seen.tasks
+
+        wait_until(is_stopped, what=f"{name} STOPPED without tasks")
+
+    def clean(self) -> None:
+        """Leave nothing behind, offsets included."""
+        for name in self._names:
+            try:
+                self.connect.stop(name)
+                self.stopped(name)
+                self.connect.reset_offsets(name)
+            except NotFound:
+                continue
+            self.connect.delete(name)
+
+
+@pytest.fixture(params=["fake", "fake-late", "rest", pytest.param("real", marks=pytest.mark.stack)])
+def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
+    kind = request.param
+    if kind == "real":
+        stack = request.getfixturevalue("stack")
+        with ConnectClient("main", stack.connect_urls, timeout=60.0) as client:
+            subject = Subject(kind, client, tmp_path)
+            yield subject
+            subject.clean()
+        return
+    model = ConnectModel(settle=0.0 if kind == "fake" else 0.1)
+    if kind != "rest":
+        yield Subject(kind, FakeConnect("main", model), tmp_path)
+        return
+    with FakeConnectServer(model) as server, ConnectClient("main", [server.url], timeout=5.0) as client:
+        yield Subject(kind, client, tmp_path)

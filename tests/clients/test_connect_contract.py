@@ -1,0 +1,210 @@
+"""What the platform relies on in Kafka Connect, asked of the fakes and of the real thing alike."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_platform.errors import ConnectRejected, NotFound
+from tests.clients.conftest import Subject
+from tests.clients.waiting import wait_until
+
+
+def test_connector_is_created_and_comes_to_run(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    seen = cluster.connect.connector(name)
+    assert seen.config == {**cluster.config(), "name": name}
+    assert seen.owner == "contract"
+    assert [task.id for task in seen.tasks] == [0]
+    assert seen.worker and seen.tasks[0].worker
+
+
+def test_connector_just_created_is_in_the_list_at_once(cluster: Subject) -> None:
+    """Connect's expanded list leaves it out until it has a status: a planner would create it twice."""
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    assert cluster.connect.connectors()[name].config["topic"] == cluster.config()["topic"]
+    cluster.running(name)
+    assert cluster.connect.connectors()[name] == cluster.connect.connector(name)
+
+
+def test_connector_created_stopped_has_no_tasks(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config(), stopped=True)
+    cluster.stopped(name)
+    cluster.connect.resume(name)
+    cluster.running(name)
+
+
+def test_create_again_with_the_same_config_is_no_error(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+
+
+def test_create_again_with_another_config_is_rejected(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    with pytest.raises(ConnectRejected, match="already exists"):
+        cluster.connect.create(name, cluster.config(batch_size="7"))
+    assert "batch.size" not in cluster.connect.connectors()[name].config
+
+
+def test_create_stopped_is_rejected_when_it_runs_already(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    with pytest.raises(ConnectRejected, match="already exists"):
+        cluster.connect.create(name, cluster.config(), stopped=True)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"connector_class": "no.such.Connector"}, "Failed to find any class"),
+        ({"connector_class": ""}, "contains no connector type|Failed to find any class"),
+        ({"tasks_max": "many"}, "Invalid value many for configuration tasks.max"),
+    ],
+)
+def test_config_that_does_not_validate_is_rejected(cluster: Subject, change: dict[str, str], message: str) -> None:
+    name = cluster.name()
+    with pytest.raises(ConnectRejected, match=message):
+        cluster.connect.create(name, cluster.config(**change))
+    assert name not in cluster.connect.connectors()
+
+
+def test_update_replaces_the_whole_config(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config(batch_size="7"))
+    cluster.running(name)
+    cluster.connect.update(name, cluster.config())
+    wait_until(
+        lambda: cluster.connect.connectors()[name].config == {**cluster.config(), "name": name},
+        what="the new config",
+    )
+    cluster.running(name)
+
+
+def test_update_of_a_stopped_connector_leaves_it_stopped(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config(), stopped=True)
+    cluster.stopped(name)
+    cluster.connect.update(name, cluster.config(batch_size="7"))
+    cluster.stopped(name)
+
+
+def test_delete_of_what_is_gone_is_no_error(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.connect.delete(name)
+    cluster.connect.delete(name)
+    wait_until(lambda: name not in cluster.connect.connectors(), what="gone")
+    with pytest.raises(NotFound):
+        cluster.connect.connector(name)
+
+
+def test_unknown_connector_is_not_found_by_any_verb(cluster: Subject) -> None:
+    name = cluster.name()
+    entry = [{"partition": cluster.partition(), "offset": {"position": 1}}]
+    for verb in (
+        lambda: cluster.connect.connector(name),
+        lambda: cluster.connect.offsets(name),
+        lambda: cluster.connect.pause(name),
+        lambda: cluster.connect.resume(name),
+        lambda: cluster.connect.stop(name),
+        lambda: cluster.connect.restart_failed(name),
+        lambda: cluster.connect.restart_task(name, 0),
+        lambda: cluster.connect.alter_offsets(name, entry),
+        lambda: cluster.connect.reset_offsets(name),
+    ):
+        with pytest.raises(NotFound):
+            verb()
+
+
+def test_pause_keeps_the_tasks_and_stop_takes_them_away(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    cluster.connect.pause(name)
+    wait_until(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
+    assert len(cluster.connect.connector(name).tasks) == 1
+    cluster.connect.stop(name)
+    cluster.stopped(name)
+    cluster.connect.resume(name)
+    cluster.running(name)
+
+
+def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    cluster.connect.restart_task(name, 0)
+    cluster.connect.restart_failed(name)
+    cluster.running(name)
+    with pytest.raises(NotFound, match="Unknown task"):
+        cluster.connect.restart_task(name, 7)
+
+
+def test_offsets_are_changed_only_while_it_is_stopped(cluster: Subject) -> None:
+    name = cluster.name()
+    entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    with pytest.raises(ConnectRejected, match="must be in the STOPPED state"):
+        cluster.connect.alter_offsets(name, entry)
+    with pytest.raises(ConnectRejected, match="must be in the STOPPED state"):
+        cluster.connect.reset_offsets(name)
+    cluster.connect.stop(name)
+    cluster.stopped(name)
+    cluster.connect.alter_offsets(name, entry)
+    assert list(cluster.connect.offsets(name)) == entry
+    cluster.connect.reset_offsets(name)
+    assert list(cluster.connect.offsets(name)) == []
+
+
+def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Subject) -> None:
+    name = cluster.name()
+    first = {"partition": cluster.partition(), "offset": {"position": 3}}
+    second = {"partition": {"filename": "/other"}, "offset": {"position": 4}}
+    cluster.connect.create(name, cluster.config(), stopped=True)
+    cluster.stopped(name)
+    cluster.connect.alter_offsets(name, [first])
+    cluster.connect.alter_offsets(name, [second])
+    assert sorted(cluster.connect.offsets(name), key=str) == sorted([first, second], key=str)
+    cluster.connect.alter_offsets(name, [{"partition": first["partition"], "offset": None}])
+    assert list(cluster.connect.offsets(name)) == [second]
+    with pytest.raises(ConnectRejected, match="need to be provided"):
+        cluster.connect.alter_offsets(name, [])
+
+
+def test_offsets_outlive_the_connector(cluster: Subject) -> None:
+    """So a re-created name resumes at a stale place unless its offsets were reset before the delete."""
+    name = cluster.name()
+    entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
+    cluster.connect.create(name, cluster.config(), stopped=True)
+    cluster.stopped(name)
+    cluster.connect.alter_offsets(name, entry)
+    cluster.connect.delete(name)
+    wait_until(lambda: name not in cluster.connect.connectors(), what="gone")
+    cluster.connect.create(name, cluster.config(), stopped=True)
+    cluster.stopped(name)
+    assert list(cluster.connect.offsets(name)) == entry
+
+
+def test_placeholders_stay_placeholders(cluster: Subject) -> None:
+    """What Connect resolves for its tasks never comes back by REST."""
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config(note="${env:CDC_NOT_SET}"), stopped=True)
+    assert cluster.connect.connectors()[name].config["note"] == "${env:CDC_NOT_SET}"
+
+
+def test_workers_health_and_plugins(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.connect.create(name, cluster.config())
+    cluster.running(name)
+    assert {worker.status for worker in cluster.connect.health()} == {"healthy"}
+    seen = cluster.connect.connector(name)
+    assert cluster.connect.workers()[seen.tasks[0].worker] >= 1
+    assert cluster.config()["connector.class"] in {p.class_name for p in cluster.connect.plugins()}
