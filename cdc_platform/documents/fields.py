@@ -251,4 +251,4 @@ class Fields:
 
 def _nearest(name: str, options: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
-    return f"Did you mean {close[0]!r}? " if close else ""
+    return f"Did you mean {str(close[0])!r}? " if close else ""
