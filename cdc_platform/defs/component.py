@@ -22,8 +22,6 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.sensor import build_reconcile_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 
-RESOURCE_KEY = "cdc_platform"
-
 
 class ReconcileSensorArgs(dg.Model, dg.Resolvable):
     """How often the sensor looks, and whether it does so without being switched on."""
@@ -102,11 +100,10 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def build_defs_from_tables(self, found: Inventory) -> dg.Definitions:
         """The definitions for these tables."""
         translator = self.translator
-        jobs = build_cdc_jobs(platform=found.platform, translator=translator, resource_key=RESOURCE_KEY)
+        jobs = build_cdc_jobs(platform=found.platform, translator=translator)
         sensor = build_reconcile_sensor(
             job=jobs[0],
             tables=found.tables,
-            resource_key=RESOURCE_KEY,
             minimum_interval_seconds=self.sensor.interval_seconds,
             refresh_seconds=self.sensor.refresh_seconds,
             default_status=(dg.DefaultSensorStatus.RUNNING if self.sensor.running else dg.DefaultSensorStatus.STOPPED),
@@ -117,7 +114,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             ),
             sensors=[sensor],
             jobs=jobs,
-            resources={RESOURCE_KEY: self.platform},
+            resources={"cdc_platform": self.platform},
         )
 
 

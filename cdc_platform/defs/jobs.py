@@ -4,7 +4,6 @@
 # inside a function, and cannot resolve them as text.
 
 from collections.abc import Mapping
-from typing import cast
 
 import dagster as dg
 from pydantic import Field
@@ -50,30 +49,28 @@ def build_cdc_jobs(
     *,
     platform: str = "cdc",
     translator: CdcTranslator | None = None,
-    resource_key: str = "cdc_platform",
     wait_for_lock: float = 20.0,
 ) -> list[dg.JobDefinition]:
-    """The jobs of the platform, **`reconcile`** among them.
+    """The jobs of the platform, **`reconcile`** among them. They take the resource `cdc_platform`.
 
     Args:
         platform: the platform's name.
         translator: the one the assets were made with, so that events find them.
-        resource_key: the key of the `CdcPlatformResource`.
         wait_for_lock: seconds to wait for a pass that runs elsewhere, such as `cdc-platform apply`.
     """
     translator = translator or CdcTranslator()
 
     @dg.op(
         name=OP,
-        required_resource_keys={resource_key},
         description="Look, plan, apply, report: creates, updates, restarts and deletes connectors and topics.",
         tags={TAG_PLATFORM: platform},
     )
-    def reconcile_pass(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
-        resource = cast(CdcPlatformResource, getattr(context.resources, resource_key))
+    def reconcile_pass(
+        context: dg.OpExecutionContext, config: ReconcileConfig, cdc_platform: CdcPlatformResource
+    ) -> None:
         if config.reason:
             context.log.info(f"Asked for: {config.reason}")
-        with resource.platform() as clients:
+        with cdc_platform.platform() as clients:
             _pass(context, config, clients)
 
     def _pass(context: dg.OpExecutionContext, config: ReconcileConfig, clients: Platform) -> None:

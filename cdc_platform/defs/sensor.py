@@ -1,10 +1,10 @@
 """The sensor: a cheap look each minute, and a run when a pass has something to do."""
 
-from __future__ import annotations
+# Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
+# inside a function, and cannot resolve them as text.
 
 import time
 from collections.abc import Iterable
-from typing import cast
 
 import dagster as dg
 
@@ -30,14 +30,13 @@ def build_reconcile_sensor(
     *,
     job: dg.JobDefinition,
     tables: Iterable[CdcTableProps] = (),
-    resource_key: str = "cdc_platform",
     name: str = SENSOR,
     minimum_interval_seconds: int = 60,
     refresh_seconds: float = 900.0,
     look_deadline: float = LOOK_DEADLINE,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
-    """The sensor that keeps the platform as its topology wants it.
+    """The sensor that keeps the platform as its topology wants it. Takes the resource `cdc_platform`.
 
     Each tick takes one look, keeps the shard partitions equal to the topology, fails runs that
     died, and asks for a run of `job` when there is something to do. It changes nothing outside
@@ -50,7 +49,6 @@ def build_reconcile_sensor(
     Args:
         job: the job `reconcile` of `build_cdc_jobs`.
         tables: the tables that the code location has loaded as assets.
-        resource_key: the key of the `CdcPlatformResource`.
         name: the sensor's name.
         minimum_interval_seconds: between two ticks.
         refresh_seconds: at least this often a pass observes all tables, changed or not.
@@ -64,12 +62,10 @@ def build_reconcile_sensor(
         job=job,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        required_resource_keys={resource_key},
         description="Looks every minute at what should be captured and what is, and runs a pass when they differ.",
     )
-    def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        resource = cast(CdcPlatformResource, getattr(context.resources, resource_key))
-        with resource.platform() as platform:
+    def reconcile_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
+        with cdc_platform.platform() as platform:
             return _tick(context, platform)
 
     def _tick(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
@@ -90,7 +86,8 @@ def build_reconcile_sensor(
             topology,
             platform=label,
             datasets={dataset for dataset, _ in loaded},
-            may_delete=not found.plan.refusals,
+            # A topology without clusters is no picture of anything: the wrong root, or an import gone wrong.
+            may_delete=bool(topology.clusters) and not found.plan.refusals,
         )
         if partitions:
             context.log.info(partitions)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,7 +90,7 @@ def test_a_need_that_passes_do_not_meet_is_asked_for_ever_more_rarely() -> None:
         else:
             assert "passes did not do it" in decision.reason
     assert asked[:3] == [1, 2, 3]
-    gaps = [later - earlier for earlier, later in zip(asked, asked[1:], strict=False)]
+    gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert gaps == sorted(gaps)
     assert max(gaps) == 15
 

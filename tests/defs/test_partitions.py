@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import dagster as dg
@@ -13,12 +12,6 @@ from hypothesis import strategies as st
 from cdc_platform.defs.partitions import diff_partitions, sync_partitions
 from cdc_platform.topology import Problem
 from tests.defs.worlds import topology
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def test_10_000_shards_are_added_in_one_call_and_not_again(

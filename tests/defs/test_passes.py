@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import dagster as dg
 import pytest
@@ -61,12 +60,6 @@ def test_a_dead_run_beside_a_live_holder_is_failed_without_a_second_pass() -> No
     traffic = judge([run(Status.STARTED, 100, "old"), run(Status.STARTED, 1, "new")], holder="new")
     assert [run_id for run_id, _ in traffic.dead] == ["old"]
     assert traffic.busy is not None and "new" in traffic.busy
-
-
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
-        yield instance
 
 
 def _unfinished(instance: dg.DagsterInstance, status: Status, platform: str = "cdc") -> str:

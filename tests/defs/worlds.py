@@ -2,6 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs import CdcPlatformResource
+from cdc_platform.settings import Settings
+from cdc_platform.testing import (
+    FakeConnect,
+    FakeKafka,
+    FakeStateStore,
+    FakeStateTopic,
+    InMemoryTopologyStore,
+    InMemoryZooKeeper,
+)
 from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")
@@ -43,3 +58,56 @@ def topology(*, pins: int = 3, orders: int = 2, **fields: object) -> Topology:
         "clusters": {"main": Cluster(name="main", urls=("http://127.0.0.1:8083",))},
     }
     return Topology(**(defaults | fields))  # type: ignore[arg-type]
+
+
+@dataclass
+class World:
+    """The outside systems of one platform, in memory; each pass gets clients of its own, as from `wiring`."""
+
+    settings: Settings
+    zookeeper: InMemoryZooKeeper = field(default_factory=InMemoryZooKeeper)
+    kafka: FakeKafka = field(default_factory=FakeKafka)
+    connect: FakeConnect = field(default_factory=FakeConnect)
+    state: FakeStateTopic = field(default_factory=FakeStateTopic)
+    opened: int = 0
+    name: str = ""
+
+    def store(self) -> InMemoryTopologyStore:
+        """A ZooKeeper session."""
+        return InMemoryTopologyStore(self.zookeeper)
+
+    def put(self, wanted: Topology) -> None:
+        """Write a topology, and what it no longer has is deleted."""
+        self.store().import_topology(wanted, prune=True)
+
+    @contextmanager
+    def platform(self) -> Iterator[Platform]:
+        """Clients of this world."""
+        self.opened += 1
+        store = self.store()
+        try:
+            yield Platform(
+                settings=self.settings,
+                topology=store,
+                kafka=self.kafka,
+                state=FakeStateStore(self.state),
+                connect=lambda cluster: self.connect,
+            )
+        finally:
+            store.close()
+
+
+class WorldResource(CdcPlatformResource):
+    """`CdcPlatformResource` on the world that `WORLDS` has under its `config_file`."""
+
+    def settings(self) -> Settings:
+        return WORLDS[str(self.config_file)].settings
+
+    @contextmanager
+    def platform(self) -> Iterator[Platform]:
+        with WORLDS[str(self.config_file)].platform() as platform:
+            yield platform
+
+
+# Resources are configuration and get copied: the world itself is found by name.
+WORLDS: dict[str, World] = {}

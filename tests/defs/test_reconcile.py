@@ -1,0 +1,288 @@
+"""Sensor and job on a platform in memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from cdc_platform.defs import CdcPlatformComponent
+from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
+from cdc_platform.defs.sensor import SENSOR
+from cdc_platform.defs.translator import platform_key
+from cdc_platform.errors import KafkaUnavailable, ZooKeeperUnavailable
+from cdc_platform.topology import Table, Topology
+from tests.defs.worlds import World, WorldResource, dataset, shard, topology
+
+PINS = dg.AssetKey(["cdc", "pins", "pins"])
+
+
+class Control:
+    """A Dagster with one code location: tick, run, look."""
+
+    def __init__(self, resource: WorldResource, instance: dg.DagsterInstance) -> None:
+        self.instance = instance
+        self.resource = resource
+        self.defs = dg.build_defs_for_component(CdcPlatformComponent(platform=resource))
+        self.cursor: str | None = None
+
+    def tick(self) -> dg.SensorResult:
+        context = dg.build_sensor_context(
+            instance=self.instance, cursor=self.cursor, resources={"cdc_platform": self.resource}
+        )
+        result = self.defs.get_repository_def().get_sensor_def(SENSOR)(context)
+        assert isinstance(result, dg.SensorResult)
+        if result.cursor is not None:
+            self.cursor = result.cursor
+        return result
+
+    def run(self, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
+        return self.defs.resolve_job_def(JOB).execute_in_process(
+            instance=self.instance, run_config=config, raise_on_error=False
+        )
+
+    def pass_(self) -> dg.ExecuteInProcessResult:
+        """One tick, and the run it asked for."""
+        result = self.tick()
+        assert result.run_requests, result.skip_reason
+        return self.run(result.run_requests[0].run_config)
+
+    def messages(self, run: dg.ExecuteInProcessResult) -> list[str]:
+        return [event.user_message for event in self.instance.all_logs(run.run_id)]
+
+    def observation(self, key: dg.AssetKey) -> dg.AssetObservation:
+        records = self.instance.fetch_observations(key, limit=1).records
+        assert records, f"no observation of {key}"
+        found = records[0].asset_observation
+        assert found is not None
+        return found
+
+    def materialized(self, key: dg.AssetKey) -> list[str]:
+        records = self.instance.fetch_materializations(key, limit=1000).records
+        return sorted(str(record.partition_key) for record in records)
+
+    def quiet(self) -> str:
+        """Ticks until nothing is asked for any more; at most a few runs may be needed for that."""
+        for _ in range(4):
+            result = self.tick()
+            if not result.run_requests:
+                assert result.skip_reason is not None
+                return str(result.skip_reason.skip_message)
+            assert self.run(result.run_requests[0].run_config).success
+        raise AssertionError(f"still asks for runs: {result.run_requests}")
+
+
+@pytest.fixture
+def control(resource: WorldResource, instance: dg.DagsterInstance) -> Control:
+    return Control(resource, instance)
+
+
+def rows(observation: dg.AssetObservation, name: str) -> list[Mapping[str, Any]]:
+    value = observation.metadata[name]
+    assert isinstance(value, dg.TableMetadataValue)
+    return [record.data for record in value.records]
+
+
+def test_a_tick_asks_for_a_run_and_the_run_puts_it_right(control: Control, world: World) -> None:
+    result = control.tick()
+    request = result.run_requests[0] if result.run_requests else None
+    assert request is not None
+    assert request.run_key is None
+    assert "Create topic 5" not in str(request.run_config)
+    run = control.run(request.run_config)
+    assert run.success
+    assert len(world.connect.connectors()) == 5
+    assert {"cdc.pins.pins", "cdc.pins.boards", "cdc.orders.orders"} <= set(world.kafka.topics())
+    messages = control.messages(run)
+    assert "Create connector pins.00000 in cluster main: done." in messages
+    assert any(m.startswith("Asked for: Create topic") for m in messages)
+    assert any("5 of 5 shards up" in m for m in messages)
+
+
+def test_after_a_few_passes_nothing_is_asked_for_and_nothing_is_written(control: Control, world: World) -> None:
+    assert control.quiet() == "Nothing to change. 5 of 5 shards up."
+    before = (list(world.connect.writes), list(world.kafka.writes), dict(world.state.documents))
+    runs = len(control.instance.get_runs())
+    for _ in range(3):
+        assert not control.tick().run_requests
+    assert (list(world.connect.writes), list(world.kafka.writes), dict(world.state.documents)) == before
+    assert len(control.instance.get_runs()) == runs
+
+
+def test_each_shard_is_materialized_once_per_table_when_first_captured(control: Control, world: World) -> None:
+    control.quiet()
+    assert control.materialized(PINS) == ["00000", "00001", "00002"]
+    assert control.materialized(dg.AssetKey(["cdc", "orders", "orders"])) == ["00000", "00001"]
+    world.put(topology(pins=4))
+    control.quiet()
+    assert control.materialized(PINS) == ["00000", "00001", "00002", "00003"]
+    assert set(control.instance.get_dynamic_partitions("cdc_pins_shards")) == {"00000", "00001", "00002", "00003"}
+
+
+def test_an_asset_shows_topic_shards_events_sources_and_columns(control: Control, world: World) -> None:
+    control.quiet()
+    world.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1, "title": "x", "gone": null}}')
+    world.kafka.append("cdc.pins.pins", None)
+    control.cursor = None
+    control.pass_()
+    seen = control.observation(PINS)
+    assert seen.metadata["topic"].value == "cdc.pins.pins"
+    assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (3, 3)
+    assert seen.metadata["events_written"].value == 2
+    assert "newest_event" in seen.metadata
+    assert [row["source_table"] for row in rows(seen, "sources")] == [f"pins_{n:05d}.pins" for n in range(3)]
+    assert {row["cluster"] for row in rows(seen, "sources")} == {"main"}
+    schema = seen.metadata["dagster/column_schema"]
+    assert isinstance(schema, dg.TableSchemaMetadataValue)
+    assert [(c.name, c.type) for c in schema.schema.columns] == [
+        ("id", "number"),
+        ("title", "text"),
+        ("gone", "unknown"),
+    ]
+    whole = control.observation(platform_key("cdc"))
+    assert rows(whole, "clusters") == [{"cluster": "main", "connectors": 5}]
+    assert isinstance(whole.metadata["plan"], dg.MarkdownMetadataValue)
+
+
+def test_a_connector_deleted_by_hand_is_put_right_and_told_in_one_sentence(control: Control, world: World) -> None:
+    control.quiet()
+    for _ in range(3):  # again and again: no run key remembers the first time
+        world.connect.delete("pins.00001")
+        run = control.pass_()
+        assert "Create connector pins.00001 in cluster main: done." in control.messages(run)
+        assert len(world.connect.connectors()) == 5
+        control.quiet()
+
+
+def test_a_failed_task_is_restarted_and_told_in_one_sentence(control: Control, world: World) -> None:
+    control.quiet()
+    world.connect.model.fail_task("orders.00001", "java.net.ConnectException: Connection refused")
+    run = control.pass_()
+    told = [m for m in control.messages(run) if m.startswith("Restart connector orders.00001")]
+    assert len(told) == 1 and told[0].endswith(": done.")
+
+
+def test_a_shard_that_stays_down_is_named_with_its_reason(control: Control, world: World) -> None:
+    control.quiet()
+    world.connect.model.fails = lambda name, config: "Connection refused" if name == "pins.00002" else None
+    world.connect.model.fail_task("pins.00002", "Connection refused")
+    control.pass_()
+    seen = control.observation(PINS)
+    assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (2, 3)
+    assert [row["shard"] for row in rows(seen, "shards_down")] == ["pins.00002"]
+
+
+def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: Control, world: World) -> None:
+    world.connect.model.refuses = lambda name, config: "database is down" if name == "pins.00000" else None
+    run = control.pass_()
+    assert run.success
+    assert len(world.connect.connectors()) == 4
+    warnings = [e for e in control.instance.all_logs(run.run_id) if e.level == 30]
+    assert any("pins.00000" in e.user_message and "database is down" in e.user_message for e in warnings)
+    failed = rows(control.observation(platform_key("cdc")), "failed")
+    assert [row["action"] for row in failed] == ["create connector"]
+
+
+def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
+    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = control.defs.resolve_job_def(JOB)
+    dead = control.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=run_tags("cdc"))
+    assert control.tick().skip_reason is not None, "it may still be booting"
+    later = time.time() + 60
+    monkeypatch.setattr("cdc_platform.defs.passes.time.time", lambda: later)
+    result = control.tick()
+    assert result.run_requests
+    ended = control.instance.get_run_by_id(dead.run_id)
+    assert ended is not None and ended.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_pass_under_way_is_left_alone_and_nothing_is_asked_for(control: Control, world: World) -> None:
+    with world.store().lock(owner="apply@host"):
+        result = control.tick()
+    assert not result.run_requests
+    assert "apply@host holds the lock" in str(result.skip_reason)
+
+
+def test_a_run_that_finds_the_lock_held_fails_with_that_sentence(control: Control, world: World) -> None:
+    job = build_cdc_jobs(wait_for_lock=0.0)[0]
+    with world.store().lock(owner="apply@host"):
+        run = job.execute_in_process(
+            instance=control.instance,
+            resources={"cdc_platform": WorldResource(config_file=world.name)},
+            raise_on_error=False,
+        )
+    assert not run.success
+    assert any("apply@host holds the lock" in str(e.event_specific_data) for e in run.get_step_failure_events())
+    assert not world.connect.writes
+
+
+def test_zookeeper_away_fails_the_tick_with_its_name(control: Control, world: World) -> None:
+    world.zookeeper.down = True
+    with pytest.raises(ZooKeeperUnavailable):
+        control.tick()
+
+
+def test_kafka_away_fails_the_tick_or_run_and_changes_nothing(control: Control, world: World) -> None:
+    control.quiet()
+    writes = list(world.connect.writes)
+    world.kafka.outage = KafkaUnavailable("no broker answered", where="Kafka")
+    result = control.tick()
+    assert not result.run_requests or not control.run(result.run_requests[0].run_config).failure_data_for_node(OP)
+    assert world.connect.writes == writes
+
+
+def test_an_empty_inventory_deletes_nothing_and_says_why(control: Control, world: World) -> None:
+    control.quiet()
+    world.put(Topology(clusters=topology().clusters))
+    run = control.pass_()
+    assert not run.success
+    assert len(world.connect.connectors()) == 5
+    assert any("Refused for" in m for m in control.messages(run))
+    assert len(control.instance.get_dynamic_partitions("cdc_pins_shards")) == 3
+    assert not control.tick().run_requests, "one refusal is told once"
+
+
+def test_a_topology_that_vanished_with_its_clusters_keeps_the_partitions(control: Control, world: World) -> None:
+    control.quiet()
+    world.put(Topology())
+    control.tick()
+    assert len(control.instance.get_dynamic_partitions("cdc_pins_shards")) == 3
+
+
+def test_a_person_may_allow_deletes_from_the_launchpad(control: Control, world: World) -> None:
+    control.quiet()
+    world.put(Topology(clusters=topology().clusters))
+    assert control.run({"ops": {OP: {"config": {"allow_deletes": 5}}}}).success
+    assert world.connect.connectors() == {}
+    control.tick()
+    assert control.instance.get_dynamic_partitions("cdc_pins_shards") == []
+
+
+def test_a_new_table_asks_for_a_reload_of_the_code_location(control: Control, world: World) -> None:
+    control.quiet()
+    tables = (Table(name="pins"), Table(name="boards"), Table(name="users"))
+    wider = topology()
+    world.put(replace(wider, datasets={**wider.datasets, "pins": dataset("pins", tables=tables)}))
+    reason = control.quiet()
+    assert "Reload the code location: pins.users is no asset yet." in reason
+
+
+def test_old_metadata_is_refreshed_without_a_change(control: Control) -> None:
+    control.quiet()
+    control.cursor = None
+    run = control.pass_()
+    assert run.success
+    assert [e for e in control.messages(run) if e.startswith("Asked for: All assets are observed anew")]
+
+
+def test_a_new_shard_needs_no_reload(control: Control, world: World) -> None:
+    control.quiet()
+    world.store().put_shard(shard("orders", 7))
+    control.pass_()
+    assert "orders.00007" in world.connect.connectors()
+    assert "Reload" not in control.quiet()
