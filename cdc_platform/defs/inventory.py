@@ -109,7 +109,7 @@ def _with_kept(inventory: Inventory, kept: Inventory | None, broken: dict[str, s
     named = "; ".join(f"{name}: {message}" for name, message in sorted(broken.items()))
     problem = f"{len(broken)} datasets could not be read, their last good tables are used: {named}"
     log.warning(problem)
-    tables = sorted((*inventory.tables, *saved), key=lambda props: (props.dataset, props.table))
+    tables = sorted((*inventory.tables, *saved), key=lambda props: props.dataset)
     return replace(inventory, tables=tuple(tables), problem=problem)
 
 

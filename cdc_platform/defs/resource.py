@@ -16,7 +16,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.settings import ENV_PREFIX, Settings
 
 
-class CdcPlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+class CdcPlatformResource(dg.ConfigurableResource, dg.Resolvable):  # type: ignore[type-arg]
     """Where the platform's ZooKeeper, Kafka and Connect are.
 
     Settings come from the TOML file and the `CDC_PLATFORM_*` environment, as for the
