@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cdc_platform.clients import connect_wire as wire
-from cdc_platform.clients.connect_http import Answer, Deadline, Refused, Unknown, Workers, shown
+from cdc_platform.clients.connect_http import Answer, Deadline, Refused, Unknown, Workers
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import (
     CdcError,
@@ -20,7 +20,7 @@ from cdc_platform.errors import (
     NotFound,
     WrongCluster,
 )
-from cdc_platform.state import CLUSTER_KEY, ObservedConnector
+from cdc_platform.state import CLUSTER_KEY, ObservedConnector, ObservedTask
 
 log = logging.getLogger(__name__)
 
@@ -127,6 +127,18 @@ class ConnectClient:
                 count.update(task.worker_id for task in entry.status.tasks)
         return dict(count)
 
+    def tasks(self) -> Mapping[str, tuple[ObservedTask, ...]]:
+        """The tasks of each connector that has a status. Cheap: no configs are copied."""
+        answer = self._list("?expand=status", Deadline(self.timeout))
+        return {
+            name: tuple(
+                ObservedTask(id=task.id, state=task.state, worker=task.worker_id, trace=task.trace)
+                for task in entry.status.tasks
+            )
+            for name, entry in wire.decode(wire.entries, answer.body, answer.where).items()
+            if entry.status is not None
+        }
+
     def health(self) -> Sequence[WorkerHealth]:
         """Each URL's own word (KIP-1017); a worker that does not answer is `unreachable`. Never raises."""
         deadline = Deadline(self.timeout)
@@ -135,9 +147,9 @@ class ConnectClient:
             try:
                 answer = self._workers.once(url, "GET", "/health", None, deadline.left / (len(self._workers.urls) - at))
                 said = wire.decode(wire.health, answer.body, answer.where)
-                found.append(WorkerHealth(url=shown(url), status=said.status, message=said.message))
+                found.append(WorkerHealth(url=url, status=said.status, message=said.message))
             except (Refused, Unknown, ConnectUnavailable) as error:
-                found.append(WorkerHealth(url=shown(url), status="unreachable", message=str(error)))
+                found.append(WorkerHealth(url=url, status="unreachable", message=str(error)))
         return found
 
     def plugins(self) -> Sequence[Plugin]:
