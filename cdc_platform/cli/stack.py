@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -19,6 +20,7 @@ from cdc_platform.local.lifecycle import down as bring_down
 from cdc_platform.local.lifecycle import up as bring_up
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.local.stack import DEFAULT_DIR, Stack, StackSpec
+from cdc_platform.settings import Settings
 
 _directory = click.option(
     "--dir",
@@ -41,8 +43,16 @@ def stack() -> None:
 @click.option("--workers", type=click.IntRange(1, 16), default=3, show_default=True)
 @click.option("--without", type=click.Choice(["mariadb", "postgres"]), multiple=True)
 @click.option("--port", "ports", multiple=True, metavar="NAME=PORT", help="Fix a port, as in kafka.kafka=9092.")
+@click.option("--foreground", is_flag=True, help="Stay; the stack ends with this command.")
 @_as_json
-def up(directory: Path, workers: int, without: tuple[str, ...], ports: tuple[str, ...], as_json: bool) -> None:
+def up(
+    directory: Path,
+    workers: int,
+    without: tuple[str, ...],
+    ports: tuple[str, ...],
+    foreground: bool,
+    as_json: bool,
+) -> None:
     """Start the stack, or what is down of it."""
     spec = StackSpec(
         directory=directory,
@@ -50,11 +60,15 @@ def up(directory: Path, workers: int, without: tuple[str, ...], ports: tuple[str
         mariadb="mariadb" not in without,
         postgres="postgres" not in without,
         ports=dict(_port(text) for text in ports),
+        owned=foreground,
+        cache_dir=Path(Settings.load().cache_dir),
     )
     began = time.monotonic()
     with _Downloads(quiet=as_json) as progress:
         running = bring_up(spec, progress.update)
     _show(running, as_json, f"Up after {time.monotonic() - began:.1f} s.")
+    if foreground:
+        _stay(running)
 
 
 @stack.command()
@@ -97,6 +111,16 @@ def logs(directory: Path, name: str, follow: bool, lines: int) -> None:
                 time.sleep(0.2)
 
 
+def _stay(running: Stack) -> None:
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    while not ended.wait(0.5) and running.control.alive():
+        pass
+    if running.control.alive():
+        bring_down(running.directory)
+
+
 def _port(text: str) -> tuple[str, int]:
     name, equals, port = text.partition("=")
     if not equals or not port.isdecimal() or not 0 < int(port) < 65536:
@@ -130,6 +154,9 @@ def _table(services: tuple[ServiceStatus, ...]) -> Table:
     return table
 
 
+_WORTH_A_LINE = 5 * 2**20
+
+
 class _Downloads:
     """Shows downloads: bars on a terminal, a line for each file elsewhere."""
 
@@ -154,7 +181,7 @@ class _Downloads:
 
     def update(self, name: str, done: int, total: int) -> None:
         """A file has `done` of `total` bytes; from several threads."""
-        if self._lines and done >= total:
+        if self._lines and done >= total >= _WORTH_A_LINE:
             click.echo(f"downloaded {name} ({total / 2**20:.1f} MiB)", err=True)
         if self._show_bars:
             with self._guard:

@@ -180,7 +180,9 @@ def _download(root: Path, missing: list[Artifact], progress: Progress | None) ->
         tempfile.TemporaryDirectory(prefix=".download-", dir=root) as scratch,
         ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="download") as pool,
     ):
-        jobs = [pool.submit(_download_one, Path(scratch), root, a, progress) for a in missing]
+        # The largest first: they take longest.
+        queue = sorted(missing, key=lambda a: a.size, reverse=True)
+        jobs = [pool.submit(_download_one, Path(scratch), root, a, progress) for a in queue]
         try:
             for job in jobs:
                 job.result()

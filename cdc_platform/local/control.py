@@ -87,15 +87,15 @@ class Control:
         """All processes that were started, with exit codes."""
         return msgspec.convert(self._ask({"op": "list"}), dict[str, Running])
 
-    def wait_ended(self, name: str, timeout: float) -> Running | None:
-        """The service once it has ended; None when it still runs after `timeout` seconds."""
+    def wait_ended(self, name: str, timeout: float) -> bool:
+        """True once the service has ended; False when it still runs after `timeout` seconds."""
         deadline = time.monotonic() + timeout
         while True:
             found = self.running().get(name)
             if found is None or found.code is not None:
-                return found
+                return True
             if time.monotonic() > deadline:
-                return None
+                return False
             time.sleep(0.02)
 
     def shut_down(self, timeout: float = 90.0) -> None:
@@ -107,7 +107,7 @@ class Control:
                 raise StackError(
                     f"the supervisor is still there after {timeout:.0f} s.",
                     where=str(self._directory),
-                    cure="`cdc-platform stack down --force` kills everything that the stack started.",
+                    cure=f"Kill the process that holds {LOCK_FILE} there: its children end with it.",
                 )
             time.sleep(0.05)
 

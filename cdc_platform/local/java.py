@@ -43,3 +43,8 @@ def environment() -> dict[str, str]:
     """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "LANG", "TMPDIR") if name in os.environ}
     return {"PATH": os.defpath, **kept, "TZ": "UTC"}
+
+
+def python_path() -> dict[str, str]:
+    """What a Python process of the stack needs on top, to find the same packages as this one."""
+    return {"PYTHONPATH": os.environ["PYTHONPATH"]} if os.environ.get("PYTHONPATH") else {}

@@ -7,7 +7,7 @@ import fcntl
 import os
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import psutil
@@ -18,6 +18,7 @@ from cdc_platform.local.configuring import configure, port_names
 from cdc_platform.local.control import Control
 from cdc_platform.local.ports import chosen
 from cdc_platform.local.stack import STATE_FILE, Stack, StackSpec
+from cdc_platform.local.supervisor import LOCK_FILE
 
 # The write end of an owned stack's pipe: closed when this process ends, however it ends.
 _OWNED: dict[Path, int] = {}
@@ -96,9 +97,17 @@ def _one_at_a_time(directory: Path) -> Iterator[None]:
 
 
 def _make_directories(directory: Path) -> None:
+    # What is removed by `purge` must be ours as a whole.
+    if directory.exists() and not (directory / LOCK_FILE).exists() and any(directory.iterdir()):
+        raise StackError(
+            "the directory is not empty and holds no stack.",
+            where=str(directory),
+            cure="Name another one by --dir; it is made when it is not there.",
+        )
     for folder in ("logs", "secrets"):
         (directory / folder).mkdir(parents=True, exist_ok=True)
     (directory / "secrets").chmod(0o700)
+    (directory / LOCK_FILE).touch()
 
 
 def _end_leftovers(control: Control) -> None:
@@ -136,7 +145,8 @@ def _start_all(stack: Stack, programs: artifacts.Programs) -> None:
                 kafka.format_storage(Path(stack.launches[name].cwd), programs)
             stack.start(name)
 
-    with ThreadPoolExecutor(32, thread_name_prefix="start") as pool:
+    pool = ThreadPoolExecutor(32, thread_name_prefix="start")
+    try:
         databases = []
         if stack.mariadb:
             databases.append(pool.submit(replication.start_mariadb, stack))
@@ -147,10 +157,8 @@ def _start_all(stack: Stack, programs: artifacts.Programs) -> None:
             if name not in (*stack.mariadb, *stack.postgres):
                 needed = [others[other] for other in launch.needs]
                 others[name] = pool.submit(start, name, *needed)
-        _all_of([*databases, *others.values()])
-
-
-def _all_of(futures: list[Future[None]]) -> None:
-    wait(futures)
-    for future in futures:
-        future.result()
+        for job in as_completed([*others.values(), *databases]):
+            job.result()
+    finally:
+        # Not waited for: after an error the threads end with the services they wait for.
+        pool.shutdown(wait=False, cancel_futures=True)

@@ -169,7 +169,7 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
         position = postgres.flushed(ports[primary], admin)
         _wait(lambda: postgres.behind(ports[standby], admin, position), timeout, ports[standby])
         stack.control.signal(primary, signal.SIGQUIT)
-        if stack.control.wait_ended(primary, 10.0) is None:
+        if not stack.control.wait_ended(primary, 10.0):
             stack.kill(primary)
     postgres.make_standby(place, primary)
     postgres.mark_stale(place, primary, True)

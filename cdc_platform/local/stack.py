@@ -211,17 +211,19 @@ class Stack:
         Raises:
             StackError: it does not run.
         """
-        self.pid(service)
+        process = psutil.Process(self.pid(service))
+        family = [process, *process.children(recursive=True)]
         self.control.signal(service, number)
         if number == signal.SIGKILL:
-            self.control.wait_ended(service, 10.0)
+            # Its children too: Postgres' end a moment after it, and bar a new start until then.
+            psutil.wait_procs(family, timeout=10.0)
 
     def stop(self, service: str) -> None:
         """End a service in good order; SIGKILL when it takes longer than its grace."""
         launch = self._launch(service)
         self.pid(service)
         self.control.signal(service, launch.stop_signal)
-        if self.control.wait_ended(service, launch.grace) is None:
+        if not self.control.wait_ended(service, launch.grace):
             self.kill(service)
 
     def start(self, service: str, *, timeout: float = STARTED_WITHIN) -> None:

@@ -23,7 +23,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -211,7 +211,7 @@ def _answer(connection: socket.socket, handle: Callable[[Mapping[str, Any]], Any
 
 
 @contextlib.contextmanager
-def _listening(directory: Path) -> Any:
+def _listening(directory: Path) -> Iterator[socket.socket]:
     # Bound by a relative name: a socket's path may only have 107 bytes.
     os.chdir(directory)
     Path(SOCKET_FILE).unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import lzma
 import os
 import shutil
 import stat
@@ -12,6 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgspec
+
+from cdc_platform.errors import StackError
 
 # An unpacked archive and its temporary copy take at most this many times the archive's size.
 GROWTH = 6
@@ -24,11 +27,23 @@ def unpack(part: str, archive: Path, target: Path, *, digest: str) -> None:
     `digest` is the archive's; it is written down so that `intact` can tell.
     Members that would leave the directory are refused (tarfile's data filter,
     PEP 706; zipfile does so by itself).
+
+    Raises:
+        StackError: the archive is broken, or such a member is in it.
+        OSError: it could not be written.
     """
     scratch = target.with_name(f".{target.name}.new")
     shutil.rmtree(scratch, ignore_errors=True)
     scratch.mkdir(parents=True)
-    LAYOUTS[part](archive, scratch)
+    try:
+        LAYOUTS[part](archive, scratch)
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
+        shutil.rmtree(scratch)
+        raise StackError(
+            f"the archive cannot be unpacked: {error}.",
+            where=archive.name,
+            cure="The lock names a wrong file: pin another version (cdc_platform.local.relock).",
+        ) from error
     (scratch / _MANIFEST).write_bytes(msgspec.json.encode({"digest": digest, "files": _stamps(scratch)}))
     shutil.rmtree(target, ignore_errors=True)
     scratch.replace(target)
@@ -55,9 +70,29 @@ def _stamps(directory: Path) -> dict[str, list[int]]:
     return found
 
 
+def _extract(tar: tarfile.TarFile, target: Path) -> None:
+    if hasattr(tarfile, "data_filter"):
+        tar.extractall(target, filter="data")
+        return
+    # Python before 3.11.4, as in Debian 12.
+    for member in tar.getmembers():
+        names = [member.name]
+        if member.islnk():
+            names.append(member.linkname)
+        elif member.issym():
+            names.append(os.path.join(os.path.dirname(member.name), member.linkname))  # noqa: PTH118, PTH120
+        if any(_leaves(name) for name in names) or not (member.isfile() or member.isdir() or names[1:]):
+            raise tarfile.ExtractError(f"{member.name!r} is outside of it, or no file")
+    tar.extractall(target)
+
+
+def _leaves(name: str) -> bool:
+    return name.startswith("/") or os.path.normpath(name).split("/")[0] == ".."
+
+
 def _tar(archive: Path, target: Path) -> None:
     with tarfile.open(archive) as tar:
-        tar.extractall(target, filter="data")
+        _extract(tar, target)
 
 
 def _postgres(archive: Path, target: Path) -> None:
@@ -66,7 +101,7 @@ def _postgres(archive: Path, target: Path) -> None:
         (inner,) = (name for name in jar.namelist() if name.endswith(".txz"))
         data = io.BytesIO(jar.read(inner))
     with tarfile.open(fileobj=data, mode="r:xz") as tar:
-        tar.extractall(target, filter="data")
+        _extract(tar, target)
 
 
 def _mariadb(archive: Path, target: Path) -> None:

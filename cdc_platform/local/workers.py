@@ -98,7 +98,7 @@ def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: 
             "--leader-dir", str(home / "leaders"),
         ),
         cwd=str(home),
-        env={**java.environment(), "PYTHONUNBUFFERED": "1"},
+        env={**java.environment(), **java.python_path(), "PYTHONUNBUFFERED": "1"},
         log=str(log),
         stage=3,
         needs=(ZOOKEEPER, worker_name(number)),
