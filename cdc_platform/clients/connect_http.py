@@ -80,14 +80,16 @@ class Workers:
         max_connections: int,
     ) -> None:
         self.name = name
-        self.urls = tuple(_checked(url) for url in urls)
+        checked = dict(_checked(url) for url in urls)
+        self.urls = tuple(checked)
+        # User and password of a URL are taken out of it: httpx logs URLs.
+        self._logins = {url: login or auth for url, login in checked.items()}
         if not self.urls:
             raise BadInput(f"Connect cluster {name} has no URL.", field="urls", cure="Name at least one.")
         self._kafka_cluster_id = kafka_cluster_id
         self._verified: set[str] = set()
         self._preferred = 0
         self._http = httpx.Client(
-            auth=auth,
             verify=verify,
             # A proxy from the environment would see all connector configs.
             trust_env=False,
@@ -171,7 +173,7 @@ class Workers:
 
     def once(self, url: str, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
         """One request to one worker. Raises Refused (never sent) and Unknown."""
-        where = f"{method} {shown(url)}{path}"
+        where = f"{method} {url}{path}"
         if seconds <= 0:
             raise Refused("no time left")
         end = time.monotonic() + seconds
@@ -210,7 +212,7 @@ class Workers:
         if found != self._kafka_cluster_id:
             raise WrongCluster(
                 f"this worker belongs to Kafka cluster {found}, not to {self._kafka_cluster_id}.",
-                where=shown(url),
+                where=url,
                 field=f"urls of Connect cluster {self.name}",
                 cure="Name only workers of this cluster.",
             )
@@ -220,7 +222,7 @@ class Workers:
         others = f" (and none of {len(self.urls) - 1} others)" if len(self.urls) > 1 else ""
         return ConnectUnavailable(
             f"{problem}{others}.",
-            where=f"Connect cluster {self.name}: {shown(url)}",
+            where=f"Connect cluster {self.name}: {url}",
             cure="Check that its workers are up and reachable from here.",
         )
 
@@ -233,16 +235,13 @@ def _pauses() -> Iterator[float]:
         longest = min(longest * 2, _LONGEST_PAUSE)
 
 
-def _checked(url: str) -> str:
+def _checked(url: str) -> tuple[str, tuple[str, str] | None]:
+    """The URL without user and password, and these."""
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
         raise BadInput(f"no URL: {error}.", field="urls", cure="Write http://HOST:PORT.") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadInput(f"{url!r} is no URL of a worker.", field="urls", cure="Write http://HOST:PORT.")
-    return url.rstrip("/")
-
-
-def shown(url: str) -> str:
-    """Without user and password."""
-    return str(httpx.URL(url).copy_with(username=None, password=None)).rstrip("/")
+        raise BadInput("no URL of a worker.", field="urls", cure="Write http://HOST:PORT.")
+    login = (parsed.username, parsed.password) if parsed.userinfo else None
+    return str(parsed.copy_with(username=None, password=None)).rstrip("/"), login

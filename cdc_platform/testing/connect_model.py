@@ -26,9 +26,10 @@ CLASSES = (
     "io.debezium.connector.postgresql.PostgresConnector",
 )
 VERSION = "4.3.1"
-REBALANCING = (
+_STALE = (
     "Cannot complete request momentarily due to stale configuration (typically caused by a concurrent config change)"
 )
+_EXPECTED = "Request cannot be completed because a rebalance is expected"
 
 Config = Mapping[str, str]
 
