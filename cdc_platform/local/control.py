@@ -18,7 +18,7 @@ import psutil
 
 from cdc_platform.errors import StackError
 from cdc_platform.local.services import Launch, Running
-from cdc_platform.local.supervisor import LOCK_FILE, PIDS_FILE, REQUEST_BYTES, SOCKET_FILE
+from cdc_platform.local.supervisor import LOCK_FILE, PIDS_FILE, REQUEST_BYTES, SOCKET_FILE, start_of
 
 _STARTED_WITHIN = 15.0
 
@@ -123,10 +123,9 @@ class Control:
             return []
         found = []
         for one in written.values():
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError):
                 process = psutil.Process(one.pid)
-                same = abs(process.create_time() - one.started) < 0.05
-                if same and process.status() != psutil.STATUS_ZOMBIE:
+                if start_of(one.pid) == one.started and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 

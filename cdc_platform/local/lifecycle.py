@@ -46,7 +46,7 @@ def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs) -> Stack
         _check_same(spec, stack)
         _start_all(stack, programs)
         return stack
-    _end_leftovers(control)
+    end_leftovers(control)
     owner = None
     if spec.owned:
         owner, _OWNED[directory] = os.pipe()
@@ -80,7 +80,7 @@ def down(directory: Path, *, purge: bool = False) -> None:
     with _one_at_a_time(directory):
         if control.alive():
             control.shut_down()
-        _end_leftovers(control)
+        end_leftovers(control)
         with contextlib.suppress(KeyError):
             os.close(_OWNED.pop(directory))
     if purge:
@@ -110,7 +110,7 @@ def _make_directories(directory: Path) -> None:
     (directory / LOCK_FILE).touch()
 
 
-def _end_leftovers(control: Control) -> None:
+def end_leftovers(control: Control) -> None:
     left = control.leftovers()
     for process in left:
         with contextlib.suppress(psutil.NoSuchProcess):

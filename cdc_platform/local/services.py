@@ -35,12 +35,13 @@ class Launch:
 class Running:
     """A process that the supervisor started. `code` is None while it runs.
 
-    `started` is the time of its start in seconds since the epoch, as psutil
-    tells it: together with the pid it names the process for ever.
+    `started` is the boot of the machine and the clock tick of the process'
+    start: together with the pid it names the process for ever, also when the
+    wall clock is set.
     """
 
     pid: int
-    started: float
+    started: str
     code: int | None = None
 
 

@@ -30,7 +30,6 @@ from typing import Any
 
 import click
 import msgspec
-import psutil
 
 from cdc_platform.local.ports import reserve
 from cdc_platform.local.services import Launch, Running
@@ -103,7 +102,7 @@ class Supervisor:
             )
         self._launches[launch.name] = launch
         self._processes[launch.name] = process
-        running = Running(pid=process.pid, started=psutil.Process(process.pid).create_time())
+        running = Running(pid=process.pid, started=start_of(process.pid))
         self._running[launch.name] = running
         self._write_pids()
         return running
@@ -154,6 +153,19 @@ class Supervisor:
         temporary = self._directory / f"{PIDS_FILE}.new"
         temporary.write_bytes(msgspec.json.encode(alive))
         temporary.replace(self._directory / PIDS_FILE)
+
+
+def start_of(pid: int) -> str:
+    """When a process was started, as `Running.started` holds it. Raises ProcessLookupError.
+
+    A zombie still has one: the supervisor's own children stay until it has their exit code.
+    """
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except FileNotFoundError:
+        raise ProcessLookupError(f"there is no process {pid}") from None
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{fields[19]}"  # field 22, proc(5)
 
 
 def serve(supervisor: Supervisor, directory: Path, owner: int | None) -> None:
