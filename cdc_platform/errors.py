@@ -95,6 +95,10 @@ class SourceUnavailable(Unavailable):
     """A source database did not answer in time."""
 
 
+class SourceRejected(CdcError):
+    """A source database refused a request: wrong credentials, missing rights, a table that changed."""
+
+
 class ConnectRebalancing(Unavailable):
     """The Connect group is rebalancing (HTTP 409): try again later."""
 
