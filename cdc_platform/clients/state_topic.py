@@ -68,6 +68,8 @@ class StateTopic:
         config: a librdkafka configuration; values may be references.
         topic: its name. Made when the first write finds it missing.
         platform: the platform's name; part of the `transactional.id`.
+        writer: who writes, where that is not the holder of the lock: it has a `transactional.id` of its
+            own, and only a newer writer of the same name fences it. It must write keys that are its alone.
         replication: of a topic to be made; None: 3, or as many as there are brokers.
         timeout: seconds for each call as a whole.
     """
@@ -78,12 +80,13 @@ class StateTopic:
         topic: str = "cdc.platform.state",
         *,
         platform: str = "cdc",
+        writer: str | None = None,
         replication: int | None = None,
         timeout: float = 30.0,
     ) -> None:
         self._config = dict(config)
         self._topic = topic
-        self._transactional_id = f"cdc-platform-state-{platform}-{topic}"
+        self._transactional_id = f"cdc-platform-state-{platform}-{topic}" + (f"-{writer}" if writer else "")
         self._replication = replication
         self._timeout = timeout
         self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
