@@ -15,7 +15,7 @@ from cdc_platform.errors import CdcError
 
 # Command name to "module:attribute".
 COMMANDS = {
-    "agent": "cdc_platform.cli.agent:agent",
+    "agent": "cdc_platform.agent.command:agent",
     "apply": "cdc_platform.cli.reconcile:apply",
     "demo": "cdc_platform.cli.demo:demo",
     "plan": "cdc_platform.cli.reconcile:plan",

@@ -25,6 +25,9 @@ class LeaderFile:
     leader: Address
     generation: int
 
+    def __str__(self) -> str:
+        return f"{self.leader}, generation {self.generation}"
+
 
 def file_name(shard_name: str) -> str:
     """The file's name in the leader directory; `shard_name` is `<dataset>.<shard>`."""

@@ -1,0 +1,112 @@
+"""`cdc-platform agent`, also `python -m cdc_platform.agent`."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import click
+
+from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.runner import Agent, Identity
+from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.errors import BadInput, CdcError
+from cdc_platform.topology import LEADER_DIR
+
+
+@click.command()
+@click.option("--zookeeper", "hosts", required=True, metavar="HOSTS", help="HOST:PORT,HOST:PORT.")
+@click.option("--zookeeper-root", "root", default="/cdc", show_default=True, help="Everything is below this path.")
+@click.option("--worker", required=True, metavar="NAME", help="The worker's name in /cdc/agents.")
+@click.option("--connect-url", required=True, metavar="URL", help="The REST API of the worker beside this agent.")
+@click.option("--connect-worker-id", metavar="HOST:PORT", help="Its id in Connect.  [default: from the URL]")
+@click.option(
+    "--leader-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=LEADER_DIR,
+    show_default=True,
+    help="Where the leader files go.",
+)
+@click.option("--group", help="Group that may read them: the Connect worker's.")
+@click.option(
+    "--restart-parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Tasks restarted at one time."
+)
+@click.option("--session-timeout", type=click.FloatRange(1.0, 60.0), default=10.0, show_default=True, help="Seconds.")
+@click.option("-v", "--verbose", is_flag=True, help="Say more.")
+def agent(
+    hosts: str,
+    root: str,
+    worker: str,
+    connect_url: str,
+    connect_worker_id: str | None,
+    leader_dir: Path,
+    group: str | None,
+    restart_parallel: int,
+    session_timeout: float,
+    verbose: bool,
+) -> None:
+    """Keep the leader files of one Connect worker; restart its tasks whose leader moved.
+
+    Runs until SIGTERM or SIGINT. Needs neither the control plane nor Dagster.
+    """
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=logging.DEBUG if verbose else logging.INFO,
+        format="%(asctime)s %(levelname)s %(message)s",
+    )
+    for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper_session.kazoo"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)
+    identity = Identity(
+        worker=worker, connect_worker=connect_worker_id or _netloc(connect_url), connect_url=connect_url
+    )
+    directory = LeaderDirectory(leader_dir, owner=worker, group=group)
+    store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout)
+    client = ConnectClient(worker, [connect_url])
+    running = Agent(identity, store, directory, Journal(leader_dir, worker), client, restart_parallel=restart_parallel)
+    try:
+        _run(running)
+    finally:
+        client.close()
+        store.close()
+
+
+def _run(running: Agent) -> None:
+    """Until a signal, or until the agent ends by itself with an error.
+
+    Signals are waited for, not handled: a handler that sets an event while the
+    same thread waits for one can deadlock.
+    """
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent") as pool:
+        done = pool.submit(running.run)
+        while not done.done() and signal.sigtimedwait(signals, 0.5) is None:
+            pass
+        running.stop()
+        done.result()
+
+
+def main() -> None:
+    """The entry point of `python -m cdc_platform.agent`."""
+    try:
+        agent(prog_name="cdc-platform agent")
+    except CdcError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+
+
+def _netloc(url: str) -> str:
+    found = urlsplit(url)
+    try:
+        host, port = found.hostname, found.port
+    except ValueError:
+        host = port = None
+    if found.scheme not in ("http", "https") or not host:
+        raise BadInput(f"{url!r} is no URL.", field="--connect-url", cure="Write http://HOST:PORT.")
+    return f"{host}:{port or (443 if found.scheme == 'https' else 80)}"

@@ -1,0 +1,205 @@
+"""The agent's loop: load, write what differs, tell the restarter, report. Level-based: each round does all of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.restarter import Restarter, Worker
+from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
+from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.errors import LockHeld, Unavailable
+from cdc_platform.failover import AgentReport, FilePlan, baseline, leftover_files, moved, plan_files, wanted_files
+from cdc_platform.topology import Topology
+
+log = logging.getLogger(__name__)
+
+# A round without news: says that the agent lives, and finds what no watch tells (a file deleted by hand).
+_ROUND_SECONDS = 30.0
+_RETRY_SECONDS = 2.0
+# Files written before restarts begin.
+_BATCH = 500
+# Least time between two reports: many changes at once are one.
+_REPORT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who the agent is. `connect_worker` is the worker's id in Connect (host:port)."""
+
+    worker: str
+    connect_worker: str
+    connect_url: str
+
+
+class Agent:
+    """One agent. `run` returns when `stop` was called.
+
+    Raises:
+        LockHeld: another agent has taken this worker.
+    """
+
+    def __init__(
+        self,
+        identity: Identity,
+        store: TopologyStore,
+        directory: LeaderDirectory,
+        journal: Journal,
+        worker: Worker,
+        *,
+        restart_parallel: int = 4,
+    ) -> None:
+        self._identity = identity
+        self._store = store
+        self._directory = directory
+        self._journal = journal
+        self._worker = worker
+        self._restarter = Restarter(
+            worker, identity.connect_worker, parallel=restart_parallel, settled=self._on_settled
+        )
+        self._wake = threading.Event()
+        self._stop = threading.Event()
+        self._applied: dict[str, LeaderFile] = {}
+        self._applying = threading.Lock()
+        self._registration: AgentRegistration | None = None
+        self._reported = -_ROUND_SECONDS
+        self._started = datetime.now(UTC)
+        self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="connectors")
+        self._connectors: Future[Mapping[str, object]] | None = None
+
+    def stop(self) -> None:
+        """Ask `run` to end. May be called from a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def run(self) -> None:
+        """Keep the files until stopped. An outage of ZooKeeper leaves them as they are."""
+        self._applied = self._journal.read()
+        self._restarter.start()
+        unwatch = None
+        quiet = False
+        try:
+            while not self._stop.is_set():
+                self._wake.clear()
+                try:
+                    unwatch = unwatch or self._store.watch(self._wake.set)
+                    pause = self._round(self._store.load(), quiet=quiet)
+                except (Unavailable, OSError) as error:
+                    log.warning("the leader files stay as they are: %s", error)
+                    pause = _RETRY_SECONDS
+                quiet = not self._wake.wait(pause)
+        finally:
+            if unwatch:
+                unwatch()
+            self._restarter.stop()
+            self._asking.shutdown(wait=False, cancel_futures=True)
+            self._sign_off()
+
+    def _round(self, topology: Topology, *, quiet: bool) -> float:
+        """Do what is to be done; returns how long to wait for news, seconds."""
+        wanted = wanted_files(topology)
+        found = self._directory.read()
+        with self._applying:
+            self._applied = baseline(self._applied, found, wanted)
+        connectors = self._known_connectors(wanted, found) if quiet else None
+        plan = plan_files(wanted, found, topology.problems, connectors)
+        failed: dict[str, str] = {}
+        names = sorted(plan.write)
+        for batch in (names[at : at + _BATCH] for at in range(0, len(names), _BATCH)):
+            failed |= self._directory.write({name: plan.write[name] for name in batch})
+            # Restarts of the first need not wait until the last of thousands is written.
+            self._follow({name: wanted[name] for name in batch if name not in failed})
+        unsure = failed.keys() | set(plan.ahead)
+        self._follow({name: leader for name, leader in wanted.items() if name not in unsure})
+        self._journal.write(self._applied)
+        self._directory.remove(plan.remove)
+        self._say(plan, failed, wanted, found)
+        due = self._reported + _REPORT_SECONDS - time.monotonic()
+        if due > 0:
+            return due
+        self._report(topology, len(wanted), tuple(sorted(unsure)), plan.ahead)
+        return _RETRY_SECONDS if failed else _ROUND_SECONDS
+
+    def _say(
+        self,
+        plan: FilePlan,
+        failed: Mapping[str, str],
+        wanted: Mapping[str, LeaderFile],
+        found: Mapping[str, LeaderFile | None],
+    ) -> None:
+        if plan.write or plan.remove:
+            log.info("%d leader files written, %d removed", len(plan.write) - len(failed), len(plan.remove))
+        for name, reason in sorted(failed.items())[:10]:
+            log.error("the leader file of %s was not written: %s", name, reason)
+        for name in plan.ahead[:10]:
+            log.error(
+                "the leader file of %s is newer (%s) than ZooKeeper (%s) and is kept; if ZooKeeper is right "
+                "(it was restored or rebuilt), remove the file",
+                name, found[name], wanted[name],
+            )  # fmt: skip
+
+    def _known_connectors(
+        self, wanted: Mapping[str, LeaderFile], found: Mapping[str, LeaderFile | None]
+    ) -> frozenset[str] | None:
+        """The connectors of the cluster, if a file might be removed and they are known.
+
+        Asked in the background: an answer that takes long must not hold up a failover.
+        """
+        asked, self._connectors = self._connectors, None
+        if not leftover_files(wanted, found):
+            return None
+        if asked is not None and asked.done() and not asked.cancelled() and asked.exception() is None:
+            return frozenset(asked.result())
+        self._connectors = asked if asked is not None and not asked.done() else self._asking.submit(self._worker.tasks)
+        return None
+
+    def _follow(self, written: Mapping[str, LeaderFile]) -> None:
+        """Hand moves to the restarter; all other files count as applied."""
+        with self._applying:
+            moves = moved(written, self._applied)
+            self._applied = self._applied | {name: leader for name, leader in written.items() if name not in moves}
+        self._restarter.add(moves)
+
+    def _on_settled(self, settled: Mapping[str, LeaderFile]) -> None:
+        with self._applying:
+            self._applied = self._applied | {name: leader for name, leader in settled.items() if name in self._applied}
+        self._wake.set()  # journal and report are the loop's
+
+    def _report(self, topology: Topology, files: int, unsynced: tuple[str, ...], ahead: tuple[str, ...]) -> None:
+        report = AgentReport(
+            connect_worker=self._identity.connect_worker,
+            connect_url=self._identity.connect_url,
+            leader_dir=str(self._directory.path),
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            started=self._started,
+            reported=datetime.now(UTC),
+            synced=topology.zxid,
+            files=files,
+            unsynced=unsynced,
+            ahead=ahead,
+            moving={name: leader.generation for name, leader in self._restarter.waiting().items()},
+            problem=self._restarter.problem,
+        )
+        if self._registration is None:
+            self._registration = self._store.register_agent(self._identity.worker, report.to_document())
+            log.info("registered as %s; %d leader files are up to date", self._identity.worker, files)
+        else:
+            self._registration.update(report.to_document())
+        self._reported = time.monotonic()
+
+    def _sign_off(self) -> None:
+        if self._registration is not None:
+            try:
+                self._registration.close()
+            except (Unavailable, LockHeld) as error:
+                log.info("the registration ends with the session: %s", error)

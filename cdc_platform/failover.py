@@ -1,0 +1,271 @@
+"""Failover by the workers: which leader files to write, which tasks to restart. Pure.
+
+A task reads its leader file when it starts (facts of Connect: `${file:...}` is
+resolved at each start). So after a leader moved, two things are left to do on
+each worker: the new file, then a restart of those of its tasks that started
+with the old one. Connect does not tell when a task started. What the agent
+knows instead is with which file it last saw or made each task start: `applied`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.state import ObservedTask
+from cdc_platform.topology import Problem, Shard, Topology
+
+# A task that starts just when the file is replaced may have read the old one, and shows on its new
+# worker only once it runs or has failed: connecting to a dead host takes Debezium 30 s by default.
+SETTLE_SECONDS = 60.0
+FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.2, 10.0
+# Names in an agent's znode, so that it stays far below ZooKeeper's 1 MiB.
+MAX_NAMED = 1000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FilePlan:
+    """What to do in the leader directory.
+
+    `ahead` are shards whose file is newer than ZooKeeper: it is kept, since an
+    older generation never wins, and has to be looked at.
+    """
+
+    write: Mapping[str, LeaderFile]
+    remove: tuple[str, ...]
+    ahead: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Move:
+    """A leader that moved, and tasks of this worker that may still run with the old one.
+
+    Times are seconds on the monotonic clock. `tries` counts restarts that failed.
+    """
+
+    leader: LeaderFile
+    written_at: float
+    tries: int = 0
+    not_before: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Steps:
+    """What to do about moves now: (connector, task) to restart, and moves that are done."""
+
+    restart: tuple[tuple[str, int], ...]
+    settled: tuple[str, ...]
+
+
+def wanted_files(topology: Topology) -> dict[str, LeaderFile]:
+    """What ZooKeeper says each leader file should hold, by shard name."""
+    return {
+        shard.name: LeaderFile(leader=shard.leader, generation=shard.generation)
+        for shards in topology.shards.values()
+        for shard in shards
+    }
+
+
+def plan_files(
+    wanted: Mapping[str, LeaderFile],
+    files: Mapping[str, LeaderFile | None],
+    problems: Iterable[Problem] = (),
+    connectors: Collection[str] | None = None,
+) -> FilePlan:
+    """Compare the directory with a whole load of ZooKeeper.
+
+    Args:
+        wanted: by shard name.
+        files: what is there, by shard name; None for a file that cannot be read as one.
+        problems: of the same load. What they concern is not removed.
+        connectors: all connectors of the worker's cluster; None when not known. A
+            file is not removed while its connector is there: a restart would fail.
+    """
+    write = {
+        name: leader
+        for name, leader in wanted.items()
+        if (old := files.get(name)) is None or (old != leader and old.generation <= leader.generation)
+    }
+    ahead = tuple(
+        sorted(
+            name
+            for name, leader in wanted.items()
+            if (old := files.get(name)) is not None and old.generation > leader.generation
+        )
+    )
+    return FilePlan(write=write, remove=_removable(wanted, files, problems, connectors), ahead=ahead)
+
+
+def leftover_files(wanted: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None]) -> frozenset[str]:
+    """Shards with a file that ZooKeeper does not name."""
+    return frozenset(files.keys() - wanted.keys())
+
+
+def _removable(
+    wanted: Mapping[str, LeaderFile],
+    files: Mapping[str, LeaderFile | None],
+    problems: Iterable[Problem],
+    connectors: Collection[str] | None,
+) -> tuple[str, ...]:
+    # An empty inventory is more likely a wrong root than the wish to have nothing.
+    if connectors is None or not wanted:
+        return ()
+    unsure = {problem.name for problem in problems}
+    return tuple(
+        sorted(
+            name
+            for name in leftover_files(wanted, files)
+            if name not in connectors and name not in unsure and name.partition(".")[0] not in unsure
+        )
+    )
+
+
+def baseline(
+    applied: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None], wanted: Mapping[str, LeaderFile]
+) -> dict[str, LeaderFile]:
+    """With which leader the tasks of this worker run, before the files are written.
+
+    What is known of shards that are wanted or still have a file; else what the
+    file says as it was found; a shard with neither is new, and has no task that
+    could have read another leader.
+    """
+    known = {name: leader for name, leader in applied.items() if name in wanted or name in files}
+    return known | {name: files.get(name) or leader for name, leader in wanted.items() if name not in known}
+
+
+def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile]) -> dict[str, LeaderFile]:
+    """Shards whose tasks may run with another leader than the one their file names now.
+
+    One generation more with the same address needs no restart. Two more do: the
+    leader went away and came back, and a task may have started in between.
+    """
+    return {
+        name: leader
+        for name, leader in wanted.items()
+        if (old := applied.get(name)) is not None
+        and (old.leader != leader.leader or leader.generation - old.generation > 1)
+    }
+
+
+def next_steps(
+    moves: Mapping[str, Move], tasks: Mapping[str, tuple[ObservedTask, ...]], worker: str, now: float
+) -> Steps:
+    """What to do about the moves, given a status that was read after their files were written.
+
+    Restarted are this worker's own tasks only. A move without one is settled
+    when no task can turn up any more that read the old file.
+    """
+    restart: list[tuple[str, int]] = []
+    settled: list[str] = []
+    for name, move in sorted(moves.items()):
+        mine = [task for task in tasks.get(name, ()) if task.worker == worker and task.state != "UNASSIGNED"]
+        if mine:
+            restart += [(name, task.id) for task in mine if now >= move.not_before]
+        elif now >= move.written_at + SETTLE_SECONDS:
+            settled.append(name)
+    return Steps(restart=tuple(restart), settled=tuple(settled))
+
+
+def retry_after(tries: int, jitter: float) -> float:
+    """Seconds to wait after that many failed restarts; `jitter` in [0, 1) spreads workers."""
+    return float(min(FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 16), LAST_RETRY_SECONDS) * (0.5 + jitter))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AgentReport:
+    """What an agent says of itself in **`/cdc/agents/<worker>`**.
+
+    `synced` answers "has it written the file of shard X" for all shards at
+    once: all files of a topology with that `zxid` or a lesser one are written,
+    but those in `unsynced`. `connect_worker` is the worker's id in Connect
+    (host:port). `moving` maps shards whose tasks wait for their restart to
+    their new generation.
+    """
+
+    connect_worker: str
+    connect_url: str
+    leader_dir: str
+    pid: int
+    host: str
+    started: datetime
+    reported: datetime
+    synced: int
+    files: int
+    unsynced: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
+    moving: Mapping[str, int] = field(default_factory=dict)
+    problem: str | None = None
+
+    def has_written(self, topology: Topology, shard: Shard) -> bool:
+        """True when the shard's leader file is on the worker, as this topology has it."""
+        return self.synced >= topology.zxid and shard.name not in self.unsynced
+
+    def to_document(self) -> dict[str, Any]:
+        """As JSON; long lists are cut, `synced` then makes up for it."""
+        return {
+            "connect_worker": self.connect_worker,
+            "connect_url": self.connect_url,
+            "leader_dir": self.leader_dir,
+            "pid": self.pid,
+            "host": self.host,
+            "started": self.started.isoformat(timespec="seconds"),
+            "reported": self.reported.isoformat(timespec="seconds"),
+            # Names that do not fit would pass for written.
+            "synced": self.synced if len(self.unsynced) <= MAX_NAMED else 0,
+            "files": self.files,
+            "unsynced": list(self.unsynced[:MAX_NAMED]),
+            "ahead": list(self.ahead[:MAX_NAMED]),
+            "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
+            "problem": self.problem,
+        }
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> AgentReport | None:
+        """None for what this version cannot read: such an agent counts as absent."""
+        try:
+            return cls(
+                connect_worker=str(document["connect_worker"]),
+                connect_url=str(document["connect_url"]),
+                leader_dir=str(document["leader_dir"]),
+                pid=int(document["pid"]),
+                host=str(document["host"]),
+                started=datetime.fromisoformat(document["started"]),
+                reported=datetime.fromisoformat(document["reported"]),
+                synced=int(document["synced"]),
+                files=int(document["files"]),
+                unsynced=tuple(map(str, document.get("unsynced", ()))),
+                ahead=tuple(map(str, document.get("ahead", ()))),
+                moving={str(name): int(generation) for name, generation in document.get("moving", {}).items()},
+                problem=document.get("problem"),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError):
+            return None
+
+
+def workers_without(
+    topology: Topology, shard: Shard, workers: Iterable[str], agents: Mapping[str, Mapping[str, Any]]
+) -> dict[str, str]:
+    """Workers on which the shard's leader file is not known to be, with the reason.
+
+    Args:
+        workers: Connect's worker ids (host:port) of one cluster.
+        agents: what `TopologyStore.agents` gave, read after the topology.
+    """
+    reports = {
+        report.connect_worker: report
+        for report in map(AgentReport.from_document, agents.values())
+        if report is not None
+    }
+    result: dict[str, str] = {}
+    for worker in workers:
+        report = reports.get(worker)
+        if report is None:
+            result[worker] = "no live agent"
+        elif shard.name in report.ahead:
+            result[worker] = "its leader file is newer than ZooKeeper"
+        elif not report.has_written(topology, shard):
+            result[worker] = "its agent has not written the leader file yet"
+    return result
