@@ -122,6 +122,16 @@ class Kafka(Protocol):
         """One recent value of each of these topics; a topic without one near its end is absent."""
 
 
+class Quotas(Protocol):
+    """Byte rates of the connectors' producers, by `client.id`. Raises KafkaUnavailable and KafkaRejected."""
+
+    def rates(self) -> Mapping[str, int]:
+        """Bytes a second by `client.id`, of all clients that have a rate of their own."""
+
+    def set_rates(self, rates: Mapping[str, int | None]) -> None:
+        """Set bytes a second by `client.id`; None removes. What is right already is not written."""
+
+
 class StateStore(Protocol):
     """The compacted state topic: text keys such as `restart/pins.00000` to JSON documents.
 

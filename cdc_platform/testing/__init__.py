@@ -4,6 +4,7 @@ from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.connect_model import ConnectModel
 from cdc_platform.testing.connect_rest import FakeConnectServer, Fault, FaultKind
 from cdc_platform.testing.kafka import FakeKafka
+from cdc_platform.testing.quotas import FakeQuotas
 from cdc_platform.testing.state_topic import FakeStateStore, FakeStateTopic
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore, InMemoryZooKeeper
 
@@ -12,6 +13,7 @@ __all__ = [
     "FakeConnect",
     "FakeConnectServer",
     "FakeKafka",
+    "FakeQuotas",
     "FakeStateStore",
     "FakeStateTopic",
     "Fault",
