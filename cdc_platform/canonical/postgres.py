@@ -1,0 +1,212 @@
+"""Postgres' column types: SQL and wire.
+
+The session must have `TimeZone = UTC`, `DateStyle = ISO`, `bytea_output = hex`
+and `standard_conforming_strings = on`, and search no schema but pg_catalog.
+What each type looks like on the wire was read from Debezium Postgres 3.7.0,
+streaming (pgoutput) and in a snapshot, on Postgres 17.
+"""
+
+from __future__ import annotations
+
+from cdc_platform.canonical import wire
+from cdc_platform.canonical.columns import Column, Fidelity, Form, Normaliser
+
+_NUMBERS = {"int2", "int4", "int8", "oid"}
+_TEXTS = {
+    "varchar", "text", "name", "char", "citext", "xml", "uuid", "json", "jsonb", "cidr", "macaddr", "macaddr8",
+    "ltree", "tsvector", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange",
+}  # fmt: skip
+# Debezium writes the text of types that it does not know as bytes.
+_UNKNOWN = {
+    "tsquery", "pg_lsn", "xid", "xid8", "pg_snapshot", "txid_snapshot", "jsonpath", "regclass", "regproc",
+    "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace", "regconfig", "regdictionary",
+    "tid", "cid", "int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange",
+    "datemultirange",
+}  # fmt: skip
+_GEOMETRIES: dict[str, tuple[str, Normaliser]] = {
+    "point": ("point_send", wire.pg_point),
+    "line": ("line_send", wire.pg_line),
+    "lseg": ("lseg_send", wire.pg_lseg),
+    "box": ("box_send", wire.pg_box),
+    "path": ("path_send", wire.pg_path),
+    "polygon": ("poly_send", wire.pg_polygon),
+    "circle": ("circle_send", wire.pg_circle),
+}
+
+# The first microsecond of which Debezium's 64 bits hold no sum since 1970.
+_OVERFLOW = "timestamp '294247-01-10 04:00:54.775808'"
+
+
+def quoted(x: str) -> str:
+    """A string token."""
+    return rf"""('"'||replace(replace({x},'\','\\'),'"','\"')||'"')"""
+
+
+def _plain(x: str) -> str:
+    return f"""('"'||{x}||'"')"""
+
+
+def _by_output(x: str) -> str:
+    # concat() calls the type's output function; a cast to text strips char(n) and adds a mask to inet.
+    return quoted(f"nullif(concat({x},''),case when {x} is null then '' end)")
+
+
+def form(column: Column) -> Form | None:
+    """How a column becomes canonical; None when its type cannot be proven."""
+    if column.kind == "array":
+        return _array(column)
+    if column.kind == "enum":
+        return Form(sql=lambda x: quoted(f"{x}::text"))
+    if column.kind == "composite":
+        return _unknown()
+    return _base(column)
+
+
+def _base(column: Column) -> Form | None:
+    kind = column.type
+    if kind in _NUMBERS:
+        return Form(sql=lambda x: f"{x}::text")
+    if kind == "bool":
+        return Form(sql=lambda x: f"{x}::text")
+    if kind == "float8":
+        return Form(sql=lambda x: _plain(f"encode(float8send({x}),'hex')"), wire=wire.float64_hex)
+    if kind == "float4":
+        return Form(sql=lambda x: _plain(f"encode(float4send({x}),'hex')"), wire=wire.float32_hex)
+    if kind == "numeric":
+        return _numeric(column)
+    if kind == "money":
+        return Form(sql=lambda x: _plain(f"{x}::numeric::text"))
+    if kind in ("bpchar", "inet"):
+        return Form(sql=_by_output)
+    if kind in _TEXTS:
+        # In a range, tstzrange above all, the text is in the time zone of the session that wrote it.
+        normalised = kind in ("tstzrange",)
+        return Form(
+            sql=lambda x: quoted(f"{x}::text"),
+            fidelity=Fidelity.NORMALISED if normalised else Fidelity.EXACT,
+        )
+    if kind == "bytea":
+        return Form(sql=lambda x: _plain(f"encode({x},'hex')"))
+    if kind == "hstore":
+        return Form(sql=_hstore, wire=wire.hstore)
+    if kind == "bit" and column.length == 1:
+        return Form(sql=lambda x: f"CASE {x} WHEN B'1' THEN 'true' WHEN B'0' THEN 'false' END")
+    if kind in ("bit", "varbit"):
+        return Form(sql=lambda x: _plain(f"ltrim({x}::text,'0')"), wire=wire.bits_as_text, fidelity=Fidelity.NORMALISED)
+    if kind in _GEOMETRIES:
+        send, normaliser = _GEOMETRIES[kind]
+        return Form(sql=lambda x: _plain(f"encode({send}({x}),'hex')"), wire=normaliser)
+    if kind in _UNKNOWN:
+        return _unknown()
+    return _temporal(column)
+
+
+def _unknown() -> Form:
+    return Form(sql=lambda x: _plain(f"encode(convert_to({x}::text,'UTF8'),'hex')"))
+
+
+def _numeric(column: Column) -> Form:
+    def sql(x: str) -> str:
+        special = f"WHEN {x} = 'NaN' THEN '\"NAN\"'"
+        if column.length is None:
+            special += (
+                f" WHEN {x} = 'Infinity' THEN '\"POSITIVE_INFINITY\"'"
+                f" WHEN {x} = '-Infinity' THEN '\"NEGATIVE_INFINITY\"'"
+            )
+        return f"""(CASE {special} ELSE '"'||{x}::text||'"' END)"""
+
+    if column.scale is not None and column.scale < 0:
+        # The wire shows a fraction of zeros, as long as the scale is negative modulo 2048.
+        return Form(sql=sql, wire=wire.trailing_zeros, fidelity=Fidelity.NORMALISED)
+    return Form(sql=sql)
+
+
+def _hstore(x: str) -> str:
+    key = quoted("(e).key")
+    value = f"coalesce({quoted('(e).value')},'null')"
+    pairs = (
+        f"""(SELECT coalesce(string_agg({key}||':'||{value},',' ORDER BY (e).key COLLATE "C"),'')"""
+        f" FROM each({x}) e)"
+    )
+    return f"CASE WHEN {x} IS NOT NULL THEN " + quoted(f"('{{'||{pairs}||'}}')") + " END"
+
+
+def _temporal(column: Column) -> Form | None:
+    kind = column.type
+    if kind == "date":
+        return Form(
+            sql=lambda x: (
+                f"CASE {x} WHEN 'infinity' THEN '2146033979' WHEN '-infinity' THEN '-2147472691'"
+                f" ELSE ({x}-date '1970-01-01')::text END"
+            ),
+        )
+    if kind == "time":
+        return Form(sql=lambda x: f"(extract(epoch from {x})*1000000)::bigint::text")
+    if kind == "timetz":
+        return Form(sql=lambda x: _plain(f"({x} at time zone 'UTC')::time::text||'Z'"), fidelity=Fidelity.NORMALISED)
+    if kind == "timestamp":
+        return Form(sql=_timestamp)
+    if kind == "timestamptz":
+        digits = 6 if column.length is None else column.length
+        return Form(sql=lambda x: _timestamptz(x, digits))
+    if kind == "interval":
+        return Form(sql=_interval)
+    return None
+
+
+def _timestamp(x: str) -> str:
+    micros = f"extract(epoch from {x})*1000000"
+    return (
+        f"CASE WHEN {x} < {_OVERFLOW} AND {x} <> '-infinity' THEN ({micros})::bigint::text"
+        f" WHEN {x} = 'infinity' THEN '9223372036854775807'"
+        f" WHEN {x} = '-infinity' THEN '-9223372036854775808'"
+        f" ELSE ({micros}-18446744073709551616)::bigint::text END"
+    )
+
+
+def _timestamptz(x: str, digits: int) -> str:
+    utc = f"({x} at time zone 'UTC')"
+    rest = '-MM-DD"T"HH24:MI:SS' + (f".FF{digits}" if digits else "") + '"Z"'
+    return (
+        f"""CASE WHEN {x} >= '0001-01-01 00:00:00+00' AND {x} < '10000-01-01 00:00:00+00'"""
+        f""" THEN '"'||to_char({utc},'YYYY{rest}')||'"'"""
+        f""" WHEN {x} = 'infinity' THEN '"infinity"' WHEN {x} = '-infinity' THEN '"-infinity"'"""
+        f""" WHEN {x} >= '10000-01-01 00:00:00+00' THEN '"+'||to_char({utc},'YYYY{rest}')||'"'"""
+        # 1 BC is the year 0 of ISO 8601, which is written without a sign.
+        f""" ELSE CASE WHEN extract(year from {utc}) = -1 THEN '"0000' ELSE"""
+        f""" '"-'||lpad((-1-extract(year from {utc}))::text,4,'0') END||to_char({utc},'{rest}')||'"' END"""
+    )
+
+
+def _interval(x: str) -> str:
+    fields = (("P", "year", "Y"), ("", "month", "M"), ("", "day", "DT"), ("", "hour", "H"), ("", "minute", "M"))
+    parts = "||".join(f"'{before}'||extract({field} from {x})::text||'{after}'" for before, field, after in fields)
+    return _plain(f"{parts}||trim_scale(extract(second from {x}))::text||'S'")
+
+
+def _array(column: Column) -> Form | None:
+    if column.element is None:
+        return None
+    kind, _, rest = column.element.partition(":")
+    if kind == "interval":
+        return None  # Debezium 3.7.0 writes NULL for it.
+    element = form(
+        Column(
+            name="e", type=kind, kind=rest or "base", length=column.length, scale=column.scale, charset=column.charset
+        )
+    )
+    if element is None:
+        return None
+
+    def sql(x: str) -> str:
+        items = (
+            f"(SELECT '['||coalesce(string_agg(coalesce({element.sql('u.e')},'null'),',' ORDER BY u.o),'')||']'"
+            f" FROM unnest({x}) WITH ORDINALITY AS u(e,o))"
+        )
+        return f"CASE WHEN {x} IS NOT NULL THEN {items} END"
+
+    return Form(
+        sql=sql,
+        wire=wire.array_of(element.wire) if element.wire else None,
+        fidelity=element.fidelity,
+    )

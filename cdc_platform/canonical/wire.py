@@ -1,0 +1,237 @@
+"""Tokens of the wire made canonical: one small function per odd type.
+
+All take a JSON token that is not `null`, as Connect's JsonConverter writes it
+(Jackson), and give the token that SQL builds for the same value.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import re
+import struct
+from collections.abc import Callable
+
+import msgspec
+
+_ESCAPE = re.compile(rb"\\(?:([\"\\])|([bfnrt/])|u([0-9A-Fa-f]{4})(?:\\u([Dd][C-Fc-f][0-9A-Fa-f]{2}))?)")
+_SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"/": b"/"}
+
+
+def _unescaped(found: re.Match[bytes]) -> bytes:
+    kept, short, unit, low = found.groups()
+    if kept:
+        return found.group()
+    if short:
+        return _SHORT[short]
+    code = int(unit, 16)
+    if low is not None:
+        if 0xD800 <= code < 0xDC00:
+            code = 0x10000 + ((code - 0xD800) << 10) + (int(low, 16) - 0xDC00)
+        else:
+            # Two separate characters; the second is a lone surrogate, which no database gives.
+            return _escaped_char(code) + b"\\u" + low
+    return _escaped_char(code)
+
+
+def _escaped_char(code: int) -> bytes:
+    if code in (0x22, 0x5C):
+        return b"\\" + bytes([code])
+    return chr(code).encode("utf-8", "surrogatepass")
+
+
+def unescape(text: bytes) -> bytes:
+    r"""JSON text with all escapes resolved but `\"` and `\\`: what SQL can build with two REPLACEs."""
+    return _ESCAPE.sub(_unescaped, text) if b"\\" in text else text
+
+
+def escape(text: bytes) -> bytes:
+    """UTF-8 text as a canonical string token."""
+    return b'"' + text.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+
+
+def text_of(token: bytes) -> str:
+    """The text of a string token."""
+    return msgspec.json.decode(token, type=str)
+
+
+def float64_hex(token: bytes) -> bytes:
+    """A double as its eight bytes in hex. Jackson writes NaN and the infinities as strings."""
+    return b'"' + struct.pack(">d", float(token.strip(b'"'))).hex().encode() + b'"'
+
+
+def float32_hex(token: bytes) -> bytes:
+    """A float as its four bytes in hex."""
+    return b'"' + struct.pack(">f", float(token.strip(b'"'))).hex().encode() + b'"'
+
+
+def mysql_number(value: float, digits: int) -> bytes:
+    """A number as MariaDB and MySQL write a DOUBLE (17 digits) or FLOAT (6) without fixed decimals.
+
+    The shortest text of at most that many digits that reads back the same; an
+    exponent below 1e-14 and from 1e16 on (my_gcvt in strings/dtoa.c).
+    """
+    if value == 0:
+        return b"-0" if math.copysign(1, value) < 0 else b"0"
+    text = repr(value) if digits == 17 else f"{value:.{digits - 1}e}"
+    sign = "-" if value < 0 else ""
+    mantissa, _, exponent = text.lstrip("-").partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    point = len(whole) + int(exponent or 0)
+    figures = (whole + fraction).lstrip("0")
+    point -= len(whole + fraction) - len(figures)
+    figures = figures.rstrip("0")
+    if point < -14 or point > 15:
+        body = figures[0] + ("." + figures[1:] if len(figures) > 1 else "")
+        return f"{sign}{body}e{point - 1}".encode()
+    if point <= 0:
+        return f"{sign}0.{'0' * -point}{figures}".encode()
+    if point >= len(figures):
+        return f"{sign}{figures}{'0' * (point - len(figures))}".encode()
+    return f"{sign}{figures[:point]}.{figures[point:]}".encode()
+
+
+def mysql_double(token: bytes) -> bytes:
+    """DOUBLE: all its digits."""
+    return mysql_number(float(token), 17)
+
+
+def mysql_float(token: bytes) -> bytes:
+    """FLOAT: six significant digits, which is what the server prints and JDBC reads in a snapshot."""
+    return mysql_number(_as_float32(float(token)), 6)
+
+
+def _as_float32(value: float) -> float:
+    return float(struct.unpack(">f", struct.pack(">f", value))[0])
+
+
+def mysql_fixed(digits: int, single: bool) -> Callable[[bytes], bytes]:
+    """FLOAT(m,d) and DOUBLE(m,d): d digits after the point."""
+
+    def fixed(token: bytes) -> bytes:
+        value = float(token)
+        return f"{_as_float32(value) if single else value:.{digits}f}".encode()
+
+    return fixed
+
+
+def bits_as_number(token: bytes) -> bytes:
+    """io.debezium.data.Bits, base64 of little-endian bytes, as a number."""
+    return str(int.from_bytes(base64.b64decode(token[1:-1]), "little")).encode()
+
+
+def bits_as_text(token: bytes) -> bytes:
+    """Bits as a string of 0 and 1 without leading zeros: the wire does not hold them."""
+    number = int.from_bytes(base64.b64decode(token[1:-1]), "little")
+    return b'"' + (f"{number:b}".encode() if number else b"") + b'"'
+
+
+def zoned_trimmed(token: bytes) -> bytes:
+    """ZonedTimestamp without trailing zeros: a snapshot drops them, the stream keeps them."""
+    if b"." not in token:
+        return token
+    return token[:-2].rstrip(b"0").rstrip(b".") + b'Z"'
+
+
+def zoned_trimmed_or_null(token: bytes) -> bytes:
+    """As `zoned_trimmed`; the epoch stands for a zero date, which MariaDB's TIMESTAMP cannot tell from it."""
+    trimmed = zoned_trimmed(token)
+    return b"null" if trimmed == b'"1970-01-01T00:00:00Z"' else trimmed
+
+
+def enum_commas(token: bytes) -> bytes:
+    """The binlog reader escapes commas in ENUM values, a snapshot does not."""
+    return token.replace(b"\\\\,", b",")
+
+
+def trailing_zeros(token: bytes) -> bytes:
+    """A decimal in quotes without zeros at the end of its fraction."""
+    return token if b"." not in token else token[:-1].rstrip(b"0").rstrip(b".") + b'"'
+
+
+def geometry(token: bytes) -> bytes:
+    """A geometry as WKB in hex and its SRID; x and y of a point repeat what the WKB says."""
+    fields = msgspec.json.decode(token)
+    wkb = base64.b64decode(fields["wkb"])
+    return f'"{wkb.hex()},{fields.get("srid") or 0}"'.encode()
+
+
+def _little_to_big(data: bytes) -> bytes:
+    count = len(data) // 8
+    return struct.pack(f">{count}d", *struct.unpack(f"<{count}d", data))
+
+
+def _hex(data: bytes) -> bytes:
+    return b'"' + data.hex().encode() + b'"'
+
+
+# WKB: byte order (1 byte), type (4), then for lines a count (4), for polygons
+# the number of rings (4) and a count (4), then the coordinates.
+_POINT, _LINE, _POLYGON = 5, 9, 13
+
+
+def pg_point(token: bytes) -> bytes:
+    """`point` as point_send() writes it, in hex."""
+    return _hex(_little_to_big(base64.b64decode(msgspec.json.decode(token)["wkb"])[_POINT:]))
+
+
+def pg_line(token: bytes) -> bytes:
+    """`line` as line_send() writes it, in hex."""
+    fields = msgspec.json.decode(token)
+    return _hex(struct.pack(">3d", *(float(fields[name]) for name in "abc")))
+
+
+def pg_lseg(token: bytes) -> bytes:
+    """`lseg` as lseg_send() writes it, in hex."""
+    return _hex(_little_to_big(base64.b64decode(msgspec.json.decode(token)["wkb"])[_LINE:]))
+
+
+def pg_path(token: bytes) -> bytes:
+    """`path` as path_send() writes it, in hex."""
+    fields = msgspec.json.decode(token)
+    data = base64.b64decode(fields["wkb"])
+    closed = fields["extensions"]["closed"] == "true"
+    return _hex(bytes([closed]) + struct.pack(">i", (len(data) - _LINE) // 16) + _little_to_big(data[_LINE:]))
+
+
+def pg_box(token: bytes) -> bytes:
+    """`box` as box_send() writes it: two opposite corners, in hex."""
+    data = base64.b64decode(msgspec.json.decode(token)["wkb"])[_POLYGON:]
+    return _hex(_little_to_big(data[:16] + data[32:48]))
+
+
+def pg_polygon(token: bytes) -> bytes:
+    """`polygon` as poly_send() writes it; the ring's last point repeats the first."""
+    data = base64.b64decode(msgspec.json.decode(token)["wkb"])[_POLYGON:-16]
+    return _hex(struct.pack(">i", len(data) // 16) + _little_to_big(data))
+
+
+def pg_circle(token: bytes) -> bytes:
+    """`circle` as circle_send() writes it, in hex."""
+    fields = msgspec.json.decode(token)
+    center = fields["center"]
+    return _hex(struct.pack(">3d", float(center["x"]), float(center["y"]), float(fields["radius"])))
+
+
+def hstore(token: bytes) -> bytes:
+    """hstore in JSON, its keys in the order of their UTF-8 bytes."""
+    pairs = json.loads(text_of(token))
+    parts = [
+        escape(key.encode()) + b":" + (b"null" if pairs[key] is None else escape(pairs[key].encode()))
+        for key in sorted(pairs, key=lambda key: key.encode())
+    ]
+    return escape(b"{" + b",".join(parts) + b"}")
+
+
+def array_of(element: Callable[[bytes], bytes]) -> Callable[[bytes], bytes]:
+    """An array, its elements made canonical one by one."""
+
+    def array(token: bytes) -> bytes:
+        items = [bytes(item) for item in _ARRAY.decode(token)]
+        return b"[" + b",".join(item if item == b"null" else element(item) for item in items) + b"]"
+
+    return array
+
+
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])

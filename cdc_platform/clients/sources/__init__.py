@@ -1,0 +1,1 @@
+"""Source databases, read for the proof: no lock, no transaction longer than one statement."""

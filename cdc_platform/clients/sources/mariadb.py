@@ -1,0 +1,374 @@
+"""MariaDB as a source, and MySQL by the same grammar (untried against its server), read through pymysql.
+
+A chunk is one row of the answer: GROUP_CONCAT packs key and digest of all its
+rows, so that the driver parses next to nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import pymysql
+
+from cdc_platform.canonical import engines
+from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.clients.sources.protocol import Inspection, Key, Slice
+from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.positions import MariaDbPosition, MySqlPosition, Position
+from cdc_platform.topology import Address, Engine
+
+_COLUMNS = """
+SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, DATETIME_PRECISION,
+       NUMERIC_PRECISION, NUMERIC_SCALE
+FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
+"""
+_KEYS = """
+SELECT s.INDEX_NAME, s.COLUMN_NAME, s.NULLABLE, s.SUB_PART
+FROM information_schema.STATISTICS s
+WHERE s.TABLE_SCHEMA = %s AND s.TABLE_NAME = %s AND s.NON_UNIQUE = 0 ORDER BY s.INDEX_NAME, s.SEQ_IN_INDEX
+"""
+_TABLE = """
+SELECT TABLE_TYPE, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES
+WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
+"""
+_SESSION = (
+    "SET time_zone = '+00:00', sql_mode = '', group_concat_max_len = 268435456,"
+    " transaction_isolation = 'READ-COMMITTED', lock_wait_timeout = 5"
+)
+
+# Hex digits of a row in a chunk's answer: the key and the first eight bytes of the row's digest.
+_WIDTH = 32
+
+# https://mariadb.com/kb/en/mariadb-error-code-reference/: refused by rights or grammar; all else may pass.
+_REFUSED = {1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1305, 1698}
+
+# Types whose text form a comparison reads back as the same value.
+_TEXT_KEYS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"}
+_BINARY_KEYS = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
+_TIME_KEYS = {"date", "time", "datetime", "timestamp"}
+
+
+class MariaDbSource:
+    """One table on one MariaDB (or MySQL) server."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        user: str,
+        password: str,
+        database: str,
+        table: str,
+        key: tuple[str, ...] = (),
+        excluded: re.Pattern[str] | None = None,
+        engine: Engine = Engine.MARIADB,
+        timeout: float = 30.0,
+    ) -> None:
+        self._where = f"{address}/{database}"
+        self._address, self._user, self._password = address, user, password
+        self._database, self._table, self._key = database, table, key
+        self._excluded = excluded
+        self._engine = engine
+        self._timeout = timeout
+        self._held: Any = None
+        self._shape: Shape | None = None
+
+    def inspect(self) -> Inspection:
+        """The table's shape and what stands against a proof."""
+        name = (self._database, self._table)
+        found = self._rows(_TABLE, name)
+        if not found:
+            return Inspection(shape=None, problems=(f"the source has no table {self._table} that this user may see",))
+        kind, rows = found[0]
+        problems = [] if kind == "BASE TABLE" else [f"it is a {kind}, not a table"]
+        problems += self._server_problems()
+        columns, left_out = self._columns(name)
+        problems += [
+            f"column {column.name}: the type {column.type} has no canonical form"
+            for column in columns
+            if engines.form(self._engine, column) is None
+        ]
+        key = self._key_of(name)
+        known = {column.name: column for column in columns}
+        if not key:
+            problems.append("there is no primary key, nor a unique key of NOT NULL columns that the topology names")
+        for column in key:
+            if column not in known:
+                problems.append(f"the key column {column} is in no event")
+            elif not self._comparable(known[column]):
+                problems.append(f"the key column {column}: keys of type {known[column].type} cannot be read in order")
+        if problems:
+            return Inspection(shape=None, problems=tuple(problems), rows=int(rows), left_out=left_out)
+        self._shape = Shape(engine=self._engine, columns=columns, key=key)
+        return Inspection(shape=self._shape, rows=int(rows), left_out=left_out)
+
+    def position(self) -> Position:
+        """The position of the last transaction in the binlog."""
+        if self._engine is Engine.MYSQL:
+            return MySqlPosition.parse(str(self._rows("SELECT @@global.gtid_executed")[0][0]))
+        return MariaDbPosition.parse(str(self._rows("SELECT @@global.gtid_binlog_pos")[0][0]))
+
+    def chunk_end(self, after: Key | None, rows: int) -> Key | None:
+        """The key of the `rows`-th row behind `after`; None when there are fewer."""
+        where, params = self._range(after, None)
+        order = ",".join(self._name(name) for name in self._known.key)
+        found = self._rows(
+            f"SELECT {self._key_texts} FROM {self._from} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET {rows - 1:d}",
+            params,
+        )
+        return _key(found[0]) if found else None
+
+    def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
+        """All rows with a key above `after` up to `until`."""
+        return self._slice(*self._range(after, until))
+
+    def read_keys(self, keys: Sequence[Key]) -> Slice:
+        """The rows of these keys."""
+        return self._slice(*self._these(keys))
+
+    def find(self, after: Key | None, until: Key | None, keys: Sequence[int]) -> Mapping[int, Key]:
+        """64-bit key to key."""
+        where, params = self._range(after, until)
+        wanted = ",".join(f"'{key:016X}'" for key in keys)
+        found = self._rows(
+            f"SELECT {self._key_word} AS w,{self._key_texts} FROM {self._from} WHERE {where}"
+            f" HAVING UPPER(w) IN ({wanted})",
+            params,
+        )
+        return {int(row[0], 16): _key(row[1:]) for row in found}
+
+    def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
+        """Key to column to canonical token."""
+        where, params = self._these(keys)
+        shape = self._known
+        parts = [self._escaped(f"HEX(CONCAT({engines.token_sql(self._engine, c)}))") for c in shape.columns]
+        found = self._rows(f"SELECT {self._key_texts},{','.join(parts)} FROM {self._from} WHERE {where}", params)
+        width = len(shape.key)
+        return {
+            _key(row[:width]): {
+                column.name: bytes.fromhex(_text(row[width + at])) for at, column in enumerate(shape.columns)
+            }
+            for row in found
+        }
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._held is not None:
+            held, self._held = self._held, None
+            try:
+                held.close()
+            except pymysql.Error:
+                # It is closed by the other side already: that is all that was wanted.
+                return
+
+    @property
+    def _known(self) -> Shape:
+        if self._shape is None:
+            raise RuntimeError("inspect() comes first")
+        return self._shape
+
+    @property
+    def _from(self) -> str:
+        return f"{self._name(self._database)}.{self._name(self._table)}"
+
+    @property
+    def _key_word(self) -> str:
+        shape = self._known
+        if engines.integer_key(shape):
+            return f"LPAD(HEX({self._name(shape.key[0])}+0),16,'0')"
+        return self._escaped(f"LEFT(SHA1({engines.key_sql(shape)}),16)")
+
+    @property
+    def _key_texts(self) -> str:
+        return ",".join(self._key_text(self._known.column(name)) for name in self._known.key)
+
+    def _key_text(self, column: Column) -> str:
+        name = self._name(column.name)
+        if column.type in _BINARY_KEYS:
+            return f"HEX({name})"
+        if column.zerofill:
+            return f"{name}+0"
+        return f"CONVERT({name} USING utf8mb4)" if column.type in _TEXT_KEYS else name
+
+    def _mark(self, column: Column) -> str:
+        """A parameter compared as the column is, so that its index serves."""
+        if column.type in _BINARY_KEYS:
+            return "UNHEX(%s)"
+        if column.type in ("decimal", "numeric"):
+            return f"CAST(%s AS DECIMAL({column.length},{column.scale}))"
+        if column.type in _TEXT_KEYS | _TIME_KEYS:
+            return "%s"
+        return "CAST(%s AS UNSIGNED)" if column.unsigned else "CAST(%s AS SIGNED)"
+
+    @staticmethod
+    def _comparable(column: Column) -> bool:
+        integers = engines.INTEGER_KEYS[Engine.MARIADB]
+        return column.type in _TEXT_KEYS | _BINARY_KEYS | _TIME_KEYS | integers | {"decimal", "numeric", "year"}
+
+    @staticmethod
+    def _escaped(sql: str) -> str:
+        return sql.replace("%", "%%")
+
+    @staticmethod
+    def _name(name: str) -> str:
+        return engines.quote_name(Engine.MARIADB, name).replace("%", "%%")
+
+    def _range(self, after: Key | None, until: Key | None) -> tuple[str, tuple[str, ...]]:
+        parts, params = ["1=1"], list[str]()
+        for bound, strict, last in ((after, ">", ">"), (until, "<", "<=")):
+            if bound is not None:
+                where, values = self._beyond(bound, strict, last)
+                parts.append(where)
+                params += values
+        return " AND ".join(parts), tuple(params)
+
+    def _beyond(self, bound: Key, strict: str, last: str) -> tuple[str, list[str]]:
+        # The optimizer does not use an index for (a,b) > (x,y); it does for what this spells out.
+        columns = [self._known.column(name) for name in self._known.key]
+        parts, params = list[str](), list[str]()
+        for depth, column in enumerate(columns):
+            equal = [f"{self._name(c.name)}={self._mark(c)}" for c in columns[:depth]]
+            sign = last if depth == len(columns) - 1 else strict
+            parts.append("(" + " AND ".join([*equal, f"{self._name(column.name)}{sign}{self._mark(column)}"]) + ")")
+            params += [*bound[:depth], bound[depth]]
+        where = "(" + " OR ".join(parts) + ")"
+        if len(columns) > 1:
+            where = f"{self._name(columns[0].name)}{strict}={self._mark(columns[0])} AND {where}"
+            params = [bound[0], *params]
+        return where, params
+
+    def _these(self, keys: Sequence[Key]) -> tuple[str, tuple[str, ...]]:
+        columns = [self._known.column(name) for name in self._known.key]
+        marks = ",".join(self._mark(column) for column in columns)
+        names = ",".join(self._name(column.name) for column in columns)
+        if len(columns) > 1:
+            names, marks = f"({names})", f"({marks})"
+        return f"{names} IN ({','.join([marks] * len(keys))})", tuple(part for key in keys for part in key)
+
+    def _slice(self, where: str, params: tuple[str, ...]) -> Slice:
+        row = self._escaped(f"LEFT(SHA1({engines.row_sql(self._known)}),16)")
+        low = self.position()
+        count, packed = self._rows(
+            f"SELECT COUNT(*),GROUP_CONCAT({self._key_word},{row} SEPARATOR '') FROM {self._from} WHERE {where}", params
+        )[0]
+        high = self.position()
+        text = _text(packed or "")
+        if len(text) != count * _WIDTH:
+            raise SourceRejected(
+                f"GROUP_CONCAT gave {len(text)} characters for {count} rows.",
+                where=self._where,
+                field="max_allowed_packet",
+                cure="Raise it on the server to 16 MiB or more.",
+            )
+        words = np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64).reshape(-1, 2)
+        return Slice(keys=words[:, 0].copy(), rows=words[:, 1].copy(), low=low, high=high)
+
+    def _server_problems(self) -> list[str]:
+        names = ["log_bin", "binlog_format", "binlog_row_image"]
+        names += ["gtid_mode"] if self._engine is Engine.MYSQL else []
+        values = [str(value) for value in self._rows("SELECT " + ",".join(f"@@global.{name}" for name in names))[0]]
+        wanted = ["1", "ROW", "FULL", "ON"]
+        return [
+            f"{name} is {value}, not {wish}"
+            for name, value, wish in zip(names, values, wanted, strict=False)
+            if value != wish
+        ]
+
+    def _columns(self, table: tuple[str, str]) -> tuple[tuple[Column, ...], tuple[str, ...]]:
+        columns, left_out = [], []
+        for name, kind, full, nullable, charset, fraction, precision, scale in self._rows(_COLUMNS, table):
+            if self._excluded and self._excluded.fullmatch(f"{self._database}.{self._table}.{name}"):
+                left_out.append(name)
+                continue
+            kind = str(kind).lower()
+            number = kind in ("bit", "decimal", "numeric")
+            digits = number or kind in ("float", "double")
+            columns.append(
+                Column(
+                    name=name,
+                    type=kind,
+                    nullable=nullable == "YES",
+                    unsigned="unsigned" in full,
+                    zerofill="zerofill" in full,
+                    charset=charset,
+                    length=int(precision) if number else (None if fraction is None else int(fraction)),
+                    scale=int(scale) if digits and scale is not None else None,
+                )
+            )
+        return tuple(columns), tuple(left_out)
+
+    def _key_of(self, table: tuple[str, str]) -> tuple[str, ...]:
+        indexes: dict[str, list[str]] = {}
+        unfit = set()
+        for index, column, nullable, part in self._rows(_KEYS, table):
+            indexes.setdefault(index, []).append(column)
+            if nullable == "YES" or part is not None:
+                unfit.add(index)
+        if not self._key:
+            return tuple(indexes.get("PRIMARY", ()))
+        for index, names in indexes.items():
+            if index not in unfit and set(names) == set(self._key):
+                return self._key
+        return ()
+
+    def _rows(self, sql: str, params: Sequence[str] = ()) -> list[Any]:
+        with self._translated():
+            if self._held is None:
+                self._held = self._connect()
+            with self._held.cursor() as cursor:
+                # Without parameters pymysql leaves the percent signs alone.
+                cursor.execute(sql if params else sql.replace("%%", "%"), params or None)
+                return list(cursor.fetchall())
+
+    def _connect(self) -> Any:
+        connection = pymysql.connect(
+            host=self._address.host,
+            port=self._address.port,
+            user=self._user,
+            password=self._password,
+            database=self._database,
+            autocommit=True,
+            charset="utf8mb4",
+            connect_timeout=max(2, int(min(self._timeout, 10))),
+            read_timeout=int(self._timeout) + 5,
+            write_timeout=int(self._timeout) + 5,
+            program_name="cdc-platform verify",
+        )
+        with connection.cursor() as cursor:
+            cursor.execute(_SESSION)
+            if self._engine is Engine.MYSQL:
+                cursor.execute(f"SET max_execution_time = {int(self._timeout * 1000)}")
+            else:
+                cursor.execute(f"SET max_statement_time = {self._timeout:.0f}")
+        return connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (pymysql.Error, OSError) as error:
+            self.close()
+            raise self._error(error) from error
+
+    def _error(self, error: Exception) -> CdcError:
+        code = error.args[0] if error.args and isinstance(error.args[0], int) else None
+        text = str(error.args[-1]) if error.args else type(error).__name__
+        if code in _REFUSED:
+            return SourceRejected(
+                f"MariaDB refused: {text}.", where=f"{self._where}: {self._table}", cure="See its rights."
+            )
+        return SourceUnavailable(
+            f"MariaDB did not answer: {text}.", where=self._where, cure="See that the server runs."
+        )
+
+
+def _text(value: Any) -> str:
+    return value.decode("ascii") if isinstance(value, bytes) else str(value)
+
+
+def _key(row: Sequence[Any]) -> Key:
+    return tuple(value.decode("utf-8") if isinstance(value, bytes) else str(value) for value in row)

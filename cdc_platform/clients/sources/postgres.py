@@ -1,0 +1,348 @@
+"""Postgres as a source, read through psycopg."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import psycopg
+
+from cdc_platform.canonical import engines
+from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.clients.sources.protocol import Inspection, Key, Slice
+from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.positions import PostgresPosition
+from cdc_platform.topology import Address, Engine
+
+_ENGINE = Engine.POSTGRES
+
+_COLUMNS = """
+SELECT a.attname, t.typname, t.typtype, t.typcategory, a.atttypmod, a.attnotnull, a.attgenerated <> '',
+       b.typname, b.typtype, t.typtypmod, e.typname, e.typtype, be.typname,
+       format('%%I.%%I', n.nspname, t.typname)
+FROM pg_attribute a
+JOIN pg_type t ON t.oid = a.atttypid
+JOIN pg_namespace n ON n.oid = t.typnamespace
+LEFT JOIN pg_type b ON b.oid = t.typbasetype
+LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
+LEFT JOIN pg_type be ON be.oid = b.typelem AND b.typcategory = 'A'
+WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum
+"""
+
+_KEYS = """
+SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.ord), bool_and(a.attnotnull)
+FROM pg_index i
+CROSS JOIN LATERAL unnest(i.indkey::int2[]) WITH ORDINALITY AS k(num, ord)
+JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = k.num
+WHERE i.indrelid = %s AND i.indisunique AND i.indisvalid AND i.indpred IS NULL AND i.indexprs IS NULL
+  AND k.ord <= i.indnkeyatts
+GROUP BY i.indexrelid, i.indisprimary
+"""
+
+_TABLE = """
+SELECT c.oid, c.relkind, c.relreplident, c.relpersistence, greatest(c.reltuples, 0)::bigint,
+       has_table_privilege(c.oid, 'SELECT'), current_setting('server_encoding'), pg_is_in_recovery(),
+       current_setting('wal_level')
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = %s AND c.relname = %s
+"""
+
+_SESSION = """
+SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres'; SET bytea_output = 'hex';
+SET extra_float_digits = 1; SET standard_conforming_strings = on; SET xmloption = 'content';
+SET client_encoding = 'UTF8'; SET row_security = off; SET jit = off; SET max_parallel_workers_per_gather = 0;
+SET default_transaction_isolation = 'read committed'; SET lock_timeout = '5s'
+"""
+
+# Bytes of a row in a chunk's answer: the key and the first eight of the row's digest.
+_WIDTH = 16
+
+
+class PostgresSource:
+    """One table on one Postgres server."""
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        user: str,
+        password: str,
+        database: str,
+        schema: str,
+        table: str,
+        key: tuple[str, ...] = (),
+        excluded: re.Pattern[str] | None = None,
+        timeout: float = 30.0,
+    ) -> None:
+        self._where = f"{address}/{database}"
+        self._address, self._user, self._password, self._database = address, user, password, database
+        self._schema, self._table, self._key = schema, table, key
+        self._excluded = excluded
+        self._timeout = timeout
+        self._held: psycopg.Connection[Any] | None = None
+        self._shape: Shape | None = None
+        self._key_types: tuple[str, ...] = ()
+        self._lsn: str | None = None
+
+    def inspect(self) -> Inspection:
+        """The table's shape and what stands against a proof."""
+        found = self._rows(_TABLE, (self._schema, self._table))
+        if not found:
+            return Inspection(shape=None, problems=(f"the source has no table {self._schema}.{self._table}",))
+        oid, kind, identity, persistence, rows, readable, encoding, standby, wal_level = found[0]
+        problems = []
+        if standby:
+            problems.append("the server is a standby: its snapshots do not list running transactions")
+        if not readable:
+            problems.append(f"the user has no SELECT right on {self._schema}.{self._table}")
+        if kind != "r":
+            problems.append("it is no plain table: events come from its partitions, or not at all")
+        if persistence != "p":
+            problems.append("it is not logged: nothing of it reaches the WAL")
+        if identity == "n":
+            problems.append("REPLICA IDENTITY NOTHING: updates and deletes are not captured")
+        if encoding == "SQL_ASCII":
+            problems.append("the database's encoding is SQL_ASCII: its text has no defined characters")
+        if wal_level != "logical":
+            problems.append(f"wal_level is {wal_level}, not logical")
+        columns, types, left_out = self._columns(oid)
+        problems += [
+            f"column {column.name}: the type {column.type} has no canonical form"
+            for column in columns
+            if engines.form(_ENGINE, column) is None
+        ]
+        key = self._key_of(oid)
+        if not key:
+            problems.append("there is no primary key, nor a unique key of NOT NULL columns that the topology names")
+        elif missing := [name for name in key if name not in types]:
+            problems.append(f"the key column {missing[0]} is in no event")
+        if problems:
+            return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out)
+        self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
+        self._key_types = tuple(types[name] for name in key)
+        return Inspection(shape=self._shape, rows=rows, left_out=left_out)
+
+    def position(self) -> PostgresPosition:
+        """The snapshot of a statement now."""
+        return self._position(self._rows("SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text")[0])
+
+    def chunk_end(self, after: Key | None, rows: int) -> Key | None:
+        """The key of the `rows`-th row behind `after`; None when there are fewer."""
+        where, params = self._range(after, None)
+        names = ",".join(f"{self._name(name)}::text" for name in self._known.key)
+        order = ",".join(self._name(name) for name in self._known.key)
+        found = self._rows(
+            f"SELECT {names} FROM ONLY {self._from} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET %s",
+            (*params, rows - 1),
+        )
+        return tuple(found[0]) if found else None
+
+    def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
+        """All rows with a key above `after` up to `until`."""
+        return self._slice(*self._range(after, until))
+
+    def read_keys(self, keys: Sequence[Key]) -> Slice:
+        """The rows of these keys."""
+        return self._slice(*self._these(keys))
+
+    def find(self, after: Key | None, until: Key | None, keys: Sequence[int]) -> Mapping[int, Key]:
+        """64-bit key to key."""
+        where, params = self._range(after, until)
+        names = ",".join(f"{self._name(name)}::text" for name in self._known.key)
+        wanted = [int(key).to_bytes(8, "big") for key in keys]
+        found = self._rows(
+            f"SELECT {self._key_word} AS w,{names} FROM ONLY {self._from}"
+            f" WHERE {where} AND {self._key_word} = ANY(%s::bytea[])",
+            (*params, wanted),
+            binary=True,
+        )
+        return {int.from_bytes(row[0], "big"): tuple(row[1:]) for row in found}
+
+    def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
+        """Key to column to canonical token."""
+        where, params = self._these(keys)
+        shape = self._known
+        names = [f"{self._name(name)}::text" for name in shape.key]
+        for column in shape.columns:
+            names.append(f"convert_to({engines.token_sql(_ENGINE, column)},'UTF8')".replace("%", "%%"))
+        found = self._rows(f"SELECT {','.join(names)} FROM ONLY {self._from} WHERE {where}", params, binary=True)
+        width = len(shape.key)
+        return {
+            tuple(row[:width]): {column.name: bytes(row[width + at]) for at, column in enumerate(shape.columns)}
+            for row in found
+        }
+
+    def close(self) -> None:
+        """Close the connection."""
+        if self._held is not None:
+            self._held.close()
+            self._held = None
+
+    @property
+    def _known(self) -> Shape:
+        if self._shape is None:
+            raise RuntimeError("inspect() comes first")
+        return self._shape
+
+    @property
+    def _from(self) -> str:
+        return f"{self._name(self._schema)}.{self._name(self._table)}"
+
+    @property
+    def _key_word(self) -> str:
+        shape = self._known
+        if engines.integer_key(shape):
+            return f"int8send({self._name(shape.key[0])}::int8)"
+        return f"substr(sha256(convert_to({engines.key_sql(shape)},'UTF8')),1,8)".replace("%", "%%")
+
+    @staticmethod
+    def _name(name: str) -> str:
+        return engines.quote_name(_ENGINE, name).replace("%", "%%")
+
+    def _range(self, after: Key | None, until: Key | None) -> tuple[str, tuple[Any, ...]]:
+        names = ",".join(self._name(name) for name in self._known.key)
+        marks = ",".join(f"%s::{kind}" for kind in self._key_types)
+        parts, params = ["true"], list[str]()
+        if after is not None:
+            parts.append(f"({names}) > ({marks})")
+            params += after
+        if until is not None:
+            parts.append(f"({names}) <= ({marks})")
+            params += until
+        return " AND ".join(parts), tuple(params)
+
+    def _these(self, keys: Sequence[Key]) -> tuple[str, tuple[Any, ...]]:
+        names = ",".join(self._name(name) for name in self._known.key)
+        marks = ",".join(f"%s::text[]::{kind}[]" for kind in self._key_types)
+        columns = [[key[at] for key in keys] for at in range(len(self._key_types))]
+        return f"({names}) IN (SELECT * FROM unnest({marks}))", tuple(columns)
+
+    def _slice(self, where: str, params: tuple[Any, ...]) -> Slice:
+        if self._lsn is None:
+            self.position()
+        row = f"substr(sha256(convert_to({engines.row_sql(self._known)},'UTF8')),1,8)".replace("%", "%%")
+        found = self._rows(
+            # One statement, one snapshot: functions in the select list see the one that reads the rows,
+            # and the WAL's end is asked for after it was taken.
+            f"SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
+            f" string_agg({self._key_word}||{row},''::bytea) FROM ONLY {self._from} WHERE {where}",
+            params,
+            binary=True,
+        )[0]
+        words = np.frombuffer(found[2] or b"", dtype=">u8").astype(np.uint64).reshape(-1, _WIDTH // 8)
+        position = self._position(found)
+        return Slice(keys=words[:, 0].copy(), rows=words[:, 1].copy(), low=position, high=position)
+
+    def _position(self, found: Sequence[Any]) -> PostgresPosition:
+        before, self._lsn = self._lsn, found[1]
+        return PostgresPosition.of(found[0], before or "0/0", found[1])
+
+    def _columns(self, oid: int) -> tuple[tuple[Column, ...], dict[str, str], tuple[str, ...]]:
+        columns, types, left_out = [], {}, []
+        for row in self._rows(_COLUMNS, (oid,)):
+            name, kind, typtype, category, typmod, notnull, generated = row[:7]
+            base, base_type, base_mod, element, element_type, base_element, cast = row[7:]
+            if generated or (self._excluded and self._excluded.fullmatch(f"{self._schema}.{self._table}.{name}")):
+                left_out.append(name)
+                continue
+            types[name] = cast
+            if typtype == "d":
+                kind, typtype, typmod, element, element_type = base, base_type, base_mod, base_element, "b"
+                category = "A" if base_element else ""
+            columns.append(_column(name, kind, typtype, category, typmod, notnull, element, element_type))
+        return tuple(columns), types, tuple(left_out)
+
+    def _key_of(self, oid: int) -> tuple[str, ...]:
+        for primary, names, filled in self._rows(_KEYS, (oid,)):
+            if filled and (set(names) == set(self._key) if self._key else primary):
+                return self._key or tuple(names)
+        return ()
+
+    def _rows(self, sql: str, params: Sequence[Any] = (), *, binary: bool = False) -> list[Any]:
+        with self._translated():
+            if self._held is None:
+                self._held = self._connect()
+            with self._held.cursor(binary=binary) as cursor:
+                cursor.execute(sql, tuple(params))
+                return cursor.fetchall()
+
+    def _connect(self) -> psycopg.Connection[Any]:
+        millis = int(self._timeout * 1000)
+        connection = psycopg.connect(
+            host=self._address.host,
+            port=self._address.port,
+            user=self._user,
+            password=self._password,
+            dbname=self._database,
+            autocommit=True,
+            connect_timeout=max(2, int(min(self._timeout, 10))),
+            application_name="cdc-platform verify",
+            # The server ends a statement; TCP ends one whose server is gone.
+            options=f"-c statement_timeout={millis}",
+            tcp_user_timeout=millis + 5000,
+            keepalives_idle=5,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+        connection.prepare_threshold = 3
+        connection.execute(_SESSION)
+        return connection
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except psycopg.Error as error:
+            self.close()
+            raise self._error(error) from error
+
+    def _error(self, error: psycopg.Error) -> CdcError:
+        state = error.sqlstate or ""
+        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        # 08 connection, 53 resources, 57 operator intervention, 40 rollback, 55 object in use.
+        if not state or state[:2] in ("08", "53", "57", "40", "55"):
+            if "password authentication failed" in text or "no pg_hba.conf entry" in text or "role " in text:
+                return SourceRejected(
+                    f"Postgres refused the user: {text}.", where=self._where, cure="See the dataset's credentials."
+                )
+            return SourceUnavailable(
+                f"Postgres did not answer: {text}.", where=self._where, cure="See that the server runs."
+            )
+        return SourceRejected(
+            f"Postgres refused: {text}.", where=f"{self._where}: {self._schema}.{self._table}", cure="See its rights."
+        )
+
+
+def _column(
+    name: str,
+    kind: str,
+    typtype: str,
+    category: str,
+    typmod: int,
+    notnull: bool,
+    element: str | None,
+    element_type: str,
+) -> Column:
+    what = {"e": "enum", "c": "composite"}.get(typtype, "base")
+    inner = None
+    of = kind
+    if category == "A" and kind.startswith("_") and element:
+        what, of = "array", element
+        inner = element + {"e": ":enum", "c": ":composite"}.get(element_type, "")
+    elif category == "A":
+        what = "other"
+    length, scale = _modifiers(of, typmod)
+    return Column(name=name, type=kind, kind=what, element=inner, nullable=not notnull, length=length, scale=scale)
+
+
+def _modifiers(kind: str, typmod: int) -> tuple[int | None, int | None]:
+    """A type's length (or fraction digits) and scale (numerictypmodin in numeric.c)."""
+    if typmod < 0:
+        return None, None
+    if kind == "numeric":
+        return ((typmod - 4) >> 16) & 0xFFFF, (((typmod - 4) & 0x7FF) ^ 1024) - 1024
+    return (typmod - 4 if kind in ("varchar", "bpchar") else typmod), None

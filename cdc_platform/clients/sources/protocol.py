@@ -1,0 +1,75 @@
+"""What the proof needs of a source: positions, chunks of (key, hash), single rows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.positions import Position
+
+Words = npt.NDArray[np.uint64]
+
+# The key columns' values as text that the source reads back exactly.
+Key = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Inspection:
+    """What a table is, and why it could not be proven.
+
+    `shape` is None when the table cannot be proven at all; `problems` says why.
+    `rows` is the server's estimate. `left_out` names columns that no event
+    carries (generated ones in Postgres, those the dataset excludes).
+    """
+
+    shape: Shape | None
+    problems: tuple[str, ...] = ()
+    rows: int = 0
+    left_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """Rows read by one statement, and the positions between which it ran.
+
+    `keys` and `rows` are 64-bit numbers (see canonical/): the row is what some
+    position in [low, high] shows, each row of the slice the same one.
+    """
+
+    keys: Words
+    rows: Words
+    low: Position
+    high: Position
+
+
+class Source(Protocol):
+    """One server of a shard. Raises SourceUnavailable and SourceRejected; every call has a deadline."""
+
+    def inspect(self) -> Inspection:
+        """The table's shape and what stands against a proof."""
+
+    def position(self) -> Position:
+        """Where the source is now: all that was committed before the call is at or before it."""
+
+    def chunk_end(self, after: Key | None, rows: int) -> Key | None:
+        """The key of the `rows`-th row behind `after`; None when there are fewer."""
+
+    def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
+        """All rows with a key above `after` up to `until`, None being open."""
+
+    def read_keys(self, keys: Sequence[Key]) -> Slice:
+        """The rows of these keys, as far as they exist."""
+
+    def find(self, after: Key | None, until: Key | None, keys: Sequence[int]) -> Mapping[int, Key]:
+        """64-bit key to key, for those of a chunk that are asked for and exist."""
+
+    def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
+        """Key to column to canonical token, for the rows that exist."""
+
+    def close(self) -> None:
+        """Close the connection."""

@@ -1,0 +1,262 @@
+"""Source positions: GTIDs of MariaDB and MySQL, transaction visibility and LSNs of Postgres.
+
+A position answers two questions, and no clock is asked for either:
+
+- which events does a reader of the source see there (`sees`), and
+- has a connector, by the offset that Connect has committed, handed everything
+  up to there to Kafka (`Committed.reached`).
+
+Events are given as arrays: `stream` and `seq`. For MariaDB they are the GTID's
+domain and sequence number, for MySQL a number made of the server's UUID and the
+transaction number, for Postgres the 32-bit transaction id and the LSN.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.errors import BadInput
+from cdc_platform.topology import Engine
+
+Streams = npt.NDArray[np.uint32]
+Sequences = npt.NDArray[np.uint64]
+Mask = npt.NDArray[np.bool_]
+
+_GTID = re.compile(r"(\d+)-(\d+)-(\d+)")
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_INTERVALS = re.compile(r"\d+(-\d+)?(:\d+(-\d+)?)*")
+_SNAPSHOT = re.compile(r"(\d+):(\d+):((?:\d+(?:,\d+)*)?)")
+_LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
+
+
+class Position(Protocol):
+    """A place in the history of one source. `str()` and `parse_position` are inverse."""
+
+    def sees(self, stream: Streams, seq: Sequences) -> Mask:
+        """True for each event whose transaction is visible to a reader here."""
+
+
+def _bad(text: object, what: str) -> BadInput:
+    return BadInput(f"{text!r} is no {what}.", field="position")
+
+
+@dataclass(frozen=True, slots=True)
+class MariaDbPosition:
+    """`@@gtid_binlog_pos`: the last transaction of each domain, as (domain, server, sequence).
+
+    Sequence numbers grow within a domain whatever server writes
+    (`gtid_strict_mode`; https://mariadb.com/kb/en/gtid/).
+    """
+
+    gtids: tuple[tuple[int, int, int], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> MariaDbPosition:
+        """Read `0-1-50,1-1-7`; empty is the beginning. Raises BadInput."""
+        last: dict[int, tuple[int, int, int]] = {}
+        for part in text.split(",") if text else ():
+            found = _GTID.fullmatch(part.strip())
+            if not found:
+                raise _bad(text, "MariaDB GTID position")
+            domain, server, sequence = (int(group) for group in found.groups())
+            if domain not in last or last[domain][2] < sequence:
+                last[domain] = (domain, server, sequence)
+        return cls(tuple(last[domain] for domain in sorted(last)))
+
+    def __str__(self) -> str:
+        return ",".join(f"{domain}-{server}-{sequence}" for domain, server, sequence in self.gtids)
+
+    def sees(self, stream: Streams, seq: Sequences) -> Mask:
+        """True for each event of a transaction at or before this position."""
+        seen: Mask = seq == 0
+        for domain, _, last in self.gtids:
+            seen |= (stream == domain) & (seq <= np.uint64(last))
+        return seen
+
+    def covers(self, other: MariaDbPosition) -> bool:
+        """True when nothing of `other` is missing here."""
+        last = {domain: sequence for domain, _, sequence in self.gtids}
+        return all(last.get(domain, 0) >= sequence for domain, _, sequence in other.gtids)
+
+
+@dataclass(frozen=True, slots=True)
+class MySqlPosition:
+    """`@@gtid_executed`: per server UUID the executed transaction numbers, as closed intervals.
+
+    The `stream` of an event is the first 32 bits of its server's UUID.
+    """
+
+    sets: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
+
+    @classmethod
+    def parse(cls, text: str) -> MySqlPosition:
+        """Read `uuid:1-5:7,uuid:1-3`; empty is the beginning. Raises BadInput."""
+        found: dict[str, list[tuple[int, int]]] = {}
+        for part in "".join(text.split()).lower().split(",") if text.strip() else ():
+            uuid, _, intervals = part.partition(":")
+            if not _UUID.fullmatch(uuid) or not _INTERVALS.fullmatch(intervals):
+                raise _bad(text, "MySQL GTID set")
+            for interval in intervals.split(":"):
+                first, _, last = interval.partition("-")
+                found.setdefault(uuid, []).append((int(first), int(last or first)))
+        return cls(tuple((uuid, _merged(found[uuid])) for uuid in sorted(found)))
+
+    def __str__(self) -> str:
+        return ",".join(
+            ":".join([uuid, *(f"{a}-{b}" if a != b else f"{a}" for a, b in intervals)]) for uuid, intervals in self.sets
+        )
+
+    def sees(self, stream: Streams, seq: Sequences) -> Mask:
+        """True for each event of an executed transaction."""
+        seen: Mask = seq == 0
+        for uuid, intervals in self.sets:
+            own = stream == mysql_stream(uuid)
+            for first, last in intervals:
+                seen |= own & (seq >= np.uint64(first)) & (seq <= np.uint64(last))
+        return seen
+
+    def covers(self, other: MySqlPosition) -> bool:
+        """True when nothing of `other` is missing here."""
+        mine = dict(self.sets)
+        return all(
+            any(a <= first and last <= b for a, b in mine.get(uuid, ()))
+            for uuid, intervals in other.sets
+            for first, last in intervals
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresPosition:
+    """The snapshot of one statement, with WAL insert positions read before and after it was taken.
+
+    LSNs of rows are not in commit order, so visibility goes by transaction: an
+    event is visible when its transaction had ended as the snapshot was taken.
+    `in_progress` holds 64-bit ids of top-level transactions, and so does an
+    event, modulo 2^32 (pgoutput's Begin message). Ids are compared on the circle
+    of 2^32; `before` tells an event of long ago from one of the future: what a
+    transaction of the future writes lies behind it.
+    """
+
+    xmin: int
+    xmax: int
+    in_progress: tuple[int, ...]
+    before: int
+    after: int
+
+    @classmethod
+    def of(cls, snapshot: str, before: str, after: str) -> PostgresPosition:
+        """From `pg_current_snapshot()::text` and two `pg_lsn::text`. Raises BadInput."""
+        found = _SNAPSHOT.fullmatch(snapshot)
+        if not found:
+            raise _bad(snapshot, "Postgres snapshot")
+        xmin, xmax, listed = found.groups()
+        running = tuple(int(xid) for xid in listed.split(",")) if listed else ()
+        return cls(int(xmin), int(xmax), running, parse_lsn(before), parse_lsn(after))
+
+    @classmethod
+    def parse(cls, text: str) -> PostgresPosition:
+        """Read what `str()` gave. Raises BadInput."""
+        snapshot, _, lsns = text.partition("@")
+        before, _, after = lsns.partition("..")
+        return cls.of(snapshot, before, after)
+
+    def __str__(self) -> str:
+        running = ",".join(str(xid) for xid in self.in_progress)
+        return f"{self.xmin}:{self.xmax}:{running}@{format_lsn(self.before)}..{format_lsn(self.after)}"
+
+    def sees(self, stream: Streams, seq: Sequences) -> Mask:
+        """True for each event of a transaction that had ended when the snapshot was taken."""
+        ahead = (stream - np.uint32(self.xmax & 0xFFFFFFFF)).view(np.int32) >= 0
+        started = ~ahead | (seq <= np.uint64(self.before))
+        running = np.array([xid & 0xFFFFFFFF for xid in self.in_progress], dtype=np.uint32)
+        return started & ~np.isin(stream, running) if len(running) else started
+
+
+def _merged(intervals: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    merged: list[tuple[int, int]] = []
+    for first, last in sorted(intervals):
+        if merged and first <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], last))
+        else:
+            merged.append((first, last))
+    return tuple(merged)
+
+
+def mysql_stream(uuid: str) -> int:
+    """The number that stands for a MySQL server: the first 32 bits of its UUID."""
+    return int(uuid[:8], 16)
+
+
+def parse_lsn(text: str) -> int:
+    """`16/B374D848` as a number. Raises BadInput."""
+    found = _LSN.fullmatch(text)
+    if not found:
+        raise _bad(text, "LSN")
+    return (int(found[1], 16) << 32) | int(found[2], 16)
+
+
+def format_lsn(lsn: int) -> str:
+    """A number as Postgres writes an LSN."""
+    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def parse_position(engine: Engine, text: str) -> Position:
+    """Read a position that `str()` wrote. Raises BadInput."""
+    kinds: dict[Engine, type[MariaDbPosition] | type[MySqlPosition] | type[PostgresPosition]] = {
+        Engine.MARIADB: MariaDbPosition,
+        Engine.MYSQL: MySqlPosition,
+        Engine.POSTGRES: PostgresPosition,
+    }
+    return kinds[engine].parse(text)
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a connector's committed source offset says.
+
+    `position` is the text of a GTID set or an LSN, None when nothing is known.
+    `busy` names a snapshot that is under way: until it ends, rows are missing
+    from the topic and nobody has lost them.
+    """
+
+    engine: Engine
+    position: str | None
+    busy: str | None = None
+
+    @classmethod
+    def parse(cls, engine: Engine, offset: Mapping[str, Any] | None) -> Committed:
+        """Read the `offset` object of `GET /connectors/NAME/offsets` (Debezium 3.5 to 3.7)."""
+        if not offset:
+            return cls(engine, None)
+        busy = None
+        if offset.get("snapshot") and offset.get("snapshot_completed") is not True:
+            busy = "initial snapshot"
+        elif offset.get("incremental_snapshot_collections") or offset.get("incremental_snapshot_maximum_key"):
+            busy = "incremental snapshot"
+        if engine.reads_binlog:
+            gtids = offset.get("gtids")
+            return cls(engine, str(gtids) if gtids else None, busy)
+        # All transactions that committed at or before lsn_commit were handed on. Before the
+        # first one there is only `lsn`: the place of the snapshot.
+        lsn = offset.get("lsn_commit")
+        if lsn is None and "lsn_proc" not in offset:
+            lsn = offset.get("lsn")
+        return cls(engine, None if lsn is None else format_lsn(int(lsn)), busy)
+
+    def reached(self, position: Position) -> bool:
+        """True when everything that a reader at `position` sees was handed to Kafka before the commit."""
+        if self.position is None:
+            return False
+        if isinstance(position, PostgresPosition):
+            return parse_lsn(self.position) >= position.after
+        if isinstance(position, MariaDbPosition):
+            return MariaDbPosition.parse(self.position).covers(position)
+        if isinstance(position, MySqlPosition):
+            return MySqlPosition.parse(self.position).covers(position)
+        raise TypeError(f"no position: {position!r}")
