@@ -13,7 +13,11 @@ _WORKER = re.compile(r"[A-Za-z0-9\[][A-Za-z0-9._:\[\]-]{0,252}")
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths below one root, by default **`/cdc`**. Raises SettingsError for a root that is no path."""
+    """The paths below one root, by default **`/cdc`**.
+
+    Raises SettingsError for a root that is no path. The methods raise
+    TopologyError for a name that would leave its place.
+    """
 
     root: str = "/cdc"
 
@@ -52,19 +56,19 @@ class Layout:
 
     def cluster(self, name: str) -> str:
         """One cluster's document."""
-        return f"{self.clusters}/{name}"
+        return f"{self.clusters}/{_one(name)}"
 
     def dataset(self, name: str) -> str:
         """One dataset's document."""
-        return f"{self.datasets}/{name}"
+        return f"{self.datasets}/{_one(name)}"
 
     def shards(self, dataset: str) -> str:
         """The parent of a dataset's shards."""
-        return f"{self.datasets}/{dataset}/shards"
+        return f"{self.datasets}/{_one(dataset)}/shards"
 
     def shard(self, dataset: str, shard: str) -> str:
         """One shard's document."""
-        return f"{self.datasets}/{dataset}/shards/{shard}"
+        return f"{self.datasets}/{_one(dataset)}/shards/{_one(shard)}"
 
     def agent(self, worker: str) -> str:
         """One agent's znode. Raises TopologyError for a worker id that ZooKeeper cannot name."""
@@ -75,3 +79,10 @@ class Layout:
                 cure="Use letters, digits, '.', '_', ':' and '-'.",
             )
         return f"{self.agents}/{worker}"
+
+
+def _one(name: str) -> str:
+    """A name that is one step of a path, whatever an argument or a znode said."""
+    if not name or "/" in name or "\0" in name or name in (".", ".."):
+        raise TopologyError(f"{name!r} is no name.", field="name", cure="`topology show` lists the names.")
+    return name

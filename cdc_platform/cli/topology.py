@@ -1,0 +1,258 @@
+"""`cdc-platform topology`, `pause` and `resume`: what ZooKeeper holds, by hand and from a file."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import re
+import socket
+from contextlib import closing
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from cdc_platform.connectors.desired import problems
+from cdc_platform.documents import dump_yaml, load_yaml
+from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
+from cdc_platform.errors import BadInput, TopologyError
+from cdc_platform.settings import Settings
+from cdc_platform.topology import Address, Dataset, Pause, Problem, Topology
+from cdc_platform.wiring import topology_store
+
+_SHOWN = 40
+
+_as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.group()
+def topology() -> None:
+    """Read and write what should be captured: datasets, shards, leaders, clusters."""
+
+
+@topology.command("import")
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
+@click.option("--allow-deletes", type=click.IntRange(min=0), metavar="N", help="Delete up to N documents.")
+@click.option("--prune", is_flag=True, help="Also delete datasets and clusters that FILE does not name.")
+@_as_json
+def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, as_json: bool) -> None:
+    """Make ZooKeeper hold the topology of FILE.
+
+    Shards that FILE does not name are deleted, up to the cap of the settings
+    (max_deletes, max_delete_fraction). Leaders of shards that are there are
+    kept: `set-leader` moves them.
+    """
+    settings = Settings.load()
+    with closing(topology_store(settings)) as store:
+        stored = store.load()
+        wanted = load_yaml(file, known_clusters=stored.clusters)
+        _refuse_problems(stored, wanted, settings, file)
+        cap = allow_deletes
+        if cap is None:
+            shards = sum(len(found) for found in stored.shards.values())
+            cap = max(settings.max_deletes, int(shards * settings.max_delete_fraction))
+        changes = store.import_topology(wanted, dry_run=dry_run, prune=prune, max_deletes=cap)
+    if as_json:
+        click.echo(json.dumps([asdict(change) for change in changes], indent=2))
+        return
+    for change in changes[:_SHOWN]:
+        click.echo(str(change))
+    if len(changes) > _SHOWN:
+        click.echo(f"... and {len(changes) - _SHOWN} more")
+    writes = sum(change.action != "keep" for change in changes)
+    click.echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+
+
+@topology.command()
+@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+def export(out: Path | None) -> None:
+    """Print the topology as a file that `import` reads."""
+    with closing(topology_store(Settings.load())) as store:
+        text = dump_yaml(store.load())
+    if out is None:
+        click.echo(text, nl=False)
+    else:
+        out.write_text(text)
+
+
+@topology.command()
+@click.argument("dataset", required=False)
+@_as_json
+def show(dataset: str | None, as_json: bool) -> None:
+    """Show all datasets and clusters, or the shards of one DATASET."""
+    with closing(topology_store(Settings.load())) as store:
+        found = store.load()
+    if dataset is not None and not any(problem.name == dataset for problem in found.problems):
+        found.dataset(dataset)
+    if as_json:
+        click.echo(json.dumps(_document(found, dataset), indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    console.print(_datasets(found) if dataset is None else _shards(found, dataset))
+    if dataset is None:
+        console.print(_clusters(found))
+    if found.pause:
+        console.print(f"the platform is {_paused(found.pause)}", markup=False, highlight=False)
+    for problem in _problems_of(found, dataset):
+        console.print(f"{problem.kind} {problem.name} is left alone: {problem.message}", markup=False, highlight=False)
+
+
+@topology.command("set-leader")
+@click.argument("dataset")
+@click.argument("shard")
+@click.argument("leader", metavar="HOST:PORT")
+def set_leader(dataset: str, shard: str, leader: str) -> None:
+    """Make HOST:PORT the leader of a shard; the workers' agents follow at once."""
+    address = Address.parse(leader)
+    with closing(topology_store(Settings.load())) as store:
+        before = {s.id: s for s in store.load().shards.get(dataset, ())}.get(shard)
+        after = store.set_leader(dataset, shard, address)
+        agents = len(store.agents())
+    if before is not None and before.leader == after.leader:
+        click.echo(f"{after.name}: {after.leader} leads already (generation {after.generation})")
+        return
+    click.echo(
+        f"{after.name}: leader {before.leader if before else 'unknown'} -> {after.leader}, "
+        f"generation {after.generation}; {agents} agents follow"
+    )
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.argument("shard", required=False)
+@click.option("--reason", required=True, help="Why; everybody who looks is told.")
+@click.option("--author", help="Who.  [default: user@host]")
+@click.option("--until", metavar="TIME", help="End of the pause: 2030-01-31T12:00:00+00:00, or 30m, 2h, 1d from now.")
+def pause(dataset: str | None, shard: str | None, reason: str, author: str | None, until: str | None) -> None:
+    """Have the control plane leave the platform, a DATASET or a SHARD alone.
+
+    Connectors go on as they are, and agents go on to follow leaders.
+    """
+    made = Pause(
+        reason=reason,
+        author=author or f"{getpass.getuser()}@{socket.gethostname()}",
+        until=_until(until, datetime.now(UTC)) if until else None,
+    )
+    with closing(topology_store(Settings.load())) as store:
+        store.set_pause(dataset, shard, made)
+    click.echo(f"{_subject(dataset, shard)} is {_paused(made)}")
+
+
+@click.command()
+@click.argument("dataset", required=False)
+@click.argument("shard", required=False)
+def resume(dataset: str | None, shard: str | None) -> None:
+    """End the pause of the platform, a DATASET or a SHARD."""
+    with closing(topology_store(Settings.load())) as store:
+        store.set_pause(dataset, shard, None)
+    click.echo(f"{_subject(dataset, shard)} is not paused")
+
+
+def _refuse_problems(stored: Topology, wanted: Topology, settings: Settings, file: Path) -> None:
+    """Raises TopologyError for overrides that are refused and names that collide, with what is stored already too."""
+    merged = Topology(
+        clusters={**stored.clusters, **wanted.clusters},
+        datasets={**stored.datasets, **wanted.datasets},
+        shards={**stored.shards, **wanted.shards},
+    )
+    known = set(problems(stored, settings))
+    for problem in problems(merged, settings):
+        if problem not in known:
+            message, _, cure = problem.message.partition(" Cure: ")
+            raise TopologyError(message, where=f"{file}: {problem.kind} {problem.name}", cure=cure or None)
+
+
+def _subject(dataset: str | None, shard: str | None) -> str:
+    if dataset is None:
+        return "the platform"
+    return f"dataset {dataset}" if shard is None else f"shard {dataset}.{shard}"
+
+
+def _until(text: str, now: datetime) -> datetime:
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if short := re.fullmatch(r"([0-9]{1,6})([mhd])", text):
+        return now + timedelta(**{units[short[2]]: int(short[1])})
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise BadInput(
+            f"{text!r} is no time.", field="--until", cure="Write 30m, 2h, 1d, or a time with its UTC offset."
+        )
+    if found <= now:
+        raise BadInput(f"{text} is over.", field="--until", cure="Give a time to come.")
+    return found
+
+
+def _paused(pause: Pause) -> str:
+    until = f" until {pause.until.isoformat(timespec='seconds')}" if pause.until else ""
+    over = "" if pause.holds(datetime.now(UTC)) else " (over)"
+    return f"paused{until}{over} by {pause.author}: {pause.reason}"
+
+
+def _problems_of(found: Topology, dataset: str | None) -> list[Problem]:
+    return [p for p in found.problems if dataset is None or p.name.partition(".")[0] == dataset]
+
+
+def _document(found: Topology, dataset: str | None) -> dict[str, Any]:
+    names = [name for name in found.datasets if dataset in (None, name)]
+    return {
+        "pause": encode_pause(found.pause) if found.pause else None,
+        "clusters": {name: encode_cluster(cluster) for name, cluster in found.clusters.items()},
+        "datasets": {
+            name: encode_dataset(found.datasets[name])
+            | {"shards": {shard.id: encode_shard(shard) for shard in found.shards.get(name, ())}}
+            for name in names
+        },
+        "problems": [asdict(problem) for problem in _problems_of(found, dataset)],
+    }
+
+
+def _datasets(found: Topology) -> Table:
+    table = Table("dataset", "engine", "tables", "shards", "clusters", "state")
+    for dataset in found.datasets.values():
+        shards = found.shards.get(dataset.name, ())
+        table.add_row(
+            dataset.name,
+            dataset.engine.value,
+            ", ".join(each.name for each in dataset.tables),
+            str(len(shards)),
+            ", ".join(dataset.clusters),
+            escape(_state(dataset, sum(shard.pause is not None for shard in shards))),
+        )
+    return table
+
+
+def _state(dataset: Dataset, paused_shards: int) -> str:
+    if dataset.pause:
+        return _paused(dataset.pause)
+    return f"{paused_shards} shards paused" if paused_shards else "active"
+
+
+def _clusters(found: Topology) -> Table:
+    table = Table("cluster", "workers", "capacity", "state")
+    for cluster in found.clusters.values():
+        state = "draining" if cluster.draining else "active"
+        table.add_row(cluster.name, escape(", ".join(cluster.urls)), str(cluster.capacity), state)
+    return table
+
+
+def _shards(found: Topology, dataset: str) -> Table:
+    table = Table("shard", "database", "leader", "generation", "replicas", "state")
+    for shard in found.shards.get(dataset, ()):
+        table.add_row(
+            shard.id,
+            shard.database,
+            str(shard.leader),
+            str(shard.generation),
+            ", ".join(map(str, shard.replicas)),
+            escape(_paused(shard.pause)) if shard.pause else "active",
+        )
+    return table
