@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.restarts import Failure
 from cdc_platform.state import TopicRequest
 
@@ -115,6 +116,19 @@ class ResumeConnector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BounceConnector:
+    """A connector is stopped and resumed: its task is taken from every worker and given to one anew."""
+
+    cluster: str
+    name: str
+    reason: str
+
+    def sentence(self) -> str:
+        """What it does, in one sentence without a full stop."""
+        return f"stop and resume connector {self.name} in cluster {self.cluster}: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class MigrateConnector:
     """A connector leaves one cluster for another and takes its offsets along."""
 
@@ -155,6 +169,7 @@ Action = (
     | UpdateConnector
     | RestartConnector
     | ResumeConnector
+    | BounceConnector
     | MigrateConnector
     | DeleteConnector
 )
@@ -168,6 +183,7 @@ ORDER: tuple[type, ...] = (
     ResumeConnector,
     CreateConnector,
     UpdateConnector,
+    BounceConnector,
     MigrateConnector,
     DeleteConnector,
 )
@@ -180,6 +196,7 @@ VERBS: Mapping[type, str] = {
     UpdateConnector: "update connector",
     RestartConnector: "restart connector",
     ResumeConnector: "resume connector",
+    BounceConnector: "stop and resume connector",
     MigrateConnector: "move connector",
     DeleteConnector: "delete connector",
 }
@@ -243,6 +260,14 @@ class Plan:
         return text + "."
 
 
+def first_line(trace: str | None) -> str:
+    """The sentence of a Java trace that says most: the last `Caused by`, shortened."""
+    lines = [line.strip() for line in (trace or "").splitlines() if line.strip()]
+    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
+    text = causes[-1] if causes else (lines[0] if lines else "no trace")
+    return text if len(text) <= 160 else text[:157] + "..."
+
+
 def ordered(actions: Iterator[Action] | list[Action]) -> tuple[Action, ...]:
     """The actions in the order of their application, deterministic within a kind."""
     rank = {kind: number for number, kind in enumerate(ORDER)}
@@ -270,6 +295,8 @@ def _action_json(action: Action, *, full: bool) -> dict[str, Any]:
         case DeleteConnector():
             document |= {"connector": action.name, "cluster": action.cluster, "reason": action.reason}
             document |= {"topics": list(action.left_topics), "leftovers": list(action.leftovers)}
+        case BounceConnector():
+            document |= {"connector": action.name, "cluster": action.cluster, "reason": action.reason}
         case CreateConnector() | ResumeConnector():
             document |= {"connector": action.name, "cluster": action.cluster}
     if full and isinstance(action, CreateConnector | UpdateConnector | MigrateConnector):
@@ -278,7 +305,12 @@ def _action_json(action: Action, *, full: bool) -> dict[str, Any]:
 
 
 def _changes(changes: Mapping[str, tuple[str | None, str | None]]) -> dict[str, dict[str, str | None]]:
-    return {key: {"now": now, "wanted": wanted} for key, (now, wanted) in sorted(changes.items())}
+    return {key: {"now": _shown(key, now), "wanted": wanted} for key, (now, wanted) in sorted(changes.items())}
+
+
+def _shown(key: str, value: str | None) -> str | None:
+    """What a hand put into a connector may be a secret in plain text; it stays out of plans."""
+    return "(not shown)" if value is not None and is_secret_in_plain_text(key, value) else value
 
 
 def to_json(plan: Plan) -> dict[str, Any]:
@@ -300,6 +332,7 @@ _SIGNS: Mapping[type, str] = {
     DeleteConnector: "-",
     RestartConnector: "!",
     ResumeConnector: "!",
+    BounceConnector: "!",
     MigrateConnector: ">",
 }
 
@@ -313,7 +346,9 @@ def to_text(plan: Plan, *, most: int = 200) -> str:
     for action in plan.actions[:most]:
         if isinstance(action, UpdateConnector | AlterTopic):
             subject = action.name if isinstance(action, UpdateConnector) else action.topic
-            lines += [f"    {subject} {k}: {now!r} -> {new!r}" for k, (now, new) in sorted(action.changes.items())]
+            lines += [
+                f"    {subject} {k}: {_shown(k, now)!r} -> {new!r}" for k, (now, new) in sorted(action.changes.items())
+            ]
     if len(plan.actions) > most:
         lines.append(f"... and {len(plan.actions) - most} more actions (--json shows all)")
     lines += [f"x refused for {r.scope}: {r.reason}" for r in plan.refusals]

@@ -15,7 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 
 
@@ -38,13 +38,15 @@ class Cure:
     """What is done about a class of failure.
 
     `automatic`: restarts may cure it. `probe`: shards of one source host are
-    tried one at a time. `first_wait`: before the second restart.
+    tried one at a time, `first_wait` apart. `first_wait`: before the second
+    restart of a shard. `patience`: before the first.
     """
 
     automatic: bool
     probe: bool
     first_wait: timedelta
     advice: str
+    patience: timedelta = timedelta()
 
 
 CURES: Mapping[Failure, Cure] = {
@@ -58,7 +60,9 @@ CURES: Mapping[Failure, Cure] = {
         automatic=True,
         probe=True,
         first_wait=timedelta(minutes=15),
-        advice="Put the right user and password into the secret file, then `cdc-platform restart`.",
+        # A wrong password that is tried again and again locks the account.
+        patience=timedelta(minutes=15),
+        advice="Put the right user and password into the secret file on each worker; the next try then succeeds.",
     ),
     Failure.LOG_PURGED: Cure(
         automatic=False,
@@ -96,7 +100,9 @@ CURES: Mapping[Failure, Cure] = {
         automatic=True,
         probe=True,
         first_wait=timedelta(minutes=2),
-        advice="The task is RUNNING but its heartbeat stopped: check source and network.",
+        # Seen silent by two passes: a task that has just been resumed is given time to beat.
+        patience=timedelta(seconds=30),
+        advice="Connect says RUNNING but the heartbeats stopped: check source and network.",
     ),
     Failure.UNKNOWN: Cure(
         automatic=True,
@@ -236,30 +242,35 @@ def decide(
     changed: dict[str, RestartRecord | None] = {}
     due: list[Failing] = []
     looping: set[str] = set()
+    records = {name: _plausible(record, now, policy) for name, record in records.items()}
     for name, known in records.items():
         since = known.last_restart or known.first_failed
-        if name in healthy and now - since >= policy.healthy_after:
+        # Without a restart there is nothing that a moment of RUNNING could hide.
+        if name in healthy and (known.attempts == 0 or now - since >= policy.healthy_after):
             changed[name] = None
-    probes = _probes(failing, frozenset(healthy.values()), records, policy)
+    probes = _probes(failing, healthy, records, policy)
+    rests = _rests(probes, records)
     for item in sorted(failing, key=lambda f: f.name):
         record = records.get(item.name)
         cure = CURES[item.failure]
         if record is not None and record.attempts >= policy.crash_loop_after:
             looping.add(item.name)
         if record is None or record.failure is not item.failure:
-            first_due = now if cure.automatic and item.failure is not Failure.AUTHENTICATION else None
+            first_due = now + (cure.patience if cure.automatic else cure.first_wait)
             record = RestartRecord(
                 failure=item.failure,
                 attempts=record.attempts if record else 0,
                 first_failed=record.first_failed if record else now,
                 last_restart=record.last_restart if record else None,
-                next_restart=max(first_due or now + cure.first_wait, record.next_restart if record else now),
+                next_restart=max(first_due, record.next_restart if record else now),
             )
             changed[item.name] = record
         if not cure.automatic:
             waiting[item.name] = Waiting(None, f"{item.failure}: {cure.advice}")
         elif item.name in probes and probes[item.name] != item.name:
             waiting[item.name] = Waiting(None, f"{item.failure} at {item.host}: {probes[item.name]} is tried first")
+        elif item.name in probes and rests[item.name] > now:
+            waiting[item.name] = Waiting(rests[item.name], f"{item.failure} at {item.host}: tried a moment ago")
         elif record.next_restart > now:
             waiting[item.name] = Waiting(record.next_restart, f"{item.failure}: backing off")
         else:
@@ -287,9 +298,27 @@ def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -
     return plain * (1 + policy.jitter * spread)
 
 
+def _plausible(record: RestartRecord, now: datetime, policy: RestartPolicy) -> RestartRecord:
+    """The record with times that this clock could have written: a jump must not put restarts off for years."""
+    longest = max(policy.longest_wait, CURES[record.failure].first_wait) * (1 + policy.jitter)
+    if record.next_restart <= now + longest and record.first_failed <= now:
+        return record
+    return replace(
+        record,
+        first_failed=min(record.first_failed, now),
+        last_restart=min(record.last_restart, now) if record.last_restart else None,
+        next_restart=min(record.next_restart, now + longest),
+    )
+
+
+def _group(name: str, failure: Failure, host: str) -> tuple[str, str]:
+    """What shares a cause: the source host, and for credentials the dataset they belong to as well."""
+    return host, name.partition(".")[0] if failure is Failure.AUTHENTICATION else ""
+
+
 def _probes(
     failing: Sequence[Failing],
-    live_hosts: frozenset[str],
+    healthy: Mapping[str, str],
     records: Mapping[str, RestartRecord],
     policy: RestartPolicy,
 ) -> dict[str, str]:
@@ -298,10 +327,15 @@ def _probes(
     The probe is the member that waited longest, so that a shard broken for a
     reason of its own does not stop the group for ever.
     """
-    groups: dict[tuple[Failure, str], list[str]] = defaultdict(list)
+    if not failing:
+        return {}
+    live = {(host, "") for host in healthy.values()}
+    live |= {_group(name, Failure.AUTHENTICATION, host) for name, host in healthy.items()}
+    groups: dict[tuple[Failure, tuple[str, str]], list[str]] = defaultdict(list)
     for item in failing:
-        if CURES[item.failure].probe and item.host not in live_hosts:
-            groups[item.failure, item.host].append(item.name)
+        group = _group(item.name, item.failure, item.host)
+        if CURES[item.failure].probe and group not in live:
+            groups[item.failure, group].append(item.name)
     probes: dict[str, str] = {}
     for members in groups.values():
         if len(members) < policy.group_from:
@@ -312,6 +346,16 @@ def _probes(
         )
         probes.update(dict.fromkeys(members, probe))
     return probes
+
+
+def _rests(probes: Mapping[str, str], records: Mapping[str, RestartRecord]) -> dict[str, datetime]:
+    """Probe to the time before which its group is left alone: `first_wait` after the last restart of any member."""
+    rests: dict[str, datetime] = {probe: datetime.min.replace(tzinfo=UTC) for probe in probes.values()}
+    for member, probe in probes.items():
+        record = records.get(member)
+        if record is not None and record.last_restart is not None:
+            rests[probe] = max(rests[probe], record.last_restart + CURES[record.failure].first_wait)
+    return rests
 
 
 def _within_budget(due: Sequence[Failing], policy: RestartPolicy, waiting: dict[str, Waiting]) -> list[Failing]:

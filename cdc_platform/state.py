@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from cdc_platform.topology import EMPTY, Topology
 
@@ -107,11 +108,72 @@ class TopicExtent:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedWorker:
+    """What one Connect worker's metrics say; `problem` when they could not be read, and all else is unknown.
+
+    `worker` is its id, host:port. `lag_ms` maps a shard (`<dataset>.<shard>`) to
+    MilliSecondsBehindSource. `streaming` are the shards whose task here is
+    connected to its source, `snapshotting` those whose initial snapshot runs here.
+    Heap in bytes; `rebalances` counts since the worker's start.
+    """
+
+    worker: str
+    problem: str | None = None
+    heap_used: int | None = None
+    heap_max: int | None = None
+    tasks: int | None = None
+    rebalances: int | None = None
+    lag_ms: Mapping[str, int] = EMPTY
+    streaming: frozenset[str] = frozenset()
+    snapshotting: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedBeats:
+    """The heartbeats of one shard since the reading's start.
+
+    `last` is the time of the newest. `senders` maps each worker that sent one
+    (its `${env:WORKER}`) to the times of its first and its last.
+    """
+
+    last: datetime
+    senders: Mapping[str, tuple[datetime, datetime]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedHeartbeats:
+    """The shared heartbeat topic from `since` on, by `<dataset>.<shard>`.
+
+    All times are those of the records. `newest` is the latest of all (None: there
+    was none): ages are measured from it, so that this machine's clock does not matter.
+    """
+
+    since: datetime
+    newest: datetime | None
+    beats: Mapping[str, ObservedBeats]
+
+    def age(self, shard: str) -> float | None:
+        """Seconds from the shard's last heartbeat to the newest of all; None when it sent none since `since`."""
+        found = self.beats.get(shard)
+        if found is None or self.newest is None:
+            return None
+        return (self.newest - found.last).total_seconds()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Picture:
-    """Everything that one pass decides on, read once. `topics` None: Kafka was not readable."""
+    """Everything that one pass decides on, read once.
+
+    None is unknown: `topics` when Kafka was not readable, `heartbeats` and
+    `agents` when these were not. `workers` is by worker id (host:port); a worker
+    without an entry has no metrics URL. `agents` is by worker name, as each says of itself.
+    """
 
     taken_at: datetime
     topology: Topology
     clusters: Mapping[str, ObservedCluster]
     topics: Mapping[str, ObservedTopic] | None
     problem: str | None = None
+    heartbeats: ObservedHeartbeats | None = None
+    workers: Mapping[str, ObservedWorker] = EMPTY
+    agents: Mapping[str, Mapping[str, Any]] | None = None

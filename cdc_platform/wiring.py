@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.state_topic import StateTopic
+from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Cluster
@@ -26,18 +29,32 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     store = topology_store(settings)
     kafka = KafkaAdmin(settings.kafka)
     state = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
+    heartbeats = HeartbeatTopic(settings.kafka, settings.heartbeat_topic)
+    metrics = WorkerMetrics()
     clients: dict[tuple[str, tuple[str, ...]], ConnectClient] = {}
+    making = threading.Lock()
 
     def connect(cluster: Cluster) -> Connect:
         key = (cluster.name, cluster.urls)
-        if key not in clients:
-            clients[key] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
-        return clients[key]
+        with making:
+            if key not in clients:
+                clients[key] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
+            return clients[key]
 
     try:
-        yield Platform(settings=settings, topology=store, kafka=kafka, state=state, connect=connect)
+        yield Platform(
+            settings=settings,
+            topology=store,
+            kafka=kafka,
+            state=state,
+            connect=connect,
+            heartbeats=heartbeats,
+            metrics=metrics,
+        )
     finally:
         for client in clients.values():
             client.close()
+        metrics.close()
+        heartbeats.close()
         state.close()
         store.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import time
 from collections import Counter
@@ -66,6 +67,12 @@ class ConnectClient:
     def close(self) -> None:
         """Close the connections."""
         self._workers.close()
+
+    def fenced(self, check: Callable[[], None]) -> ConnectClient:
+        """The same cluster and connections, where each request that changes something is preceded by `check`."""
+        fenced = copy.copy(self)
+        fenced._workers = self._workers.fenced(check)
+        return fenced
 
     def __enter__(self) -> ConnectClient:
         return self

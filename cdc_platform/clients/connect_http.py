@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ class Workers:
         self._kafka_cluster_id = kafka_cluster_id
         self._verified: set[str] = set()
         self._preferred = 0
+        self._check: Callable[[], None] | None = None
         self._http = httpx.Client(
             verify=verify,
             # A proxy from the environment would see all connector configs.
@@ -100,6 +102,12 @@ class Workers:
     def close(self) -> None:
         """Close the connections."""
         self._http.close()
+
+    def fenced(self, check: Callable[[], None]) -> Workers:
+        """The same workers and connections; `check` is called before each request but GET, repeats too."""
+        fenced = copy.copy(self)
+        fenced._check = check
+        return fenced
 
     def forget(self) -> None:
         """Ask each worker anew who it is, before anything else."""
@@ -145,6 +153,8 @@ class Workers:
             last = step == len(self.urls) - 1
             # Half of what is left, so that one worker that hangs leaves time for the next.
             seconds = deadline.left if last or not repeatable else deadline.left / 2
+            if self._check is not None and method != "GET":
+                self._check()
             try:
                 self._verify(url, seconds)
                 answer = self.once(url, method, path, content, min(seconds, deadline.left))

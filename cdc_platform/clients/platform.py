@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from cdc_platform.clients.protocols import Connect, Kafka, StateStore, TopologyStore
+from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Cluster
 
@@ -15,7 +15,8 @@ class Platform:
     """The outside systems of one platform.
 
     `connect` gives the client of a Connect cluster; calls for the same cluster
-    share connections. Built by `wiring.py`, or from the fakes of `testing`.
+    share connections. Without `heartbeats` or `metrics` what they tell is
+    unknown. Built by `wiring.py`, or from the fakes of `testing`.
     """
 
     settings: Settings
@@ -23,3 +24,5 @@ class Platform:
     kafka: Kafka
     state: StateStore
     connect: Callable[[Cluster], Connect]
+    heartbeats: Heartbeats | None = None
+    metrics: Metrics | None = None

@@ -10,10 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Protocol
 
 from cdc_platform.documents.edits import Change
-from cdc_platform.state import ObservedConnector, ObservedTopic, TopicExtent, TopicRequest
+from cdc_platform.state import (
+    ObservedConnector,
+    ObservedHeartbeats,
+    ObservedTopic,
+    ObservedWorker,
+    TopicExtent,
+    TopicRequest,
+)
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 
@@ -93,6 +101,9 @@ class Connect(Protocol):
     def reset_offsets(self, name: str) -> None:
         """Forget all source offsets. The connector must be stopped."""
 
+    def fenced(self, check: Callable[[], None]) -> Connect:
+        """The same cluster, where each request that changes something is preceded by `check`, repeats too."""
+
 
 class Kafka(Protocol):
     """The brokers' admin side. Raises KafkaUnavailable and KafkaRejected."""
@@ -150,6 +161,20 @@ class StateStore(Protocol):
 
     def write(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
         """Write all or none, in one transaction; None deletes."""
+
+
+class Heartbeats(Protocol):
+    """The shared heartbeat topic. Raises KafkaUnavailable."""
+
+    def read(self, window: timedelta) -> ObservedHeartbeats:
+        """The heartbeats of the last `window`."""
+
+
+class Metrics(Protocol):
+    """The metrics of Connect workers. Raises ConnectUnavailable."""
+
+    def read(self, worker: str, url: str) -> ObservedWorker:
+        """What the worker (host:port) says at `url` now."""
 
 
 class ControlLock(Protocol):

@@ -35,6 +35,15 @@ REBALANCE = (
     "time-since-last-rebalance-ms",
 )
 
+# The names under which the control plane finds what it reads, as the agent
+# writes them: lower case, and `_total` is taken off what is no counter to it.
+LAG_MS = "debezium_millisecondsbehindsource"
+CONNECTED = "debezium_connected"
+SNAPSHOT_RUNNING = "debezium_snapshot_snapshotrunning"
+TASK_COUNT = "kafka_connect_worker_task_count"
+REBALANCES = "kafka_connect_worker_completed_rebalances"
+HEAP_USED, HEAP_MAX = "jvm_memory_used_bytes", "jvm_memory_max_bytes"
+
 
 def jmx_exporter_config() -> str:
     """The YAML configuration of `jmx_prometheus_javaagent` for a Connect worker.

@@ -57,6 +57,8 @@ def _shared_topics(settings: Settings, replication: int) -> Iterator[TopicReques
             "retention.ms": str(WEEK_MS),
             "segment.ms": "600000",
             "max.compaction.lag.ms": "3600000",
+            # One clock for all heartbeats: a worker whose clock is wrong must not make the others look dead.
+            "message.timestamp.type": "LogAppendTime",
             **_in_sync(replication),
         },
     )

@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from datetime import datetime
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.protocols import ControlLock
 from cdc_platform.errors import PlanStale
-from cdc_platform.plan import RestartConnector
-from cdc_platform.planner import Memory, Planned, Policy, make_plan
-from cdc_platform.reconciler.apply import Applier, Progress
+from cdc_platform.plan import DeleteConnector, RestartConnector
+from cdc_platform.planner import Planned, Policy, make_plan
+from cdc_platform.reconciler import last_pass
+from cdc_platform.reconciler.apply import Applier
 from cdc_platform.reconciler.due import Due, due
-from cdc_platform.reconciler.ideal import ideal_state
+from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.look import look, look_again
 from cdc_platform.reconciler.memory import (
+    Documents,
+    News,
+    captured_documents,
     captured_shards,
-    forget_and_keep,
+    forgotten,
+    news,
     read_memory,
-    shard_record,
-    size_records,
+    restart_documents,
 )
-from cdc_platform.reconciler.report import PassReport, health_of, homes_of, running_shards
-from cdc_platform.state import Picture
+from cdc_platform.reconciler.report import (
+    DatasetHealth,
+    Outcome,
+    PassReport,
+    health_of,
+    homes_of,
+    running_shards,
+)
+from cdc_platform.state import ObservedCluster, Picture
+from cdc_platform.topology import EMPTY
 
 __all__ = ["Due", "PassReport", "Planned", "Policy", "due", "look", "plan_pass", "policy_of", "reconcile"]
 
@@ -46,13 +55,21 @@ def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_sh
 
 def plan_pass(platform: Platform, policy: Policy | None = None) -> tuple[Picture, Planned]:
     """Look and plan, and change nothing. Raises Unavailable when there is no whole picture."""
-    picture = look(platform)
-    return picture, _plan(platform, picture, read_memory(platform.state.read()), policy)
+    return _seen(platform, policy)[:2]
 
 
-def _plan(platform: Platform, picture: Picture, memory: Memory, policy: Policy | None) -> Planned:
-    topology, wanted = ideal_state(picture.topology, platform.settings)
-    return make_plan(replace(picture, topology=topology), wanted, memory, policy or policy_of(platform))
+def _seen(platform: Platform, policy: Policy | None) -> tuple[Picture, Planned, Documents, dict[str, float]]:
+    """Picture, plan, the state topic's records, and seconds by phase."""
+    clock = _Phases()
+    policy = policy or policy_of(platform)
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
+        reading = pool.submit(platform.state.read)
+        picture, wanted = look(platform, policy.liveness)
+        records = reading.result()
+    clock.lap("look")
+    planned = make_plan(picture, wanted, read_memory(records), policy)
+    clock.lap("plan")
+    return picture, planned, records, clock.seconds
 
 
 def reconcile(
@@ -61,7 +78,7 @@ def reconcile(
     owner: str,
     policy: Policy | None = None,
     expect: str | None = None,
-    progress: Progress = lambda text: None,
+    progress: Tell = lambda text: None,
     on_captured: Captured = lambda names: None,
     wait_for_lock: float = 0.0,
 ) -> PassReport:
@@ -72,7 +89,7 @@ def reconcile(
         owner: shown to others while the lock is held, such as a Dagster run id.
         policy: bounds; from the settings by default.
         expect: the fingerprint of a plan seen before: anything else is refused.
-        progress: told what happens, a sentence at a time.
+        progress: told what happens, a sentence at a time, in the calling thread.
         on_captured: told the shards (`<dataset>.<shard>`) that run for the first time,
             before that is recorded: at least once for each.
         wait_for_lock: seconds to wait for a pass that runs now.
@@ -81,94 +98,116 @@ def reconcile(
         LockHeld, LockLost, PlanStale, ZooKeeperUnavailable, Fenced, KafkaUnavailable.
     """
     with platform.topology.lock(owner=owner, timeout=wait_for_lock) as lock:
-        return _locked_pass(platform, lock, policy, expect, progress, on_captured)
+        return _Pass(platform, Fence(lock), progress, on_captured).run(policy, expect)
 
 
-def _locked_pass(
-    platform: Platform,
-    lock: ControlLock,
-    policy: Policy | None,
-    expect: str | None,
-    progress: Progress,
-    on_captured: Captured,
-) -> PassReport:
-    clock = _Phases()
-    deadline = time.monotonic() + platform.settings.pass_budget
-    records = platform.state.read()
-    memory = read_memory(records)
-    clock.lap("state")
-    picture = look(platform)
-    clock.lap("look")
-    planned = _plan(platform, picture, memory, policy)
-    clock.lap("plan")
-    if expect is not None and planned.plan.fingerprint != expect:
-        raise PlanStale(
-            f"the world moved: {planned.plan.sentence()}",
-            where=f"plan {expect}",
-            cure="Make a new plan and look at it before you apply it.",
+class _Pass:
+    """One pass under a lock."""
+
+    def __init__(self, platform: Platform, fence: Fence, progress: Tell, on_captured: Captured) -> None:
+        self.platform = platform
+        self.fence = fence
+        self.progress = progress
+        self.on_captured = on_captured
+
+    def run(self, policy: Policy | None, expect: str | None) -> PassReport:
+        deadline = time.monotonic() + self.platform.settings.pass_budget
+        picture, planned, records, seconds = self.fence.run(lambda tell: _seen(self.platform, policy))
+        clock = _Phases(seconds)
+        if expect is not None and planned.plan.fingerprint != expect:
+            raise PlanStale(
+                f"the world moved: {planned.plan.sentence()}",
+                where=f"plan {expect}",
+                cure="Make a new plan and look at it before you apply it.",
+            )
+        self.fence.check()
+        self.platform.state.claim(self.fence.generation)
+        # What a plan leans on is on record before it is applied: which canaries had what,
+        # and that something was stopped and resumed, which nothing else shows afterwards.
+        self._write(news(planned, records))
+        outcomes: tuple[Outcome, ...] = ()
+        if planned.plan:
+            self.progress(planned.plan.sentence())
+            outcomes = self.fence.run(lambda tell: self._apply(picture, planned, deadline, tell), self.progress)
+        clock.lap("apply")
+        clusters = picture.clusters
+        if outcomes:
+            clusters = self.fence.run(lambda tell: look_again(self.platform, picture.topology))
+        captured = tuple(sorted(running_shards(picture, clusters) - captured_shards(records)))
+        if captured:
+            self.on_captured(captured)
+        clock.lap("report")
+        health = health_of(picture.topology, planned, clusters)
+        self._record(picture, planned, outcomes, clusters, health, captured, clock.seconds, records)
+        return PassReport(
+            generation=self.fence.generation,
+            taken_at=picture.taken_at,
+            plan=planned.plan,
+            outcomes=outcomes,
+            health=health,
+            captured=captured,
+            phases=clock.seconds,
+            homes=homes_of(clusters, platform=self.platform.settings.platform),
         )
-    if planned.plan:
-        progress(planned.plan.sentence())
 
-    def remember(restart: RestartConnector) -> None:
-        record = planned.records.get(restart.name)
-        if record is not None:
-            platform.state.write(forget_and_keep({restart.name: record}))
+    def _apply(self, picture: Picture, planned: Planned, deadline: float, tell: Tell) -> tuple[Outcome, ...]:
+        def remember(restart: RestartConnector) -> None:
+            record = planned.records.get(restart.name)
+            if record is not None:
+                self._write(restart_documents({restart.name: record}))
 
-    applier = Applier(
-        platform=platform,
-        lock=lock,
-        clusters=picture.topology.clusters,
-        deadline=deadline,
-        progress=progress,
-        on_restart=remember,
-    )
-    outcomes = applier.apply(planned.plan)
-    clock.lap("apply")
-    clusters = look_again(platform, picture.topology) if outcomes else picture.clusters
-    captured = tuple(sorted(running_shards(picture, clusters) - captured_shards(records)))
-    if captured:
-        on_captured(captured)
-    _record(platform, lock, planned, outcomes, picture.taken_at, records, captured)
-    clock.lap("report")
-    return PassReport(
-        generation=lock.generation,
-        taken_at=picture.taken_at,
-        plan=planned.plan,
-        outcomes=outcomes,
-        health=health_of(picture.topology, planned, clusters),
-        captured=captured,
-        phases=clock.seconds,
-        homes=homes_of(clusters, platform=platform.settings.platform),
-    )
+        applier = Applier(
+            platform=self.platform,
+            fence=self.fence,
+            clusters=picture.topology.clusters,
+            deadline=deadline,
+            progress=tell,
+            on_restart=remember,
+        )
+        return applier.apply(planned.plan)
 
+    def _record(
+        self,
+        picture: Picture,
+        planned: Planned,
+        outcomes: tuple[Outcome, ...],
+        clusters: Mapping[str, ObservedCluster],
+        health: Mapping[str, DatasetHealth],
+        captured: tuple[str, ...],
+        seconds: Mapping[str, float],
+        records: Documents,
+    ) -> None:
+        """Write what this pass learned."""
+        # A restart that came through is on record already; one that did not must not count as an attempt.
+        tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
+        learned = restart_documents({name: r for name, r in planned.records.items() if name not in tried})
+        learned |= captured_documents(captured, picture.taken_at, self.fence.generation)
+        for outcome in outcomes:
+            if isinstance(outcome.action, DeleteConnector) and outcome.status == "done":
+                learned |= {key: None for key in forgotten(outcome.action.name) if key in records}
+        learned[last_pass.KEY] = last_pass.last_pass(
+            generation=self.fence.generation,
+            picture=picture,
+            planned=planned,
+            outcomes=outcomes,
+            clusters=clusters,
+            health=health,
+            seconds=seconds,
+            before=records.get(last_pass.KEY),
+        )
+        self._write(learned)
 
-def _record(
-    platform: Platform,
-    lock: ControlLock,
-    planned: Planned,
-    outcomes: tuple[Any, ...],
-    now: datetime,
-    records: Mapping[str, Mapping[str, Any]],
-    captured: tuple[str, ...],
-) -> None:
-    """Write what this pass learned; nothing where nothing changed."""
-    lock.check()
-    # A restart that came through is on record already; one that did not must not count as an attempt.
-    tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
-    news: dict[str, Mapping[str, Any] | None] = {}
-    news |= forget_and_keep({name: r for name, r in planned.records.items() if name not in tried})
-    news |= {f"shard/{name}": shard_record(now, lock.generation) for name in captured}
-    news |= {key: value for key, value in size_records(planned).items() if records.get(key) != value}
-    if news:
-        platform.state.write(news)
+    def _write(self, records: News) -> None:
+        if records:
+            self.fence.check()
+            self.platform.state.write(records)
 
 
 class _Phases:
     """Seconds by phase, in order."""
 
-    def __init__(self) -> None:
-        self.seconds: dict[str, float] = {}
+    def __init__(self, before: Mapping[str, float] = EMPTY) -> None:
+        self.seconds: dict[str, float] = dict(before)
         self._last = time.monotonic()
 
     def lap(self, phase: str) -> None:

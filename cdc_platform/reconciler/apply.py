@@ -1,19 +1,20 @@
-"""Apply a plan: bounded batches, the lock checked before each, every action with an outcome."""
+"""Apply a plan: one lane a cluster, bounded batches, every action with an outcome."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.protocols import Connect, ControlLock
-from cdc_platform.errors import CdcError, LockLost, NotFound, Unavailable
+from cdc_platform.clients.protocols import Connect
+from cdc_platform.errors import CdcError, ConnectUnavailable, LockLost, NotFound, Unavailable
 from cdc_platform.plan import (
     Action,
     AddPartitions,
     AlterTopic,
+    BounceConnector,
     CreateConnector,
     CreateTopic,
     DeleteConnector,
@@ -24,64 +25,65 @@ from cdc_platform.plan import (
     UpdateConnector,
 )
 from cdc_platform.reconciler.batches import next_size
-from cdc_platform.reconciler.migrate import migrate, wait_stopped
+from cdc_platform.reconciler.fence import Fence, Tell
+from cdc_platform.reconciler.migrate import bounce, migrate, wait_stopped
 from cdc_platform.reconciler.report import Outcome
+from cdc_platform.restarts import Failure
 from cdc_platform.topology import Cluster
-
-Progress = Callable[[str], None]
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16
+PARALLEL_MOVES = 4
 SETTLE_LIMIT = 60.0
 SETTLE_POLL = 0.5
+
+_OUT_OF_TIME = "the pass's time is used up, the next pass goes on"
 
 
 @dataclass(kw_only=True)
 class Applier:
     """Applies one plan under one lock.
 
-    `on_restart` is called after each restart that came through, before the next
-    one, so that a control plane killed in between repeats at most one call.
+    `deadline` is on the monotonic clock. `on_restart` is called after each restart
+    that came through, before the next one, so that a control plane killed in
+    between repeats at most one call.
     """
 
     platform: Platform
-    lock: ControlLock
+    fence: Fence
     clusters: Mapping[str, Cluster]
     deadline: float
-    progress: Progress
+    progress: Tell
     on_restart: Callable[[RestartConnector], None]
     outcomes: list[Outcome] = field(default_factory=list)
+    _clients: dict[str, Connect] = field(default_factory=dict)
 
     def apply(self, plan: Plan) -> tuple[Outcome, ...]:
-        """Do it. Raises LockLost as soon as the lock may be another's; what was done stays done."""
-        topics = [a for a in plan.actions if isinstance(a, CreateTopic | AddPartitions | AlterTopic)]
-        failed_topics = self._topics(topics)
-        for restart in [a for a in plan.actions if isinstance(a, RestartConnector)]:
-            if self._one(restart):
-                self.on_restart(restart)
-        for kind in (ResumeConnector, CreateConnector, UpdateConnector):
-            by_cluster: dict[str, list[Action]] = {}
-            for action in plan.actions:
-                if isinstance(action, kind):
-                    by_cluster.setdefault(action.cluster, []).append(action)
-            for cluster, actions in by_cluster.items():
-                if kind is CreateConnector and failed_topics:
-                    # Connect would make the missing topic itself, with the wrong settings.
-                    self._skip(actions, f"topic {failed_topics[0]} could not be made")
-                else:
-                    self._in_batches(cluster, actions)
+        """Do it. Raises LockLost as soon as the lock may be another's; what was done stays done.
+
+        Clusters do not wait for each other: a slow one costs only its own shards.
+        """
+        failed_topics = self._topics(
+            [a for a in plan.actions if isinstance(a, CreateTopic | AddPartitions | AlterTopic)]
+        )
+        lanes: dict[str, list[Action]] = {}
+        moves: list[Action] = []
         for action in plan.actions:
-            if isinstance(action, MigrateConnector | DeleteConnector):
-                self._one(action)
+            if isinstance(action, MigrateConnector):
+                moves.append(action)
+            elif not isinstance(action, CreateTopic | AddPartitions | AlterTopic):
+                lanes.setdefault(action.cluster, []).append(action)
+        for cluster in {*lanes, *(c for m in moves if isinstance(m, MigrateConnector) for c in (m.source, m.target))}:
+            self._clients[cluster] = self.platform.connect(self.clusters[cluster]).fenced(self.fence.check)
+        self.fence.each([partial(self._lane, c, actions, failed_topics) for c, actions in lanes.items()], len(lanes))
+        self._moves(moves)
         return tuple(self.outcomes)
 
     def _topics(self, actions: Sequence[Action]) -> list[str]:
-        if not actions:
-            return []
-        self.lock.check()
         creates = [a for a in actions if isinstance(a, CreateTopic)]
         failed: list[str] = []
         if creates:
+            self.fence.check()
             self.progress(f"Creating {len(creates)} topics.")
             started = time.monotonic()
             try:
@@ -95,61 +97,99 @@ class Applier:
                 self._one(action)
         return failed
 
-    def _in_batches(self, cluster: str, actions: Sequence[Action]) -> None:
+    def _lane(self, cluster: str, actions: Sequence[Action], failed_topics: Sequence[str]) -> None:
+        """All that is to be done in one cluster, in the order of the plan."""
+        for restart in [a for a in actions if isinstance(a, RestartConnector)]:
+            if self._one(restart):
+                self.on_restart(restart)
+            elif self._gone(restart, actions):
+                return
+        for kind in (ResumeConnector, CreateConnector, UpdateConnector, BounceConnector, DeleteConnector):
+            group = [a for a in actions if isinstance(a, kind)]
+            if kind is CreateConnector and failed_topics:
+                # Connect would make the missing topic itself, with the wrong settings.
+                self._skip(group, f"topic {failed_topics[0]} could not be made")
+            elif group and not self._in_batches(cluster, group):
+                self._skip_rest(actions)
+                return
+
+    def _gone(self, last: Action, actions: Sequence[Action]) -> bool:
+        """True when the cluster has stopped to answer: the rest of its lane would only wait for time-outs."""
+        outcome = next(o for o in reversed(self.outcomes) if o.action is last)
+        if not outcome.unreachable:
+            return False
+        self._skip_rest(actions)
+        return True
+
+    def _skip_rest(self, actions: Sequence[Action]) -> None:
+        known = {id(outcome.action) for outcome in self.outcomes}
+        self._skip([a for a in actions if id(a) not in known], "its cluster does not answer, the next pass goes on")
+
+    def _in_batches(self, cluster: str, actions: Sequence[Action]) -> bool:
+        """False when the cluster has stopped to answer."""
         largest = max(1, self.platform.settings.batch_size)
         size, at = min(largest, 25), 0
         while at < len(actions):
             batch = actions[at : at + size]
             if time.monotonic() > self.deadline:
-                self._skip(actions[at:], "the pass's time is used up, the next pass goes on")
-                return
-            self.lock.check()
+                self._skip(actions[at:], _OUT_OF_TIME)
+                return True
+            self.fence.check()
             started = time.monotonic()
-            with ThreadPoolExecutor(max_workers=PARALLEL_CALLS, thread_name_prefix="apply") as pool:
-                done = list(pool.map(self._perform, batch))
+            done = self.fence.each([partial(self._perform, action) for action in batch], PARALLEL_CALLS)
             self.outcomes += done
-            names = [o.action.name for o in done if o.status == "done"]  # type: ignore[union-attr]
-            self._settle(cluster, names)
+            if all(outcome.unreachable for outcome in done):
+                return False
+            if not isinstance(batch[0], DeleteConnector):
+                names = [o.action.name for o in done if o.status == "done"]  # type: ignore[union-attr]
+                self._settle(cluster, names)
             at += len(batch)
             self.progress(f"Cluster {cluster}: {at} of {len(actions)} connectors changed.")
             size = next_size(size, time.monotonic() - started, largest)
+        return True
 
     def _settle(self, cluster: str, names: Sequence[str]) -> None:
         """Wait until the group has assigned what was just changed, so that rebalances do not pile up."""
-        client = self._client(cluster)
         limit = min(time.monotonic() + SETTLE_LIMIT, self.deadline)
-        missing = set(names)
-        while missing and time.monotonic() < limit:
-            self.lock.check()
-            try:
-                seen = client.connectors()
-            except Unavailable:
-                seen = {}
-            missing = {
-                name
-                for name in missing
-                if name not in seen
-                or not seen[name].tasks
-                or any(task.state in ("UNASSIGNED", "RESTARTING") for task in seen[name].tasks)
-            }
-            missing -= {name for name in missing if name in seen and seen[name].state == "FAILED"}
-            if missing:
-                time.sleep(SETTLE_POLL)
+        missing = list(names)
+        while True:
+            settled = self.fence.each([partial(self._settled, cluster, name) for name in missing], PARALLEL_CALLS)
+            missing = [name for name, there in zip(missing, settled, strict=True) if not there]
+            if not missing or time.monotonic() > limit:
+                return
+            self.fence.sleep(SETTLE_POLL)
+
+    def _settled(self, cluster: str, name: str) -> bool:
+        try:
+            seen = self._clients[cluster].connector(name)
+        except NotFound:
+            return True  # somebody deleted it meanwhile
+        except Unavailable:
+            return False
+        busy = not seen.tasks or any(task.state in ("UNASSIGNED", "RESTARTING") for task in seen.tasks)
+        return not busy or seen.state == "FAILED"
+
+    def _moves(self, moves: Sequence[Action]) -> None:
+        for at in range(0, len(moves), PARALLEL_MOVES):
+            if time.monotonic() > self.deadline:
+                self._skip(moves[at:], _OUT_OF_TIME)
+                return
+            self.fence.check()
+            batch = moves[at : at + PARALLEL_MOVES]
+            self.outcomes += self.fence.each([partial(self._perform, move) for move in batch], PARALLEL_MOVES)
+            self.progress(f"{min(at + PARALLEL_MOVES, len(moves))} of {len(moves)} connectors moved.")
 
     def _one(self, action: Action) -> bool:
         if time.monotonic() > self.deadline:
-            self._skip([action], "the pass's time is used up, the next pass goes on")
+            self._skip([action], _OUT_OF_TIME)
             return False
-        self.lock.check()
+        self.fence.check()
         outcome = self._perform(action)
         self.outcomes.append(outcome)
         return outcome.status == "done"
 
     def _skip(self, actions: Sequence[Action], why: str) -> None:
         self.outcomes += [Outcome(action=action, status="skipped", error=why) for action in actions]
-
-    def _client(self, cluster: str) -> Connect:
-        return self.platform.connect(self.clusters[cluster])
 
     def _perform(self, action: Action) -> Outcome:
         started = time.monotonic()
@@ -171,29 +211,43 @@ class Applier:
                 changes = {key: wanted for key, (_, wanted) in action.changes.items()}
                 self.platform.kafka.alter_topic_config(action.topic, changes)
             case CreateConnector():
-                self._client(action.cluster).create(action.name, action.config)
+                self._clients[action.cluster].create(action.name, action.config)
             case UpdateConnector():
-                self._client(action.cluster).update(action.name, action.config)
+                self._clients[action.cluster].update(action.name, action.config)
             case RestartConnector():
-                self._client(action.cluster).restart_failed(action.name)
+                self._restart(action)
             case ResumeConnector():
-                self._client(action.cluster).resume(action.name)
+                self._clients[action.cluster].resume(action.name)
+            case BounceConnector():
+                bounce(action.name, self._clients[action.cluster], self.fence)
             case MigrateConnector():
-                migrate(action, self._client(action.source), self._client(action.target), self.lock)
+                migrate(action, self._clients[action.source], self._clients[action.target], self.fence)
             case DeleteConnector():
                 self._delete(action)
 
+    def _restart(self, action: RestartConnector) -> None:
+        client = self._clients[action.cluster]
+        if action.failure is not Failure.STUCK:
+            client.restart_failed(action.name)
+            return
+        # Connect believes that it runs, and `onlyFailed` would leave it alone.
+        try:
+            client.restart_task(action.name, 0)
+        except NotFound:
+            bounce(action.name, client, self.fence)  # it has no task: a resume makes one
+
     def _delete(self, action: DeleteConnector) -> None:
         """Stop, forget the offsets (else a re-created name resumes at a stale place), delete, clean up."""
-        client = self._client(action.cluster)
+        client = self._clients[action.cluster]
         try:
             client.stop(action.name)
-            wait_stopped(client, action.name)
+            wait_stopped(client, action.name, self.fence)
             client.reset_offsets(action.name)
         except NotFound:
             pass  # gone already: only what it left behind remains to be removed
         client.delete(action.name)
         if action.left_topics:
+            self.fence.check()
             self.platform.kafka.delete_topics(action.left_topics)
 
 
@@ -202,4 +256,10 @@ def _done(action: Action, started: float) -> Outcome:
 
 
 def _failed(action: Action, error: CdcError, started: float) -> Outcome:
-    return Outcome(action=action, status="failed", error=str(error), seconds=time.monotonic() - started)
+    return Outcome(
+        action=action,
+        status="failed",
+        error=str(error),
+        seconds=time.monotonic() - started,
+        unreachable=isinstance(error, ConnectUnavailable),
+    )

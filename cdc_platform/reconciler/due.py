@@ -10,9 +10,13 @@ from typing import Any
 
 from cdc_platform.plan import Plan
 from cdc_platform.planner import Planned
-from cdc_platform.reconciler.memory import captured_shards, size_records
+from cdc_platform.reconciler import last_pass
+from cdc_platform.reconciler.memory import captured_shards, news
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
 from cdc_platform.state import Picture
+
+# A pass at least this often, so that its record, and what reads it, stays fresh.
+REPORT_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,11 +55,13 @@ class Due:
 
 def due(picture: Picture, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
     """Compare what was seen and planned with what the state topic has on record."""
-    sizes = size_records(planned)
-    stale = [key for key, value in sizes.items() if records.get(key) != value]
+    stale = {*planned.records, *news(planned, records)}
+    since = last_pass.age(records.get(last_pass.KEY), picture.taken_at)
+    if since is None or abs(since) > REPORT_SECONDS:
+        stale.add(last_pass.KEY)
     return Due(
         plan=planned.plan,
         captured=tuple(sorted(running_shards(picture, picture.clusters) - captured_shards(records))),
-        records=tuple(sorted([*planned.records, *stale])),
+        records=tuple(sorted(stale)),
         health=health_of(picture.topology, planned, picture.clusters),
     )

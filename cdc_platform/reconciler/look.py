@@ -1,35 +1,78 @@
-"""Read the whole picture of one pass, concurrently and under a deadline."""
+"""Read the whole picture of one pass, concurrently and under one deadline."""
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
+import logging
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as NotInTime
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.errors import KafkaRejected, KafkaUnavailable, Unavailable
-from cdc_platform.state import ObservedCluster, ObservedTopic, Picture
+from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unavailable
+from cdc_platform.liveness import LivenessPolicy, silence_limit
+from cdc_platform.planner import Wanted
+from cdc_platform.reconciler.ideal import ideal_state
+from cdc_platform.state import ObservedCluster, ObservedHeartbeats, ObservedTopic, ObservedWorker, Picture
 from cdc_platform.topology import Cluster, Topology
 
+log = logging.getLogger(__name__)
 
-def look(platform: Platform) -> Picture:
-    """The picture now.
+T = TypeVar("T")
 
-    A Connect cluster or Kafka that cannot be read is marked unknown in the
-    picture. ZooKeeper is what all else hangs on: without it there is no picture.
+# Heartbeats are read from a little before the longest allowed silence.
+_MARGIN = timedelta(seconds=15)
+_THREADS = 32
+
+
+def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
+    """The picture now, and what is wanted by the topology in it.
+
+    What cannot be read, or not before the deadline (`connect_timeout` and half
+    as much again), is marked unknown. ZooKeeper is what all else hangs on:
+    without it there is no picture.
 
     Raises:
         ZooKeeperUnavailable: the topology could not be read as a whole.
     """
+    end = time.monotonic() + 1.5 * platform.settings.connect_timeout
     topology = platform.topology.load()
-    with ThreadPoolExecutor(max_workers=max(2, len(topology.clusters) + 1), thread_name_prefix="look") as pool:
-        topics = pool.submit(_topics, platform)
-        clusters = list(pool.map(lambda c: look_at_cluster(platform, c), topology.clusters.values()))
-        return Picture(
+    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="look")
+    try:
+        # The clusters first: they take longest.
+        clusters = {name: pool.submit(look_at_cluster, platform, c) for name, c in topology.clusters.items()}
+        heartbeats = pool.submit(_heartbeats, platform, topology, policy)
+        agents = pool.submit(_agents, platform)
+        workers = {
+            worker: pool.submit(_worker, platform, worker, url)
+            for cluster in topology.clusters.values()
+            for worker, url in sorted(cluster.metrics.items())
+        }
+        # Meanwhile this thread works out what is wanted, hence which topics to look at.
+        checked, wanted = ideal_state(topology, platform.settings)
+        topics = pool.submit(_topics, platform, frozenset(topic.name for topic in wanted.topics))
+        late = "no answer before the deadline of the look"
+        picture = Picture(
             taken_at=datetime.now(UTC),
-            topology=topology,
-            clusters={cluster.name: cluster for cluster in clusters},
-            topics=topics.result(),
+            topology=checked,
+            clusters={
+                name: _in_time(found, end, ObservedCluster(name=name, connectors=None, problem=late))
+                for name, found in clusters.items()
+            },
+            topics=_in_time(topics, end, None),
+            heartbeats=_in_time(heartbeats, end, None),
+            workers={
+                worker: _in_time(found, end, ObservedWorker(worker=worker, problem=late))
+                for worker, found in workers.items()
+            },
+            agents=_in_time(agents, end, None),
         )
+        return picture, wanted
+    finally:
+        # What hangs ends by its own deadline; nobody waits for it.
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
@@ -42,11 +85,56 @@ def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
 
 def look_again(platform: Platform, topology: Topology) -> dict[str, ObservedCluster]:
     """The Connect clusters only, after a plan was applied."""
-    return {cluster.name: look_at_cluster(platform, cluster) for cluster in topology.clusters.values()}
+    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="look") as pool:
+        found = pool.map(lambda cluster: look_at_cluster(platform, cluster), topology.clusters.values())
+        return {cluster.name: cluster for cluster in found}
 
 
-def _topics(platform: Platform) -> dict[str, ObservedTopic] | None:
+def _in_time(found: Future[T], end: float, otherwise: T) -> T:
     try:
-        return dict(platform.kafka.topics())
-    except (KafkaUnavailable, KafkaRejected):
+        return found.result(timeout=max(0.0, end - time.monotonic()))
+    except NotInTime:
+        return otherwise
+
+
+def _topics(platform: Platform, names: frozenset[str]) -> dict[str, ObservedTopic] | None:
+    try:
+        return dict(platform.kafka.topics(names))
+    except (KafkaUnavailable, KafkaRejected) as error:
+        log.warning("topics: %s", error)
+        return None
+
+
+def _heartbeats(platform: Platform, topology: Topology, policy: LivenessPolicy) -> ObservedHeartbeats | None:
+    if platform.heartbeats is None:
+        return None
+    slow = {d.name: limit for d in topology.datasets.values() if (limit := silence_limit(d, policy)) > policy.silence}
+    try:
+        found = platform.heartbeats.read(policy.silence + _MARGIN)
+        missed = [
+            name for name in slow if any(shard.name not in found.beats for shard in topology.shards.get(name, ()))
+        ]
+        if missed:
+            # A rate-limited dataset may be silent for longer: so far back is read only then.
+            found = platform.heartbeats.read(max(slow[name] for name in missed) + _MARGIN)
+        return found
+    except (KafkaUnavailable, KafkaRejected) as error:
+        log.warning("heartbeats: %s", error)
+        return None
+
+
+def _worker(platform: Platform, worker: str, url: str) -> ObservedWorker:
+    if platform.metrics is None:
+        return ObservedWorker(worker=worker, problem="nothing reads metrics here")
+    try:
+        return platform.metrics.read(worker, url)
+    except CdcError as error:
+        return ObservedWorker(worker=worker, problem=str(error))
+
+
+def _agents(platform: Platform) -> Mapping[str, Mapping[str, Any]] | None:
+    try:
+        return platform.topology.agents()
+    except Unavailable as error:
+        log.warning("agents: %s", error)
         return None

@@ -1,80 +1,128 @@
-"""What passes remember in the state topic, as documents.
+"""What passes remember in the state topic, as documents: one definition of keys and shapes.
 
-| key | document |
+| key | document (fields of) |
 |---|---|
-| `restart/<dataset>.<shard>` | failure, attempts, first_failed, last_restart, next_restart |
-| `shard/<dataset>.<shard>` | since, generation: it was seen running first |
+| `restart/<dataset>.<shard>` | `restarts.RestartRecord` |
+| `shard/<dataset>.<shard>` | `liveness.CapturedRecord`: Connect called it RUNNING first |
+| `live/<dataset>.<shard>` | `liveness.LiveRecord`: its first heartbeat; who snapshots a shard anew forgets it |
+| `leader/<dataset>.<shard>` | `liveness.LeaderRecord`: the generation a pass saw last |
+| `zombie/<dataset>.<shard>` | `zombies.ZombieRecord` |
+| `skew/<cluster>` | `balance.SkewRecord` |
+| `canary/<dataset>`, `rollout/<dataset>` | `rollout.CanaryRecord`, `rollout.RolledOut` |
+| `trouble/<failure>@<place>` | `troubles.Trouble`: what one alert tells of |
 | `size/cluster/<name>`, `size/dataset/<name>` | how many connectors, shards the last pass saw |
+| `pass/last` | see `last_pass.py` |
+
+Documents of other kinds belong to others and are left alone.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.planner import Memory, Planned
-from cdc_platform.restarts import Failure, RestartRecord
+import msgspec
 
-RESTART = "restart/"
-SHARD = "shard/"
+from cdc_platform.balance import SkewRecord
+from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.planner import Changes, Memory, Planned
+from cdc_platform.restarts import RestartRecord
+from cdc_platform.rollout import CanaryRecord, RolledOut
+from cdc_platform.troubles import Trouble
+from cdc_platform.zombies import ZombieRecord
+
+log = logging.getLogger(__name__)
+
+Documents = Mapping[str, Mapping[str, Any]]
+News = dict[str, Mapping[str, Any] | None]
+
+RESTART = "restart"
+SHARD = "shard"
+
+# Kind to the field of Memory that holds it, and its type.
+_KINDS: Mapping[str, tuple[str, type]] = {
+    RESTART: ("restarts", RestartRecord),
+    SHARD: ("captured", CapturedRecord),
+    "live": ("live", LiveRecord),
+    "leader": ("leaders", LeaderRecord),
+    "zombie": ("zombies", ZombieRecord),
+    "skew": ("skews", SkewRecord),
+    "canary": ("canaries", CanaryRecord),
+    "rollout": ("rollouts", RolledOut),
+    "trouble": ("troubles", Trouble),
+}
+_SIZES: Mapping[str, tuple[str, str]] = {
+    "cluster": ("cluster_sizes", "connectors"),
+    "dataset": ("dataset_sizes", "shards"),
+}
 
 
-def read_memory(records: Mapping[str, Mapping[str, Any]]) -> Memory:
-    """The planner's memory from the state topic's records."""
-    restarts: dict[str, RestartRecord] = {}
-    clusters: dict[str, int] = {}
-    datasets: dict[str, int] = {}
+def read_memory(records: Documents) -> Memory:
+    """The planner's memory from the state topic's records. A document of another shape is left out, and logged."""
+    found: dict[str, dict[str, Any]] = {field: {} for field, _ in (*_KINDS.values(), *_SIZES.values())}
     for key, document in records.items():
-        if key.startswith(RESTART):
-            restarts[key.removeprefix(RESTART)] = _restart(document)
-        elif key.startswith("size/cluster/"):
-            clusters[key.removeprefix("size/cluster/")] = int(document["connectors"])
-        elif key.startswith("size/dataset/"):
-            datasets[key.removeprefix("size/dataset/")] = int(document["shards"])
-    return Memory(restarts=restarts, cluster_sizes=clusters, dataset_sizes=datasets)
+        kind, _, name = key.partition("/")
+        try:
+            if kind in _KINDS:
+                field, shape = _KINDS[kind]
+                found[field][name] = msgspec.convert(document, shape)
+            elif kind == "size":
+                of, _, name = name.partition("/")
+                field, number = _SIZES[of]
+                found[field][name] = int(document[number])
+        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+            log.warning("state record %s is left out: %s", key, error)
+    return Memory(**found)
 
 
-def captured_shards(records: Mapping[str, Mapping[str, Any]]) -> frozenset[str]:
+def captured_shards(records: Documents) -> frozenset[str]:
     """The shards on record as seen running."""
-    return frozenset(key.removeprefix(SHARD) for key in records if key.startswith(SHARD))
+    prefix = f"{SHARD}/"
+    return frozenset(key.removeprefix(prefix) for key in records if key.startswith(prefix))
 
 
-def size_records(planned: Planned) -> dict[str, Mapping[str, Any]]:
-    """The sizes that this pass saw, as documents."""
-    sizes: dict[str, Mapping[str, Any]] = {
-        f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()
-    }
+def news(planned: Planned, records: Documents) -> News:
+    """What of the memory a pass changes, restart records apart; None deletes."""
+    changes: News = {}
+    for kind, (field, _) in _KINDS.items():
+        if kind not in (RESTART, SHARD):
+            changes |= _documents(kind, getattr(planned.changes, field))
+    sizes: News = {f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()}
     sizes |= {f"size/dataset/{name}": {"shards": n} for name, n in planned.dataset_sizes.items()}
-    return sizes
-
-
-def forget_and_keep(records: Mapping[str, RestartRecord | None]) -> dict[str, Mapping[str, Any] | None]:
-    """Restart records as documents; None forgets."""
-    return {RESTART + name: _document(record) if record else None for name, record in records.items()}
-
-
-def shard_record(now: datetime, generation: int) -> Mapping[str, Any]:
-    """That a shard was seen running for the first time."""
-    return {"since": now.isoformat(), "generation": generation}
-
-
-def _document(record: RestartRecord) -> Mapping[str, Any]:
     return {
-        "failure": str(record.failure),
-        "attempts": record.attempts,
-        "first_failed": record.first_failed.isoformat(),
-        "last_restart": record.last_restart.isoformat() if record.last_restart else None,
-        "next_restart": record.next_restart.isoformat(),
+        key: value
+        for key, value in (changes | sizes).items()
+        if records.get(key) != value and not (value is None and key not in records)
     }
 
 
-def _restart(document: Mapping[str, Any]) -> RestartRecord:
-    last = document["last_restart"]
-    return RestartRecord(
-        failure=Failure(document["failure"]),
-        attempts=int(document["attempts"]),
-        first_failed=datetime.fromisoformat(document["first_failed"]),
-        last_restart=datetime.fromisoformat(last) if last else None,
-        next_restart=datetime.fromisoformat(document["next_restart"]),
-    )
+def restart_documents(records: Mapping[str, RestartRecord | None]) -> News:
+    """Restart records as documents; None forgets."""
+    return _documents(RESTART, records)
+
+
+def captured_documents(shards: tuple[str, ...], now: datetime, generation: int) -> News:
+    """That shards were seen running for the first time."""
+    return _documents(SHARD, dict.fromkeys(shards, CapturedRecord(since=now, generation=generation)))
+
+
+def forgotten(shard: str) -> News:
+    """All that is remembered of a shard, forgotten."""
+    return {f"{kind}/{shard}": None for kind in (RESTART, SHARD, "live", "leader", "zombie")}
+
+
+def _documents(kind: str, values: Mapping[str, Any]) -> News:
+    return {f"{kind}/{name}": None if value is None else msgspec.to_builtins(value) for name, value in values.items()}
+
+
+__all__ = [
+    "Changes",
+    "captured_documents",
+    "captured_shards",
+    "forgotten",
+    "news",
+    "read_memory",
+    "restart_documents",
+]

@@ -16,15 +16,17 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cdc_platform.clients.protocols import Connect, ControlLock
-from cdc_platform.errors import ConnectRejected, NotFound, Unavailable
+from cdc_platform.clients.protocols import Connect
+from cdc_platform.errors import ConnectRejected, LockLost, NotFound, Unavailable
 from cdc_platform.plan import MigrateConnector
+from cdc_platform.reconciler.fence import Fence
 from cdc_platform.state import ObservedConnector
 
 STOP_LIMIT = 60.0
+_POLL_SECONDS = 0.2
 
 
-def migrate(action: MigrateConnector, source: Connect, target: Connect, lock: ControlLock) -> None:
+def migrate(action: MigrateConnector, source: Connect, target: Connect, fence: Fence) -> None:
     """Bring the move to its end from wherever an earlier pass left it.
 
     Raises:
@@ -35,15 +37,13 @@ def migrate(action: MigrateConnector, source: Connect, target: Connect, lock: Co
     there = _find(target, name)
     if there is not None and there.state != "STOPPED":
         target.stop(name)
-        wait_stopped(target, name)
-    lock.check()
+        wait_stopped(target, name, fence)
     source.stop(name)
-    wait_stopped(source, name)
+    wait_stopped(source, name, fence)
     offsets = list(source.offsets(name))
-    lock.check()
     if there is None:
         target.create(name, action.config, stopped=True)
-        wait_stopped(target, name)
+        wait_stopped(target, name, fence)
     held = list(target.offsets(name))
     if offsets and held and not _same(offsets, held):
         raise ConnectRejected(
@@ -52,30 +52,40 @@ def migrate(action: MigrateConnector, source: Connect, target: Connect, lock: Co
             cure=f"Compare GET /connectors/{name}/offsets of both and delete the connector that is wrong.",
         )
     if offsets and not held:
-        lock.check()
         target.alter_offsets(name, offsets)
         if not _same(offsets, list(target.offsets(name))):
             raise Unavailable(f"cluster {action.target} does not show the offsets of {name} yet.")
-    lock.check()
     source.reset_offsets(name)
     source.delete(name)
-    lock.check()
     target.resume(name)
 
 
-def _find(client: Connect, name: str) -> ObservedConnector | None:
+def bounce(name: str, client: Connect, fence: Fence) -> None:
+    """Stop a connector on all workers of its group, and resume it on one.
+
+    Killed in between, the next pass finds it STOPPED and resumes it.
+
+    Raises:
+        LockLost, Unavailable, NotFound.
+    """
+    client.stop(name)
     try:
-        return client.connector(name)
-    except NotFound:
-        return None
+        wait_stopped(client, name, fence)
+    except LockLost:
+        raise
+    except Unavailable:
+        client.resume(name)  # better a zombie than a shard that is down
+        raise
+    client.resume(name)
 
 
-def wait_stopped(client: Connect, name: str) -> None:
+def wait_stopped(client: Connect, name: str, fence: Fence) -> None:
     """Wait until the connector is STOPPED without tasks.
 
     Raises:
         Unavailable: it is not within STOP_LIMIT seconds.
         NotFound: there is no such connector.
+        LockLost: the lock went meanwhile.
     """
     end = time.monotonic() + STOP_LIMIT
     while True:
@@ -84,7 +94,14 @@ def wait_stopped(client: Connect, name: str) -> None:
             return
         if time.monotonic() > end:
             raise Unavailable(f"connector {name} did not stop within {STOP_LIMIT:.0f} s.", cure="See its worker's log.")
-        time.sleep(0.2)
+        fence.sleep(_POLL_SECONDS)
+
+
+def _find(client: Connect, name: str) -> ObservedConnector | None:
+    try:
+        return client.connector(name)
+    except NotFound:
+        return None
 
 
 def _same(left: Sequence[Mapping[str, Any]], right: Sequence[Mapping[str, Any]]) -> bool:

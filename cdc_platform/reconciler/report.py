@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
 from cdc_platform.plan import VERBS, Action, DeleteConnector, Finding, Plan
 from cdc_platform.planner import Planned
-from cdc_platform.state import ObservedCluster, Picture
+from cdc_platform.state import ObservedCluster, ObservedConnector, Picture
 from cdc_platform.topology import EMPTY, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What became of one action: `status` is done, failed or skipped; `seconds` is the call's."""
+    """What became of one action: `status` is done, failed or skipped; `seconds` is the call's.
+
+    `unreachable`: it failed because its Connect cluster did not answer.
+    """
 
     action: Action
     status: str
     error: str | None = None
     seconds: float = 0.0
+    unreachable: bool = False
 
     def sentence(self) -> str:
         """The action and what became of it, in one sentence."""
@@ -91,34 +95,43 @@ def health_of(
     topology: Topology, planned: Planned | None, clusters: Mapping[str, ObservedCluster]
 ) -> dict[str, DatasetHealth]:
     """How each dataset's shards are in this picture of the clusters."""
+    seen: dict[str, ObservedConnector] = {}
+    for cluster in clusters.values():
+        for connector in (cluster.connectors or {}).values():
+            # In two clusters for the time of a move: the one that runs counts.
+            if connector.owner is not None and (connector.name not in seen or connector.running):
+                seen[connector.name] = connector
+    unknown = frozenset(name for name, cluster in clusters.items() if not cluster.known)
     found: dict[str, DatasetHealth] = {}
-    unknown = sorted(name for name, cluster in clusters.items() if not cluster.known)
     for name, dataset in sorted(topology.datasets.items()):
-        down: list[ShardDown] = []
         shards = topology.shards.get(name, ())
-        for shard in shards:
-            seen = next(
-                (
-                    clusters[c].connectors[shard.name]  # type: ignore[index]
-                    for c in dataset.clusters
-                    if c in clusters and shard.name in (clusters[c].connectors or {})
-                ),
-                None,
-            )
-            if seen is not None and seen.running:
-                continue
-            waiting = planned.waiting.get(shard.name) if planned else None
-            if seen is None:
-                blind = [c for c in dataset.clusters if c in unknown]
-                state = "UNKNOWN" if blind else "MISSING"
-                reason = f"cluster {blind[0]} could not be read" if blind else "no connector yet"
-            else:
-                states = {task.state for task in seen.tasks} - {"RUNNING"}
-                state = seen.state if seen.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
-                reason = waiting.reason if waiting else f"Connect says {state}"
-            down.append(ShardDown(shard=shard.name, state=state, reason=reason))
-        found[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=tuple(down))
+        blind = [cluster for cluster in dataset.clusters if cluster in unknown]
+        down = tuple(
+            fault for shard in shards if (fault := _down(shard.name, seen.get(shard.name), planned, blind)) is not None
+        )
+        found[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=down)
     return found
+
+
+def _down(
+    shard: str, seen: ObservedConnector | None, planned: Planned | None, blind: Sequence[str]
+) -> ShardDown | None:
+    """Why the shard is not captured now; None when it is."""
+    silent = planned.silent.get(shard) if planned else None
+    if seen is not None and seen.running and silent is None:
+        return None
+    waiting = planned.waiting.get(shard) if planned else None
+    if seen is None:
+        if blind:
+            return ShardDown(shard=shard, state="UNKNOWN", reason=f"cluster {blind[0]} could not be read")
+        return ShardDown(shard=shard, state="MISSING", reason="no connector yet")
+    if silent is not None and seen.running:
+        state, plain = "SILENT", f"Connect says RUNNING, but there was no heartbeat for {silent:.0f} s"
+    else:
+        states = {task.state for task in seen.tasks} - {"RUNNING"}
+        state = seen.state if seen.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
+        plain = f"Connect says {state}"
+    return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
 
 
 def running_shards(picture: Picture, clusters: Mapping[str, ObservedCluster]) -> frozenset[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
@@ -27,6 +28,13 @@ class FakeConnect:
         self.model = model or ConnectModel()
         self.outage: CdcError | None = None
         self.writes: list[tuple[str, str]] = []
+        self._check: Callable[[], None] | None = None
+
+    def fenced(self, check: Callable[[], None]) -> FakeConnect:
+        """The same cluster, where each change is preceded by `check`."""
+        fenced = copy.copy(self)
+        fenced._check = check
+        return fenced
 
     def close(self) -> None:
         """Nothing to close."""
@@ -76,7 +84,7 @@ class FakeConnect:
         """Create a connector; one that is there with this very config is no error."""
         initial = STOPPED if stopped else None
         try:
-            self._ask(lambda: self.model.create(name, config, initial))
+            self._change(lambda: self.model.create(name, config, initial))
         except ConnectRejected:
             if not self._is_made(name, config, stopped):
                 raise
@@ -85,51 +93,56 @@ class FakeConnect:
 
     def update(self, name: str, config: Mapping[str, str]) -> None:
         """Replace the whole config."""
-        self._ask(lambda: self.model.put_config(name, config))
+        self._change(lambda: self.model.put_config(name, config))
         self.writes.append(("update", name))
 
     def delete(self, name: str) -> None:
         """Delete; a connector that is gone already is no error."""
         try:
-            self._ask(lambda: self.model.delete(name))
+            self._change(lambda: self.model.delete(name))
         except NotFound:
             return
         self.writes.append(("delete", name))
 
     def restart_failed(self, name: str) -> None:
         """Restart the connector and those of its tasks that are FAILED."""
-        self._ask(lambda: self.model.restart_failed(name))
+        self._change(lambda: self.model.restart_failed(name))
         self.writes.append(("restart_failed", name))
 
     def restart_task(self, name: str, task: int) -> None:
         """Restart one task."""
-        self._ask(lambda: self.model.restart_task(name, task))
+        self._change(lambda: self.model.restart_task(name, task))
         self.writes.append(("restart_task", name))
 
     def pause(self, name: str) -> None:
         """Pause: tasks stay assigned."""
-        self._ask(lambda: self.model.set_target(name, PAUSED))
+        self._change(lambda: self.model.set_target(name, PAUSED))
         self.writes.append(("pause", name))
 
     def resume(self, name: str) -> None:
         """Resume a paused or stopped connector."""
-        self._ask(lambda: self.model.set_target(name, RUNNING))
+        self._change(lambda: self.model.set_target(name, RUNNING))
         self.writes.append(("resume", name))
 
     def stop(self, name: str) -> None:
         """Stop: tasks are shut down."""
-        self._ask(lambda: self.model.set_target(name, STOPPED))
+        self._change(lambda: self.model.set_target(name, STOPPED))
         self.writes.append(("stop", name))
 
     def alter_offsets(self, name: str, offsets: Sequence[Mapping[str, Any]]) -> None:
         """Write source offsets. The connector must be stopped."""
-        self._ask(lambda: self.model.alter_offsets(name, offsets))
+        self._change(lambda: self.model.alter_offsets(name, offsets))
         self.writes.append(("alter_offsets", name))
 
     def reset_offsets(self, name: str) -> None:
         """Forget all source offsets. The connector must be stopped."""
-        self._ask(lambda: self.model.reset_offsets(name))
+        self._change(lambda: self.model.reset_offsets(name))
         self.writes.append(("reset_offsets", name))
+
+    def _change(self, call: Callable[[], T]) -> T:
+        if self._check is not None:
+            self._check()
+        return self._ask(call)
 
     def _ask(self, call: Callable[[], T]) -> T:
         if self.outage is not None:

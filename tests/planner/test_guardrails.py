@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cdc_platform.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector, to_json, to_text
-from cdc_platform.planner import Memory, Policy, config_changes, first_line, make_plan
+from cdc_platform.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector, first_line, to_json, to_text
+from cdc_platform.planner import Memory, Policy, config_changes, make_plan
 from cdc_platform.topology import Pause, Problem, Topology
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
@@ -103,7 +103,7 @@ def test_pauses_hold_until_they_expire() -> None:
     whole = replace(topology([(dataset(), 2)]), pause=pause)
     planned = make_plan(picture(whole), WANTED, Memory(), POLICY).plan
     assert planned.actions == ()
-    assert "paused by ann: maintenance" in [f.text for f in planned.findings]
+    assert [f.text for f in planned.findings] == ["paused by ann until 2026-01-02 03:05Z: maintenance"]
 
 
 def test_without_kafka_nothing_new_is_started_but_failed_tasks_are_restarted() -> None:

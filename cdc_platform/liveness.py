@@ -1,0 +1,157 @@
+"""Whether a connector that Connect calls RUNNING really captures. Pure.
+
+Connect's REST API shows RUNNING while a source is dead, and for minutes after a
+worker died. A heartbeat comes only from a task that reads its source, so its
+age decides. Nothing is decided where heartbeats cannot be trusted: the topic
+unreadable, silence of the whole fleet, a reading that is too short, a shard
+that never beat (its initial snapshot may run for hours: Debezium sends no
+heartbeats in it).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from cdc_platform.connectors.binlog import keep_alive_ms
+from cdc_platform.state import ObservedHeartbeats
+from cdc_platform.topology import EMPTY, Dataset, Shard
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LivenessPolicy:
+    """Bounds. Connectors beat every few seconds.
+
+    `silence`: no heartbeat for so long means stuck; at least `keep_alives` of a
+    rate-limited dataset's. `first_beat`: after so long without any a person is told.
+    `leader_move`: so long a shard is left to the agent that moves it to a new leader.
+    """
+
+    silence: timedelta = timedelta(seconds=60)
+    keep_alives: int = 5
+    first_beat: timedelta = timedelta(minutes=15)
+    leader_move: timedelta = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CapturedRecord:
+    """Remembered of a shard: when Connect first called it RUNNING, and under which lock generation."""
+
+    since: datetime
+    generation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LiveRecord:
+    """Remembered of a shard: when its first heartbeat was seen."""
+
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LeaderRecord:
+    """Remembered of a shard whose leader moved: the generation, and when a pass saw it first."""
+
+    generation: int
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Liveness:
+    """What heartbeats say of the shards that Connect calls RUNNING.
+
+    `alive` beat within their limit; `silent` maps those that stopped to the
+    seconds of silence, at least; `first` beat for the first time. The others are
+    unknown. `problem`: why nothing could be told.
+    """
+
+    alive: frozenset[str] = frozenset()
+    silent: Mapping[str, float] = field(default_factory=dict)
+    first: frozenset[str] = frozenset()
+    problem: str | None = None
+
+
+def silence_limit(dataset: Dataset, policy: LivenessPolicy) -> timedelta:
+    """How long a shard of the dataset may be silent.
+
+    Idle MariaDB and MySQL shards beat with the binlog's keep-alive, which is
+    longer where a rate limit blocks the connector for long.
+    """
+    if not dataset.engine.reads_binlog:
+        return policy.silence
+    return max(policy.silence, policy.keep_alives * timedelta(milliseconds=keep_alive_ms(dataset.limits)))
+
+
+def judge(
+    running: Mapping[str, timedelta],
+    heartbeats: ObservedHeartbeats | None,
+    known: Mapping[str, LiveRecord],
+    now: datetime,
+    snapshotting: frozenset[str] = frozenset(),
+) -> Liveness:
+    """Tell the living from the silent.
+
+    Args:
+        running: the shards that Connect calls RUNNING, with the silence that each may keep.
+        heartbeats: what was read; None when it could not be.
+        known: shards that beat before.
+        now: this machine's time; it is only compared with the newest heartbeat of all.
+        snapshotting: shards whose initial snapshot runs, by their worker's metrics.
+    """
+    if heartbeats is None:
+        return Liveness(problem="the heartbeats could not be read")
+    expected = sum(1 for shard in running if shard in known)
+    if heartbeats.newest is None:
+        return Liveness(problem=f"none of {expected} running connectors has sent a heartbeat" if expected else None)
+    quiet = (now - heartbeats.newest).total_seconds()
+    if expected and quiet > max(limit.total_seconds() for limit in running.values()):
+        # Workers, network, brokers or a clock: no restart of a task cures that.
+        return Liveness(problem=f"no connector at all has sent a heartbeat for {quiet:.0f} s, by this machine's clock")
+    alive: set[str] = set()
+    silent: dict[str, float] = {}
+    read = (heartbeats.newest - heartbeats.since).total_seconds()
+    for shard, limit in running.items():
+        age = heartbeats.age(shard)
+        if age is not None and age <= limit.total_seconds():
+            alive.add(shard)
+        elif shard in known and shard not in snapshotting:
+            silence = read if age is None else age
+            if silence > limit.total_seconds():
+                silent[shard] = silence
+    if expected and not alive:
+        return Liveness(problem=f"none of {expected} running connectors has sent a heartbeat in time")
+    return Liveness(alive=frozenset(alive), silent=silent, first=frozenset(alive - known.keys()))
+
+
+def moving(
+    shard: Shard,
+    record: LeaderRecord | None,
+    now: datetime,
+    policy: LivenessPolicy,
+) -> datetime | None:
+    """Until when the shard is left to the agent that moves it to a new leader; None when it is not.
+
+    The deadline counts from the pass that first saw the new generation; a
+    record from the future (the clock was set back) counts as seen now.
+    """
+    if shard.generation == 0:
+        return None
+    since = now if record is None or record.generation != shard.generation else min(record.since, now)
+    until = since + policy.leader_move
+    return until if until > now else None
+
+
+def leader_changes(
+    shards: Mapping[str, Shard], records: Mapping[str, LeaderRecord], now: datetime
+) -> dict[str, LeaderRecord | None]:
+    """What to remember of leaders: generations not seen before; None forgets a shard that is gone."""
+    changes: dict[str, LeaderRecord | None] = {name: None for name in records if name not in shards}
+    for name, shard in shards.items():
+        known = records.get(name)
+        if shard.generation != (known.generation if known else 0):
+            changes[name] = LeaderRecord(generation=shard.generation, since=now)
+    return changes
+
+
+NO_LIVENESS = Liveness(silent=EMPTY)

@@ -1,0 +1,273 @@
+"""From one picture to one plan. Pure: no I/O, no clock but the picture's time.
+
+Guardrails are here: an empty or suddenly smaller inventory, an unreadable
+cluster, a connector that somebody else made, too many deletes. Each gives a
+`Refusal` and leaves everything else of the plan as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc_platform.liveness import LiveRecord
+from cdc_platform.placement import Placement, place
+from cdc_platform.plan import (
+    Action,
+    CreateConnector,
+    CreateTopic,
+    DeleteConnector,
+    Finding,
+    MigrateConnector,
+    Plan,
+    Refusal,
+    ResumeConnector,
+    UpdateConnector,
+    ordered,
+)
+from cdc_platform.planner import guardrails
+from cdc_platform.planner.differences import compare_topic, config_changes, with_values
+from cdc_platform.planner.health import Diagnosis, Seen, Treatment, diagnose, treat
+from cdc_platform.planner.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
+from cdc_platform.planner.rollouts import Rollouts, roll_out
+from cdc_platform.state import OWNER_KEY, Picture
+from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
+from cdc_platform.troubles import Trouble
+
+__all__ = [
+    "Changes",
+    "ConfigOf",
+    "Memory",
+    "Planned",
+    "Policy",
+    "Wanted",
+    "config_changes",
+    "make_plan",
+]
+
+
+def make_plan(picture: Picture, wanted: Wanted, memory: Memory, policy: Policy) -> Planned:
+    """Compare what is with what should be."""
+    return _Planner(picture, wanted, memory, policy).plan()
+
+
+class _Planner:
+    def __init__(self, picture: Picture, wanted: Wanted, memory: Memory, policy: Policy) -> None:
+        self.picture = picture
+        self.wanted = wanted
+        self.memory = memory
+        self.policy = policy
+        self.topology = picture.topology
+        self.ours, self.strangers, unread = guardrails.split(picture, policy.platform)
+        self.actions: list[Action] = []
+        self.findings: list[Finding] = []
+        self.refusals = [Refusal(scope=f"{p.kind} {p.name}", reason=p.message) for p in self.topology.problems]
+        self.refusals += unread
+        self.off = {(problem.kind, problem.name) for problem in self.topology.problems}
+        self.sizes = {cluster: len(names) for cluster, names in self.ours.items()}
+        self.dataset_sizes = {name: len(shards) for name, shards in self.topology.shards.items()}
+        self.moves = 0
+
+    def plan(self) -> Planned:
+        stop = guardrails.whole_pass(self.picture, self.ours, self.policy)
+        if isinstance(stop, Refusal):
+            self.refusals.append(stop)
+        elif stop is not None:
+            self.findings.append(stop)
+        if stop is not None:
+            return self._planned(EMPTY, Rollouts(), Diagnosis(), Treatment())
+        blind_topics = self._plan_topics()
+        placement = self._place()
+        seen, missing = self._sort(placement)
+        diagnosis = diagnose(self.picture, seen, self.memory, self.policy)
+        rollouts = roll_out(self.picture, seen, diagnosis, self.wanted, self.memory, self.policy)
+        for item in () if blind_topics else missing:
+            self._create(*item, rollouts)
+        self.actions += rollouts.updates
+        self.actions += [
+            ResumeConnector(cluster=s.cluster.name, name=s.name, state=s.connector.state)
+            for s in seen
+            if s.connector.state in ("PAUSED", "STOPPED")
+        ]
+        busy = {name for action in self.actions if (name := getattr(action, "name", None))}
+        treatment = treat(self.picture, seen, diagnosis, busy, self._busy_clusters(), self.memory, self.policy)
+        self.actions += treatment.actions
+        self._plan_deletes()
+        self.findings += [*rollouts.findings, *treatment.findings]
+        return self._planned(placement.homes, rollouts, diagnosis, treatment)
+
+    def _planned(
+        self, homes: Mapping[str, str], rollouts: Rollouts, diagnosis: Diagnosis, treatment: Treatment
+    ) -> Planned:
+        now = self.picture.taken_at
+        live: dict[str, LiveRecord | None] = {name: LiveRecord(since=now) for name in diagnosis.liveness.first}
+        troubles: dict[str, Trouble | None] = dict.fromkeys(self.memory.troubles.keys() - treatment.troubles)
+        troubles |= {key: t for key, t in treatment.troubles.items() if self.memory.troubles.get(key) != t}
+        return Planned(
+            plan=Plan(actions=ordered(self.actions), refusals=tuple(self.refusals), findings=tuple(self.findings)),
+            records=treatment.restarts.records,
+            waiting=treatment.waiting,
+            crash_looping=treatment.restarts.crash_looping,
+            homes=homes,
+            cluster_sizes=self.sizes,
+            dataset_sizes=self.dataset_sizes,
+            changes=Changes(
+                live=live,
+                leaders=diagnosis.leaders,
+                zombies=treatment.zombies,
+                skews=treatment.skews,
+                canaries=rollouts.canaries,
+                rollouts=rollouts.done,
+                troubles=troubles,
+            ),
+            silent=diagnosis.liveness.silent,
+            alive=diagnosis.liveness.alive,
+            troubles=treatment.troubles,
+        )
+
+    def _plan_topics(self) -> bool:
+        """Compare topics; True when Kafka could not be read, so that nothing new may be started."""
+        if self.picture.topics is None:
+            self.refusals.append(Refusal(scope="kafka", reason="its topics could not be read"))
+            return True
+        for topic in self.wanted.topics:
+            seen = self.picture.topics.get(topic.name)
+            if seen is None:
+                self.actions.append(CreateTopic(topic=topic))
+            else:
+                actions, findings = compare_topic(topic, seen)
+                self.actions += actions
+                self.findings += findings
+        return False
+
+    def _place(self) -> Placement:
+        running: dict[str, list[str]] = {}
+        for cluster, connectors in self.ours.items():
+            for name in connectors:
+                running.setdefault(name, []).append(cluster)
+        return place(
+            list(self.topology.all_shards()),
+            self.topology.clusters,
+            running,
+            unknown=frozenset(self.topology.clusters) - self.ours.keys(),
+            foreign={cluster: len(connectors) for cluster, connectors in self.strangers.items()},
+        )
+
+    def _sort(self, placement: Placement) -> tuple[list[Seen], list[tuple[Dataset, Shard, Cluster]]]:
+        """The shards that have a connector where it belongs, and those that have none; moves are planned."""
+        shrunk = {cluster: self._shrunk(cluster, len(names)) for cluster, names in self.ours.items()}
+        seen: list[Seen] = []
+        missing: list[tuple[Dataset, Shard, Cluster]] = []
+        for dataset, shard in self.topology.all_shards():
+            name = shard.name
+            if self._left_alone(dataset, shard):
+                continue
+            if name in placement.unplaced:
+                self.findings.append(Finding(subject=name, text=placement.unplaced[name]))
+                continue
+            home = placement.homes[name]
+            if home not in self.ours or shrunk[home]:
+                continue
+            cluster = self.topology.clusters[home]
+            found = self.ours[home].get(name)
+            if name in placement.moves:
+                self._move(dataset, shard, cluster, placement.moves[name])
+            elif found is not None:
+                seen.append(Seen(dataset, shard, cluster, found))
+            elif name in self.strangers[home]:
+                self.refusals.append(
+                    Refusal(
+                        scope=name,
+                        reason=f"cluster {home} has a connector of that name that lacks {OWNER_KEY}="
+                        f"{self.policy.platform}: somebody else made it",
+                    )
+                )
+            else:
+                missing.append((dataset, shard, cluster))
+        if self.moves > self.policy.max_moves:
+            text = f"{self.moves} connectors move, {self.policy.max_moves} in this pass"
+            self.findings.append(Finding(subject="placement", text=text))
+        return seen, missing
+
+    def _shrunk(self, cluster: str, now: int) -> bool:
+        before = self.memory.cluster_sizes.get(cluster)
+        refusal = guardrails.shrunk(f"cluster {cluster}", before, now, self.policy)
+        if refusal is None or before is None:
+            return False
+        self.refusals.append(refusal)
+        self.sizes[cluster] = before  # else the next pass would find nothing strange
+        return True
+
+    def _left_alone(self, dataset: Dataset, shard: Shard) -> bool:
+        for subject, pause in ((dataset.name, dataset.pause), (shard.name, shard.pause)):
+            if pause is not None and pause.holds(self.picture.taken_at):
+                finding = Finding(subject=subject, text=guardrails.paused(pause))
+                if finding not in self.findings[-1:]:
+                    self.findings.append(finding)
+                return True
+        return ("dataset", dataset.name) in self.off or ("shard", shard.name) in self.off
+
+    def _move(self, dataset: Dataset, shard: Shard, cluster: Cluster, source: str) -> None:
+        self.moves += 1
+        if self.moves <= self.policy.max_moves:
+            config = self.wanted.config_of(dataset, shard, cluster)
+            self.actions.append(MigrateConnector(name=shard.name, source=source, target=cluster.name, config=config))
+
+    def _create(self, dataset: Dataset, shard: Shard, cluster: Cluster, rollouts: Rollouts) -> None:
+        config = self.wanted.config_of(dataset, shard, cluster)
+        if dataset.name in rollouts.fresh:
+            config = with_values(config, rollouts.fresh[dataset.name])
+        self.actions.append(CreateConnector(cluster=cluster.name, name=shard.name, config=config))
+
+    def _busy_clusters(self) -> frozenset[str]:
+        """Clusters whose group the plan so far sets in motion."""
+        clusters: set[str] = set()
+        for action in self.actions:
+            if isinstance(action, MigrateConnector):
+                clusters |= {action.source, action.target}
+            elif isinstance(action, CreateConnector | UpdateConnector | ResumeConnector):
+                clusters.add(action.cluster)
+        return frozenset(clusters)
+
+    def _plan_deletes(self) -> None:
+        wanted = {shard.name for _, shard in self.topology.all_shards()}
+        held = self._shrunk_datasets()
+        gone: list[DeleteConnector] = []
+        for cluster, connectors in self.ours.items():
+            for name, seen in connectors.items():
+                dataset = name.partition(".")[0]
+                if name in wanted or dataset in held or {("dataset", dataset), ("shard", name)} & self.off:
+                    continue
+                known = self.topology.datasets.get(dataset)
+                if known and known.pause and known.pause.holds(self.picture.taken_at):
+                    continue
+                topics, left = self.wanted.leftovers(name, seen.config)
+                reason = "its shard" if known else f"dataset {dataset}"
+                gone.append(
+                    DeleteConnector(
+                        cluster=cluster,
+                        name=name,
+                        reason=f"{reason} is no longer in the topology",
+                        left_topics=topics,
+                        leftovers=left,
+                    )
+                )
+        total = sum(len(connectors) for connectors in self.ours.values())
+        refusal = guardrails.too_many_deletes(gone, total, self.policy)
+        if refusal is not None:
+            self.refusals.append(refusal)
+        else:
+            self.actions += gone
+
+    def _shrunk_datasets(self) -> frozenset[str]:
+        """Datasets that are suddenly smaller: their connectors are not deleted, and the old size is remembered."""
+        held: set[str] = set()
+        for dataset, before in self.memory.dataset_sizes.items():
+            if ("dataset", dataset) in self.off:
+                continue
+            now = self.dataset_sizes.get(dataset, 0)
+            refusal = guardrails.shrunk(f"dataset {dataset}", before, now, self.policy)
+            if refusal is not None:
+                self.refusals.append(refusal)
+                self.dataset_sizes[dataset] = before
+                held.add(dataset)
+        return frozenset(held)

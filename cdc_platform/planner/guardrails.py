@@ -1,0 +1,79 @@
+"""What stops a plan or a part of it. Each refusal says why, and how to allow it where it is meant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from cdc_platform.plan import DeleteConnector, Finding, Refusal
+from cdc_platform.planner.inputs import Policy
+from cdc_platform.state import ObservedConnector, Picture
+from cdc_platform.topology import Pause
+
+Connectors = Mapping[str, Mapping[str, ObservedConnector]]
+
+
+def split(picture: Picture, platform: str) -> tuple[Connectors, Connectors, list[Refusal]]:
+    """Our connectors, and the others, by cluster and name; clusters that could not be read are absent."""
+    ours: dict[str, dict[str, ObservedConnector]] = {}
+    strangers: dict[str, dict[str, ObservedConnector]] = {}
+    refusals: list[Refusal] = []
+    for name in picture.topology.clusters:
+        seen = picture.clusters.get(name)
+        if seen is None or seen.connectors is None:
+            reason = (seen.problem if seen else None) or "it was not read"
+            refusals.append(Refusal(scope=f"cluster {name}", reason=reason))
+            continue
+        ours[name], strangers[name] = {}, {}
+        for connector in seen.connectors.values():
+            mine = connector.owner == platform
+            (ours if mine else strangers)[name][connector.name] = connector
+    return ours, strangers, refusals
+
+
+def whole_pass(picture: Picture, ours: Connectors, policy: Policy) -> Refusal | Finding | None:
+    """Why nothing at all may be planned; None when something may."""
+    pause = picture.topology.pause
+    if pause is not None and pause.holds(picture.taken_at):
+        return Finding(subject="platform", text=paused(pause))
+    if picture.problem:
+        return Refusal(scope="platform", reason=picture.problem)
+    running = sum(len(names) for names in ours.values())
+    if running and not any(picture.topology.shards.values()) and policy.allow_deletes is None:
+        return Refusal(
+            scope="platform",
+            reason=f"the topology holds no shard but {running} connectors run; "
+            "if that is meant, pass --allow-deletes with their number",
+        )
+    return None
+
+
+def shrunk(scope: str, before: int | None, now: int, policy: Policy) -> Refusal | None:
+    """A refusal when an inventory is suddenly smaller than the last pass saw it."""
+    if before is None or policy.accept_shrink or policy.allow_deletes is not None:
+        return None
+    lost = before - now
+    if lost > policy.max_deletes and lost > before * policy.shrink_fraction:
+        reason = f"{now} now, {before} at the last pass; if that is meant, pass --accept-shrink"
+        return Refusal(scope=scope, reason=reason)
+    return None
+
+
+def too_many_deletes(gone: list[DeleteConnector], total: int, policy: Policy) -> Refusal | None:
+    """A refusal of all deletes when there are more than the cap."""
+    cap = max(policy.max_deletes, int(total * policy.max_delete_fraction))
+    if policy.allow_deletes is not None:
+        cap = policy.allow_deletes
+    if len(gone) <= cap:
+        return None
+    names = ", ".join(sorted(d.name for d in gone)[:5])
+    return Refusal(
+        scope="deletes",
+        reason=f"{len(gone)} connectors would be deleted ({names}, ...), {cap} are allowed; "
+        f"if that is meant, pass --allow-deletes {len(gone)}",
+    )
+
+
+def paused(pause: Pause) -> str:
+    """Who paused it, why and until when."""
+    until = f" until {pause.until:%Y-%m-%d %H:%M}Z" if pause.until else ""
+    return f"paused by {pause.author}{until}: {pause.reason}"

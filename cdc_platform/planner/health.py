@@ -1,0 +1,283 @@
+"""How each connector is, and what is done about those that are not well."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from urllib.parse import urlsplit
+
+from cdc_platform import balance, restarts, zombies
+from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
+from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
+from cdc_platform.planner.differences import trouble_of
+from cdc_platform.planner.inputs import Memory, Policy
+from cdc_platform.restarts import Failing, Failure, RestartDecision, RestartRecord, Waiting, classify
+from cdc_platform.state import ObservedConnector, Picture
+from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
+from cdc_platform.troubles import Trouble, troubles
+
+# Names shown of a long list.
+_FEW = 5
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A shard with the connector that it has in its home cluster."""
+
+    dataset: Dataset
+    shard: Shard
+    cluster: Cluster
+    connector: ObservedConnector
+
+    @property
+    def name(self) -> str:
+        """`<dataset>.<shard>`."""
+        return self.shard.name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Diagnosis:
+    """Each connector's state by name.
+
+    `failing`: what is down, with its cause in a line. `healthy`: what runs and
+    beats, with its source host. `moving`: left to the agent until then.
+    """
+
+    failing: Mapping[str, tuple[Failing, str]] = EMPTY
+    healthy: Mapping[str, str] = EMPTY
+    moving: Mapping[str, datetime] = EMPTY
+    leaders: Mapping[str, LeaderRecord | None] = EMPTY
+    liveness: Liveness = NO_LIVENESS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Treatment:
+    """What is done, what waits and why, and what to remember."""
+
+    actions: Sequence[Action] = ()
+    findings: Sequence[Finding] = ()
+    restarts: RestartDecision = field(
+        default_factory=lambda: RestartDecision(restart=(), waiting={}, records={}, crash_looping=frozenset())
+    )
+    waiting: Mapping[str, Waiting] = EMPTY
+    zombies: Mapping[str, zombies.ZombieRecord | None] = EMPTY
+    skews: Mapping[str, balance.SkewRecord | None] = EMPTY
+    troubles: Mapping[str, Trouble] = EMPTY
+
+
+def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Policy) -> Diagnosis:
+    """Tell the healthy from the failing, by Connect's word and by heartbeats."""
+    now = picture.taken_at
+    limits = {dataset.name: silence_limit(dataset, policy.liveness) for dataset in picture.topology.datasets.values()}
+    running = {s.name: limits[s.dataset.name] for s in seen if s.connector.running}
+    snapshotting = frozenset[str]().union(*(worker.snapshotting for worker in picture.workers.values()))
+    liveness = judge(running, picture.heartbeats, memory.live, now, snapshotting)
+    agents = _workers_with_agents(picture)
+    failing: dict[str, tuple[Failing, str]] = {}
+    healthy: dict[str, str] = {}
+    held: dict[str, datetime] = {}
+    for s in seen:
+        name, host = s.name, str(s.shard.leader)
+        trouble = trouble_of(s.connector)
+        if trouble is not None:
+            worker, trace = trouble
+            failure, cause = classify(trace), first_line(trace)
+        elif name in liveness.silent:
+            worker, failure = s.connector.tasks[0].worker, Failure.STUCK
+            cause = f"no heartbeat for {liveness.silent[name]:.0f} s though Connect says RUNNING"
+        elif s.connector.state == "RUNNING" and not s.connector.tasks:
+            worker, failure, cause = s.connector.worker, Failure.STUCK, "Connect says RUNNING, but it has no task"
+        else:
+            if s.connector.running and (name in liveness.alive or name not in memory.live or liveness.problem):
+                healthy[name] = host
+            continue
+        until = moving(s.shard, memory.leaders.get(name), now, policy.liveness)
+        if until is not None and (agents is None or worker in agents):
+            held[name] = until
+        else:
+            failing[name] = (Failing(name=name, failure=failure, host=host, worker=worker), cause)
+    shards = {shard.name: shard for _, shard in picture.topology.all_shards()}
+    return Diagnosis(
+        failing=failing,
+        healthy=healthy,
+        moving=held,
+        leaders=leader_changes(shards, memory.leaders, now) if _whole(picture) else {},
+        liveness=liveness,
+    )
+
+
+def treat(
+    picture: Picture,
+    seen: Sequence[Seen],
+    diagnosis: Diagnosis,
+    busy: Collection[str],
+    busy_clusters: Collection[str],
+    memory: Memory,
+    policy: Policy,
+) -> Treatment:
+    """Restart what fails, stop and resume what runs twice or unevenly, within all bounds.
+
+    Args:
+        busy: connectors that the plan changes anyway.
+        busy_clusters: clusters whose group the plan sets in motion anyway.
+    """
+    now = picture.taken_at
+    failing = {name: item for name, item in diagnosis.failing.items() if name not in busy}
+    decision = restarts.decide(
+        [item for item, _ in failing.values()], diagnosis.healthy, memory.restarts, now, policy.restarts
+    )
+    records = _pruned(picture, memory.restarts, decision)
+    homes = {s.name: s.cluster.name for s in seen}
+    actions: list[Action] = [
+        RestartConnector(
+            cluster=homes[item.name],
+            name=item.name,
+            failure=item.failure,
+            attempt=record.attempts if (record := decision.records[item.name]) else 1,
+            cause=failing[item.name][1],
+        )
+        for item in decision.restart
+    ]
+    now_there = _troubles(picture, diagnosis, memory, decision, records)
+    findings = [Finding(subject=t.place, text=f"{t.sentence()}. {t.advice}") for t in now_there.values()]
+    findings += _unproven(seen, diagnosis, memory, picture, policy)
+    if diagnosis.liveness.problem and memory.live:
+        text = f"{diagnosis.liveness.problem}: who is stuck is not judged by heartbeats in this pass"
+        findings.append(Finding(subject="heartbeats", text=text))
+    cures = _zombies(picture, seen, busy, memory, policy)
+    findings += [Finding(subject=name, text=text) for name, text in cures.findings.items()]
+    actions += [BounceConnector(cluster=homes[name], name=name, reason=why) for name, why in cures.bounce.items()]
+    busy_clusters = {*busy_clusters, *(homes[name] for name in cures.bounce)}
+    skews = _skews(picture, _movable(picture, seen, diagnosis, busy, busy_clusters), memory, policy)
+    for cluster, decision_there in skews.items():
+        if decision_there.finding:
+            findings.append(Finding(subject=f"cluster {cluster}", text=decision_there.finding))
+        reason = f"to spread the tasks: {decision_there.finding}"
+        actions += [BounceConnector(cluster=cluster, name=name, reason=reason) for name in decision_there.bounce]
+    moved = {
+        name: Waiting(until, f"its agent moves it to the new leader until {until:%H:%M:%S}Z")
+        for name, until in diagnosis.moving.items()
+    }
+    return Treatment(
+        actions=actions,
+        findings=findings,
+        restarts=replace(decision, records=records),
+        waiting={**decision.waiting, **moved},
+        zombies=cures.records,
+        skews={cluster: found.record for cluster, found in skews.items() if found.changed},
+        troubles=now_there,
+    )
+
+
+def _pruned(
+    picture: Picture, known: Mapping[str, RestartRecord], decision: RestartDecision
+) -> Mapping[str, RestartRecord | None]:
+    """The changed records; those of shards that left the topology are forgotten."""
+    if not _whole(picture):
+        return decision.records
+    shards = {shard.name for _, shard in picture.topology.all_shards()}
+    return {**decision.records, **{name: None for name in known if name not in shards}}
+
+
+def _troubles(
+    picture: Picture,
+    diagnosis: Diagnosis,
+    memory: Memory,
+    decision: RestartDecision,
+    changed: Mapping[str, RestartRecord | None],
+) -> dict[str, Trouble]:
+    records = {name: r for name, r in {**memory.restarts, **changed}.items() if r is not None}
+    hosts = {shard.name: str(shard.leader) for _, shard in picture.topology.all_shards()}
+    return troubles(diagnosis.failing, records, hosts, memory.troubles, decision.crash_looping, picture.taken_at)
+
+
+def _unproven(
+    seen: Sequence[Seen], diagnosis: Diagnosis, memory: Memory, picture: Picture, policy: Policy
+) -> list[Finding]:
+    """Connectors that run, by Connect's word, and never sent a heartbeat."""
+    if diagnosis.liveness.problem:
+        return []
+    by_dataset: dict[str, list[str]] = defaultdict(list)
+    for s in seen:
+        name, since = s.name, memory.captured.get(s.name)
+        if name in memory.live or name in diagnosis.liveness.alive or not s.connector.running or since is None:
+            continue
+        if picture.taken_at - since.since > policy.liveness.first_beat:
+            by_dataset[s.dataset.name].append(name)
+    return [
+        Finding(
+            subject=dataset,
+            text=f"{len(names)} connectors run but have never sent a heartbeat ({_few(names)}): "
+            "their initial snapshot runs, or their source cannot be reached",
+        )
+        for dataset, names in sorted(by_dataset.items())
+    ]
+
+
+def _zombies(
+    picture: Picture, seen: Sequence[Seen], busy: Collection[str], memory: Memory, policy: Policy
+) -> zombies.ZombieDecision:
+    blind = picture.heartbeats is None and not picture.workers
+    found = zombies.suspects(picture.heartbeats, picture.workers, policy.zombies)
+    own = {s.name for s in seen if s.connector.running and s.name not in busy}
+    return zombies.decide(
+        {name: suspect for name, suspect in found.items() if name in own},
+        {} if blind else memory.zombies,
+        picture.taken_at,
+        policy.zombies,
+    )
+
+
+def _skews(
+    picture: Picture, movable: Mapping[str, Mapping[str, Sequence[str]]], memory: Memory, policy: Policy
+) -> dict[str, balance.BalanceDecision]:
+    """By cluster; `movable` holds connectors by cluster and worker, and only the clusters to judge."""
+    return {
+        name: balance.decide(
+            balance.tasks_by_worker(picture.topology.clusters[name], picture.clusters[name], picture.workers),
+            by_worker,
+            memory.skews.get(name),
+            picture.taken_at,
+            policy.balance,
+        )
+        for name, by_worker in movable.items()
+    }
+
+
+def _movable(
+    picture: Picture, seen: Sequence[Seen], diagnosis: Diagnosis, busy: Collection[str], busy_clusters: Collection[str]
+) -> dict[str, dict[str, list[str]]]:
+    """Healthy connectors by cluster and worker, of the clusters whose groups are at rest."""
+    found: dict[str, dict[str, list[str]]] = {
+        name: defaultdict(list)
+        for name in picture.topology.clusters
+        if name in picture.clusters and name not in busy_clusters
+    }
+    for s in seen:
+        if s.cluster.name in found and s.name in diagnosis.healthy and s.name not in busy:
+            found[s.cluster.name][s.connector.tasks[0].worker].append(s.name)
+    return found
+
+
+def _workers_with_agents(picture: Picture) -> frozenset[str] | None:
+    """Worker ids (host:port) beside which an agent lives; None when that is not known."""
+    if picture.agents is None:
+        return None
+    found: set[str] = set()
+    for name, info in picture.agents.items():
+        found.add(name)
+        url = info.get("connect_url")
+        if isinstance(url, str):
+            found.add(urlsplit(url).netloc)
+    return frozenset(found)
+
+
+def _whole(picture: Picture) -> bool:
+    """True when the topology was read without gaps, so that what is absent is gone."""
+    return not picture.topology.problems and any(picture.topology.shards.values())
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(sorted(names)[:_FEW]) + (", ..." if len(names) > _FEW else "")

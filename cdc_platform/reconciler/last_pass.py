@@ -1,0 +1,133 @@
+"""The record `pass/last`: one compact document a pass, for the exporter, `status` and a dead man's switch.
+
+| field | what |
+|---|---|
+| `at`, `generation` | when the pass looked, and under which lock |
+| `seconds` | by phase |
+| `planned`, `done`, `failed` | actions of the pass by verb |
+| `refused` | scopes, at most 20 |
+| `totals` | passes, and restarts by class of failure, since the topic was made |
+| `datasets` | by name: shards, up, states, `lag_s` and `beat_s` quantiles |
+| `clusters` | by name: reachable, connectors, and by worker: tasks, heap share, rebalances |
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+from cdc_platform.plan import VERBS, RestartConnector
+from cdc_platform.planner import Planned
+from cdc_platform.reconciler.report import DatasetHealth, Outcome
+from cdc_platform.state import ObservedCluster, ObservedWorker, Picture
+
+KEY = "pass/last"
+
+_QUANTILES = (0.5, 0.9, 0.99, 1.0)
+_MOST_REFUSALS = 20
+
+
+def last_pass(
+    *,
+    generation: int,
+    picture: Picture,
+    planned: Planned,
+    outcomes: Sequence[Outcome],
+    clusters: Mapping[str, ObservedCluster],
+    health: Mapping[str, DatasetHealth],
+    seconds: Mapping[str, float],
+    before: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """The document of one pass; `before` is that of the last one, whose totals go on."""
+    restarts = Counter(
+        str(o.action.failure) for o in outcomes if isinstance(o.action, RestartConnector) and o.status == "done"
+    )
+    totals: Mapping[str, Any] = (before or {}).get("totals") or {}
+    known: Mapping[str, int] = totals.get("restarts") or {}
+    return {
+        "at": picture.taken_at.isoformat(),
+        "generation": generation,
+        "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
+        "planned": dict(planned.plan.counts()),
+        "done": _by_verb(outcomes, "done"),
+        "failed": _by_verb(outcomes, "failed"),
+        "refused": [refusal.scope for refusal in planned.plan.refusals[:_MOST_REFUSALS]],
+        "totals": {
+            "passes": int(totals.get("passes", 0)) + 1,
+            "restarts": {name: known.get(name, 0) + restarts[name] for name in sorted({*known, *restarts})},
+        },
+        "datasets": _datasets(picture, health),
+        "clusters": {
+            name: {
+                "reachable": cluster.known,
+                "connectors": len(cluster.connectors or {}),
+                "workers": _workers(cluster, picture.topology.clusters[name].metrics, picture.workers),
+            }
+            for name, cluster in clusters.items()
+            if name in picture.topology.clusters
+        },
+    }
+
+
+def age(document: Mapping[str, Any] | None, now: datetime) -> float | None:
+    """Seconds since the pass of the document; None when there was none, or its time is no time."""
+    try:
+        return (now - datetime.fromisoformat((document or {})["at"])).total_seconds()
+    except (KeyError, TypeError, ValueError):
+        return None
+
+
+def _by_verb(outcomes: Iterable[Outcome], status: str) -> dict[str, int]:
+    return dict(Counter(VERBS[type(outcome.action)] for outcome in outcomes if outcome.status == status))
+
+
+def _datasets(picture: Picture, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
+    lags: dict[str, float] = {}
+    for worker in picture.workers.values():
+        for shard, ms in worker.lag_ms.items():
+            lags[shard] = max(ms / 1000, lags.get(shard, 0.0))
+    found: dict[str, Any] = {}
+    for name, dataset in health.items():
+        shards = [shard.name for shard in picture.topology.shards.get(name, ())]
+        states = Counter(down.state for down in dataset.down)
+        found[name] = {
+            "shards": dataset.shards,
+            "up": dataset.up,
+            "states": {"RUNNING": dataset.up, **states},
+            "lag_s": quantiles([lags[shard] for shard in shards if shard in lags]),
+        }
+        if picture.heartbeats is not None:
+            ages = (picture.heartbeats.age(shard) for shard in shards)
+            found[name]["beat_s"] = quantiles([seconds for seconds in ages if seconds is not None])
+    return found
+
+
+def quantiles(values: Sequence[float]) -> dict[str, float]:
+    """`{"0.5": ..., "0.9": ..., "0.99": ..., "1.0": ...}` by nearest rank; empty for no values."""
+    ordered = sorted(values)
+    last = len(ordered) - 1
+    return {str(q): round(ordered[round(q * last)], 3) for q in _QUANTILES} if ordered else {}
+
+
+def _workers(
+    cluster: ObservedCluster, urls: Mapping[str, str], workers: Mapping[str, ObservedWorker]
+) -> dict[str, dict[str, Any]]:
+    tasks: Counter[str] = Counter(dict.fromkeys(urls, 0))
+    for connector in (cluster.connectors or {}).values():
+        tasks.update(task.worker for task in connector.tasks)
+    found: dict[str, dict[str, Any]] = {}
+    for name in sorted(tasks):
+        if not name:
+            continue  # a task that nobody has
+        found[name] = {"tasks": tasks[name]}
+        seen = workers.get(name)
+        if seen is None:
+            continue
+        found[name]["answers"] = seen.problem is None
+        if seen.heap_used is not None and seen.heap_max:
+            found[name]["heap"] = round(seen.heap_used / seen.heap_max, 3)
+        if seen.rebalances is not None:
+            found[name]["rebalances"] = seen.rebalances
+    return found

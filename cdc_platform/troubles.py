@@ -1,0 +1,105 @@
+"""Failing shards by their common cause: what one alert tells of. Pure.
+
+500 shards of one broken host are one trouble. It lasts until none of its
+shards fails and none has been restarted lately, so that a moment of RUNNING
+neither ends nor repeats it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from cdc_platform.restarts import CURES, Failing, Failure, RestartRecord
+
+# Names kept of a trouble's shards; `status` shows all.
+SAMPLE = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trouble:
+    """One cause. `place` is the source host; the dataset for credentials, the worker for want of memory.
+
+    `down` shards fail now, `recovering` ones were restarted and run; `sample` names
+    some of the down. `cause` is one shard's trace in a line, `advice` what to do.
+    """
+
+    failure: Failure
+    place: str
+    since: datetime
+    down: int
+    recovering: int
+    sample: tuple[str, ...]
+    cause: str
+    advice: str
+    crash_looping: int = 0
+
+    @property
+    def key(self) -> str:
+        """The same as long as the cause is the same."""
+        return f"{self.failure}@{self.place}"
+
+    def sentence(self) -> str:
+        """It in one sentence, without the advice."""
+        some = ", ".join(self.sample) + (", ..." if self.down > len(self.sample) else "")
+        loop = f"; {self.crash_looping} in a crash loop" if self.crash_looping else ""
+        if not self.down:
+            return f"{self.recovering} shards recover from {self.failure} at {self.place}"
+        noun = "shard is" if self.down == 1 else "shards are"
+        return f"{self.down} {noun} down ({some}): {self.failure} at {self.place}: {self.cause}{loop}"
+
+
+def troubles(
+    failing: Mapping[str, tuple[Failing, str]],
+    records: Mapping[str, RestartRecord],
+    hosts: Mapping[str, str],
+    before: Mapping[str, Trouble],
+    looping: frozenset[str],
+    now: datetime,
+) -> dict[str, Trouble]:
+    """The troubles now, by key.
+
+    Args:
+        failing: what is down, with its trace in a line.
+        records: the restart records as they are after this pass, by shard.
+        hosts: each shard's leader now.
+        before: the troubles of the last pass, by key: they keep their beginning.
+        looping: shards in a crash loop.
+        now: the pass's time.
+    """
+    down: dict[tuple[Failure, str], list[str]] = defaultdict(list)
+    recovering: dict[tuple[Failure, str], int] = defaultdict(int)
+    for name in sorted(failing):
+        item = failing[name][0]
+        down[item.failure, _place(item.failure, name, item.host, item.worker)].append(name)
+    for name, record in records.items():
+        # A worker that ran out of memory is forgotten with the restart: the shard runs elsewhere.
+        if name not in failing and name in hosts and record.failure is not Failure.OUT_OF_MEMORY:
+            recovering[record.failure, _place(record.failure, name, hosts[name], "")] += 1
+    found: dict[str, Trouble] = {}
+    for failure, place in sorted({*down, *recovering}):
+        known = before.get(f"{failure}@{place}")
+        names = down.get((failure, place), [])
+        if not names and known is None:
+            continue  # it was cured before anybody was told
+        trouble = Trouble(
+            failure=failure,
+            place=place,
+            since=min(known.since, now) if known else now,
+            down=len(names),
+            recovering=recovering.get((failure, place), 0),
+            sample=tuple(names[:SAMPLE]),
+            cause=failing[names[0]][1] if names else (known.cause if known else ""),
+            advice=CURES[failure].advice,
+            crash_looping=len(looping.intersection(names)),
+        )
+        found[trouble.key] = trouble
+    return found
+
+
+def _place(failure: Failure, name: str, host: str, worker: str) -> str:
+    if failure is Failure.OUT_OF_MEMORY:
+        return worker
+    return name.partition(".")[0] if failure is Failure.AUTHENTICATION else host
