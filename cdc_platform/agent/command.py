@@ -28,7 +28,7 @@ from cdc_platform.topology import LEADER_DIR
 @click.option("--connect-worker-id", metavar="HOST:PORT", help="Its id in Connect.  [default: from the URL]")
 @click.option(
     "--leader-dir",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=click.Path(path_type=Path),
     default=LEADER_DIR,
     show_default=True,
     help="Where the leader files go.",
