@@ -1,0 +1,148 @@
+"""The comparison of one slab: topic events and source rows of a range of keys. Pure, on arrays.
+
+A row is right if it equals its version at the low position of its chunk's
+bracket, or any version up to the high one. A row that is not there is right if
+its key was absent at the low position or deleted within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.positions import Position
+from cdc_platform.verification.events import ABSENT, Events, Words
+from cdc_platform.verification.fold import starts_of
+
+Indexes = npt.NDArray[np.int64]
+
+# The chunk of a key that no chunk had and whose place is unknown.
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows as the source showed them: key, digest, and the chunk they were read in."""
+
+    keys: Words
+    rows: Words
+    chunks: Indexes
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The positions between which one statement read a chunk."""
+
+    low: Position
+    high: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Keys (as the fold stores them) that differ, and how many were right.
+
+    `missing`: in the source, not in the topic. `extra`: the other way round.
+    `unplaced`: in the topic only, and not to be judged without another look at
+    the source. `sources` and `topics` count rows and live keys.
+    """
+
+    missing: Words
+    extra: Words
+    mismatched: Words
+    unplaced: Words
+    sources: int
+    topics: int
+
+    @property
+    def any(self) -> bool:
+        """True when anything differs or is open."""
+        return any(len(keys) for keys in (self.missing, self.extra, self.mismatched, self.unplaced))
+
+    def keys(self) -> Words:
+        """All of them."""
+        return np.concatenate([self.missing, self.extra, self.mismatched, self.unplaced])
+
+
+def compare(events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes) -> Differences:
+    """Compare one shard's sorted events with its rows.
+
+    `homes` gives for each key of the events (in the order of `starts_of`) the
+    chunk that a row of it would have been in, or NOWHERE.
+    """
+    starts = starts_of(events)
+    counts = np.diff(np.append(starts, len(events)))
+    keys = events["key"][starts]
+    order = np.argsort(source.keys, kind="stable")
+    known, rows, chunks = source.keys[order], source.rows[order], source.chunks[order]
+    twice = np.append(False, known[1:] == known[:-1])[: len(known)]
+
+    at, there = _matches(keys, known)
+    shown, home = np.full(len(keys), ABSENT), homes.copy()
+    shown[there], home[there] = rows[at[there]], chunks[at[there]]
+    matched = _matches(known, keys)[1]
+
+    right, live = _judge(events, starts, counts, shown, home, brackets)
+    unplaced = ~right & (home == NOWHERE)
+    wrong = ~right & ~unplaced
+    # Two rows with one 64-bit key: nothing is said of them before they were looked at one by one.
+    return Differences(
+        missing=np.unique(np.concatenate([known[~matched], keys[wrong & there & ~live]])),
+        extra=keys[wrong & ~there],
+        mismatched=np.unique(np.concatenate([keys[wrong & there & live], known[twice]])),
+        unplaced=keys[unplaced],
+        sources=len(known),
+        topics=int(live.sum()),
+    )
+
+
+def _matches(these: Words, among: Words) -> tuple[Indexes, npt.NDArray[np.bool_]]:
+    """For each of `these`: a place in the sorted `among`, and whether it stands there."""
+    if not len(among):
+        return np.zeros(len(these), dtype=np.int64), np.zeros(len(these), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(among, these), len(among) - 1)
+    return at, among[at] == these
+
+
+def _judge(
+    events: Events, starts: Indexes, counts: Indexes, shown: Words, home: Indexes, brackets: Sequence[Bracket]
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """For each key: is what the source shows right, and does the topic hold a row of it in the end?"""
+    if not len(events):
+        nothing = np.zeros(0, dtype=np.bool_)
+        return nothing, nothing
+    live = events["row"][starts + counts - 1] != ABSENT
+    # Nearly all keys have one event, and it says the same as the source.
+    right = (counts == 1) & (events["row"][starts] == shown)
+    rest = np.flatnonzero(~right)
+    rest = rest[np.argsort(home[rest], kind="stable")]
+    chunks, begins = np.unique(home[rest], return_index=True)
+    for chunk, chosen in zip(chunks.tolist(), np.split(rest, begins[1:]), strict=True):
+        if chunk == NOWHERE:
+            # No row, and no telling where it would have been: right when the topic never had one either.
+            had = np.add.reduceat(events["row"] != ABSENT, starts)
+            right[chosen] = had[chosen] == 0
+        else:
+            right[chosen] = _in_bracket(events, starts[chosen], counts[chosen], shown[chosen], brackets[chunk])
+    return right, live
+
+
+def _in_bracket(
+    events: Events, starts: Indexes, counts: Indexes, shown: Words, bracket: Bracket
+) -> npt.NDArray[np.bool_]:
+    """For each key of a chunk: does a version in the bracket equal what was shown?"""
+    places = np.repeat(starts - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
+    part = events[places]
+    begins = np.append(0, np.cumsum(counts)[:-1])
+    low = bracket.low.sees(part["stream"], part["seq"])
+    high = low if bracket.high is bracket.low else bracket.high.sees(part["stream"], part["seq"])
+    index = np.arange(len(part))
+    base = np.maximum.reduceat(np.where(low, index, -1), begins)
+    accepted = high & ~low & (index > np.repeat(base, counts))
+    accepted[base[base >= 0]] = True
+    same = accepted & (part["row"] == np.repeat(shown, counts))
+    right = np.logical_or.reduceat(same, begins)
+    right |= (base < 0) & (shown == ABSENT)
+    return right

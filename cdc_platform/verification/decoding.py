@@ -1,0 +1,362 @@
+"""From records to events: JSON as Connect's JsonConverter writes it, with and without schemas.
+
+Other formats (Avro, Protobuf) would be further classes that satisfy `Decoder`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.canonical import engines
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.canonical.rows import RowReader
+from cdc_platform.clients.topic_records import Batch
+from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.positions import mysql_stream
+from cdc_platform.topology import Engine
+from cdc_platform.verification.events import (
+    ABSENT,
+    DELETED,
+    EVENT,
+    PARTIAL,
+    READ,
+    SNAPSHOT,
+    STREAMED,
+    TOMBSTONE,
+    Decoded,
+    Trouble,
+    digests,
+    spread,
+)
+
+_NULL = msgspec.Raw(b"null")
+_ENDLESS = (1 << 20) - 1
+
+
+class Decoder(Protocol):
+    """Makes events of records. Keeps the numbers that it gives to shards."""
+
+    shards: list[str]
+
+    def decode(self, partition: int, batch: Batch) -> Decoded:
+        """The batch's events in its order; records that cannot be read become troubles."""
+
+    def after(self, value: bytes) -> bytes:
+        """The `after` of one record's value as canonical JSON reads it. Raises msgspec.DecodeError."""
+
+    def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
+        """Shard and key columns' wire tokens of one record's key. Raises msgspec.DecodeError."""
+
+
+class BinlogSource(msgspec.Struct, gc=False):
+    """`source` of MariaDB's and MySQL's events, as far as it is needed."""
+
+    gtid: str | None = None
+    pos: int = 0
+    row: int | None = 0
+    snapshot: str | bool | None = None
+
+
+class PostgresSource(msgspec.Struct, gc=False):
+    """`source` of Postgres' events, as far as it is needed."""
+
+    txId: int | None = None
+    lsn: int | None = None
+    snapshot: str | bool | None = None
+
+
+class BinlogEvent(msgspec.Struct, gc=False):
+    """The envelope of a MariaDB or MySQL event."""
+
+    op: str
+    source: BinlogSource
+    after: msgspec.Raw = _NULL
+
+
+class PostgresEvent(msgspec.Struct, gc=False):
+    """The envelope of a Postgres event."""
+
+    op: str
+    source: PostgresSource
+    after: msgspec.Raw = _NULL
+
+
+class _WrappedBinlog(msgspec.Struct, gc=False):
+    payload: BinlogEvent
+
+
+class _WrappedPostgres(msgspec.Struct, gc=False):
+    payload: PostgresEvent
+
+
+class _Sniffed(msgspec.Struct):
+    op: str | None = None
+    payload: msgspec.Raw | None = None
+
+
+_SNIFF = msgspec.json.Decoder(_Sniffed)
+_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class JsonDecoder:
+    """Events in JSON. Whether schemas are on is seen from the first value.
+
+    `projected` makes every row canonical column by column: for topics whose
+    events do not all have the columns that the table has now.
+    """
+
+    def __init__(self, shape: Shape, *, projected: bool = False) -> None:
+        self.shards: list[str] = []
+        self.drifted = False
+        self._codes: dict[str, int] = {}
+        self._shape = shape
+        self._rows = RowReader(shape)
+        self._slow = projected or self._rows.always
+        self._digest = engines.DIGESTS[shape.engine]
+        width = self._digest(b"").digest_size
+        self._digest_type = np.dtype([("word", ">u8"), ("rest", f"V{width - 8}")])
+        self._filler = bytes(width)
+        self._partial: list[int] = []
+        self._integer = engines.integer_key(shape)
+        self._wrapped: bool | None = None
+        self._value: msgspec.json.Decoder[Any] = msgspec.json.Decoder(BinlogEvent)
+        self._key = _key_decoder(shape, self._integer, wrapped=False)
+
+    def decode(self, partition: int, batch: Batch) -> Decoded:
+        """The batch's events in its order."""
+        if self._wrapped is None:
+            self._sniff(batch.values)
+        try:
+            return self._decode(partition, batch)
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError):
+            return self._one_by_one(partition, batch)
+
+    def after(self, value: bytes) -> bytes:
+        """The `after` of one record's value."""
+        return bytes(self._event(value).after)
+
+    def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
+        """Shard and key columns' wire tokens of one record's key."""
+        fields = _KEY.decode(key)
+        if self._wrapped:
+            fields = _KEY.decode(bytes(fields["payload"]))
+        shard = msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str)
+        return shard, {name: bytes(fields[name]) for name in self._shape.key}
+
+    def _decode(self, partition: int, batch: Batch) -> Decoded:
+        count = len(batch.offsets)
+        events = np.zeros(count, dtype=EVENT)
+        kinds = np.empty(count, dtype=np.uint8)
+        events["offset"] = batch.offsets
+        keys, values = list(batch.keys), list(batch.values)
+        truncated = [at for at, key in enumerate(keys) if key is None]
+        live = [at for at, value in enumerate(values) if value is not None]
+        if truncated:
+            # Only a TRUNCATE has no key: it says nothing of a row.
+            return self._with_truncates(partition, batch, truncated)
+        self._read_keys(keys, events)
+        if len(live) == count:
+            self._read_values(values, events, kinds)
+        else:
+            kinds[:] = TOMBSTONE
+            part = events[live]
+            sorts = np.empty(len(live), dtype=np.uint8)
+            self._read_values([values[at] for at in live], part, sorts)
+            events[live] = part
+            kinds[live] = sorts
+        return Decoded(events, kinds, ())
+
+    def _read_keys(self, keys: Sequence[bytes | None], events: Any) -> None:
+        if self._integer:
+            decode = self._key.decode
+            found = [decode(key) for key in keys]  # type: ignore[arg-type]
+            if self._wrapped:
+                found = [item.payload for item in found]
+            names = [item.shard for item in found]
+            words = np.array([item.id & 0xFFFFFFFFFFFFFFFF for item in found], dtype=np.uint64)
+            events["key"] = spread(words)
+        else:
+            pairs = [self.key_tokens(key) for key in keys]  # type: ignore[arg-type]
+            names = [shard for shard, _ in pairs]
+            packed = b"".join([self._digest(self._rows.key(tokens)).digest()[:8] for _, tokens in pairs])
+            events["key"] = np.frombuffer(packed, dtype=">u8")
+        codes = self._codes
+        try:
+            events["shard"] = [codes[name] for name in names]
+        except KeyError:
+            for name in dict.fromkeys(names):
+                if name not in codes:
+                    codes[name] = len(self.shards)
+                    self.shards.append(name)
+            events["shard"] = [codes[name] for name in names]
+
+    def _read_values(self, values: Sequence[Any], events: Any, kinds: npt.NDArray[np.uint8]) -> None:
+        if not values:
+            return
+        decode = self._value.decode
+        found = [decode(value) for value in values]
+        if self._wrapped:
+            found = [item.payload for item in found]
+        ops = np.frombuffer("".join([item.op for item in found]).encode("ascii"), dtype=np.uint8)
+        if len(ops) != len(found) or not np.isin(ops, _OPS).all():
+            raise ValueError("an operation that is none of c, u, d, r")
+        kinds[:] = STREAMED
+        kinds[ops == ord("d")] = DELETED
+        reads = np.flatnonzero(ops == ord("r"))
+        for at in reads:
+            kinds[at] = READ if found[at].source.snapshot == "incremental" else SNAPSHOT
+        _POSITIONS[self._shape.engine](found, events)
+        placed = (kinds == STREAMED) | (kinds == DELETED)
+        if not events["seq"][placed].all():
+            raise ValueError("a streamed event without a source position")
+        events["row"] = self._digests(found, values, kinds)
+
+    def _digests(self, found: Sequence[Any], values: Sequence[bytes], kinds: npt.NDArray[np.uint8]) -> Any:
+        digest, patterns = self._digest, self._rows.patterns
+        self._partial.clear()
+        if self._slow:
+            parts = [self._slow_digest(at, bytes(item.after)) for at, item in enumerate(found)]
+        else:
+            first, others = patterns[0], patterns[1:]
+            parts = [
+                self._slow_digest(at, bytes(item.after))
+                if first in value or (others and any(pattern in value for pattern in others))
+                else digest(item.after).digest()
+                for at, (item, value) in enumerate(zip(found, values, strict=True))
+            ]
+            self._watch(found)
+        words = digests(np.frombuffer(b"".join(parts), dtype=self._digest_type)["word"].astype(np.uint64))
+        words[kinds == DELETED] = ABSENT
+        words[self._partial] = PARTIAL
+        return words
+
+    def _slow_digest(self, at: int, after: bytes) -> bytes:
+        if after == b"null":
+            return self._filler
+        row = self._rows.row(after)
+        if row is None:
+            self._partial.append(at)
+            return self._filler
+        return self._digest(row).digest()
+
+    def _watch(self, found: Sequence[Any]) -> None:
+        """Two rows a batch are looked at: have they the table's columns?"""
+        for item in (found[0], found[-1]):
+            after = bytes(item.after)
+            if after != b"null" and not self._rows.same_columns(after):
+                self.drifted = True
+
+    def _event(self, value: bytes) -> Any:
+        if self._wrapped is None:
+            self._sniff([value])
+        item = self._value.decode(value)
+        return item.payload if self._wrapped else item
+
+    def _sniff(self, values: Sequence[bytes | None]) -> None:
+        for value in values:
+            if value is None:
+                continue
+            try:
+                seen = _SNIFF.decode(value)
+            except msgspec.DecodeError:
+                continue
+            self._wrapped = seen.op is None and seen.payload is not None
+            break
+        binlog = self._shape.engine.reads_binlog
+        kind: Any
+        if self._wrapped:
+            kind = _WrappedBinlog if binlog else _WrappedPostgres
+        else:
+            kind = BinlogEvent if binlog else PostgresEvent
+        self._value = msgspec.json.Decoder(kind)
+        self._key = _key_decoder(self._shape, self._integer, wrapped=bool(self._wrapped))
+
+    def _with_truncates(self, partition: int, batch: Batch, truncated: Sequence[int]) -> Decoded:
+        bad = set(truncated)
+        rest = _picked(batch, [at for at in range(len(batch.offsets)) if at not in bad])
+        decoded = self.decode(partition, rest)
+        troubles = [
+            Trouble(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)") for at in truncated
+        ]
+        return Decoded(decoded.events, decoded.kinds, [*decoded.troubles, *troubles])
+
+    def _one_by_one(self, partition: int, batch: Batch) -> Decoded:
+        parts: list[Decoded] = []
+        troubles: list[Trouble] = []
+        for at, offset in enumerate(batch.offsets):
+            try:
+                parts.append(self._decode(partition, _picked(batch, [at])))
+            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError) as error:
+                troubles.append(Trouble(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}"))
+        events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
+        kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
+        return Decoded(events, kinds, troubles)
+
+    def _shard_of(self, key: bytes | None) -> str | None:
+        if key is None:
+            return None
+        try:
+            return self.key_tokens(key)[0]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            return None
+
+
+_OPS = np.frombuffer(b"cudr", dtype=np.uint8)
+
+
+def _picked(batch: Batch, places: Sequence[int]) -> Batch:
+    return Batch(
+        [batch.keys[at] for at in places], [batch.values[at] for at in places], [batch.offsets[at] for at in places]
+    )
+
+
+def _key_decoder(shape: Shape, integer: bool, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
+    if not integer:
+        return _KEY
+    name = shape.key[0]
+    flat = msgspec.defstruct(
+        "IntegerKey", [("id", int), ("shard", str)], rename={"id": name, "shard": SHARD_KEY_FIELD}, gc=False
+    )
+    return msgspec.json.Decoder(msgspec.defstruct("WrappedKey", [("payload", flat)]) if wrapped else flat)
+
+
+def _binlog_positions(found: Sequence[Any], events: Any) -> None:
+    """`domain-server-sequence`; sub is the place in the binlog."""
+    texts = [item.source.gtid or "0-0-0" for item in found]
+    numbers = np.fromstring("-".join(texts).replace("-", " "), sep=" ", dtype=np.uint64)
+    if len(numbers) != 3 * len(texts):
+        raise ValueError("a GTID that is none of MariaDB")
+    numbers = numbers.reshape(-1, 3)
+    events["stream"] = numbers[:, 0]
+    events["seq"] = numbers[:, 2]
+    events["sub"] = _places(found)
+
+
+def _mysql_positions(found: Sequence[Any], events: Any) -> None:
+    """`uuid:number`."""
+    texts = [(item.source.gtid or "00000000:0").partition(":") for item in found]
+    events["stream"] = [mysql_stream(uuid) for uuid, _, _ in texts]
+    events["seq"] = [int(number) for _, _, number in texts]
+    events["sub"] = _places(found)
+
+
+def _places(found: Sequence[Any]) -> npt.NDArray[np.uint64]:
+    return np.array([(item.source.pos << 20) | min(item.source.row or 0, _ENDLESS) for item in found], dtype=np.uint64)
+
+
+def _postgres_positions(found: Sequence[Any], events: Any) -> None:
+    """Transaction id and LSN."""
+    events["stream"] = [(item.source.txId or 0) & 0xFFFFFFFF for item in found]
+    events["seq"] = [item.source.lsn or 0 for item in found]
+
+
+_POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
+    Engine.MARIADB: _binlog_positions,
+    Engine.MYSQL: _mysql_positions,
+    Engine.POSTGRES: _postgres_positions,
+}

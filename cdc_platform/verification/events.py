@@ -1,0 +1,78 @@
+"""Change events as rows of an array: what is left of an event once it is decoded."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+# One event. `shard` is a number within one fold (`Decoded.shards`). `stream`,
+# `seq` and `sub` are its place in the source's history: GTID domain, sequence
+# number, and place in the transaction; or transaction id, LSN and 0. `row` is
+# the digest of the canonical row. Rows that a snapshot read have no place of
+# their own: they take that of the last event before them (`placing.py`).
+EVENT = np.dtype(
+    [
+        ("shard", "u2"),
+        ("epoch", "u2"),
+        ("stream", "u4"),
+        ("key", "u8"),
+        ("seq", "u8"),
+        ("sub", "u8"),
+        ("offset", "i8"),
+        ("row", "u8"),
+    ]
+)
+
+Events = npt.NDArray[np.void]
+Words = npt.NDArray[np.uint64]
+
+# Values of `row` that are no digest.
+ABSENT = np.uint64(0)
+PARTIAL = np.uint64(1)
+UNKNOWN = np.uint64(2)
+_RESERVED = np.uint64(3)
+
+# What an event is, while its place is being worked out.
+STREAMED, READ, SNAPSHOT, DELETED, TOMBSTONE = range(5)
+
+# An odd constant: multiplying by it modulo 2^64 is a bijection that spreads
+# neighbouring integer keys over the whole range, so that ranges of it are even.
+_SPREAD = np.uint64(0x9E3779B97F4A7C15)
+_GATHER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A record that could not be taken in. `shard` is None when not even its key could be read."""
+
+    partition: int
+    offset: int
+    shard: str | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """A batch after decoding: `events` without epochs, and what each is (`kinds`)."""
+
+    events: Events
+    kinds: npt.NDArray[np.uint8]
+    troubles: Sequence[Trouble]
+
+
+def spread(keys: Words) -> Words:
+    """Integer keys as the fold stores them."""
+    return keys * _SPREAD
+
+
+def gathered(keys: Words) -> Words:
+    """The inverse of `spread`."""
+    return keys * _GATHER
+
+
+def digests(words: Words) -> Words:
+    """Digests of rows, out of the way of the reserved values."""
+    return np.where(words < _RESERVED, words + _RESERVED, words)
