@@ -23,10 +23,12 @@ from cdc_platform.reconciler.report import Outcome, leftovers_of
 from cdc_platform.state import TopicExtent
 from cdc_platform.topology import Topology
 
+TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
+
 # Beyond this many the rest is told as one sentence for each kind of action.
 MOST_SENTENCES = 200
 # Of all tables at most this many are observed by one pass; the next ones by the next.
-MOST_OBSERVATIONS = 500
+MOST_OBSERVATIONS = 250
 
 
 @dataclass(kw_only=True)
@@ -58,7 +60,7 @@ class EventWriter:
                 )
 
     def report(self, report: PassReport, *, observe: frozenset[str]) -> None:
-        """Sentences for what was put right, observations for what changed, one for the platform."""
+        """Sentences for what was put right, the metadata of the tables that changed, and of the platform."""
         self._sentences(report)
         topology = self.platform.topology.load()
         self.context.log_event(
@@ -73,8 +75,10 @@ class EventWriter:
         tell(report.sentence())
 
     def _sentences(self, report: PassReport) -> None:
-        # Failures first: they are what must not fall behind the limit.
-        ranked = sorted(report.outcomes, key=lambda outcome: outcome.status == "done")
+        # What went wrong must not fall behind the limit, nor connectors behind their topics.
+        ranked = sorted(
+            report.outcomes, key=lambda outcome: (outcome.status == "done", isinstance(outcome.action, TOPIC_ACTIONS))
+        )
         for outcome in ranked[:MOST_SENTENCES]:
             tell = self.context.log.warning if outcome.status == "failed" else self.context.log.info
             tell(outcome.sentence())
@@ -95,20 +99,20 @@ class EventWriter:
         extents, samples = self._topics([props.topic for props in chosen])
         for props in chosen:
             health = report.health.get(props.dataset)
-            self.context.log_event(
-                dg.AssetObservation(
-                    asset_key=self._key(props),
-                    description=None if health is None else f"{health.up} of {health.shards} shards up.",
-                    metadata=table_metadata(
-                        props,
-                        shards=topology.shards.get(props.dataset, ()),
-                        health=health,
-                        homes=report.homes,
-                        extent=extents.get(props.topic),
-                        sample=samples.get(props.topic),
-                    ),
-                )
+            description = None if health is None else f"{health.up} of {health.shards} shards up."
+            metadata = table_metadata(
+                props,
+                shards=topology.shards.get(props.dataset, ()),
+                health=health,
+                homes=report.homes,
+                extent=extents.get(props.topic),
+                sample=samples.get(props.topic),
             )
+            key = self._key(props)
+            self.context.log_event(dg.AssetObservation(key, description=description, metadata=metadata))
+            # Dagster's asset page shows the metadata and columns of the newest materialization and of no
+            # observation. Without a partition it materializes no shard, and starts nothing downstream.
+            self.context.log_event(dg.AssetMaterialization(key, description=description, metadata=metadata))
 
     def _topics(self, names: list[str]) -> tuple[Mapping[str, TopicExtent], Mapping[str, bytes]]:
         """How much is in the topics. Nice to have: the pass itself is done, so an error is a warning."""
@@ -148,7 +152,7 @@ def _changed(report: PassReport, tables: tuple[CdcTableProps, ...]) -> frozenset
     topics = {
         outcome.action.topic.name if isinstance(outcome.action, CreateTopic) else outcome.action.topic
         for outcome in report.outcomes
-        if isinstance(outcome.action, CreateTopic | AddPartitions | AlterTopic)
+        if isinstance(outcome.action, TOPIC_ACTIONS)
     }
     touched = {by_topic[topic] for topic in topics if topic in by_topic}
     captured = {name.partition(".")[0] for name in report.captured}

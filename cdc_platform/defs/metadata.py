@@ -30,7 +30,7 @@ def table_metadata(
     extent: TopicExtent | None,
     sample: bytes | None,
 ) -> Metadata:
-    """The metadata of one table's observation.
+    """The metadata of one table. `events` counts offsets: after compaction the topic holds fewer records.
 
     Args:
         props: the table.
@@ -47,8 +47,8 @@ def table_metadata(
         if health.down:
             found["shards_down"] = down_table(health.down)
     if extent is not None:
-        found["events_written"] = dg.MetadataValue.int(extent.end)
-        found["events_retained_at_most"] = dg.MetadataValue.int(extent.end - extent.begin)
+        found["events"] = dg.MetadataValue.int(extent.end - extent.begin)
+        found["events_ever"] = dg.MetadataValue.int(extent.end)
         if extent.newest is not None:
             found["newest_event"] = dg.MetadataValue.timestamp(extent.newest)
     columns = column_schema(sample) if sample else None
@@ -69,13 +69,12 @@ def down_table(down: Sequence[ShardDown]) -> dg.TableMetadataValue:
 def source_table(props: CdcTableProps, shards: Sequence[Shard], homes: Mapping[str, str]) -> dg.TableMetadataValue:
     """Where the table's rows come from: one line a shard."""
     return _table(
-        ("shard", "leader", "source_table", "connector", "cluster"),
+        ("shard", "leader", "source_table", "cluster"),
         [
             {
                 "shard": shard.id,
                 "leader": str(shard.leader),
                 "source_table": f"{shard.database}.{props.source_table}",
-                "connector": shard.name,
                 "cluster": homes.get(shard.name, "none"),
             }
             for shard in shards

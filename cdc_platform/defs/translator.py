@@ -103,7 +103,6 @@ class CdcTranslator:
             metadata={
                 "dagster/table_name": f"{props.dataset}.{props.table}",
                 "dagster/uri": f"kafka://{props.topic}",
-                "dagster/storage_kind": "kafka",
                 "topic": props.topic,
                 "topic_partitions": props.partitions,
                 "topic_replication": props.replication,

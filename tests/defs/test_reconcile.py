@@ -10,70 +10,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cdc_platform.defs import CdcPlatformComponent
 from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
-from cdc_platform.defs.sensor import SENSOR
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, ZooKeeperUnavailable
 from cdc_platform.topology import Table, Topology
+from tests.defs.control import Control
 from tests.defs.worlds import World, WorldResource, dataset, shard, topology
 
 PINS = dg.AssetKey(["cdc", "pins", "pins"])
-
-
-class Control:
-    """A Dagster with one code location: tick, run, look."""
-
-    def __init__(self, resource: WorldResource, instance: dg.DagsterInstance) -> None:
-        self.instance = instance
-        self.resource = resource
-        self.defs = dg.build_defs_for_component(CdcPlatformComponent(platform=resource))
-        self.cursor: str | None = None
-
-    def tick(self) -> dg.SensorResult:
-        context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"cdc_platform": self.resource}
-        )
-        result = self.defs.get_repository_def().get_sensor_def(SENSOR)(context)
-        assert isinstance(result, dg.SensorResult)
-        if result.cursor is not None:
-            self.cursor = result.cursor
-        return result
-
-    def run(self, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
-        return self.defs.resolve_job_def(JOB).execute_in_process(
-            instance=self.instance, run_config=config, raise_on_error=False
-        )
-
-    def pass_(self) -> dg.ExecuteInProcessResult:
-        """One tick, and the run it asked for."""
-        result = self.tick()
-        assert result.run_requests, result.skip_reason
-        return self.run(result.run_requests[0].run_config)
-
-    def messages(self, run: dg.ExecuteInProcessResult) -> list[str]:
-        return [event.user_message for event in self.instance.all_logs(run.run_id)]
-
-    def observation(self, key: dg.AssetKey) -> dg.AssetObservation:
-        records = self.instance.fetch_observations(key, limit=1).records
-        assert records, f"no observation of {key}"
-        found = records[0].asset_observation
-        assert found is not None
-        return found
-
-    def materialized(self, key: dg.AssetKey) -> list[str]:
-        records = self.instance.fetch_materializations(key, limit=1000).records
-        return sorted(str(record.partition_key) for record in records)
-
-    def quiet(self) -> str:
-        """Ticks until nothing is asked for any more; at most a few runs may be needed for that."""
-        for _ in range(4):
-            result = self.tick()
-            if not result.run_requests:
-                assert result.skip_reason is not None
-                return str(result.skip_reason.skip_message)
-            assert self.run(result.run_requests[0].run_config).success
-        raise AssertionError(f"still asks for runs: {result.run_requests}")
 
 
 @pytest.fixture
@@ -132,7 +76,7 @@ def test_an_asset_shows_topic_shards_events_sources_and_columns(control: Control
     seen = control.observation(PINS)
     assert seen.metadata["topic"].value == "cdc.pins.pins"
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (3, 3)
-    assert seen.metadata["events_written"].value == 2
+    assert seen.metadata["events"].value == 2
     assert "newest_event" in seen.metadata
     assert [row["source_table"] for row in rows(seen, "sources")] == [f"pins_{n:05d}.pins" for n in range(3)]
     assert {row["cluster"] for row in rows(seen, "sources")} == {"main"}
@@ -143,6 +87,10 @@ def test_an_asset_shows_topic_shards_events_sources_and_columns(control: Control
         ("title", "text"),
         ("gone", "unknown"),
     ]
+    page = control.instance.get_latest_materialization_event(PINS)
+    assert page is not None and page.asset_materialization is not None
+    assert page.asset_materialization.partition is None
+    assert page.asset_materialization.metadata == seen.metadata
     whole = control.observation(platform_key("cdc"))
     assert rows(whole, "clusters") == [{"cluster": "main", "connectors": 5}]
     assert isinstance(whole.metadata["plan"], dg.MarkdownMetadataValue)
@@ -286,3 +234,23 @@ def test_a_new_shard_needs_no_reload(control: Control, world: World) -> None:
     control.pass_()
     assert "orders.00007" in world.connect.connectors()
     assert "Reload" not in control.quiet()
+
+
+def test_metadata_of_a_table_starts_nothing_downstream(control: Control, world: World) -> None:
+    """Only a shard that is captured for the first time does; the metadata of the page has no partition."""
+    control.quiet()
+
+    @dg.asset(deps=[PINS], automation_condition=dg.AutomationCondition.eager())
+    def popular() -> None: ...
+
+    specs = [spec for spec in control.defs.resolve_all_asset_specs() if spec.key == PINS]
+    defs = dg.Definitions(assets=[*specs, popular])
+    first = dg.evaluate_automation_conditions(defs, control.instance)
+    control.cursor = None
+    control.pass_()
+    second = dg.evaluate_automation_conditions(defs, control.instance, cursor=first.cursor)
+    assert second.total_requested == 0
+    world.put(topology(pins=4))
+    control.quiet()
+    third = dg.evaluate_automation_conditions(defs, control.instance, cursor=second.cursor)
+    assert third.total_requested == 1
