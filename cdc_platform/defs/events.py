@@ -105,6 +105,7 @@ class EventWriter:
                 shards=topology.shards.get(props.dataset, ()),
                 health=health,
                 homes=report.homes,
+                lags=report.lags,
                 extent=extents.get(props.topic),
                 sample=samples.get(props.topic),
             )

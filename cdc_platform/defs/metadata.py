@@ -27,6 +27,7 @@ def table_metadata(
     shards: Sequence[Shard],
     health: DatasetHealth | None,
     homes: Mapping[str, str],
+    lags: Mapping[str, float],
     extent: TopicExtent | None,
     sample: bytes | None,
 ) -> Metadata:
@@ -37,6 +38,7 @@ def table_metadata(
         shards: those of its dataset.
         health: of its dataset; None when the pass did not see it.
         homes: connector name to the cluster it runs in.
+        lags: shard name to seconds behind its source.
         extent: of its topic; None when it does not exist or Kafka did not answer.
         sample: a recent value of the topic.
     """
@@ -51,10 +53,13 @@ def table_metadata(
         found["events_ever"] = dg.MetadataValue.int(extent.end)
         if extent.newest is not None:
             found["newest_event"] = dg.MetadataValue.timestamp(extent.newest)
+    behind = [lags[shard.name] for shard in shards if shard.name in lags]
+    if behind:
+        found["lag_seconds_worst"] = dg.MetadataValue.float(max(behind))
     columns = column_schema(sample) if sample else None
     if columns is not None:
         found["dagster/column_schema"] = dg.MetadataValue.table_schema(columns)
-    found["sources"] = source_table(props, shards, homes)
+    found["sources"] = source_table(props, shards, homes, lags)
     return found
 
 
@@ -66,16 +71,19 @@ def down_table(down: Sequence[ShardDown]) -> dg.TableMetadataValue:
     )
 
 
-def source_table(props: CdcTableProps, shards: Sequence[Shard], homes: Mapping[str, str]) -> dg.TableMetadataValue:
+def source_table(
+    props: CdcTableProps, shards: Sequence[Shard], homes: Mapping[str, str], lags: Mapping[str, float]
+) -> dg.TableMetadataValue:
     """Where the table's rows come from: one line a shard."""
     return _table(
-        ("shard", "leader", "source_table", "cluster"),
+        ("shard", "leader", "source_table", "cluster", "lag_s"),
         [
             {
                 "shard": shard.id,
                 "leader": str(shard.leader),
                 "source_table": f"{shard.database}.{props.source_table}",
                 "cluster": homes.get(shard.name, "none"),
+                "lag_s": f"{lags[shard.name]:.1f}" if shard.name in lags else "unknown",
             }
             for shard in shards
         ],

@@ -31,6 +31,7 @@ from cdc_platform.reconciler.report import (
     PassReport,
     health_of,
     homes_of,
+    lags_of,
     running_shards,
 )
 from cdc_platform.state import ObservedCluster, Picture
@@ -148,6 +149,7 @@ class _Pass:
             captured=captured,
             phases=clock.seconds,
             homes=homes_of(clusters, platform=self.platform.settings.platform),
+            lags=lags_of(picture),
         )
 
     def _apply(self, picture: Picture, planned: Planned, deadline: float, tell: Tell) -> tuple[Outcome, ...]:

@@ -50,6 +50,8 @@ class Due:
         if self.captured:
             some = ", ".join(self.captured[:3]) + (", ..." if len(self.captured) > 3 else "")
             return f"Shards that run and are not on record yet: {some}."
+        if self.records == (last_pass.KEY,):
+            return f"The last report is older than {REPORT_SECONDS / 60:.0f} minutes."
         return f"Records of the state topic that are out of date: {len(self.records)}."
 
 

@@ -20,7 +20,7 @@ from typing import Any
 
 from cdc_platform.plan import VERBS, RestartConnector
 from cdc_platform.planner import Planned
-from cdc_platform.reconciler.report import DatasetHealth, Outcome
+from cdc_platform.reconciler.report import DatasetHealth, Outcome, lags_of
 from cdc_platform.state import ObservedCluster, ObservedWorker, Picture
 
 KEY = "pass/last"
@@ -84,10 +84,7 @@ def _by_verb(outcomes: Iterable[Outcome], status: str) -> dict[str, int]:
 
 
 def _datasets(picture: Picture, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
-    lags: dict[str, float] = {}
-    for worker in picture.workers.values():
-        for shard, ms in worker.lag_ms.items():
-            lags[shard] = max(ms / 1000, lags.get(shard, 0.0))
+    lags = lags_of(picture)
     found: dict[str, Any] = {}
     for name, dataset in health.items():
         shards = [shard.name for shard in picture.topology.shards.get(name, ())]

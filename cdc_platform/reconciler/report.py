@@ -55,7 +55,8 @@ class DatasetHealth:
 class PassReport:
     """One pass from look to report.
 
-    `phases` are seconds by name; `homes` maps each connector of ours to its cluster.
+    `phases` are seconds by name; `homes` maps each connector of ours to its cluster;
+    `lags` a shard to the seconds it is behind its source, where that is known.
     """
 
     generation: int
@@ -66,6 +67,7 @@ class PassReport:
     captured: tuple[str, ...]
     phases: Mapping[str, float] = EMPTY
     homes: Mapping[str, str] = EMPTY
+    lags: Mapping[str, float] = EMPTY
 
     @property
     def failed(self) -> tuple[Outcome, ...]:
@@ -154,6 +156,15 @@ def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[
         for connector in (cluster.connectors or {}).values()
         if connector.owner == platform
     }
+
+
+def lags_of(picture: Picture) -> dict[str, float]:
+    """Shard to seconds behind its source, by the workers' metrics; the worst where two tell of one shard."""
+    lags: dict[str, float] = {}
+    for worker in picture.workers.values():
+        for shard, ms in worker.lag_ms.items():
+            lags[shard] = max(ms / 1000, lags.get(shard, 0.0))
+    return lags
 
 
 def leftovers_of(outcomes: tuple[Outcome, ...]) -> tuple[Finding, ...]:
