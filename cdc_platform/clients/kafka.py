@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
@@ -31,6 +31,11 @@ V = TypeVar("V")
 # A broker answers one request after the other on a connection, and an answer
 # has some 35 entries a topic: more than this at once only grows the answer.
 _TOPICS_A_REQUEST = 250
+# A KRaft controller refuses a request that makes more than 10,000 records
+# (QuorumController.MAX_RECORDS_PER_USER_OP): one for the topic, each partition and each config entry.
+_RECORDS_A_REQUEST = 5_000
+# Of many failed names so many are told.
+_SHOWN = 10
 # Requests in flight; the answers are unpacked by one interpreter anyway.
 _REQUESTS_AT_ONCE = 4
 
@@ -92,8 +97,16 @@ class KafkaAdmin:
         Raises:
             KafkaRejected, KafkaUnavailable: names each topic that could not be made; the others are.
         """
-        if not requests:
-            return
+        problems: list[CdcError] = []
+        for batch in _topic_batches(requests):
+            try:
+                self._create_topics(batch)
+            except (KafkaRejected, KafkaUnavailable) as error:
+                problems.append(error)
+        if problems:
+            raise problems[0]
+
+    def _create_topics(self, requests: Sequence[TopicRequest]) -> None:
         new = [
             NewTopic(
                 request.name,
@@ -216,7 +229,8 @@ class KafkaAdmin:
             raise problems[0]
         if problems:
             kind = KafkaUnavailable if all(isinstance(p, KafkaUnavailable) for p in problems) else KafkaRejected
-            raise kind(" ".join(problem.message for problem in problems), where=problems[0].where)
+            more = f" And {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
+            raise kind(" ".join(problem.message for problem in problems[:_SHOWN]) + more, where=problems[0].where)
 
     def _ask(
         self, what: str, call: Callable[[AdminClient, float], Mapping[K, Future[V]]], end: float
@@ -272,3 +286,17 @@ def _exists(error: KafkaError) -> bool:
 
 def _gone(error: KafkaError) -> bool:
     return bool(error.code() == KafkaError.UNKNOWN_TOPIC_OR_PART)
+
+
+def _topic_batches(requests: Sequence[TopicRequest]) -> Iterator[list[TopicRequest]]:
+    batch: list[TopicRequest] = []
+    records = 0
+    for request in requests:
+        own = 1 + request.partitions + len(request.config)
+        if batch and records + own > _RECORDS_A_REQUEST:
+            yield batch
+            batch, records = [], 0
+        batch.append(request)
+        records += own
+    if batch:
+        yield batch

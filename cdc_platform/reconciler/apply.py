@@ -34,6 +34,7 @@ from cdc_platform.topology import Cluster
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16
 PARALLEL_MOVES = 4
+TOPICS_AT_ONCE = 500
 SETTLE_LIMIT = 60.0
 SETTLE_POLL = 0.5
 
@@ -82,16 +83,17 @@ class Applier:
     def _topics(self, actions: Sequence[Action]) -> list[str]:
         creates = [a for a in actions if isinstance(a, CreateTopic)]
         failed: list[str] = []
-        if creates:
+        for at in range(0, len(creates), TOPICS_AT_ONCE):
+            batch = creates[at : at + TOPICS_AT_ONCE]
             self.fence.check()
-            self.progress(f"Creating {len(creates)} topics.")
             started = time.monotonic()
             try:
-                self.platform.kafka.create_topics([a.topic for a in creates])
-                self.outcomes += [_done(a, started) for a in creates]
+                self.platform.kafka.create_topics([a.topic for a in batch])
+                self.outcomes += [_done(a, started) for a in batch]
             except CdcError as error:
-                self.outcomes += [_failed(a, error, started) for a in creates]
-                failed = [a.topic.name for a in creates]
+                self.outcomes += [_failed(a, error, started) for a in batch]
+                failed += [a.topic.name for a in batch]
+            self.progress(f"{at + len(batch)} of {len(creates)} topics created.")
         for action in actions:
             if not isinstance(action, CreateTopic):
                 self._one(action)
