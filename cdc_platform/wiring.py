@@ -4,17 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from datetime import datetime
 
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.notifications import Notifications
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
+from cdc_platform.clients.quotas import ClientQuotas
+from cdc_platform.clients.schema_history import SchemaHistories
+from cdc_platform.clients.signals import SignalTopics
+from cdc_platform.clients.source_logs import RealSourceLogs
 from cdc_platform.clients.state_topic import StateTopic
 from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.settings import Settings
+from cdc_platform.snapshots.outside import Outside
 from cdc_platform.topology import Cluster
 
 
@@ -58,3 +66,37 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
         heartbeats.close()
         state.close()
         store.close()
+
+
+@contextmanager
+def open_snapshots(platform: Platform) -> Iterator[Outside]:
+    """What bootstraps and backfills need beyond a pass; closed at the end, `platform` stays open."""
+    settings = platform.settings
+    with ExitStack() as cleanup:
+
+        def signals(name: str) -> SignalTopics:
+            made = SignalTopics(settings.kafka, f"cdc-platform-signals-{settings.platform}-{name}")
+            cleanup.callback(made.close)
+            return made
+
+        def writer(name: str) -> StateTopic:
+            made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
+            cleanup.callback(made.close)
+            return made
+
+        def notifications(since: datetime) -> Notifications:
+            made = Notifications(settings.kafka, notification_topic(settings), since)
+            cleanup.callback(made.close)
+            return made
+
+        rates = ClientQuotas(settings.kafka)
+        cleanup.callback(rates.close)
+        yield Outside(
+            platform=platform,
+            signals=signals,
+            writer=writer,
+            notifications=notifications,
+            histories=SchemaHistories(settings.kafka),
+            sources=RealSourceLogs(),
+            rates=rates,
+        )

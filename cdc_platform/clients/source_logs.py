@@ -1,0 +1,292 @@
+"""The logs of the sources: where a stream may begin, slots, and how far replicas are behind.
+
+Few and short questions to a shard's leader, as the dataset's own user. Everything a
+start position can be wrong about is found here, before any connector is stopped.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol, TypeVar
+
+import psycopg
+import pymysql
+
+from cdc_platform.clients.secrets import resolve
+from cdc_platform.connectors.identity import Identity
+from cdc_platform.errors import BadInput, CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.positions import MariaDbPosition, MySqlPosition, format_lsn, parse_lsn
+from cdc_platform.topology import Address, Credentials, Dataset, Engine, Shard
+
+T = TypeVar("T")
+
+_FILE_POS = re.compile(r"([A-Za-z0-9._-]+):(\d+)")
+_DENIED = frozenset({1044, 1045, 1142, 1227, 1698})
+
+# Of a slot: does it hold what is needed, and was the publication there before it? A change that
+# was made before the publication is refused once by pgoutput and then silently left out
+# (tried, Postgres 17), so a younger publication would be a hole.
+_SLOT = """
+SELECT s.wal_status, s.confirmed_flush_lsn::text, pg_current_wal_lsn()::text, s.active,
+       (SELECT count(*) FROM pg_publication p WHERE p.pubname = %(publication)s),
+       (SELECT bool_and(age(x.xmin) >= age(s.catalog_xmin)) FROM (
+            SELECT p.xmin FROM pg_publication p WHERE p.pubname = %(publication)s
+            UNION ALL
+            SELECT r.xmin FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
+             WHERE p.pubname = %(publication)s) x)
+  FROM pg_replication_slots s WHERE s.slot_name = %(slot)s
+"""
+
+# Debezium's own walsender is no replica.
+_STANDBYS = """
+SELECT max(extract(epoch FROM r.replay_lag)), count(*) FILTER (WHERE r.state IS NULL)
+  FROM pg_stat_replication r
+ WHERE NOT EXISTS (SELECT 1 FROM pg_replication_slots s WHERE s.active_pid = r.pid AND s.slot_type = 'logical')
+"""
+
+
+class SourceLogs(Protocol):
+    """What a bootstrap needs of a shard's source. Raises SourceUnavailable and SourceRejected."""
+
+    def start_offset(self, dataset: Dataset, shard: Shard, own: Identity, position: str) -> Mapping[str, Any]:
+        """Debezium's source offset for a position. Raises BadInput: purged, not reached yet, or unreadable."""
+
+    def drop_slot(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """Drop the shard's replication slot (Postgres); a slot that is not there is no error."""
+
+    def check(self, dataset: Dataset, shard: Shard) -> None:
+        """Raises unless the leader answers the dataset's user."""
+
+    def replica_lag(self, dataset: Dataset, shard: Shard) -> float | None:
+        """Seconds that the slowest replica of the shard's leader is behind; None: no replica, or not to be told."""
+
+
+class RealSourceLogs:
+    """Asks the real servers; satisfies `SourceLogs`. A connection a question. Safe to call from many threads."""
+
+    def __init__(self, *, timeout: float = 10.0) -> None:
+        self._timeout = timeout
+
+    def start_offset(self, dataset: Dataset, shard: Shard, own: Identity, position: str) -> Mapping[str, Any]:
+        """See `SourceLogs`.
+
+        MariaDB: a GTID position or `FILE:POS`; MySQL: a GTID set or `FILE:POS`; Postgres: an LSN, within
+        what the shard's slot still holds.
+        """
+        if dataset.engine is Engine.POSTGRES:
+            return self._with_postgres(dataset, shard, lambda c: _postgres_offset(c, own, position, shard.name))
+        find = _mariadb_offset if dataset.engine is Engine.MARIADB else _mysql_offset
+        return self._with_mysql(dataset, shard.leader, shard.name, lambda c: find(c, position, shard.name))
+
+    def drop_slot(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """See `SourceLogs`."""
+        if dataset.engine is not Engine.POSTGRES or own.slot is None:
+            return
+        self._with_postgres(dataset, shard, lambda c: _drop(c, own.slot or ""))
+
+    def check(self, dataset: Dataset, shard: Shard) -> None:
+        """See `SourceLogs`."""
+        if dataset.engine is Engine.POSTGRES:
+            self._with_postgres(dataset, shard, lambda c: c.execute("SELECT 1"))
+        else:
+            self._with_mysql(dataset, shard.leader, shard.name, lambda c: c.execute("SELECT 1"))
+
+    def replica_lag(self, dataset: Dataset, shard: Shard) -> float | None:
+        """See `SourceLogs`. Postgres asks the leader of its standbys, the others each replica of the topology."""
+        if dataset.engine is Engine.POSTGRES:
+            return self._with_postgres(dataset, shard, _standby_lag)
+        lags = [
+            self._with_mysql(dataset, replica, shard.name, lambda c: _replica_lag(c, dataset.engine))
+            for replica in shard.replicas
+        ]
+        return max((lag for lag in lags if lag is not None), default=None)
+
+    def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
+        user, password = _login(dataset.credentials)
+        with (
+            _postgres_errors(shard.name, shard.leader),
+            psycopg.connect(
+                host=shard.leader.host,
+                port=shard.leader.port,
+                user=user,
+                password=password,
+                dbname=shard.database,
+                autocommit=True,
+                connect_timeout=max(2, int(self._timeout)),
+                application_name="cdc-platform bootstrap",
+                options=f"-c statement_timeout={int(self._timeout * 1000)}",
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            return ask(cursor)
+
+    def _with_mysql(
+        self, dataset: Dataset, server: Address, name: str, ask: Callable[[pymysql.cursors.Cursor], T]
+    ) -> T:
+        user, password = _login(dataset.credentials)
+        with _mysql_errors(name, server):
+            connection = pymysql.connect(
+                host=server.host,
+                port=server.port,
+                user=user,
+                password=password,
+                autocommit=True,
+                connect_timeout=int(self._timeout),
+                read_timeout=int(self._timeout),
+                write_timeout=int(self._timeout),
+            )
+            try:
+                with connection.cursor() as cursor:
+                    return ask(cursor)
+            finally:
+                connection.close()
+
+
+def _mariadb_offset(cursor: pymysql.cursors.Cursor, position: str, name: str) -> dict[str, Any]:
+    found = _FILE_POS.fullmatch(position)
+    text = position
+    if found:
+        text = str(_one(cursor, "SELECT BINLOG_GTID_POS(%s, %s)", (found[1], int(found[2]))) or "")
+        if not text:
+            raise _refused(name, f"{position} is no place between two events of this server's binlog, or it is purged.")
+    wanted = _parsed(MariaDbPosition.parse, text, name, "a GTID position as in 0-1-50, or FILE:POS")
+    oldest_file = _first_log(cursor, name)
+    oldest = MariaDbPosition.parse(str(_one(cursor, "SELECT BINLOG_GTID_POS(%s, 4)", (oldest_file,)) or ""))
+    if not wanted.covers(oldest):
+        raise _refused(name, f"what follows {wanted} is purged: the oldest is {oldest} in {oldest_file}.")
+    now = MariaDbPosition.parse(str(_one(cursor, "SELECT @@gtid_binlog_pos") or ""))
+    if not now.covers(wanted):
+        raise _refused(name, f"{wanted} is not reached yet: the server is at {now}.")
+    # With GTIDs the server finds file and position itself (tried, Debezium 3.5.0); without them
+    # its binlog client dies of a null pointer.
+    return {"file": "", "pos": 4, "gtids": str(wanted)}
+
+
+def _mysql_offset(cursor: pymysql.cursors.Cursor, position: str, name: str) -> dict[str, Any]:
+    found = _FILE_POS.fullmatch(position)
+    if found:
+        cursor.execute("SHOW BINARY LOGS")
+        sizes = {str(row[0]): int(row[1]) for row in cursor.fetchall()}
+        if found[1] not in sizes:
+            raise _refused(name, f"{found[1]} is purged: the oldest is {min(sizes, default='none')}.")
+        if int(found[2]) > sizes[found[1]]:
+            raise _refused(name, f"{position} is beyond the end of that file.")
+        return {"file": found[1], "pos": int(found[2])}
+    wanted = str(_parsed(MySqlPosition.parse, position, name, "a GTID set, or FILE:POS"))
+    if not _one(cursor, "SELECT GTID_SUBSET(@@GLOBAL.gtid_purged, %s)", (wanted,)):
+        raise _refused(name, f"what follows {wanted} is purged.")
+    if not _one(cursor, "SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed)", (wanted,)):
+        raise _refused(name, f"{wanted} is not reached yet.")
+    return {"file": _first_log(cursor, name), "pos": 4, "gtids": wanted}
+
+
+def _postgres_offset(cursor: psycopg.Cursor[Any], own: Identity, position: str, name: str) -> dict[str, Any]:
+    wanted = _parsed(parse_lsn, position, name, "an LSN as in 16/B374D848")
+    cursor.execute(_SLOT, {"publication": own.publication, "slot": own.slot})
+    row = cursor.fetchone()
+    if row is None:
+        raise _refused(
+            name,
+            f"there is no slot {own.slot}: Postgres keeps nothing for a reader that has none.",
+            "Make publication and slot before the time you want to start from, or use mode incremental.",
+        )
+    status, flushed, now, _, publications, older = row
+    if status == "lost" or flushed is None:
+        raise _refused(name, f"slot {own.slot} has lost its WAL.", "Use mode incremental.")
+    if not publications:
+        raise _refused(name, f"there is no publication {own.publication}: what was changed so far would be left out.")
+    if not older:
+        raise _refused(name, f"publication {own.publication} is younger than the slot: earlier changes are left out.")
+    if wanted < parse_lsn(flushed):
+        raise _refused(name, f"slot {own.slot} begins at {flushed}, after {format_lsn(wanted)}.")
+    if wanted > parse_lsn(now):
+        raise _refused(name, f"{format_lsn(wanted)} is not reached yet: the server is at {now}.")
+    return {"lsn": wanted}
+
+
+def _drop(cursor: psycopg.Cursor[Any], slot: str) -> None:
+    cursor.execute(
+        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s AND NOT active",
+        (slot,),
+    )
+    cursor.execute("SELECT active_pid FROM pg_replication_slots WHERE slot_name = %s", (slot,))
+    left = cursor.fetchone()
+    if left is not None:
+        raise SourceUnavailable(f"slot {slot} is in use by process {left[0]}.", cure="It is tried again.")
+
+
+def _standby_lag(cursor: psycopg.Cursor[Any]) -> float | None:
+    cursor.execute(_STANDBYS)
+    row = cursor.fetchone()
+    return None if row is None or row[0] is None else float(row[0])
+
+
+def _replica_lag(cursor: pymysql.cursors.Cursor, engine: Engine) -> float | None:
+    cursor.execute("SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS")
+    names = [column[0] for column in cursor.description or ()]
+    name = "Seconds_Behind_Master" if engine is Engine.MARIADB else "Seconds_Behind_Source"
+    found = [dict(zip(names, row, strict=True)).get(name) for row in cursor.fetchall()]
+    return max((float(seconds) for seconds in found if seconds is not None), default=None)
+
+
+def _first_log(cursor: pymysql.cursors.Cursor, name: str) -> str:
+    cursor.execute("SHOW BINARY LOGS")
+    row = cursor.fetchone()
+    if row is None:
+        raise _refused(name, "this server writes no binlog.", "Set log_bin.")
+    return str(row[0])
+
+
+def _one(cursor: pymysql.cursors.Cursor, sql: str, params: tuple[Any, ...] = ()) -> Any:
+    cursor.execute(sql, params)
+    row = cursor.fetchone()
+    return row[0] if row else None
+
+
+def _parsed(parse: Callable[[str], T], text: str, name: str, form: str) -> T:
+    try:
+        if not text.strip():
+            raise BadInput("it is empty.")
+        return parse(text.strip())
+    except BadInput:
+        raise _refused(name, f"{text!r} is no position.", f"Write {form}.") from None
+
+
+def _refused(name: str, message: str, cure: str = "Choose another position, or mode incremental.") -> BadInput:
+    return BadInput(message, where=f"shard {name}", field="positions", cure=cure)
+
+
+def _login(credentials: Credentials) -> tuple[str, str]:
+    return resolve(credentials.user), resolve(credentials.password)
+
+
+@contextmanager
+def _postgres_errors(name: str, server: Address) -> Iterator[None]:
+    try:
+        yield
+    except psycopg.Error as error:
+        state = error.sqlstate or ""
+        text = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        # Without a state the connection failed; classes 08, 53, 55, 57 pass by themselves.
+        busy = not state or state[:2] in ("08", "53", "55", "57")
+        raise _said(busy and "authentication" not in text, text, name, server) from None
+
+
+@contextmanager
+def _mysql_errors(name: str, server: Address) -> Iterator[None]:
+    try:
+        yield
+    except pymysql.Error as error:
+        code = error.args[0] if error.args else 0
+        away = isinstance(error, pymysql.OperationalError | pymysql.InterfaceError) and code not in _DENIED
+        raise _said(away, str(error.args[-1] if error.args else error), name, server) from None
+
+
+def _said(away: bool, text: str, name: str, server: Address) -> CdcError:
+    where = f"shard {name}: {server}"
+    text = text.strip().rstrip(".")
+    if away:
+        return SourceUnavailable(f"the source does not answer: {text}.", where=where, cure="See that the server runs.")
+    return SourceRejected(f"the source refused: {text}.", where=where, cure="See the dataset's credentials and rights.")

@@ -1,0 +1,205 @@
+"""All shards of a slice at one moment: what is recorded, sent, said and seen of each."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from cdc_platform.clients.notifications import Notification
+from cdc_platform.connectors.identity import signal_topic
+from cdc_platform.connectors.tables import container
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots.progress import Sample, ShardProgress, concerns, eta, fold, rows_per_second
+from cdc_platform.snapshots.records import Phase, Run, ShardState
+from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.steps import ShardView, signal_id
+from cdc_platform.snapshots.told import RunProgress
+from cdc_platform.state import ObservedConnector
+from cdc_platform.topology import BootstrapMode, Dataset, Shard
+
+_ATTEMPT = re.compile(r"#(\d+)")
+# Pace is measured over this many seconds.
+_WINDOW = 120.0
+_CHUNK = 1024
+
+
+@dataclass(slots=True, kw_only=True)
+class Place:
+    """One shard of the slice."""
+
+    shard: Shard
+    tables: tuple[str, ...]
+    state: ShardState | None = None
+    connector: ObservedConnector | None = None
+    cluster: str | None = None
+    offset: Mapping[str, Any] | None = None
+    progress: ShardProgress = field(default_factory=ShardProgress)
+    sent: dict[int, datetime] = field(default_factory=dict)
+    # When a pause or resume was sent last, and which.
+    steered: tuple[float, str] | None = None
+    admitted: bool = False
+
+    @property
+    def over(self) -> bool:
+        """True when the run does nothing more for it."""
+        return self.state is not None and self.state.phase.over
+
+    @property
+    def reading(self) -> bool:
+        """True while an incremental snapshot of ours may be under way."""
+        return (
+            self.state is not None
+            and self.state.phase is Phase.READING
+            and bool(self.sent)
+            and not self.progress.complete(self.tables)
+        )
+
+    def fraction(self) -> float:
+        """How much of it is done, 0 to 1."""
+        if self.over:
+            return 1.0
+        return self.progress.fraction(self.tables) if self.state is not None else 0.0
+
+
+class Board:
+    """The shards of one slice. Plain bookkeeping: asks nobody."""
+
+    def __init__(self, settings: Settings, run: Run, dataset: Dataset, shards: Sequence[Shard]) -> None:
+        self.settings = settings
+        self.run = run
+        self.dataset = dataset
+        chosen = [dataset.table(name) for name in run.tables]
+        self.places = {
+            shard.id: Place(
+                shard=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
+            )
+            for shard in shards
+        }
+        self._table_of = {
+            (shard.id, name): table.name
+            for shard in shards
+            for name, table in zip(self.places[shard.id].tables, chosen, strict=True)
+        }
+        self._ids: dict[str, str] = {}
+        self._samples: deque[Sample] = deque()
+
+    def __iter__(self) -> Iterator[Place]:
+        return iter(self.places.values())
+
+    def topics(self) -> frozenset[str]:
+        """The signal topics of all shards."""
+        return frozenset(signal_topic(self.settings, place.shard) for place in self)
+
+    def load_states(self, states: Mapping[str, ShardState]) -> None:
+        """Take over what is on record."""
+        for shard, state in states.items():
+            if shard in self.places:
+                self.places[shard].state = state
+                self.places[shard].admitted = not state.phase.over
+
+    def load_sent(self, sent: Mapping[str, datetime]) -> None:
+        """Take over which signals are in the signal topics."""
+        for place in self:
+            place.sent.clear()
+        for shard_id, place in self.places.items():
+            prefix = f"{self.run.id}/{place.shard.name}"
+            for signal, at in sent.items():
+                found = _ATTEMPT.fullmatch(signal.removeprefix(prefix)) if signal.startswith(prefix) else None
+                if found:
+                    self.note_sent(shard_id, int(found[1]), at)
+
+    def note_sent(self, shard_id: str, attempt: int, at: datetime) -> None:
+        """A signal is in its topic."""
+        place = self.places[shard_id]
+        place.sent[attempt] = at
+        self._ids[signal_id(self.run.id, place.shard.name, attempt)] = place.shard.name
+
+    def hear(self, said: Sequence[Notification]) -> None:
+        """Fold notifications into the shards' progress."""
+        initial = self._initial()
+        # Those of an initial snapshot have keys of their own, and so come in any order.
+        for one in sorted(said, key=lambda one: one.at):
+            dataset, _, shard_id = one.shard.partition(".")
+            place = self.places.get(shard_id) if dataset == self.dataset.name else None
+            if place is not None and concerns(one, self._ids, initial):
+                config = place.connector.config if place.connector else {}
+                rows = int(config.get("incremental.snapshot.chunk.size", _CHUNK))
+                place.progress = fold(place.progress, one, chunk_rows=rows)
+
+    def _initial(self) -> dict[str, datetime]:
+        if self.run.mode is not BootstrapMode.SNAPSHOT:
+            return {}
+        return {
+            place.shard.name: place.state.since
+            for place in self
+            if place.state is not None and place.state.phase is Phase.STARTING
+        }
+
+    def view(self, place: Place, braked: str | None) -> ShardView:
+        """The shard as the steps see it."""
+        return ShardView(
+            run=self.run.id,
+            shard=place.shard.name,
+            engine=self.dataset.engine,
+            kind=self.run.kind,
+            mode=self.run.mode,
+            state=place.state,
+            tables=place.tables,
+            connector=place.connector,
+            offset=place.offset,
+            progress=place.progress,
+            sent=place.sent,
+            fresh=not self.run.request.again,
+            braked=braked,
+        )
+
+    def rows_of(self, place: Place) -> dict[str, int]:
+        """Rows read by table name."""
+        return {
+            self._table_of[place.shard.id, name]: table.rows
+            for name, table in place.progress.tables.items()
+            if (place.shard.id, name) in self._table_of
+        }
+
+    def rows(self) -> int:
+        """Rows that were read of all shards."""
+        return sum(place.progress.rows or sum(place.state.rows.values() if place.state else ()) for place in self)
+
+    def told(self, braked: Mapping[str, str], now: float) -> RunProgress:
+        """How far the slice is. `now` is seconds of a steady clock."""
+        rows = self.rows()
+        fraction = sum(place.fraction() for place in self) / len(self.places)
+        self._samples.append(Sample(now, fraction, rows))
+        while self._samples[0].at < now - _WINDOW and len(self._samples) > 2:
+            self._samples.popleft()
+        active: dict[str, int] = {}
+        held: dict[str, int] = {}
+        for place in self:
+            if place.over:
+                continue
+            word = str(place.state.phase) if place.state else "starting" if place.admitted else "waiting"
+            active[word] = active.get(word, 0) + 1
+            reason = braked.get(place.shard.name)
+            if reason is not None and place.admitted:
+                held[reason] = held.get(reason, 0) + 1
+        return RunProgress(
+            shards=len(self.places),
+            done=sum(place.state is not None and place.state.phase is Phase.DONE for place in self),
+            failed=sum(place.state is not None and place.state.phase is Phase.FAILED for place in self),
+            active=active,
+            braked=held,
+            rows=rows,
+            chunks=sum(place.progress.chunks for place in self),
+            rows_per_s=rows_per_second(self._samples),
+            fraction=fraction,
+            eta=eta(self._samples),
+        )
+
+    @property
+    def incremental(self) -> bool:
+        """True when the run reads tables in chunks."""
+        return self.run.kind is Kind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL

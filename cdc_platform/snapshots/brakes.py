@@ -1,0 +1,176 @@
+"""What holds shards of a run back: replicas that fall behind, workers short of heap, streams that lag.
+
+A brake that was put on stays on until things are clearly better, so that it does not flutter.
+Reading the signs is one thing, judging them another: `judge` is pure.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+from cdc_platform.clients.protocols import Metrics
+from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.errors import CdcError, ConnectUnavailable
+from cdc_platform.state import ObservedConnector, ObservedWorker
+from cdc_platform.topology import Cluster, Dataset, Shard
+
+log = logging.getLogger(__name__)
+
+_PARALLEL = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrakePolicy:
+    """When a brake goes on, and off again. Lags in seconds, heap as a part of the most there is.
+
+    Heap counts only when it was above `heap_on` at `heap_looks` looks in a row: before a
+    collection it is always high for a moment.
+    """
+
+    replica_lag_on: float = 60.0
+    replica_lag_off: float = 20.0
+    stream_lag_on: float = 300.0
+    stream_lag_off: float = 60.0
+    heap_on: float = 0.9
+    heap_off: float = 0.75
+    heap_looks: int = 3
+    interval: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Signs:
+    """What was read at one moment. What could not be read is absent, and brakes nothing.
+
+    `replica_lag` is seconds by source host (`host:port`), `workers` is by worker id, `places` maps a
+    shard (`<dataset>.<shard>`) to its source host and the worker that runs its task.
+    """
+
+    replica_lag: Mapping[str, float]
+    workers: Mapping[str, ObservedWorker]
+    places: Mapping[str, tuple[str, str | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """The brakes that are on: source hosts, workers, shards; and how often a worker's heap was high of late."""
+
+    hosts: frozenset[str] = frozenset()
+    workers: frozenset[str] = frozenset()
+    streams: frozenset[str] = frozenset()
+    high: Mapping[str, int] = field(default_factory=dict)
+
+
+def judge(held: Held, signs: Signs, policy: BrakePolicy) -> Held:
+    """The brakes after one more look."""
+    hosts = {
+        host
+        for host, lag in signs.replica_lag.items()
+        if lag > (policy.replica_lag_off if host in held.hosts else policy.replica_lag_on)
+    }
+    high: dict[str, int] = {}
+    workers = set()
+    streams = set()
+    for worker, seen in signs.workers.items():
+        if seen.heap_used is not None and seen.heap_max:
+            part = seen.heap_used / seen.heap_max
+            if part > policy.heap_on:
+                high[worker] = held.high.get(worker, 0) + 1
+            if high.get(worker, 0) >= policy.heap_looks or (worker in held.workers and part > policy.heap_off):
+                workers.add(worker)
+        for shard, lag_ms in seen.lag_ms.items():
+            limit = policy.stream_lag_off if shard in held.streams else policy.stream_lag_on
+            if shard in signs.places and lag_ms > limit * 1000:
+                streams.add(shard)
+    return Held(hosts=frozenset(hosts), workers=frozenset(workers), streams=frozenset(streams), high=high)
+
+
+def reasons(held: Held, signs: Signs) -> dict[str, str]:
+    """Shard to why it is held back, for those that are."""
+    found: dict[str, str] = {}
+    for shard, (host, worker) in signs.places.items():
+        if host in held.hosts:
+            found[shard] = f"replicas of {host} are {signs.replica_lag[host]:.0f} s behind"
+        elif worker is not None and worker in held.workers:
+            found[shard] = f"worker {worker} is short of heap"
+        elif shard in held.streams:
+            found[shard] = "its stream lags behind the source"
+    return found
+
+
+class Brakes:
+    """Looks every few seconds, from the caller's thread."""
+
+    def __init__(
+        self,
+        sources: SourceLogs,
+        metrics: Metrics | None,
+        policy: BrakePolicy,
+    ) -> None:
+        self._sources = sources
+        self._metrics = metrics
+        self._policy = policy
+        self._held = Held()
+        self._reasons: dict[str, str] = {}
+        self._next = 0.0
+        self._said: set[str] = set()
+
+    def look(
+        self,
+        dataset: Dataset,
+        shards: Sequence[Shard],
+        seen: Mapping[str, ObservedConnector],
+        clusters: Sequence[Cluster],
+    ) -> Mapping[str, str]:
+        """Shard (`<dataset>.<shard>`) to why it is held back now.
+
+        Args:
+            dataset: that of the shards.
+            shards: those that are or will soon be read.
+            seen: their connectors by name.
+            clusters: the Connect clusters that run them.
+        """
+        if time.monotonic() < self._next:
+            return self._reasons
+        hosts = {str(shard.leader): shard for shard in shards}
+        with ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="brakes") as pool:
+            lags = dict(zip(hosts, pool.map(lambda s: self._lag(dataset, s), hosts.values()), strict=True))
+            urls = {worker: url for cluster in clusters for worker, url in cluster.metrics.items()}
+            found = zip(urls, pool.map(lambda pair: self._worker(*pair), urls.items()), strict=True)
+            workers = {worker: seen for worker, seen in found if seen is not None}
+        signs = Signs(
+            replica_lag={host: lag for host, lag in lags.items() if lag is not None},
+            workers=workers,
+            places={shard.name: (str(shard.leader), _task_worker(seen.get(shard.name))) for shard in shards},
+        )
+        self._held = judge(self._held, signs, self._policy)
+        self._reasons = reasons(self._held, signs)
+        self._next = time.monotonic() + self._policy.interval
+        return self._reasons
+
+    def _worker(self, worker: str, url: str) -> ObservedWorker | None:
+        if self._metrics is None:
+            return None
+        try:
+            return self._metrics.read(worker, url)
+        except ConnectUnavailable as error:
+            log.debug("the heap of %s is not known: %s", worker, error)
+            return None
+
+    def _lag(self, dataset: Dataset, shard: Shard) -> float | None:
+        try:
+            return self._sources.replica_lag(dataset, shard)
+        except CdcError as error:
+            # A replica that cannot be asked is no reason to stop; who may not ask is told once.
+            text = str(error)
+            if text not in self._said:
+                self._said.add(text)
+                log.warning("the lag of replicas is not known: %s", text)
+            return None
+
+
+def _task_worker(seen: ObservedConnector | None) -> str | None:
+    return seen.tasks[0].worker if seen is not None and seen.tasks else None

@@ -1,0 +1,111 @@
+"""What is left of a shard that moved on: its watermarks, and the sentence about it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from cdc_platform.positions import Committed
+from cdc_platform.snapshots.records import Hole, Offset, Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.told import ShardDone
+from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard
+
+
+def over_records(
+    run: Run, dataset: Dataset, shard: Shard, state: ShardState, marks: Mapping[tuple[str, str], Watermark]
+) -> dict[str, Mapping[str, Any]]:
+    """The watermarks to write as a shard enters a phase: READING, DONE; none when it failed.
+
+    Args:
+        run: the run.
+        dataset: its dataset.
+        shard: the shard.
+        state: its new state.
+        marks: watermarks that were known when the run began, by (table, shard id).
+    """
+    if state.phase not in (Phase.READING, Phase.DONE):
+        return {}
+    found: dict[str, Mapping[str, Any]] = {}
+    for table in run.tables:
+        before = marks.get((table, shard.id))
+        mark = _backfilled(run, dataset, shard, state, table, before)
+        if run.kind is Kind.BOOTSTRAP:
+            mark = _bootstrapped(run, dataset, shard, state, table)
+        if mark is not None:
+            found[mark.key] = mark.document()
+    return found
+
+
+def _bootstrapped(run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str) -> Watermark:
+    assert run.mode is not None
+    whole = run.mode in (BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL) and state.phase is Phase.DONE
+    return Watermark(
+        dataset=dataset.name,
+        table=table,
+        shard=shard.id,
+        mode=run.mode,
+        run=run.id,
+        position=position(dataset.engine, state.start),
+        offset=state.start or {},
+        since=state.began,
+        complete=state.since if whole else None,
+        rows=state.rows.get(table) if whole else None,
+        hole=hole(run, dataset.engine, state),
+    )
+
+
+def _backfilled(
+    run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
+) -> Watermark | None:
+    if run.kind is not Kind.BACKFILL or state.phase is not Phase.DONE:
+        return None
+    mark = before or Watermark(
+        dataset=dataset.name,
+        table=table,
+        shard=shard.id,
+        mode=dataset.bootstrap,
+        run=run.id,
+        position=position(dataset.engine, state.start),
+        offset=state.start or {},
+        since=state.began,
+    )
+    mark = replace(mark, backfilled=run.id)
+    if run.request.filter(dataset.engine) is not None:
+        return mark
+    # All rows were read once more: a table that held only changes so far is whole now.
+    return replace(mark, complete=mark.complete or state.since, rows=state.rows.get(table, mark.rows))
+
+
+def hole(run: Run, engine: Engine, state: ShardState) -> Hole | None:
+    """What no stream has seen, where a shard was started anew away from where it stood."""
+    if not state.reset or not state.before or run.mode is BootstrapMode.POSITION:
+        return None
+    since, until = position(engine, state.before), position(engine, state.start)
+    return None if since is None or since == until else Hole(since=since, until=until)
+
+
+def position(engine: Engine, offset: Offset | None) -> str | None:
+    """A committed offset as text: a GTID set, `file:pos` or an LSN."""
+    if not offset:
+        return None
+    found = Committed.parse(engine, offset).position
+    if found is None and offset.get("file"):
+        return f"{offset['file']}:{offset.get('pos')}"
+    return found
+
+
+def shard_done(run: Run, dataset: Dataset, shard: Shard, state: ShardState) -> ShardDone:
+    """What is told of a shard that is over."""
+    return ShardDone(
+        dataset=dataset.name,
+        shard=shard.id,
+        mode=run.mode,
+        seconds=(state.since - state.began).total_seconds(),
+        rows=dict(state.rows),
+        start=position(dataset.engine, state.start),
+        end=position(dataset.engine, state.end),
+        hole=hole(run, dataset.engine, state) if run.kind is Kind.BOOTSTRAP else None,
+        error=state.error if state.phase is Phase.FAILED else None,
+    )

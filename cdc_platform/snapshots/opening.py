@@ -1,0 +1,180 @@
+"""Runs begin, are joined, ordered about and end: all on record, under the lock where two could meet."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from cdc_platform.errors import BadInput
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.records import (
+    ASIDE,
+    RUN,
+    Phase,
+    Records,
+    Run,
+    runs,
+    shard_states,
+    watermarks,
+)
+from cdc_platform.snapshots.request import Kind, Request, choose_shards
+from cdc_platform.topology import BootstrapMode, Topology
+
+# An order to a run is at `backfill/<run>/!order`.
+ORDER = f"{ASIDE}order"
+KEPT = timedelta(days=30)
+_LOCK_SECONDS = 300.0
+# Most shards that one slice works on, and most slices of a run.
+SLICE = 250
+MOST_SLICES = 16
+
+
+class Wanted(StrEnum):
+    """What a person wants of a run."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+
+
+def open_run(outside: Outside, request: Request, run_id: str) -> Run:
+    """Begin a run, or join the one that does this already.
+
+    A run of the same id, or an unfinished one that asks for the same rows, is joined: launched twice, the
+    work is done once.
+
+    Args:
+        outside: the outside systems.
+        request: what to do; checked here, before anything is written.
+        run_id: names a new run, such as Dagster's id of the run.
+
+    Raises:
+        BadInput, TopologyError: nothing was changed.
+        LockHeld, ZooKeeperUnavailable, KafkaUnavailable.
+    """
+    platform = outside.platform
+    with platform.topology.lock(owner=f"{request.kind} {run_id}", timeout=_LOCK_SECONDS) as lock:
+        topology = platform.topology.load()
+        records = platform.state.read()
+        known = runs(records)
+        for found in known.values():
+            same = found.finished is None and found.request.fingerprint == request.fingerprint
+            if found.id == run_id or same:
+                return found
+        run = plan_run(topology, records, request, run_id)
+        lock.check()
+        platform.state.claim(lock.generation)
+        old: dict[str, Mapping[str, Any] | None] = dict.fromkeys(_outdated(records, known, run.created))
+        platform.state.write({**old, run.key: run.document()})
+        return run
+
+
+def plan_run(topology: Topology, records: Records, request: Request, run_id: str) -> Run:
+    """The run that a request asks for. Pure but for the time. Raises BadInput and TopologyError."""
+    dataset = topology.dataset(request.dataset)
+    tables = request.tables_of(dataset)
+    mode = request.mode_for(dataset) if request.kind is Kind.BOOTSTRAP else None
+    if mode is BootstrapMode.POSITION and not request.positions:
+        raise BadInput(
+            f"dataset {dataset.name} is bootstrapped at positions.",
+            where="request",
+            field="positions",
+            cure="Give SHARD=POSITION for each shard, or another mode.",
+        )
+    if "/" in run_id or not run_id:
+        raise BadInput(f"{run_id!r} is no name for a run.", where="request", field="run", cure="Leave out slashes.")
+    off = {problem.name for problem in topology.problems}
+    shards = [shard for shard in topology.shards.get(dataset.name, ()) if shard.name not in off]
+    marks = watermarks(records, dataset.name)
+    done = {shard.id for shard in shards if all((table.name, shard.id) in marks for table in tables)}
+    chosen = choose_shards(request, shards, bootstrapped=done, failed=_failed(records, request.failed_of))
+    for other in runs(records).values():
+        both = sorted(set(other.shards) & set(chosen)) if other.finished is None else []
+        if both and other.dataset == dataset.name:
+            raise BadInput(
+                f"shard {dataset.name}.{both[0]} and {len(both) - 1} more are in the unfinished run {other.id}.",
+                where="request",
+                field="shards",
+                cure=f"Let it go on (`cdc-platform {other.kind} --continue {other.id}`) or end it (--stop {other.id}).",
+            )
+    return Run(
+        id=run_id,
+        request=request,
+        mode=mode,
+        tables=tuple(table.name for table in tables),
+        shards=chosen,
+        created=datetime.now(UTC),
+    )
+
+
+def slices(run: Run) -> tuple[tuple[str, ...], ...]:
+    """The run's shards in parts for processes side by side; the same cut each time."""
+    count = min(MOST_SLICES, -(-len(run.shards) // SLICE))
+    size = -(-len(run.shards) // count)
+    return tuple(run.shards[at : at + size] for at in range(0, len(run.shards), size))
+
+
+def unfinished(records: Records, run_id: str) -> Run:
+    """A run on record. Raises BadInput for one that is not, or is finished."""
+    found = runs(records).get(run_id)
+    if found is None or found.finished is not None:
+        open_runs = sorted(run.id for run in runs(records).values() if run.finished is None)
+        raise BadInput(
+            f"{run_id!r} is {'finished' if found else 'no run'}.",
+            where="request",
+            field="run",
+            cure=f"Unfinished are: {', '.join(open_runs) or 'none'}.",
+        )
+    return found
+
+
+def order(outside: Outside, run_id: str, wanted: Wanted) -> Run:
+    """Pause, go on or stop a run; whoever works on it obeys within seconds. Raises BadInput."""
+    run = unfinished(outside.platform.state.read(), run_id)
+    state = outside.writer(f"order-{run_id}")
+    state.write({run.shard_key(ORDER): {"wanted": str(wanted), "at": datetime.now(UTC).isoformat()}})
+    return run
+
+
+def wanted_of(records: Records, run: Run) -> Wanted:
+    """What a person wants of the run."""
+    document = records.get(run.shard_key(ORDER))
+    return Wanted(document["wanted"]) if document else Wanted.RUNNING
+
+
+def finish(outside: Outside, run: Run) -> Run:
+    """Close a run whose shards are all over; no change while one is not.
+
+    What was done is in the watermarks; of the shards only the failed ones stay on record.
+    """
+    records = outside.platform.state.read()
+    states = shard_states(records, run.id)
+    if any(shard not in states or not states[shard].phase.over for shard in run.shards):
+        return run
+    failed = [shard for shard in run.shards if states[shard].phase is Phase.FAILED]
+    closed = replace(run, finished=datetime.now(UTC), failed=len(failed))
+    kept = {run.key, *(run.shard_key(shard) for shard in failed)}
+    gone: dict[str, Mapping[str, Any] | None] = {
+        key: None for key in records if key.startswith(f"{run.key}/") and key not in kept
+    }
+    outside.writer(f"finish-{run.id}").write({**gone, run.key: closed.document()})
+    return closed
+
+
+def _failed(records: Records, run_id: str | None) -> frozenset[str] | None:
+    if run_id is None:
+        return None
+    found = runs(records).get(run_id)
+    if found is None:
+        return None
+    states = shard_states(records, found.id)
+    return frozenset(shard for shard, state in states.items() if state.phase is Phase.FAILED)
+
+
+def _outdated(records: Records, known: Mapping[str, Run], now: datetime) -> list[str]:
+    """Keys of runs that ended long ago."""
+    old = {run.id for run in known.values() if run.finished is not None and now - run.finished > KEPT}
+    return [key for key in records if key.startswith(RUN) and key.removeprefix(RUN).partition("/")[0] in old]

@@ -1,0 +1,68 @@
+"""The outside systems that a bootstrap or backfill talks to, beyond those of a pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from cdc_platform.clients.notifications import Notification
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.protocols import StateStore
+from cdc_platform.clients.signals import Signal
+from cdc_platform.clients.source_logs import SourceLogs
+
+
+class Signals(Protocol):
+    """Signals to connectors, each looked up before it is sent."""
+
+    def take_over(self) -> None:
+        """Fence any older sender of this name."""
+
+    def sent(self, topics: Collection[str], since: datetime) -> Mapping[str, datetime]:
+        """Id to time of each signal in these topics."""
+
+    def send(self, signals: Sequence[Signal]) -> None:
+        """Send all. Raises Fenced and KafkaUnavailable."""
+
+
+class NotificationReader(Protocol):
+    """The notification topic, read on and on."""
+
+    def read(self) -> Sequence[Notification]:
+        """What is new since the last call. Raises KafkaUnavailable."""
+
+    def close(self) -> None:
+        """Close the connection."""
+
+
+class Histories(Protocol):
+    """Schema history topics."""
+
+    def clear(self, topics: Collection[str]) -> None:
+        """Remove all records of these topics. Raises KafkaUnavailable and KafkaRejected."""
+
+
+class Rates(Protocol):
+    """Byte rates of the connectors' producers. Raises KafkaUnavailable and KafkaRejected."""
+
+    def set_rates(self, rates: Mapping[str, int | None]) -> None:
+        """Set bytes a second by `client.id`, checked; None removes."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """Everything outside, as the use cases of this package take it.
+
+    `signals` and `writer` make a sender and a writer of the state topic of the given name: of two
+    with one name only the newer works. `notifications` reads from a moment on.
+    """
+
+    platform: Platform
+    signals: Callable[[str], Signals]
+    writer: Callable[[str], StateStore]
+    notifications: Callable[[datetime], NotificationReader]
+    histories: Histories
+    sources: SourceLogs
+    rates: Rates

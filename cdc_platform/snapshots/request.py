@@ -1,0 +1,256 @@
+"""What a bootstrap or backfill is asked to do: values, checked before anything is touched. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from cdc_platform.errors import BadInput
+from cdc_platform.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
+
+_WHERE = "request"
+_COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+
+
+class Kind(StrEnum):
+    """The two kinds of run."""
+
+    BOOTSTRAP = "bootstrap"
+    BACKFILL = "backfill"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyRange:
+    """Rows whose `column` is at least `low` and less than `high`; None is open."""
+
+    column: str
+    low: str | None = None
+    high: str | None = None
+
+    def __post_init__(self) -> None:
+        if not _COLUMN.fullmatch(self.column):
+            raise BadInput(f"{self.column!r} is no column.", where=_WHERE, field="key_range", cure="Name one column.")
+        if self.low is None and self.high is None:
+            raise BadInput("the range is open on both sides.", where=_WHERE, field="key_range", cure="Leave it out.")
+
+    def condition(self, engine: Engine) -> str:
+        """The range as an SQL condition."""
+        quote = '"' if engine is Engine.POSTGRES else "`"
+        column = f"{quote}{self.column}{quote}"
+        parts = [
+            f"{column} {sign} {_literal(engine, value)}"
+            for sign, value in ((">=", self.low), ("<", self.high))
+            if value is not None
+        ]
+        return " AND ".join(parts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Load:
+    """How hard a run may press. Units: shards, rows a second, bytes a second; None is no limit."""
+
+    max_parallel_shards: int = 16
+    max_parallel_per_host: int = 4
+    max_rows_per_s: int | None = None
+    max_bytes_per_s: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s", "max_bytes_per_s"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise BadInput(f"{value} is too small.", where=_WHERE, field=name, cure="Use 1 or more.")
+
+    def share(self, parts: int) -> Load:
+        """The part of it that one of `parts` slices may use."""
+        return Load(
+            max_parallel_shards=max(1, self.max_parallel_shards // parts),
+            max_parallel_per_host=max(1, self.max_parallel_per_host // parts),
+            max_rows_per_s=None if self.max_rows_per_s is None else max(1, self.max_rows_per_s // parts),
+            max_bytes_per_s=None if self.max_bytes_per_s is None else max(1, self.max_bytes_per_s // parts),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One bootstrap or backfill.
+
+    `tables` empty: all of the dataset. `shards` holds ids and FIRST-LAST ranges; empty: all for a
+    backfill, those not bootstrapped yet for a bootstrap. `failed_of` names an earlier run whose
+    failed shards are taken. `mode` None: the dataset's own. `positions` maps a shard id to where
+    its stream shall begin. `again` resets shards that were bootstrapped before.
+    `schema_unchanged` is a person's word that no captured table was altered since the positions.
+    `condition` and `key_range` choose rows, and only for a backfill.
+    """
+
+    kind: Kind
+    dataset: str
+    tables: tuple[str, ...] = ()
+    shards: tuple[str, ...] = ()
+    failed_of: str | None = None
+    mode: BootstrapMode | None = None
+    positions: Mapping[str, str] = EMPTY
+    again: bool = False
+    schema_unchanged: bool = False
+    condition: str | None = None
+    key_range: KeyRange | None = None
+    load: Load = field(default_factory=Load)
+
+    def __post_init__(self) -> None:
+        bootstrap = self.kind is Kind.BOOTSTRAP
+        if self.shards and self.failed_of:
+            raise _bad("failed_of", "and shards exclude each other.", "Give one of the two.")
+        if bootstrap and (self.condition or self.key_range):
+            raise _bad("condition", "a bootstrap takes all rows.", "Use a backfill for some of them.")
+        if not bootstrap and (self.mode or self.positions or self.again or self.schema_unchanged):
+            raise _bad("mode", "a backfill has no bootstrap mode.", "Use a bootstrap, or leave it out.")
+        if self.positions and self.mode is not BootstrapMode.POSITION:
+            raise _bad("positions", "are for mode position only.", "Set mode to position, or leave them out.")
+        if self.mode is BootstrapMode.POSITION and not self.positions:
+            raise _bad("positions", "mode position needs a position for each shard.", "Give SHARD=POSITION.")
+        if bootstrap and self.tables and self.mode not in (None, BootstrapMode.INCREMENTAL):
+            raise _bad(
+                "tables", "one connector streams all tables of a shard.", "Leave them out, or use mode incremental."
+            )
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for two requests that ask for the same rows; the load they may cause does not count."""
+        document = self.document()
+        document.pop("load")
+        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+
+    def document(self) -> dict[str, Any]:
+        """As the state topic holds it."""
+        document: dict[str, Any] = {
+            "kind": str(self.kind),
+            "dataset": self.dataset,
+            "tables": sorted(self.tables),
+            "shards": sorted(self.shards),
+            "failed_of": self.failed_of,
+            "mode": str(self.mode) if self.mode else None,
+            "positions": dict(self.positions),
+            "again": self.again,
+            "schema_unchanged": self.schema_unchanged,
+            "condition": self.condition,
+            "key_range": None,
+            "load": {name: getattr(self.load, name) for name in Load.__slots__},
+        }
+        if self.key_range is not None:
+            document["key_range"] = {name: getattr(self.key_range, name) for name in KeyRange.__slots__}
+        return document
+
+    @classmethod
+    def from_document(cls, document: Mapping[str, Any]) -> Request:
+        """Read what `document` wrote."""
+        return cls(
+            kind=Kind(document["kind"]),
+            dataset=document["dataset"],
+            tables=tuple(document["tables"]),
+            shards=tuple(document["shards"]),
+            failed_of=document["failed_of"],
+            mode=BootstrapMode(document["mode"]) if document["mode"] else None,
+            positions=dict(document["positions"]) or EMPTY,
+            again=document["again"],
+            schema_unchanged=document["schema_unchanged"],
+            condition=document["condition"],
+            key_range=KeyRange(**document["key_range"]) if document["key_range"] else None,
+            load=Load(**document["load"]),
+        )
+
+    def mode_for(self, dataset: Dataset) -> BootstrapMode:
+        """The mode that the run uses."""
+        return self.mode or dataset.bootstrap
+
+    def tables_of(self, dataset: Dataset) -> tuple[Table, ...]:
+        """The tables asked for, in the dataset's order. Raises TopologyError for an unknown one."""
+        chosen = {dataset.table(name).name for name in self.tables}
+        return tuple(table for table in dataset.tables if not chosen or table.name in chosen)
+
+    def filter(self, engine: Engine) -> str | None:
+        """The SQL condition for the rows to read; None: all rows."""
+        parts = []
+        if self.key_range is not None:
+            parts.append(self.key_range.condition(engine))
+        if self.condition:
+            parts.append(f"({self.condition})" if parts else self.condition)
+        return " AND ".join(parts) or None
+
+
+def choose_shards(
+    request: Request,
+    shards: Sequence[Shard],
+    *,
+    bootstrapped: Collection[str] = (),
+    failed: Collection[str] | None = None,
+) -> tuple[str, ...]:
+    """The ids of the shards that the request means, sorted.
+
+    Args:
+        request: what was asked for.
+        shards: all shards of the dataset.
+        bootstrapped: ids of those whose asked-for tables have a watermark.
+        failed: ids that failed in the run `failed_of`; None when no such run is known.
+
+    Raises:
+        BadInput: an id or range is unknown, or nothing is left to do.
+    """
+    known = {shard.id for shard in shards}
+    if request.failed_of is not None:
+        if failed is None:
+            raise _bad("failed_of", f"there is no run {request.failed_of!r}.", "Use the name that `status` shows.")
+        chosen = {shard for shard in failed if shard in known}
+    elif request.shards:
+        chosen = set()
+        for text in request.shards:
+            chosen |= _ids(text, known)
+    elif request.positions:
+        chosen = set()
+        for text in request.positions:
+            chosen |= _ids(text, known)
+    else:
+        chosen = set(known)
+    missing = sorted(chosen - request.positions.keys()) if request.positions else []
+    if missing:
+        raise _bad("positions", f"shard {missing[0]!r} has none.", "Give SHARD=POSITION for each shard.")
+    if request.kind is Kind.BOOTSTRAP and not request.again and request.mode is not BootstrapMode.POSITION:
+        left = chosen - set(bootstrapped)
+        if chosen and not left:
+            raise _bad(
+                "shards",
+                "all of them are bootstrapped already.",
+                "Set again to start them anew, or use a backfill to read rows once more.",
+            )
+        chosen = left
+    if not chosen:
+        raise _bad("shards", "there is none to work on.", "Look at `cdc-platform status`.")
+    return tuple(sorted(chosen))
+
+
+def _ids(text: str, known: Collection[str]) -> set[str]:
+    if text in known:
+        return {text}
+    middle = len(text) // 2
+    first, last = text[:middle], text[middle + 1 :]
+    if len(text) % 2 == 1 and text[middle] == "-" and first <= last:
+        found = {shard for shard in known if len(shard) == len(first) and first <= shard <= last}
+        if found:
+            return found
+    raise _bad("shards", f"{text!r} is no shard and no range with shards.", 'Write "00000" or "00000-00099".')
+
+
+def _literal(engine: Engine, value: str) -> str:
+    if re.fullmatch(r"-?\d+(\.\d+)?", value):
+        return value
+    escaped = value.replace("'", "''")
+    if engine is not Engine.POSTGRES:
+        escaped = escaped.replace("\\", "\\\\")
+    return f"'{escaped}'"
+
+
+def _bad(name: str, message: str, cure: str) -> BadInput:
+    return BadInput(message, where=_WHERE, field=name, cure=cure)

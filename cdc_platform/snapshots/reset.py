@@ -1,0 +1,280 @@
+"""Start connectors anew: stopped, offsets forgotten or set, schema history and slot cleared, resumed.
+
+Under the lock of the control plane, a wave at a time, so that no pass meets a connector
+half way. Each step may be repeated: killed after any of them, the next wave begins again
+with the same shards. The offset that was committed before is on record before it is forgotten,
+and a hold keeps passes away from a shard that was left half way.
+
+    lock -> source answers, position is there -> hold -> stop, no task left -> offset on record
+         -> offsets, history, slot -> configuration with the run's snapshot.mode -> resume -> on record, hold gone
+
+There is one connector a shard all the time, and it has no task while its offsets change.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+from cdc_platform.clients.protocols import Connect, ControlLock, StateStore
+from cdc_platform.connectors.identity import identity
+from cdc_platform.errors import BadInput, CdcError, LockLost, NotFound, SourceUnavailable, Unavailable
+from cdc_platform.positions import Committed, MariaDbPosition, MySqlPosition
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.records import Phase, Run, ShardState, hold_key
+from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard
+
+T = TypeVar("T")
+
+SNAPSHOT_MODE = "snapshot.mode"
+# The schema as it is now, put before the saved position. Only for the first start: at each later
+# one it would read the schema again.
+RECOVERY = "recovery"
+_PARALLEL = 16
+_SLOT_PATIENCE = 20.0
+_STOP_PATIENCE = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Renewal:
+    """One shard to be started anew.
+
+    `config` is what a pass would give its connector in that cluster. `base` is the position from
+    which its schema history is known to reach on.
+    """
+
+    dataset: Dataset
+    shard: Shard
+    connect: Connect
+    config: Mapping[str, str]
+    state: ShardState | None
+    position: str | None = None
+    base: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where the stream begins, None: now; and whether the schema history that is there serves it."""
+
+    offset: Mapping[str, Any] | None
+    keep_history: bool = False
+
+
+def snapshot_mode(mode: BootstrapMode, *, recover: bool) -> str:
+    """Debezium's `snapshot.mode` for the first start; `recover`: at a position, without a schema history."""
+    if mode is BootstrapMode.SNAPSHOT:
+        return "initial"
+    if mode is BootstrapMode.POSITION and recover:
+        return RECOVERY
+    return "no_data"
+
+
+def reaches(engine: Engine, base: str | None, start: Mapping[str, Any], committed: Mapping[str, Any] | None) -> bool:
+    """True when a schema history that begins at `base` and was written up to `committed` serves `start`."""
+    now = Committed.parse(engine, committed).position
+    wanted = start.get("gtids")
+    if base is None or now is None or wanted is None:
+        return False
+    if engine is Engine.MARIADB:
+        middle = MariaDbPosition.parse(wanted)
+        return middle.covers(MariaDbPosition.parse(base)) and MariaDbPosition.parse(now).covers(middle)
+    middle_set = MySqlPosition.parse(wanted)
+    return middle_set.covers(MySqlPosition.parse(base)) and MySqlPosition.parse(now).covers(middle_set)
+
+
+def renew(
+    outside: Outside, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Renewal]
+) -> dict[str, ShardState | CdcError]:
+    """Start a wave of shards anew, in mode `run.mode`.
+
+    Returns:
+        By shard id: its state, STARTING, or what went wrong. After an error the shard may be
+        stopped; its state says RESETTING then and its hold stays.
+
+    Raises:
+        LockLost: nothing more is changed.
+        KafkaUnavailable, Fenced: the state topic cannot be written.
+    """
+    return _Renewing(outside, lock, state, run).wave(wave)
+
+
+def restore(lock: ControlLock, wave: Sequence[Renewal]) -> dict[str, CdcError]:
+    """Give connectors their usual configuration back, after a first start with `recovery`."""
+
+    def one(item: Renewal) -> None:
+        lock.check()
+        if item.connect.connector(item.shard.name).config.get(SNAPSHOT_MODE) == RECOVERY:
+            item.connect.update(item.shard.name, item.config)
+
+    return {shard: error for shard, error in _each(wave, one).items() if isinstance(error, CdcError)}
+
+
+class _Renewing:
+    def __init__(self, outside: Outside, lock: ControlLock, state: StateStore, run: Run) -> None:
+        assert run.mode is not None
+        self.outside = outside
+        self.lock = lock
+        self.state = state
+        self.run = run
+        self.mode = run.mode
+        self.settings = outside.platform.settings
+
+    def wave(self, wave: Sequence[Renewal]) -> dict[str, ShardState | CdcError]:
+        results: dict[str, ShardState | CdcError] = {}
+        items = {item.shard.id: item for item in wave}
+
+        def proceed(step: Callable[[Renewal], T]) -> dict[str, T]:
+            self.lock.check()
+            done: dict[str, T] = {}
+            for shard, answer in _each(list(items.values()), step).items():
+                if isinstance(answer, CdcError):
+                    results[shard] = answer
+                    del items[shard]
+                else:
+                    done[shard] = answer
+            return done
+
+        starts = proceed(self._start)
+        self._hold(items.values())
+        before = proceed(self._stop)
+        now = datetime.now(UTC)
+        states = {shard: self._resetting(items[shard], before[shard], now) for shard in items}
+        self._write(states)
+        proceed(lambda item: self._change(item, starts[item.shard.id]))
+        now = datetime.now(UTC)
+        started = {shard: states[shard].to(Phase.STARTING, now) for shard in items}
+        self._write(started, release=True)
+        return {**results, **started}
+
+    def _start(self, item: Renewal) -> _Start:
+        """What the stream shall begin with; finds all that can be wrong before anything is touched."""
+        if self.mode is not BootstrapMode.POSITION:
+            self.outside.sources.check(item.dataset, item.shard)
+            return _Start(None)
+        assert item.position is not None
+        own = identity(self.settings, item.dataset, item.shard)
+        offset = self.outside.sources.start_offset(item.dataset, item.shard, own, item.position)
+        if own.schema_history_topic is None:
+            return _Start(offset)
+        keep = reaches(item.dataset.engine, item.base, offset, self._committed(item))
+        if not keep and not self.run.request.schema_unchanged:
+            raise BadInput(
+                "its schema history does not reach back there: the tables as they are now would be taken for "
+                "those of then.",
+                where=f"shard {item.shard.name}",
+                field="schema_unchanged",
+                cure="If no captured table was altered since, say so with schema_unchanged; else use incremental.",
+            )
+        return _Start(offset, keep)
+
+    def _committed(self, item: Renewal) -> Mapping[str, Any] | None:
+        try:
+            found = list(item.connect.offsets(item.shard.name))
+        except NotFound:
+            return None
+        return found[0]["offset"] if found else None
+
+    def _hold(self, items: Sequence[Renewal] | Any) -> None:
+        document = {"run": self.run.id, "reason": f"started anew by {self.run.kind} {self.run.id}"}
+        self.state.write({hold_key(item.shard.name): document for item in items})
+
+    def _stop(self, item: Renewal) -> Mapping[str, Any] | None:
+        name = item.shard.name
+        self.lock.check()
+        try:
+            item.connect.stop(name)
+        except NotFound:
+            item.connect.create(name, self._first_config(item, _Start(None)), stopped=True)
+        wait_idle(item.connect, name)
+        return self._committed(item)
+
+    def _resetting(self, item: Renewal, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
+        if item.state is None:
+            return ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, before=before)
+        # What an earlier attempt noted is older, and so says more.
+        noted = item.state.before if item.state.before is not None else before
+        return replace(item.state, phase=Phase.RESETTING, since=now, reset=True, before=noted, error=None)
+
+    def _change(self, item: Renewal, start: _Start) -> None:
+        name = item.shard.name
+        own = identity(self.settings, item.dataset, item.shard)
+        self.lock.check()
+        item.connect.reset_offsets(name)
+        if own.schema_history_topic is not None and not start.keep_history:
+            self.outside.histories.clear([own.schema_history_topic])
+        if start.offset is None:
+            self._drop_slot(item)
+        else:
+            self.lock.check()
+            item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": dict(start.offset)}])
+        self.lock.check()
+        item.connect.update(name, self._first_config(item, start))
+        wait_idle(item.connect, name)
+        self.lock.check()
+        item.connect.resume(name)
+
+    def _drop_slot(self, item: Renewal) -> None:
+        """A slot that stays would send all that was written since: this start is to be from now on."""
+        own = identity(self.settings, item.dataset, item.shard)
+        end = time.monotonic() + _SLOT_PATIENCE
+        while True:
+            self.lock.check()
+            try:
+                self.outside.sources.drop_slot(item.dataset, item.shard, own)
+                return
+            except SourceUnavailable:
+                # The stopped task's walsender may still be there for a moment.
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.5)
+
+    def _first_config(self, item: Renewal, start: _Start) -> dict[str, str]:
+        mode = snapshot_mode(self.mode, recover=item.dataset.engine.reads_binlog and not start.keep_history)
+        return {**item.config, SNAPSHOT_MODE: mode}
+
+    def _write(self, states: Mapping[str, ShardState], *, release: bool = False) -> None:
+        records: dict[str, Mapping[str, Any] | None] = {
+            self.run.shard_key(shard): state.document() for shard, state in states.items()
+        }
+        if release:
+            records |= {hold_key(f"{self.run.dataset}.{shard}"): None for shard in states}
+        self.lock.check()
+        self.state.write(records)
+
+
+def wait_idle(connect: Connect, name: str) -> None:
+    """Wait until the connector is STOPPED and has no task. Raises Unavailable after a minute."""
+    end = time.monotonic() + _STOP_PATIENCE
+    while True:
+        seen = connect.connector(name)
+        if seen.state == "STOPPED" and not seen.tasks:
+            return
+        if time.monotonic() > end:
+            raise Unavailable(f"connector {name} did not stop in {_STOP_PATIENCE:.0f} s.", cure="See its worker's log.")
+        time.sleep(0.2)
+
+
+def hopeless(error: CdcError) -> bool:
+    """True when the same request would fail again."""
+    return isinstance(error, BadInput)
+
+
+def _each(items: Sequence[Renewal], step: Callable[[Renewal], T]) -> dict[str, T | CdcError]:
+    """The step for all items side by side; a lost lock ends it all."""
+
+    def one(item: Renewal) -> T | CdcError:
+        try:
+            return step(item)
+        except LockLost:
+            raise
+        except CdcError as error:
+            return error
+
+    if not items:
+        return {}
+    with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(items)), thread_name_prefix="renew") as pool:
+        return {item.shard.id: answer for item, answer in zip(items, pool.map(one, items), strict=True)}

@@ -1,0 +1,268 @@
+"""What is next for one shard of a run: a pure function of what is recorded and what is seen.
+
+Level-based: it does not matter which process did the step before, nor how it ended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from cdc_platform.plan import first_line
+from cdc_platform.positions import Committed
+from cdc_platform.snapshots.progress import HOPELESS, ShardProgress
+from cdc_platform.snapshots.records import Phase, ShardState
+from cdc_platform.snapshots.request import Kind
+from cdc_platform.state import ObservedConnector
+from cdc_platform.topology import BootstrapMode, Engine
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long is waited before something counts as wrong.
+
+    `silent`: without any progress the shard fails. `lost`: a signal without an echo, while the task
+    runs and its committed offset knows nothing of it, was lost and is sent again. A signal that the
+    worker took and then died with is the one case; `attempts` bounds how often.
+    """
+
+    silent: timedelta = timedelta(minutes=30)
+    lost: timedelta = timedelta(minutes=3)
+    attempts: int = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardView:
+    """One shard as it is now.
+
+    `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
+    Debezium's names of the tables to read. `sent` maps attempt to the time of its signal.
+    `braked` says why the shard is held back now.
+    """
+
+    run: str
+    shard: str
+    engine: Engine
+    kind: Kind
+    mode: BootstrapMode | None
+    state: ShardState | None
+    tables: tuple[str, ...]
+    connector: ObservedConnector | None
+    offset: Mapping[str, Any] | None
+    progress: ShardProgress
+    sent: Mapping[int, datetime] = field(default_factory=dict)
+    fresh: bool = True
+    braked: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Nothing to do now, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reset:
+    """Stop the connector, forget or set its offsets, start it in the run's mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """The shard streams and has its first offset: note it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Ask for these tables in one incremental snapshot."""
+
+    attempt: int
+    tables: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finish:
+    """All is read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """The shard cannot be brought to its end now."""
+
+    reason: str
+
+
+Step = Wait | Reset | Adopt | Send | Finish | Fail
+
+
+def next_step(view: ShardView, now: datetime, patience: Patience) -> Step:
+    """The next step of one shard."""
+    state = view.state
+    if state is not None and state.phase.over:
+        return Wait("it is done" if state.phase is Phase.DONE else "it failed")
+    if state is None or state.phase is Phase.RESETTING:
+        if view.kind is Kind.BOOTSTRAP and _needs_reset(view, state):
+            return Reset()
+        if state is None:
+            # An existing stream is taken as it is.
+            return _start(view, now, now, patience)
+    assert state is not None
+    if state.phase is Phase.STARTING:
+        return _start(view, state.since, now, patience)
+    return _read(view, state, now, patience)
+
+
+def _needs_reset(view: ShardView, state: ShardState | None) -> bool:
+    if state is not None:
+        return True  # a reset that was begun is always brought to its end
+    return not view.fresh or view.mode is BootstrapMode.POSITION or view.connector is None or not _suits(view)
+
+
+def _suits(view: ShardView) -> bool:
+    """True when the connector that a pass has made does what the mode asks for by itself."""
+    assert view.connector is not None
+    made = view.connector.config.get("snapshot.mode")
+    wanted = "initial" if view.mode is BootstrapMode.SNAPSHOT else "no_data"
+    return made == wanted
+
+
+def _start(view: ShardView, since: datetime, now: datetime, patience: Patience) -> Step:
+    waited = now - since
+    trouble = _trouble(view)
+    if trouble is not None:
+        return Fail(trouble) if waited > patience.silent else Wait(trouble)
+    if not streams(view.engine, view.offset):
+        last = view.progress.last
+        if last is not None and last > since:
+            waited = now - last  # an initial snapshot goes on
+        if waited > patience.silent:
+            return Fail(f"no position was committed within {_minutes(patience.silent)}")
+        return Wait("waiting for its first position")
+    if view.mode is BootstrapMode.SNAPSHOT and view.kind is Kind.BOOTSTRAP and view.state is not None:
+        left = [name for name in view.tables if not _done(view.progress, name)]
+        if left and view.progress.ended is None:
+            silent = now - (view.progress.last or since)
+            if silent > patience.silent:
+                return Fail(f"its snapshot said nothing for {_minutes(patience.silent)}")
+            return Wait("its snapshot is under way")
+    return Adopt()
+
+
+def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience) -> Step:
+    left = tuple(name for name in view.tables if not _done(view.progress, name))
+    if not left:
+        return Finish() if _committed(view) else Wait("its last rows are being committed")
+    trouble = _trouble(view)
+    last_sent = max(view.sent.values(), default=None)
+    touched = max(at for at in (state.since, last_sent, view.progress.last) if at is not None)
+    if trouble is not None:
+        return Fail(trouble) if now - touched > patience.silent else Wait(trouble)
+    if not view.sent:
+        return _first_signal(view, left, state, now, patience)
+    attempt = max(view.sent)
+    failed = {
+        name: table.status
+        for name, table in view.progress.tables.items()
+        if name in left and table.status is not None and not table.complete
+    }
+    hopeless = [f"{name} ({status})" for name, status in failed.items() if status in HOPELESS]
+    if hopeless:
+        return Fail(f"cannot be read in chunks: {', '.join(sorted(hopeless))}")
+    over = view.progress.ended is not None and view.progress.attempt == signal_attempt(view, attempt)
+    if over and view.progress.aborted:
+        return Fail("its snapshot was stopped by hand")
+    if over and failed:
+        text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items()))
+        return _again(view, attempt, left, patience, f"its snapshot ended early: {text}")
+    if view.offset is not None and not _runs(view, attempt) and now - touched > patience.lost:
+        return _again(view, attempt, left, patience, "its signals are lost")
+    if now - touched > patience.silent and view.progress.paused is None and view.braked is None:
+        return Fail(f"no progress for {_minutes(patience.silent)}")
+    return Wait(view.braked or "reading")
+
+
+def _first_signal(view: ShardView, left: tuple[str, ...], state: ShardState, now: datetime, patience: Patience) -> Step:
+    waited = now - state.since > patience.silent
+    if view.offset is None or not streams(view.engine, view.offset):
+        return Fail("it streams nothing") if waited else Wait("waiting for its stream")
+    if view.engine is Engine.POSTGRES and "txId" not in view.offset:
+        # Without a transaction's id the snapshot would kill the task (docs/decisions/0080).
+        return Fail("no transaction seen since its start") if waited else Wait("waiting for a first transaction")
+    other = running_signal(view.offset)
+    if other is not None:
+        return Fail(f"another incremental snapshot runs: {other}") if waited else Wait(f"waiting for {other} to end")
+    if view.braked is not None:
+        return Wait(view.braked)
+    return Send(1, left)
+
+
+def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Patience, why: str) -> Step:
+    if attempt >= patience.attempts:
+        return Fail(f"{why}, {attempt} times")
+    return Send(attempt + 1, left)
+
+
+def _done(progress: ShardProgress, name: str) -> bool:
+    table = progress.tables.get(name)
+    return table is not None and table.complete
+
+
+def _runs(view: ShardView, attempt: int) -> bool:
+    """True while the committed offset says that this signal is being worked off."""
+    return running_signal(view.offset or {}) == signal_attempt(view, attempt)
+
+
+def _committed(view: ShardView) -> bool:
+    """True when Connect has committed an offset from after our snapshot: all of its rows are in Kafka."""
+    if view.offset is None:
+        return False
+    running = running_signal(view.offset)
+    return running is None or running not in {signal_attempt(view, attempt) for attempt in view.sent}
+
+
+def _trouble(view: ShardView) -> str | None:
+    seen = view.connector
+    if seen is None:
+        return "it has no connector"
+    if seen.running:
+        return None
+    traces: Sequence[str] = [task.trace for task in seen.tasks if task.trace] or ([seen.trace] if seen.trace else [])
+    if traces:
+        return f"its task failed: {first_line(traces[0])}"
+    return f"its connector is {seen.state}, {len(seen.tasks)} tasks" if seen.state != "RUNNING" else "it has no task"
+
+
+def streams(engine: Engine, offset: Mapping[str, Any] | None) -> bool:
+    """True when the committed offset is a place in the source's log and no initial snapshot is under way."""
+    if not offset or offset.get("snapshot"):
+        return False
+    return Committed.parse(engine, offset).position is not None or ("file" in offset and engine is Engine.MYSQL)
+
+
+def running_signal(offset: Mapping[str, Any]) -> str | None:
+    """The id of the incremental snapshot that a committed offset says is under way."""
+    if not offset.get("incremental_snapshot_collections"):
+        return None
+    return str(offset.get("incremental_snapshot_correlation_id") or "one without a name")
+
+
+def signal_id(run: str, shard: str, attempt: int) -> str:
+    """`<run>/<dataset>.<shard>#<attempt>`: the same whoever sends it."""
+    return f"{run}/{shard}#{attempt}"
+
+
+def signal_attempt(view: ShardView, attempt: int) -> str:
+    """The id of one attempt of this view's shard."""
+    return signal_id(view.run, view.shard, attempt)
+
+
+def stream_offset(offset: Mapping[str, Any]) -> dict[str, Any]:
+    """A committed offset without what only concerns snapshots and open transactions."""
+    kept = ("file", "pos", "gtids", "server_id", "ts_sec", "lsn", "lsn_proc", "lsn_commit", "txId", "ts_usec")
+    return {name: offset[name] for name in kept if name in offset}
+
+
+def _minutes(span: timedelta) -> str:
+    return f"{span.total_seconds() / 60:.0f} min"
