@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import msgspec
 
@@ -39,33 +39,39 @@ _PASSING = re.compile(
 )
 
 
-class _Task(msgspec.Struct):
+class _Task(msgspec.Struct, gc=False):
     id: int
     state: str
     worker_id: str
     trace: str | None = None
 
 
-class _Connector(msgspec.Struct):
+class _Connector(msgspec.Struct, gc=False):
     state: str
     worker_id: str
     trace: str | None = None
 
 
-class Status(msgspec.Struct):
+class Status(msgspec.Struct, gc=False):
     """GET /connectors/{name}/status."""
 
     connector: _Connector
     tasks: list[_Task] = msgspec.field(default_factory=list)
 
 
-class Info(msgspec.Struct):
+class Info(msgspec.Struct, gc=False):
     """GET /connectors/{name}. A config value that was PUT as null comes back as null."""
 
     config: dict[str, str | None]
 
+    def without_nulls(self) -> dict[str, str]:
+        """The config; the very same dictionary where nothing has to be left out, as ever."""
+        if None in self.config.values():
+            return {key: value for key, value in self.config.items() if value is not None}
+        return cast("dict[str, str]", self.config)
 
-class Entry(msgspec.Struct):
+
+class Entry(msgspec.Struct, gc=False):
     """One connector of GET /connectors?expand=..."""
 
     info: Info | None = None
@@ -129,8 +135,7 @@ def decode(decoder: msgspec.json.Decoder[T], body: bytes, where: str) -> T:
 
 def observed(name: str, found: Info, seen: Status | None) -> ObservedConnector:
     """A connector as one value. Without a status (right after a create) it is UNASSIGNED without tasks."""
-    raw = found.config
-    config: dict[str, str] = {key: value for key, value in raw.items() if value is not None}
+    config = found.without_nulls()
     if seen is None:
         return ObservedConnector(name=name, config=config, state=UNASSIGNED, worker="")
     return ObservedConnector(

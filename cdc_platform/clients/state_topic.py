@@ -40,7 +40,7 @@ Delivered = Callable[[KafkaError | None, Message], None]
 VERSION = 1
 VERSION_FIELD = "version"
 
-# Not a record of the platform's: who writes, by the generation of its lock.
+# Not a record of the platform's: under which generation of the lock it is written.
 WRITER_KEY = "writer"
 
 _CONFIG = {
@@ -69,7 +69,8 @@ class StateTopic:
         topic: its name. Made when the first write finds it missing.
         platform: the platform's name; part of the `transactional.id`.
         writer: who writes, where that is not the holder of the lock: it has a `transactional.id` of its
-            own, and only a newer writer of the same name fences it. It must write keys that are its alone.
+            own, and only a newer writer of the same name fences it. It must write keys that are its alone,
+            and holds no lock, so it never claims.
         replication: of a topic to be made; None: 3, or as many as there are brokers.
         timeout: seconds for each call as a whole.
     """
@@ -87,6 +88,7 @@ class StateTopic:
         self._config = dict(config)
         self._topic = topic
         self._transactional_id = f"cdc-platform-state-{platform}-{topic}" + (f"-{writer}" if writer else "")
+        self._named = writer is not None
         self._replication = replication
         self._timeout = timeout
         self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
@@ -126,6 +128,8 @@ class StateTopic:
             Fenced: a newer generation has been here; nothing was changed.
             KafkaUnavailable, KafkaRejected: it could not be done.
         """
+        if self._named:
+            raise BadInput("a writer of its own name holds no lock to claim with.", where=self._topic)
         with self._lock:
             end = time.monotonic() + self._timeout
             self._catch_up(end)

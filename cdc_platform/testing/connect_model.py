@@ -62,6 +62,8 @@ class _Held:
     target: str
     connector: _Part | None = None
     tasks: list[_Part] = field(default_factory=list)
+    # The tasks run with an older config: the group starts them anew.
+    stale: bool = False
 
 
 @dataclass
@@ -211,13 +213,14 @@ class ConnectModel:
             return self._put(name, config, initial_state or RUNNING)
 
     def put_config(self, name: str, config: Config) -> tuple[bool, dict[str, Any]]:
-        """PUT /connectors/{name}/config: creates, or bounces the connector even if nothing changed."""
+        """PUT /connectors/{name}/config: creates, or bounces the connector, and its tasks if the config changed."""
         with self._lock:
             self._validate(name, config)
             self._leader()
             held = self._held.get(name)
             if held is None:
                 return True, self._put(name, config, RUNNING)
+            held.stale = held.stale or held.config != {**config, "name": name}
             held.config = {**config, "name": name}
             self._later(name, held)
             return False, self._info(name, held)
@@ -359,10 +362,15 @@ class ConnectModel:
         held.connector = _Part(held.target, self._place(held.connector))
         if held.target == STOPPED:
             held.tasks = []
-        elif held.target == PAUSED:
-            held.tasks = [_Part(PAUSED, part.worker) for part in held.tasks]
-        else:
-            held.tasks = [self._task(name, held, self._place(held.tasks[0] if held.tasks else None))]
+        elif held.stale or any(part.worker not in self.workers for part in held.tasks):
+            held.tasks = [self._task(name, held, self._place(part)) for part in held.tasks]
+        elif held.tasks:
+            # Pausing and resuming starts nothing anew, and a failed task stays failed.
+            for part in held.tasks:
+                part.state = part.state if part.state == FAILED else held.target
+        elif held.target == RUNNING:
+            held.tasks = [self._task(name, held, self._place(None))]
+        held.stale = False
 
     def _task(self, name: str, held: _Held, worker: str) -> _Part:
         if held.target == PAUSED:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import NotFound
+from cdc_platform.state import TopicRequest
 from cdc_platform.testing import ConnectModel, FakeConnect, FakeConnectServer
 from tests.clients.waiting import wait_until
 
@@ -46,6 +49,14 @@ class Subject:
             **{key.replace("_", "."): value for key, value in more.items()},
         }
 
+    def fragile(self, **more: str) -> dict[str, str]:
+        """Its task dies of the first line that is no number."""
+        cast = "org.apache.kafka.connect.transforms.Cast$Value"
+        return self.config(transforms="cast", transforms_cast_type=cast, transforms_cast_spec="int32", **more)
+
+    def source_says(self, text: str) -> None:
+        Path(self.config()["file"]).write_text(text, encoding="utf-8")
+
     def partition(self) -> dict[str, str]:
         return {"filename": self.config()["file"]}
 
@@ -61,14 +72,17 @@ class Subject:
 
     def clean(self) -> None:
         """Leave nothing behind, offsets included."""
-        for name in self._names:
-            try:
-                self.connect.stop(name)
-                self.stopped(name)
-                self.connect.reset_offsets(name)
-            except NotFound:
-                continue
-            self.connect.delete(name)
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(self._remove, self._names))
+
+    def _remove(self, name: str) -> None:
+        try:
+            self.connect.stop(name)
+            self.stopped(name)
+            self.connect.reset_offsets(name)
+        except NotFound:
+            return
+        self.connect.delete(name)
 
 
 @pytest.fixture(params=["fake", "fake-late", "rest", pytest.param("real", marks=pytest.mark.stack)])
@@ -78,12 +92,24 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         stack = request.getfixturevalue("stack")
         with ConnectClient("main", stack.connect_urls, timeout=60.0) as client:
             subject = Subject(kind, client, tmp_path)
+            # Without its topic a task that has something to send cannot stop for as long as Connect lets it.
+            kafka = KafkaAdmin({"bootstrap.servers": str(stack.kafka)})
+            topic = subject.config()["topic"]
+            kafka.create_topics([TopicRequest(name=topic, partitions=1, replication=1, config={})])
             yield subject
             subject.clean()
+            kafka.delete_topics([topic])
         return
-    model = ConnectModel(settle=0.0 if kind == "fake" else 0.1)
+    model = ConnectModel(settle=0.0 if kind == "fake" else 0.1, fails=_dies_of_text)
     if kind != "rest":
         yield Subject(kind, FakeConnect("main", model), tmp_path)
         return
     with FakeConnectServer(model) as server, ConnectClient("main", [server.url], timeout=5.0) as client:
         yield Subject(kind, client, tmp_path)
+
+
+def _dies_of_text(name: str, config: Mapping[str, str]) -> str | None:
+    file = Path(config["file"])
+    if "transforms" not in config or not file.exists() or file.read_text(encoding="utf-8").strip().isdigit():
+        return None
+    return "org.apache.kafka.connect.errors.ConnectException: Tolerance exceeded in error handler"

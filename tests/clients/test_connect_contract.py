@@ -147,6 +147,75 @@ def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Subject) -> N
         cluster.connect.restart_task(name, 7)
 
 
+def failed(cluster: Subject, name: str) -> bool:
+    tasks = cluster.connect.connector(name).tasks
+    return bool(tasks) and tasks[0].state == "FAILED"
+
+
+def test_failed_task_shows_its_trace_until_it_is_restarted(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.source_says("no number\n")
+    cluster.connect.create(name, cluster.fragile())
+    wait_until(lambda: failed(cluster, name), what="FAILED")
+    seen = cluster.connect.connectors()[name]
+    assert seen.state == "RUNNING" and not seen.running
+    assert "org.apache.kafka.connect.errors.ConnectException" in (seen.tasks[0].trace or "")
+    cluster.source_says("42\n")
+    assert failed(cluster, name), "it never comes back by itself"
+    cluster.connect.restart_failed(name)
+    cluster.running(name)
+    assert cluster.connect.connector(name).tasks[0].trace is None
+
+
+def test_restarted_task_that_is_still_broken_fails_again(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.source_says("no number\n")
+    cluster.connect.create(name, cluster.fragile())
+    wait_until(lambda: failed(cluster, name), what="FAILED")
+    cluster.connect.restart_task(name, 0)
+    wait_until(lambda: failed(cluster, name), what="FAILED again")
+    cluster.source_says("42\n")
+    cluster.connect.restart_task(name, 0)
+    cluster.running(name)
+
+
+def test_changed_config_starts_a_failed_task_anew(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.source_says("no number\n")
+    cluster.connect.create(name, cluster.fragile())
+    wait_until(lambda: failed(cluster, name), what="FAILED")
+    cluster.connect.update(name, cluster.config())
+    cluster.running(name)
+
+
+def test_failed_task_stays_failed_through_pause_and_resume(cluster: Subject) -> None:
+    name = cluster.name()
+    cluster.source_says("no number\n")
+    cluster.connect.create(name, cluster.fragile())
+    wait_until(lambda: failed(cluster, name), what="FAILED")
+    cluster.source_says("42\n")
+    cluster.connect.pause(name)
+    wait_until(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
+    cluster.connect.resume(name)
+    wait_until(lambda: cluster.connect.connector(name).state == "RUNNING", what="RUNNING")
+    assert failed(cluster, name)
+
+
+def test_unchanged_update_starts_nothing_anew(cluster: Subject) -> None:
+    """Connect bounces the connector object, but sees that the task's config is the same (KAFKA-9228)."""
+    name = cluster.name()
+    cluster.source_says("no number\n")
+    cluster.connect.create(name, cluster.fragile())
+    wait_until(lambda: failed(cluster, name), what="FAILED")
+    cluster.source_says("42\n")
+    cluster.connect.update(name, cluster.fragile())
+    # Something later that shows: by then an earlier restart would show too.
+    other = cluster.name("00001")
+    cluster.connect.create(other, cluster.config())
+    cluster.running(other)
+    assert failed(cluster, name)
+
+
 def test_offsets_are_changed_only_while_it_is_stopped(cluster: Subject) -> None:
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]

@@ -71,7 +71,7 @@ def test_control_plane_create_applied_but_unanswered_is_done_once(
     with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=30.0) as connect:
         connect.connectors()
         wire.mute = True
-        connect.timeout = 12.0
+        connect.timeout = 6.0
         connect.create(name, real.config())
         assert connect.connector(name).config == {**real.config(), "name": name}
         real.running(name)
@@ -84,7 +84,7 @@ def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
     real.connect.create(name, real.config())
     real.running(name)
     for verb in ("update", "delete"):
-        with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=12.0) as connect:
+        with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=6.0) as connect:
             connect.connectors()
             wire.mute = True
             if verb == "update":
