@@ -6,7 +6,8 @@ not per shard; only a shard that runs for the first time gets one per table of i
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import dagster as dg
@@ -27,6 +28,8 @@ TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
 
 # Beyond this many the rest is told as one sentence for each kind of action.
 MOST_SENTENCES = 200
+# Materializing shards costs one pass at most this long; the lock may be held meanwhile.
+MATERIALIZE_SECONDS = 60.0
 # Of all tables at most this many are observed by one pass; the next ones by the next.
 MOST_OBSERVATIONS = 250
 
@@ -42,22 +45,8 @@ class EventWriter:
 
     def captured(self, names: tuple[str, ...]) -> None:
         """One materialization per table of each shard that runs for the first time, under its partition."""
-        topology = self.platform.topology.load()
-        label = self.platform.settings.platform
-        sync_partitions(self.context.instance, topology, platform=label, may_delete=False)
-        tables = _by_dataset(table_props(topology, platform=label))
         self.context.log.info(f"Captured for the first time: {_some(names)}.")
-        for name in names:
-            dataset, _, shard = name.partition(".")
-            for props in tables.get(dataset, ()):
-                self.context.log_event(
-                    dg.AssetMaterialization(
-                        asset_key=self._key(props),
-                        partition=shard,
-                        description=f"Connector {name} captures {props.source_table} into {props.topic} from now on.",
-                        metadata={"connector": name, "topic": props.topic, "bootstrap": props.bootstrap},
-                    )
-                )
+        self._materialize(self.platform.topology.load(), names)
 
     def report(self, report: PassReport, *, observe: frozenset[str]) -> None:
         """Sentences for what was put right, the metadata of the tables that changed, and of the platform."""
@@ -70,9 +59,47 @@ class EventWriter:
                 metadata=pass_metadata(report, clusters=_sizes(report.homes)),
             )
         )
+        if ALL in observe:
+            self._materialize(topology, _running(report, topology))
+        # Last: the asset page shows the newest materialization.
         self._observe(report, topology, observe)
         tell = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
         tell(report.sentence())
+
+    def _materialize(self, topology: Topology, names: Sequence[str]) -> None:
+        """Materialize the partitions of these running shards that Dagster does not show as materialized.
+
+        By what is, not by what happened: a run that died half way, or a new Dagster instance, is made
+        up for by the next pass that observes all tables.
+        """
+        end = time.monotonic() + MATERIALIZE_SECONDS
+        label = self.platform.settings.platform
+        sync_partitions(self.context.instance, topology, platform=label, may_delete=False)
+        wanted: dict[str, list[str]] = {}
+        for name in names:
+            dataset, _, shard = name.partition(".")
+            wanted.setdefault(dataset, []).append(shard)
+        for props in table_props(topology, platform=label):
+            shards = wanted.get(props.dataset, [])
+            have = self.context.instance.get_materialized_partitions(self._key(props)) if shards else set()
+            for shard in shards:
+                if shard in have:
+                    continue
+                if time.monotonic() > end:
+                    self.context.log.info("Not all partitions are materialized yet: a later pass goes on.")
+                    return
+                self._materialize_shard(props, shard)
+
+    def _materialize_shard(self, props: CdcTableProps, shard: str) -> None:
+        connector = f"{props.dataset}.{shard}"
+        self.context.log_event(
+            dg.AssetMaterialization(
+                asset_key=self._key(props),
+                partition=shard,
+                description=f"Connector {connector} captures {props.source_table} into {props.topic}.",
+                metadata={"connector": connector, "topic": props.topic, "bootstrap": props.bootstrap},
+            )
+        )
 
     def _sentences(self, report: PassReport) -> None:
         # What went wrong must not fall behind the limit, nor connectors behind their topics.
@@ -160,11 +187,10 @@ def _changed(report: PassReport, tables: tuple[CdcTableProps, ...]) -> frozenset
     return report.changed_datasets() | touched | captured
 
 
-def _by_dataset(tables: tuple[CdcTableProps, ...]) -> dict[str, list[CdcTableProps]]:
-    found: dict[str, list[CdcTableProps]] = {}
-    for props in tables:
-        found.setdefault(props.dataset, []).append(props)
-    return found
+def _running(report: PassReport, topology: Topology) -> tuple[str, ...]:
+    """The shards that are not down in this report."""
+    down = {one.shard for health in report.health.values() for one in health.down}
+    return tuple(shard.name for _, shard in topology.all_shards() if shard.name not in down)
 
 
 def _sizes(homes: Mapping[str, str]) -> dict[str, int]:

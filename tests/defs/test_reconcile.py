@@ -254,3 +254,24 @@ def test_metadata_of_a_table_starts_nothing_downstream(control: Control, world: 
     control.quiet()
     third = dg.evaluate_automation_conditions(defs, control.instance, cursor=second.cursor)
     assert third.total_requested == 1
+
+
+def test_a_new_dagster_instance_learns_which_shards_are_captured(control: Control, resource: WorldResource) -> None:
+    """What is on record elsewhere is no reason to show partitions as missing here."""
+    control.quiet()
+    with dg.DagsterInstance.ephemeral() as fresh:
+        other = Control(resource, fresh)
+        other.quiet()
+        assert other.materialized(PINS) == ["00000", "00001", "00002"]
+
+
+def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
+    control: Control, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.defs.events.MATERIALIZE_SECONDS", 0.0)
+    control.quiet()
+    assert control.materialized(PINS) == []
+    monkeypatch.undo()
+    control.cursor = None
+    control.pass_()
+    assert control.materialized(PINS) == ["00000", "00001", "00002"]
