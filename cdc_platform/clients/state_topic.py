@@ -136,7 +136,8 @@ class StateTopic:
             self._refuse_if_newer(generation)
             self._generation = generation
             self._fenced = None
-            self._begin(end)
+            if self._producer is None:
+                self._begin(end)
             self._commit({WRITER_KEY: {"generation": generation}}, end)
 
     def write(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
