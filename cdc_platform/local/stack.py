@@ -40,7 +40,7 @@ class StackSpec:
     workers: int = 3
     mariadb: bool = True
     postgres: bool = True
-    agents: bool = False
+    agents: bool = True
     ports: Mapping[str, int] = field(default_factory=dict)
     owned: bool = False
     worker_heap_mb: int = 1024
