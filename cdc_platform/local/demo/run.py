@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 import threading
 import time
@@ -108,7 +109,13 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
             spec = StackSpec(directory=place, workers=options.workers, owned=True)
             stack = up(spec, progress=screen.downloading())
             cleanup.callback(down, place, purge=True)
-        return _Demo(options, screen, stack, clock).run()
+        try:
+            return _Demo(options, screen, stack, clock).run()
+        except StackError as error:
+            # The stack goes with all its files, but whoever must find out why needs the logs.
+            kept = Path(tempfile.mkdtemp(prefix="cdc-demo-logs-"))
+            shutil.copytree(place / "logs", kept, dirs_exist_ok=True)
+            raise StackError(error.message, where=str(kept), cure=error.cure) from error
 
 
 class _Demo:
