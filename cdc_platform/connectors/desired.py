@@ -132,8 +132,8 @@ def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
         **{f"signal.consumer.{name}": value for name, value in kafka.items() if name != "bootstrap.servers"},
         "notification.enabled.channels": "sink",
         "notification.sink.topic.name": notification_topic(settings),
-        # Retries inside the task keep the old leader's address, and hide from REST that the source is
-        # down: a few short ones, then FAILED. Shorter than a graceful stop.
+        # A retry inside the task keeps the old leader's address and hides from REST that the source is
+        # down: bounded where Debezium counts them, and shorter than a graceful stop.
         "errors.max.retries": "10",
         "retriable.restart.connector.wait.ms": "2000",
         "producer.override.acks": "all",

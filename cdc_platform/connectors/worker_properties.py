@@ -136,7 +136,8 @@ def recommended(spec: WorkerSpec) -> tuple[WorkerProperty, ...]:
         p(
             "config.providers.file.param.allowed.paths",
             ",".join((spec.leader_dir, *spec.secrets_dirs)),
-            "Without it a connector config could read any file of the worker's user.",
+            "Without it a connector config could read any file of the worker's user. Each path must exist before "
+            "the worker starts.",
         ),
         p("config.providers.env.class", f"{_CLASSES}EnvVarConfigProvider"),
         p(
