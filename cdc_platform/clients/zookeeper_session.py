@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import islice
 from typing import Any
 
 from kazoo.client import KazooClient, KazooState
@@ -114,13 +114,12 @@ class ZooKeeperSession:
         A result is the value, or NoNodeError or NoAuthError as a value: these
         concern one znode. Any other failure is raised, as kazoo's exception.
         """
-        pending: deque[Any] = deque()
-        for call in calls:
-            pending.append(call())
-            if len(pending) >= WINDOW:
-                yield self._outcome(pending.popleft(), deadline)
-        while pending:
-            yield self._outcome(pending.popleft(), deadline)
+        rest = iter(calls)
+        pending: list[Any] = []
+        while started := [call() for call in islice(rest, WINDOW // 2)]:
+            yield from self._outcomes(pending, deadline)
+            pending = started
+        yield from self._outcomes(pending, deadline)
 
     def settle(self, path: str, deadline: float) -> None:
         """Waits until all changes made so far are known here: what was written, and the watches of it.
@@ -135,11 +134,15 @@ class ZooKeeperSession:
         if not done.wait(max(0.0, deadline - time.monotonic())):
             raise KazooTimeoutError("watch callbacks are stuck")
 
-    def _outcome(self, result: Any, deadline: float | None) -> Any:
-        try:
-            return self.wait(result, deadline)
-        except (NoNodeError, NoAuthError) as error:
-            return error
+    def _outcomes(self, results: list[Any], deadline: float | None) -> Iterator[Any]:
+        if results:
+            # Answers come in order: one sleep until the last is there, not one for each.
+            results[-1].wait(self.timeout if deadline is None else max(0.0, deadline - time.monotonic()))
+        for result in results:
+            try:
+                yield self.wait(result, deadline)
+            except (NoNodeError, NoAuthError) as error:
+                yield error
 
     def _start(self) -> Any:
         client = KazooClient(
