@@ -27,15 +27,20 @@ def desired_topics(topology: Topology, settings: Settings) -> tuple[TopicRequest
     """Every topic that must exist before connectors write, by name; none for an empty topology.
 
     The platform's own topics take the greatest replication of any dataset. The
-    state topic is not among them: its writer keeps it.
+    state topic is not among them: its writer keeps it. What is in the
+    topology's problems wants none.
     """
-    if not topology.datasets:
+    off = {(problem.kind, problem.name) for problem in topology.problems}
+    datasets = [dataset for name, dataset in topology.datasets.items() if ("dataset", name) not in off]
+    if not datasets:
         return ()
-    shared = max(dataset.topics.replication for dataset in topology.datasets.values())
+    shared = max(dataset.topics.replication for dataset in datasets)
     found = {request.name: request for request in _shared_topics(settings, shared)}
-    for dataset in topology.datasets.values():
+    for dataset in datasets:
         found |= {request.name: request for request in _dataset_topics(settings, dataset)}
     for dataset, shard in topology.all_shards():
+        if ("dataset", dataset.name) in off or ("shard", shard.name) in off:
+            continue
         found.setdefault(
             signal_topic(settings, shard), _log(signal_topic(settings, shard), 1, dataset.topics.replication)
         )

@@ -21,7 +21,7 @@ from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.settings import Settings
 from cdc_platform.state import OWNER_KEY
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Topology
+from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Problem, Shard, Topology
 from tests.connectors.cases import (
     EAST,
     ORDERS,
@@ -194,3 +194,16 @@ def test_every_topic_that_a_config_names_is_among_the_desired() -> None:
 
 def test_an_empty_topology_wants_no_topics() -> None:
     assert desired_topics(Topology(), PLAIN) == ()
+
+
+def test_what_is_switched_off_wants_no_topics() -> None:
+    other = replace(PINS_7, id="00008")
+    topology = replace(
+        TOPOLOGY,
+        shards={**TOPOLOGY.shards, "pins": (PINS_7, other)},
+        problems=(Problem("dataset", "users", "x"), Problem("shard", "pins.00008", "x")),
+    )
+    names = {topic.name for topic in desired_topics(topology, PLAIN)}
+    assert "cdc.pins.pins" in names
+    assert "cdc.platform.schema-history.pins-00007" in names
+    assert not [name for name in names if "users" in name or "00008" in name]
