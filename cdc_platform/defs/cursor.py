@@ -27,14 +27,15 @@ class Cursor:
     """`need` is the fingerprint of what was due, asked for `tries` times, and not again before `not_before`.
 
     `health` maps a dataset to a digest of its health as last asked to be observed, `refused`
-    holds the refusals as last told; `refreshed` is when all tables were observed. Times
-    are seconds since the epoch.
+    holds the refusals as last told; `refreshed` is when all tables were observed, `turn` how often.
+    Times are seconds since the epoch.
     """
 
     need: str = ""
     tries: int = 0
     not_before: float = 0.0
     refreshed: float = 0.0
+    turn: int = 0
     refused: str = ""
     health: Mapping[str, str] = field(default_factory=dict)
 
@@ -69,7 +70,7 @@ def decide(due: Due, cursor: Cursor, *, now: float, refresh_seconds: float) -> D
     refresh = now - cursor.refreshed >= refresh_seconds
     seen = replace(cursor, health=health, refused=refused)
     if refresh:
-        seen = replace(seen, refreshed=now)
+        seen = replace(seen, refreshed=now, turn=seen.turn + 1)
     observe = (ALL,) if refresh else changed
 
     if due:

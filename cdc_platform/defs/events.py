@@ -48,8 +48,11 @@ class EventWriter:
         self.context.log.info(f"Captured for the first time: {_some(names)}.")
         self._materialize(self.platform.topology.load(), names)
 
-    def report(self, report: PassReport, *, observe: frozenset[str]) -> None:
-        """Sentences for what was put right, the metadata of the tables that changed, and of the platform."""
+    def report(self, report: PassReport, *, observe: frozenset[str], turn: int) -> None:
+        """Sentences for what was put right, the metadata of the platform and of the tables that changed.
+
+        `observe` names further datasets, or ALL: then tables beyond MOST_OBSERVATIONS have their turn.
+        """
         self._sentences(report)
         topology = self.platform.topology.load()
         self.context.log_event(
@@ -62,7 +65,7 @@ class EventWriter:
         if ALL in observe:
             self._materialize(topology, _running(report, topology))
         # Last: the asset page shows the newest materialization.
-        self._observe(report, topology, observe)
+        self._observe(report, topology, observe, turn)
         tell = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
         tell(report.sentence())
 
@@ -116,11 +119,9 @@ class EventWriter:
         for finding in leftovers_of(report.outcomes)[:MOST_SENTENCES]:
             self.context.log.info(f"{finding.subject}: left to you: {finding.text}")
 
-    def _observe(self, report: PassReport, topology: Topology, observe: frozenset[str]) -> None:
+    def _observe(self, report: PassReport, topology: Topology, observe: frozenset[str], turn: int) -> None:
         tables = table_props(topology, platform=self.platform.settings.platform)
-        chosen = choose_tables(
-            tables, changed=_changed(report, tables) | observe, turn=report.generation, most=MOST_OBSERVATIONS
-        )
+        chosen = choose_tables(tables, changed=_changed(report, tables) | observe, turn=turn, most=MOST_OBSERVATIONS)
         if not chosen:
             return
         extents, samples = self._topics([props.topic for props in chosen])
@@ -165,12 +166,13 @@ def choose_tables(
     Args:
         tables: all of them.
         changed: names of datasets, and ALL.
-        turn: grows from pass to pass: where in the others this one starts.
+        turn: grows by one: where in the others this pass starts.
         most: how many at most.
     """
     first = [props for props in tables if props.dataset in changed]
     others = [props for props in tables if props.dataset not in changed] if ALL in changed else []
-    start = turn * most % len(others) if others else 0
+    room = max(0, most - len(first))
+    start = turn * room % len(others) if others else 0
     return tuple([*first, *others[start:], *others[:start]][:most])
 
 

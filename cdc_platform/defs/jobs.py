@@ -37,6 +37,7 @@ class ReconcileConfig(dg.Config):
     observe: list[str] = Field(
         default=[ALL], description="Datasets whose tables are observed even when the pass changes nothing; * is all."
     )
+    turn: int = Field(default=0, description="Which of the tables, where there are too many for one pass.")
     reason: str = Field(default="", description="Why the pass was asked for.")
 
 
@@ -88,7 +89,7 @@ def build_cdc_jobs(
             raise dg.Failure(
                 description=str(error), metadata={"error": type(error).__name__}, allow_retries=False
             ) from error
-        writer.report(report, observe=frozenset(config.observe))
+        writer.report(report, observe=frozenset(config.observe), turn=config.turn)
         whole = [refusal.reason for refusal in report.plan.refusals if refusal.scope == "platform"]
         if whole:
             raise dg.Failure(description=f"The pass was refused: {whole[0]}", allow_retries=False)

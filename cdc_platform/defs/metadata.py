@@ -115,7 +115,7 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
             ("cluster", "connectors"),
             [{"cluster": name, "connectors": count} for name, count in sorted(clusters.items())],
         ),
-        "seconds": dg.MetadataValue.float(round(sum(report.phases.values()), 3)),
+        "seconds": dg.MetadataValue.float(round(float(sum(report.phases.values())), 3)),
     }
     if report.failed:
         found["failed"] = _table(

@@ -101,8 +101,13 @@ def build_reconcile_sensor(
             text = " ".join(part for part in (decision.reason, hint) if part)
             return dg.SensorResult(skip_reason=text, cursor=cursor)
         context.log.info(decision.reason)
+        config = {
+            "reason": decision.reason,
+            "observe": list(decision.observe),
+            "turn": decision.cursor.turn,
+        }
         request = dg.RunRequest(
-            run_config={"ops": {OP: {"config": {"reason": decision.reason, "observe": list(decision.observe)}}}},
+            run_config={"ops": {OP: {"config": config}}},
             tags={**run_tags(label), "cdc/plan": found.plan.fingerprint},
         )
         return dg.SensorResult(run_requests=[request], cursor=cursor)

@@ -1,0 +1,143 @@
+"""What a person sees of a table and of a pass."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import dagster as dg
+import pytest
+
+from cdc_platform.defs.columns import column_schema
+from cdc_platform.defs.cursor import ALL
+from cdc_platform.defs.events import choose_tables
+from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, table_metadata
+from cdc_platform.defs.translator import table_props
+from cdc_platform.plan import Plan
+from cdc_platform.reconciler import PassReport
+from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.state import TopicExtent
+from tests.defs.worlds import topology
+
+WORLD = topology(pins=250)
+PINS = next(props for props in table_props(WORLD, platform="cdc") if props.table == "pins")
+
+
+def names(value: bytes) -> list[tuple[str, str]] | None:
+    schema = column_schema(value)
+    return None if schema is None else [(column.name, column.type) for column in schema.columns]
+
+
+def test_columns_of_plain_json_have_the_kinds_of_json() -> None:
+    after = {"id": 1, "name": "x", "ok": True, "size": 1.5, "doc": {}, "list": [], "none": None}
+    assert names(json.dumps({"op": "c", "after": after}).encode()) == [
+        ("id", "number"),
+        ("name", "text"),
+        ("ok", "boolean"),
+        ("size", "number"),
+        ("doc", "object"),
+        ("list", "array"),
+        ("none", "unknown"),
+    ]
+
+
+def test_columns_of_json_with_schemas_have_the_types_of_connect() -> None:
+    fields = [
+        {"field": "id", "type": "int64", "optional": False},
+        {"field": "at", "type": "int64", "name": "Timestamp"},
+    ]
+    event = {
+        "schema": {"type": "struct", "fields": [{"field": "after", "type": "struct", "fields": fields}]},
+        "payload": {"op": "c", "after": {"id": 1, "at": 2}},
+    }
+    schema = column_schema(json.dumps(event).encode())
+    assert schema is not None
+    assert [(c.name, c.type, c.constraints.nullable) for c in schema.columns] == [
+        ("id", "int64", False),
+        ("at", "int64", True),
+    ]
+
+
+def test_columns_of_a_delete_are_those_of_the_row_before() -> None:
+    assert names(b'{"op": "d", "before": {"id": 1}, "after": null}') == [("id", "number")]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [b"", b"{", b"null", b"[1]", b'"x"', b"{}", b'{"after": null}', b'{"after": 3}', b'{"payload": null}', b"\xff"],
+)
+def test_a_record_that_is_no_event_has_no_columns(value: bytes) -> None:
+    assert column_schema(value) is None
+
+
+def test_a_table_of_many_shards_is_cut_and_says_so() -> None:
+    found = table_metadata(PINS, shards=WORLD.shards["pins"], health=None, homes={}, lags={}, extent=None, sample=None)
+    sources = found["sources"]
+    assert isinstance(sources, dg.TableMetadataValue)
+    assert len(sources.records) == MOST_ROWS + 1
+    assert sources.records[-1].data["shard"] == "... 150 more"
+
+
+def test_what_is_unknown_is_absent_and_never_zero() -> None:
+    found = table_metadata(PINS, shards=(), health=None, homes={}, lags={}, extent=None, sample=None)
+    assert not {"events", "shards_up", "lag_seconds_worst", "newest_event", "dagster/column_schema"} & found.keys()
+
+
+def test_the_worst_lag_counts() -> None:
+    found = table_metadata(
+        PINS,
+        shards=WORLD.shards["pins"],
+        health=None,
+        homes={"pins.00000": "main"},
+        lags={"pins.00000": 0.5, "pins.00001": 7.25, "orders.00000": 99.0},
+        extent=TopicExtent(begin=10, end=30, newest=datetime(2026, 1, 1, tzinfo=UTC)),
+        sample=None,
+    )
+    assert found["lag_seconds_worst"].value == 7.25
+    assert (found["events"].value, found["events_ever"].value) == (20, 30)
+    sources = found["sources"]
+    assert isinstance(sources, dg.TableMetadataValue)
+    assert [sources.records[n].data["lag_s"] for n in (0, 2)] == ["0.5", "unknown"]
+    assert [sources.records[n].data["cluster"] for n in (0, 1)] == ["main", "none"]
+
+
+def test_an_empty_table_keeps_its_heading() -> None:
+    assert [column.name for column in down_table(()).schema.columns] == ["shard", "state", "reason"]
+
+
+def test_metadata_of_a_pass_survives_dagster() -> None:
+    down = ShardDown(shard="pins.1", state="FAILED", reason="Connect says FAILED")
+    report = PassReport(
+        generation=7,
+        taken_at=datetime(2026, 1, 1, tzinfo=UTC),
+        plan=Plan(),
+        outcomes=(),
+        health={"pins": DatasetHealth(dataset="pins", shards=2, up=1, down=(down,))},
+        captured=(),
+    )
+    observation = dg.AssetObservation("x", metadata=pass_metadata(report, clusters={"main": 2}))
+    assert observation.metadata["shards_up"].value == 1
+    assert isinstance(observation.metadata["shards_down"], dg.TableMetadataValue)
+
+
+TABLES = tuple(replace(PINS, dataset=f"d{n // 10}", table=f"t{n % 10}") for n in range(100))
+
+
+def test_changed_datasets_are_observed_and_no_others() -> None:
+    chosen = choose_tables(TABLES, changed=frozenset({"d3"}), turn=1, most=50)
+    assert {props.dataset for props in chosen} == {"d3"} and len(chosen) == 10
+
+
+def test_all_tables_have_their_turn_within_a_few_passes_and_changed_ones_each_time() -> None:
+    seen: set[tuple[str, str]] = set()
+    for turn in range(1, 5):
+        chosen = choose_tables(TABLES, changed=frozenset({"d3", ALL}), turn=turn, most=40)
+        assert len(chosen) == 40
+        assert {props.table for props in chosen if props.dataset == "d3"} == {f"t{n}" for n in range(10)}
+        seen |= {(props.dataset, props.table) for props in chosen}
+    assert len(seen) == 100
+
+
+def test_no_table_is_no_trouble() -> None:
+    assert choose_tables((), changed=frozenset({ALL}), turn=3, most=10) == ()
