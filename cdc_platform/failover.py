@@ -194,8 +194,8 @@ class AgentReport:
     reported: datetime
     synced: int
     files: int
-    unsynced: tuple[str, ...] = ()
-    ahead: tuple[str, ...] = ()
+    unsynced: frozenset[str] = frozenset()
+    ahead: frozenset[str] = frozenset()
     moving: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
 
@@ -216,8 +216,8 @@ class AgentReport:
             # Names that do not fit would pass for written.
             "synced": self.synced if len(self.unsynced) <= MAX_NAMED else 0,
             "files": self.files,
-            "unsynced": list(self.unsynced[:MAX_NAMED]),
-            "ahead": list(self.ahead[:MAX_NAMED]),
+            "unsynced": sorted(self.unsynced)[:MAX_NAMED],
+            "ahead": sorted(self.ahead)[:MAX_NAMED],
             "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
             "problem": self.problem,
         }
@@ -236,8 +236,8 @@ class AgentReport:
                 reported=datetime.fromisoformat(document["reported"]),
                 synced=int(document["synced"]),
                 files=int(document["files"]),
-                unsynced=tuple(map(str, document.get("unsynced", ()))),
-                ahead=tuple(map(str, document.get("ahead", ()))),
+                unsynced=frozenset(map(str, document.get("unsynced", ()))),
+                ahead=frozenset(map(str, document.get("ahead", ()))),
                 moving={str(name): int(generation) for name, generation in document.get("moving", {}).items()},
                 problem=document.get("problem"),
             )
@@ -245,20 +245,21 @@ class AgentReport:
             return None
 
 
+def reports_by_worker(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentReport]:
+    """What `TopologyStore.agents` gave, by Connect's worker id (host:port)."""
+    reports = map(AgentReport.from_document, agents.values())
+    return {report.connect_worker: report for report in reports if report is not None}
+
+
 def workers_without(
-    topology: Topology, shard: Shard, workers: Iterable[str], agents: Mapping[str, Mapping[str, Any]]
+    topology: Topology, shard: Shard, workers: Iterable[str], reports: Mapping[str, AgentReport]
 ) -> dict[str, str]:
     """Workers on which the shard's leader file is not known to be, with the reason.
 
     Args:
-        workers: Connect's worker ids (host:port) of one cluster.
-        agents: what `TopologyStore.agents` gave, read after the topology.
+        workers: Connect's worker ids of one cluster.
+        reports: read after the topology.
     """
-    reports = {
-        report.connect_worker: report
-        for report in map(AgentReport.from_document, agents.values())
-        if report is not None
-    }
     result: dict[str, str] = {}
     for worker in workers:
         report = reports.get(worker)

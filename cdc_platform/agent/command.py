@@ -16,6 +16,7 @@ from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
 from cdc_platform.topology import LEADER_DIR
 
@@ -62,6 +63,7 @@ def agent(
     )
     for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper_session.kazoo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    Layout(root).agent(worker)  # a bad name is an error now, not after the first sync
     identity = Identity(
         worker=worker, connect_worker=connect_worker_id or _netloc(connect_url), connect_url=connect_url
     )

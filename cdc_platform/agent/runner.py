@@ -126,7 +126,7 @@ class Agent:
         due = self._reported + _REPORT_SECONDS - time.monotonic()
         if due > 0:
             return due
-        self._report(topology, len(wanted), tuple(sorted(unsure)), plan.ahead)
+        self._report(topology, len(wanted), frozenset(unsure), frozenset(plan.ahead))
         return _RETRY_SECONDS if failed else _ROUND_SECONDS
 
     def _say(
@@ -174,7 +174,7 @@ class Agent:
             self._applied = self._applied | {name: leader for name, leader in settled.items() if name in self._applied}
         self._wake.set()  # journal and report are the loop's
 
-    def _report(self, topology: Topology, files: int, unsynced: tuple[str, ...], ahead: tuple[str, ...]) -> None:
+    def _report(self, topology: Topology, files: int, unsynced: frozenset[str], ahead: frozenset[str]) -> None:
         report = AgentReport(
             connect_worker=self._identity.connect_worker,
             connect_url=self._identity.connect_url,

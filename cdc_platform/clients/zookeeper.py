@@ -40,7 +40,7 @@ from cdc_platform.documents.edits import (
     plan_import,
 )
 from cdc_platform.documents.znodes import generation_floor
-from cdc_platform.errors import NotFound, TopologyError
+from cdc_platform.errors import NotFound, TopologyError, ZooKeeperUnavailable
 from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 T = TypeVar("T")
@@ -87,8 +87,12 @@ class ZooKeeperTopologyStore:
         the connection was lost and is back.
         """
         end = self._reader.subscribe(changed)
-        if not self._reader.loaded:
-            self.load()  # sets the watches
+        try:
+            if not self._reader.loaded:
+                self.load()  # sets the watches
+        except ZooKeeperUnavailable:
+            end()
+            raise
         return end
 
     def put_cluster(self, cluster: Cluster) -> None:

@@ -15,7 +15,7 @@ from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import ConnectRebalancing, ConnectUnavailable, LockHeld, NotFound
-from cdc_platform.failover import AgentReport, workers_without
+from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
 from cdc_platform.state import ObservedTask
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 from cdc_platform.topology import Address
@@ -125,7 +125,7 @@ def test_the_first_sync_writes_all_and_then_registers(bench: Bench) -> None:
     report = bench.report()
     assert report is not None and (report.files, report.connect_worker) == (50, ID)
     found = bench.store.load()
-    assert workers_without(found, found.shard("pins", "00000"), [ID], bench.store.agents()) == {}
+    assert workers_without(found, found.shard("pins", "00000"), [ID], reports_by_worker(bench.store.agents())) == {}
     assert bench.worker.restarted == []
 
 
@@ -265,7 +265,7 @@ def test_a_file_that_is_newer_than_zookeeper_is_kept_and_reported(bench: Bench) 
     bench.start()
     until(lambda: bench.report() is not None, "the report")
     report = bench.report()
-    assert report is not None and report.ahead == report.unsynced == ("pins.00000",)
+    assert report is not None and report.ahead == report.unsynced == {"pins.00000"}
     assert bench.files() == {"pins.00000": at(NEW, 9), "pins.00001": at(OLD, 0)}
     (bench.path / "pins.00000.properties").unlink()
     until(lambda: bench.files().get("pins.00000") == at(OLD, 0), "the file as ZooKeeper has it")

@@ -18,7 +18,7 @@ import pytest
 
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
-from cdc_platform.failover import AgentReport, workers_without
+from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import Address, BootstrapMode, Cluster, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from tests.connectors.field import Field, Record
@@ -131,7 +131,9 @@ def wait(holds: Callable[[], Any], what: str, seconds: float = 30) -> float:
 def is_synced(store: ZooKeeperTopologyStore, cluster: Cluster, name: str) -> bool:
     topology = store.load()
     dataset, _, shard = name.partition(".")
-    return not workers_without(topology, topology.shard(dataset, shard), cluster.labels, store.agents())
+    return not workers_without(
+        topology, topology.shard(dataset, shard), cluster.labels, reports_by_worker(store.agents())
+    )
 
 
 def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(

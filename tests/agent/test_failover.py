@@ -18,6 +18,7 @@ from cdc_platform.failover import (
     moved,
     next_steps,
     plan_files,
+    reports_by_worker,
     retry_after,
     workers_without,
 )
@@ -143,7 +144,7 @@ def report(**more: object) -> AgentReport:
 
 
 def test_a_report_survives_its_document() -> None:
-    full = report(unsynced=("pins.1",), ahead=("pins.2",), moving={"pins.3": 4}, problem="x")
+    full = report(unsynced=frozenset({"pins.1"}), ahead=frozenset({"pins.2"}), moving={"pins.3": 4}, problem="x")
     assert AgentReport.from_document(full.to_document()) == full
     for garbage in ({}, {"synced": "x"}, full.to_document() | {"moving": [1]}, full.to_document() | {"started": "x"}):
         assert AgentReport.from_document(garbage) is None
@@ -153,22 +154,23 @@ def test_one_number_says_which_shards_are_written_on_a_worker() -> None:
     shards = tuple(Shard(dataset="pins", id=str(number), leader=A, database="p") for number in range(2))
     topology = Topology(shards={"pins": shards}, zxid=7)
     agents = {
-        "w0": report(unsynced=("pins.1",)).to_document(),
+        "w0": report(unsynced=frozenset({"pins.1"})).to_document(),
         "w1": report(connect_worker="w1:1", synced=6).to_document(),
-        "w2": report(connect_worker="w2:1", ahead=("pins.0",), unsynced=("pins.0",)).to_document(),
+        "w2": report(connect_worker="w2:1", ahead=frozenset({"pins.0"}), unsynced=frozenset({"pins.0"})).to_document(),
         "garbage": {"x": 1},
     }
+    reports = reports_by_worker(agents)
     workers = ["w0:1", "w1:1", "w2:1", "w3:1"]
-    assert workers_without(topology, shards[0], workers, agents) == {
+    assert workers_without(topology, shards[0], workers, reports) == {
         "w1:1": "its agent has not written the leader file yet",
         "w2:1": "its leader file is newer than ZooKeeper",
         "w3:1": "no live agent",
     }
-    assert workers_without(topology, shards[1], workers, agents).keys() == {"w0:1", "w1:1", "w3:1"}
+    assert workers_without(topology, shards[1], workers, reports).keys() == {"w0:1", "w1:1", "w3:1"}
 
 
 def test_names_that_do_not_fit_do_not_pass_for_written() -> None:
-    many = tuple(f"pins.{number}" for number in range(MAX_NAMED + 1))
+    many = frozenset(f"pins.{number}" for number in range(MAX_NAMED + 1))
     cut = AgentReport.from_document(report(unsynced=many).to_document())
     assert cut is not None and cut.synced == 0
     assert len(str(cut.to_document())) < 100_000

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,7 +13,14 @@ from hypothesis import strategies as st
 
 from cdc_platform.documents import Layout
 from cdc_platform.documents.edits import edit_cluster, edit_dataset, edit_shard
-from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_shard
+from cdc_platform.documents.values import (
+    decode_cluster,
+    decode_dataset,
+    decode_shard,
+    encode_cluster,
+    encode_dataset,
+    encode_shard,
+)
 from cdc_platform.documents.znodes import (
     MAX_BYTES,
     assemble,
@@ -152,6 +161,33 @@ def test_a_dataset_whose_cluster_is_gone_is_a_problem_and_keeps_its_shards_for_f
     assert "names cluster 'main', which is not there" in found.problems[0].message
     assert found.shards["pins"] == (good,)
     assert list(found.all_shards()) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "decode"),
+    [
+        (Cluster, lambda raw: decode_cluster("c", raw, where="", strict=True)),
+        (Dataset, lambda raw: decode_dataset("d", raw, where="", strict=True)),
+        (Shard, lambda raw: decode_shard("d", "s", raw, where="", strict=True)),
+    ],
+)
+def test_every_field_of_a_value_has_its_place_in_the_document(kind: type, decode: Callable[[Any], Any]) -> None:
+    needed = {
+        Cluster: {"urls": ["http://c:1"]},
+        Dataset: {
+            "engine": "mariadb",
+            "tables": ["t"],
+            "clusters": ["main"],
+            "credentials": {"user": "${env:U}", "password": "${env:P}"},
+        },
+        Shard: {"leader": "h:1", "database": "p"},
+    }[kind]
+    decode(needed)
+    for field in fields(kind):
+        if field.name not in ("name", "id", "dataset"):
+            decode({field.name: None} | needed)  # an unknown field is refused
+    with pytest.raises(TopologyError, match="no such field"):
+        decode({"unheard_of": None} | needed)
 
 
 def test_a_document_too_large_for_a_znode_is_refused() -> None:
