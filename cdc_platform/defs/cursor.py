@@ -19,7 +19,7 @@ ALL = "*"
 # The same need, not met by this many passes in a row, is asked for ever more rarely.
 PATIENT_PASSES = 3
 FIRST_WAIT = 60.0
-LONGEST_WAIT = 900.0
+LONGEST_WAIT = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +75,7 @@ def decide(due: Due, cursor: Cursor, *, now: float, refresh_seconds: float) -> D
 
     if due:
         tries = cursor.tries if due.fingerprint == cursor.need else 0
-        if tries and now < cursor.not_before:
+        if tries and now < cursor.not_before and not due.overdue:
             wait = cursor.not_before - now
             reason = f"{tries} passes did not do it; next in {wait:.0f} s: {due.sentence()}"
             return Decision(run=False, reason=reason, cursor=cursor)

@@ -36,11 +36,17 @@ class Due:
         return bool(self.plan or self.captured or self.records)
 
     @property
+    def overdue(self) -> bool:
+        """The last pass is so long ago that there should be one, whatever else is due."""
+        return last_pass.KEY in self.records
+
+    @property
     def fingerprint(self) -> str:
-        """The same for two that ask for the same; empty when nothing is due."""
-        if not self:
+        """The same for two that ask for the same; empty when nothing but a report is due."""
+        records = [key for key in self.records if key != last_pass.KEY]
+        if not (self.plan or self.captured or records):
             return ""
-        text = json.dumps([self.plan.fingerprint, self.captured, self.records])
+        text = json.dumps([self.plan.fingerprint, self.captured, records])
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
     def sentence(self) -> str:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.defs.cursor import ALL, Cursor, Decision, decide, wait_after
 from cdc_platform.plan import DeleteConnector, Plan, Refusal
-from cdc_platform.reconciler import Due
+from cdc_platform.reconciler import Due, last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 
 HEALTHY = {"pins": DatasetHealth(dataset="pins", shards=2, up=2, down=())}
@@ -92,7 +92,18 @@ def test_a_need_that_passes_do_not_meet_is_asked_for_ever_more_rarely() -> None:
     assert asked[:3] == [1, 2, 3]
     gaps = [later - earlier for earlier, later in itertools.pairwise(asked)]
     assert gaps == sorted(gaps)
-    assert max(gaps) == 15
+    assert max(gaps) == 5
+
+
+def test_a_report_that_is_overdue_neither_waits_nor_starts_the_waiting_anew() -> None:
+    cursor = settled()
+    for tick in range(20):
+        cursor = ask(due("pins.9"), cursor, 1060.0 + tick).cursor
+    assert not ask(due("pins.9"), cursor, 1090.0).run
+    overdue = ask(due("pins.9", records=(last_pass.KEY,)), cursor, 1090.0)
+    assert overdue.run
+    assert overdue.cursor.tries == cursor.tries + 1
+    assert not ask(due("pins.9"), overdue.cursor, 1091.0).run
 
 
 def test_another_need_does_not_wait_for_the_one_that_failed() -> None:
@@ -131,4 +142,4 @@ def test_metadata_is_refreshed_when_it_got_old() -> None:
 
 
 def test_waits_grow_to_a_limit() -> None:
-    assert [wait_after(n) for n in (1, 2, 3, 4, 5, 50)] == [0.0, 0.0, 60.0, 120.0, 240.0, 900.0]
+    assert [wait_after(n) for n in (1, 2, 3, 4, 5, 50)] == [0.0, 0.0, 60.0, 120.0, 240.0, 300.0]
