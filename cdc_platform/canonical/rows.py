@@ -46,11 +46,13 @@ class RowReader:
         Columns that the table does not have (any more) are left out; one that
         the event does not have counts as NULL. Raises msgspec.DecodeError.
         """
-        fields = _OBJECT.decode(after)
+        return self.assembled(self.tokens(after))
+
+    def assembled(self, tokens: Mapping[str, bytes | None]) -> bytes | None:
+        """The canonical row from its columns' tokens; None when one is missing."""
         parts: list[bytes] = []
         for name, label, _ in self._steps:
-            raw = fields.get(name)
-            token = b"null" if raw is None else self.token(name, bytes(raw))
+            token = tokens[name]
             if token is None:
                 return None
             parts.append(label + token)

@@ -42,6 +42,10 @@ class Decoder(Protocol):
     """Makes events of records. Keeps the numbers that it gives to shards."""
 
     shards: list[str]
+    drifted: bool
+
+    def know(self, shards: Sequence[str]) -> None:
+        """Begin a partition: the shards that its fold has numbered."""
 
     def decode(self, partition: int, batch: Batch) -> Decoded:
         """The batch's events in its order; records that cannot be read become troubles."""
@@ -127,6 +131,11 @@ class JsonDecoder:
         self._value: msgspec.json.Decoder[Any] = msgspec.json.Decoder(BinlogEvent)
         self._key = _key_decoder(shape, self._integer, wrapped=False)
 
+    def know(self, shards: Sequence[str]) -> None:
+        """Begin a partition: the shards that its fold has numbered."""
+        self.shards = list(shards)
+        self._codes = {shard: code for code, shard in enumerate(self.shards)}
+
     def decode(self, partition: int, batch: Batch) -> Decoded:
         """The batch's events in its order."""
         if self._wrapped is None:
@@ -143,7 +152,7 @@ class JsonDecoder:
     def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
         """Shard and key columns' wire tokens of one record's key."""
         fields = _KEY.decode(key)
-        if self._wrapped:
+        if self._wrapped or (SHARD_KEY_FIELD not in fields and "payload" in fields):
             fields = _KEY.decode(bytes(fields["payload"]))
         shard = msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str)
         return shard, {name: bytes(fields[name]) for name in self._shape.key}

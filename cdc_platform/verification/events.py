@@ -76,3 +76,17 @@ def gathered(keys: Words) -> Words:
 def digests(words: Words) -> Words:
     """Digests of rows, out of the way of the reserved values."""
     return np.where(words < _RESERVED, words + _RESERVED, words)
+
+
+# A partition's number stands above the offset where events of many partitions meet.
+OFFSET_BITS = 47
+
+
+def packed(partition: int, offset: int) -> int:
+    """Partition and offset in one number."""
+    return (partition << OFFSET_BITS) | offset
+
+
+def places(events: Events) -> list[tuple[int, int]]:
+    """Partition and offset of each event whose offset is packed."""
+    return [divmod(place, 1 << OFFSET_BITS) for place in events["offset"].tolist()]

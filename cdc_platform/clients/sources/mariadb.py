@@ -6,7 +6,6 @@ rows, so that the driver parses next to nothing.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +15,8 @@ import pymysql
 
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.clients.sources.protocol import Inspection, Key, Slice
+from cdc_platform.canonical.keys import readable_key
+from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.positions import MariaDbPosition, MySqlPosition, Position
 from cdc_platform.topology import Address, Engine
@@ -64,14 +64,14 @@ class MariaDbSource:
         database: str,
         table: str,
         key: tuple[str, ...] = (),
-        excluded: re.Pattern[str] | None = None,
+        captured: Captured = every_column,
         engine: Engine = Engine.MARIADB,
         timeout: float = 30.0,
     ) -> None:
         self._where = f"{address}/{database}"
         self._address, self._user, self._password = address, user, password
         self._database, self._table, self._key = database, table, key
-        self._excluded = excluded
+        self._captured = captured
         self._engine = engine
         self._timeout = timeout
         self._held: Any = None
@@ -99,8 +99,8 @@ class MariaDbSource:
         for column in key:
             if column not in known:
                 problems.append(f"the key column {column} is in no event")
-            elif not self._comparable(known[column]):
-                problems.append(f"the key column {column}: keys of type {known[column].type} cannot be read in order")
+            elif not readable_key(self._engine, known[column]):
+                problems.append(f"the key column {column}: keys of type {known[column].type} cannot be looked up")
         if problems:
             return Inspection(shape=None, problems=tuple(problems), rows=int(rows), left_out=left_out)
         self._shape = Shape(engine=self._engine, columns=columns, key=key)
@@ -205,11 +205,6 @@ class MariaDbSource:
         return "CAST(%s AS UNSIGNED)" if column.unsigned else "CAST(%s AS SIGNED)"
 
     @staticmethod
-    def _comparable(column: Column) -> bool:
-        integers = engines.INTEGER_KEYS[Engine.MARIADB]
-        return column.type in _TEXT_KEYS | _BINARY_KEYS | _TIME_KEYS | integers | {"decimal", "numeric", "year"}
-
-    @staticmethod
     def _escaped(sql: str) -> str:
         return sql.replace("%", "%%")
 
@@ -281,7 +276,7 @@ class MariaDbSource:
     def _columns(self, table: tuple[str, str]) -> tuple[tuple[Column, ...], tuple[str, ...]]:
         columns, left_out = [], []
         for name, kind, full, nullable, charset, fraction, precision, scale in self._rows(_COLUMNS, table):
-            if self._excluded and self._excluded.fullmatch(f"{self._database}.{self._table}.{name}"):
+            if not self._captured(name):
                 left_out.append(name)
                 continue
             kind = str(kind).lower()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -12,7 +11,8 @@ import psycopg
 
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.clients.sources.protocol import Inspection, Key, Slice
+from cdc_platform.canonical.keys import readable_key
+from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.positions import PostgresPosition
 from cdc_platform.topology import Address, Engine
@@ -75,13 +75,13 @@ class PostgresSource:
         schema: str,
         table: str,
         key: tuple[str, ...] = (),
-        excluded: re.Pattern[str] | None = None,
+        captured: Captured = every_column,
         timeout: float = 30.0,
     ) -> None:
         self._where = f"{address}/{database}"
         self._address, self._user, self._password, self._database = address, user, password, database
         self._schema, self._table, self._key = schema, table, key
-        self._excluded = excluded
+        self._captured = captured
         self._timeout = timeout
         self._held: psycopg.Connection[Any] | None = None
         self._shape: Shape | None = None
@@ -120,6 +120,12 @@ class PostgresSource:
             problems.append("there is no primary key, nor a unique key of NOT NULL columns that the topology names")
         elif missing := [name for name in key if name not in types]:
             problems.append(f"the key column {missing[0]} is in no event")
+        else:
+            problems += [
+                f"the key column {column.name}: keys of type {column.type} cannot be looked up"
+                for column in columns
+                if column.name in key and not readable_key(_ENGINE, column)
+            ]
         if problems:
             return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out)
         self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
@@ -246,7 +252,7 @@ class PostgresSource:
         for row in self._rows(_COLUMNS, (oid,)):
             name, kind, typtype, category, typmod, notnull, generated = row[:7]
             base, base_type, base_mod, element, element_type, base_element, cast = row[7:]
-            if generated or (self._excluded and self._excluded.fullmatch(f"{self._schema}.{self._table}.{name}")):
+            if generated or not self._captured(name):
                 left_out.append(name)
                 continue
             types[name] = cast

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,8 +14,16 @@ from cdc_platform.positions import Position
 
 Words = npt.NDArray[np.uint64]
 
+# A column's name to: do events carry it?
+Captured = Callable[[str], bool]
+
 # The key columns' values as text that the source reads back exactly.
 Key = tuple[str, ...]
+
+
+def every_column(name: str) -> bool:
+    """All columns are captured."""
+    return bool(name)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,210 @@
+"""One shard under verification: its scan, its comparison, its second looks."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from cdc_platform.canonical import engines
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.canonical.keys import source_key
+from cdc_platform.clients.sources.protocol import Inspection, Key, Source
+from cdc_platform.errors import SourceUnavailable
+from cdc_platform.positions import Position
+from cdc_platform.topology import Shard
+from cdc_platform.verification.compare import Bracket, Differences, SourceRows, compare
+from cdc_platform.verification.events import Words, digests, gathered, places
+from cdc_platform.verification.fold import starts_of
+from cdc_platform.verification.scan import Scan, stored_keys
+from cdc_platform.verification.topic import TopicFold
+
+_WHOLE = 1 << 64
+
+# Keys a statement when single keys are read.
+_KEYS_A_STATEMENT = 500
+
+# A source that does not answer is asked again this often, in the same chunk.
+_TRIES = 3
+_PAUSE_SECONDS = 1.0
+
+
+@dataclass(slots=True)
+class Case:
+    """What is known of a shard so far. `failed` holds the reason once it cannot be judged."""
+
+    shard: Shard
+    source: Source
+    where: str
+    inspection: Inspection
+    scan: Scan
+    fence: Position
+    started: float = field(default_factory=time.monotonic)
+    failed: str | None = None
+    differences: Differences | None = None
+    goals: list[Position] = field(default_factory=list)
+    fenced_at: float = 0.0
+
+    @property
+    def shape(self) -> Shape:
+        """The table's shape. The case exists because there is one."""
+        if self.inspection.shape is None:
+            raise RuntimeError("a case without a shape")
+        return self.inspection.shape
+
+    def read(self, progress: Callable[[int], None], chunk_rows: int) -> None:
+        """Read the table, or what of it is still to be read. Raises SourceUnavailable and SourceRejected."""
+        tries = 0
+        while not self.scan.complete:
+            before = len(self.scan.chunks)
+            try:
+                self.scan.run(self.source, progress, chunk_rows=chunk_rows)
+            except SourceUnavailable:
+                tries = 1 if len(self.scan.chunks) > before else tries + 1
+                if tries >= _TRIES:
+                    raise
+                time.sleep(_PAUSE_SECONDS * tries)
+        self.goals = [bracket.high for bracket in self.scan.brackets()]
+        self.fenced_at = time.monotonic()
+
+    def compare(self, topic: TopicFold, slab_rows: int) -> Differences:
+        """Compare the whole table, slab by slab."""
+        slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
+        edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
+        brackets = self.scan.brackets()
+        parts = []
+        for first, end in itertools.pairwise(edges):
+            events = topic.events(self.shard.id, first, end)
+            homes = self.scan.homes(events["key"][starts_of(events)])
+            parts.append(compare(events, self.scan.source_rows(first, end), brackets, homes))
+        self.differences = joined(parts)
+        return self.differences
+
+    def look_again(self, topic: TopicFold) -> Look:
+        """Read the keys that differ once more, each statement in a bracket of its own.
+
+        Raises SourceUnavailable and SourceRejected.
+        """
+        if self.differences is None:
+            raise RuntimeError("nothing was compared")
+        known = self.keys(topic, self.differences.keys())
+        lost = [key for key in self.differences.keys().tolist() if key not in known]
+        look = Look(self, [], [], lost)
+        wanted = list(known.items())
+        for at in range(0, len(wanted), _KEYS_A_STATEMENT):
+            part = wanted[at : at + _KEYS_A_STATEMENT]
+            found = self.source.read_keys([key for _, key in part])
+            rows = SourceRows(
+                stored_keys(engines.integer_key(self.shape), found.keys),
+                digests(found.rows),
+                np.full(len(found.keys), len(look.brackets), dtype=np.int64),
+            )
+            look.asked.append((np.array(sorted(word for word, _ in part), dtype=np.uint64), rows))
+            look.brackets.append(Bracket(found.low, found.high))
+        self.goals = [bracket.high for bracket in look.brackets]
+        return look
+
+    def keys(self, topic: TopicFold, words: Words) -> dict[int, Key]:
+        """The keys behind 64-bit numbers, as far as source or topic know them."""
+        if engines.integer_key(self.shape):
+            kind = np.uint64 if self.shape.column(self.shape.key[0]).unsigned else np.int64
+            values = gathered(words).view(kind).tolist()
+            return dict(zip(words.tolist(), ((str(value),) for value in values), strict=True))
+        found = self._keys_in_topic(topic, words)
+        rest = np.array([word for word in words.tolist() if word not in found], dtype=np.uint64)
+        return {**found, **self._keys_in_source(rest)}
+
+    def _keys_in_topic(self, topic: TopicFold, words: Words) -> dict[int, Key]:
+        events = topic.events(self.shard.id, 0, _WHOLE, only=words)
+        ends = np.append(starts_of(events)[1:], len(events)) - 1 if len(events) else np.zeros(0, dtype=np.int64)
+        last = events[ends]
+        by_partition: dict[int, dict[int, int]] = {}
+        for word, (partition, offset) in zip(last["key"].tolist(), places(last), strict=True):
+            by_partition.setdefault(partition, {})[offset] = word
+        decoder = topic.decoder()
+        found: dict[int, Key] = {}
+        for partition, wanted in by_partition.items():
+            for offset, (key, _) in topic.fetch(partition, list(wanted)).items():
+                if key is None:
+                    continue
+                _, tokens = decoder.key_tokens(key)
+                text = source_key(self.shape, tokens)
+                if text is not None:
+                    found[wanted[offset]] = text
+        return found
+
+    def _keys_in_source(self, words: Words) -> dict[int, Key]:
+        if not len(words):
+            return {}
+        rows = self.scan.source_rows(0, _WHOLE)
+        chosen = np.isin(rows.keys, words)
+        found: dict[int, Key] = {}
+        for chunk in np.unique(rows.chunks[chosen]).tolist():
+            keys = rows.keys[chosen & (rows.chunks == chunk)].tolist()
+            place = self.scan.chunks[chunk]
+            found.update(self.source.find(place.after, place.until, keys))
+        return found
+
+
+@dataclass(slots=True)
+class Look:
+    """A second look at some keys: what was read, and what cannot be looked up (`lost`)."""
+
+    case: Case
+    brackets: list[Bracket]
+    asked: list[tuple[Words, SourceRows]]
+    lost: list[int]
+
+    def compare(self, topic: TopicFold) -> Differences:
+        """Compare what was read with the topic; becomes the case's differences."""
+        parts = []
+        for chunk, (words, rows) in enumerate(self.asked):
+            events = topic.events(self.case.shard.id, 0, _WHOLE, only=words)
+            homes = np.full(len(starts_of(events)), chunk, dtype=np.int64)
+            parts.append(compare(events, rows, self.brackets, homes))
+        before = self.case.differences
+        if before is None:
+            raise RuntimeError("nothing was compared")
+        lost = np.array(self.lost, dtype=np.uint64)
+        parts.append(restricted(before, lost))
+        found = joined(parts)
+        self.case.differences = Differences(
+            found.missing, found.extra, found.mismatched, found.unplaced, before.sources, before.topics
+        )
+        return self.case.differences
+
+
+def restricted(differences: Differences, words: Words) -> Differences:
+    """Only what it says of these keys."""
+
+    def kept(keys: Words) -> Words:
+        return keys[np.isin(keys, words)]
+
+    return Differences(
+        kept(differences.missing),
+        kept(differences.extra),
+        kept(differences.mismatched),
+        kept(differences.unplaced),
+        differences.sources,
+        differences.topics,
+    )
+
+
+def joined(parts: Sequence[Differences]) -> Differences:
+    """What the parts say together."""
+    empty = np.zeros(0, dtype=np.uint64)
+
+    def all_of(name: str) -> Words:
+        return np.concatenate([empty, *(getattr(part, name) for part in parts)])
+
+    return Differences(
+        all_of("missing"),
+        all_of("extra"),
+        all_of("mismatched"),
+        all_of("unplaced"),
+        sum(part.sources for part in parts),
+        sum(part.topics for part in parts),
+    )

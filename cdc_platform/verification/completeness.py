@@ -1,0 +1,429 @@
+"""The proof that a topic is complete: bracket, fold, compare, look again.
+
+Nothing here trusts a clock. Time only ends waiting, and what ends so is
+`pending` or `unverifiable`, never `proven` or `mismatched`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.clients.sources.opening import address_of
+from cdc_platform.clients.topic_records import Records, TopicBounds
+from cdc_platform.errors import CdcError, NotFound, TopologyError
+from cdc_platform.positions import Position
+from cdc_platform.snapshots.records import Watermark, watermarks
+from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Shard, Table, Topology
+from cdc_platform.verification.case import Case, Look
+from cdc_platform.verification.explain import samples
+from cdc_platform.verification.outside import Outside, Policy, Progress, Report
+from cdc_platform.verification.reach import Connectors, Reached
+from cdc_platform.verification.scan import Scan
+from cdc_platform.verification.store import Drifted
+from cdc_platform.verification.topic import TopicFold
+from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShardRange:
+    """Part of a verification: some shards of one table. Values only, to be sent to another process."""
+
+    dataset: str
+    table: str
+    shards: tuple[str, ...]
+
+
+def plan_verification(
+    topology: Topology,
+    dataset: str,
+    table: str,
+    shards: Sequence[str] | None = None,
+    *,
+    range_size: int = 100,
+) -> tuple[ShardRange, ...]:
+    """The table's shards (all, or those named) in ranges. Raises TopologyError for a name that is not there."""
+    known = topology.dataset(dataset)
+    known.table(table)
+    if range_size < 1:
+        raise TopologyError(f"{range_size} is no size of a range.", field="range_size", cure="Use 1 or more.")
+    ids = [shard.id for shard in topology.shards.get(dataset, ())]
+    if shards is not None:
+        ids = [topology.shard(dataset, shard).id for shard in dict.fromkeys(shards)]
+    return tuple(
+        ShardRange(dataset=dataset, table=table, shards=tuple(ids[at : at + range_size]))
+        for at in range(0, len(ids), range_size)
+    )
+
+
+def verify_shards(
+    outside: Outside,
+    topology: Topology,
+    part: ShardRange,
+    *,
+    run_id: str,
+    policy: Policy | None = None,
+    report: Report | None = None,
+) -> tuple[ShardVerdict, ...]:
+    """A verdict for each shard of the range, in its order.
+
+    Idempotent: called again with the same `run_id` it goes on where it was
+    killed. What goes wrong with one shard is its verdict; what goes wrong with
+    the topic is raised or becomes the verdict of all.
+
+    Raises:
+        TopologyError: no such dataset, table or shard, or a bad policy.
+    """
+    dataset = topology.dataset(part.dataset)
+    table = dataset.table(part.table)
+    shards = [topology.shard(part.dataset, shard) for shard in part.shards]
+    run = _Run(outside, dataset, table, topology.clusters, run_id, policy or Policy.of(dataset), report or _silent)
+    return run.verify(shards)
+
+
+def _silent(progress: Progress) -> None:
+    """Nobody wants to know."""
+
+
+class _Run:
+    def __init__(
+        self,
+        outside: Outside,
+        dataset: Dataset,
+        table: Table,
+        clusters: Mapping[str, Cluster],
+        run_id: str,
+        policy: Policy,
+        report: Report,
+    ) -> None:
+        self._outside = outside
+        self._dataset, self._table = dataset, table
+        self._topic = dataset.topic(table)
+        self._connectors = Connectors(outside.platform, dataset, clusters)
+        self._run_id, self._policy, self._report = run_id, policy, report
+        self._cache = Path(outside.platform.settings.cache_dir)
+        self._reached: dict[str, Reached] = {}
+
+    def verify(self, shards: Sequence[Shard]) -> tuple[ShardVerdict, ...]:
+        started = time.monotonic()
+        verdicts: dict[str, ShardVerdict] = {}
+        with self._records() as records:
+            try:
+                records.bounds()
+                watermarks = self._watermarks()
+            except NotFound:
+                return self._all(shards, f"there is no topic {self._topic}")
+            except CdcError as error:
+                return self._all(shards, str(error))
+            cases = self._open(shards, verdicts)
+            try:
+                for shape, group in _by_shape(cases):
+                    verdicts.update(self._verify(records, shape, group, watermarks))
+            finally:
+                for case in cases:
+                    case.source.close()
+        seconds = time.monotonic() - started
+        return tuple(replace(verdicts[shard.id], seconds=round(seconds, 3)) for shard in shards)
+
+    @contextmanager
+    def _records(self) -> Iterator[Records]:
+        records = self._outside.records(self._topic)
+        try:
+            yield records
+        finally:
+            records.close()
+
+    def _watermarks(self) -> Mapping[str, Watermark]:
+        found = watermarks(self._outside.platform.state.read(), self._dataset.name)
+        return {shard: mark for (table, shard), mark in found.items() if table == self._table.name}
+
+    def _open(self, shards: Sequence[Shard], verdicts: dict[str, ShardVerdict]) -> list[Case]:
+        def opened(shard: Shard) -> Case | ShardVerdict:
+            try:
+                source = self._outside.source(self._dataset, shard, self._table)
+            except CdcError as error:
+                return self._verdict(shard, Verdict.UNVERIFIABLE, str(error))
+            try:
+                found = source.inspect()
+                if found.shape is None:
+                    source.close()
+                    return self._verdict(shard, Verdict.UNVERIFIABLE, "; ".join(found.problems))
+                scan = Scan(self._scan_dir(shard), found.shape)
+                return Case(shard, source, str(self._address(shard)), found, scan, source.position())
+            except CdcError as error:
+                source.close()
+                return self._verdict(shard, Verdict.UNVERIFIABLE, str(error))
+
+        cases = []
+        for shard, found in zip(shards, self._parallel(opened, shards), strict=True):
+            if isinstance(found, Case):
+                cases.append(found)
+            else:
+                verdicts[shard.id] = found
+        return cases
+
+    def _verify(
+        self, records: Records, shape: Shape, cases: list[Case], watermarks: Mapping[str, Watermark]
+    ) -> dict[str, ShardVerdict]:
+        settings = self._outside.platform.settings
+        topic = TopicFold(self._cache, settings.platform, self._topic, shape, records)
+        self._read(cases)
+        alive = [case for case in cases if case.failed is None]
+        try:
+            self._judge(topic, records, alive)
+        except CdcError as error:
+            for case in alive:
+                case.failed = case.failed or str(error)
+        found = {}
+        for case in cases:
+            found[case.shard.id] = self._concluded(case, topic, watermarks.get(case.shard.id))
+            if found[case.shard.id].verdict is not Verdict.PENDING:
+                case.scan.discard()
+        return found
+
+    def _judge(self, topic: TopicFold, records: Records, alive: list[Case]) -> None:
+        """Fold up to the fences, compare, and look again at what differs."""
+        fences = {case.shard.id: case.fence for case in alive}
+        ready = self._reach(alive)
+        if not ready:
+            return
+        bounds = self._extend(topic, records, fences)
+        for case in ready:
+            case.compare(topic, self._policy.slab_rows)
+        for again in range(self._policy.rereads):
+            differing = [case for case in ready if case.failed is None and case.differences and case.differences.any]
+            if not differing:
+                break
+            self._look_again(topic, records, fences, differing)
+            if again == 0 and self._drifted(topic, differing):
+                topic.project()
+                topic.extend(bounds, fences, self._topic_progress)
+                for case in differing:
+                    case.compare(topic, self._policy.slab_rows)
+        for case in ready:
+            if case.failed is None and self._altered(case):
+                case.failed = "the table was altered while it was read: run the verification again"
+
+    def _read(self, cases: list[Case]) -> None:
+        total = sum(max(case.inspection.rows, case.scan.rows) for case in cases)
+        done, lock = sum(case.scan.rows for case in cases), Lock()
+
+        def progress(rows: int) -> None:
+            nonlocal done
+            with lock:
+                done += rows
+                self._report(Progress(stage="source", done=done, total=max(total, done)))
+
+        def read(case: Case) -> None:
+            try:
+                case.read(progress, self._policy.chunk_rows)
+            except CdcError as error:
+                case.failed = str(error)
+
+        list(self._parallel(read, cases))
+
+    def _reach(self, cases: Sequence[Case]) -> list[Case]:
+        """The cases whose connectors have got to all of their goals; the others keep what they said."""
+        if not cases:
+            return []
+        found = self._connectors.wait(
+            [(case.shard, case.goals) for case in cases], self._policy.reach_seconds, self._reach_progress
+        )
+        self._reached.update(found)
+        return [case for case in cases if found[case.shard.id].at is not None]
+
+    def _extend(self, topic: TopicFold, records: Records, fences: Mapping[str, Position]) -> TopicBounds:
+        """Take in all that the topic holds now; after `_reach`, that is all up to the goals."""
+        bounds = records.bounds()
+        topic.extend(bounds, fences, self._topic_progress)
+        return bounds
+
+    def _look_again(
+        self, topic: TopicFold, records: Records, fences: Mapping[str, Position], cases: Sequence[Case]
+    ) -> None:
+        looks: list[Look] = []
+        few, many = list[Case](), list[Case]()
+        for case in cases:
+            count = len(case.differences.keys()) if case.differences else 0
+            (few if count <= self._policy.reread_keys else many).append(case)
+
+        def look(case: Case) -> Look | None:
+            try:
+                return case.look_again(topic)
+            except CdcError as error:
+                case.failed = str(error)
+                return None
+
+        # One after the other: a second look reads the topic, whose client is not shared.
+        for case in few:
+            found = look(case)
+            if found is not None:
+                looks.append(found)
+        ready = {case.shard.id for case in self._reach([found.case for found in looks])}
+        self._extend(topic, records, fences)
+        for found in looks:
+            if found.case.shard.id in ready:
+                found.compare(topic)
+        for case in many:
+            self._rescan(topic, records, fences, case)
+
+    def _rescan(self, topic: TopicFold, records: Records, fences: Mapping[str, Position], case: Case) -> None:
+        """Too many keys to read one by one: read the whole table again."""
+        case.scan.discard()
+        case.scan = Scan(self._scan_dir(case.shard), case.shape)
+        self._read([case])
+        if case.failed is None and self._reach([case]):
+            self._extend(topic, records, fences)
+            case.compare(topic, self._policy.slab_rows)
+
+    def _drifted(self, topic: TopicFold, cases: Sequence[Case]) -> bool:
+        if topic.projected:
+            return False
+        try:
+            for case in cases:
+                if case.failed is None:
+                    samples(case, topic, self._policy.samples)
+        except Drifted:
+            return True
+        return False
+
+    def _altered(self, case: Case) -> bool:
+        try:
+            now = case.source.inspect()
+        except CdcError as error:
+            case.failed = str(error)
+            return False
+        return now.shape is None or now.shape.fingerprint != case.shape.fingerprint
+
+    def _concluded(self, case: Case, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
+        """The verdict, by what is known."""
+        reached = self._reached.get(case.shard.id, Reached())
+        goals = case.goals
+        brackets = case.scan.brackets()
+        known = self._verdict(
+            case.shard,
+            Verdict.UNVERIFIABLE,
+            "",
+            first=str(brackets[0].low) if brackets else "",
+            fence=str(goals[-1]) if goals else "",
+            committed=(reached.committed.position or "") if reached.committed else "",
+            lag_s=None if reached.at is None else round(max(0.0, reached.at - case.fenced_at), 3),
+            columns=len(case.shape.columns),
+            left_out=case.inspection.left_out,
+            source_rows=case.scan.rows,
+        )
+        if case.failed is not None:
+            return replace(known, reason=case.failed)
+        if reached.at is None:
+            return self._not_reached(known, reached)
+        trouble = [t for t in topic.troubles() if t.shard in (None, case.shard.id)]
+        if trouble:
+            at = trouble[0]
+            return replace(known, reason=f"record {at.offset} of partition {at.partition}: {at.reason}")
+        return self._compared(known, case, topic, watermark)
+
+    def _compared(self, known: ShardVerdict, case: Case, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
+        differences = case.differences
+        if differences is None:
+            return replace(known, reason="it was not compared")
+        extra = len(differences.extra) + len(differences.unplaced)
+        missing, mismatched = len(differences.missing), len(differences.mismatched)
+        known = replace(known, topic_rows=differences.topics, missing=missing, extra=extra, mismatched=mismatched)
+        if not missing and not extra and not mismatched:
+            return replace(known, verdict=Verdict.PROVEN, reason="")
+        try:
+            found = samples(case, topic, self._policy.samples)
+        except (CdcError, Drifted) as error:
+            return replace(known, reason=f"what differs could not be looked at: {error}")
+        known = replace(known, samples=found)
+        if missing and not extra and not mismatched:
+            scope = self._out_of_scope(topic, watermark)
+            if scope:
+                return replace(known, reason=f"{missing} rows are not in the topic: {scope}")
+        parts = [
+            f"{count} {what}"
+            for count, what in ((missing, "missing"), (extra, "extra"), (mismatched, "mismatched"))
+            if count
+        ]
+        return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
+
+    def _out_of_scope(self, topic: TopicFold, watermark: Watermark | None) -> str | None:
+        """Why rows may be missing from the topic without having been lost."""
+        if topic.cut():
+            return "retention has removed its beginning; a backfill brings them back"
+        if watermark is not None:
+            if watermark.complete is None and watermark.backfilled is None:
+                return (
+                    f"it was bootstrapped from {watermark.position or 'latest'} on, and rows that have not changed"
+                    " since are out of scope; after a backfill the whole table is proven"
+                )
+        elif self._dataset.bootstrap is BootstrapMode.LATEST:
+            return "the dataset is bootstrapped from latest, and rows that have not changed since are out of scope"
+        return None
+
+    def _not_reached(self, known: ShardVerdict, reached: Reached) -> ShardVerdict:
+        if not reached.found:
+            return replace(known, reason="no cluster of the dataset has its connector")
+        if reached.problem is not None:
+            return replace(known, reason=f"its connector could not be asked: {reached.problem}")
+        committed = reached.committed
+        if committed is not None and committed.busy:
+            return replace(known, verdict=Verdict.PENDING, reason=f"{committed.busy} under way")
+        if committed is None or committed.position is None:
+            return replace(known, verdict=Verdict.PENDING, reason="its connector has committed no offset yet")
+        return replace(
+            known,
+            verdict=Verdict.PENDING,
+            reason=f"its connector has committed {committed.position}, the fence is {known.fence}",
+        )
+
+    def _verdict(self, shard: Shard, verdict: Verdict, reason: str, **more: Any) -> ShardVerdict:
+        return ShardVerdict(
+            dataset=self._dataset.name,
+            table=self._table.name,
+            shard=shard.id,
+            verdict=verdict,
+            reason=reason,
+            run_id=self._run_id,
+            checked_at=datetime.now(UTC),
+            topic=self._topic,
+            source=str(self._address(shard)),
+            **more,
+        )
+
+    def _all(self, shards: Sequence[Shard], reason: str) -> tuple[ShardVerdict, ...]:
+        return tuple(self._verdict(shard, Verdict.UNVERIFIABLE, reason) for shard in shards)
+
+    def _address(self, shard: Shard) -> Any:
+        return address_of(self._dataset, shard, replicas=self._policy.replicas)
+
+    def _scan_dir(self, shard: Shard) -> Path:
+        return self._cache / "scans" / self._run_id / self._dataset.name / self._table.name / shard.id
+
+    def _parallel(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
+        if len(items) < 2:
+            return [call(item) for item in items]
+        with ThreadPoolExecutor(self._policy.sources_at_once, thread_name_prefix="source") as pool:
+            return list(pool.map(call, items))
+
+    def _topic_progress(self, done: int, total: int) -> None:
+        self._report(Progress(stage="topic", done=done, total=total))
+
+    def _reach_progress(self, done: int, total: int) -> None:
+        self._report(Progress(stage="reach", done=done, total=total))
+
+
+def _by_shape(cases: Sequence[Case]) -> list[tuple[Shape, list[Case]]]:
+    """Shards may differ for a while, as a migration goes through them: each shape has a fold of its own."""
+    groups: dict[str, tuple[Shape, list[Case]]] = {}
+    for case in cases:
+        groups.setdefault(case.shape.fingerprint, (case.shape, []))[1].append(case)
+    return list(groups.values())

@@ -1,0 +1,86 @@
+"""What a verification needs of the outside, and the policy that bounds it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.sources.protocol import Source
+from cdc_platform.clients.topic_records import Records
+from cdc_platform.errors import TopologyError
+from cdc_platform.topology import Dataset, Shard, Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outside:
+    """The outside systems. `records` reads a topic, `source` opens a shard's server for one table."""
+
+    platform: Platform
+    records: Callable[[str], Records]
+    source: Callable[[Dataset, Shard, Table], Source]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a stage is: `source` and `topic` count rows and records, `reach` and `reread` shards."""
+
+    stage: str
+    done: int
+    total: int
+
+
+Report = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """Bounds of a verification; `dataset.verification` sets them by these names.
+
+    Seconds: `reach_seconds` to wait for connectors to get to a fence,
+    `source_seconds` for one statement. `rereads`: how often what differs is
+    looked at again. `slab_rows` bounds memory: so many rows and events are
+    compared at once, at some 150 bytes each.
+    """
+
+    reach_seconds: float = 120.0
+    source_seconds: float = 30.0
+    chunk_rows: int = 10_000
+    sources_at_once: int = 8
+    rereads: int = 3
+    reread_keys: int = 20_000
+    samples: int = 20
+    slab_rows: int = 1_500_000
+    replicas: bool = False
+    ignore_columns: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def of(cls, dataset: Dataset) -> Policy:
+        """The dataset's policy. Raises TopologyError."""
+        given: Mapping[str, Any] = dataset.verification
+        found: dict[str, Any] = {}
+        for item in fields(cls):
+            if item.name not in given:
+                continue
+            value, default = given[item.name], item.default
+            right = (
+                isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
+                if item.name == "ignore_columns"
+                else isinstance(value, bool)
+                if isinstance(default, bool)
+                else isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+            )
+            if not right:
+                raise TopologyError(
+                    f"{value!r} is no value of it.",
+                    where=f"dataset {dataset.name}",
+                    field=f"verification.{item.name}",
+                    cure=f"The default is {default!r}.",
+                )
+            found[item.name] = tuple(value) if item.name == "ignore_columns" else _typed(default, value)
+        return cls(**found)
+
+
+def _typed(default: object, value: Any) -> Any:
+    return int(value) if isinstance(default, int) and not isinstance(default, bool) else value

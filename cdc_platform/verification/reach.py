@@ -1,0 +1,95 @@
+"""Has the topic got to a position? By the connectors' committed offsets, and by nothing else.
+
+Connect commits an offset after Kafka has acknowledged all records up to it. So
+once the committed offset covers a position, all events before that position are
+in the topic, below the end offsets that are asked for afterwards. That a later
+event was seen proves nothing: other partitions may be behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.errors import ConnectRebalancing, NotFound, Unavailable
+from cdc_platform.positions import Committed, Position
+from cdc_platform.topology import Cluster, Dataset, Shard
+
+_POLL_SECONDS = 1.0
+_ASK_AT_ONCE = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reached:
+    """What a shard's connector had committed when it was asked last.
+
+    `found` is False when no cluster of the dataset has the connector. `problem`
+    is why it could not be asked. `at` is the (monotonic) time when it covered
+    the positions, None while it does not.
+    """
+
+    committed: Committed | None = None
+    found: bool = True
+    problem: str | None = None
+    at: float | None = None
+
+
+class Connectors:
+    """The committed offsets of a dataset's connectors."""
+
+    def __init__(self, platform: Platform, dataset: Dataset, clusters: Mapping[str, Cluster]) -> None:
+        self._platform = platform
+        self._dataset = dataset
+        self._clusters = [clusters[name] for name in dataset.clusters if name in clusters]
+        self._home: dict[str, str] = {}
+
+    def committed(self, shard: Shard) -> Reached:
+        """What the shard's connector has committed."""
+        problems = []
+        # The cluster that had it last time is asked first.
+        last = self._home.get(shard.id)
+        for cluster in sorted(self._clusters, key=lambda cluster: cluster.name != last):
+            try:
+                offsets = self._platform.connect(cluster).offsets(shard.name)
+            except NotFound:
+                continue
+            except (Unavailable, ConnectRebalancing) as error:
+                problems.append(str(error))
+                continue
+            self._home[shard.id] = cluster.name
+            known = [entry["offset"] for entry in offsets if entry.get("offset")]
+            return Reached(committed=Committed.parse(self._dataset.engine, known[0] if known else None))
+        if problems:
+            return Reached(problem="; ".join(problems))
+        return Reached(found=False)
+
+    def wait(
+        self,
+        goals: Sequence[tuple[Shard, Sequence[Position]]],
+        seconds: float,
+        report: Callable[[int, int], None],
+    ) -> dict[str, Reached]:
+        """Shard id to what its connector had committed when it covered all positions, or when time was up."""
+        end = time.monotonic() + seconds
+        open_goals = {shard.id: (shard, positions) for shard, positions in goals}
+        found: dict[str, Reached] = {}
+        with ThreadPoolExecutor(max_workers=_ASK_AT_ONCE, thread_name_prefix="reach") as pool:
+            while open_goals:
+                asked = list(open_goals.values())
+                answers = pool.map(self.committed, [shard for shard, _ in asked])
+                for (shard, positions), answer in zip(asked, answers, strict=True):
+                    found[shard.id] = answer
+                    committed = answer.committed
+                    if not answer.found:
+                        del open_goals[shard.id]
+                    elif committed and not committed.busy and all(committed.reached(where) for where in positions):
+                        found[shard.id] = Reached(committed=committed, at=time.monotonic())
+                        del open_goals[shard.id]
+                report(len(goals) - len(open_goals), len(goals))
+                if not open_goals or time.monotonic() >= end:
+                    break
+                time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
+        return found

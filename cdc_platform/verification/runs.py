@@ -1,0 +1,73 @@
+"""Sorted arrays on disk: written once, read in slices, merged piece by piece.
+
+A run is a file of fixed-size records sorted by key (and by shard before it
+where there is one). Nothing here holds more than a piece in memory.
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.void]
+
+# Records that a merge holds of each side at once.
+_PIECE = 250_000
+
+_END = (1 << 16, 0)
+
+
+def write(path: Path, rows: Rows) -> None:
+    """Write a sorted array as a run."""
+    rows.tofile(path)
+
+
+def read(path: Path, dtype: np.dtype[Any]) -> Rows:
+    """Map a run into memory."""
+    if path.stat().st_size == 0:
+        return np.zeros(0, dtype=dtype)
+    return np.memmap(path, dtype=dtype, mode="r")
+
+
+class _Places(Sequence[tuple[int, int]]):
+    """A run as the sequence of its (shard, key), for bisection."""
+
+    def __init__(self, rows: Rows) -> None:
+        self._rows = rows
+        self._sharded = "shard" in (rows.dtype.names or ())
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, at: Any) -> Any:
+        row = self._rows[at]
+        return (int(row["shard"]) if self._sharded else 0), int(row["key"])
+
+
+def between(rows: Rows, first: tuple[int, int], end: tuple[int, int]) -> Rows:
+    """The records from (shard, key) `first` up to, not with, `end`."""
+    places = _Places(rows)
+    begin = bisect.bisect_left(places, first)
+    return rows[begin : bisect.bisect_left(places, end, lo=begin)]
+
+
+def merged(parts: Sequence[Rows], combine: Callable[[Rows], Rows]) -> Iterator[Rows]:
+    """The runs in one, piece by piece; `combine` orders and thins a piece that holds whole keys."""
+    longest = max(parts, key=len)
+    first = (0, 0)
+    at = _PIECE
+    while True:
+        places = _Places(longest)
+        end = places[at] if at < len(longest) else _END
+        pieces = [between(part, first, end) for part in parts]
+        if any(len(piece) for piece in pieces):
+            yield combine(np.concatenate(pieces))
+        if end == _END:
+            return
+        first = end
+        at += _PIECE

@@ -1,0 +1,156 @@
+"""One shard's table read chunk by chunk, each chunk in its own bracket; resumable.
+
+What was read lies on disk as sorted runs; the list of chunks is the checkpoint.
+A chunk's bracket stays true for ever, so a run that was killed goes on behind
+the last chunk that it wrote down.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdc_platform.canonical import engines
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.clients.sources.protocol import Key, Slice, Source
+from cdc_platform.positions import parse_position
+from cdc_platform.verification import runs
+from cdc_platform.verification.compare import NOWHERE, Bracket, Indexes, SourceRows
+from cdc_platform.verification.events import Words, digests, gathered, spread
+
+ROW = np.dtype([("key", "u8"), ("row", "u8"), ("chunk", "u4")])
+
+# Rows a SELECT: some 30 ms of the server's time, and a bracket of a few transactions.
+CHUNK_ROWS = 10_000
+
+# Rows held before they are sorted and written, and the list of chunks with them.
+_SPILL_ROWS = 500_000
+_SPILL_CHUNKS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A range of keys (above `after` up to `until`) and the bracket it was read in."""
+
+    after: Key | None
+    until: Key | None
+    bracket: Bracket
+
+
+class Scan:
+    """The rows of one shard as they were read. `shape` says what a row is."""
+
+    def __init__(self, directory: Path, shape: Shape) -> None:
+        self._dir = directory
+        self._shape = shape
+        self._integer = engines.integer_key(shape)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self.chunks: list[Chunk] = []
+        self.complete = False
+        self.rows = 0
+        self._runs: list[str] = []
+        self._held: list[Any] = []
+        self._held_rows = 0
+        self._load()
+
+    def run(self, source: Source, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
+        """Read what has not been read. Raises SourceUnavailable and SourceRejected; then call it again."""
+        while not self.complete:
+            after = self.chunks[-1].until if self.chunks else None
+            until = source.chunk_end(after, chunk_rows)
+            found = source.read_chunk(after, until)
+            self._add(found, Chunk(after, until, Bracket(found.low, found.high)))
+            progress(len(found.keys))
+        self._save()
+
+    def source_rows(self, first: int, end: int) -> SourceRows:
+        """The rows with keys (as the fold stores them) from `first` up to, not with, `end`."""
+        until = (0, end) if end < 1 << 64 else (1, 0)
+        parts = [runs.between(runs.read(self._dir / name, ROW), (0, first), until) for name in self._runs]
+        found = np.concatenate([np.zeros(0, dtype=ROW), *parts])
+        return SourceRows(found["key"].copy(), found["row"].copy(), found["chunk"].astype(np.int64))
+
+    def homes(self, keys: Words) -> Indexes:
+        """For each key (as the fold stores it) the chunk it belongs to; NOWHERE where that cannot be told."""
+        if not self._integer or not self.chunks:
+            return np.full(len(keys), NOWHERE, dtype=np.int64)
+        unsigned = self._shape.column(self._shape.key[0]).unsigned
+        kind = np.uint64 if unsigned else np.int64
+        ends = np.array([int(chunk.until[0]) for chunk in self.chunks if chunk.until is not None], dtype=kind)
+        return np.searchsorted(ends, gathered(keys).view(kind), side="left").astype(np.int64)
+
+    def brackets(self) -> list[Bracket]:
+        """The brackets, by chunk."""
+        return [chunk.bracket for chunk in self.chunks]
+
+    def discard(self) -> None:
+        """Remove what is on disk."""
+        shutil.rmtree(self._dir, ignore_errors=True)
+
+    def _add(self, found: Slice, chunk: Chunk) -> None:
+        rows = np.zeros(len(found.keys), dtype=ROW)
+        rows["key"] = stored_keys(self._integer, found.keys)
+        rows["row"] = digests(found.rows)
+        rows["chunk"] = len(self.chunks)
+        self.chunks.append(chunk)
+        self.complete = chunk.until is None
+        self.rows += len(rows)
+        self._held.append(rows)
+        self._held_rows += len(rows)
+        if self._held_rows >= _SPILL_ROWS or len(self._held) >= _SPILL_CHUNKS:
+            self._save()
+
+    def _save(self) -> None:
+        if not self._held:
+            return
+        rows = np.concatenate(self._held)
+        name = f"rows-{len(self._runs)}"
+        runs.write(self._dir / name, rows[np.argsort(rows["key"], kind="stable")])
+        self._runs.append(name)
+        self._held, self._held_rows = [], 0
+        state = {
+            "fingerprint": self._shape.fingerprint,
+            "runs": self._runs,
+            "rows": self.rows,
+            "complete": self.complete,
+            "chunks": [
+                [chunk.after, chunk.until, str(chunk.bracket.low), str(chunk.bracket.high)] for chunk in self.chunks
+            ],
+        }
+        fresh = self._dir / "scan.json.new"
+        with fresh.open("w") as stream:
+            json.dump(state, stream)
+            stream.flush()
+            os.fsync(stream.fileno())
+        fresh.replace(self._dir / "scan.json")
+
+    def _load(self) -> None:
+        try:
+            state = json.loads((self._dir / "scan.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return
+        if state["fingerprint"] != self._shape.fingerprint:
+            return
+        engine = self._shape.engine
+        for after, until, low, high in state["chunks"]:
+            first = parse_position(engine, low)
+            bracket = Bracket(first, first if high == low else parse_position(engine, high))
+            self.chunks.append(Chunk(_key(after), _key(until), bracket))
+        self._runs = list(state["runs"])
+        self.rows, self.complete = int(state["rows"]), bool(state["complete"])
+
+
+def stored_keys(integer: bool, keys: Words) -> Words:
+    """Keys of a source as the fold stores them."""
+    return spread(keys) if integer else keys
+
+
+def _key(parts: Sequence[str] | None) -> Key | None:
+    return None if parts is None else tuple(parts)
