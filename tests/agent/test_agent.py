@@ -305,7 +305,7 @@ def test_a_second_agent_of_a_worker_ends_the_first(bench: Bench) -> None:
 
 
 def test_thousands_of_shards_move_at_once(bench: Bench) -> None:
-    count = 1500
+    count = 600
     bench.store.import_topology(topology(*(shard(number) for number in range(count))))
     for number in range(count):
         bench.worker.show(f"pins.{number:05d}", worker=ID if number % 3 == 0 else "10.0.0.9:8083")

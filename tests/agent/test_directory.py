@@ -81,7 +81,7 @@ def test_a_file_is_never_seen_in_part(tmp_path: Path) -> None:
 
     thread = threading.Thread(target=look)
     thread.start()
-    for generation in range(1, 200):
+    for generation in range(1, 100):
         directory.write({"a.0": at(f"h{generation}", generation)})
     stop.set()
     thread.join()
@@ -150,9 +150,9 @@ def test_the_journal_is_read_back_and_garbage_is_nothing(tmp_path: Path) -> None
         assert journal.read() == {}
 
 
-def test_10_000_files_are_written_once_and_then_looked_at_cheaply(tmp_path: Path) -> None:
+def test_2_000_files_are_written_once_and_then_looked_at_cheaply(tmp_path: Path) -> None:
     directory = LeaderDirectory(tmp_path, owner="w0")
-    contents = {f"pins.{number:05d}": at("db", 1) for number in range(10_000)}
+    contents = {f"pins.{number:05d}": at("db", 1) for number in range(2_000)}
     begun = time.monotonic()
     assert directory.write(contents) == {}
     written = time.monotonic()
@@ -161,5 +161,5 @@ def test_10_000_files_are_written_once_and_then_looked_at_cheaply(tmp_path: Path
     assert directory.read() == contents
     again = time.monotonic()
     print(f"write {written - begun:.2f} s, read {read - written:.2f} s, read again {again - read:.2f} s")
-    assert written - begun < 60
+    assert written - begun < 30
     assert again - read < 1

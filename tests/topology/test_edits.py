@@ -70,7 +70,7 @@ def lines(changes: Iterable[Change]) -> list[str]:
 
 
 @given(topologies())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_import_makes_the_store_equal_and_a_second_import_changes_nothing(wanted: Topology) -> None:
     store = InMemoryTopologyStore()
     first = store.import_topology(wanted, dry_run=True)
@@ -81,7 +81,7 @@ def test_import_makes_the_store_equal_and_a_second_import_changes_nothing(wanted
 
 
 @given(topologies(), topologies())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_pruning_import_over_anything_converges(before: Topology, wanted: Topology) -> None:
     store = InMemoryTopologyStore()
     store.import_topology(before)

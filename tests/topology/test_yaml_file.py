@@ -36,7 +36,7 @@ def refused(text: str) -> TopologyError:
 
 
 @given(topologies())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 def test_round_trip_is_identity(topology: Topology) -> None:
     assert parse_yaml(dump_yaml(topology)) == topology
 
@@ -50,6 +50,14 @@ def test_fields_are_read(tmp_path: Path) -> None:
     assert [(table.name, table.key) for table in dataset.tables] == [("pins", ()), ("boards", ("owner", "id"))]
     shard = topology.shard("pins", "00000")
     assert (shard.leader, shard.replicas) == (Address("db-0", 3306), (Address("db-1", 3306),))
+
+
+def test_the_file_in_the_documentation_is_right() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "topology.md").read_text()
+    example = page.split("```yaml\n")[1].split("```")[0]
+    shards = parse_yaml(example).shards["pins"]
+    assert len(shards) == 10_000
+    assert shards[-1].connector == {"max.queue.size": "512"}
 
 
 def test_ids_are_text_as_written_even_without_quotes() -> None:

@@ -94,7 +94,7 @@ def test_an_unreadable_pause_holds() -> None:
 
 
 @given(topologies(), st.data())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_what_is_written_is_read_and_unknown_fields_survive(topology: Topology, data: st.DataObject) -> None:
     unknown: dict[str, Any] = {"future_field": data.draw(json_values)}
     for cluster in topology.clusters.values():

@@ -69,6 +69,19 @@ def test_10_000_shards_are_loaded_and_nothing_is_read_again_when_warm(
     cold.close()
 
 
+def test_garbage_in_one_znode_of_10_000_costs_that_shard_only(
+    writer: ZooKeeperTopologyStore, raw: KazooClient, root: str
+) -> None:
+    wanted = topology(*(shard(number) for number in range(10_000)))
+    writer.import_topology(wanted)
+    raw.set(f"{root}/datasets/pins/shards/04242", b"\x00 garbage")
+    found = writer.load()
+    assert [problem.name for problem in found.problems] == ["pins.04242"]
+    assert found.shards["pins"] == tuple(s for s in wanted.shards["pins"] if s.id != "04242")
+    writer.import_topology(wanted)
+    assert writer.load() == wanted
+
+
 def test_without_zookeeper_there_is_one_clear_error_in_time() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         dead = f"127.0.0.1:{server.getsockname()[1]}"
