@@ -17,13 +17,18 @@ from cdc_platform.clients.quotas import ClientQuotas
 from cdc_platform.clients.schema_history import SchemaHistories
 from cdc_platform.clients.signals import SignalTopics
 from cdc_platform.clients.source_logs import RealSourceLogs
+from cdc_platform.clients.sources.opening import open_source
+from cdc_platform.clients.sources.protocol import Source
 from cdc_platform.clients.state_topic import StateTopic
+from cdc_platform.clients.topic_records import Records, TopicRecords
 from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.topology import Cluster
+from cdc_platform.topology import Cluster, Dataset, Shard, Table
+from cdc_platform.verification.outside import Outside as VerificationOutside
+from cdc_platform.verification.outside import Policy
 
 
 def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
@@ -100,3 +105,24 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
             sources=RealSourceLogs(),
             rates=rates,
         )
+
+
+def verification_of(platform: Platform) -> VerificationOutside:
+    """What a verification needs beyond a pass. It closes what it opens; `platform` stays open."""
+    settings = platform.settings
+
+    def records(topic: str) -> Records:
+        return TopicRecords(settings.kafka, topic)
+
+    def source(dataset: Dataset, shard: Shard, table: Table) -> Source:
+        policy = Policy.of(dataset)
+        return open_source(
+            dataset,
+            shard,
+            table,
+            timeout=policy.source_seconds,
+            replicas=policy.replicas,
+            ignored=policy.ignore_columns,
+        )
+
+    return VerificationOutside(platform=platform, records=records, source=source)
