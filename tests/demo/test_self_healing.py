@@ -16,6 +16,8 @@ import httpx
 import psutil
 import pytest
 
+from cdc_platform.connectors.leader_files import file_name
+from cdc_platform.documents import dump_yaml, parse_yaml
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import Engine
@@ -186,12 +188,10 @@ def test_demo_plan_is_empty_and_a_shard_less_is_a_named_delete(demo: LiveDemo, t
     demo.wait(lambda: demo.cli("plan").returncode == 0, "the plan is empty", 120)
     exported = demo.cli("topology", "export")
     assert exported.returncode == 0, exported.stderr
-    import yaml
-
-    document = yaml.safe_load(exported.stdout)
-    del document["datasets"]["orders"]["shards"]["00003"]
+    topology = parse_yaml(exported.stdout, where="export")
+    less = {**topology.shards, "orders": topology.shards["orders"][:3]}
     file = tmp_path / "less.yaml"
-    file.write_text(yaml.safe_dump(document))
+    file.write_text(dump_yaml(replace(topology, shards=less)))
     imported = demo.cli("topology", "import", str(file), "--allow-deletes", "1")
     assert imported.returncode == 0, imported.stderr
     plan = demo.cli("plan")
@@ -201,12 +201,16 @@ def test_demo_plan_is_empty_and_a_shard_less_is_a_named_delete(demo: LiveDemo, t
 
 
 def _fail_a_task(demo: LiveDemo) -> str:
-    """Cut one connector's binlog stream at the server, which fails its task; the connector's name."""
-    with sources.mariadb(demo.stack.mariadb_primary, demo.stack.admin(Engine.MARIADB)) as cursor:
-        cursor.execute(
-            "SELECT id FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%' AND user = 'cdc'"
-        )
-        cursor.execute(f"KILL {int(cursor.fetchall()[0][0])}")
-    names = [f"pins.0000{number}" for number in range(8)]
-    demo.wait(lambda: "FAILED" in [demo.task_state(name) for name in names], "a task failed", 60)
-    return next(name for name in names if demo.task_state(name) == "FAILED")
+    """Send one task to a port where nobody listens, and give the right one back once it FAILED; its connector."""
+    name = "pins.00003"
+    files = [demo.stack.directory / "workers" / worker / "leaders" / file_name(name) for worker in demo.stack.workers]
+    right = [file.read_text() for file in files]
+    try:
+        for file in files:
+            file.write_text("host=127.0.0.1\nport=1\ngeneration=0\n")
+        httpx.post(f"{demo.connect}/connectors/{name}/tasks/0/restart", timeout=30).raise_for_status()
+        demo.wait(lambda: demo.task_state(name) == "FAILED", "the task failed", 60)
+    finally:
+        for file, text in zip(files, right, strict=True):
+            file.write_text(text)
+    return name
