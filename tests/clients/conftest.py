@@ -100,7 +100,7 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
             subject.clean()
             kafka.delete_topics([topic])
         return
-    model = ConnectModel(settle=0.0 if kind == "fake" else 0.1, fails=_dies_of_text)
+    model = ConnectModel(settle=0.0 if kind == "fake" else 0.05, fails=_dies_of_text)
     if kind != "rest":
         yield Subject(kind, FakeConnect("main", model), tmp_path)
         return

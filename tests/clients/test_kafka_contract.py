@@ -160,7 +160,7 @@ def test_nothing_asked_is_nothing_done(subject: Subject) -> None:
 
 
 def test_brokers_away_are_unavailable_and_say_why() -> None:
-    admin = KafkaAdmin(NOWHERE, timeout=1.0)
+    admin = KafkaAdmin(NOWHERE, timeout=0.3)
     for call in (
         admin.topics,
         lambda: admin.create_topics([TopicRequest(name="a", partitions=1, replication=1, config={})]),
@@ -174,7 +174,7 @@ def test_librdkafka_speaks_through_logging_and_not_all_the_time(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    admin = KafkaAdmin({"bootstrap.servers": "127.0.0.1:2"}, timeout=0.7)
+    admin = KafkaAdmin({"bootstrap.servers": "127.0.0.1:2"}, timeout=0.4)
     for _ in range(2):
         with pytest.raises(KafkaUnavailable, match="Connection refused"):
             admin.topics()

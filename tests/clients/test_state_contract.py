@@ -245,7 +245,7 @@ def test_reader_follows_a_topic_that_was_made_anew(config: dict[str, str], topic
 
 
 def test_brokers_away_are_unavailable() -> None:
-    store = StateTopic({"bootstrap.servers": "127.0.0.1:1"}, timeout=0.5)
+    store = StateTopic({"bootstrap.servers": "127.0.0.1:1"}, timeout=0.2)
     for call in (store.read, lambda: store.claim(1), lambda: store.write({"a/1": {}})):
         with pytest.raises(KafkaUnavailable, match="Cure"):
             call()
