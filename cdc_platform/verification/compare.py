@@ -119,7 +119,9 @@ def _judge(
     rest = np.flatnonzero(~right)
     rest = rest[np.argsort(home[rest], kind="stable")]
     chunks, begins = np.unique(home[rest], return_index=True)
-    for chunk, chosen in zip(chunks.tolist(), np.split(rest, begins[1:]), strict=True):
+    edges = [*begins.tolist(), len(rest)]
+    for at, chunk in enumerate(chunks.tolist()):
+        chosen = rest[edges[at] : edges[at + 1]]
         if chunk == NOWHERE:
             # No row, and no telling where it would have been: right when the topic never had one either.
             had = np.add.reduceat(events["row"] != ABSENT, starts)
