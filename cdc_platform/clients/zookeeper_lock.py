@@ -89,7 +89,7 @@ class HeldLock:
                 client = self._session.client()
                 stat = self._session.wait(client.exists_async(self._path, watch=self._gone))
             except (KazooException, KazooTimeoutError, ZooKeeperUnavailable) as error:
-                log.warning("lock not confirmed: %s", error or type(error).__name__)
+                log.warning("lock not confirmed: %s", str(error) or type(error).__name__)
             else:
                 if stat is None or stat.ephemeralOwner != self._session.session_id:
                     self._lost = self._lost or "its znode is gone"
