@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from cdc_platform.local.services import Launch, Running
 from cdc_platform.local.supervisor import LOCK_FILE, PIDS_FILE, REQUEST_BYTES, SOCKET_FILE, start_of
 
 _STARTED_WITHIN = 15.0
+_COMPLAINT = re.compile(r"\b(ERROR|FATAL|PANIC)\b|\w*(Exception|[Ee]rror):")
 
 
 class Control:
@@ -156,11 +158,19 @@ class Control:
 
 def tail(log: Path, lines: int) -> str:
     """The last lines of a log, empty when there is none."""
+    return "\n".join(_recent(log)[-lines:])
+
+
+def complaints(log: Path, lines: int) -> str:
+    """The last lines that say what went wrong, as Java, MariaDB and Postgres say it."""
+    return "\n".join([line for line in _recent(log) if _COMPLAINT.search(line)][-lines:])
+
+
+def _recent(log: Path) -> list[str]:
     try:
         with log.open("rb") as stream:
             stream.seek(0, os.SEEK_END)
             stream.seek(max(0, stream.tell() - 64 * 1024))
-            text = stream.read().decode(errors="replace")
+            return stream.read().decode(errors="replace").splitlines()
     except FileNotFoundError:
-        return ""
-    return "\n".join(text.splitlines()[-lines:])
+        return []

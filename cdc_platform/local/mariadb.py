@@ -36,11 +36,13 @@ _SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLA
 
 def write_config(home: Path, name: str, *, port: int, primary: bool, basedir: Path) -> None:
     """Write a server's my.cnf for its role; takes effect when it starts."""
-    home.mkdir(parents=True, exist_ok=True)
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
     (home / "my.cnf").write_text(
         f"""[mariadbd]
 basedir={basedir}
 datadir={home / "data"}
+# Its own: a server that starts removes the temporary tables of all others there.
+tmpdir={home / "tmp"}
 lc-messages-dir={basedir / "share"}
 # Relative to the data directory, because a socket's path may only have 107 bytes.
 socket=mariadb.sock
@@ -86,11 +88,11 @@ def create_data(home: Path, basedir: Path) -> bool:
         return (home / _NEW).exists()
     scratch = home / "data.new"
     shutil.rmtree(scratch, ignore_errors=True)
-    home.mkdir(parents=True, exist_ok=True)
+    (home / "tmp").mkdir(parents=True, exist_ok=True)
     argv = [
         "bash", str(basedir / "scripts" / "mariadb-install-db"), "--no-defaults", f"--basedir={basedir}",
         f"--datadir={scratch}", "--auth-root-authentication-method=normal", "--skip-test-db",
-        "--innodb-log-file-size=32M", "--innodb-buffer-pool-size=32M",
+        "--innodb-log-file-size=32M", "--innodb-buffer-pool-size=32M", f"--tmpdir={home / 'tmp'}",
     ]  # fmt: skip
     if os.geteuid() == 0:
         argv.append("--user=root")

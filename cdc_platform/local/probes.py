@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from cdc_platform.errors import StackError
-from cdc_platform.local.control import Control, tail
+from cdc_platform.local.control import Control, complaints, tail
 
 STARTED_WITHIN = 90.0
 _INTERVAL = 0.1
@@ -41,9 +41,12 @@ def wait_ready(control: Control, name: str, log: str, probe: Probe, timeout: flo
 
 
 def _failed(name: str, log: str, what: str) -> StackError:
-    last = tail(Path(log), 20)
+    wrong = complaints(Path(log), 8)
+    last = tail(Path(log), 12)
     return StackError(
-        f"{name} {what}. The last lines of its log:\n{last or '(empty)'}\n",
+        f"{name} {what}."
+        + (f" Its log complains:\n{wrong}\n" if wrong else "")
+        + f" The last lines of its log:\n{last or '(empty)'}\n",
         where=log,
         cure=f"Read the log (`cdc-platform stack logs {name}`), then `cdc-platform stack up` again.",
     )

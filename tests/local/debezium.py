@@ -1,0 +1,158 @@
+"""A Debezium connector on a stack, configured by hand: the stack's tests need no other floor."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+from confluent_kafka import Consumer
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
+from cdc_platform.local import mariadb, postgres
+from cdc_platform.local.stack import Stack
+from cdc_platform.local.workers import LEADER_DIR
+from cdc_platform.topology import Address, Engine
+
+DEADLINE = 60.0
+
+
+def eventually(holds: Callable[[], object], what: str, timeout: float = DEADLINE) -> None:
+    """Poll until it holds. Fails the test at the deadline."""
+    deadline = time.monotonic() + timeout
+    while not holds():
+        assert time.monotonic() < deadline, f"not in {timeout:.0f} s: {what}"
+        time.sleep(0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Captured:
+    """A table `items (id, v)` in a database of its own, and the connector that captures it."""
+
+    stack: Stack
+    engine: Engine
+    name: str
+
+    @property
+    def topic(self) -> str:
+        schema = "public" if self.engine is Engine.POSTGRES else self.name
+        return f"{self.name}.{schema}.items"
+
+    def point(self, leader: Address, generation: int) -> None:
+        """Write the leader file of each worker."""
+        text = render(LeaderFile(leader=leader, generation=generation))
+        for worker in self.stack.workers:
+            directory = self.stack.directory / "workers" / worker / "leaders"
+            (directory / file_name(self.name)).write_text(text)
+
+    def leader(self, stack: Stack) -> Address:
+        return stack.postgres_primary if self.engine is Engine.POSTGRES else stack.mariadb_primary
+
+    def execute(self, leader: Address, *statements: str) -> None:
+        module = postgres if self.engine is Engine.POSTGRES else mariadb
+        with module.connect(leader.port, self.stack.admin(self.engine), database=self.name) as connection:
+            for statement in statements:
+                connection.cursor().execute(statement)
+
+    def insert(self, leader: Address, first: int, count: int) -> None:
+        for number in range(first, first + count):
+            self.execute(leader, f"INSERT INTO items (id, v) VALUES ({number}, 'v{number}')")
+
+    def create(self) -> None:
+        """Make the database, the table and the connector."""
+        leader = self.leader(self.stack)
+        self.point(leader, 1)
+        module = postgres if self.engine is Engine.POSTGRES else mariadb
+        with module.connect(leader.port, self.stack.admin(self.engine)) as connection:
+            connection.cursor().execute(f"CREATE DATABASE {self.name}")
+        self.execute(leader, "CREATE TABLE items (id INT PRIMARY KEY, v VARCHAR(40))")
+        if self.engine is Engine.POSTGRES:
+            self.execute(leader, "CREATE PUBLICATION cdc FOR TABLE items")
+        admin = AdminClient({"bootstrap.servers": str(self.stack.kafka)})
+        names = [self.topic, f"{self.name}.history", self.name]
+        for made in admin.create_topics([NewTopic(name, 1, 1) for name in names]).values():
+            made.result(30)
+        url = f"{self.stack.connect_urls[0]}/connectors/{self.name}/config"
+        answer = httpx.put(url, json=self.config(), timeout=90)
+        assert answer.status_code == 201, answer.text
+
+    def config(self) -> dict[str, str]:
+        """Leader and login are references; the worker's name goes into a header."""
+        file = f"{LEADER_DIR}/{file_name(self.name)}"
+        login = self.stack.credentials(self.engine)
+        common = {
+            "tasks.max": "1",
+            "topic.prefix": self.name,
+            "database.hostname": f"${{file:{file}:host}}",
+            "database.port": f"${{file:{file}:port}}",
+            "database.user": login.user,
+            "database.password": login.password,
+            "transforms": "worker",
+            "transforms.worker.type": "org.apache.kafka.connect.transforms.InsertHeader",
+            "transforms.worker.header": "worker",
+            "transforms.worker.value.literal": "${env:WORKER}",
+        }
+        if self.engine is Engine.POSTGRES:
+            return common | {
+                "connector.class": "io.debezium.connector.postgresql.PostgresConnector",
+                "database.dbname": self.name,
+                "plugin.name": "pgoutput",
+                "publication.name": "cdc",
+                "publication.autocreate.mode": "disabled",
+                "slot.name": self.name,
+                "slot.failover": "true",
+            }
+        return common | {
+            "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+            "database.server.id": "77001",
+            "database.include.list": self.name,
+            "schema.history.internal.kafka.bootstrap.servers": str(self.stack.kafka),
+            "schema.history.internal.kafka.topic": f"{self.name}.history",
+            "snapshot.locking.mode": "none",
+        }
+
+    def remove(self, leader: Address) -> None:
+        """Delete the connector and, on Postgres, its slot: an idle slot is never ready on a standby."""
+        httpx.delete(f"{self.stack.connect_urls[0]}/connectors/{self.name}", timeout=90)
+        if self.engine is Engine.POSTGRES:
+            with postgres.connect(leader.port, self.stack.admin(self.engine)) as connection:
+                free = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
+                eventually(lambda: connection.execute(free, (self.name,)).fetchone(), "the slot is free")
+                connection.execute("SELECT pg_drop_replication_slot(%s)", (self.name,))
+
+    def restart_task(self) -> None:
+        url = f"{self.stack.connect_urls[0]}/connectors/{self.name}/tasks/0/restart"
+        assert httpx.post(url, timeout=90).status_code == 204
+
+    def status(self) -> dict[str, object]:
+        found: dict[str, object] = httpx.get(
+            f"{self.stack.connect_urls[0]}/connectors/{self.name}/status", timeout=30
+        ).json()
+        return found
+
+    def events(self, wanted: int) -> list[tuple[int, str]]:
+        """(id, worker header) of all events in the topic, once `wanted` different ids are there."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": str(self.stack.kafka),
+                "group.id": f"{self.name}-{time.monotonic_ns()}",
+                "auto.offset.reset": "earliest",
+            }
+        )
+        consumer.subscribe([self.topic])
+        found: list[tuple[int, str]] = []
+        deadline = time.monotonic() + DEADLINE
+        try:
+            while len({key for key, _ in found}) < wanted:
+                assert time.monotonic() < deadline, f"{len(found)} events of {wanted}; {self.status()}"
+                message = consumer.poll(0.5)
+                if message is not None and not message.error() and message.value():
+                    row = json.loads(message.value())["after"]
+                    headers = dict(message.headers() or [])
+                    found.append((row["id"], headers["worker"].decode()))
+        finally:
+            consumer.close()
+        return found
