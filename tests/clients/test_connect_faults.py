@@ -90,10 +90,10 @@ def test_no_worker_at_all_is_one_clear_error() -> None:
 def test_worker_that_hangs_leaves_time_for_the_next(server: FakeConnectServer, second: FakeConnectServer) -> None:
     server.add(FaultKind.DELAY, path="expand", seconds=30.0)
     second.model.fill({NAME: CONFIG})
-    with client(server, second) as connect:
+    with client(server, second, timeout=2.0) as connect:
         started = time.monotonic()
         assert NAME in connect.connectors()
-        assert time.monotonic() - started < 1.5
+        assert time.monotonic() - started < 3.0
 
 
 def test_call_ends_at_its_deadline_though_every_worker_hangs(
@@ -106,7 +106,7 @@ def test_call_ends_at_its_deadline_though_every_worker_hangs(
             started = time.monotonic()
             with pytest.raises(ConnectUnavailable, match="not answered"):
                 call()
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 3.0
 
 
 # Another cluster
@@ -180,7 +180,7 @@ def test_server_that_is_no_connect_worker_is_unavailable() -> None:
 
 def test_409_is_tried_again_until_the_group_has_settled(server: FakeConnectServer) -> None:
     server.add(FaultKind.ANSWER, method="POST", status=409, message="conflicting operation", times=3)
-    with client(server) as connect:
+    with client(server, timeout=10.0) as connect:
         connect.create(NAME, CONFIG)
     assert len(writes(server)) == 4
     assert server.model.starts[NAME] == 1
