@@ -133,7 +133,10 @@ def _updates(part: _Dataset, decision: RolloutDecision) -> list[UpdateConnector]
         config = part.configs.get(name)
         if name in decision.restore:
             config = with_values(config or _own(seen.connector.config), decision.restore[name])
-        elif config is not None and name not in decision.now and decision.masked:
+        elif name not in decision.now:
+            # It waits, but what a hand changed besides is put right.
+            if config is None or not decision.masked:
+                continue
             config = with_values(config, {key: seen.connector.config.get(key) for key in decision.masked})
         if config is None:
             continue

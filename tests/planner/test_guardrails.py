@@ -5,7 +5,15 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cdc_platform.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector, first_line, to_json, to_text
+from cdc_platform.plan import (
+    CreateConnector,
+    DeleteConnector,
+    RestartConnector,
+    UpdateConnector,
+    first_line,
+    to_json,
+    to_text,
+)
 from cdc_platform.planner import Memory, Policy, config_changes, make_plan
 from cdc_platform.topology import Pause, Problem, Topology
 
