@@ -19,6 +19,7 @@ from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.defs.jobs import JOB, OP
 from cdc_platform.defs.translator import platform_key
+from cdc_platform.errors import Unavailable
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import CONFIG_ENV, Settings
@@ -96,8 +97,16 @@ def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str]
         (home / "dagster.yaml").write_text((ROOT / "dagster_home/dagster.yaml").read_text())
         yield Captured(stack=stack, settings=settings, settings_file=file, dataset=dataset, shards=shards, home=home)
         connect = platform.connect(cluster)
-        for shard in shards:
-            connect.delete(shard.name)
+
+        def gone() -> bool:
+            try:
+                for shard in shards:
+                    connect.delete(shard.name)
+            except Unavailable:
+                return False
+            return True
+
+        wait(gone, "the connectors are deleted", 120)
         admin = KafkaAdmin(settings.kafka)
         admin.delete_topics([topic for topic in admin.topics() if name in topic])
 
@@ -236,3 +245,30 @@ def test_a_person_may_delete_a_whole_dataset_from_the_launchpad(on_stack: Contro
         assert on_stack.run({"ops": {OP: {"config": {"allow_deletes": 2}}}}).success
         left = platform.connect(captured.stack.cluster()).connectors()
         assert not [name for name in left if name.startswith(captured.dataset.name)]
+
+
+def test_the_instance_on_postgres_takes_runs_events_and_partitions(
+    captured: Captured, monkeypatch: pytest.MonkeyPatch, unique_name: Callable[[str], str]
+) -> None:
+    """`dagster_home/postgres.yaml` on a real server: a tick, a run, and what they leave."""
+    server, login, database = captured.stack.postgres_primary, captured.stack.admin(Engine.POSTGRES), unique_name("dag")
+    with sources.postgres(server, login) as cursor:
+        cursor.execute(f"CREATE DATABASE {database}")
+    for name, value in {
+        "HOST": server.host,
+        "PORT": str(server.port),
+        "USER": login.user,
+        "PASSWORD": login.password,
+        "DB": database,
+    }.items():
+        monkeypatch.setenv(f"DAGSTER_POSTGRES_{name}", value)
+    (captured.home / "dagster.yaml").write_text((ROOT / "dagster_home/postgres.yaml").read_text())
+    with dg.DagsterInstance.from_config(str(captured.home)) as instance:
+        assert "Postgres" in str(instance.info_dict())
+        control = Control(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
+        assert control.pass_().success
+        settle(control)
+        assert control.materialized(captured.table) == ["00000", "00001"]
+        assert control.observation(captured.table).metadata["shards"].value == 2
+    with sources.postgres(server, login) as cursor:
+        cursor.execute(f"DROP DATABASE {database} WITH (FORCE)")
