@@ -58,6 +58,8 @@ class Deadline:
 
     def __init__(self, seconds: float) -> None:
         self._end = time.monotonic() + seconds
+        # With less than this a request would only be sent to be given up.
+        self.least = min(1.0, seconds / 4)
 
     @property
     def left(self) -> float:
@@ -134,7 +136,7 @@ class Workers:
             answer = self._round(method, path, deadline, body, repeatable)
             if not wire.says_rebalance(answer.status, answer.message):
                 return answer
-            if deadline.left <= pause:
+            if deadline.left <= pause + deadline.least:
                 raise ConnectRebalancing(
                     f"{answer.message}.".replace("..", "."),
                     where=self.place(answer),

@@ -189,7 +189,7 @@ def test_409_is_tried_again_until_the_group_has_settled(server: FakeConnectServe
 def test_409_until_the_deadline_is_rebalancing_and_changes_nothing(server: FakeConnectServer) -> None:
     server.model.fill({NAME: CONFIG})
     server.model.rebalancing = True
-    with client(server, timeout=0.3) as connect:
+    with client(server, timeout=0.6) as connect:
         for call in (
             lambda: connect.create("pins.00001", CONFIG),
             lambda: connect.update(NAME, {**CONFIG, "x": "1"}),
