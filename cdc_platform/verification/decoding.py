@@ -212,14 +212,14 @@ class JsonDecoder:
         if self._wrapped:
             found = [item.payload for item in found]
         ops = np.frombuffer("".join([item.op for item in found]).encode("ascii"), dtype=np.uint8)
-        if len(ops) != len(found) or not np.isin(ops, _OPS).all():
+        if len(ops) != len(found) or not np.isin(ops, OPERATIONS).all():
             raise ValueError("an operation that is none of c, u, d, r")
         kinds[:] = STREAMED
         kinds[ops == ord("d")] = DELETED
         reads = np.flatnonzero(ops == ord("r"))
         for at in reads:
             kinds[at] = READ if found[at].source.snapshot == "incremental" else SNAPSHOT
-        _POSITIONS[self._shape.engine](found, events)
+        POSITIONS[self._shape.engine](found, events)
         placed = (kinds == STREAMED) | (kinds == DELETED)
         if not events["seq"][placed].all():
             raise ValueError("a streamed event without a source position")
@@ -315,7 +315,7 @@ class JsonDecoder:
             return None
 
 
-_OPS = np.frombuffer(b"cudr", dtype=np.uint8)
+OPERATIONS = np.frombuffer(b"cudr", dtype=np.uint8)
 
 
 def _picked(batch: Batch, places: Sequence[int]) -> Batch:
@@ -364,7 +364,8 @@ def _postgres_positions(found: Sequence[Any], events: Any) -> None:
     events["seq"] = [item.source.lsn or 0 for item in found]
 
 
-_POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
+# Writes stream, seq and sub of decoded envelopes into an array that has these fields.
+POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
     Engine.MARIADB: _binlog_positions,
     Engine.MYSQL: _mysql_positions,
     Engine.POSTGRES: _postgres_positions,
