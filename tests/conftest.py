@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import os
 import secrets
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cdc_platform.local.lifecycle import down, up
-from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.stack import STATE_FILE, Stack, StackSpec
 from cdc_platform.settings import Settings
 
 STACK_ENV = "CDC_TEST_STACK"
@@ -30,6 +33,18 @@ def make_stack_dir() -> Path:
     return directory
 
 
+@contextmanager
+def own_stack(**spec: Any) -> Iterator[Stack]:
+    """A stack that ends with the block, or with this process however it ends; `spec` as in StackSpec."""
+    directory = make_stack_dir()
+    try:
+        yield up(StackSpec(directory=directory, owned=True, **spec))
+    finally:
+        if (directory / STATE_FILE).exists():
+            down(directory, purge=True)
+        shutil.rmtree(directory, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
 def stack() -> Iterator[Stack]:
     """The shared real stack. A test that kills a service starts it again."""
@@ -37,10 +52,8 @@ def stack() -> Iterator[Stack]:
     if given:
         yield Stack.load(Path(given))
         return
-    directory = make_stack_dir()
-    started = up(StackSpec(directory=directory, owned=True))
-    yield started
-    down(directory, purge=True)
+    with own_stack() as started:
+        yield started
 
 
 @pytest.fixture

@@ -8,11 +8,11 @@ from pathlib import Path
 from cdc_platform.local import kafka, mariadb, postgres, workers
 from cdc_platform.local.probes import Probe
 from cdc_platform.local.secrets import read_login
-from cdc_platform.local.services import Launch
+from cdc_platform.local.services import Launch, Running
 
 
-def probe_of(launch: Launch, secrets_dir: Path) -> Probe:
-    """The probe of a service, known by the kind of port that it has."""
+def probe_of(launch: Launch, running: Running, *, secrets_dir: Path, zookeeper_port: int) -> Probe:
+    """The probe of a service that was started, known by the kind of port that it has; an agent has none."""
     ports = launch.ports
     if "kafka" in ports:
         return partial(kafka.kafka_problem, ports["kafka"])
@@ -24,4 +24,4 @@ def probe_of(launch: Launch, secrets_dir: Path) -> Probe:
         return partial(mariadb.problem, ports["mariadb"], read_login(secrets_dir, "mariadb-admin"))
     if "postgres" in ports:
         return partial(postgres.problem, ports["postgres"], read_login(secrets_dir, "postgres-admin"))
-    return lambda: None
+    return partial(workers.agent_problem, zookeeper_port, workers.beside(launch.name), running.pid)

@@ -233,8 +233,9 @@ class Stack:
             StackError: it runs already, or did not come up; with its last log lines.
         """
         launch = self._launch(service)
-        self.control.spawn(launch)
-        wait_ready(self.control, service, launch.log, probe_of(launch, self.secrets_dir), timeout)
+        running = self.control.spawn(launch)
+        probe = probe_of(launch, running, secrets_dir=self.secrets_dir, zookeeper_port=self.zookeeper.port)
+        wait_ready(self.control, service, launch.log, probe, timeout)
 
     def status(self) -> tuple[ServiceStatus, ...]:
         """What runs, in the order of starting. Works also when the stack is down."""

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import sys
 from collections.abc import Mapping
 from http import HTTPStatus
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
+from kazoo.client import KazooClient
+from kazoo.exceptions import KazooException, NoNodeError
+
 from cdc_platform.connectors.jmx import jmx_exporter_config
 from cdc_platform.connectors.worker_properties import WORKER_ENV, WorkerSpec, render, worker_properties
+from cdc_platform.documents import Layout
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.kafka import KAFKA, ZOOKEEPER, log4j_flags
 from cdc_platform.local.services import Launch
 
+_quiet = logging.getLogger(f"{__name__}.kazoo")
+_quiet.setLevel(logging.CRITICAL)
+
 CLUSTER = "local"
+ROOT = "/cdc"  # where the platform's settings look in ZooKeeper by default
 PLUGINS = ("debezium-mariadb", "debezium-mysql", "debezium-postgres")
 # One path for all workers, and a directory of its own for each: a worker runs
 # in its own directory, as if it were on its own host.
@@ -30,6 +40,11 @@ def worker_name(number: int) -> str:
 def agent_name(number: int) -> str:
     """The service name of the agent beside a worker."""
     return f"agent-w{number}"
+
+
+def beside(agent: str) -> str:
+    """The worker that an agent, by its service name, stands beside."""
+    return agent.removeprefix("agent-")
 
 
 def zone(number: int) -> str:
@@ -93,7 +108,7 @@ def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: 
             sys.executable, "-m", "cdc_platform.agent",
             "--worker", worker_name(number),
             "--zookeeper", f"127.0.0.1:{zookeeper_port}",
-            "--zookeeper-root", "/cdc",
+            "--zookeeper-root", ROOT,
             "--connect-url", f"http://127.0.0.1:{connect_port}",
             "--leader-dir", str(home / "leaders"),
         ),
@@ -101,7 +116,7 @@ def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: 
         env={**java.environment(), **java.python_path(), "PYTHONUNBUFFERED": "1"},
         log=str(log),
         stage=3,
-        needs=(ZOOKEEPER, worker_name(number)),
+        needs=(ZOOKEEPER,),
         grace=5.0,
     )  # fmt: skip
 
@@ -119,3 +134,23 @@ def worker_problem(port: int) -> str | None:
     finally:
         connection.close()
     return None if answer.status == HTTPStatus.OK else text
+
+
+def agent_problem(zookeeper_port: int, worker: str, pid: int) -> str | None:
+    """None when the agent beside a worker, of that pid, has registered itself. A probe.
+
+    A killed agent's registration stays until its session ends: hence the pid.
+    """
+    client = KazooClient(hosts=f"127.0.0.1:{zookeeper_port}", timeout=4.0, logger=_quiet)
+    try:
+        client.start(timeout=4.0)
+        document, _ = client.get(Layout(ROOT).agent(worker))
+    except NoNodeError:
+        return "it has not registered itself yet"
+    except (KazooException, client.handler.timeout_exception) as error:
+        return f"ZooKeeper: {type(error).__name__} {error}"
+    finally:
+        client.stop()
+        client.close()
+    registered = json.loads(document).get("pid")
+    return None if registered == pid else f"pid {registered} is still registered"

@@ -20,7 +20,7 @@ from cdc_platform.local import mariadb, postgres, replication
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.topology import Engine
-from tests.conftest import make_stack_dir
+from tests.conftest import make_stack_dir, own_stack
 from tests.local.debezium import Captured, eventually
 
 pytestmark = pytest.mark.stack
@@ -107,10 +107,8 @@ def test_broker_killed_and_started_again(directory: Path) -> None:
 
 @pytest.fixture(scope="module")
 def pair_directory() -> Iterator[Path]:
-    directory = make_stack_dir()
-    up(StackSpec(directory=directory, workers=1, owned=True))
-    yield directory
-    down(directory, purge=True)
+    with own_stack(workers=1) as stack:
+        yield stack.directory
 
 
 @pytest.fixture

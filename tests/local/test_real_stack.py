@@ -15,7 +15,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from kazoo.client import KazooClient
 
 from cdc_platform.cli import main
-from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import up
 from cdc_platform.local.secrets import read_login
 from cdc_platform.local.stack import Stack, StackSpec
@@ -151,6 +151,19 @@ def test_debezium_captures_by_references_to_leader_file_and_secrets(
     assert {key for key, _ in events} == {1, 2, 3, 4, 5}
     assert {worker for _, worker in events} <= set(stack.workers)
     httpx.delete(f"{stack.connect_urls[0]}/connectors/{captured.name}", timeout=90)
+
+
+def test_an_agent_stands_beside_each_worker(stack: Stack) -> None:
+    for number, worker in enumerate(stack.workers):
+        pid = stack.pid(f"agent-w{number}")
+        assert workers.agent_problem(stack.zookeeper.port, worker, pid) is None
+        assert "still registered" in (workers.agent_problem(stack.zookeeper.port, worker, pid + 1) or "")
+
+
+def test_killed_agent_comes_back(stack: Stack) -> None:
+    stack.kill("agent-w0")
+    stack.start("agent-w0")
+    assert workers.agent_problem(stack.zookeeper.port, "w0", stack.pid("agent-w0")) is None
 
 
 def test_state_file_and_output_hold_no_secret(stack: Stack) -> None:
