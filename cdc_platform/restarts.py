@@ -242,8 +242,11 @@ def decide(
     changed: dict[str, RestartRecord | None] = {}
     due: list[Failing] = []
     looping: set[str] = set()
-    records = {name: _plausible(record, now, policy) for name, record in records.items()}
+    written = records
+    records = {name: _plausible(record, now, policy) for name, record in written.items()}
     for name, known in records.items():
+        if known is not written[name]:
+            changed[name] = known
         since = known.last_restart or known.first_failed
         # Without a restart there is nothing that a moment of RUNNING could hide.
         if name in healthy and (known.attempts == 0 or now - since >= policy.healthy_after):
@@ -301,7 +304,8 @@ def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -
 def _plausible(record: RestartRecord, now: datetime, policy: RestartPolicy) -> RestartRecord:
     """The record with times that this clock could have written: a jump must not put restarts off for years."""
     longest = max(policy.longest_wait, CURES[record.failure].first_wait) * (1 + policy.jitter)
-    if record.next_restart <= now + longest and record.first_failed <= now:
+    latest = max(record.first_failed, record.last_restart or record.first_failed)
+    if record.next_restart <= now + longest and latest <= now:
         return record
     return replace(
         record,

@@ -122,3 +122,92 @@ def test_backoff_grows_within_its_jitter_and_never_beyond_its_bound(name: str, a
     assert wait >= CURES[Failure.CONNECTION].first_wait * (1 - POLICY.jitter)
     later = backoff(name, Failure.CONNECTION, attempts + 4, POLICY)
     assert later >= wait * 0.6
+
+
+def test_wrong_credentials_of_one_host_are_tried_by_one_shard_every_quarter_hour() -> None:
+    fleet = [failing(n, Failure.AUTHENTICATION) for n in range(100)]
+    records: dict[str, RestartRecord] = {}
+    tries = []
+    for minute in range(60):
+        decision = decide(fleet, {}, records, NOW + timedelta(minutes=minute))
+        records |= {name: record for name, record in decision.records.items() if record}
+        tries += [minute] * len(decision.restart)
+    assert tries == [15, 30, 45]
+
+
+def test_another_dataset_that_is_well_on_the_host_does_not_free_wrong_credentials() -> None:
+    fleet = [failing(n, Failure.AUTHENTICATION) for n in range(10)]
+    healthy = {"orders.00001": "db-1:3306"}
+    records: dict[str, RestartRecord] = {}
+    for minute in (0, 16):
+        decision = decide(fleet, healthy, records, NOW + timedelta(minutes=minute))
+        records |= {name: record for name, record in decision.records.items() if record}
+    assert len(decision.restart) == 1
+    same = {"pins.00099": "db-1:3306"}
+    assert len(decide(fleet, same, records, NOW + timedelta(minutes=16)).restart) > 1
+
+
+def test_the_stuck_are_seen_twice_before_they_are_restarted_and_forgotten_if_they_beat_meanwhile() -> None:
+    first = decide([failing(1, Failure.STUCK)], {}, {}, NOW)
+    assert first.restart == ()
+    record = first.records["pins.00001"]
+    assert record is not None
+    beats = decide([], {"pins.00001": "db-1:3306"}, {"pins.00001": record}, NOW + timedelta(minutes=1))
+    assert beats.records == {"pins.00001": None}
+    still = decide([failing(1, Failure.STUCK)], {}, {"pins.00001": record}, NOW + timedelta(minutes=1))
+    assert [item.name for item in still.restart] == ["pins.00001"]
+
+
+FAILURES = st.sampled_from(list(Failure))
+FLEETS = st.dictionaries(
+    st.integers(0, 400), st.tuples(FAILURES, st.sampled_from(["db-1:3306", "db-2:3306", "db-3:3306"])), max_size=200
+)
+
+
+@given(FLEETS, st.lists(st.integers(0, 4000), min_size=1, max_size=8))
+def test_bounds_hold_in_every_pass_and_no_shard_is_restarted_before_its_backoff(
+    fleet: dict[int, tuple[Failure, str]], steps: list[int]
+) -> None:
+    items = [failing(number, failure, host) for number, (failure, host) in fleet.items()]
+    records: dict[str, RestartRecord] = {}
+    now = NOW
+    for step in steps:
+        now += timedelta(seconds=step)
+        decision = decide(items, {}, records, now)
+        assert len(decision.restart) <= POLICY.fleet_budget
+        for worker in {item.worker for item in decision.restart}:
+            assert sum(item.worker == worker for item in decision.restart) <= POLICY.worker_budget
+        for item in decision.restart:
+            assert CURES[item.failure].automatic
+            known = records.get(item.name)
+            assert known is None or known.next_restart <= now or known.failure is not item.failure
+        accounted = {item.name for item in decision.restart} | set(decision.waiting)
+        assert accounted == {item.name for item in items}
+        records |= {name: record for name, record in decision.records.items() if record}
+
+
+@given(st.integers(-(10**8), 10**8), FAILURES)
+def test_a_clock_that_jumped_puts_no_restart_off_for_longer_than_the_longest_wait(jump: int, failure: Failure) -> None:
+    then = NOW + timedelta(seconds=jump)
+    written = decide([failing(1, failure)], {}, {}, then).records["pins.00001"]
+    assert written is not None
+    decision = decide([failing(1, failure)], {}, {"pins.00001": written}, NOW)
+    until = decision.waiting["pins.00001"].until if "pins.00001" in decision.waiting else None
+    longest = max(POLICY.longest_wait, CURES[failure].first_wait) * (1 + POLICY.jitter)
+    assert until is None or until <= NOW + longest
+    # It is forgotten in time too: from the first look on the record has a time that has been.
+    seen = {"pins.00001": decision.records.get("pins.00001") or written}
+    healthy = decide([], {"pins.00001": "db-1:3306"}, seen, NOW + POLICY.healthy_after)
+    assert healthy.records == {"pins.00001": None}
+
+
+@given(FLEETS, st.integers(0, 400))
+def test_a_broken_host_never_storms_whatever_else_fails(fleet: dict[int, tuple[Failure, str]], minute: int) -> None:
+    items = [failing(number, failure, host) for number, (failure, host) in fleet.items()]
+    decision = decide(items, {}, {}, NOW + timedelta(minutes=minute))
+    by_group: dict[tuple[Failure, str], int] = {}
+    for item in items:
+        by_group[item.failure, item.host] = by_group.get((item.failure, item.host), 0) + 1
+    for (failure, host), size in by_group.items():
+        restarted = sum((item.failure, item.host) == (failure, host) for item in decision.restart)
+        assert restarted <= (1 if CURES[failure].probe and size >= POLICY.group_from else size)
