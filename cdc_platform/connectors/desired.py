@@ -17,7 +17,7 @@ from cdc_platform.connectors.tables import include_list, message_keys
 from cdc_platform.connectors.wire_format import wire_format
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.settings import Settings
-from cdc_platform.state import OWNER_KEY
+from cdc_platform.state import CLUSTER_KEY, OWNER_KEY
 from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Engine, Problem, Shard, Topology
 
 CLASSES: Mapping[Engine, str] = {
@@ -154,6 +154,7 @@ def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
 def _shard_part(settings: Settings, dataset: Dataset, shard: Shard, cluster: Cluster) -> dict[str, str]:
     own = identity(settings, dataset, shard)
     config = {
+        CLUSTER_KEY: cluster.name,
         "topic.prefix": own.connector,
         "database.hostname": leader_reference(cluster, shard, HOST),
         "database.port": leader_reference(cluster, shard, PORT),
