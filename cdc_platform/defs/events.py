@@ -14,10 +14,11 @@ import dagster as dg
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.cursor import ALL
+from cdc_platform.defs.deadline import within
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, table_props
-from cdc_platform.errors import KafkaRejected, KafkaUnavailable
+from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import Outcome, leftovers_of
@@ -30,6 +31,8 @@ TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
 MOST_SENTENCES = 200
 # Materializing shards costs one pass at most this long; the lock may be held meanwhile.
 MATERIALIZE_SECONDS = 60.0
+# How long Kafka may take to tell how much is in the topics.
+TOPICS_SECONDS = 20.0
 # Of all tables at most this many are observed by one pass; the next ones by the next.
 MOST_OBSERVATIONS = 250
 
@@ -145,9 +148,11 @@ class EventWriter:
 
     def _topics(self, names: list[str]) -> tuple[Mapping[str, TopicExtent], Mapping[str, bytes]]:
         """How much is in the topics. Nice to have: the pass itself is done, so an error is a warning."""
+        kafka = self.platform.kafka
         try:
-            return self.platform.kafka.extents(names), self.platform.kafka.samples(names)
-        except (KafkaUnavailable, KafkaRejected) as error:
+            # Well below the silence after which a run without the lock is taken for dead.
+            return within(TOPICS_SECONDS, lambda: (kafka.extents(names), kafka.samples(names)), what="Reading topics")
+        except (Unavailable, KafkaRejected) as error:
             self.context.log.warning(f"The assets show no event counts this time: {error}")
             return {}, {}
 

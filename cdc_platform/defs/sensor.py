@@ -70,6 +70,7 @@ def build_reconcile_sensor(
 
     def _tick(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
         label = platform.settings.platform
+        end = time.monotonic() + look_deadline
         holder = within(look_deadline, platform.topology.lock_owner, what="Asking who holds the lock")
         traffic = judge(unfinished_passes(context.instance, job_name=job.name, platform=label), holder=holder)
         for _, reason in traffic.dead:
@@ -78,7 +79,8 @@ def build_reconcile_sensor(
         if traffic.busy:
             return dg.SensorResult(skip_reason=traffic.busy)
 
-        topology, found = within(look_deadline, lambda: _look(platform), what="The look at the platform")
+        left = max(1.0, end - time.monotonic())
+        topology, found = within(left, lambda: _look(platform), what="The look at the platform")
         for refusal in found.plan.refusals:
             context.log.warning(f"Refused for {refusal.scope}: {refusal.reason}")
         partitions = sync_partitions(

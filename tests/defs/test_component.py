@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
 
@@ -175,3 +176,10 @@ def test_a_cache_that_cannot_be_written_costs_no_load(
     (tmp_path / "cache").write_text("a file where the directory should be")
     assert load_tables(resource=resource).tables
     assert any("could not be kept" in record.message for record in caplog.records)
+
+
+def test_dg_finds_the_component() -> None:
+    """`dg list components` and `dg scaffold defs` go by this entry point."""
+    (entry,) = entry_points(group="dagster_dg_cli.registry_modules", name="cdc_platform")
+    assert entry.load().CdcPlatformComponent is CdcPlatformComponent
+    assert TYPE.startswith(entry.value)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
@@ -10,9 +11,10 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from cdc_platform.defs import build_reconcile_sensor
 from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.translator import platform_key
-from cdc_platform.errors import KafkaUnavailable, ZooKeeperUnavailable
+from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.topology import Table, Topology
 from tests.defs.control import Control
 from tests.defs.worlds import World, WorldResource, dataset, shard, topology
@@ -175,6 +177,19 @@ def test_zookeeper_away_fails_the_tick_with_its_name(control: Control, world: Wo
         control.tick()
 
 
+def test_a_look_that_takes_too_long_ends_the_tick_before_dagster_does(
+    resource: WorldResource, world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = threading.Event()
+    sensor = build_reconcile_sensor(job=build_cdc_jobs()[0], look_deadline=1.2)
+    monkeypatch.setattr(world.connect, "connectors", lambda: release.wait(30))
+    started = time.monotonic()
+    with pytest.raises(Unavailable, match="took longer than"):
+        sensor(dg.build_sensor_context(instance=instance, resources={"cdc_platform": resource}))
+    release.set()
+    assert time.monotonic() - started < 10
+
+
 def test_kafka_away_fails_the_tick_or_run_and_changes_nothing(control: Control, world: World) -> None:
     control.quiet()
     writes = list(world.connect.writes)
@@ -275,3 +290,14 @@ def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
     control.cursor = None
     control.pass_()
     assert control.materialized(PINS) == ["00000", "00001", "00002"]
+
+
+def test_topics_that_do_not_answer_cost_the_pass_nothing_but_its_event_counts(
+    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(world.kafka, "extents", lambda names: (_ for _ in ()).throw(KafkaUnavailable("away")))
+    run = control.pass_()
+    assert run.success
+    assert any("show no event counts this time: away" in message for message in control.messages(run))
+    seen = control.observation(PINS)
+    assert "events" not in seen.metadata and seen.metadata["shards_up"].value == 3
