@@ -20,7 +20,7 @@ from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.settings import Settings
-from cdc_platform.state import OWNER_KEY
+from cdc_platform.state import CLUSTER_KEY, OWNER_KEY
 from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Problem, Shard, Topology
 from tests.connectors.cases import (
     EAST,
@@ -86,9 +86,9 @@ def test_the_leader_is_read_from_the_cluster_s_leader_file() -> None:
     assert config["database.port"] == "${file:/srv/leaders/pins.00007.properties:port}"
 
 
-def test_the_cluster_changes_nothing_but_the_leader_file() -> None:
+def test_the_cluster_changes_nothing_but_its_name_and_the_leader_file() -> None:
     east, west = (desired_config(PINS, PINS_7, cluster, PLAIN) for cluster in (EAST, WEST))
-    assert {key for key in east if east[key] != west[key]} == {"database.hostname", "database.port"}
+    assert {key for key in east if east[key] != west[key]} == {CLUSTER_KEY, "database.hostname", "database.port"}
 
 
 @pytest.mark.parametrize("name", sorted(CASES))
