@@ -101,7 +101,7 @@ def provide(cache: Path, lock: Lock | None = None, progress: Progress | None = N
         stale = [p for p, a in packed.items() if not unpacking.intact(_directory(root, p, a), a.sha256)]
         missing += _unusable(root, {packed[p].filename: packed[p] for p in stale})
         if missing:
-            _check_space(root, missing, packed={packed[p].filename for p in stale})
+            _check_space(root, missing, growth={packed[p].filename: unpacking.GROWTH[p] for p in stale})
             _download(root, missing, progress)
         for part in stale:
             archive = packed[part]
@@ -157,8 +157,8 @@ def _unusable(root: Path, wanted: Mapping[str, Artifact]) -> list[Artifact]:
     return [artifact for artifact, good in zip(wanted.values(), verdicts, strict=True) if not good]
 
 
-def _check_space(root: Path, missing: list[Artifact], packed: set[str]) -> None:
-    need = sum(a.size * (unpacking.GROWTH if a.filename in packed else 1) for a in missing)
+def _check_space(root: Path, missing: list[Artifact], growth: Mapping[str, float]) -> None:
+    need = sum(int(a.size * growth.get(a.filename, 1.0)) for a in missing)
     free = shutil.disk_usage(root).free
     if free < need:
         raise _no_space(root, f"{need // 2**20} MiB are needed and {free // 2**20} MiB are free")

@@ -16,8 +16,14 @@ import msgspec
 
 from cdc_platform.errors import StackError
 
-# An unpacked archive and its temporary copy take at most this many times the archive's size.
-GROWTH = 6
+# An archive and what it is unpacked to take together at most this many times the archive's size.
+GROWTH: Mapping[str, float] = {
+    "mariadb": 3.5,
+    "postgres": 6.0,
+    "debezium-mariadb": 2.5,
+    "debezium-mysql": 2.5,
+    "debezium-postgres": 2.5,
+}
 _MANIFEST = ".manifest.json"
 
 
