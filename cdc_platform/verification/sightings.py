@@ -1,0 +1,205 @@
+"""Who sent which event: records as sightings, one fixed-size row each.
+
+An event's identity, by engine, as 64 bits of a hash:
+
+- MariaDB, MySQL: GTID (domain or server, number), key, operation. Where in the
+  binlog it stands (`place`) is kept beside it: on one server it tells two changes
+  of one row in one transaction apart, and on another server it is another.
+- Postgres: transaction id, LSN, key, operation. Rows of one COPY share an LSN.
+- Rows that a snapshot read have no position: the key alone. To see one again is a
+  re-snapshot.
+
+The key holds the shard. Tombstones follow their delete and are no events of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.clients.topic_records import Batch
+from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.topology import Engine
+from cdc_platform.verification.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource
+from cdc_platform.verification.events import Words
+
+# `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
+# `run` is a number within one partition's `Runs`.
+SIGHTING = np.dtype(
+    [("key", "u8"), ("place", "u8"), ("offset", "i8"), ("time", "i8"), ("seq", "u8"), ("run", "u4"), ("kind", "u1")]
+)
+
+Sightings = npt.NDArray[np.void]
+
+STREAMED, READ = range(2)
+
+SHARD_HEADER = "cdc.shard"
+WORKER_HEADER = "cdc.worker"
+RUN_HEADER = "__debezium.context.runId"
+
+_PLACED = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
+_READ_OP = ord("r")
+
+
+class _Key(msgspec.Struct):
+    shard: str | None = msgspec.field(default=None, name=SHARD_KEY_FIELD)
+    payload: Any = None
+
+
+class _Binlog(msgspec.Struct, gc=False):
+    op: str
+    source: BinlogSource
+
+
+class _Postgres(msgspec.Struct, gc=False):
+    op: str
+    source: PostgresSource
+
+
+class _WrappedBinlog(msgspec.Struct, gc=False):
+    payload: _Binlog
+
+
+class _WrappedPostgres(msgspec.Struct, gc=False):
+    payload: _Postgres
+
+
+_KEY = msgspec.json.Decoder(_Key)
+
+
+@dataclass(slots=True)
+class Runs:
+    """Numbers of (shard, run id, worker), in the order in which they were met. An empty run id is unknown."""
+
+    names: list[tuple[str, str, str]] = field(default_factory=list)
+    _codes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _raw: dict[tuple[bytes | None, bytes | None, bytes | None], int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, names: Sequence[tuple[str, str, str]]) -> Runs:
+        """Runs that go on from these."""
+        return cls(list(names), {name: code for code, name in enumerate(names)})
+
+    def code(self, headers: Sequence[tuple[str, bytes]], key: bytes) -> int:
+        """The number of the sender of a record."""
+        found = dict(headers)
+        raw = (found.get(SHARD_HEADER), found.get(RUN_HEADER), found.get(WORKER_HEADER))
+        code = self._raw.get(raw)
+        if code is None:
+            shard, run, worker = (b"" if part is None else part for part in raw)
+            code = self._number((shard.decode().partition(".")[2] or _shard(key), run.decode(), worker.decode()))
+            if raw[0] is not None:
+                self._raw[raw] = code
+        return code
+
+    def _number(self, name: tuple[str, str, str]) -> int:
+        if name not in self._codes:
+            self._codes[name] = len(self.names)
+            self.names.append(name)
+        return self._codes[name]
+
+
+class SightingReader:
+    """Makes sightings of traced records. Records that are no change events are counted, by `strangers`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kinds = (_Binlog, _WrappedBinlog) if engine.reads_binlog else (_Postgres, _WrappedPostgres)
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._wrapped = False
+        self.strangers = 0
+
+    def read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        """The batch's events in its order, and the stream (domain, server) of each."""
+        try:
+            return self._read(batch, runs)
+        except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+            return self._one_by_one(batch, runs)
+
+    def _read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        live = [at for at, value in enumerate(batch.values) if value is not None]
+        found = np.zeros(len(live), dtype=SIGHTING)
+        if not live:
+            return found, np.zeros(0, dtype=np.uint64)
+        values, keys = _at(batch.values, live), _at(batch.keys, live)
+        if any(key is None for key in keys):
+            raise ValueError("a record without a key")
+        events = self._envelopes(values)
+        ops = np.frombuffer("".join([event.op for event in events]).encode("ascii"), dtype=np.uint8)
+        if len(ops) != len(events) or not np.isin(ops, OPERATIONS).all():
+            raise ValueError("an operation that is none of c, u, d, r")
+        placed = np.zeros(len(events), dtype=_PLACED)
+        POSITIONS[self._engine](events, placed)
+        reads = ops == _READ_OP
+        if not placed["seq"][~reads].all():
+            raise ValueError("a streamed event without a source position")
+        for name in ("seq", "sub", "stream"):
+            placed[name][reads] = 0
+        words = np.frombuffer(
+            b"".join([hashlib.blake2b(key, digest_size=8).digest() for key in keys]), dtype="<u8"
+        ).astype(np.uint64)
+        found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
+        found["place"], found["seq"] = placed["sub"], placed["seq"]
+        found["kind"] = np.where(reads, READ, STREAMED)
+        found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
+        code = runs.code
+        found["run"] = [code(headers, key) for headers, key in zip(_at(batch.headers, live), keys, strict=True)]
+        # Postgres' transactions are no streams: LSNs of one server are one.
+        streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
+        return found, streams.astype(np.uint64)
+
+    def _envelopes(self, values: Sequence[Any]) -> list[Any]:
+        if self._decoder is None:
+            self._wrapped = b'"payload"' in values[0] and b'"schema"' in values[0][:20]
+            self._decoder = msgspec.json.Decoder(self._kinds[self._wrapped])
+        decode = self._decoder.decode
+        events = [decode(value) for value in values]
+        return [event.payload for event in events] if self._wrapped else events
+
+    def _one_by_one(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        parts, streams = [np.zeros(0, dtype=SIGHTING)], [np.zeros(0, dtype=np.uint64)]
+        for at in range(len(batch.offsets)):
+            one = Batch(*(_at(column, [at]) for column in _columns(batch)))
+            try:
+                found, stream = self._read(one, runs)
+            except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+                self.strangers += 1
+                continue
+            parts.append(found)
+            streams.append(stream)
+        return np.concatenate(parts), np.concatenate(streams)
+
+
+def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:
+    return batch.keys, batch.values, batch.offsets, batch.headers, batch.times
+
+
+def _at(column: Sequence[Any], places: Sequence[int]) -> list[Any]:
+    return list(column) if len(places) == len(column) else [column[at] for at in places]
+
+
+def _shard(key: bytes) -> str:
+    """The shard by the record's key, for records whose headers do not name it."""
+    found = _KEY.decode(key)
+    if found.shard is None and isinstance(found.payload, dict):
+        return str(found.payload.get(SHARD_KEY_FIELD, ""))
+    return found.shard or ""
+
+
+def _identity(keys: Words, streams: Words, seqs: Words, ops: npt.NDArray[np.uint8]) -> Words:
+    word = _mixed(keys ^ _mixed(streams + np.uint64(0x632BE59BD9B4E019)))
+    return _mixed(word ^ _mixed(seqs + ops.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)))
+
+
+def _mixed(words: Words) -> Words:
+    """The finalizer of SplitMix64: a bijection that spreads (https://prng.di.unimi.it/splitmix64.c)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))
