@@ -50,6 +50,7 @@ def place(
     unplaced: dict[str, str] = {}
     load = {name: (foreign or {}).get(name, 0) for name in clusters}
     waiting: list[tuple[str, Dataset, str | None]] = []
+    doubled: list[tuple[str, list[str], list[str]]] = []
     ordered = sorted(shards, key=lambda pair: pair[1].name)
 
     for dataset, shard in ordered:
@@ -66,18 +67,22 @@ def place(
             else:
                 waiting.append((name, dataset, None))
             continue
-        staying = _preferred(here, allowed, clusters)
-        if staying is None and len(here) == 1:
+        staying = [cluster for cluster in allowed if cluster in here and not clusters[cluster].draining]
+        if len(here) == 1 and not staying:
             load[here[0]] += 1
             waiting.append((name, dataset, here[0]))
-            continue
-        # A connector in two clusters becomes one first; where it should live is the next pass's matter.
-        home = staying or here[0]
-        load[home] += 1
+        elif len(here) == 1:
+            homes[name] = staying[0]
+            load[staying[0]] += 1
+        else:
+            doubled.append((name, here, staying))
+
+    for name, here, staying in doubled:
+        # In mid-move, or made by hand: it becomes one first, where there is most room, as the move wanted.
+        home = min(staying or here, key=lambda cluster: (load[cluster] / clusters[cluster].capacity, cluster))
         homes[name] = home
-        leaving = [cluster for cluster in here if cluster != home]
-        if leaving:
-            moves[name] = leaving[0]
+        load[home] += 1
+        moves[name] = next(cluster for cluster in here if cluster != home)
 
     _relieve(homes, load, clusters, {s.name: d for d, s in ordered}, unknown, moves)
 
@@ -100,14 +105,6 @@ def place(
             moves[name] = source
         heapq.heappush(heap, (load[target] / clusters[target].capacity, target))
     return Placement(homes=homes, moves=moves, unplaced=unplaced)
-
-
-def _preferred(here: Sequence[str], allowed: Sequence[str], clusters: Mapping[str, Cluster]) -> str | None:
-    """Where a connector that exists may stay: the first allowed cluster that is not draining."""
-    for cluster in allowed:
-        if cluster in here and not clusters[cluster].draining:
-            return cluster
-    return None
 
 
 def _lightest(
