@@ -6,9 +6,9 @@ not per shard; only a shard that runs for the first time gets one per table of i
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from time import monotonic
 
 import dagster as dg
 
@@ -45,6 +45,7 @@ class EventWriter:
     platform: Platform
     translator: CdcTranslator
     _keys: dict[tuple[str, str], dg.AssetKey] = field(default_factory=dict)
+    _materialize_until: float | None = None
 
     def captured(self, names: tuple[str, ...]) -> None:
         """One materialization per table of each shard that runs for the first time, under its partition."""
@@ -78,7 +79,8 @@ class EventWriter:
         By what is, not by what happened: a run that died half way, or a new Dagster instance, is made
         up for by the next pass that observes all tables.
         """
-        end = time.monotonic() + MATERIALIZE_SECONDS
+        if self._materialize_until is None:
+            self._materialize_until = monotonic() + MATERIALIZE_SECONDS
         label = self.platform.settings.platform
         sync_partitions(self.context.instance, topology, platform=label, may_delete=False)
         wanted: dict[str, list[str]] = {}
@@ -91,7 +93,7 @@ class EventWriter:
             for shard in shards:
                 if shard in have:
                     continue
-                if time.monotonic() > end:
+                if monotonic() > self._materialize_until:
                     self.context.log.info("Not all partitions are materialized yet: a later pass goes on.")
                     return
                 self._materialize_shard(props, shard)

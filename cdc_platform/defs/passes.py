@@ -7,9 +7,9 @@ host): it is failed, so that it blocks neither the queue nor the next passes.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from time import time
 
 import dagster as dg
 
@@ -83,7 +83,7 @@ def unfinished_passes(
     instance: dg.DagsterInstance, *, job_name: str, platform: str, now: float | None = None
 ) -> tuple[PassRun, ...]:
     """The runs of the job that Dagster thinks are not finished."""
-    now = time.time() if now is None else now
+    now = time() if now is None else now
     records = instance.get_run_records(
         dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED), tags={TAG_PLATFORM: platform})
     )

@@ -144,7 +144,7 @@ def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
     dead = control.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=run_tags("cdc"))
     assert control.tick().skip_reason is not None, "it may still be booting"
     later = time.time() + 60
-    monkeypatch.setattr("cdc_platform.defs.passes.time.time", lambda: later)
+    monkeypatch.setattr("cdc_platform.defs.passes.time", lambda: later)
     result = control.tick()
     assert result.run_requests
     ended = control.instance.get_run_by_id(dead.run_id)
@@ -278,6 +278,17 @@ def test_a_new_dagster_instance_learns_which_shards_are_captured(control: Contro
         other = Control(resource, fresh)
         other.quiet()
         assert other.materialized(PINS) == ["00000", "00001", "00002"]
+
+
+def test_materializing_shards_has_one_bound_a_pass(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was spent under the lock is not granted again when all tables are observed."""
+    ticks = iter(range(1_000_000))
+    monkeypatch.setattr("cdc_platform.defs.events.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("cdc_platform.defs.events.MATERIALIZE_SECONDS", 3.0)
+    control.pass_()
+    orders = dg.AssetKey(["cdc", "orders", "orders"])
+    boards = dg.AssetKey(["cdc", "pins", "boards"])
+    assert sum(len(control.materialized(key)) for key in (orders, PINS, boards)) == 3
 
 
 def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
