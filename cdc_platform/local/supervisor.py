@@ -242,12 +242,13 @@ def _listening(directory: Path) -> Iterator[socket.socket]:
 def main(directory: Path, owner_fd: int | None) -> None:
     """Own the processes of one stack."""
     directory = directory.resolve()
-    with (directory / LOCK_FILE).open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise SystemExit("another supervisor has this stack") from None
-        serve(Supervisor(directory), directory, owner_fd)
+    # Never closed: the lock falls when this process is gone, not a moment before.
+    lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise SystemExit("another supervisor has this stack") from None
+    serve(Supervisor(directory), directory, owner_fd)
 
 
 if __name__ == "__main__":
