@@ -151,23 +151,28 @@ class Applier:
         return True
 
     def _settle(self, cluster: str, names: Sequence[str]) -> None:
-        """Wait until the group has assigned what was just changed, so that rebalances do not pile up."""
+        """Wait until the group has assigned what was just changed, so that rebalances do not pile up.
+
+        A cluster that does not answer is not waited for: the next batch finds that out.
+        """
         limit = min(time.monotonic() + SETTLE_LIMIT, self.deadline)
         missing = list(names)
-        while True:
+        while missing:
             settled = self.fence.each([partial(self._settled, cluster, name) for name in missing], PARALLEL_CALLS)
             missing = [name for name, there in zip(missing, settled, strict=True) if not there]
-            if not missing or time.monotonic() > limit:
+            if all(there is None for there in settled) or time.monotonic() > limit:
                 return
-            self.fence.sleep(SETTLE_POLL)
+            if missing:
+                self.fence.sleep(SETTLE_POLL)
 
-    def _settled(self, cluster: str, name: str) -> bool:
+    def _settled(self, cluster: str, name: str) -> bool | None:
+        """None when that cannot be read."""
         try:
             seen = self._clients[cluster].connector(name)
         except NotFound:
             return True  # somebody deleted it meanwhile
         except Unavailable:
-            return False
+            return None
         busy = not seen.tasks or any(task.state in ("UNASSIGNED", "RESTARTING") for task in seen.tasks)
         return not busy or seen.state == "FAILED"
 

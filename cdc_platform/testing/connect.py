@@ -26,9 +26,18 @@ class FakeConnect:
     def __init__(self, name: str = "main", model: ConnectModel | None = None) -> None:
         self.name = name
         self.model = model or ConnectModel()
-        self.outage: CdcError | None = None
+        self._outages: list[CdcError] = []
         self.writes: list[tuple[str, str]] = []
         self._check: Callable[[], None] | None = None
+
+    @property
+    def outage(self) -> CdcError | None:
+        """What every call raises now, of the fenced ones too."""
+        return self._outages[-1] if self._outages else None
+
+    @outage.setter
+    def outage(self, error: CdcError | None) -> None:
+        self._outages[:] = [] if error is None else [error]
 
     def fenced(self, check: Callable[[], None]) -> FakeConnect:
         """The same cluster, where each change is preceded by `check`."""
