@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 
 from cdc_platform.topology import Topology
 
-from .worlds import Killed, KillAt, World, cluster, dataset, shards
+from .worlds import KillAt, Killed, World, cluster, dataset, shards
 
 OFFSETS = [{"partition": {"server": "pins.00000"}, "offset": {"file": "bin.1", "pos": 4711, "gtids": "0-1-9"}}]
 NAME = "pins.00000"
@@ -63,10 +64,8 @@ def test_killed_after_any_step_the_next_passes_finish_the_move(reason: str, step
         kill(verb, which)
 
     world.after = after
-    try:
+    with contextlib.suppress(Killed):
         world.reconcile()
-    except Killed:
-        pass
     kill.left = 10**9
     for _ in range(3):
         world.reconcile()

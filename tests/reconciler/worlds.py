@@ -28,8 +28,8 @@ from cdc_platform.topology import (
     Engine,
     Shard,
     Table,
-    Topology,
     TopicSpec,
+    Topology,
 )
 
 CREDENTIALS = Credentials(user="${env:CDC_USER}", password="${env:CDC_PASSWORD}")
