@@ -66,9 +66,13 @@ def up(
     began = time.monotonic()
     with _Downloads(quiet=as_json) as progress:
         running = bring_up(spec, progress.update)
+    told_to_end = _on_signals() if foreground else None
     _show(running, as_json, f"Up after {time.monotonic() - began:.1f} s.")
-    if foreground:
-        _stay(running)
+    if told_to_end:
+        while not told_to_end.wait(0.5) and running.control.alive():
+            pass
+        if running.control.alive():
+            bring_down(running.directory)
 
 
 @stack.command()
@@ -111,14 +115,11 @@ def logs(directory: Path, name: str, follow: bool, lines: int) -> None:
                 time.sleep(0.2)
 
 
-def _stay(running: Stack) -> None:
+def _on_signals() -> threading.Event:
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: ended.set())
-    while not ended.wait(0.5) and running.control.alive():
-        pass
-    if running.control.alive():
-        bring_down(running.directory)
+    return ended
 
 
 def _port(text: str) -> tuple[str, int]:
@@ -131,7 +132,13 @@ def _port(text: str) -> tuple[str, int]:
 def _show(found: Stack, as_json: bool, last: str | None) -> None:
     services = found.status()
     if as_json:
-        click.echo(msgspec.json.encode({"directory": str(found.directory), "services": services}))
+        shown = {
+            "directory": str(found.directory),
+            "settings": str(found.settings_file),
+            "connect_urls": found.connect_urls,
+            "services": services,
+        }
+        click.echo(msgspec.json.encode(shown))
         return
     Console().print(_table(services))
     click.echo(f"Settings: {found.settings_file}")

@@ -100,9 +100,29 @@ class Control:
                 return False
             time.sleep(0.02)
 
+    def settled(self, timeout: float = 90.0) -> bool:
+        """True when the supervisor lives and answers, False when there is none; waits for one that is ending.
+
+        Raises:
+            StackError: one lives and does not answer for `timeout` seconds.
+        """
+        deadline = time.monotonic() + timeout
+        while self.alive():
+            try:
+                self.running()
+            except StackError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.1)
+            else:
+                return True
+        return False
+
     def shut_down(self, timeout: float = 90.0) -> None:
         """End all services and the supervisor. Raises StackError when that takes longer."""
-        self._ask({"op": "shutdown"})
+        # One that does not answer is ending already.
+        with contextlib.suppress(StackError):
+            self._ask({"op": "shutdown"})
         deadline = time.monotonic() + timeout
         while self.alive():
             if time.monotonic() > deadline:

@@ -41,7 +41,7 @@ def up(spec: StackSpec, progress: artifacts.Progress | None = None) -> Stack:
 
 def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs) -> Stack:
     control = Control(directory)
-    if control.alive():
+    if control.settled():
         stack = Stack.load(directory)
         _check_same(spec, stack)
         _start_all(stack, programs)

@@ -93,6 +93,14 @@ def test_other_parts_than_those_that_run_are_refused(bare: Stack) -> None:
         _ = Stack.load(bare.directory).mariadb_primary
 
 
+def test_two_stacks_do_not_collide(bare: Stack, stack: Stack) -> None:
+    assert not set(bare.ports.values()) & set(stack.ports.values())
+    for one in (bare, stack):
+        assert {found.state for found in one.status()} == {"running"}
+    brokers = [AdminClient(dict(one.settings().kafka)).list_topics(timeout=30).cluster_id for one in (bare, stack)]
+    assert brokers[0] != brokers[1]
+
+
 def test_broker_killed_and_started_again(bare: Stack) -> None:
     bare.kill("kafka")
     bare.start("kafka")

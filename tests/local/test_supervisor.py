@@ -170,6 +170,19 @@ def test_shut_down_stops_the_highest_stage_first_and_kills_the_stubborn(director
     assert told["low"] - told["high"] >= 0.3
 
 
+def test_a_supervisor_that_is_ending_is_waited_for(directory: Path, control: Control) -> None:
+    control.start_supervisor()
+    slow = "import signal, time; signal.signal(15, lambda *_: None); print(1, flush=True); time.sleep(600)"
+    child = control.spawn(launch(directory, slow + "; time.sleep(600)", grace=1.0)).pid
+    eventually(lambda: (directory / "logs" / "s.log").read_text())
+    os.kill(supervisor_pid(child), signal.SIGTERM)
+    assert not control.settled()
+    assert gone(child)
+    control.start_supervisor()
+    assert control.settled()
+    control.shut_down()
+
+
 def test_a_second_supervisor_does_not_take_the_directory(directory: Path, control: Control) -> None:
     control.start_supervisor()
     child = control.spawn(sleeper(directory)).pid
