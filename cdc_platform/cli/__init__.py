@@ -7,6 +7,8 @@ called, so that `cdc-platform agent` loads neither Dagster nor numpy.
 from __future__ import annotations
 
 import importlib
+import logging
+import os
 from typing import Any
 
 import click
@@ -28,6 +30,10 @@ COMMANDS = {
 }
 
 
+# Long-lived commands set up their own logging.
+SERVICES = frozenset({"agent", "exporter"})
+
+
 class _Lazy(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -45,9 +51,23 @@ class _Lazy(click.Group):
         except CdcError as error:
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
+        except OSError as error:
+            # A path that a person named: one sentence instead of a traceback.
+            if not isinstance(error.filename, str | bytes):
+                raise
+            name = os.fsdecode(error.filename)
+            click.echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
+            ctx.exit(1)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cdc-platform")
-def main() -> None:
+@click.option("-v", "--verbose", is_flag=True, help="Also show what the clients log.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
     """Change data capture for sharded databases: Debezium kept alive, topics proven complete."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
+    elif ctx.invoked_subcommand not in SERVICES:
+        # An error is one sentence: what the clients log on the way to it would bury it.
+        logging.getLogger().addHandler(logging.NullHandler())

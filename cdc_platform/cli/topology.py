@@ -49,6 +49,8 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
     kept: `set-leader` moves them.
     """
     settings = Settings.load()
+    # The file's own faults first: they can be told without ZooKeeper.
+    load_yaml(file, known_clusters=_Any())
     with closing(topology_store(settings)) as store:
         stored = store.load()
         wanted = load_yaml(file, known_clusters=stored.clusters)
@@ -67,6 +69,15 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
         click.echo(f"... and {len(changes) - _SHOWN} more")
     writes = sum(change.action != "keep" for change in changes)
     click.echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+
+
+class _Any(tuple[str, ...]):
+    """Clusters of any name: which exist is ZooKeeper's to say."""
+
+    __slots__ = ()
+
+    def __contains__(self, name: object) -> bool:
+        return True
 
 
 @topology.command()
