@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
-from urllib.parse import urlsplit
 
 from cdc_platform import balance, restarts, zombies
+from cdc_platform.failover import AgentReport
 from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
 from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
 from cdc_platform.planner.differences import trouble_of
@@ -74,7 +74,7 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
     running = {s.name: limits[s.dataset.name] for s in seen if s.connector.running}
     snapshotting = frozenset[str]().union(*(worker.snapshotting for worker in picture.workers.values()))
     liveness = judge(running, picture.heartbeats, memory.live, now, snapshotting)
-    agents = _workers_with_agents(picture)
+    agents = _agents(picture)
     failing: dict[str, tuple[Failing, str]] = {}
     healthy: dict[str, str] = {}
     held: dict[str, datetime] = {}
@@ -94,7 +94,7 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
                 healthy[name] = host
             continue
         until = moving(s.shard, memory.leaders.get(name), now, policy.liveness)
-        if until is not None and (agents is None or worker in agents):
+        if until is not None and _left_to_agent(picture, s, worker, agents):
             held[name] = until
         else:
             failing[name] = (Failing(name=name, failure=failure, host=host, worker=worker), cause)
@@ -142,6 +142,7 @@ def treat(
     ]
     now_there = _troubles(picture, diagnosis, memory, decision, records)
     findings = [Finding(subject=t.place, text=f"{t.sentence()}. {t.advice}") for t in now_there.values()]
+    findings += _without_agent(picture)
     findings += _unproven(seen, diagnosis, memory, picture, policy)
     if diagnosis.liveness.problem and memory.live:
         text = f"{diagnosis.liveness.problem}: who is stuck is not judged by heartbeats in this pass"
@@ -261,17 +262,43 @@ def _movable(
     return found
 
 
-def _workers_with_agents(picture: Picture) -> frozenset[str] | None:
-    """Worker ids (host:port) beside which an agent lives; None when that is not known."""
+def _agents(picture: Picture) -> Mapping[str, AgentReport | None] | None:
+    """What the live agents say, by the worker (host:port) beside which each runs; None when that is not known.
+
+    An agent that cannot be understood counts as one that has not finished.
+    """
     if picture.agents is None:
         return None
-    found: set[str] = set()
-    for name, info in picture.agents.items():
-        found.add(name)
-        url = info.get("connect_url")
-        if isinstance(url, str):
-            found.add(urlsplit(url).netloc)
-    return frozenset(found)
+    found: dict[str, AgentReport | None] = {}
+    for name, document in picture.agents.items():
+        report = AgentReport.from_document(document)
+        found[report.connect_worker if report else str(document.get("connect_worker", name))] = report
+    return found
+
+
+def _left_to_agent(picture: Picture, s: Seen, worker: str, agents: Mapping[str, AgentReport | None] | None) -> bool:
+    """True while the live agent beside the task's worker has not finished with the shard's new leader."""
+    if agents is None:
+        return True
+    report = agents.get(worker)
+    if report is None:
+        return worker in agents
+    return s.name in report.moving or not report.has_written(picture.topology, s.shard)
+
+
+def _without_agent(picture: Picture) -> list[Finding]:
+    """Workers that run tasks and have no live agent beside them."""
+    agents = _agents(picture)
+    if agents is None:
+        return []
+    findings: list[Finding] = []
+    for name, cluster in sorted(picture.clusters.items()):
+        workers = {task.worker for seen in (cluster.connectors or {}).values() for task in seen.tasks}
+        alone = sorted(workers - agents.keys() - {""})
+        if alone:
+            text = f"no live agent beside {_few(alone)}: leader changes do not reach their tasks"
+            findings.append(Finding(subject=f"cluster {name}", text=text))
+    return findings
 
 
 def _whole(picture: Picture) -> bool:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.balance import SkewRecord
+from cdc_platform.failover import AgentReport
 from cdc_platform.liveness import CapturedRecord, LiveRecord
 from cdc_platform.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
 from cdc_platform.planner import Memory, Planned, Policy, Wanted, make_plan
@@ -93,7 +94,19 @@ def test_a_shard_whose_live_agent_moves_it_is_left_alone_until_the_deadline() ->
     moved = topology([(dataset(), 6)])
     shards = tuple(replace(s, generation=1) if s.name == NAMES[0] else s for s in moved.shards["pins"])
     ideal = replace(moved, shards={"pins": shards})
-    agents = {"w0": {"connect_url": "http://w0:8083"}}
+    report = AgentReport(
+        connect_worker="w0:8083",
+        connect_url="http://w0:8083",
+        leader_dir="/leaders",
+        pid=1,
+        host="w0",
+        started=NOW,
+        reported=NOW,
+        synced=moved.zxid,
+        files=6,
+        moving={NAMES[0]: 1},
+    )
+    agents = {"w0": report.to_document()}
     seen = replace(world(beats(*NAMES[1:]), with_failed(NAMES[0])), topology=ideal, agents=agents)
     first = make_plan(seen, WANTED, memory(), POLICY)
     assert restarts(first) == []
@@ -103,9 +116,17 @@ def test_a_shard_whose_live_agent_moves_it_is_left_alone_until_the_deadline() ->
     assert restarts(make_plan(soon, WANTED, known, POLICY)) == []
     late = replace(seen, taken_at=NOW + POLICY.liveness.leader_move)
     assert restarts(make_plan(late, WANTED, known, POLICY)) == [(NAMES[0], Failure.CONNECTION)]
+    # The agent is done with it: what fails now fails.
+    finished = {"w0": replace(report, moving={}).to_document()}
+    assert restarts(make_plan(replace(seen, agents=finished), WANTED, memory(), POLICY))
+    # What an agent says may be garbage: then the deadline alone counts.
+    garbage = replace(seen, agents={"w0": {"connect_worker": "w0:8083", "synced": "x"}})
+    assert restarts(make_plan(garbage, WANTED, memory(), POLICY)) == []
     # Without an agent beside its worker nobody would move it.
     alone = replace(seen, agents={})
-    assert restarts(make_plan(alone, WANTED, memory(), POLICY)) == [(NAMES[0], Failure.CONNECTION)]
+    planned = make_plan(alone, WANTED, memory(), POLICY)
+    assert restarts(planned) == [(NAMES[0], Failure.CONNECTION)]
+    assert any("no live agent beside w0:8083" in finding.text for finding in planned.plan.findings)
 
 
 def test_500_failing_findings_are_one_with_the_cure() -> None:
