@@ -11,6 +11,7 @@ from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.notifications import Notifications
+from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.quotas import ClientQuotas
@@ -24,6 +25,7 @@ from cdc_platform.clients.topic_records import Records, TopicRecords
 from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
+from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.topology import Cluster, Dataset, Shard, Table
@@ -36,12 +38,17 @@ def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
     return ZooKeeperTopologyStore(settings.zookeeper, root=settings.zookeeper_root)
 
 
+def state_store(settings: Settings) -> StateTopic:
+    """The state topic alone."""
+    return StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
+
+
 @contextmanager
 def open_platform(settings: Settings) -> Iterator[Platform]:
     """All clients of the platform; closed at the end. Nothing is connected before it is used."""
     store = topology_store(settings)
     kafka = KafkaAdmin(settings.kafka)
-    state = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
+    state = state_store(settings)
     heartbeats = HeartbeatTopic(settings.kafka, settings.heartbeat_topic)
     metrics = WorkerMetrics()
     clients: dict[tuple[str, tuple[str, ...]], ConnectClient] = {}
@@ -126,3 +133,14 @@ def verification_of(platform: Platform) -> VerificationOutside:
         )
 
     return VerificationOutside(platform=platform, records=records, source=source)
+
+
+@contextmanager
+def open_alerts(platform: Platform) -> Iterator[AlertOutside]:
+    """What telling people needs beyond a pass; closed at the end, `platform` stays open."""
+    settings = platform.settings
+    store = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer="alerts")
+    try:
+        yield AlertOutside(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))
+    finally:
+        store.close()

@@ -20,6 +20,7 @@ COMMANDS = {
     "agent": "cdc_platform.agent.command:agent",
     "apply": "cdc_platform.cli.reconcile:apply",
     "demo": "cdc_platform.cli.demo:demo",
+    "exporter": "cdc_platform.cli.exporter:exporter",
     "pause": "cdc_platform.cli.topology:pause",
     "plan": "cdc_platform.cli.reconcile:plan",
     "resume": "cdc_platform.cli.topology:resume",

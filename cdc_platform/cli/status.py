@@ -13,7 +13,7 @@ from rich.table import Table
 from cdc_platform import reconciler
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.settings import Settings
-from cdc_platform.state import ObservedConnector, Picture
+from cdc_platform.state import ObservedConnector, ObservedWorker, Picture
 from cdc_platform.wiring import open_platform
 
 
@@ -62,7 +62,18 @@ def _document(
             }
             for name, h in health.items()
         },
+        "workers": {
+            worker: {
+                "problem": seen.problem,
+                "tasks": seen.tasks,
+                "heap_used": seen.heap_used,
+                "heap_max": seen.heap_max,
+                "rebalances": seen.rebalances,
+            }
+            for worker, seen in sorted(picture.workers.items())
+        },
         "plan": planned.plan.sentence(),
+        "refusals": [{"scope": r.scope, "reason": r.reason} for r in planned.plan.refusals],
         "findings": [{"subject": f.subject, "text": f.text} for f in planned.plan.findings],
     }
 
@@ -76,11 +87,15 @@ def _print(health: dict[str, DatasetHealth], picture: Picture, planned: reconcil
     for name, cluster in sorted(picture.clusters.items()):
         state = f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
         console.print(f"cluster {name}: {state}", highlight=False)
+    for worker, found in sorted(picture.workers.items()):
+        console.print(f"worker {worker}: {_worker(found)}", highlight=False, markup=False)
     for h in health.values():
         for down in h.down[:20]:
             console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False)
         if len(h.down) > 20:
             console.print(f"... and {len(h.down) - 20} more of {h.dataset}", highlight=False)
+    for refusal in planned.plan.refusals[:20]:
+        console.print(f"refused for {refusal.scope}: {refusal.reason}", highlight=False, markup=False)
     for finding in planned.plan.findings[:20]:
         console.print(f"{finding.subject}: {finding.text}", highlight=False, markup=False)
     console.print(f"A pass runs now ({owner})." if owner else "No pass runs now.", highlight=False)
@@ -96,6 +111,9 @@ def _shard_document(picture: Picture, planned: reconciler.Planned, health: Datas
     dataset, _, shard_id = name.partition(".")
     shard = picture.topology.shard(dataset, shard_id)
     waiting = planned.waiting.get(name)
+    worker = seen.tasks[0].worker if seen and seen.tasks else None
+    measured = picture.workers.get(worker) if worker else None
+    troubles = [t for t in planned.troubles.values() if name in t.sample or t.place in (str(shard.leader), worker)]
     return {
         "shard": name,
         "up": down is None,
@@ -104,10 +122,13 @@ def _shard_document(picture: Picture, planned: reconciler.Planned, health: Datas
         "cluster": home,
         "leader": str(shard.leader),
         "generation": shard.generation,
+        "heartbeat_age_s": picture.heartbeats.age(name) if picture.heartbeats else None,
+        "lag_ms": measured.lag_ms.get(name) if measured else None,
         "tasks": [{"id": t.id, "state": t.state, "worker": t.worker} for t in (seen.tasks if seen else ())],
         "trace": next((t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None),
         "next_restart": waiting.until.isoformat() if waiting and waiting.until else None,
         "next": [a.sentence() for a in planned.plan.actions if getattr(a, "name", None) == name],
+        "troubles": [{"sentence": t.sentence(), "since": t.since.isoformat(), "advice": t.advice} for t in troubles],
         "findings": [f.text for f in planned.plan.findings if f.subject in (name, dataset)],
     }
 
@@ -119,8 +140,23 @@ def _shard_text(document: dict[str, Any]) -> str:
         f"cluster {document['cluster']}, {tasks}",
         f"leader {document['leader']}, generation {document['generation']}",
     ]
+    beat, lag = document["heartbeat_age_s"], document["lag_ms"]
+    lines.append(
+        f"last heartbeat {'unknown, or longer ago than is read' if beat is None else f'{beat:.0f} s ago'}, "
+        f"behind its source {'unknown' if lag is None else f'{lag / 1000:.1f} s'}"
+    )
+    lines += [f"trouble: {t['sentence']}, since {t['since']}. {t['advice']}" for t in document["troubles"]]
     lines += [f"to know: {text}" for text in document["findings"]]
     lines += [f"next: {text}" for text in document["next"]] or ["next: nothing to change"]
     if document["trace"]:
         lines += ["trace:", document["trace"]]
     return "\n".join(lines)
+
+
+def _worker(seen: ObservedWorker) -> str:
+    if seen.problem:
+        return f"unknown: {seen.problem}"
+    heap = ""
+    if seen.heap_used is not None and seen.heap_max:
+        heap = f", heap {seen.heap_used >> 20} of {seen.heap_max >> 20} MiB"
+    return f"{seen.tasks if seen.tasks is not None else '?'} tasks{heap}"

@@ -1,0 +1,158 @@
+"""Prometheus metrics out of the state topic: runs of the control plane come and go, this process stays.
+
+Nothing is measured here. Each scrape reads what passes have recorded since the
+last one, so a scrape costs no call to Connect. `cdc_last_pass_timestamp_seconds`
+tells how old it all is: alert on it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector, CollectorRegistry
+
+from cdc_platform.clients.protocols import StateStore
+from cdc_platform.errors import CdcError
+from cdc_platform.reconciler import last_pass
+from cdc_platform.reconciler.memory import Documents, read_memory
+
+log = logging.getLogger(__name__)
+
+
+class StateCollector(Collector):
+    """The state topic's records as metrics; thread-safe."""
+
+    def __init__(self, state: StateStore) -> None:
+        self._state = state
+        self._lock = threading.Lock()
+
+    def collect(self) -> Iterator[Metric]:
+        """All metrics now; only `cdc_state_readable 0` when the topic cannot be read."""
+        with self._lock:
+            try:
+                records = self._state.read()
+            except CdcError as error:
+                log.warning("state topic: %s", error)
+                yield _gauge("cdc_state_readable", "1 when the state topic could be read for this scrape.", 0)
+                return
+        yield _gauge("cdc_state_readable", "1 when the state topic could be read for this scrape.", 1)
+        try:
+            yield from metrics(records)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            # Written by another version: the scrape says so instead of failing as a whole.
+            log.warning("record %s has another shape: %r", last_pass.KEY, error)
+            yield _gauge("cdc_state_understood", "0 when a record has the shape of another version.", 0)
+
+
+def registry(state: StateStore) -> CollectorRegistry:
+    """A registry with nothing but these metrics."""
+    found = CollectorRegistry(auto_describe=False)
+    found.register(StateCollector(state))
+    return found
+
+
+def metrics(records: Documents) -> Iterator[Metric]:
+    """The metrics of one reading of the state topic."""
+    last = records.get(last_pass.KEY)
+    if last is not None:
+        yield from _pass(last)
+        yield from _datasets(last["datasets"])
+        yield from _clusters(last["clusters"])
+    yield from _memory(records)
+
+
+def _pass(last: Mapping[str, Any]) -> Iterator[Metric]:
+    at = datetime.fromisoformat(last["at"]).timestamp()
+    yield _gauge("cdc_last_pass_timestamp_seconds", "When the last pass looked (Unix time).", at)
+    yield _gauge("cdc_last_pass_generation", "The lock's generation under which it ran.", last["generation"])
+    seconds = GaugeMetricFamily("cdc_pass_duration_seconds", "Duration of the last pass by phase.", labels=["phase"])
+    for phase, spent in last["seconds"].items():
+        seconds.add_metric([phase], spent)
+    yield seconds
+    actions = GaugeMetricFamily(
+        "cdc_pass_actions", "Actions of the last pass: planned, and what became of them.", labels=["verb", "status"]
+    )
+    for status in ("planned", "done", "failed"):
+        for verb, number in last[status].items():
+            actions.add_metric([verb, status], number)
+    yield actions
+    yield _gauge("cdc_pass_refusals", "Parts of the last plan that a guardrail refused.", len(last["refused"]))
+    yield CounterMetricFamily("cdc_passes", "Passes.", value=last["totals"]["passes"])
+    restarts = CounterMetricFamily("cdc_restarts", "Restarts by class of failure.", labels=["failure"])
+    for failure, number in last["totals"]["restarts"].items():
+        restarts.add_metric([failure], number)
+    yield restarts
+
+
+def _datasets(datasets: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    shards = GaugeMetricFamily("cdc_shards", "Shards of a dataset by state.", labels=["dataset", "state"])
+    lag = GaugeMetricFamily(
+        "cdc_lag_seconds",
+        "Quantiles over shards: how far behind its source a shard is.",
+        labels=["dataset", "quantile"],
+    )
+    beat = GaugeMetricFamily(
+        "cdc_heartbeat_age_seconds",
+        "Quantiles over shards: age of the last heartbeat, up to the window that is read.",
+        labels=["dataset", "quantile"],
+    )
+    for name, found in datasets.items():
+        for state, number in found["states"].items():
+            shards.add_metric([name, state], number)
+        for family, field in ((lag, "lag_s"), (beat, "beat_s")):
+            for quantile, value in found.get(field, {}).items():
+                family.add_metric([name, quantile], value)
+    yield from (shards, lag, beat)
+
+
+def _clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    up = GaugeMetricFamily("cdc_cluster_reachable", "1 when the Connect cluster could be read.", labels=["cluster"])
+    connectors = GaugeMetricFamily("cdc_connectors", "Connectors, also strangers'.", labels=["cluster"])
+    tasks = GaugeMetricFamily("cdc_worker_tasks", "Tasks of a worker.", labels=["cluster", "worker"])
+    heap = GaugeMetricFamily("cdc_worker_heap_ratio", "Used share of a worker's heap.", labels=["cluster", "worker"])
+    answers = GaugeMetricFamily(
+        "cdc_worker_metrics_readable", "1 when the worker's metrics could be read.", labels=["cluster", "worker"]
+    )
+    rebalances = CounterMetricFamily(
+        "cdc_worker_rebalances", "Rebalances since the worker's start.", labels=["cluster", "worker"]
+    )
+    for name, cluster in clusters.items():
+        up.add_metric([name], 1 if cluster["reachable"] else 0)
+        connectors.add_metric([name], cluster["connectors"])
+        for worker, found in cluster["workers"].items():
+            tasks.add_metric([name, worker], found["tasks"])
+            if "answers" in found:
+                answers.add_metric([name, worker], 1 if found["answers"] else 0)
+            if "heap" in found:
+                heap.add_metric([name, worker], found["heap"])
+            if "rebalances" in found:
+                rebalances.add_metric([name, worker], found["rebalances"])
+    yield from (up, connectors, tasks, heap, answers, rebalances)
+
+
+def _memory(records: Documents) -> Iterator[Metric]:
+    memory = read_memory(records)
+    troubles = GaugeMetricFamily("cdc_trouble_shards", "Shards down by cause.", labels=["failure", "place"])
+    for trouble in memory.troubles.values():
+        troubles.add_metric([str(trouble.failure), trouble.place], trouble.down)
+    yield troubles
+    backing_off = GaugeMetricFamily("cdc_restart_records", "Shards restarted or waiting for it.", labels=["failure"])
+    for failure, number in Counter(str(record.failure) for record in memory.restarts.values()).items():
+        backing_off.add_metric([failure], number)
+    yield backing_off
+    canaries = GaugeMetricFamily("cdc_rollout", "1: a rollout under way, by verdict.", labels=["dataset", "verdict"])
+    for dataset, record in memory.canaries.items():
+        canaries.add_metric([dataset, str(record.verdict)], 1)
+    yield canaries
+    yield _gauge("cdc_zombies", "Shards whose task seems to run twice.", len(memory.zombies))
+    yield _gauge("cdc_skewed_clusters", "Connect clusters whose tasks are unevenly spread.", len(memory.skews))
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(name, text, value=value)
