@@ -135,6 +135,14 @@ class PlanStale(PlanRefused):
     """The world moved since the plan was made."""
 
 
+class AlertUndelivered(Unavailable):
+    """A receiver of alerts did not take a message."""
+
+
+class RepairRefused(CdcError):
+    """A repair would send more than its cap, or what it would repair is not known well enough."""
+
+
 class StackError(CdcError):
     """The local stack could not do what was asked."""
 

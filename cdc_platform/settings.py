@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -17,6 +18,21 @@ CONFIG_FILE = "cdc-platform.toml"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AlertTarget:
+    """One route of alerts: `url` is a reference to an apprise URL (it holds a secret), never the URL itself.
+
+    `owners` and `severities` choose what goes there; empty takes all. With `watchdog` no alerts go
+    there: the URL is called as long as the alert sensor lives, and whoever is behind it
+    tells people when the calls stop.
+    """
+
+    url: str
+    owners: tuple[str, ...] = ()
+    severities: tuple[str, ...] = ()
+    watchdog: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one platform.
 
@@ -26,6 +42,7 @@ class Settings:
     keep their schema history with it, so secrets in it must be references. Times
     are seconds. `max_deletes` and `max_delete_fraction` bound what one pass may
     delete without an explicit allowance: the greater of the two holds.
+    `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
     """
 
     platform: str = "cdc"
@@ -41,6 +58,9 @@ class Settings:
     max_delete_fraction: float = 0.01
     batch_size: int = 50
     cache_dir: str = field(default_factory=lambda: str(default_cache_dir()))
+    alerts: Mapping[str, AlertTarget] = field(default_factory=dict)
+    dagster_url: str = ""
+    runbook_url: str = ""
 
     @classmethod
     def load(cls, path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
@@ -65,7 +85,7 @@ class Settings:
                 )
         for name in known:
             text = env.get(ENV_PREFIX + name.upper())
-            if text is not None:
+            if text is not None and name != "alerts":
                 raw[name] = {"bootstrap.servers": text} if name in ("kafka", "worker_kafka") else text
                 where = ENV_PREFIX + name.upper()
         return cls(**{name: _convert(value, name, where) for name, value in raw.items()})
@@ -97,6 +117,46 @@ _NUMBERS: Mapping[str, type] = {
 }
 
 
+_MAY_BE_EMPTY = frozenset({"dagster_url", "runbook_url"})
+SEVERITIES = ("warning", "critical")
+_REFERENCE = re.compile(r"\$\{(file|env):[^}]+\}")
+
+
+def _alerts(value: Any, where: str) -> dict[str, AlertTarget]:
+    if not isinstance(value, Mapping):
+        raise SettingsError(
+            "is no table.", where=where, field="alerts", cure='Write [alerts.NAME] url = "${file:...}".'
+        )
+    found = {}
+    for name, given in value.items():
+        place = f"alerts.{name}"
+        if not isinstance(given, Mapping):
+            raise SettingsError("is no table.", where=where, field=place, cure=f"Write [{place}].")
+        unknown = sorted(given.keys() - {f.name for f in fields(AlertTarget)})
+        if unknown:
+            cure = "Known: " + ", ".join(f.name for f in fields(AlertTarget)) + "."
+            raise SettingsError("no such setting.", where=where, field=f"{place}.{unknown[0]}", cure=cure)
+        url = given.get("url")
+        if not isinstance(url, str) or not _REFERENCE.search(url):
+            cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the URL there."
+            raise SettingsError("is no reference to a secret.", where=where, field=f"{place}.url", cure=cure)
+        lists = {}
+        for key in ("owners", "severities"):
+            items = given.get(key, ())
+            if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
+                raise SettingsError("is no list of texts.", where=where, field=f"{place}.{key}", cure='Write ["NAME"].')
+            lists[key] = tuple(items)
+        wrong = sorted(set(lists["severities"]) - set(SEVERITIES))
+        if wrong:
+            cure = f"Use {' or '.join(SEVERITIES)}."
+            raise SettingsError(f"{wrong[0]!r} is no severity.", where=where, field=f"{place}.severities", cure=cure)
+        watchdog = given.get("watchdog", False)
+        if not isinstance(watchdog, bool):
+            raise SettingsError("is neither true nor false.", where=where, field=f"{place}.watchdog", cure="Use true.")
+        found[str(name)] = AlertTarget(url=url, watchdog=watchdog, **lists)
+    return found
+
+
 def _convert(value: Any, name: str, where: str) -> Any:
     if name == "kafka":
         if not isinstance(value, Mapping) or not value.get("bootstrap.servers"):
@@ -111,6 +171,8 @@ def _convert(value: Any, name: str, where: str) -> Any:
         if not isinstance(value, Mapping):
             raise SettingsError("is no table.", where=where, field=name, cure="Write [worker_kafka] NAME = VALUE.")
         return {str(k): str(v) for k, v in value.items()}
+    if name == "alerts":
+        return _alerts(value, where)
     kind = _NUMBERS.get(name, str)
     try:
         converted = kind(value)
@@ -120,6 +182,6 @@ def _convert(value: Any, name: str, where: str) -> Any:
         ) from None
     if kind is not str and converted < 0:
         raise SettingsError(f"{value!r} is negative.", where=where, field=name, cure="Use 0 or more.")
-    if kind is str and not converted:
+    if kind is str and not converted and name not in _MAY_BE_EMPTY:
         raise SettingsError("is empty.", where=where, field=name, cure="Give it a value or remove it.")
     return converted

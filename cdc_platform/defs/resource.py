@@ -13,6 +13,7 @@ from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
+from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import ENV_PREFIX, Settings
 
 
@@ -52,3 +53,9 @@ class CdcPlatformResource(dg.ConfigurableResource, dg.Resolvable):  # type: igno
         """All clients of the platform, closed at the end. Nothing is connected before it is used."""
         with wiring.open_platform(self.settings()) as platform:
             yield platform
+
+    @contextmanager
+    def alerts(self) -> Iterator[AlertOutside]:
+        """What telling people needs, closed at the end."""
+        with self.platform() as platform, wiring.open_alerts(platform) as outside:
+            yield outside

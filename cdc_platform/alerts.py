@@ -1,0 +1,312 @@
+"""Who is told what, and when: on transitions, once, grouped by cause. Pure.
+
+A condition is something wrong: one trouble of many shards (`troubles.py`), one failing
+check. Its record says whether it lasts and what was told. A message is decided together
+with its records, and both are written in one transaction before anything is sent: so a
+control plane that dies forgets no message, and one that starts again repeats none. Only a
+death between sending and the note that it was sent repeats that one message, under the same id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from cdc_platform.topology import EMPTY
+
+
+class Severity(StrEnum):
+    """How bad."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+
+
+class Event(StrEnum):
+    """What a message tells of."""
+
+    FIRING = "firing"
+    WORSE = "worse"
+    RECOVERED = "recovered"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """Something wrong now.
+
+    `key` names it as long as it lasts; conditions of one `cause` that begin or end together
+    make one message. `owners` are those of the datasets concerned. `runbook` and `run` are
+    links, empty where there is none. Told after it has lasted `patience`.
+    """
+
+    key: str
+    cause: str
+    severity: Severity
+    title: str
+    text: str
+    advice: str = ""
+    owners: tuple[str, ...] = ()
+    runbook: str = ""
+    run: str = ""
+    patience: timedelta = timedelta()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertRecord:
+    """Remembered of a condition. `changed`: when it last came or went; `told` is the last event told,
+    `routes` whom; `fired` are the times it was told as firing, newest last.
+    """
+
+    condition: Condition
+    active: bool
+    since: datetime
+    changed: datetime
+    told: Event | None = None
+    told_severity: Severity | None = None
+    routes: tuple[str, ...] = ()
+    fired: tuple[datetime, ...] = ()
+
+    @property
+    def open(self) -> bool:
+        """True while somebody believes it to last."""
+        return self.told in (Event.FIRING, Event.WORSE)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """Where messages go. `owners` and `severities` choose conditions; empty takes all."""
+
+    name: str
+    owners: tuple[str, ...] = ()
+    severities: tuple[Severity, ...] = ()
+
+    def takes(self, condition: Condition, severity: Severity) -> bool:
+        """True when the condition is for this route."""
+        return (not self.owners or bool(set(self.owners) & set(condition.owners))) and (
+            not self.severities or severity in self.severities
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """One message for one route. The same transition has the same `id`, whoever decides it; `incident`
+    is the same for what fires and for what recovers.
+    """
+
+    id: str
+    incident: str
+    route: str
+    event: Event
+    severity: Severity
+    title: str
+    body: str
+    created: datetime
+    attempts: int = 0
+    not_before: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertPolicy:
+    """Bounds. A condition told `flap_limit` times within `flap_window` counts as recovered only after
+    `flap_quiet`. A message that cannot be delivered is tried for `keep`, at most `slowest` apart.
+    """
+
+    flap_limit: int = 3
+    flap_window: timedelta = timedelta(hours=1)
+    flap_quiet: timedelta = timedelta(minutes=30)
+    first_retry: timedelta = timedelta(seconds=30)
+    slowest: timedelta = timedelta(minutes=15)
+    keep: timedelta = timedelta(days=7)
+    names: int = 10
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """`records` to write (None forgets), `messages` to send, in that order; `unrouted` are titles for nobody."""
+
+    records: Mapping[str, AlertRecord | None] = EMPTY
+    messages: tuple[Message, ...] = ()
+    unrouted: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class _Told:
+    """A transition that is told now."""
+
+    event: Event
+    record: AlertRecord
+    routes: tuple[str, ...] = field(default_factory=tuple)
+
+
+def decide(
+    present: Mapping[str, Condition],
+    absent: Collection[str],
+    records: Mapping[str, AlertRecord],
+    routes: Sequence[Route],
+    now: datetime,
+    policy: AlertPolicy,
+) -> Decision:
+    """What changes, and who is told.
+
+    Args:
+        present: what is known to be wrong, by key.
+        absent: keys known to be right. What is in neither is as it was.
+        records: by key.
+    """
+    changes: dict[str, AlertRecord | None] = {}
+    told: list[_Told] = []
+    unrouted: list[str] = []
+    for key in sorted({*present, *records}):
+        before = records.get(key)
+        after = _observed(before, present.get(key), key in absent, now)
+        if after is None:
+            continue
+        event = _due(after, now, policy)
+        if event is not None:
+            chosen = _routes(after, event, routes)
+            if not chosen and event is not Event.RECOVERED:
+                unrouted.append(after.condition.title)
+            told.append(_Told(event, after, chosen))
+            after = _after(after, event, chosen, now, policy)
+        forgotten = not after.active and not after.open and now - after.changed > policy.flap_window
+        if forgotten or (not after.active and after.told is None):
+            if before is not None:
+                changes[key] = None
+        elif after != before:
+            changes[key] = after
+    return Decision(records=changes, messages=tuple(_messages(told, now, policy)), unrouted=tuple(unrouted))
+
+
+def _observed(before: AlertRecord | None, condition: Condition | None, gone: bool, now: datetime) -> AlertRecord | None:
+    if condition is not None:
+        if before is None:
+            return AlertRecord(condition=condition, active=True, since=now, changed=now)
+        if before.active:
+            return replace(before, condition=condition)
+        # A new incident, unless the last one was never over for anybody.
+        since = before.since if before.open else now
+        return replace(before, condition=condition, active=True, since=since, changed=now)
+    if before is not None and before.active and gone:
+        return replace(before, active=False, changed=now)
+    return before
+
+
+def _due(record: AlertRecord, now: datetime, policy: AlertPolicy) -> Event | None:
+    if record.active:
+        if not record.open:
+            return Event.FIRING if now - record.since >= record.condition.patience else None
+        critical = record.condition.severity is Severity.CRITICAL
+        return Event.WORSE if critical and record.told_severity is not Severity.CRITICAL else None
+    if record.open and now - record.changed >= _calm(record, now, policy):
+        return Event.RECOVERED
+    return None
+
+
+def _calm(record: AlertRecord, now: datetime, policy: AlertPolicy) -> timedelta:
+    """How long it must be away to be over."""
+    lately = [at for at in record.fired if now - at <= policy.flap_window]
+    return policy.flap_quiet if len(lately) >= policy.flap_limit else timedelta()
+
+
+def _after(
+    record: AlertRecord, event: Event, routes: tuple[str, ...], now: datetime, policy: AlertPolicy
+) -> AlertRecord:
+    if event is Event.RECOVERED:
+        return replace(record, told=event, told_severity=None, routes=())
+    fired = tuple(at for at in record.fired if now - at <= policy.flap_window)
+    if event is Event.FIRING:
+        fired = (*fired, now)
+    return replace(
+        record,
+        told=event,
+        told_severity=record.condition.severity,
+        routes=tuple(sorted({*record.routes, *routes} if event is Event.WORSE else routes)),
+        fired=fired,
+    )
+
+
+def _routes(record: AlertRecord, event: Event, routes: Sequence[Route]) -> tuple[str, ...]:
+    """Who was told of the beginning is told of the end, as long as the route exists."""
+    if event is Event.RECOVERED:
+        known = {route.name for route in routes}
+        return tuple(name for name in record.routes if name in known)
+    return tuple(route.name for route in routes if route.takes(record.condition, record.condition.severity))
+
+
+def _messages(told: Sequence[_Told], now: datetime, policy: AlertPolicy) -> list[Message]:
+    """One message for each event, cause and route."""
+    groups: dict[tuple[Event, str, str], list[AlertRecord]] = defaultdict(list)
+    for item in told:
+        for route in item.routes:
+            groups[item.event, item.record.condition.cause, route].append(item.record)
+    return [
+        _message(event, route, sorted(records, key=lambda record: record.condition.key), now, policy)
+        for (event, _, route), records in groups.items()
+    ]
+
+
+def _message(event: Event, route: str, records: Sequence[AlertRecord], now: datetime, policy: AlertPolicy) -> Message:
+    conditions = [record.condition for record in records]
+    first = conditions[0]
+    more = f" and {len(conditions) - 1} more" if len(conditions) > 1 else ""
+    recovered = event is Event.RECOVERED
+    word = "RECOVERED" if recovered else str(max((c.severity for c in conditions), key=_rank)).upper()
+    incident = _hash(route, *(f"{record.condition.key} {record.since.isoformat()}" for record in records))
+    since = min(record.since for record in records)
+    lines = [condition.text for condition in conditions[: policy.names]]
+    if len(conditions) > policy.names:
+        lines.append(f"and {len(conditions) - policy.names} more.")
+    if recovered:
+        lasted = now - since
+        lines = [f"{condition.title}: over." for condition in conditions[: policy.names]]
+        lines.append(f"It lasted {str(lasted).partition('.')[0]}, from {since:%Y-%m-%d %H:%M:%S}Z.")
+    else:
+        lines.append(f"Since {since:%Y-%m-%d %H:%M:%S}Z.")
+        if first.advice:
+            lines.append(f"What to do: {first.advice}")
+    owners = sorted({owner for condition in conditions for owner in condition.owners})
+    for name, value in (("Owner", ", ".join(owners)), ("Runbook", first.runbook), ("Dagster run", first.run)):
+        if value:
+            lines.append(f"{name}: {value}")
+    return Message(
+        id=_hash(incident, str(event), str(len(records[0].fired))),
+        incident=incident,
+        route=route,
+        event=event,
+        severity=max((condition.severity for condition in conditions), key=_rank),
+        title=f"[{word}] {first.title}{more}",
+        body="\n".join(lines),
+        created=now,
+    )
+
+
+def failed(message: Message, now: datetime, policy: AlertPolicy) -> Message | None:
+    """The message to be tried again later; None when it has been tried for long enough."""
+    if now - message.created > policy.keep:
+        return None
+    wait = min(policy.slowest, policy.first_retry * 2.0 ** min(message.attempts, 20))
+    return replace(message, attempts=message.attempts + 1, not_before=now + wait)
+
+
+def due(messages: Collection[Message], now: datetime) -> dict[str, list[Message]]:
+    """By route what is to be sent now, in order. One that has to wait holds back those behind it."""
+    found: dict[str, list[Message]] = {}
+    waiting: set[str] = set()
+    for message in sorted(messages, key=lambda item: (item.created, item.event is Event.RECOVERED, item.id)):
+        if message.not_before is not None and message.not_before > now:
+            waiting.add(message.route)
+        if message.route not in waiting:
+            found.setdefault(message.route, []).append(message)
+    return found
+
+
+def _rank(severity: Severity) -> int:
+    return list(Severity).index(severity)
+
+
+def _hash(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]

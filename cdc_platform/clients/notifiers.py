@@ -1,0 +1,106 @@
+"""Messages to people: Slack, e-mail, PagerDuty, webhooks and what else `apprise` knows, by URL.
+
+A URL holds secrets: it is resolved for one sending and shows in no log or error.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import apprise
+import httpx
+
+from cdc_platform.alerts import Event, Message, Severity
+from cdc_platform.clients.secrets import resolve
+from cdc_platform.errors import AlertUndelivered, SettingsError
+from cdc_platform.settings import AlertTarget
+
+# What apprise itself logs may show parts of a URL.
+logging.getLogger("apprise").setLevel(logging.CRITICAL + 1)
+
+_TIMEOUT = 10.0
+
+
+class Notifiers(Protocol):
+    """Sends messages, one after the other. Raises AlertUndelivered, SecretUnresolved and SettingsError."""
+
+    def send(self, message: Message) -> None:
+        """Deliver it to its route: returns once the receiver has taken it."""
+
+    def ping(self, route: str) -> None:
+        """Tell a watchdog that we live."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AppriseNotifiers:
+    """`Notifiers` over the settings' alert table."""
+
+    targets: Mapping[str, AlertTarget]
+
+    def send(self, message: Message) -> None:
+        """Deliver one message. Raises AlertUndelivered, SecretUnresolved, SettingsError."""
+        plugin = self._plugin(message.route)
+        _set_incident(plugin, message.incident)
+        kind = _kind(message)
+        try:
+            taken = plugin.notify(
+                title=message.title, body=f"{message.body}\nId: {message.id}", notify_type=kind,
+                body_format=apprise.NotifyFormat.TEXT,
+            )  # fmt: skip
+        except (OSError, TypeError, ValueError):
+            taken = False
+        if not taken:
+            raise AlertUndelivered(
+                f"message {message.id} was not taken.",
+                where=f"alert route {message.route}",
+                cure="Try the URL behind the reference with `apprise -vv -b test URL`.",
+            )
+
+    def ping(self, route: str) -> None:
+        """GET the watchdog's URL. Raises AlertUndelivered, SecretUnresolved."""
+        url = resolve(self._target(route).url)
+        try:
+            answer = httpx.get(str(url), timeout=_TIMEOUT, follow_redirects=True)
+            problem = None if answer.is_success else f"answered {answer.status_code}"
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            problem = type(error).__name__
+        if problem:
+            raise AlertUndelivered(
+                f"the watchdog was not reached: {problem}.",
+                where=f"alert route {route}",
+                cure="See that its URL is right and that this host may reach it.",
+            )
+
+    def _target(self, route: str) -> AlertTarget:
+        if route not in self.targets:
+            raise SettingsError("there is no such route.", where="alerts", field=route, cure="Add it, or remove it.")
+        return self.targets[route]
+
+    def _plugin(self, route: str) -> Any:
+        target = self._target(route)
+        plugin = apprise.Apprise.instantiate(str(resolve(target.url)), suppress_exceptions=True)
+        if plugin is None:
+            raise SettingsError(
+                "what it refers to is no URL that apprise knows.",
+                where=target.url,
+                field=f"alerts.{route}.url",
+                cure="See https://github.com/caronc/apprise/wiki for the form of URLs.",
+            )
+        # Some services limit how fast one sends; the library's waits would hold up the others.
+        plugin.socket_connect_timeout = plugin.socket_read_timeout = _TIMEOUT
+        return plugin
+
+
+def _kind(message: Message) -> Any:
+    if message.event is Event.RECOVERED:
+        return apprise.NotifyType.SUCCESS
+    return apprise.NotifyType.FAILURE if message.severity is Severity.CRITICAL else apprise.NotifyType.WARNING
+
+
+def _set_incident(plugin: Any, incident: str) -> None:
+    """PagerDuty: the recovery resolves the incident that the firing opened."""
+    if hasattr(plugin, "dedup") and hasattr(plugin, "action"):
+        plugin.dedup, plugin.action = incident, "map"

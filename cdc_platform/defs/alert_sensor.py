@@ -1,0 +1,121 @@
+"""The sensor that tells people: of shards that are down, of checks that fail, and that all is well again."""
+
+# Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
+# inside a function, and cannot resolve them as text.
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
+import dagster as dg
+
+from cdc_platform.alerts import AlertPolicy, Condition, Severity
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+from cdc_platform.outbox import Seen, ping_watchdogs, tell
+from cdc_platform.settings import Settings
+
+SENSOR = "alert_sensor"
+CHECK = "check/"
+
+# Evaluations of one tick; the next tick goes on behind them.
+MOST_EVENTS = 1_000
+
+
+def build_alert_sensor(
+    *,
+    tables: Iterable[CdcTableProps] = (),
+    translator: CdcTranslator | None = None,
+    name: str = SENSOR,
+    minimum_interval_seconds: int = 30,
+    policy: AlertPolicy | None = None,
+    default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
+) -> dg.SensorDefinition:
+    """The sensor that sends alerts. Takes the resource `cdc_platform`; routes stand in its settings.
+
+    Troubles of shards come from the state topic, checks from Dagster's event log behind the cursor.
+    A tick that fails moves neither: the next one sees the same again. A lost cursor begins at the
+    newest evaluation; what was told before stays on record.
+
+    Args:
+        tables: the tables whose checks are watched.
+        translator: the one the assets were made with.
+        name: the sensor's name.
+        minimum_interval_seconds: between two ticks.
+        policy: bounds of flapping and retries.
+        default_status: RUNNING: it works as soon as the code location is loaded.
+    """
+    translator = translator or CdcTranslator()
+    watched = {translator.get_asset_spec(props).key: props for props in tables}
+
+    @dg.sensor(
+        name=name,
+        minimum_interval_seconds=minimum_interval_seconds,
+        default_status=default_status,
+        description="Tells the owners when shards go down or checks fail, once for each cause, and when it is over.",
+    )
+    def alert_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SkipReason:
+        with cdc_platform.alerts() as outside:
+            seen, cursor = checks_seen(context.instance, context.cursor, watched, outside.platform.settings)
+            report = tell(outside, seen, now=datetime.now(UTC), policy=policy)
+            # Only now: a round that failed is done again with the same evaluations.
+            context.update_cursor(cursor)
+            problems = [*report.problems, *ping_watchdogs(outside)]
+            for problem in problems:
+                context.log.warning(problem)
+            return dg.SkipReason(" ".join([report.sentence(), *problems]))
+
+    return alert_sensor
+
+
+def checks_seen(
+    instance: dg.DagsterInstance,
+    cursor: str | None,
+    watched: Mapping[dg.AssetKey, CdcTableProps],
+    settings: Settings,
+) -> tuple[Seen, str]:
+    """What the evaluations behind the cursor say, and the next cursor. The last of a check counts."""
+    after = int(cursor) if cursor and cursor.isdigit() else None
+    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
+    if after is None:
+        newest = instance.get_event_records(dg.EventRecordsFilter(kind), limit=1, ascending=False)
+        # Without a cursor: all there is for a new instance, which is little, else from the newest on.
+        after = newest[0].storage_id - MOST_EVENTS if newest else 0
+    present: dict[str, Condition] = {}
+    absent: set[str] = set()
+    for record in instance.get_event_records(
+        dg.EventRecordsFilter(kind, after_cursor=max(0, after)), limit=MOST_EVENTS, ascending=True
+    ):
+        after = record.storage_id
+        event = record.event_log_entry.dagster_event
+        if event is None or event.asset_check_evaluation_data.asset_key not in watched:
+            continue
+        evaluation = event.asset_check_evaluation_data
+        key = f"{CHECK}{evaluation.asset_key.to_user_string()}/{evaluation.check_name}"
+        if evaluation.passed:
+            present.pop(key, None)
+            absent.add(key)
+        else:
+            absent.discard(key)
+            run = record.event_log_entry.run_id
+            present[key] = _condition(key, evaluation, watched[evaluation.asset_key], run, settings)
+    return Seen(present=present, absent=absent), str(max(0, after))
+
+
+def _condition(
+    key: str, evaluation: dg.AssetCheckEvaluation, props: CdcTableProps, run: str, settings: Settings
+) -> Condition:
+    told = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
+    owners = tuple(owner for owner in told.get("owner", "").split(", ") if owner) or props.owners
+    text = evaluation.description or f"Check {evaluation.check_name} failed."
+    anchor = f"check-{evaluation.check_name.replace('_', '-')}"
+    return Condition(
+        key=key,
+        cause=f"{CHECK}{props.dataset}/{evaluation.check_name}",
+        severity=Severity.CRITICAL if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARNING,
+        title=f"{evaluation.check_name} fails for {props.dataset}.{props.table}",
+        text=f"{props.dataset}.{props.table}: {text}",
+        advice=told.get("advice", ""),
+        owners=owners,
+        runbook=told.get("runbook") or (f"{settings.runbook_url}#{anchor}" if settings.runbook_url else ""),
+        run=f"{settings.dagster_url.rstrip('/')}/runs/{run}" if settings.dagster_url and run else run,
+    )

@@ -1,0 +1,247 @@
+"""Alerts: what is wrong now, decided on, written down, sent, crossed off.
+
+| key | document (fields of) |
+|---|---|
+| `alert/<condition>` | `alerts.AlertRecord` |
+| `outbox/<route>/<id>` | `alerts.Message`: not sent yet |
+
+One transaction writes what is remembered together with what is to be sent; a message leaves
+the outbox after its receiver has taken it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, TypeVar
+
+import msgspec
+
+from cdc_platform.alerts import AlertPolicy, AlertRecord, Condition, Message, Route, Severity, decide, due, failed
+from cdc_platform.clients.notifiers import Notifiers
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.protocols import StateStore
+from cdc_platform.errors import CdcError
+from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
+from cdc_platform.reconciler.last_pass import age
+from cdc_platform.reconciler.memory import RESTART, read_memory
+from cdc_platform.settings import Settings
+from cdc_platform.topology import EMPTY, Topology
+from cdc_platform.troubles import Trouble
+
+log = logging.getLogger(__name__)
+
+ALERT = "alert/"
+OUTBOX = "outbox/"
+TROUBLE = "trouble/"
+PASS = "pass"
+
+# Most troubles are cured by the next passes: nobody is woken for those.
+TROUBLE_PATIENCE = timedelta(minutes=2)
+# No pass for so long: the control plane itself is the trouble.
+SILENT_PASSES = timedelta(minutes=15)
+
+_AT_ONCE = 8
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertOutside:
+    """The outside systems. `store` is a writer of the state topic of its own name."""
+
+    platform: Platform
+    store: StateStore
+    notifiers: Notifiers
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlertReport:
+    """What one round did. `open` counts conditions that people were told of; `problems` are sentences."""
+
+    sent: tuple[Message, ...] = ()
+    waiting: int = 0
+    open: int = 0
+    problems: tuple[str, ...] = ()
+
+    def sentence(self) -> str:
+        """The round in one sentence."""
+        told = ", ".join(f"{message.event} to {message.route}" for message in self.sent) or "nothing to tell"
+        late = f"; {self.waiting} messages wait" if self.waiting else ""
+        return f"Alerts: {told}; {self.open} open{late}."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """What a caller has seen: conditions by key, and keys that are right again."""
+
+    present: Mapping[str, Condition] = EMPTY
+    absent: Collection[str] = field(default_factory=tuple)
+
+
+def tell(
+    outside: AlertOutside,
+    seen: Seen,
+    *,
+    now: datetime,
+    policy: AlertPolicy | None = None,
+    patience: timedelta = TROUBLE_PATIENCE,
+) -> AlertReport:
+    """One round: decide on `seen` and on the troubles in the state topic, then send what is in the outbox.
+
+    Raises:
+        KafkaUnavailable, KafkaRejected: nothing was lost, call again with the same.
+        Fenced: another round runs elsewhere. ZooKeeperUnavailable.
+    """
+    policy = policy or AlertPolicy()
+    settings = outside.platform.settings
+    routes = [
+        Route(name=name, owners=target.owners, severities=tuple(Severity(word) for word in target.severities))
+        for name, target in sorted(settings.alerts.items())
+        if not target.watchdog
+    ]
+    documents = outside.store.read()
+    records = _read(documents, ALERT, AlertRecord)
+    standing = _standing(documents, outside.platform.topology.load(), settings, now, patience)
+    gone = {key for key in records if key.startswith((TROUBLE, f"{PASS}/")) and key not in standing}
+    decision = decide({**standing, **seen.present}, {*seen.absent, *gone}, records, routes, now, policy)
+    news: dict[str, Mapping[str, Any] | None] = {
+        f"{ALERT}{key}": None if record is None else msgspec.to_builtins(record)
+        for key, record in decision.records.items()
+    }
+    news |= {_place(message): msgspec.to_builtins(message) for message in decision.messages}
+    if news:
+        outside.store.write(news)
+    waiting = {**_read(documents, OUTBOX, Message), **{_name(message): message for message in decision.messages}}
+    problems = [f"Nobody is told of: {title}." for title in decision.unrouted]
+    sent = _send(outside, waiting, now, policy, problems)
+    after = {**records, **decision.records}
+    return AlertReport(
+        sent=tuple(sent),
+        waiting=len(waiting) - len(sent),
+        open=sum(1 for record in after.values() if record is not None and record.open),
+        problems=tuple(problems),
+    )
+
+
+def ping_watchdogs(outside: AlertOutside) -> tuple[str, ...]:
+    """Call the watchdogs; the problems as sentences."""
+    problems = []
+    for name, target in sorted(outside.platform.settings.alerts.items()):
+        if target.watchdog:
+            try:
+                outside.notifiers.ping(name)
+            except CdcError as error:
+                problems.append(str(error))
+    return tuple(problems)
+
+
+def _send(
+    outside: AlertOutside, waiting: Mapping[str, Message], now: datetime, policy: AlertPolicy, problems: list[str]
+) -> list[Message]:
+    """Send what is due, routes side by side, each in order; each is crossed off as soon as it is taken."""
+
+    def one_route(messages: list[Message]) -> tuple[list[Message], Message | None, str]:
+        done: list[Message] = []
+        for message in messages:
+            try:
+                outside.notifiers.send(message)
+            except CdcError as error:
+                return done, message, str(error)
+            outside.store.write({_place(message): None})
+            done.append(message)
+        return done, None, ""
+
+    sent: list[Message] = []
+    batches = list(due(waiting.values(), now).values())
+    if not batches:
+        return sent
+    with ThreadPoolExecutor(min(_AT_ONCE, len(batches)), thread_name_prefix="alert") as pool:
+        for done, stuck, problem in pool.map(one_route, batches):
+            sent += done
+            if stuck is None:
+                continue
+            later = failed(stuck, now, policy)
+            outside.store.write({_place(stuck): None if later is None else msgspec.to_builtins(later)})
+            problems.append(f"{problem} Given up: {stuck.title}" if later is None else problem)
+    return sent
+
+
+def _standing(
+    documents: Mapping[str, Mapping[str, Any]],
+    topology: Topology,
+    settings: Settings,
+    now: datetime,
+    patience: timedelta,
+) -> dict[str, Condition]:
+    """What the state topic says is wrong now."""
+    memory = read_memory({key: doc for key, doc in documents.items() if key.startswith((TROUBLE, f"{RESTART}/"))})
+    hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for dataset, shard in topology.all_shards():
+        record = memory.restarts.get(shard.name)
+        if record is not None:
+            hosts[str(record.failure), shard.leader.host].add(dataset.name)
+    found = {}
+    for key, trouble in memory.troubles.items():
+        if not trouble.down and f"{ALERT}{TROUBLE}{key}" not in documents:
+            continue  # it recovers, and nobody was told of it
+        concerned = {name.partition(".")[0] for name in trouble.sample} | hosts[str(trouble.failure), trouble.place]
+        found[f"{TROUBLE}{key}"] = _of_trouble(trouble, concerned, topology, settings, patience)
+    silent = age(documents.get(LAST_PASS), now)
+    if silent is not None and silent > SILENT_PASSES.total_seconds():
+        name = settings.platform
+        found[f"{PASS}/{name}"] = Condition(
+            key=f"{PASS}/{name}",
+            cause=f"{PASS}/{name}",
+            severity=Severity.CRITICAL,
+            title=f"The control plane of {name} has not looked for {silent / 60:.0f} min",
+            text=f"The last pass was at {documents[LAST_PASS]['at']}; connectors run on, but nobody mends them.",
+            advice="See whether reconcile_sensor ticks and why its runs fail.",
+            runbook=_runbook(settings, "no-pass"),
+        )
+    return found
+
+
+def _of_trouble(
+    trouble: Trouble, datasets: set[str], topology: Topology, settings: Settings, patience: timedelta
+) -> Condition:
+    owners = {owner for name in datasets if name in topology.datasets for owner in topology.datasets[name].owners}
+    count = f"{trouble.down} shard{'' if trouble.down == 1 else 's'} down" if trouble.down else "Shards recover"
+    return Condition(
+        key=f"{TROUBLE}{trouble.key}",
+        cause=f"{TROUBLE}{trouble.key}",
+        severity=Severity.CRITICAL,
+        title=f"{count}: {trouble.failure} at {trouble.place}",
+        text=f"{trouble.sentence()}.",
+        advice=trouble.advice,
+        owners=tuple(sorted(owners)),
+        runbook=_runbook(settings, str(trouble.failure)),
+        patience=patience,
+    )
+
+
+def _runbook(settings: Settings, anchor: str) -> str:
+    return f"{settings.runbook_url}#{anchor}" if settings.runbook_url else ""
+
+
+def _read(documents: Mapping[str, Mapping[str, Any]], prefix: str, kind: type[T]) -> dict[str, T]:
+    found = {}
+    for key, document in documents.items():
+        if key.startswith(prefix):
+            try:
+                found[key.removeprefix(prefix)] = msgspec.convert(document, kind)
+            except msgspec.ValidationError as error:
+                log.warning("state record %s is left out: %s", key, error)
+    return found
+
+
+def _name(message: Message) -> str:
+    return f"{message.route}/{message.id}"
+
+
+def _place(message: Message) -> str:
+    return f"{OUTBOX}{_name(message)}"

@@ -1,0 +1,1 @@
+"""Alerts: decided, kept, sent."""

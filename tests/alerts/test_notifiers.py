@@ -1,0 +1,110 @@
+"""Alerts sent to real receivers; secrets stay references."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cdc_platform.alerts import Event, Message, Severity
+from cdc_platform.clients.notifiers import AppriseNotifiers
+from cdc_platform.errors import AlertUndelivered, SecretUnresolved, SettingsError
+from cdc_platform.settings import AlertTarget, Settings
+from tests.alerts.receivers import HttpReceiver, SmtpReceiver, served
+
+MESSAGE = Message(
+    id="m1", incident="i1", route="r", event=Event.FIRING, severity=Severity.CRITICAL, title="[CRITICAL] down",
+    body="500 shards are down.\nOwner: ann", created=datetime(2026, 1, 2, tzinfo=UTC),
+)  # fmt: skip
+
+
+def notifiers(tmp_path: Path, url: str, **fields: object) -> AppriseNotifiers:
+    secrets = tmp_path / "alerts.properties"
+    secrets.write_text(f"url={url}\n")
+    return AppriseNotifiers(targets={"r": AlertTarget(url=f"${{file:{secrets}:url}}", **fields)})  # type: ignore[arg-type]
+
+
+def test_alerts_reach_a_webhook(tmp_path: Path) -> None:
+    with served(HttpReceiver()) as receiver:
+        sender = notifiers(tmp_path, f"json://user:hunter2@{receiver.address}/hook")
+        sender.send(MESSAGE)
+        sender.send(replace(MESSAGE, event=Event.RECOVERED))
+    first, second = receiver.got
+    assert first["title"] == "[CRITICAL] down"
+    assert "500 shards are down." in first["message"]
+    assert "Id: m1" in first["message"]
+    assert (first["type"], second["type"]) == ("failure", "success")
+
+
+def test_alerts_reach_a_mailbox(tmp_path: Path) -> None:
+    with served(SmtpReceiver()) as receiver:
+        url = f"mailto://127.0.0.1:{receiver.port}/?from=cdc@example.org&to=ann@example.org&mode=insecure"
+        notifiers(tmp_path, url).send(MESSAGE)
+    assert receiver.recipients == ["ann@example.org"]
+    (mail,) = receiver.got
+    assert mail["Subject"] == "[CRITICAL] down"
+    assert "500 shards are down." in mail.get_body(("plain", "html")).get_content()
+
+
+def test_alerts_that_are_not_taken_are_an_error_without_the_secret(tmp_path: Path) -> None:
+    with served(HttpReceiver()) as receiver:
+        receiver.refuse = 1
+        with pytest.raises(AlertUndelivered) as refused:
+            notifiers(tmp_path, f"json://user:hunter2@{receiver.address}").send(MESSAGE)
+    with pytest.raises(AlertUndelivered) as gone:
+        notifiers(tmp_path, f"json://user:hunter2@{receiver.address}").send(MESSAGE)
+    with pytest.raises(SettingsError) as unknown:
+        notifiers(tmp_path, "nonsense://hunter2").send(MESSAGE)
+    assert "hunter2" not in f"{refused.value}{gone.value}{unknown.value}"
+
+
+def test_alerts_to_a_missing_secret_or_route_name_it(tmp_path: Path) -> None:
+    sender = AppriseNotifiers(targets={"r": AlertTarget(url=f"${{file:{tmp_path}/none:url}}")})
+    with pytest.raises(SecretUnresolved, match="none:url"):
+        sender.send(MESSAGE)
+    with pytest.raises(SettingsError, match="nobody"):
+        sender.send(replace(MESSAGE, route="nobody"))
+
+
+def test_a_watchdog_is_called(tmp_path: Path) -> None:
+    with served(HttpReceiver()) as receiver:
+        notifiers(tmp_path, f"http://{receiver.address}/ping/hunter2", watchdog=True).ping("r")
+    assert receiver.pings == ["/ping/hunter2"]
+    with pytest.raises(AlertUndelivered) as error:
+        notifiers(tmp_path, f"http://{receiver.address}/ping/hunter2", watchdog=True).ping("r")
+    assert "hunter2" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "field"),
+    [
+        ('[alerts.a]\nurl = "slack://T0/B0/secret"', "alerts.a.url"),
+        ("[alerts.a]\nowners = []", "alerts.a.url"),
+        ('[alerts.a]\nurl = "${env:U}"\nseverities = ["awful"]', "alerts.a.severities"),
+        ('[alerts.a]\nurl = "${env:U}"\nowners = "ann"', "alerts.a.owners"),
+        ('[alerts.a]\nurl = "${env:U}"\nwatchdog = "yes"', "alerts.a.watchdog"),
+        ('[alerts.a]\nurl = "${env:U}"\nto = "ann"', "alerts.a.to"),
+        ("alerts = 3", "alerts"),
+    ],
+)
+def test_a_bad_alert_route_is_named(tmp_path: Path, table: str, field: str) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(table)
+    with pytest.raises(SettingsError) as error:
+        Settings.load(file, {})
+    assert error.value.field == field
+    assert "secret" not in error.value.message.replace("reference to a secret", "")
+
+
+def test_alert_routes_are_read_from_the_settings_file(tmp_path: Path) -> None:
+    file = tmp_path / "c.toml"
+    file.write_text(
+        'dagster_url = "https://dagster"\n[alerts.pager]\nurl = "${env:PAGER}"\nowners = ["ann"]\n'
+        'severities = ["critical"]\n[alerts.dog]\nurl = "${env:DOG}"\nwatchdog = true\n'
+    )
+    found = Settings.load(file, {})
+    assert found.dagster_url == "https://dagster"
+    assert found.alerts["pager"] == AlertTarget(url="${env:PAGER}", owners=("ann",), severities=("critical",))
+    assert found.alerts["dog"].watchdog

@@ -1,0 +1,306 @@
+"""Duplicates on real Connect and Debezium: made by kills, twins, snapshots and leader switches, and counted twice."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pymysql
+import pytest
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from cdc_platform.clients.topic_records import TopicRecords
+from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.identity import signal_topic
+from cdc_platform.local import replication
+from cdc_platform.local.stack import Stack
+from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.verification.duplicate_store import TopicSightings
+from cdc_platform.verification.duplicates import Blame, Cause, blame
+from cdc_platform.verification.sightings import SightingReader
+from tests.connectors.field import Field
+
+pytestmark = [pytest.mark.stack]
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One MariaDB shard captured by a real connector."""
+
+    field: Field
+    dataset: Dataset
+    shard: Shard
+    root: Path
+    written: int = 0
+
+    @property
+    def topic(self) -> str:
+        return self.dataset.topic(self.dataset.tables[0])
+
+    def write(self, rows: int) -> None:
+        """Insert rows, each its own transaction, at the leader."""
+        login, leader = self.field.stack.admin(Engine.MARIADB), self.shard.leader
+        connection = pymysql.connect(
+            host=leader.host, port=leader.port, user=login.user, password=login.password, autocommit=True
+        )
+        with connection, connection.cursor() as cursor:
+            for _ in range(rows):
+                self.written += 1
+                cursor.execute(f"INSERT INTO {self.shard.database}.pins VALUES (%s, 0)", (self.written,))
+
+    def records(self) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
+        """Key, value and headers of all events, by a plain consumer."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": str(self.field.stack.kafka),
+                "group.id": f"plain-{secrets.token_hex(4)}",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        found = []
+        try:
+            waiting = set(consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions)
+            consumer.assign([TopicPartition(self.topic, part, 0) for part in waiting])
+            while waiting:
+                message = consumer.poll(10)
+                assert message is not None, f"nothing came from {waiting}"
+                error = message.error()
+                if error is not None:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    waiting.discard(message.partition())
+                elif message.value():
+                    headers = {name: value.decode() for name, value in message.headers() or []}
+                    found.append((json.loads(message.key()), json.loads(message.value()), headers))
+        finally:
+            consumer.close()
+        return found
+
+    def copies(self) -> int:
+        """An independent count: every event beyond the first of its key and GTID; each row is inserted once."""
+        seen = Counter((key["id"], value["source"]["gtid"], value["op"]) for key, value, _ in self.records())
+        return sum(seen.values()) - len(seen)
+
+    def ids(self) -> set[int]:
+        return {key["id"] for key, _, _ in self.records()}
+
+    def arrived(self) -> None:
+        self.field.wait(lambda: len(self.ids()) == self.written, f"{self.written} rows arrived", 180)
+
+    def blames(self, *moved: datetime) -> list[Blame]:
+        """What the platform says; `moved`: when the leader was seen to have moved."""
+        settings = self.field.settings
+        records = TopicRecords(settings.kafka, self.topic, traced=True)
+        try:
+            bounds = records.bounds()
+            seen = TopicSightings(self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions))
+            seen.extend(
+                records, lambda: SightingReader(Engine.MARIADB), dict(bounds.partitions), lambda done, total: None
+            )
+        finally:
+            records.close()
+        return blame(seen.counts(), {self.shard.id: moved})
+
+    def causes(self, *moved: datetime) -> Counter[Cause]:
+        found: Counter[Cause] = Counter()
+        for item in self.blames(*moved):
+            found[item.cause] += item.count
+        return found
+
+    def home(self) -> str:
+        """The worker that runs the task."""
+        stack, found = self.field.stack, ""
+
+        def known() -> bool:
+            nonlocal found
+            try:
+                answer = httpx.get(f"{self.url()}/connectors/{self.shard.name}/status", timeout=10)
+            except httpx.HTTPError:
+                return False
+            tasks = answer.json().get("tasks", []) if answer.is_success else []
+            if not tasks or tasks[0]["state"] != "RUNNING":
+                return False
+            port = int(tasks[0]["worker_id"].rpartition(":")[2])
+            found = next(name for name in stack.workers if stack.launches[name].ports["connect"] == port)
+            return True
+
+        self.field.wait(known, "a worker runs the task", 180)
+        return found
+
+    def url(self) -> str:
+        """REST of a worker that runs."""
+        stack = self.field.stack
+        name = next(iter(stack.worker_pids()))
+        return f"http://127.0.0.1:{stack.launches[name].ports['connect']}"
+
+    def sent_but_not_committed(self, rows: int) -> None:
+        """Rows that have arrived and whose offsets are not committed: right after a commit, so that 5 s are left."""
+        self.write(1)
+        self.arrived()
+        before = self.field.offset(self.shard).get("gtids")
+        self.field.wait(lambda: self.field.offset(self.shard).get("gtids") != before, "an offset is committed", 60)
+        self.write(rows)
+        self.arrived()
+
+
+@pytest.fixture
+def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[], Site]]:
+    """Makes a captured shard; everything is taken away at the end."""
+    made: list[Site] = []
+
+    def make() -> Site:
+        fresh = Stack.load(stack.directory)
+        own = f"d{secrets.token_hex(4)}"
+        settings = replace(fresh.settings(), platform=own, heartbeat_topic=f"{own}.platform.heartbeat")
+        field = Field(stack=fresh, settings=settings)
+        login, leader = fresh.admin(Engine.MARIADB), fresh.mariadb_primary
+        connection = pymysql.connect(host=leader.host, port=leader.port, user=login.user, password=login.password)
+        with connection, connection.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {own}")
+            cursor.execute(f"CREATE TABLE {own}.pins (id BIGINT PRIMARY KEY, n INT)")
+        shard = Shard(dataset=own, id="00000", leader=leader, database=own)
+        dataset = Dataset(
+            name=own,
+            engine=Engine.MARIADB,
+            tables=(Table(name="pins"),),
+            clusters=("local",),
+            credentials=fresh.credentials(Engine.MARIADB),
+            bootstrap=BootstrapMode.LATEST,
+            topics=TopicSpec(partitions=2, replication=1),
+        )
+        found = Site(field=field, dataset=dataset, shard=shard, root=tmp_path)
+        made.append(found)
+        field.deploy(dataset, shard)
+        field.wait(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
+        return found
+
+    yield make
+    for one in made:
+        one.field.close()
+
+
+def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(site: Callable[[], Site]) -> None:
+    place = site()
+    stack = place.field.stack
+    expected, home = 0, ""
+    # A commit may fall between arrival and kill: then nothing is sent again, and it is tried once more.
+    for _ in range(5):
+        place.sent_but_not_committed(200)
+        home = place.home()
+        stack.kill(home)
+        try:
+            place.field.wait(lambda gone=home: place.home() != gone, "another worker has the task", 180)  # type: ignore[misc]
+            place.write(5)
+            place.arrived()
+        finally:
+            stack.start(home)
+        expected = place.copies()
+        if expected:
+            break
+    assert expected > 0
+    found = place.blames()
+    assert sum(item.count for item in found) == expected
+    assert {item.cause for item in found} == {Cause.REDELIVERY}
+    assert {item.worker_before for item in found} == {home}
+    assert home not in {item.worker for item in found}
+    before = place.causes()
+    # Read again, only what is new costs anything, and the count stays.
+    place.write(3)
+    place.arrived()
+    assert place.causes() == before
+
+
+def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(site: Callable[[], Site]) -> None:
+    place = site()
+    field = place.field
+    config = desired_config(place.dataset, place.shard, field.stack.cluster(), field.settings)
+    twin = replace(place.shard, id="zombie")
+    # Everything of the shard, headers and prefix too; only what two connectors may not share is another's.
+    forged = config | {
+        "name": twin.name,
+        "database.server.id": str(int(config["database.server.id"]) + 1),
+        "schema.history.internal.kafka.topic": config["schema.history.internal.kafka.topic"] + "-zombie",
+    }
+    field.put(twin.name, forged)
+    try:
+        field.wait(lambda: field.task_state(twin) == "RUNNING", "the second task runs", 120)
+
+        def both() -> bool:
+            place.write(1)
+            return len({h["__debezium.context.runId"] for _, _, h in place.records()}) > 1
+
+        field.wait(both, "both send", 120)
+        place.write(50)
+        place.arrived()
+        # Every row of the last fifty comes twice.
+        last = set(range(place.written - 49, place.written + 1))
+        field.wait(
+            lambda: sum(1 for key, _, _ in place.records() if key["id"] in last) == 100,
+            "the second copies arrived",
+            120,
+        )
+    finally:
+        httpx.delete(f"{place.url()}/connectors/{twin.name}", timeout=60)
+    expected = place.copies()
+    assert expected >= 50
+    assert place.causes() == {Cause.ZOMBIE: expected}
+
+
+def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(site: Callable[[], Site]) -> None:
+    place = site()
+    place.write(30)
+    place.arrived()
+    producer = Producer({"bootstrap.servers": str(place.field.stack.kafka)})
+    for number in (1, 2):
+        data = {"type": "incremental", "data-collections": [f"{place.shard.database}.pins"]}
+        signal = {"id": f"again-{number}", "type": "execute-snapshot", "data": data}
+        topic = signal_topic(place.field.settings, place.shard)
+        producer.produce(topic, key=place.shard.name, value=json.dumps(signal), partition=0)
+        producer.flush(30)
+
+        def read(times: int = number) -> bool:
+            return sum(1 for _, value, _ in place.records() if value["op"] == "r") == 30 * times
+
+        place.field.wait(read, f"snapshot {number} is in the topic", 180)
+    # A row read by the first snapshot is no copy of the change event of its insert.
+    assert place.copies() == 30
+    assert place.causes() == {Cause.RESNAPSHOT: 30}
+
+
+def test_duplicates_after_a_leader_switch_are_the_failovers(site: Callable[[], Site]) -> None:
+    place = site()
+    stack = place.field.stack
+    expected, moved = 0, list[datetime]()
+    for _ in range(5):
+        place.sent_but_not_committed(200)
+        # No worker is left to go on from the old leader, and none has committed.
+        workers = list(stack.worker_pids())
+        for name in workers:
+            stack.kill(name)
+        try:
+            stack = replication.promote_mariadb_replica(stack, timeout=120)
+            # A replica's binlog may have each event at the same place: the topology says what moved.
+            moved.append(datetime.now(UTC))
+            place.field.stack = stack
+            place.shard = replace(place.shard, leader=stack.mariadb_primary, generation=place.shard.generation + 1)
+            place.field.write_leader(place.shard)
+        finally:
+            for name in workers:
+                stack.start(name, timeout=180)
+            replication.rejoin(stack)
+        place.home()
+        place.write(5)
+        place.arrived()
+        expected = place.copies()
+        if expected:
+            break
+    assert expected > 0
+    assert place.causes(*moved) == {Cause.FAILOVER: expected}
