@@ -366,6 +366,12 @@ def failover_slots(primary_port: int, login: Login) -> frozenset[str]:
     return frozenset(row["slot_name"] for row in rows)
 
 
+def log_snapshot(primary_port: int, login: Login) -> None:
+    """Write the running transactions to the log now, not in the next 15 s: slots advance over such a record."""
+    with connect(primary_port, login) as connection:
+        connection.execute("SELECT pg_log_standby_snapshot()")
+
+
 def slots_not_ready(standby_port: int, login: Login, wanted: frozenset[str]) -> str | None:
     """None when all `wanted` slots, and all that the standby has, would survive its promotion."""
     with connect(standby_port, login) as connection:

@@ -161,11 +161,16 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
     ports = {name: stack.launches[name].ports["postgres"] for name in stack.postgres}
     place = postgres.place_of(stack.launches[primary])
     stack.pid(standby)
-    wanted: frozenset[str] = frozenset()
-    if primary in stack.running():
-        wanted = postgres.failover_slots(ports[primary], admin)
-    _wait(lambda: postgres.slots_not_ready(ports[standby], admin, wanted), timeout, ports[standby])
-    if primary in stack.running():
+    primary_runs = primary in stack.running()
+    wanted = postgres.failover_slots(ports[primary], admin) if primary_runs else frozenset()
+
+    def not_ready() -> str | None:
+        if primary_runs:
+            postgres.log_snapshot(ports[primary], admin)
+        return postgres.slots_not_ready(ports[standby], admin, wanted)
+
+    _wait(not_ready, timeout, ports[standby])
+    if primary_runs:
         position = postgres.flushed(ports[primary], admin)
         _wait(lambda: postgres.behind(ports[standby], admin, position), timeout, ports[standby])
         stack.control.signal(primary, signal.SIGQUIT)

@@ -186,6 +186,7 @@ def test_postgres_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack,
         nonlocal written
         written += 1
         captured.insert(leader, written, 1)
+        postgres.log_snapshot(leader.port, login)
         wanted = postgres.failover_slots(leader.port, login)
         return captured.name in wanted and not postgres.slots_not_ready(stack.postgres_standby.port, login, wanted)
 
