@@ -184,12 +184,15 @@ def _standing(
     for dataset, shard in topology.all_shards():
         record = memory.restarts.get(shard.name)
         if record is not None:
-            hosts[str(record.failure), shard.leader.host].add(dataset.name)
+            hosts[str(record.failure), str(shard.leader)].add(dataset.name)
     found = {}
     for key, trouble in memory.troubles.items():
         if not trouble.down and f"{ALERT}{TROUBLE}{key}" not in documents:
             continue  # it recovers, and nobody was told of it
-        concerned = {name.partition(".")[0] for name in trouble.sample} | hosts[str(trouble.failure), trouble.place]
+        # A trouble names some of its shards; restart records name the others, credentials their dataset.
+        concerned = {trouble.place, *hosts[str(trouble.failure), trouble.place]} | {
+            name.partition(".")[0] for name in trouble.sample
+        }
         found[f"{TROUBLE}{key}"] = _of_trouble(trouble, concerned, topology, settings, patience)
     silent = age(documents.get(LAST_PASS), now)
     if silent is not None and silent > SILENT_PASSES.total_seconds():

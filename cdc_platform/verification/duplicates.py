@@ -344,7 +344,8 @@ def blame(
     Args:
         partitions: of one topic.
         moves: shard to when its leader was seen to have moved: the only sign on Postgres, where
-            a position is the same on every server.
+            a position is the same on every server, and a sign on the others, whose replicas may have each
+            event at the same place.
         since: copies that ended before it are left out.
     """
     zombies = _interleaved(partitions)
