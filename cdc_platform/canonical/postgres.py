@@ -29,7 +29,6 @@ _GEOMETRIES: dict[str, tuple[str, Normaliser]] = {
     "lseg": ("lseg_send", wire.pg_lseg),
     "box": ("box_send", wire.pg_box),
     "path": ("path_send", wire.pg_path),
-    "polygon": ("poly_send", wire.pg_polygon),
     "circle": ("circle_send", wire.pg_circle),
 }
 
@@ -96,6 +95,8 @@ def _base(column: Column) -> Form | None:
     if kind in _GEOMETRIES:
         send, normaliser = _GEOMETRIES[kind]
         return Form(sql=lambda x: _plain(f"encode({send}({x}),'hex')"), wire=normaliser)
+    if kind == "polygon":
+        return Form(sql=_polygon, wire=wire.pg_polygon, fidelity=Fidelity.NORMALISED)
     if kind in _UNKNOWN:
         return _unknown()
     return _temporal(column)
@@ -103,6 +104,14 @@ def _base(column: Column) -> Form | None:
 
 def _unknown() -> Form:
     return Form(sql=lambda x: _plain(f"encode(convert_to({x}::text,'UTF8'),'hex')"))
+
+
+def _polygon(x: str) -> str:
+    first = f"('('||split_part(split_part({x}::text,')',1),'((',2)||')')::point"
+    last = f"""regexp_replace({x}::text,'^.*\\(([^()]*)\\)\\)$','(\\1)')::point"""
+    closed = f"npoints({x})>1 AND ({first})[0]=({last})[0] AND ({first})[1]=({last})[1]"
+    corners = f"CASE WHEN {closed} THEN npoints({x})-1 ELSE npoints({x}) END"
+    return _plain(f"encode(substr(poly_send({x}),5,16*({corners})),'hex')")
 
 
 def _numeric(column: Column) -> Form:
@@ -150,7 +159,7 @@ def _temporal(column: Column) -> Form | None:
         digits = 6 if column.length is None else column.length
         return Form(sql=lambda x: _timestamptz(x, digits))
     if kind == "interval":
-        return Form(sql=_interval)
+        return Form(sql=_interval, wire=wire.interval)
     return None
 
 
@@ -190,6 +199,8 @@ def _array(column: Column) -> Form | None:
     kind, _, rest = column.element.partition(":")
     if kind == "interval":
         return None  # Debezium 3.7.0 writes NULL for it.
+    if kind == "time":
+        return _times()
     element = form(
         Column(
             name="e", type=kind, kind=rest or "base", length=column.length, scale=column.scale, charset=column.charset
@@ -210,3 +221,17 @@ def _array(column: Column) -> Form | None:
         wire=wire.array_of(element.wire) if element.wire else None,
         fidelity=element.fidelity,
     )
+
+
+def _times() -> Form:
+    """`time[]`: Debezium 3.7.0 keeps the milliseconds of its elements."""
+
+    def sql(x: str) -> str:
+        millis = "(floor(extract(epoch from u.e)*1000)*1000)::bigint::text"
+        items = (
+            f"(SELECT '['||coalesce(string_agg(coalesce({millis},'null'),',' ORDER BY u.o),'')||']'"
+            f" FROM unnest({x}) WITH ORDINALITY AS u(e,o))"
+        )
+        return f"CASE WHEN {x} IS NOT NULL THEN {items} END"
+
+    return Form(sql=sql, fidelity=Fidelity.NORMALISED)

@@ -12,10 +12,12 @@ import math
 import re
 import struct
 from collections.abc import Callable
+from decimal import Decimal
 
 import msgspec
 
 _ESCAPE = re.compile(rb"\\(?:([\"\\])|([bfnrt/])|u([0-9A-Fa-f]{4})(?:\\u([Dd][C-Fc-f][0-9A-Fa-f]{2}))?)")
+_MICRO = Decimal("0.000001")
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"/": b"/"}
 
 
@@ -70,7 +72,8 @@ def mysql_number(value: float, digits: int) -> bytes:
     """A number as MariaDB and MySQL write a DOUBLE (17 digits) or FLOAT (6) without fixed decimals.
 
     The shortest text of at most that many digits that reads back the same; an
-    exponent below 1e-14 and from 1e16 on (my_gcvt in strings/dtoa.c).
+    exponent below 1e-14, and from 1e15 on where no fraction follows (found by
+    comparing 80,000 numbers with the server; my_gcvt in strings/dtoa.c).
     """
     if value == 0:
         return b"-0" if math.copysign(1, value) < 0 else b"0"
@@ -82,7 +85,7 @@ def mysql_number(value: float, digits: int) -> bytes:
     figures = (whole + fraction).lstrip("0")
     point -= len(whole + fraction) - len(figures)
     figures = figures.rstrip("0")
-    if point < -14 or point > 15:
+    if point < -14 or (point > 15 and point >= len(figures)):
         body = figures[0] + ("." + figures[1:] if len(figures) > 1 else "")
         return f"{sign}{body}e{point - 1}".encode()
     if point <= 0:
@@ -145,6 +148,15 @@ def enum_commas(token: bytes) -> bytes:
     return token.replace(b"\\\\,", b",")
 
 
+def interval(token: bytes) -> bytes:
+    """An ISO 8601 interval, its seconds rounded to microseconds: Debezium computes nanoseconds from a double."""
+    head, _, seconds = token[:-2].rpartition(b"M")
+    if b"." not in seconds:
+        return token
+    rounded = f"{Decimal(seconds.decode()).quantize(_MICRO):f}".rstrip("0").rstrip(".")
+    return head + b"M" + (b"0" if rounded in ("-0", "") else rounded.encode()) + b'S"'
+
+
 def trailing_zeros(token: bytes) -> bytes:
     """A decimal in quotes without zeros at the end of its fraction."""
     return token if b"." not in token else token[:-1].rstrip(b"0").rstrip(b".") + b'"'
@@ -202,9 +214,14 @@ def pg_box(token: bytes) -> bytes:
 
 
 def pg_polygon(token: bytes) -> bytes:
-    """`polygon` as poly_send() writes it; the ring's last point repeats the first."""
-    data = base64.b64decode(msgspec.json.decode(token)["wkb"])[_POLYGON:-16]
-    return _hex(struct.pack(">i", len(data) // 16) + _little_to_big(data))
+    """The corners of a `polygon` in hex, without a last one that repeats the first.
+
+    Debezium closes the ring where it is open, so the two cannot be told apart.
+    """
+    data = base64.b64decode(msgspec.json.decode(token)["wkb"])[_POLYGON:]
+    if len(data) > 16 and struct.unpack("<2d", data[:16]) == struct.unpack("<2d", data[-16:]):
+        data = data[:-16]
+    return _hex(_little_to_big(data))
 
 
 def pg_circle(token: bytes) -> bytes:

@@ -1,0 +1,240 @@
+"""A dataset on the real stack with connectors of its own, and a verification of it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pymysql
+
+from cdc_platform.canonical.rows import RowReader
+from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.platform import Platform
+from cdc_platform.connectors.desired import desired_config
+from cdc_platform.local.stack import Stack
+from cdc_platform.settings import Settings
+from cdc_platform.testing.state_topic import FakeStateStore
+from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.verification.completeness import plan_verification, verify_shards
+from cdc_platform.verification.decoding import JsonDecoder
+from cdc_platform.verification.outside import Outside, Progress
+from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.wiring import verification_of
+from tests.connectors.field import Field
+
+
+@dataclass(kw_only=True)
+class Ground:
+    """One dataset of one engine. `execute` runs SQL in a shard's database as an account that may do everything."""
+
+    stack: Stack
+    engine: Engine
+    name: str
+    cache: Path
+    tables: tuple[Table, ...]
+    shards: list[Shard] = field(default_factory=list)
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.settings: Settings = replace(
+            self.stack.settings(),
+            platform=self.name,
+            heartbeat_topic=f"{self.name}.platform.heartbeat",
+            cache_dir=str(self.cache),
+        )
+        self.field = Field(stack=self.stack, settings=self.settings)
+        self._open: dict[str, Any] = {}
+        self._runs = 0
+
+    @property
+    def dataset(self) -> Dataset:
+        return Dataset(
+            name=self.name,
+            engine=self.engine,
+            tables=self.tables,
+            clusters=("local",),
+            credentials=self.stack.credentials(self.engine),
+            **{
+                "bootstrap": BootstrapMode.SNAPSHOT,
+                "topics": TopicSpec(partitions=3, replication=1),
+                **self.more,
+            },
+        )
+
+    @property
+    def topology(self) -> Topology:
+        return replace(
+            self.field.topology,
+            datasets={self.name: self.dataset},
+            shards={self.name: tuple(self.shards)},
+            clusters={"local": self.stack.cluster()},
+        )
+
+    def add_shard(self, number: str, *statements: str) -> Shard:
+        """A database with what the statements make in it."""
+        database = f"{self.name}_{number}"
+        if self.engine is Engine.MARIADB:
+            address = self.stack.mariadb_primary
+            self.execute(None, f"CREATE DATABASE {database}")
+        else:
+            address = self.stack.postgres_primary
+            self.execute(None, f"CREATE DATABASE {database} OWNER {self.source_user}")
+        shard = Shard(dataset=self.name, id=number, leader=address, database=database)
+        self.shards.append(shard)
+        for statement in statements:
+            self.execute(shard, statement)
+        return shard
+
+    @property
+    def source_user(self) -> str:
+        path = self.stack.secrets_dir / f"{self.engine}.properties"
+        return dict(line.split("=", 1) for line in path.read_text().splitlines())["user"]
+
+    def own(self, shard: Shard, table: str) -> None:
+        """Postgres: connectors alter the publication, so their user must own the table."""
+        self.execute(shard, f"ALTER TABLE {table} OWNER TO {self.source_user}")
+
+    def deploy(self) -> None:
+        """Start the connectors of all shards."""
+        self.field.deploy(self.dataset, *self.shards)
+
+    def execute(self, shard: Shard | None, statement: str, params: Sequence[Any] = ()) -> list[Any]:
+        connection = self.connection(shard)
+        if self.engine is Engine.MARIADB:
+            with connection.cursor() as cursor:
+                cursor.execute(statement, tuple(params) or None)
+                return list(cursor.fetchall())
+        cursor = connection.execute(statement, tuple(params) or None)
+        return cursor.fetchall() if cursor.description else []
+
+    def connection(self, shard: Shard | None, name: str = "") -> Any:
+        """An open connection; `name` tells apart several to one shard."""
+        database = shard.database if shard else None
+        key = f"{database}/{name}"
+        if key not in self._open:
+            login = self.stack.admin(self.engine)
+            if self.engine is Engine.MARIADB:
+                address = self.stack.mariadb_primary
+                self._open[key] = pymysql.connect(
+                    host=address.host,
+                    port=address.port,
+                    user=login.user,
+                    password=login.password,
+                    database=database,
+                    autocommit=True,
+                    charset="utf8mb4",
+                    init_command="SET time_zone='+00:00'",
+                )
+            else:
+                address = self.stack.postgres_primary
+                self._open[key] = psycopg.connect(
+                    host=address.host,
+                    port=address.port,
+                    user=login.user,
+                    password=login.password,
+                    dbname=database or "postgres",
+                    autocommit=True,
+                )
+        return self._open[key]
+
+    def platform(self) -> Platform:
+        return Platform(
+            settings=self.settings,
+            topology=None,  # type: ignore[arg-type]  # a verification is given its topology
+            kafka=None,  # type: ignore[arg-type]
+            state=FakeStateStore(),
+            connect=lambda cluster: ConnectClient(cluster.name, cluster.urls, timeout=20),
+        )
+
+    def outside(self) -> Outside:
+        return verification_of(self.platform())
+
+    def verify(
+        self,
+        table: str | None = None,
+        *,
+        run: str | None = None,
+        shards: Sequence[str] | None = None,
+        outside: Outside | None = None,
+        report: Callable[[Progress], None] | None = None,
+    ) -> dict[str, ShardVerdict]:
+        """Verdicts by shard."""
+        self._runs += 1
+        found: dict[str, ShardVerdict] = {}
+        for part in plan_verification(self.topology, self.name, table or self.tables[0].name, shards):
+            verdicts = verify_shards(
+                outside or self.outside(), self.topology, part, run_id=run or f"run{self._runs}", report=report
+            )
+            found.update({verdict.shard: verdict for verdict in verdicts})
+        return found
+
+    def explain(self, verdict: ShardVerdict, *, at_most: int = 20) -> list[str]:
+        """Both sides' tokens of columns that differ: for messages of failed tests."""
+        dataset, shard = self.dataset, self.topology.shard(self.name, verdict.shard)
+        outside = self.outside()
+        source = outside.source(dataset, shard, dataset.table(verdict.table))
+        shape = source.inspect().shape
+        assert shape is not None
+        rows, decoder = RowReader(shape), JsonDecoder(shape, projected=True)
+        records = outside.records(verdict.topic)
+        found = [verdict.reason]
+        for sample in verdict.samples[:at_most]:
+            if sample.partition is None or sample.offset is None:
+                found.append(str(sample))
+                continue
+            value = records.fetch(sample.partition, [sample.offset])[sample.offset][1]
+            key = tuple(json.loads(sample.key).values())
+            ours = source.tokens([key]).get(key, {})
+            after = decoder.after(value) if value else b"null"
+            tokens = rows.tokens(after) if after != b"null" else {}
+            found += [
+                f"{sample.key} {sample.kind} {name}: topic {tokens.get(name)!r} source {ours.get(name)!r}"
+                for name in {**tokens, **ours}
+                if tokens.get(name) != ours.get(name)
+            ]
+        records.close()
+        source.close()
+        return found
+
+    def topic(self, table: str | None = None) -> str:
+        return self.dataset.topic(self.dataset.table(table or self.tables[0].name))
+
+    def close(self) -> None:
+        """Remove connectors and databases."""
+        self.field.close()
+        for shard in self.shards:
+            self._drop(shard)
+        for connection in self._open.values():
+            connection.close()
+
+    def _drop(self, shard: Shard) -> None:
+        if self.engine is Engine.MARIADB:
+            self.execute(None, f"DROP DATABASE {shard.database}")
+            return
+        slot = desired_config(self.dataset, shard, self.stack.cluster(), self.settings)["slot.name"]
+        end = time.monotonic() + 30
+        while self.execute(None, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,)):
+            assert time.monotonic() < end, f"{slot} stays in use"
+            time.sleep(0.1)
+        self.execute(
+            None, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (slot,)
+        )
+        # The database stays: a standby that is copying one of its slots dies of replaying a DROP DATABASE
+        # ("replication slot ... is active", Postgres 17.6), and then logical decoding waits for it.
+
+    def stop(self, shard: Shard) -> None:
+        """Stop the shard's connector (it keeps its offsets)."""
+        url = f"{self.field.url}/connectors/{shard.name}"
+        assert httpx.put(f"{url}/stop", timeout=60).is_success
+
+    def resume(self, shard: Shard) -> None:
+        """Let it run again."""
+        url = f"{self.field.url}/connectors/{shard.name}"
+        assert httpx.put(f"{url}/resume", timeout=60).is_success
+        self.field.wait(lambda: self.field.task_state(shard) == "RUNNING", f"{shard.name} runs")
