@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 from cdc_platform.local.lifecycle import down, up
-from cdc_platform.local.stack import STATE_FILE, Stack, StackSpec
+from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.supervisor import LOCK_FILE
 from cdc_platform.settings import Settings
 
 STACK_ENV = "CDC_TEST_STACK"
@@ -40,7 +41,7 @@ def own_stack(**spec: Any) -> Iterator[Stack]:
     try:
         yield up(StackSpec(directory=directory, owned=True, **spec))
     finally:
-        if (directory / STATE_FILE).exists():
+        if (directory / LOCK_FILE).exists():
             down(directory, purge=True)
         shutil.rmtree(directory, ignore_errors=True)
 

@@ -64,25 +64,30 @@ def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs) -> Stack
         return stack
     except BaseException:
         control.shut_down()
+        _disown(directory)
         raise
 
 
+def _disown(directory: Path) -> None:
+    if directory in _OWNED:
+        os.close(_OWNED.pop(directory))
+
+
 def down(directory: Path, *, purge: bool = False) -> None:
-    """End everything that the stack in `directory` runs; `purge` removes its data as well.
+    """End everything that the stack in `directory` runs; `purge` removes the directory as well.
 
     Raises:
         StackError: the directory holds no stack.
     """
     directory = directory.resolve()
     control = Control(directory)
-    if not (directory / STATE_FILE).exists() and not control.alive():
+    if not (directory / LOCK_FILE).exists():
         raise StackError("there is no stack here.", where=str(directory), cure="Name its directory by --dir.")
     with _one_at_a_time(directory):
         if control.alive():
             control.shut_down()
         end_leftovers(control)
-        with contextlib.suppress(KeyError):
-            os.close(_OWNED.pop(directory))
+        _disown(directory)
     if purge:
         postgres.remove(directory / "postgres")
         shutil.rmtree(directory)

@@ -18,7 +18,7 @@ from cdc_platform.local.artifacts import LOCK_RESOURCE, Artifact, Lock, maven_mi
 _KAFKA = "4.3.1"
 _LOG4J = "2.25.4"  # the one that Kafka itself depends on
 
-# Part to what it is made of, as group:artifact:version[:classifier[:extension]].
+# Part to what it is made of, as group:artifact:version[:classifier:extension].
 _TRANSITIVE: Mapping[str, tuple[str, ...]] = {
     # Broker and Connect share one class path.
     "kafka": (
@@ -72,9 +72,8 @@ def resolve(scratch: Path) -> Lock:
 
 
 def _dependency(context: MavenContext, coordinate: str) -> Dependency:
-    group, artifact, version, classifier, extension = (
-        [*coordinate.split(":"), "", "jar"][:5] if (coordinate.count(":") == 2) else coordinate.split(":")
-    )
+    group, artifact, version, *rest = coordinate.split(":")
+    classifier, extension = rest or ("", "jar")
     component = context.project(group, artifact).at_version(version)
     return Dependency(component.artifact(classifier, extension), scope="compile")
 

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.stack
 def directory() -> Iterator[Path]:
     made = make_stack_dir()
     yield made
-    if (made / "stack.json").exists():
+    if made.exists() and any(made.iterdir()):
         down(made, purge=True)
     shutil.rmtree(made, ignore_errors=True)
 
@@ -50,6 +50,8 @@ def test_port_taken_is_refused_and_nothing_is_left_running(directory: Path) -> N
         with pytest.raises(StackError, match=f"port {port} is taken"):
             up(StackSpec(directory=directory, ports={"kafka.kafka": port}))
     assert processes_of(directory) == []
+    down(directory, purge=True)
+    assert not directory.exists()
 
 
 def test_service_that_dies_in_start_shows_its_log_and_nothing_is_left_running(directory: Path) -> None:
