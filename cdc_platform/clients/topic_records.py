@@ -67,9 +67,7 @@ class TopicRecords:
     `traced`: headers and times are kept, at some 2 us a record.
     """
 
-    def __init__(
-        self, config: Mapping[str, str], topic: str, *, timeout: float = 30.0, traced: bool = False
-    ) -> None:
+    def __init__(self, config: Mapping[str, str], topic: str, *, timeout: float = 30.0, traced: bool = False) -> None:
         self._traced = traced
         self._config = dict(config)
         self._topic = topic
