@@ -41,9 +41,7 @@ class CdcError(Exception):
         return (_rebuild, (type(self), self.message, self.where, self.field, self.cure))
 
 
-def _rebuild(
-    kind: type[CdcError], message: str, where: str | None, field: str | None, cure: str | None
-) -> CdcError:
+def _rebuild(kind: type[CdcError], message: str, where: str | None, field: str | None, cure: str | None) -> CdcError:
     return kind(message, where=where, field=field, cure=cure)
 
 
