@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdc_platform.local import kafka, mariadb, postgres, workers
+from cdc_platform.local import kafka, mariadb, postgres, postgres_place, workers
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.secrets import logins
 from cdc_platform.local.services import Launch
@@ -54,7 +54,7 @@ def configure(
         add(mariadb.launch(home, name, port=port, basedir=basedir, log=log(name)))
     postgres_servers = _servers(spec.postgres, postgres.SERVERS, before.postgres if before else ())
     if spec.postgres:
-        place = postgres.find_place(directory / "postgres", programs)
+        place = postgres_place.find_place(directory / "postgres", programs)
         replication = logins(directory / "secrets", "postgres").replication
         for name, other in zip(postgres.SERVERS, reversed(postgres.SERVERS), strict=True):
             port = ports[f"{name}.postgres"]

@@ -20,7 +20,7 @@ import click
 from cdc_platform.connectors.jmx import jmx_exporter_config
 from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, render, worker_properties
 from cdc_platform.errors import StackError
-from cdc_platform.local import java, kafka, mariadb, postgres, workers
+from cdc_platform.local import java, kafka, mariadb, postgres, postgres_place, workers
 from cdc_platform.local.artifacts import Lock, Programs, provide
 from cdc_platform.local.secrets import Login, ensure_login
 from cdc_platform.topology import LEADER_DIR
@@ -49,6 +49,7 @@ ZOOKEEPER: Mapping[str, str | None] = {"dataDir": "/data", "clientPortAddress": 
 MARIADB: Mapping[str, str | None] = {
     "basedir": None,
     "datadir": None,
+    "tmpdir": None,
     "lc-messages-dir": None,
     "socket": None,
     "pid-file": None,
@@ -136,7 +137,7 @@ def _mariadb(root: Path, name: str, *, primary: bool) -> str:
 
 
 def _postgres(root: Path, name: str, *, primary: bool) -> str:
-    place = postgres.Place(root=root, bindir=root, user=None)
+    place = postgres_place.Place(root=root, bindir=root, user=None)
     account = Login(user="stack_replication", password="")
     postgres.write_config(place, name, port=5432, other_port=5432, primary=primary, replication=account)
     conninfo = f"'host=postgres-primary port=5432 user={account.user} passfile={PASSFILE} dbname=postgres'"

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import artifacts, java, kafka, postgres, replication
+from cdc_platform.local import artifacts, java, kafka, postgres_place, replication
 from cdc_platform.local.configuring import configure, port_names
 from cdc_platform.local.control import Control
 from cdc_platform.local.ports import chosen
@@ -89,7 +89,7 @@ def down(directory: Path, *, purge: bool = False) -> None:
         end_leftovers(control)
         _disown(directory)
     if purge:
-        postgres.remove(directory / "postgres")
+        postgres_place.remove(directory / "postgres")
         shutil.rmtree(directory)
 
 

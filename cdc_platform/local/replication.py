@@ -18,7 +18,7 @@ import psycopg
 import pymysql
 
 from cdc_platform.errors import SourceUnavailable, StackError
-from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import mariadb, postgres, postgres_place
 from cdc_platform.local.probes import Probe, wait_ready
 from cdc_platform.local.secrets import Logins, logins
 from cdc_platform.local.stack import Stack
@@ -68,7 +68,7 @@ def start_postgres(stack: Stack) -> None:
     """
     primary, standby = stack.postgres
     accounts = logins(stack.secrets_dir, "postgres")
-    place = postgres.place_of(stack.launches[primary])
+    place = postgres_place.place_of(stack.launches[primary])
     port = stack.launches[primary].ports["postgres"]
     running = stack.running()
     for name, other in ((primary, standby), (standby, primary)):
@@ -159,7 +159,7 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
     primary, standby = stack.postgres
     admin = logins(stack.secrets_dir, "postgres").admin
     ports = {name: stack.launches[name].ports["postgres"] for name in stack.postgres}
-    place = postgres.place_of(stack.launches[primary])
+    place = postgres_place.place_of(stack.launches[primary])
     stack.pid(standby)
     primary_runs = primary in stack.running()
     wanted = postgres.failover_slots(ports[primary], admin) if primary_runs else frozenset()

@@ -176,7 +176,7 @@ def test_a_supervisor_that_is_ending_is_waited_for(directory: Path, control: Con
     child = control.spawn(launch(directory, slow + "; time.sleep(600)", grace=1.0)).pid
     eventually(lambda: (directory / "logs" / "s.log").read_text())
     os.kill(supervisor_pid(child), signal.SIGTERM)
-    assert not control.settled()
+    eventually(lambda: not control.settled())
     assert gone(child)
     control.start_supervisor()
     assert control.settled()

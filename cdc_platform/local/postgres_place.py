@@ -1,0 +1,127 @@
+"""Where Postgres lives and who runs it: it refuses to run as root.
+
+Then it runs as another user, with its programs and data where that user can
+reach them.
+"""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cdc_platform.errors import StackError
+from cdc_platform.local import java
+from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.services import Launch
+
+_OTHER_USER = "nobody"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where Postgres lives and who runs it (None: whoever runs the stack)."""
+
+    root: Path
+    bindir: Path
+    user: str | None
+
+
+def find_place(root: Path, programs: Programs) -> Place:
+    """Where Postgres can run: `root`, its programs in the cache, unless we are root.
+
+    As root, all of it moves to where the other user can reach it: `root` if
+    all directories above let others through, else a directory of its own.
+
+    Raises:
+        StackError: as root, when there is no other user.
+    """
+    cached = programs.directories["postgres"]
+    if os.geteuid() != 0:
+        root.mkdir(parents=True, exist_ok=True)
+        return Place(root=root, bindir=cached / "bin", user=None)
+    try:
+        account = pwd.getpwnam(_OTHER_USER)
+    except KeyError as error:
+        raise StackError(
+            f"Postgres refuses to run as root, and there is no user {_OTHER_USER!r} to run it.",
+            cure="Run the stack as an ordinary user, or use --without postgres.",
+        ) from error
+    pointer = _pointer(root)
+    if not _others_pass(root.parent):
+        if pointer.exists():
+            root = Path(pointer.read_text().strip())
+        else:
+            root = Path(tempfile.mkdtemp(prefix="cdc-platform-postgres-", dir="/var/tmp"))
+            pointer.write_text(f"{root}\n")
+    root.mkdir(parents=True, exist_ok=True)
+    os.chown(root, account.pw_uid, account.pw_gid)
+    bindir = cached / "bin"
+    if not _others_pass(cached):
+        copied = root / cached.name
+        if not copied.exists():
+            scratch = root / f".{cached.name}.new"
+            shutil.rmtree(scratch, ignore_errors=True)
+            shutil.copytree(cached, scratch, symlinks=True)
+            scratch.replace(copied)
+        bindir = copied / "bin"
+    return Place(root=root, bindir=bindir, user=_OTHER_USER)
+
+
+def remove(root: Path) -> None:
+    """Remove what `find_place` made outside the stack's directory."""
+    pointer = _pointer(root)
+    if pointer.exists():
+        shutil.rmtree(pointer.read_text().strip(), ignore_errors=True)
+        pointer.unlink()
+
+
+def _pointer(root: Path) -> Path:
+    return root.with_name(f"{root.name}.path")
+
+
+def own(place: Place, path: Path) -> None:
+    """Give a file to the user that runs Postgres."""
+    if place.user:
+        account = pwd.getpwnam(place.user)
+        os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
+
+
+def write_private(place: Place, path: Path, text: str) -> None:
+    """Write a file that only the user that runs Postgres can read."""
+    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(handle, "w") as stream:
+        stream.write(text)
+    own(place, path)
+
+
+def _others_pass(directory: Path) -> bool:
+    return all(folder.stat().st_mode & 0o001 for folder in (directory, *directory.parents))
+
+
+def run(place: Place, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+    """Run a program as the user that runs Postgres."""
+    account = pwd.getpwnam(place.user) if place.user else None
+    return subprocess.run(
+        argv,
+        capture_output=True,
+        text=True,
+        cwd=place.root,
+        env=java.environment(),
+        user=account.pw_uid if account else None,
+        group=account.pw_gid if account else None,
+        extra_groups=[] if account else None,
+        timeout=120,
+        check=False,
+        **more,
+    )
+
+
+def place_of(launched: Launch) -> Place:
+    """The place that a launch was made for."""
+    return Place(root=Path(launched.cwd), bindir=Path(launched.argv[0]).parent, user=launched.user)
