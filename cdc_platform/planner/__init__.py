@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc_platform.holds import keep_snapshot_options
 from cdc_platform.liveness import LiveRecord
 from cdc_platform.placement import Placement, place
 from cdc_platform.plan import (
@@ -204,12 +205,18 @@ class _Planner:
                 if finding not in self.findings[-1:]:
                     self.findings.append(finding)
                 return True
+        hold = self.memory.holds.get(shard.name)
+        if hold is not None:
+            text = f"left alone since {hold.since:%Y-%m-%d %H:%M:%S}Z: {hold.reason} (run {hold.run})"
+            self.findings.append(Finding(subject=shard.name, text=text))
+            return True
         return ("dataset", dataset.name) in self.off or ("shard", shard.name) in self.off
 
     def _move(self, dataset: Dataset, shard: Shard, cluster: Cluster, source: str) -> None:
         self.moves += 1
         if self.moves <= self.policy.max_moves:
             config = self.wanted.config_of(dataset, shard, cluster)
+            config = keep_snapshot_options(config, self.ours[source][shard.name].config)
             self.actions.append(MigrateConnector(name=shard.name, source=source, target=cluster.name, config=config))
 
     def _create(self, dataset: Dataset, shard: Shard, cluster: Cluster, rollouts: Rollouts) -> None:

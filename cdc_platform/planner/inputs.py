@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc_platform.balance import BalancePolicy, SkewRecord
+from cdc_platform.holds import HoldRecord
 from cdc_platform.liveness import CapturedRecord, LeaderRecord, LivenessPolicy, LiveRecord
 from cdc_platform.plan import Plan
 from cdc_platform.restarts import RestartPolicy, RestartRecord, Waiting
@@ -60,6 +61,7 @@ class Memory:
     canaries: Mapping[str, CanaryRecord] = field(default_factory=dict)
     rollouts: Mapping[str, RolledOut] = field(default_factory=dict)
     troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    holds: Mapping[str, HoldRecord] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

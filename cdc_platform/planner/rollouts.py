@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cdc_platform import rollout
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
+from cdc_platform.holds import keep_snapshot_options
 from cdc_platform.plan import Finding, UpdateConnector
 from cdc_platform.planner.differences import config_changes, digest_of, with_values
 from cdc_platform.planner.health import Diagnosis, Seen
@@ -46,6 +47,7 @@ def roll_out(
         part = datasets[s.dataset.name]
         part.seen[s.name] = s
         config = wanted.config_of(s.dataset, s.shard, s.cluster)
+        config = keep_snapshot_options(config, s.connector.config)
         changes = config_changes(s.connector.config, config)
         if changes:
             part.configs[s.name] = config

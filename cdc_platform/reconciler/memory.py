@@ -9,6 +9,7 @@
 | `zombie/<dataset>.<shard>` | `zombies.ZombieRecord` |
 | `skew/<cluster>` | `balance.SkewRecord` |
 | `canary/<dataset>`, `rollout/<dataset>` | `rollout.CanaryRecord`, `rollout.RolledOut` |
+| `hold/<dataset>.<shard>` | `holds.HoldRecord`: a bootstrap or backfill is changing its offsets |
 | `trouble/<failure>@<place>` | `troubles.Trouble`: what one alert tells of |
 | `size/cluster/<name>`, `size/dataset/<name>` | how many connectors, shards the last pass saw |
 | `pass/last` | see `last_pass.py` |
@@ -26,6 +27,7 @@ from typing import Any
 import msgspec
 
 from cdc_platform.balance import SkewRecord
+from cdc_platform.holds import HoldRecord
 from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planner import Changes, Memory, Planned
 from cdc_platform.restarts import RestartRecord
@@ -40,6 +42,7 @@ News = dict[str, Mapping[str, Any] | None]
 
 RESTART = "restart"
 SHARD = "shard"
+HOLD = "hold"
 
 # Kind to the field of Memory that holds it, and its type.
 _KINDS: Mapping[str, tuple[str, type]] = {
@@ -52,6 +55,7 @@ _KINDS: Mapping[str, tuple[str, type]] = {
     "canary": ("canaries", CanaryRecord),
     "rollout": ("rollouts", RolledOut),
     "trouble": ("troubles", Trouble),
+    HOLD: ("holds", HoldRecord),
 }
 _SIZES: Mapping[str, tuple[str, str]] = {
     "cluster": ("cluster_sizes", "connectors"),
@@ -87,7 +91,7 @@ def news(planned: Planned, records: Documents) -> News:
     """What of the memory a pass changes, restart records apart; None deletes."""
     changes: News = {}
     for kind, (field, _) in _KINDS.items():
-        if kind not in (RESTART, SHARD):
+        if kind not in (RESTART, SHARD, HOLD):  # a hold is another's: a pass only obeys it
             changes |= _documents(kind, getattr(planned.changes, field))
     sizes: News = {f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()}
     sizes |= {f"size/dataset/{name}": {"shards": n} for name, n in planned.dataset_sizes.items()}

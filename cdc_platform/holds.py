@@ -1,0 +1,30 @@
+"""What bootstraps and backfills keep for themselves, so that no pass works against them. Pure.
+
+A hold keeps passes away from a shard while its offsets are changed. And some options of a connector
+are read only when a snapshot begins: a pass gives them to a connector that it creates and leaves
+those of an existing one as they are (docs/decisions/0081).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+# Read when a connector has no offsets, and when an incremental snapshot reads its chunks.
+SNAPSHOT_OPTIONS = ("snapshot.mode", "incremental.snapshot.chunk.size")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HoldRecord:
+    """Passes leave the shard alone: the run that asks for it, why, and since when."""
+
+    run: str
+    reason: str
+    since: datetime
+
+
+def keep_snapshot_options(wanted: Mapping[str, str], seen: Mapping[str, str]) -> Mapping[str, str]:
+    """The wanted config of a connector that exists: its snapshot options stay."""
+    kept = {key: seen[key] for key in SNAPSHOT_OPTIONS if key in wanted and key in seen}
+    return {**wanted, **kept} if any(wanted[key] != value for key, value in kept.items()) else wanted
