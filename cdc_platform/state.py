@@ -88,12 +88,12 @@ class TopicRequest:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObservedTopic:
-    """A topic on the brokers. `config` holds only what differs from the broker's default."""
+    """A topic on the brokers. `config` holds only what differs from the broker's default; None: not read."""
 
     name: str
     partitions: int
     replication: int
-    config: Mapping[str, str] = EMPTY
+    config: Mapping[str, str] | None = EMPTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

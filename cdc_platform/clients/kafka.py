@@ -67,11 +67,14 @@ class KafkaAdmin:
         """How many brokers are up."""
         return len(self._metadata(time.monotonic() + self._timeout).brokers)
 
-    def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
+    def topics(
+        self, names: Collection[str] | None = None, configs_of: Collection[str] | None = None
+    ) -> Mapping[str, ObservedTopic]:
         """Topics with partitions, replication and non-default config.
 
         Only those of `names`, where given; a name without a topic is left out.
-        Configs cost a request each 250 topics: ask only for what is compared.
+        With `configs_of` only these have their config, the others None: an answer
+        holds 35 entries a topic, 0.3 ms of CPU, so ask only for what is compared.
         """
         end = time.monotonic() + self._timeout
         found = {
@@ -79,16 +82,18 @@ class KafkaAdmin:
             for name, topic in self._metadata(end).topics.items()
             if (names is None or name in names) and topic.error is None and topic.partitions
         }
-        configs = self._configs(sorted(found), end)
+        asked = frozenset(found if configs_of is None else configs_of) & found.keys()
+        configs = self._configs(sorted(asked), end)
         return {
             name: ObservedTopic(
                 name=name,
                 partitions=len(topic.partitions),
                 replication=min(len(partition.replicas) for partition in topic.partitions.values()),
-                config=configs[name],
+                config=configs.get(name),
             )
             for name, topic in found.items()
-            if name in configs
+            # One that went away meanwhile is left out.
+            if name in configs or name not in asked
         }
 
     def create_topics(self, requests: Sequence[TopicRequest]) -> None:

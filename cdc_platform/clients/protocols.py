@@ -108,8 +108,12 @@ class Connect(Protocol):
 class Kafka(Protocol):
     """The brokers' admin side. Raises KafkaUnavailable and KafkaRejected."""
 
-    def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
+    def topics(
+        self, names: Collection[str] | None = None, configs_of: Collection[str] | None = None
+    ) -> Mapping[str, ObservedTopic]:
         """Topics with partitions, replication and non-default config; with `names` only those.
+
+        With `configs_of` only these have their config; the others' is None. Configs are what costs.
 
         A platform of 10,000 connectors has as many history topics: name what is compared.
         """

@@ -217,7 +217,7 @@ class StateTopic:
         found = self._admin.topics([self._topic])
         if self._topic not in found:
             return None
-        policy = found[self._topic].config.get("cleanup.policy", "delete")
+        policy = (found[self._topic].config or {}).get("cleanup.policy", "delete")
         if policy != "compact":
             raise KafkaRejected(
                 f"topic {self._topic} is not compacted: what the platform has learnt would be lost.",

@@ -66,9 +66,8 @@ def compare_topic(wanted: TopicRequest, seen: ObservedTopic) -> tuple[list[Actio
             "reassign its partitions with kafka-reassign-partitions"
         )
         findings.append(Finding(subject=subject, text=text))
-    changes = {
-        key: (seen.config.get(key), value) for key, value in wanted.config.items() if seen.config.get(key) != value
-    }
+    held = wanted.config if seen.config is None else seen.config  # what was not read is not judged
+    changes = {key: (held.get(key), value) for key, value in wanted.config.items() if held.get(key) != value}
     if changes:
         actions.append(AlterTopic(topic=wanted.name, changes=changes))
     return actions, findings

@@ -12,6 +12,7 @@ from cdc_platform.plan import DeleteConnector, RestartConnector
 from cdc_platform.planner import Planned, Policy, make_plan
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.apply import Applier
+from cdc_platform.reconciler.collector import at_rest
 from cdc_platform.reconciler.due import Due, due
 from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.look import look, look_again
@@ -63,13 +64,13 @@ def _seen(platform: Platform, policy: Policy | None) -> tuple[Picture, Planned, 
     """Picture, plan, the state topic's records, and seconds by phase."""
     clock = _Phases()
     policy = policy or policy_of(platform)
-    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
+    with at_rest(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
         reading = pool.submit(platform.state.read)
         picture, wanted = look(platform, policy.liveness)
         records = reading.result()
-    clock.lap("look")
-    planned = make_plan(picture, wanted, read_memory(records), policy)
-    clock.lap("plan")
+        clock.lap("look")
+        planned = make_plan(picture, wanted, read_memory(records), policy)
+        clock.lap("plan")
     return picture, planned, records, clock.seconds
 
 

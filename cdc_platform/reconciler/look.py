@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
 from datetime import UTC, datetime, timedelta
@@ -15,7 +17,14 @@ from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unava
 from cdc_platform.liveness import LivenessPolicy, silence_limit
 from cdc_platform.planner import Wanted
 from cdc_platform.reconciler.ideal import ideal_state
-from cdc_platform.state import ObservedCluster, ObservedHeartbeats, ObservedTopic, ObservedWorker, Picture
+from cdc_platform.state import (
+    ObservedCluster,
+    ObservedHeartbeats,
+    ObservedTopic,
+    ObservedWorker,
+    Picture,
+    TopicRequest,
+)
 from cdc_platform.topology import Cluster, Topology
 
 log = logging.getLogger(__name__)
@@ -25,6 +34,9 @@ T = TypeVar("T")
 # Heartbeats are read from a little before the longest allowed silence.
 _MARGIN = timedelta(seconds=15)
 _THREADS = 32
+CONFIGS_A_LOOK = 1000
+# Longer than from the look of the sensor to that of the run it asks for: both see the same share.
+TURN_SECONDS = 300
 
 
 def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
@@ -52,7 +64,7 @@ def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
         }
         # Meanwhile this thread works out what is wanted, hence which topics to look at.
         checked, wanted = ideal_state(topology, platform.settings)
-        topics = pool.submit(_topics, platform, frozenset(topic.name for topic in wanted.topics))
+        topics = pool.submit(_topics, platform, wanted.topics)
         late = "no answer before the deadline of the look"
         picture = Picture(
             taken_at=datetime.now(UTC),
@@ -73,6 +85,19 @@ def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
     finally:
         # What hangs ends by its own deadline; nobody waits for it.
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def configs_to_read(wanted: Sequence[TopicRequest], now: float) -> frozenset[str]:
+    """The topics whose config is read in a look at `now` (Unix time).
+
+    Compacted topics, which hold data, each time. Of the others, one or two a
+    shard, a share that changes with time, so that each has its turn (docs/decisions/0071).
+    """
+    others = [topic.name for topic in wanted if topic.config.get("cleanup.policy") == "delete"]
+    turns = math.ceil(len(others) / CONFIGS_A_LOOK)
+    turn = int(now / TURN_SECONDS) % turns if turns else 0
+    resting = frozenset(name for name in others if zlib.crc32(name.encode()) % turns != turn)
+    return frozenset(topic.name for topic in wanted) - resting
 
 
 def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
@@ -97,9 +122,10 @@ def _in_time(found: Future[T], end: float, otherwise: T) -> T:
         return otherwise
 
 
-def _topics(platform: Platform, names: frozenset[str]) -> dict[str, ObservedTopic] | None:
+def _topics(platform: Platform, wanted: Sequence[TopicRequest]) -> dict[str, ObservedTopic] | None:
+    names = frozenset(topic.name for topic in wanted)
     try:
-        return dict(platform.kafka.topics(names))
+        return dict(platform.kafka.topics(names, configs_to_read(wanted, time.time())))
     except (KafkaUnavailable, KafkaRejected) as error:
         log.warning("topics: %s", error)
         return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from cdc_platform.errors import CdcError, KafkaRejected
@@ -72,11 +73,17 @@ class FakeKafka:
         self._check()
         return self._brokers
 
-    def topics(self, names: Collection[str] | None = None) -> Mapping[str, ObservedTopic]:
+    def topics(
+        self, names: Collection[str] | None = None, configs_of: Collection[str] | None = None
+    ) -> Mapping[str, ObservedTopic]:
         """Topics with partitions, replication and non-default config."""
         self._check()
         with self._lock:
-            return {name: topic for name, topic in self._topics.items() if names is None or name in names}
+            return {
+                name: topic if configs_of is None or name in configs_of else replace(topic, config=None)
+                for name, topic in self._topics.items()
+                if names is None or name in names
+            }
 
     def create_topics(self, requests: Sequence[TopicRequest]) -> None:
         """Create; a topic that exists already is no error. Those that can be made are made."""
@@ -124,7 +131,7 @@ class FakeKafka:
             problem = _config_problem({key: value for key, value in changes.items() if value is not None})
             if problem is not None:
                 raise KafkaRejected(f"alter config of topic {topic}: {problem}.", where="Kafka")
-            config = {**found.config, **changes}
+            config = {**(found.config or {}), **changes}
             self._topics[topic] = ObservedTopic(
                 name=topic,
                 partitions=found.partitions,
