@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
@@ -144,3 +144,8 @@ def open_alerts(platform: Platform) -> Iterator[AlertOutside]:
         yield AlertOutside(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))
     finally:
         store.close()
+
+
+def traced_records(platform: Platform) -> Callable[[str], Records]:
+    """Topic to a reader of its records with headers and times."""
+    return lambda topic: TopicRecords(platform.settings.kafka, topic, traced=True)

@@ -1,6 +1,8 @@
 """Everything of Dagster, thin."""
 
+from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
@@ -14,6 +16,8 @@ __all__ = [
     "CdcTableProps",
     "CdcTranslator",
     "Inventory",
+    "build_alert_sensor",
+    "build_cdc_asset_checks",
     "build_cdc_assets",
     "build_cdc_jobs",
     "build_reconcile_sensor",

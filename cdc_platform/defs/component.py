@@ -15,7 +15,9 @@ from dagster.components import (
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
 from pydantic import Field, PrivateAttr
 
+from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -28,6 +30,13 @@ class ReconcileSensorArgs(dg.Model, dg.Resolvable):
 
     interval_seconds: int = Field(default=60, ge=1, description="Seconds between two looks.")
     refresh_seconds: float = Field(default=900.0, ge=0, description="At least this often all tables are observed.")
+    running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
+
+
+class AlertSensorArgs(dg.Model, dg.Resolvable):
+    """How often alerts are looked for; routes stand in the platform's settings."""
+
+    interval_seconds: int = Field(default=30, ge=1, description="Seconds between two looks.")
     running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
 
 
@@ -59,6 +68,10 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         default_factory=CdcPlatformResource, description="Where ZooKeeper and Kafka are; by default as for the CLI."
     )
     sensor: ReconcileSensorArgs = Field(default_factory=ReconcileSensorArgs)
+    alerts: AlertSensorArgs = Field(default_factory=AlertSensorArgs)
+    policies: str | None = Field(
+        default=None, description="A directory of suite files, DATASET.json: what the checks expect."
+    )
     translation: Annotated[
         TranslationFn[CdcTableProps] | None,
         TranslationFnResolver[CdcTableProps](lambda props: {"props": props}, model_field_type=AssetAttributesModel),
@@ -108,11 +121,25 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             refresh_seconds=self.sensor.refresh_seconds,
             default_status=(dg.DefaultSensorStatus.RUNNING if self.sensor.running else dg.DefaultSensorStatus.STOPPED),
         )
+        status = dg.DefaultSensorStatus.RUNNING if self.alerts.running else dg.DefaultSensorStatus.STOPPED
+        alerts = build_alert_sensor(
+            tables=found.tables,
+            translator=translator,
+            minimum_interval_seconds=self.alerts.interval_seconds,
+            default_status=status,
+        )
+        checks = build_cdc_asset_checks(
+            tables=found.tables,
+            platform=found.platform,
+            translator=translator,
+            policies=Path(self.policies) if self.policies else None,
+        )
         return dg.Definitions(
+            asset_checks=checks,
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[sensor],
+            sensors=[sensor, alerts],
             jobs=jobs,
             resources={"cdc_platform": self.platform},
         )

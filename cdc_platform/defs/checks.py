@@ -1,0 +1,189 @@
+"""The checks of all tables: one op, so that what they import is paid for once."""
+
+# Without `from __future__ import annotations`: Dagster reads the types of an op that is made
+# inside a function, and cannot resolve them as text.
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+
+from cdc_platform import wiring
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.policy import Outcome, Suite, evaluate, suites_for
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
+from cdc_platform.errors import CdcError
+from cdc_platform.topology import Topology
+from cdc_platform.verification.audit import AuditStore, frame
+from cdc_platform.verification.duplicates import ShardDuplicates
+from cdc_platform.verification.redelivery import count_duplicates
+
+OP = "cdc_checks"
+
+# Failing shards shown of a check; the numbers count all.
+SHOWN = 100
+
+_DUPLICATES = "no_duplicates"
+
+
+def build_cdc_asset_checks(
+    *,
+    tables: Iterable[CdcTableProps],
+    platform: str = "cdc",
+    translator: CdcTranslator | None = None,
+    policies: Path | None = None,
+    blocking: bool = False,
+) -> list[dg.AssetChecksDefinition]:
+    """**`complete`**, **`no_duplicates`**, `fresh`, `schema_current` and what else the policy says, per table.
+
+    They judge the newest verdicts of `verify`, and count duplicates by reading what is new in
+    the topic. Any of them can be run alone. They take the resource `cdc_platform`.
+
+    Args:
+        tables: from `load_tables(resource=...)`, or of your own making.
+        platform: the platform's name.
+        translator: the one the assets were made with.
+        policies: a directory of suite files, `<dataset>.json`; the default suite without.
+        blocking: downstream assets of the same run do not start when a critical check fails.
+
+    Raises:
+        BadInput, TopologyError: a suite file is wrong.
+    """
+    translator = translator or CdcTranslator()
+    props = {translator.get_asset_spec(one).key: one for one in tables}
+    if not props:
+        return []
+    suites = suites_for(policies, sorted({one.dataset for one in props.values()}))
+    specs = [
+        dg.AssetCheckSpec(
+            item.check,
+            asset=key,
+            description=item.description or item.type,
+            blocking=blocking and item.severity == "critical",
+            metadata={"severity": item.severity, "expectation": item.type},
+        )
+        for key, one in props.items()
+        for item in suites[one.dataset].expectations
+    ]
+
+    @dg.multi_asset_check(name=OP, specs=specs, can_subset=True, op_tags={TAG_PLATFORM: platform})
+    def cdc_checks(
+        context: dg.AssetCheckExecutionContext, cdc_platform: CdcPlatformResource
+    ) -> Iterable[dg.AssetCheckResult]:
+        wanted: dict[dg.AssetKey, list[str]] = {}
+        for check in context.selected_asset_check_keys:
+            wanted.setdefault(check.asset_key, []).append(check.name)
+        with cdc_platform.platform() as clients:
+            topology = clients.topology.load()
+            for key, names in wanted.items():
+                table = Judged(key, props[key], suites[props[key].dataset].of(names))
+                yield from judge_table(clients, topology, table, context.run.run_id, context.log.warning)
+
+    return [cdc_checks]
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One table and the checks wanted of it."""
+
+    key: dg.AssetKey
+    props: CdcTableProps
+    suite: Suite
+
+
+def judge_table(
+    clients: Platform, topology: Topology, table: Judged, run_id: str, warn: Any
+) -> Iterator[dg.AssetCheckResult]:
+    """The results of one table. What goes wrong with it fails its checks, and no other table's."""
+    dataset, name = table.props.dataset, table.props.table
+    try:
+        shards = [shard.id for shard in topology.shards.get(topology.dataset(dataset).name, ())]
+        settings = clients.settings
+        verdicts = AuditStore(Path(settings.cache_dir), settings.platform).read(dataset, name)
+        duplicates = _duplicates(clients, topology, table, run_id)
+        rows = frame(dataset, name, shards, verdicts=verdicts, duplicates=duplicates, now=datetime.now(UTC))
+        outcomes = evaluate(table.suite, rows, len(shards))
+    except CdcError as error:
+        warn(f"{dataset}.{name}: {error}")
+        for item in table.suite.expectations:
+            yield _result(table.key, Outcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
+        return
+    by_shard = {row["shard"]: row for row in rows}
+    for outcome in outcomes:
+        yield _result(table.key, outcome, by_shard, duplicates, len(shards))
+
+
+def _duplicates(clients: Platform, topology: Topology, table: Judged, run_id: str) -> Mapping[str, ShardDuplicates]:
+    """By shard, counted only when a wanted check looks at them."""
+    columns = {item.kwargs.get("column") for item in table.suite.expectations}
+    if not any(str(column).startswith("duplicates") or column in _CAUSES for column in columns):
+        return {}
+    found = count_duplicates(
+        clients, wiring.traced_records(clients), topology, table.props.dataset, table.props.table, run_id=run_id
+    )
+    return {shard.shard: shard for shard in found.shards}
+
+
+_CAUSES = frozenset({"redelivery", "producer_retry", "zombie_task", "re_snapshot", "source_failover", "unknown"})
+
+
+def _result(
+    key: dg.AssetKey,
+    outcome: Outcome,
+    rows: Mapping[str, Mapping[str, Any]],
+    duplicates: Mapping[str, ShardDuplicates],
+    shards: int,
+) -> dg.AssetCheckResult:
+    item = outcome.expectation
+    metadata: dict[str, Any] = {
+        "failing_shards": len(outcome.shards),
+        "shards": shards,
+        "expectation": item.type,
+        "owner": item.owner,
+        "advice": item.advice,
+    }
+    if outcome.shards:
+        metadata["shards_failing"] = _table(
+            [rows[shard] for shard in outcome.shards[:SHOWN]], str(item.kwargs["column"])
+        )
+    if item.check == _DUPLICATES:
+        lines = [blame.sentence() for shard in duplicates.values() for blame in shard.blames]
+        metadata["duplicates"] = sum(shard.total for shard in duplicates.values())
+        metadata["alarming"] = sum(shard.alarming for shard in duplicates.values())
+        metadata["blames"] = "\n".join(lines[:SHOWN])
+    return dg.AssetCheckResult(
+        asset_key=key,
+        check_name=item.check,
+        passed=outcome.passed,
+        severity=dg.AssetCheckSeverity.ERROR if item.severity == "critical" else dg.AssetCheckSeverity.WARN,
+        description=_sentence(outcome, rows, shards),
+        metadata=metadata,
+    )
+
+
+def _sentence(outcome: Outcome, rows: Mapping[str, Mapping[str, Any]], shards: int) -> str:
+    if outcome.problem:
+        return outcome.problem
+    if outcome.passed:
+        return f"{shards} shards. {outcome.expectation.description}".strip()
+    if not outcome.shards:
+        return f"Not as expected: {outcome.observed or 'see the metadata'}."
+    first = rows[outcome.shards[0]]
+    reason = f": {first['reason'] or first['verdict']}" if outcome.expectation.check == "complete" else ""
+    if outcome.expectation.check == "complete":
+        lost = {
+            name: sum(rows[shard][name] or 0 for shard in outcome.shards) for name in ("missing", "extra", "mismatched")
+        }
+        reason = f"{reason} ({', '.join(f'{count} {name}' for name, count in lost.items())} in all)"
+    return f"{len(outcome.shards)} of {shards} shards fail, first {outcome.shards[0]}{reason}."
+
+
+def _table(rows: Sequence[Mapping[str, Any]], column: str) -> dg.TableMetadataValue:
+    names = list(dict.fromkeys(["shard", column, "verdict", "reason", "missing", "extra", "mismatched"]))
+    records = [dg.TableRecord({name: "" if row[name] is None else str(row[name]) for name in names}) for row in rows]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
+    return dg.MetadataValue.table(records, schema=schema)

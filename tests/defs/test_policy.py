@@ -1,0 +1,216 @@
+"""The policy over the audit frame: suites as plain files, one expectation one check."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from cdc_platform import wiring
+from cdc_platform.clients.topic_records import Batch, TopicBounds
+from cdc_platform.defs import build_cdc_asset_checks
+from cdc_platform.defs.inventory import load_tables
+from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for
+from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
+from cdc_platform.verification.audit import AuditStore, frame
+from cdc_platform.verification.duplicates import Cause, ShardDuplicates
+from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from tests.defs.worlds import World, WorldResource
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+
+
+def verdict(shard: str, found: Verdict = Verdict.PROVEN, **fields: Any) -> ShardVerdict:
+    defaults: dict[str, Any] = {
+        "dataset": "pins", "table": "pins", "shard": shard, "verdict": found, "reason": "", "run_id": "r1",
+        "checked_at": NOW, "topic": "cdc.pins.pins", "source": "db-1:3306", "lag_s": 1.0, "columns": 3,
+    }  # fmt: skip
+    return ShardVerdict(**(defaults | fields))
+
+
+def rows(*verdicts: ShardVerdict, shards: int = 3, alarming: int = 0, age: float = 0.0) -> list[dict[str, Any]]:
+    names = [f"{n:05d}" for n in range(shards)]
+    sent = {n: ShardDuplicates(shard=n, counts={Cause.ZOMBIE: alarming}, alarming=alarming) for n in names[:1]}
+    sent |= {n: ShardDuplicates(shard=n) for n in names[1:]}
+    return frame(
+        "pins", "pins", names, verdicts={v.shard: v for v in verdicts}, duplicates=sent,
+        now=NOW + timedelta(seconds=age),
+    )  # fmt: skip
+
+
+def judged(found: list[dict[str, Any]], shards: int = 3, suite: Any = DEFAULT) -> dict[str, Outcome]:
+    return {outcome.expectation.check: outcome for outcome in evaluate(suite, found, shards)}
+
+
+def test_all_is_well() -> None:
+    found = judged(rows(*(verdict(f"{n:05d}") for n in range(3))))
+    assert all(outcome.passed for outcome in found.values())
+    assert list(found) == [item.check for item in DEFAULT.expectations]
+
+
+def test_each_check_names_its_failing_shards() -> None:
+    found = judged(
+        rows(
+            verdict("00000", columns=2),
+            verdict("00001", Verdict.MISMATCHED, missing=37, lag_s=900.0),
+            verdict("00002", Verdict.PENDING, checked_at=NOW - timedelta(days=9)),
+            alarming=5,
+        )
+    )
+    failing = {check: outcome.shards for check, outcome in found.items() if not outcome.passed}
+    assert failing == {
+        "complete": ("00001", "00002"),
+        "no_duplicates": ("00000",),
+        "fresh": ("00001",),
+        "recently_verified": ("00002",),
+        "schema_current": ("00000",),
+    }
+
+
+def test_an_empty_frame_and_a_frame_with_too_few_shards_fail() -> None:
+    assert not judged([])["shard_count"].passed
+    assert judged(rows(verdict("00000"), shards=1))["shard_count"].observed == "1"
+
+
+def test_what_was_never_verified_fails_every_check_that_looks_at_it() -> None:
+    found = judged(rows())
+    assert found["complete"].shards == ("00000", "00001", "00002")
+    # The library leaves nulls out, and would call these right.
+    assert not found["fresh"].passed
+    assert not found["recently_verified"].passed
+    assert found["no_duplicates"].passed
+
+
+def suite_file(tmp_path: Path, document: object) -> Path:
+    (tmp_path / "pins.json").write_text(json.dumps(document))
+    return tmp_path
+
+
+def test_users_tune_thresholds_and_add_checks_in_a_file() -> None:
+    suite = load_suite(Path("examples/policies"), "pins")
+    assert suite.parameters["max_lag"] == 60
+    found = judged(rows(verdict("00000", lag_s=61.0), *(verdict(f"{n:05d}") for n in (1, 2)), alarming=1), suite=suite)
+    assert {"complete", "no_zombies", "little_redelivery", "shard_count"} <= set(found)
+    assert found["fresh"].shards == ("00000",)
+    assert found["fresh"].expectation.owner == "data-platform"
+    assert found["no_zombies"].shards == ("00000",)
+    assert found["little_redelivery"].passed
+
+
+IS = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "lag_s", "max_value": 1}}
+
+
+@pytest.mark.parametrize(
+    ("item", "field"),
+    [
+        ({**IS}, "meta.check"),
+        ({**IS, "meta": {"check": "Not a name"}}, "meta.check"),
+        ({**IS, "type": "drop_table", "meta": {"check": "a"}}, "type"),
+        ({**IS, "severity": "awful", "meta": {"check": "a"}}, "severity"),
+        ({**IS, "kwargs": {"column": "lags"}, "meta": {"check": "a"}}, "kwargs.column"),
+        ({**IS, "kwargs": {"column": "lag_s", "max_value": {"$PARAMETER": "limit"}}, "meta": {"check": "a"}}, "a.max"),
+        (3, "expectations[0]"),
+    ],
+)
+def test_a_bad_suite_is_named_without_the_library(tmp_path: Path, item: object, field: str) -> None:
+    with pytest.raises(BadInput) as error:
+        load_suite(suite_file(tmp_path, {"expectations": [item]}), "pins")
+    assert field in (error.value.field or "")
+    assert error.value.where == str(tmp_path / "pins.json")
+
+
+def test_two_expectations_with_one_name_and_files_of_nobody_are_refused(tmp_path: Path) -> None:
+    twice = {**IS, "meta": {"check": "a"}}
+    with pytest.raises(BadInput, match="twice"):
+        load_suite(suite_file(tmp_path, {"expectations": [twice, twice]}), "pins")
+    with pytest.raises(TopologyError, match=r"pins\.json"):
+        suites_for(tmp_path, ["orders"])
+
+
+def test_an_expectation_that_the_library_refuses_is_one_clear_error(tmp_path: Path) -> None:
+    item = {"type": "expect_the_unexpected", "kwargs": {}, "meta": {"check": "a"}}
+    suite = load_suite(suite_file(tmp_path, {"expectations": [item]}), "pins")
+    with pytest.raises(BadInput, match="Great Expectations does not know a"):
+        evaluate(suite, rows(), 3)
+
+
+def test_loading_definitions_does_not_import_the_library() -> None:
+    code = "import sys, cdc_platform.defs; sys.exit('great_expectations' in sys.modules or 'pandas' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+# The checks themselves
+
+
+def checked(
+    world: World,
+    resource: WorldResource,
+    instance: dg.DagsterInstance,
+    *names: str,
+) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
+    found = load_tables(resource=resource)
+    checks = build_cdc_asset_checks(tables=[one for one in found.tables if one.dataset == "pins"])
+    keys = [key for key in checks[0].check_keys if key.name in names]
+    run = dg.materialize(
+        checks, instance=instance, resources={"cdc_platform": resource}, selection=dg.AssetSelection.checks(*keys)
+    )
+    return {(e.asset_key.path[-1], e.check_name): e for e in run.get_asset_check_evaluations()}
+
+
+def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
+    world: World,
+    resource: WorldResource,
+    instance: dg.DagsterInstance,
+) -> None:
+    now = datetime.now(UTC)
+    store = AuditStore(Path(world.settings.cache_dir), world.settings.platform)
+    store.write([verdict(f"{n:05d}", checked_at=now) for n in range(3)])
+    store.write([verdict("00001", Verdict.MISMATCHED, reason="37 missing", missing=37, checked_at=now)])
+    store.write([verdict("00001", checked_at=now - timedelta(hours=1))])  # reached earlier, written later
+    found = checked(world, resource, instance, "complete", "shard_count")
+    assert {pair: evaluation.passed for pair, evaluation in found.items()} == {
+        ("pins", "complete"): False,
+        ("pins", "shard_count"): True,
+        ("boards", "complete"): False,
+        ("boards", "shard_count"): True,
+    }
+    broken = found["pins", "complete"]
+    assert (
+        broken.description == "1 of 3 shards fail, first 00001: 37 missing (37 missing, 0 extra, 0 mismatched in all)."
+    )
+    assert broken.severity is dg.AssetCheckSeverity.ERROR
+    assert [record.data["shard"] for record in broken.metadata["shards_failing"].value.records] == ["00001"]  # type: ignore[union-attr]
+    store.write([verdict("00001", checked_at=now + timedelta(seconds=1))])
+    assert checked(world, resource, instance, "complete")["pins", "complete"].passed
+
+
+def test_a_table_that_cannot_be_counted_fails_its_checks_and_no_other(
+    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Topic:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def bounds(self) -> TopicBounds:
+            if self.name == "cdc.pins.boards":
+                raise KafkaUnavailable("no broker.")
+            return TopicBounds(topic_id="id", partitions={0: (0, 0)})
+
+        def read(self, partition: int, begin: int, end: int) -> Iterator[Batch]:
+            return iter(())
+
+        def close(self) -> None:
+            """Nothing to close."""
+
+    monkeypatch.setattr(wiring, "traced_records", lambda platform: Topic)
+    found = checked(world, resource, instance, "no_duplicates")
+    assert found["pins", "no_duplicates"].passed
+    assert not found["boards", "no_duplicates"].passed
+    assert found["boards", "no_duplicates"].description == "no broker."
