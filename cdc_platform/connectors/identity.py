@@ -13,6 +13,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Dataset, Engine, Problem, Shard, Table, Topology
@@ -94,7 +95,7 @@ def schema_history_topic(settings: Settings, shard: Shard) -> str:
 
 def signal_group(shard: Shard) -> int:
     """The number of the shard's signal group, from the shard's name alone."""
-    return int.from_bytes(hashlib.sha256(shard.name.encode()).digest()[:8], "big") % SIGNAL_GROUPS
+    return _group_of(shard.name)
 
 
 def signal_topic(settings: Settings, shard: Shard) -> str:
@@ -227,10 +228,24 @@ def _metric_name(topic: str) -> str:
     return topic.replace(".", "_")
 
 
+# Each pass asks for every shard's several times: for collisions, for topics, for its config.
+_NAMES_KEPT = 1 << 16
+
+
+@lru_cache(_NAMES_KEPT)
+def _group_of(name: str) -> int:
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") % SIGNAL_GROUPS
+
+
 def _digest(settings: Settings, shard: Shard) -> bytes:
     # The platform's name is hashed along: two platforms may capture one server.
     # Neither name holds a slash in a dataset or shard, so the pair is unambiguous.
-    return hashlib.sha256(f"{settings.platform}/{shard.name}".encode()).digest()
+    return _digest_of(f"{settings.platform}/{shard.name}")
+
+
+@lru_cache(_NAMES_KEPT)
+def _digest_of(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _sql_name(settings: Settings, shard: Shard) -> str:

@@ -173,7 +173,7 @@ class _Planner:
             if name in placement.moves:
                 self._move(dataset, shard, cluster, placement.moves[name])
             elif found is not None:
-                seen.append(Seen(dataset, shard, cluster, found))
+                seen.append(Seen(dataset, shard, cluster, found, name))
             elif name in self.strangers[home]:
                 self.refusals.append(
                     Refusal(

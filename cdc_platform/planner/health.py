@@ -30,11 +30,7 @@ class Seen:
     shard: Shard
     cluster: Cluster
     connector: ObservedConnector
-
-    @property
-    def name(self) -> str:
-        """`<dataset>.<shard>`."""
-        return self.shard.name
+    name: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
