@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -33,10 +34,11 @@ class AuditStore:
         for (dataset, table), found in by_table.items():
             place = self._root / dataset / table
             place.mkdir(parents=True, exist_ok=True)
-            with tempfile.NamedTemporaryFile(dir=place, prefix="new-", delete=False) as part:
+            # Each writing is a file of its own, so that ranges of shards proven side by side lose none;
+            # names are in the order of writing, which decides between verdicts of one moment.
+            with tempfile.NamedTemporaryFile(dir=place, prefix=f"{time.time_ns():020d}-", delete=False) as part:
                 part.write(msgspec.json.encode(found))
-            # Each writing is a file of its own, so that ranges of shards proven side by side lose none.
-            os.replace(part.name, place / f"{Path(part.name).name.removeprefix('new-')}.json")  # noqa: PTH105
+            os.replace(part.name, f"{part.name}.json")  # noqa: PTH105
             self._thin(place)
 
     def read(self, dataset: str, table: str) -> dict[str, ShardVerdict]:
@@ -55,17 +57,16 @@ class AuditStore:
 
     def _thin(self, place: Path, most: int = 200) -> None:
         """Many files become one."""
-        paths = sorted(place.glob("*.json"), key=lambda path: path.stat().st_mtime)
+        paths = sorted(place.glob("*.json"), key=lambda path: path.name)
         if len(paths) <= most:
             return
         table, dataset = place.name, place.parent.name
         merged = list(self.read(dataset, table).values())
-        whole = place / "whole.json.part"
+        whole = place / f"{paths[-1].stem}-whole"
         whole.write_bytes(msgspec.json.encode(merged))
-        whole.replace(place / "whole.json")
+        whole.replace(whole.with_name(f"{whole.name}.json"))
         for path in paths:
-            if path.name != "whole.json":
-                path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
 
 
 # Columns of the frame, each of one type, so that a policy finds them in an empty one too.
