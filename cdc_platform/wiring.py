@@ -86,11 +86,6 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
     settings = platform.settings
     with ExitStack() as cleanup:
 
-        def signals(name: str) -> SignalTopics:
-            made = SignalTopics(settings.kafka, f"cdc-platform-signals-{settings.platform}-{name}")
-            cleanup.callback(made.close)
-            return made
-
         def writer(name: str) -> StateTopic:
             made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
             cleanup.callback(made.close)
@@ -105,7 +100,7 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
         cleanup.callback(rates.close)
         yield Outside(
             platform=platform,
-            signals=signals,
+            signals=SignalTopics(settings.kafka),
             writer=writer,
             notifications=notifications,
             histories=SchemaHistories(settings.kafka),

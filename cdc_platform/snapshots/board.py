@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.clients.notifications import Notification
-from cdc_platform.connectors.identity import signal_topic
+from cdc_platform.clients.notifications import INITIAL, Notification
 from cdc_platform.connectors.tables import container
-from cdc_platform.settings import Settings
-from cdc_platform.snapshots.progress import Sample, ShardProgress, concerns, eta, fold, rows_per_second
+from cdc_platform.snapshots.progress import Sample, ShardProgress, eta, fold, rows_per_second
 from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind
 from cdc_platform.snapshots.steps import ShardView, signal_id
@@ -21,7 +18,6 @@ from cdc_platform.snapshots.told import RunProgress
 from cdc_platform.state import ObservedConnector
 from cdc_platform.topology import BootstrapMode, Dataset, Shard
 
-_ATTEMPT = re.compile(r"#(\d+)")
 # Pace is measured over this many seconds.
 _WINDOW = 120.0
 _CHUNK = 1024
@@ -38,10 +34,12 @@ class Place:
     cluster: str | None = None
     offset: Mapping[str, Any] | None = None
     progress: ShardProgress = field(default_factory=ShardProgress)
-    sent: dict[int, datetime] = field(default_factory=dict)
-    # When a pause or resume was sent last, and which.
+    # When it was told last to pause or to go on, and which.
     steered: tuple[float, str] | None = None
     admitted: bool = False
+    admitted_at: datetime | None = None
+    # Its snapshot was ended by hand.
+    ended: bool = False
 
     @property
     def over(self) -> bool:
@@ -54,7 +52,7 @@ class Place:
         return (
             self.state is not None
             and self.state.phase is Phase.READING
-            and bool(self.sent)
+            and self.state.attempt > 0
             and not self.progress.complete(self.tables)
         )
 
@@ -68,8 +66,7 @@ class Place:
 class Board:
     """The shards of one slice. Plain bookkeeping: asks nobody."""
 
-    def __init__(self, settings: Settings, run: Run, dataset: Dataset, shards: Sequence[Shard]) -> None:
-        self.settings = settings
+    def __init__(self, run: Run, dataset: Dataset, shards: Sequence[Shard]) -> None:
         self.run = run
         self.dataset = dataset
         chosen = [dataset.table(name) for name in run.tables]
@@ -84,15 +81,10 @@ class Board:
             for shard in shards
             for name, table in zip(self.places[shard.id].tables, chosen, strict=True)
         }
-        self._ids: dict[str, str] = {}
         self._samples: deque[Sample] = deque()
 
     def __iter__(self) -> Iterator[Place]:
         return iter(self.places.values())
-
-    def topics(self) -> frozenset[str]:
-        """The signal topics of all shards."""
-        return frozenset(signal_topic(self.settings, place.shard) for place in self)
 
     def load_states(self, states: Mapping[str, ShardState]) -> None:
         """Take over what is on record."""
@@ -101,23 +93,6 @@ class Board:
                 self.places[shard].state = state
                 self.places[shard].admitted = not state.phase.over
 
-    def load_sent(self, sent: Mapping[str, datetime]) -> None:
-        """Take over which signals are in the signal topics."""
-        for place in self:
-            place.sent.clear()
-        for shard_id, place in self.places.items():
-            prefix = f"{self.run.id}/{place.shard.name}"
-            for signal, at in sent.items():
-                found = _ATTEMPT.fullmatch(signal.removeprefix(prefix)) if signal.startswith(prefix) else None
-                if found:
-                    self.note_sent(shard_id, int(found[1]), at)
-
-    def note_sent(self, shard_id: str, attempt: int, at: datetime) -> None:
-        """A signal is in its topic."""
-        place = self.places[shard_id]
-        place.sent[attempt] = at
-        self._ids[signal_id(self.run.id, place.shard.name, attempt)] = place.shard.name
-
     def hear(self, said: Sequence[Notification]) -> None:
         """Fold notifications into the shards' progress."""
         initial = self._initial()
@@ -125,10 +100,16 @@ class Board:
         for one in sorted(said, key=lambda one: one.at):
             dataset, _, shard_id = one.shard.partition(".")
             place = self.places.get(shard_id) if dataset == self.dataset.name else None
-            if place is not None and concerns(one, self._ids, initial):
+            if place is not None and self._concerns(one, initial):
                 config = place.connector.config if place.connector else {}
                 rows = int(config.get("incremental.snapshot.chunk.size", _CHUNK))
                 place.progress = fold(place.progress, one, chunk_rows=rows)
+
+    def _concerns(self, said: Notification, initial: Mapping[str, datetime]) -> bool:
+        """True for a step of a snapshot that this run asked for, whoever worked on it then."""
+        if said.snapshot == INITIAL:
+            return said.shard in initial and said.at >= initial[said.shard]
+        return said.id.startswith(signal_id(self.run.id, said.shard, 0)[:-1])
 
     def _initial(self) -> dict[str, datetime]:
         if self.run.mode is not BootstrapMode.SNAPSHOT:
@@ -152,8 +133,7 @@ class Board:
             connector=place.connector,
             offset=place.offset,
             progress=place.progress,
-            sent=place.sent,
-            fresh=not self.run.request.again,
+            again=self.run.request.again,
             braked=braked,
         )
 

@@ -15,16 +15,10 @@ from cdc_platform.clients.source_logs import SourceLogs
 
 
 class Signals(Protocol):
-    """Signals to connectors, each looked up before it is sent."""
-
-    def take_over(self) -> None:
-        """Fence any older sender of this name."""
-
-    def sent(self, topics: Collection[str], since: datetime) -> Mapping[str, datetime]:
-        """Id to time of each signal in these topics."""
+    """Signals to connectors. Raises KafkaUnavailable and KafkaRejected."""
 
     def send(self, signals: Sequence[Signal]) -> None:
-        """Send all. Raises Fenced and KafkaUnavailable."""
+        """Send all."""
 
 
 class NotificationReader(Protocol):
@@ -55,12 +49,12 @@ class Rates(Protocol):
 class Outside:
     """Everything outside, as the use cases of this package take it.
 
-    `signals` and `writer` make a sender and a writer of the state topic of the given name: of two
-    with one name only the newer works. `notifications` reads from a moment on.
+    `writer` makes a writer of the state topic of the given name: of two with one name only the newer
+    works. `notifications` reads from a moment on.
     """
 
     platform: Platform
-    signals: Callable[[str], Signals]
+    signals: Signals
     writer: Callable[[str], StateStore]
     notifications: Callable[[datetime], NotificationReader]
     histories: Histories

@@ -44,8 +44,8 @@ class TableProgress:
 class ShardProgress:
     """What the notifications of one shard say of the signals that we know.
 
-    `tables` is by Debezium's table name. `ended` is the newest COMPLETED or ABORTED of the signal
-    `attempt`; `paused` since when a pause holds; `last` the newest notification of all.
+    `tables` is by Debezium's table name. `attempt` is the id of the snapshot that spoke last, `ended` its
+    COMPLETED or ABORTED; `paused` since when a pause holds; `last` the newest notification of all.
     """
 
     tables: Mapping[str, TableProgress] = field(default_factory=dict)
@@ -92,20 +92,14 @@ def fold(progress: ShardProgress, said: Notification, *, chunk_rows: int) -> Sha
         said: of this shard, and of a signal of ours or of an initial snapshot.
         chunk_rows: the connector's `incremental.snapshot.chunk.size`.
     """
-    progress = replace(progress, last=said.at if progress.last is None else max(progress.last, said.at))
+    last = said.at if progress.last is None else max(progress.last, said.at)
+    progress = replace(progress, last=last, started=progress.started or said.at)
+    # A new attempt reads anew what was not complete. (Notifications of an initial snapshot have ids of
+    # their own each: there STARTED tells. One that began through the offset says no STARTED.)
+    if said.type == "STARTED" or (said.snapshot == INCREMENTAL and said.id != progress.attempt):
+        kept = {name: table for name, table in progress.tables.items() if table.complete}
+        progress = replace(progress, tables=kept, attempt=said.id, ended=None, aborted=False, paused=None)
     match said.type:
-        case "STARTED":
-            again = said.id != progress.attempt
-            kept = {name: table for name, table in progress.tables.items() if table.complete or not again}
-            return replace(
-                progress,
-                tables=kept,
-                attempt=said.id,
-                started=progress.started or said.at,
-                ended=None,
-                aborted=False,
-                paused=None,
-            )
         case "PAUSED":
             return replace(progress, paused=said.at)
         case "RESUMED":
@@ -122,20 +116,6 @@ def fold(progress: ShardProgress, said: Notification, *, chunk_rows: int) -> Sha
         case "ABORTED":
             return replace(progress, ended=said.at, aborted=True, paused=None)
     return progress
-
-
-def concerns(said: Notification, ids: Mapping[str, str], waiting_for_initial: Mapping[str, datetime]) -> bool:
-    """True when a notification belongs to a snapshot that we follow.
-
-    Args:
-        said: any notification.
-        ids: signal id to shard, for the signals that were sent.
-        waiting_for_initial: shard to when it was started, for shards that take an initial snapshot.
-    """
-    if said.snapshot == INITIAL:
-        since = waiting_for_initial.get(said.shard)
-        return since is not None and said.at >= since
-    return said.snapshot == INCREMENTAL and ids.get(said.id) == said.shard
 
 
 def _with(progress: ShardProgress, name: str, table: TableProgress) -> ShardProgress:

@@ -109,13 +109,15 @@ class ShardState:
     """One shard of a run, as recorded.
 
     `before` is the offset that was committed before a reset, `start` the first one after it (or the one
-    found when nothing was reset), `end` that at the end. `rows` is by table name.
+    found when nothing was reset), `end` that at the end. `attempt` counts the incremental snapshots that
+    were asked for. `rows` is by table name.
     """
 
     phase: Phase
     since: datetime
     began: datetime
     reset: bool = False
+    attempt: int = 0
     before: Offset | None = None
     start: Offset | None = None
     end: Offset | None = None
@@ -133,6 +135,7 @@ class ShardState:
             "since": self.since.isoformat(),
             "began": self.began.isoformat(),
             "reset": self.reset,
+            "attempt": self.attempt,
             "before": _plain(self.before),
             "start": _plain(self.start),
             "end": _plain(self.end),
@@ -148,6 +151,7 @@ class ShardState:
             since=datetime.fromisoformat(document["since"]),
             began=datetime.fromisoformat(document["began"]),
             reset=document["reset"],
+            attempt=int(document["attempt"]),
             before=document["before"],
             start=document["start"],
             end=document["end"],

@@ -15,18 +15,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
-from cdc_platform.clients.protocols import Connect, ControlLock, StateStore
+from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.connectors.identity import identity
-from cdc_platform.errors import BadInput, CdcError, LockLost, NotFound, SourceUnavailable, Unavailable
+from cdc_platform.errors import BadInput, CdcError, NotFound, SourceUnavailable
 from cdc_platform.positions import Committed, MariaDbPosition, MySqlPosition
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Phase, Run, ShardState, hold_key
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard
+from cdc_platform.snapshots.waves import Item, committed, each, hold, wait_idle
+from cdc_platform.topology import BootstrapMode, Engine
 
 T = TypeVar("T")
 
@@ -34,26 +34,7 @@ SNAPSHOT_MODE = "snapshot.mode"
 # The schema as it is now, put before the saved position. Only for the first start: at each later
 # one it would read the schema again.
 RECOVERY = "recovery"
-_PARALLEL = 16
 _SLOT_PATIENCE = 20.0
-_STOP_PATIENCE = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Renewal:
-    """One shard to be started anew.
-
-    `config` is what a pass would give its connector in that cluster. `base` is the position from
-    which its schema history is known to reach on.
-    """
-
-    dataset: Dataset
-    shard: Shard
-    connect: Connect
-    config: Mapping[str, str]
-    state: ShardState | None
-    position: str | None = None
-    base: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +68,7 @@ def reaches(engine: Engine, base: str | None, start: Mapping[str, Any], committe
 
 
 def renew(
-    outside: Outside, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Renewal]
+    outside: Outside, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
 ) -> dict[str, ShardState | CdcError]:
     """Start a wave of shards anew, in mode `run.mode`.
 
@@ -102,15 +83,14 @@ def renew(
     return _Renewing(outside, lock, state, run).wave(wave)
 
 
-def restore(lock: ControlLock, wave: Sequence[Renewal]) -> dict[str, CdcError]:
+def restore(wave: Sequence[Item]) -> dict[str, CdcError]:
     """Give connectors their usual configuration back, after a first start with `recovery`."""
 
-    def one(item: Renewal) -> None:
-        lock.check()
+    def one(item: Item) -> None:
         if item.connect.connector(item.shard.name).config.get(SNAPSHOT_MODE) == RECOVERY:
             item.connect.update(item.shard.name, item.config)
 
-    return {shard: error for shard, error in _each(wave, one).items() if isinstance(error, CdcError)}
+    return {shard: error for shard, error in each(wave, one).items() if isinstance(error, CdcError)}
 
 
 class _Renewing:
@@ -123,14 +103,14 @@ class _Renewing:
         self.mode = run.mode
         self.settings = outside.platform.settings
 
-    def wave(self, wave: Sequence[Renewal]) -> dict[str, ShardState | CdcError]:
+    def wave(self, wave: Sequence[Item]) -> dict[str, ShardState | CdcError]:
         results: dict[str, ShardState | CdcError] = {}
         items = {item.shard.id: item for item in wave}
 
-        def proceed(step: Callable[[Renewal], T]) -> dict[str, T]:
+        def proceed(step: Callable[[Item], T]) -> dict[str, T]:
             self.lock.check()
             done: dict[str, T] = {}
-            for shard, answer in _each(list(items.values()), step).items():
+            for shard, answer in each(list(items.values()), step).items():
                 if isinstance(answer, CdcError):
                     results[shard] = answer
                     del items[shard]
@@ -139,7 +119,7 @@ class _Renewing:
             return done
 
         starts = proceed(self._start)
-        self._hold(items.values())
+        hold(self.state, self.run, list(items.values()), f"started anew by {self.run.kind} {self.run.id}")
         before = proceed(self._stop)
         now = datetime.now(UTC)
         states = {shard: self._resetting(items[shard], before[shard], now) for shard in items}
@@ -150,7 +130,7 @@ class _Renewing:
         self._write(started, release=True)
         return {**results, **started}
 
-    def _start(self, item: Renewal) -> _Start:
+    def _start(self, item: Item) -> _Start:
         """What the stream shall begin with; finds all that can be wrong before anything is touched."""
         if self.mode is not BootstrapMode.POSITION:
             self.outside.sources.check(item.dataset, item.shard)
@@ -171,20 +151,14 @@ class _Renewing:
             )
         return _Start(offset, keep)
 
-    def _committed(self, item: Renewal) -> Mapping[str, Any] | None:
+    def _committed(self, item: Item) -> Mapping[str, Any] | None:
         try:
-            found = list(item.connect.offsets(item.shard.name))
+            return committed(item.connect, item.shard.name)
         except NotFound:
             return None
-        return found[0]["offset"] if found else None
 
-    def _hold(self, items: Sequence[Renewal] | Any) -> None:
-        document = {"run": self.run.id, "reason": f"started anew by {self.run.kind} {self.run.id}"}
-        self.state.write({hold_key(item.shard.name): document for item in items})
-
-    def _stop(self, item: Renewal) -> Mapping[str, Any] | None:
+    def _stop(self, item: Item) -> Mapping[str, Any] | None:
         name = item.shard.name
-        self.lock.check()
         try:
             item.connect.stop(name)
         except NotFound:
@@ -192,32 +166,28 @@ class _Renewing:
         wait_idle(item.connect, name)
         return self._committed(item)
 
-    def _resetting(self, item: Renewal, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
+    def _resetting(self, item: Item, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
         if item.state is None:
             return ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, before=before)
         # What an earlier attempt noted is older, and so says more.
         noted = item.state.before if item.state.before is not None else before
         return replace(item.state, phase=Phase.RESETTING, since=now, reset=True, before=noted, error=None)
 
-    def _change(self, item: Renewal, start: _Start) -> None:
+    def _change(self, item: Item, start: _Start) -> None:
         name = item.shard.name
         own = identity(self.settings, item.dataset, item.shard)
-        self.lock.check()
         item.connect.reset_offsets(name)
         if own.schema_history_topic is not None and not start.keep_history:
             self.outside.histories.clear([own.schema_history_topic])
         if start.offset is None:
             self._drop_slot(item)
         else:
-            self.lock.check()
             item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": dict(start.offset)}])
-        self.lock.check()
         item.connect.update(name, self._first_config(item, start))
         wait_idle(item.connect, name)
-        self.lock.check()
         item.connect.resume(name)
 
-    def _drop_slot(self, item: Renewal) -> None:
+    def _drop_slot(self, item: Item) -> None:
         """A slot that stays would send all that was written since: this start is to be from now on."""
         own = identity(self.settings, item.dataset, item.shard)
         end = time.monotonic() + _SLOT_PATIENCE
@@ -232,7 +202,7 @@ class _Renewing:
                     raise
                 time.sleep(0.5)
 
-    def _first_config(self, item: Renewal, start: _Start) -> dict[str, str]:
+    def _first_config(self, item: Item, start: _Start) -> dict[str, str]:
         mode = snapshot_mode(self.mode, recover=item.dataset.engine.reads_binlog and not start.keep_history)
         return {**item.config, SNAPSHOT_MODE: mode}
 
@@ -241,40 +211,9 @@ class _Renewing:
             self.run.shard_key(shard): state.document() for shard, state in states.items()
         }
         if release:
-            records |= {hold_key(f"{self.run.dataset}.{shard}"): None for shard in states}
+            names = [f"{self.run.dataset}.{shard}" for shard in states]
+            records |= {hold_key(name): None for name in names}
+            # While it takes an initial snapshot it sends no heartbeats: it is not silent, but new.
+            records |= {f"live/{name}": None for name in names}
         self.lock.check()
         self.state.write(records)
-
-
-def wait_idle(connect: Connect, name: str) -> None:
-    """Wait until the connector is STOPPED and has no task. Raises Unavailable after a minute."""
-    end = time.monotonic() + _STOP_PATIENCE
-    while True:
-        seen = connect.connector(name)
-        if seen.state == "STOPPED" and not seen.tasks:
-            return
-        if time.monotonic() > end:
-            raise Unavailable(f"connector {name} did not stop in {_STOP_PATIENCE:.0f} s.", cure="See its worker's log.")
-        time.sleep(0.2)
-
-
-def hopeless(error: CdcError) -> bool:
-    """True when the same request would fail again."""
-    return isinstance(error, BadInput)
-
-
-def _each(items: Sequence[Renewal], step: Callable[[Renewal], T]) -> dict[str, T | CdcError]:
-    """The step for all items side by side; a lost lock ends it all."""
-
-    def one(item: Renewal) -> T | CdcError:
-        try:
-            return step(item)
-        except LockLost:
-            raise
-        except CdcError as error:
-            return error
-
-    if not items:
-        return {}
-    with ThreadPoolExecutor(max_workers=min(_PARALLEL, len(items)), thread_name_prefix="renew") as pool:
-        return {item.shard.id: answer for item, answer in zip(items, pool.map(one, items), strict=True)}

@@ -6,7 +6,7 @@ Level-based: it does not matter which process did the step before, nor how it en
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -23,9 +23,8 @@ from cdc_platform.topology import BootstrapMode, Engine
 class Patience:
     """How long is waited before something counts as wrong.
 
-    `silent`: without any progress the shard fails. `lost`: a signal without an echo, while the task
-    runs and its committed offset knows nothing of it, was lost and is sent again. A signal that the
-    worker took and then died with is the one case; `attempts` bounds how often.
+    `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
+    any notification knows was lost (somebody reset the offsets) and is asked for again; `attempts` bounds how often.
     """
 
     silent: timedelta = timedelta(minutes=30)
@@ -38,7 +37,7 @@ class ShardView:
     """One shard as it is now.
 
     `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
-    Debezium's names of the tables to read. `sent` maps attempt to the time of its signal.
+    Debezium's names of the tables to read. `again` wants a fresh start whatever there is.
     `braked` says why the shard is held back now.
     """
 
@@ -52,9 +51,12 @@ class ShardView:
     connector: ObservedConnector | None
     offset: Mapping[str, Any] | None
     progress: ShardProgress
-    sent: Mapping[int, datetime] = field(default_factory=dict)
-    fresh: bool = True
+    again: bool = False
     braked: str | None = None
+
+    def signal(self, attempt: int) -> str:
+        """The id of one attempt's snapshot."""
+        return signal_id(self.run, self.shard, attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class Adopt:
 
 
 @dataclass(frozen=True, slots=True)
-class Send:
+class Begin:
     """Ask for these tables in one incremental snapshot."""
 
     attempt: int
@@ -94,7 +96,7 @@ class Fail:
     reason: str
 
 
-Step = Wait | Reset | Adopt | Send | Finish | Fail
+Step = Wait | Reset | Adopt | Begin | Finish | Fail
 
 
 def next_step(view: ShardView, now: datetime, patience: Patience) -> Step:
@@ -117,7 +119,7 @@ def next_step(view: ShardView, now: datetime, patience: Patience) -> Step:
 def _needs_reset(view: ShardView, state: ShardState | None) -> bool:
     if state is not None:
         return True  # a reset that was begun is always brought to its end
-    return not view.fresh or view.mode is BootstrapMode.POSITION or view.connector is None or not _suits(view)
+    return view.again or view.mode is BootstrapMode.POSITION or view.connector is None or not _suits(view)
 
 
 def _suits(view: ShardView) -> bool:
@@ -155,13 +157,12 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
     if not left:
         return Finish() if _committed(view) else Wait("its last rows are being committed")
     trouble = _trouble(view)
-    last_sent = max(view.sent.values(), default=None)
-    touched = max(at for at in (state.since, last_sent, view.progress.last) if at is not None)
+    touched = max(at for at in (state.since, view.progress.last) if at is not None)
+    waited = now - touched
     if trouble is not None:
-        return Fail(trouble) if now - touched > patience.silent else Wait(trouble)
-    if not view.sent:
-        return _first_signal(view, left, state, now, patience)
-    attempt = max(view.sent)
+        return Fail(trouble) if waited > patience.silent else Wait(trouble)
+    if state.attempt == 0:
+        return _first(view, left, waited > patience.silent)
     failed = {
         name: table.status
         for name, table in view.progress.tables.items()
@@ -170,38 +171,36 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
     hopeless = [f"{name} ({status})" for name, status in failed.items() if status in HOPELESS]
     if hopeless:
         return Fail(f"cannot be read in chunks: {', '.join(sorted(hopeless))}")
-    over = view.progress.ended is not None and view.progress.attempt == signal_attempt(view, attempt)
-    if over and view.progress.aborted:
-        return Fail("its snapshot was stopped by hand")
-    if over and failed:
-        text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items()))
-        return _again(view, attempt, left, patience, f"its snapshot ended early: {text}")
-    if view.offset is not None and not _runs(view, attempt) and now - touched > patience.lost:
-        return _again(view, attempt, left, patience, "its signals are lost")
-    if now - touched > patience.silent and view.progress.paused is None and view.braked is None:
+    if view.progress.ended is not None and view.progress.attempt == view.signal(state.attempt):
+        if view.progress.aborted:
+            return Fail("its snapshot was stopped by hand")
+        text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items())) or "without a word"
+        return _again(view, state.attempt, left, patience, f"its snapshot ended early: {text}")
+    if view.offset is not None and not _runs(view, state.attempt) and waited > patience.lost:
+        return _again(view, state.attempt, left, patience, "its snapshot was lost")
+    if waited > patience.silent and view.progress.paused is None and view.braked is None:
         return Fail(f"no progress for {_minutes(patience.silent)}")
     return Wait(view.braked or "reading")
 
 
-def _first_signal(view: ShardView, left: tuple[str, ...], state: ShardState, now: datetime, patience: Patience) -> Step:
-    waited = now - state.since > patience.silent
+def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:
     if view.offset is None or not streams(view.engine, view.offset):
-        return Fail("it streams nothing") if waited else Wait("waiting for its stream")
+        return Fail("it streams nothing") if late else Wait("waiting for its stream")
     if view.engine is Engine.POSTGRES and "txId" not in view.offset:
         # Without a transaction's id the snapshot would kill the task (docs/decisions/0080).
-        return Fail("no transaction seen since its start") if waited else Wait("waiting for a first transaction")
+        return Fail("no transaction was seen since its start") if late else Wait("waiting for a first transaction")
     other = running_signal(view.offset)
-    if other is not None:
-        return Fail(f"another incremental snapshot runs: {other}") if waited else Wait(f"waiting for {other} to end")
+    if other is not None and other != view.signal(1):
+        return Fail(f"another incremental snapshot runs: {other}") if late else Wait(f"waiting for {other} to end")
     if view.braked is not None:
         return Wait(view.braked)
-    return Send(1, left)
+    return Begin(1, left)
 
 
 def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Patience, why: str) -> Step:
     if attempt >= patience.attempts:
         return Fail(f"{why}, {attempt} times")
-    return Send(attempt + 1, left)
+    return Begin(attempt + 1, left)
 
 
 def _done(progress: ShardProgress, name: str) -> bool:
@@ -210,16 +209,15 @@ def _done(progress: ShardProgress, name: str) -> bool:
 
 
 def _runs(view: ShardView, attempt: int) -> bool:
-    """True while the committed offset says that this signal is being worked off."""
-    return running_signal(view.offset or {}) == signal_attempt(view, attempt)
+    """True while the committed offset says that this snapshot is being worked off."""
+    return running_signal(view.offset or {}) == view.signal(attempt)
 
 
 def _committed(view: ShardView) -> bool:
     """True when Connect has committed an offset from after our snapshot: all of its rows are in Kafka."""
     if view.offset is None:
         return False
-    running = running_signal(view.offset)
-    return running is None or running not in {signal_attempt(view, attempt) for attempt in view.sent}
+    return not str(running_signal(view.offset) or "").startswith(view.signal(0)[:-1])
 
 
 def _trouble(view: ShardView) -> str | None:
@@ -251,11 +249,6 @@ def running_signal(offset: Mapping[str, Any]) -> str | None:
 def signal_id(run: str, shard: str, attempt: int) -> str:
     """`<run>/<dataset>.<shard>#<attempt>`: the same whoever sends it."""
     return f"{run}/{shard}#{attempt}"
-
-
-def signal_attempt(view: ShardView, attempt: int) -> str:
-    """The id of one attempt of this view's shard."""
-    return signal_id(view.run, view.shard, attempt)
 
 
 def stream_offset(offset: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,271 @@
+"""What a runner does to connectors: waves under the lock, pauses by signal, byte rates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from cdc_platform.clients.protocols import ControlLock, StateStore
+from cdc_platform.clients.signals import PAUSE, Signal
+from cdc_platform.connectors.identity import signal_topic
+from cdc_platform.errors import CdcError, LockHeld, NotFound, Unavailable
+from cdc_platform.planner import ConfigOf
+from cdc_platform.snapshots import steps
+from cdc_platform.snapshots.begin import begin, end
+from cdc_platform.snapshots.board import Board, Place
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.records import Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.request import Load
+from cdc_platform.snapshots.reset import renew, restore
+from cdc_platform.snapshots.told import Listener
+from cdc_platform.snapshots.waves import Item, hopeless
+from cdc_platform.topology import Cluster, Topology
+
+# Chunks a second that one shard can read, roughly; measured, benchmarks/bootstrap.py.
+_CHUNKS_PER_S = 10
+_CHUNK_ROWS = range(16, 2049)
+
+Failed = list[tuple[Place, steps.Fail]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Seconds between looks, between reports, before a pause is sent again; shards changed at once."""
+
+    tick: float = 1.0
+    connectors: float = 2.0
+    report: float = 10.0
+    steer: float = 30.0
+    lock: float = 30.0
+    wave: int = 20
+
+
+class Acts:
+    """The acts of one runner. Each may be repeated."""
+
+    def __init__(
+        self,
+        outside: Outside,
+        run: Run,
+        board: Board,
+        topology: Topology,
+        config_of: ConfigOf,
+        *,
+        state: StateStore,
+        marks: Mapping[tuple[str, str], Watermark],
+        load: Load,
+        pace: Pace,
+        listener: Listener,
+        patience: steps.Patience,
+    ) -> None:
+        self.outside = outside
+        self.run = run
+        self.board = board
+        self.topology = topology
+        self.config_of = config_of
+        self.state = state
+        self.marks = marks
+        self.load = load
+        self.pace = pace
+        self.listener = listener
+        self.patience = patience
+        self._not_before = 0.0
+
+    def renew(self, places: Sequence[Place]) -> Failed:
+        """Start shards anew; those that cannot be are returned."""
+        wave = self._wave(places)
+        if not wave:
+            return []
+        with self._locked() as lock:
+            if lock is None:
+                return []
+            results = renew(self.outside, lock, self.state, self.run, self._items(wave, lock))
+        self._say("Started anew", [shard for shard, result in results.items() if isinstance(result, ShardState)])
+        failed: Failed = []
+        for shard, result in results.items():
+            place = self.board.places[shard]
+            if isinstance(result, ShardState):
+                place.state, place.offset, place.connector = result, None, None
+            else:
+                failed += self._trouble(place, result, "could not be started anew")
+        return failed
+
+    def begin(self, asked: Sequence[tuple[Place, steps.Begin]]) -> Failed:
+        """Ask for incremental snapshots; shards that can have none are returned."""
+        orders = {place.shard.id: step for place, step in asked}
+        wave = self._wave([place for place, _ in asked])
+        if not wave:
+            return []
+        with self._locked() as lock:
+            if lock is None:
+                return []
+            items = [
+                replace(item, attempt=orders[item.shard.id].attempt, tables=orders[item.shard.id].tables)
+                for item in self._items(wave, lock)
+            ]
+            results = begin(lock, self.state, self.run, items, chunk_rows=chunk_rows(self.load, len(self.board.places)))
+        now = datetime.now(UTC)
+        records: dict[str, Mapping[str, object] | None] = {}
+        failed: Failed = []
+        for shard, result in results.items():
+            place = self.board.places[shard]
+            if isinstance(result, CdcError):
+                failed += self._trouble(place, result, "its snapshot could not begin")
+                continue
+            assert place.state is not None
+            place.state = replace(place.state, since=now, attempt=orders[shard].attempt)
+            place.offset, place.connector = None, None
+            records[self.run.shard_key(shard)] = place.state.document()
+        self.state.write(records)
+        self._say("Reading began", [key.rpartition("/")[2] for key in records])
+        return failed
+
+    def end(self, places: Sequence[Place]) -> None:
+        """End the snapshots of these shards; the stream goes on."""
+        wave = self._wave(places)
+        if not wave:
+            return
+        with self._locked() as lock:
+            if lock is None:
+                return
+            results = end(lock, self.state, self.run, self._items(wave, lock))
+        for shard, result in results.items():
+            if isinstance(result, Unavailable):
+                self.listener.say(f"{self.run.dataset}.{shard}: its snapshot could not be ended yet: {result}")
+            else:
+                self.board.places[shard].ended = True
+
+    def restore(self, shards: Sequence[str]) -> frozenset[str]:
+        """Give connectors that began with `recovery` their usual configuration; returns those that have it."""
+        wave = self._wave([self.board.places[shard] for shard in shards])
+        if not wave:
+            return frozenset()
+        with self._locked() as lock:
+            if lock is None:
+                return frozenset()
+            failed = restore(self._items(wave, lock))
+        for shard, error in failed.items():
+            self.listener.say(f"{self.run.dataset}.{shard} keeps snapshot.mode=recovery for now: {error}")
+        return frozenset(place.shard.id for place in wave) - failed.keys()
+
+    def steer(self, braked: Mapping[str, str]) -> None:
+        """Pause what is held back, let go on what is not: by what the connectors say, so a lost pause is sent again."""
+        signals: list[Signal] = []
+        now = time.monotonic()
+        for place in self.board:
+            if not place.reading or place.progress.last is None or place.progress.ended is not None:
+                continue
+            held = place.shard.name in braked
+            if held == (place.progress.paused is not None):
+                place.steered = None
+                continue
+            kind = PAUSE if held else "go on"
+            if place.steered is not None and place.steered[1] == kind and now - place.steered[0] < self.pace.steer:
+                continue
+            place.steered = (now, kind)
+            if held:
+                signals.append(self._pause(place))
+            else:
+                self._go_on(place)
+        self.outside.signals.send(signals)
+
+    def set_rates(self, places: Sequence[Place], *, limited: bool) -> None:
+        """The run's byte rate, shared by the shards that may run at once; or the dataset's own again."""
+        if self.load.max_bytes_per_s is None or not places:
+            return
+        usual = self.board.dataset.limits.bytes_per_second
+        share = max(1, self.load.max_bytes_per_s // self.load.max_parallel_shards)
+        rate = min(share, usual or share) if limited else usual
+        self.outside.rates.set_rates({producer_client_id(place.shard.name): rate for place in places})
+
+    def cluster(self, place: Place) -> Cluster:
+        """The Connect cluster that runs the shard."""
+        assert place.cluster is not None
+        return self.topology.clusters[place.cluster]
+
+    def _pause(self, place: Place) -> Signal:
+        return Signal(
+            topic=signal_topic(self.outside.platform.settings, place.shard),
+            shard=place.shard.name,
+            id=f"{self.run.id}/{place.shard.name}!pause-{time.time_ns()}",
+            type=PAUSE,
+            data={"type": "incremental"},
+        )
+
+    def _go_on(self, place: Place) -> None:
+        """A restarted task has forgotten the pause, and reads its next chunk before it streams."""
+        try:
+            self.outside.platform.connect(self.cluster(place)).restart_task(place.shard.name, 0)
+        except (Unavailable, NotFound) as error:
+            self.listener.say(f"{place.shard.name} could not go on yet: {error}")
+            place.steered = None
+
+    def _wave(self, places: Sequence[Place]) -> list[Place]:
+        if time.monotonic() < self._not_before:
+            return []
+        return [place for place in places if place.cluster is not None][: self.pace.wave]
+
+    def _items(self, wave: Sequence[Place], lock: ControlLock) -> list[Item]:
+        items = []
+        for place in wave:
+            cluster = self.cluster(place)
+            marks = [self.marks.get((table, place.shard.id)) for table in self.run.tables]
+            items.append(
+                Item(
+                    dataset=self.board.dataset,
+                    shard=place.shard,
+                    connect=self.outside.platform.connect(cluster).fenced(lock.check),
+                    config=self.config_of(self.board.dataset, place.shard, cluster),
+                    state=place.state,
+                    position=self.run.request.positions.get(place.shard.id),
+                    base=next((mark.position for mark in marks if mark is not None), None),
+                    tables=place.tables,
+                )
+            )
+        return items
+
+    @contextmanager
+    def _locked(self) -> Iterator[ControlLock | None]:
+        """The lock; None when another holds it for long. Passes then get as much time as the wave took."""
+        owner = f"{self.run.kind} {self.run.id}"
+        try:
+            held = self.outside.platform.topology.lock(owner=owner, timeout=self.pace.lock)
+            with held as lock:
+                began = time.monotonic()
+                yield lock
+                self._not_before = time.monotonic() + (time.monotonic() - began)
+        except LockHeld as error:
+            self.listener.say(f"Waiting for the lock: {error.message}")
+            yield None
+
+    def _trouble(self, place: Place, error: CdcError, what: str) -> Failed:
+        now = datetime.now(UTC)
+        self.listener.say(f"{place.shard.name}: {what}: {error}")
+        if place.state is None:
+            place.state = ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, error=str(error))
+            self.state.write({self.run.shard_key(place.shard.id): place.state.document()})
+        waited = now - max(place.state.began, place.admitted_at or place.state.began)
+        if hopeless(error) or waited > self.patience.silent:
+            return [(place, steps.Fail(str(error)))]
+        return []
+
+    def _say(self, what: str, shards: Sequence[str]) -> None:
+        if shards:
+            names = ", ".join(f"{self.run.dataset}.{shard}" for shard in sorted(shards)[:20])
+            self.listener.say(f"{what}: {names}{f' and {len(shards) - 20} more' if len(shards) > 20 else ''}.")
+
+
+def chunk_rows(load: Load, shards: int) -> int | None:
+    """Rows a chunk so that the shards that read side by side stay near the run's rows a second; None: no limit."""
+    if load.max_rows_per_s is None:
+        return None
+    share = load.max_rows_per_s / max(1, min(load.max_parallel_shards, shards)) / _CHUNKS_PER_S
+    return min(max(int(share), _CHUNK_ROWS.start), _CHUNK_ROWS.stop - 1)
+
+
+def producer_client_id(connector: str) -> str:
+    """The `client.id` of the one task's producer, as Connect makes it up."""
+    return f"connector-producer-{connector}-0"

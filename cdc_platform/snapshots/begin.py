@@ -1,0 +1,137 @@
+"""Incremental snapshots begin and end through the committed offset (docs/decisions/0082).
+
+Under the lock, a wave at a time: the connector is stopped, the tables are put into its offset
+in the form in which Debezium stores a snapshot that is under way (AbstractIncrementalSnapshotContext.store,
+3.5.0 and 3.7.0), and it is resumed. Its task then reads the first chunk before it streams. An offset
+that holds the snapshot already is left as it is: killed after any step, the wave is repeated.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cdc_platform.clients.protocols import ControlLock, StateStore
+from cdc_platform.errors import CdcError, ConnectRejected, NotFound, Unavailable
+from cdc_platform.holds import SNAPSHOT_OPTIONS
+from cdc_platform.snapshots.records import Run, hold_key
+from cdc_platform.snapshots.steps import running_signal, signal_id, streams
+from cdc_platform.snapshots.waves import Item, committed, each, hold, stop
+
+PREFIX = "incremental_snapshot_"
+COLLECTIONS = f"{PREFIX}collections"
+CORRELATION_ID = f"{PREFIX}correlation_id"
+CHUNK_ROWS = "incremental.snapshot.chunk.size"
+assert CHUNK_ROWS in SNAPSHOT_OPTIONS
+
+
+def begin(
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item], *, chunk_rows: int | None = None
+) -> dict[str, Mapping[str, Any] | CdcError]:
+    """Ask for `item.tables` in one incremental snapshot for each shard.
+
+    Args:
+        lock: held; checked before each change.
+        state: the writer of the run's records.
+        run: the run; its filter chooses the rows.
+        wave: the shards; each streams already.
+        chunk_rows: rows a chunk; None: as the connector's usual configuration has it.
+
+    Returns:
+        By shard id: the committed offset at which it begins, or what went wrong; such a shard streams on.
+
+    Raises:
+        LockLost: nothing more is changed.
+        KafkaUnavailable, Fenced: the state topic cannot be written.
+    """
+
+    def one(item: Item) -> Mapping[str, Any]:
+        return _change(item, lambda offset: _asked(item, run, offset), chunk_rows)
+
+    return _wave(lock, state, run, wave, one)
+
+
+def end(
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
+) -> dict[str, Mapping[str, Any] | CdcError]:
+    """Take the snapshots of this run out of the offsets again; rows that were read stay in the topic."""
+
+    def one(item: Item) -> Mapping[str, Any]:
+        def without(offset: dict[str, Any]) -> dict[str, Any]:
+            mine = str(running_signal(offset) or "").startswith(signal_id(run.id, item.shard.name, 0)[:-1])
+            return {key: value for key, value in offset.items() if not (mine and key.startswith(PREFIX))}
+
+        return _change(item, without, None)
+
+    return _wave(lock, state, run, wave, one)
+
+
+def asked_offset(
+    offset: Mapping[str, Any], *, signal: str, tables: Sequence[str], condition: str | None
+) -> dict[str, Any]:
+    """The committed offset with an incremental snapshot of these tables put in. Pure."""
+    collections = [
+        {
+            f"{COLLECTIONS}_id": table,
+            f"{COLLECTIONS}_additional_condition": f"({condition})" if condition else None,
+            f"{COLLECTIONS}_surrogate_key": None,
+            # From Debezium 3.7 on each table has its own; 3.5 passes over it.
+            f"{COLLECTIONS}_correlation_id": signal,
+        }
+        for table in tables
+    ]
+    plain = {key: value for key, value in offset.items() if not key.startswith(PREFIX)}
+    return {**plain, COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+
+
+def _asked(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+    signal = signal_id(run.id, item.shard.name, item.attempt)
+    running = running_signal(offset)
+    if running == signal:
+        return offset
+    if running is not None:
+        raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
+    condition = run.request.filter(item.dataset.engine)
+    return asked_offset(offset, signal=signal, tables=item.tables, condition=condition)
+
+
+def _change(item: Item, change: Any, chunk_rows: int | None) -> Mapping[str, Any]:
+    name = item.shard.name
+    stop(item.connect, name)
+    try:
+        offset = committed(item.connect, name)
+        if offset is None or not streams(item.dataset.engine, offset):
+            raise Unavailable(f"{name} has committed no position yet.")
+        changed = change(offset)
+        if changed != offset:
+            item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": changed}])
+            if committed(item.connect, name) != changed:
+                raise Unavailable(f"Connect does not show the new offset of {name} yet.")
+        _configure(item, chunk_rows)
+        return offset
+    finally:
+        # Whatever went wrong: its offset is a whole one, before or after the change.
+        item.connect.resume(name)
+
+
+def _configure(item: Item, chunk_rows: int | None) -> None:
+    seen = item.connect.connector(item.shard.name).config
+    wanted = item.config.get(CHUNK_ROWS) if chunk_rows is None else str(chunk_rows)
+    if wanted is not None and seen.get(CHUNK_ROWS) != wanted:
+        own = {key: value for key, value in seen.items() if key != "name"}
+        item.connect.update(item.shard.name, {**own, CHUNK_ROWS: wanted})
+
+
+def _wave(
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item], one: Any
+) -> dict[str, Mapping[str, Any] | CdcError]:
+    lock.check()
+    hold(state, run, wave, f"an incremental snapshot of {run.kind} {run.id} begins or ends")
+    results: dict[str, Mapping[str, Any] | CdcError] = each(wave, one)
+    lock.check()
+    state.write({hold_key(item.shard.name): None for item in wave})
+    return {
+        shard: ConnectRejected(str(result)) if isinstance(result, NotFound) else result
+        for shard, result in results.items()
+    }

@@ -1,0 +1,312 @@
+"""Real shards under live writes, and a judge who compares their tables with the topics."""
+
+from __future__ import annotations
+
+import json
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pymysql
+from confluent_kafka import Consumer, KafkaError, TopicPartition
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.secrets import resolve
+from cdc_platform.connectors.identity import identity, table_topic
+from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
+from cdc_platform.local.stack import Stack
+from cdc_platform.settings import Settings
+from cdc_platform.topology import (
+    Address,
+    BootstrapMode,
+    Dataset,
+    Engine,
+    Shard,
+    Table,
+    TopicSpec,
+)
+
+TABLES = ("items", "notes")
+
+
+@dataclass(kw_only=True)
+class World:
+    """One dataset of real shards in a real stack."""
+
+    stack: Stack
+    settings: Settings
+    engine: Engine
+    count: int
+    rows: int
+    bootstrap: BootstrapMode = BootstrapMode.INCREMENTAL
+    overrides: Mapping[str, str] = field(default_factory=dict)
+    pad: int = 100
+    name: str = field(default_factory=lambda: f"b{secrets.token_hex(3)}")
+
+    def __post_init__(self) -> None:
+        self.dataset = Dataset(
+            name=self.name,
+            engine=self.engine,
+            tables=tuple(Table(name=table) for table in TABLES),
+            clusters=(self.stack.cluster().name,),
+            credentials=self.stack.credentials(self.engine),
+            topics=TopicSpec(partitions=2, replication=1),
+            bootstrap=self.bootstrap,
+            connector=dict(self.overrides),
+        )
+        self.shards = tuple(
+            Shard(dataset=self.name, id=f"{n:05d}", leader=self.leader, database=f"{self.name}_{n:05d}")
+            for n in range(self.count)
+        )
+
+    @property
+    def leader(self) -> Address:
+        return self.stack.mariadb_primary if self.engine is Engine.MARIADB else self.stack.postgres_primary
+
+    def make(self) -> None:
+        """Databases, tables, first rows, leader files."""
+        for shard in self.shards:
+            with self.admin() as run:
+                run(f"CREATE DATABASE {shard.database}")
+            with self.admin(shard.database) as run:
+                if self.engine is Engine.POSTGRES:
+                    user = str(resolve(self.dataset.credentials.user))
+                    run(f"GRANT CREATE ON DATABASE {shard.database} TO {user}")
+                for table in TABLES:
+                    run(f"CREATE TABLE {table} (id bigint PRIMARY KEY, v bigint NOT NULL, pad text NOT NULL)")
+                    if self.engine is Engine.POSTGRES:
+                        run(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+                        run(f"ALTER TABLE {table} OWNER TO {user}")
+                    self.fill(run, table, 1, self.rows)
+            self.write_leader(shard)
+
+    def fill(self, run: Callable[..., Any], table: str, first: int, last: int, v: int = 0) -> None:
+        """Insert rows first..last."""
+        if self.engine is Engine.POSTGRES:
+            run(
+                f"INSERT INTO {table} SELECT g, {v}, repeat('x', {self.pad}) FROM generate_series({first}, {last}) g"
+            )
+            return
+        for at in range(first, last + 1, 1000):
+            ids = range(at, min(last, at + 999) + 1)
+            pad = "x" * self.pad
+            run(f"INSERT INTO {table} VALUES " + ",".join(f"({i},{v},'{pad}')" for i in ids))
+
+    def write_leader(self, shard: Shard) -> None:
+        content = render(LeaderFile(leader=shard.leader, generation=shard.generation))
+        for worker in self.stack.workers:
+            path = self.stack.directory / "workers" / worker / "leaders" / file_name(shard.name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content)
+
+    def put(self, platform: Platform) -> None:
+        """The topology into ZooKeeper."""
+        platform.topology.put_cluster(self.stack.cluster())
+        platform.topology.put_dataset(self.dataset)
+        for shard in self.shards:
+            platform.topology.put_shard(shard)
+
+    @contextmanager
+    def admin(self, database: str | None = None) -> Iterator[Callable[..., list[Any]]]:
+        """Runs statements as the administrator, each its own transaction."""
+        login = self.stack.admin(self.engine)
+        connection: Any
+        if self.engine is Engine.MARIADB:
+            connection = pymysql.connect(
+                host=self.leader.host,
+                port=self.leader.port,
+                user=login.user,
+                password=login.password,
+                database=database,
+                autocommit=True,
+            )
+        else:
+            connection = psycopg.connect(
+                host=self.leader.host,
+                port=self.leader.port,
+                user=login.user,
+                password=login.password,
+                dbname=database or "postgres",
+                autocommit=True,
+            )
+        try:
+            with connection.cursor() as cursor:
+
+                def run(sql: str, *params: Any) -> list[Any]:
+                    cursor.execute(sql, params or None)
+                    return list(cursor.fetchall()) if cursor.description else []
+
+                yield run
+        finally:
+            connection.close()
+
+    def position(self, shard: Shard) -> str:
+        """Where the source's log is now, as a person would note it."""
+        with self.admin(shard.database) as run:
+            if self.engine is Engine.MARIADB:
+                return str(run("SELECT @@gtid_binlog_pos")[0][0])
+            return str(run("SELECT pg_current_wal_lsn()::text")[0][0])
+
+    def table(self, shard: Shard, table: str) -> dict[int, int]:
+        """id to v, as the source has it."""
+        with self.admin(shard.database) as run:
+            return {int(i): int(v) for i, v in run(f"SELECT id, v FROM {table}")}
+
+    def clean(self, platform: Platform) -> None:
+        """Connectors, slots and databases away."""
+        connect = platform.connect(self.stack.cluster())
+        for shard in self.shards:
+            connect.delete(shard.name)
+        for shard in self.shards:
+            own = identity(self.settings, self.dataset, shard)
+            with self.admin() as run:
+                if self.engine is Engine.POSTGRES:
+                    drop = (
+                        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
+                        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
+                    )
+                    end = time.monotonic() + 20
+                    while run("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", own.slot):
+                        try:
+                            for statement in drop:
+                                run(statement, own.slot)
+                        except psycopg.Error:
+                            if time.monotonic() > end:
+                                raise
+                            time.sleep(0.2)
+                    run(f"DROP DATABASE IF EXISTS {shard.database} WITH (FORCE)")
+                else:
+                    run(f"DROP DATABASE IF EXISTS {shard.database}")
+
+
+class Writers:
+    """Changes rows of all shards until stopped: inserts, updates, deletes; a deleted key may come back."""
+
+    def __init__(self, world: World, *, pause: float = 0.002) -> None:
+        self.world = world
+        self.pause = pause
+        self.changed: dict[tuple[str, str], set[int]] = {}
+        self.writes = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._write, args=(shard,)) for shard in world.shards]
+        self._trouble: list[BaseException] = []
+
+    def __enter__(self) -> Writers:
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+        if self._trouble:
+            raise self._trouble[0]
+
+    def _write(self, shard: Shard) -> None:
+        dice = random.Random(shard.name)
+        try:
+            with self.world.admin(shard.database) as run:
+                v = 0
+                while not self._stop.is_set():
+                    v += 1
+                    table = dice.choice(TABLES)
+                    key = dice.randrange(1, int(self.world.rows * 1.2) + 2)
+                    self.changed.setdefault((shard.id, table), set()).add(key)
+                    kind = dice.random()
+                    if kind < 0.2:
+                        run(f"DELETE FROM {table} WHERE id = {key}")
+                    elif kind < 0.6:
+                        run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
+                    elif self.world.engine is Engine.MARIADB:
+                        run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
+                    else:
+                        run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
+                    self.writes += 1
+                    time.sleep(self.pause)
+        except BaseException as error:
+            self._trouble.append(error)
+
+
+class Judge:
+    """Folds topics and compares: the last value of each key, in the order of the topic."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+
+    def fold(self, table: str) -> dict[str, dict[int, int | None]]:
+        """Shard id to key to v; None: the last is a delete."""
+        return {shard: {key: v for key, (v, _) in rows.items()} for shard, rows in self._read(table).items()}
+
+    def _read(self, table: str) -> dict[str, dict[int, tuple[int | None, str]]]:
+        topic = table_topic(self.world.dataset, self.world.dataset.table(table))
+        consumer = Consumer(
+            {
+                **self.world.settings.kafka,
+                "group.id": f"judge-{secrets.token_hex(4)}",
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "enable.partition.eof": True,
+            }
+        )
+        found: dict[str, dict[int, tuple[int | None, str]]] = {}
+        try:
+            parts = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
+            consumer.assign([TopicPartition(topic, part, 0) for part in parts])
+            waiting = set(parts)
+            while waiting:
+                for message in consumer.consume(5000, timeout=0.5):
+                    error = message.error()
+                    if error is not None:
+                        assert error.code() == KafkaError._PARTITION_EOF, error
+                        waiting.discard(message.partition())
+                        continue
+                    key = json.loads(message.key())
+                    value = json.loads(message.value()) if message.value() else None
+                    if value is None:
+                        continue  # the tombstone after a delete
+                    after = value["after"]
+                    rows = found.setdefault(key["shard"], {})
+                    rows[int(key["id"])] = (None if after is None else int(after["v"]), value["op"])
+        finally:
+            consumer.close()
+        return found
+
+    def ops(self, table: str, shard: str) -> dict[str, int]:
+        """How many keys' last event is of each kind."""
+        counts: dict[str, int] = {}
+        for _, op in self._read(table).get(shard, {}).values():
+            counts[op] = counts.get(op, 0) + 1
+        return counts
+
+    def differences(self, *, only: Mapping[tuple[str, str], set[int]] | None = None) -> list[str]:
+        """What differs between tables and topics, in words; `only` these keys by (shard, table)."""
+        found: list[str] = []
+        for table in TABLES:
+            topic = self.fold(table)
+            for shard in self.world.shards:
+                source = self.world.table(shard, table)
+                folded = topic.get(shard.id, {})
+                keys = source.keys() | {key for key, v in folded.items() if v is not None}
+                if only is not None:
+                    keys &= only.get((shard.id, table), set())
+                found += [
+                    f"{shard.name} {table} {key}: source {source.get(key)}, topic {folded.get(key)}"
+                    for key in sorted(keys)
+                    if source.get(key) != folded.get(key)
+                ]
+        return found
+
+    def agree(self, *, only: Mapping[tuple[str, str], set[int]] | None = None, seconds: float = 60) -> None:
+        """Raises AssertionError unless tables and topics agree within `seconds`, the writers being still."""
+        end = time.monotonic() + seconds
+        while found := self.differences(only=only):
+            if time.monotonic() > end:
+                raise AssertionError(f"{len(found)} differences: {found[:5]}")
+            time.sleep(1)
