@@ -100,6 +100,10 @@ class Ground:
         """Postgres: connectors alter the publication, so their user must own the table."""
         self.execute(shard, f"ALTER TABLE {table} OWNER TO {self.source_user}")
 
+    def publication(self, shard: Shard) -> str:
+        """The name of the shard's publication (Postgres)."""
+        return desired_config(self.dataset, shard, self.stack.cluster(), self.settings)["publication.name"]
+
     def deploy(self) -> None:
         """Start the connectors of all shards."""
         self.field.deploy(self.dataset, *self.shards)
