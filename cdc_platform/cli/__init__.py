@@ -19,14 +19,18 @@ from cdc_platform.errors import CdcError
 COMMANDS = {
     "agent": "cdc_platform.agent.command:agent",
     "apply": "cdc_platform.cli.reconcile:apply",
+    "backfill": "cdc_platform.cli.backfill:backfill",
+    "bootstrap": "cdc_platform.cli.bootstrap:bootstrap",
     "demo": "cdc_platform.cli.demo:demo",
     "exporter": "cdc_platform.cli.exporter:exporter",
     "pause": "cdc_platform.cli.topology:pause",
     "plan": "cdc_platform.cli.reconcile:plan",
+    "repair": "cdc_platform.cli.repair:repair",
     "resume": "cdc_platform.cli.topology:resume",
     "stack": "cdc_platform.cli.stack:stack",
     "status": "cdc_platform.cli.status:status",
     "topology": "cdc_platform.cli.topology:topology",
+    "verify": "cdc_platform.cli.verify:verify",
     "worker-properties": "cdc_platform.cli.worker_properties:worker_properties",
 }
 

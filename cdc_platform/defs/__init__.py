@@ -8,6 +8,7 @@ from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.sensor import build_reconcile_sensor
+from cdc_platform.defs.snapshot_jobs import build_bootstrap_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "CdcTranslator",
     "Inventory",
     "build_alert_sensor",
+    "build_bootstrap_sensor",
     "build_cdc_asset_checks",
     "build_cdc_assets",
     "build_cdc_jobs",

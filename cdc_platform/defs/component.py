@@ -22,6 +22,7 @@ from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.sensor import build_reconcile_sensor
+from cdc_platform.defs.snapshot_jobs import build_bootstrap_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 
 
@@ -37,6 +38,14 @@ class AlertSensorArgs(dg.Model, dg.Resolvable):
     """How often alerts are looked for; routes stand in the platform's settings."""
 
     interval_seconds: int = Field(default=30, ge=1, description="Seconds between two looks.")
+    running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
+
+
+class BootstrapSensorArgs(dg.Model, dg.Resolvable):
+    """How often shards without data are looked for, and how many are bootstrapped at once."""
+
+    interval_seconds: int = Field(default=60, ge=1, description="Seconds between two looks.")
+    max_parallel_shards: int = Field(default=16, ge=1, description="Shards that one bootstrap works on at once.")
     running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
 
 
@@ -69,6 +78,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     )
     sensor: ReconcileSensorArgs = Field(default_factory=ReconcileSensorArgs)
     alerts: AlertSensorArgs = Field(default_factory=AlertSensorArgs)
+    bootstrap: BootstrapSensorArgs = Field(default_factory=BootstrapSensorArgs)
     policies: str | None = Field(
         default=None, description="A directory of suite files, DATASET.json: what the checks expect."
     )
@@ -128,6 +138,14 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             minimum_interval_seconds=self.alerts.interval_seconds,
             default_status=status,
         )
+        bootstraps = build_bootstrap_sensor(
+            jobs=jobs[1:3],
+            minimum_interval_seconds=self.bootstrap.interval_seconds,
+            max_parallel_shards=self.bootstrap.max_parallel_shards,
+            default_status=(
+                dg.DefaultSensorStatus.RUNNING if self.bootstrap.running else dg.DefaultSensorStatus.STOPPED
+            ),
+        )
         checks = build_cdc_asset_checks(
             tables=found.tables,
             platform=found.platform,
@@ -139,7 +157,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[sensor, alerts],
+            sensors=[sensor, alerts, bootstraps],
             jobs=jobs,
             resources={"cdc_platform": self.platform},
         )

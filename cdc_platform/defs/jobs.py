@@ -12,6 +12,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.cursor import ALL
 from cdc_platform.defs.events import EventWriter
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.errors import CdcError
 from cdc_platform.reconciler import policy_of, reconcile
@@ -52,7 +53,9 @@ def build_cdc_jobs(
     translator: CdcTranslator | None = None,
     wait_for_lock: float = 20.0,
 ) -> list[dg.JobDefinition]:
-    """The jobs of the platform, **`reconcile`** among them. They take the resource `cdc_platform`.
+    """The jobs of the platform: **`reconcile`** first, **`bootstrap`**, **`backfill`**.
+
+    They take the resource `cdc_platform`.
 
     Args:
         platform: the platform's name.
@@ -105,4 +108,4 @@ def build_cdc_jobs(
     def reconcile_job() -> None:
         reconcile_pass()
 
-    return [reconcile_job]
+    return [reconcile_job, *build_snapshot_jobs(platform=platform, translator=translator)]

@@ -23,7 +23,7 @@ from cdc_platform.snapshots.acts import Acts, Pace
 from cdc_platform.snapshots.board import Board, Place
 from cdc_platform.snapshots.brakes import BrakePolicy, Brakes
 from cdc_platform.snapshots.closing import over_records, shard_done
-from cdc_platform.snapshots.opening import Wanted, wanted_of
+from cdc_platform.snapshots.opening import Wanted, slices, wanted_of
 from cdc_platform.snapshots.outside import NotificationReader, Outside
 from cdc_platform.snapshots.records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
 from cdc_platform.snapshots.request import Load
@@ -308,3 +308,16 @@ class Runner:
             return False
         self._next[what] = now + every
         return True
+
+
+def work_slice(outside: Outside, run: Run, number: int, listener: Listener, **more: Any) -> None:
+    """Work on one of `opening.slices(run)`, with its share of the run's load, until its shards are over.
+
+    Raises:
+        Fenced: another worker has taken it over. Else as `Runner.work`.
+    """
+    parts = slices(run)
+    load = run.request.load.share(len(parts))
+    Runner(
+        outside, run, parts[number], name=f"snapshots-{run.id}-{number}", listener=listener, load=load, **more
+    ).work()

@@ -1,0 +1,254 @@
+"""What `bootstrap` and `backfill` share: working on a run and showing how far it is."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
+
+from cdc_platform.reconciler import plan_pass
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots import opening, summary
+from cdc_platform.snapshots.cure import cure
+from cdc_platform.snapshots.opening import Wanted
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.records import Run
+from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.runner import work_slice
+from cdc_platform.snapshots.told import RunProgress, ShardDone, duration
+from cdc_platform.wiring import open_platform, open_snapshots
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def run_options(command: F) -> F:
+    """The options that both commands take: load, orders to runs, output."""
+    for option in reversed(
+        (
+            click.option("--failed-of", metavar="RUN", help="Take the shards that failed in RUN."),
+            click.option("--max-parallel-shards", type=click.IntRange(min=1), default=16, show_default=True),
+            click.option("--max-parallel-per-host", type=click.IntRange(min=1), default=4, show_default=True),
+            click.option(
+                "--max-rows-per-s", type=click.IntRange(min=1), metavar="N", help="Rows a second, all shards."
+            ),
+            click.option("--max-bytes-per-s", type=click.IntRange(min=1), metavar="N", help="By broker quotas."),
+            click.option("--continue", "goes_on", metavar="RUN", help="Go on with an unfinished RUN."),
+            click.option("--pause", "pauses", metavar="RUN", help="Pause RUN; streams go on."),
+            click.option("--resume", "resumes", metavar="RUN", help="Let a paused RUN go on."),
+            click.option("--stop", "stops", metavar="RUN", help="End RUN; what was read stays."),
+            click.option("--runs", "lists", is_flag=True, help="Show the runs on record."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def load_of(given: dict[str, Any]) -> Load:
+    """The load that the options allow; takes them out of `given`."""
+    names = ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s", "max_bytes_per_s")
+    return Load(**{name: given.pop(name) for name in names})
+
+
+def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | None], *, lost: bool = False) -> None:
+    """Do what was asked for: an order to a run, the list of runs, or a run to its end.
+
+    Args:
+        kind: of the command.
+        given: the values of `run_options`, without `failed_of`.
+        make: the request; None when the command names no dataset.
+        lost: only the shards whose place in the log is gone.
+    """
+    as_json = given["as_json"]
+    with open_platform(Settings.load()) as platform, open_snapshots(platform) as outside:
+        for option, wanted in (("pauses", Wanted.PAUSED), ("resumes", Wanted.RUNNING)):
+            if given[option]:
+                run = opening.order(outside, given[option], wanted)
+                click.echo(f"Run {run.id} is to be {wanted}: whoever works on it obeys within seconds.")
+                return
+        if given["lists"]:
+            found = summary.all_runs(platform.state.read())
+            click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
+            return
+        if given["stops"]:
+            run = opening.order(outside, given["stops"], Wanted.STOPPED)
+        elif given["goes_on"]:
+            run = opening.unfinished(platform.state.read(), given["goes_on"])
+            opening.order(outside, run.id, Wanted.RUNNING)
+        else:
+            request = make(load_of(given))
+            if request is None:
+                raise click.UsageError("Missing argument 'DATASET'.")
+            if lost:
+                request = cure(plan_pass(platform)[0], request)
+            run = opening.open_run(outside, request, f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
+        work(outside, run, as_json=as_json)
+
+
+def work(outside: Outside, run: Run, *, as_json: bool) -> None:
+    """Work on a run to its end; exits 1 when a shard failed. Interrupted, the run stays on record."""
+    screen = Screen(run, quiet=as_json)
+    parts = opening.slices(run)
+    began = datetime.now(UTC)
+    try:
+        with screen, ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="slice") as pool:
+            futures = [pool.submit(work_slice, outside, run, n, screen.listener(n)) for n in range(len(parts))]
+            for future in futures:
+                future.result()
+    except KeyboardInterrupt:
+        click.echo(f"Interrupted. `cdc-platform {run.kind} --continue {run.id}` goes on.", err=True)
+        sys.exit(130)
+    closed = opening.finish(outside, run)
+    seconds = (datetime.now(UTC) - began).total_seconds()
+    done = [shard for shard in screen.over if shard.error is None]
+    failed = [shard for shard in screen.over if shard.error is not None]
+    if as_json:
+        click.echo(json.dumps(_document(closed, screen.over, seconds), indent=2))
+    else:
+        for shard in failed:
+            click.echo(shard.sentence(), err=True)
+        for shard in done:
+            if shard.hole is not None:
+                click.echo(shard.sentence())
+        rows = sum(sum(shard.rows.values()) for shard in screen.over)
+        click.echo(
+            f"{run.kind} {run.id}: {len(done)} shards done, {len(failed)} failed, {rows:,} rows in {duration(seconds)}."
+        )
+    sys.exit(1 if failed else 0)
+
+
+class Screen:
+    """A progress bar on a terminal, a line now and then elsewhere. From several threads."""
+
+    def __init__(self, run: Run, *, quiet: bool) -> None:
+        self.run = run
+        self.over: list[ShardDone] = []
+        self._quiet = quiet
+        self._console = Console(stderr=True)
+        self._lock = threading.Lock()
+        self._parts: dict[int, RunProgress] = {}
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TextColumn("{task.fields[text]}"),
+            console=self._console,
+            disable=quiet or not self._console.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        self.say(f"{self.run.kind} {self.run.id}: {len(self.run.shards)} shards of {self.run.dataset}.")
+        self._bar.start()
+        self._task = self._bar.add_task(str(self.run.kind), total=1.0, text="")
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._bar.stop()
+
+    def listener(self, number: int) -> _Part:
+        """The listener of one slice."""
+        return _Part(self, number)
+
+    def say(self, text: str) -> None:
+        """One line."""
+        if not self._quiet:
+            self._console.print(text, highlight=False, markup=False)
+
+    def progress(self, number: int, progress: RunProgress) -> None:
+        """One slice is so far."""
+        with self._lock:
+            self._parts[number] = progress
+            whole = together(list(self._parts.values()), len(self.run.shards))
+        if self._bar.disable:
+            self.say(whole.sentence())
+        elif self._task is not None:
+            left = f", {duration(whole.eta)} left" if whole.eta is not None else ""
+            text = f"{whole.done} of {whole.shards} shards, {whole.rows:,} rows, {whole.rows_per_s:,.0f}/s{left}"
+            self._bar.update(self._task, completed=whole.fraction, text=text)
+
+    def ended(self, shards: tuple[ShardDone, ...]) -> None:
+        """These shards are over."""
+        with self._lock:
+            self.over += shards
+
+
+class _Part:
+    def __init__(self, screen: Screen, number: int) -> None:
+        self._screen = screen
+        self._number = number
+
+    def say(self, text: str) -> None:
+        self._screen.say(text)
+
+    def progress(self, progress: RunProgress) -> None:
+        self._screen.progress(self._number, progress)
+
+    def over(self, shards: tuple[ShardDone, ...]) -> None:
+        self._screen.ended(shards)
+
+
+def together(parts: list[RunProgress], shards: int) -> RunProgress:
+    """Slices as one run of `shards` shards. Pure."""
+    active: dict[str, int] = {}
+    braked: dict[str, int] = {}
+    for part in parts:
+        for counts, into in ((part.active, active), (part.braked, braked)):
+            for word, count in counts.items():
+                into[word] = into.get(word, 0) + count
+    etas = [part.eta for part in parts if part.eta is not None]
+    return RunProgress(
+        shards=shards,
+        done=sum(part.done for part in parts),
+        failed=sum(part.failed for part in parts),
+        active=active,
+        braked=braked,
+        rows=sum(part.rows for part in parts),
+        chunks=sum(part.chunks for part in parts),
+        rows_per_s=sum(part.rows_per_s for part in parts),
+        fraction=sum(part.fraction * part.shards for part in parts) / shards,
+        eta=max(etas, default=None),
+    )
+
+
+def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]:
+    return {
+        "run": run.id,
+        "kind": str(run.kind),
+        "dataset": run.dataset,
+        "mode": str(run.mode) if run.mode else None,
+        "finished": run.finished.isoformat() if run.finished else None,
+        "seconds": round(seconds, 1),
+        "rows": sum(sum(shard.rows.values()) for shard in over),
+        "shards": {
+            shard.shard: {
+                "error": shard.error,
+                "rows": dict(shard.rows),
+                "seconds": round(shard.seconds, 1),
+                "start": shard.start,
+                "end": shard.end,
+                "hole": {"since": shard.hole.since, "until": shard.hole.until} if shard.hole else None,
+            }
+            for shard in over
+        },
+    }
+
+
+def _lines(found: list[dict[str, Any]]) -> str:
+    if not found:
+        return "No runs are on record."
+    return "\n".join(
+        f"{run['run']}: {run['kind']} of {run['dataset']}, {run['created'][:19]}Z, "
+        + ", ".join(f"{count} {phase}" for phase, count in sorted(run["phases"].items()))
+        + ("" if run["finished"] else ", not finished")
+        for run in found
+    )
