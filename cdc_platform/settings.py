@@ -42,6 +42,8 @@ class Settings:
     keep their schema history with it, so secrets in it must be references. Times
     are seconds. `max_deletes` and `max_delete_fraction` bound what one pass may
     delete without an explicit allowance: the greater of the two holds.
+    `cache_dir` may be lost, which costs time. `audit_dir` holds the history of
+    verdicts: a directory, or the URI of one that pyarrow reads (`s3://...`).
     `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
     """
 
@@ -58,6 +60,7 @@ class Settings:
     max_delete_fraction: float = 0.01
     batch_size: int = 50
     cache_dir: str = field(default_factory=lambda: str(default_cache_dir()))
+    audit_dir: str = field(default_factory=lambda: str(default_audit_dir()))
     alerts: Mapping[str, AlertTarget] = field(default_factory=dict)
     dagster_url: str = ""
     runbook_url: str = ""
@@ -95,6 +98,12 @@ def default_cache_dir() -> Path:
     """The user's cache directory for this program (XDG base directory rules)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "cdc-platform"
+
+
+def default_audit_dir() -> Path:
+    """Where verdicts are kept: the user's data directory (XDG base directory rules)."""
+    base = os.environ.get("XDG_DATA_HOME") or str(Path.home() / ".local" / "share")
+    return Path(base) / "cdc-platform" / "audit"
 
 
 def _read(file: Path) -> dict[str, Any]:

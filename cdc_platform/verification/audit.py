@@ -1,117 +1,142 @@
-"""The audit frame: one row a shard, what the policy of a table judges.
+"""The audit frame: one row a shard and verification, as Parquet files with their history.
 
-Verdicts are kept by table and shard under the cache directory, the newest of each
-shard: runs on several hosts need a directory they share, or each host judges what it proved.
+One file a call of `verify_shards`, in `<audit_dir>/<dataset>/<table>/`, named by
+time and run, written under another name and then renamed. Many files become
+one now and then, history and all.
 """
 
 from __future__ import annotations
 
-import os
-import tempfile
-import time
-from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+import io
+import secrets
+from collections.abc import Collection, Iterator, Sequence
+from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-import msgspec
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet
 
-from cdc_platform.verification.duplicates import Cause, ShardDuplicates
+from cdc_platform.errors import CdcError, SettingsError
+from cdc_platform.verification import frames
 from cdc_platform.verification.verdicts import ShardVerdict
 
+_TIME = "%Y%m%dT%H%M%S.%fZ"
 
-class AuditStore:
-    """The newest verdict of each shard of each table."""
-
-    def __init__(self, cache: Path, platform: str) -> None:
-        self._root = cache / "audit" / platform
-
-    def write(self, verdicts: Iterable[ShardVerdict]) -> None:
-        """Keep these; of two verdicts of one shard the one that was reached later."""
-        by_table: dict[tuple[str, str], list[ShardVerdict]] = {}
-        for verdict in verdicts:
-            by_table.setdefault((verdict.dataset, verdict.table), []).append(verdict)
-        for (dataset, table), found in by_table.items():
-            place = self._root / dataset / table
-            place.mkdir(parents=True, exist_ok=True)
-            # Each writing is a file of its own, so that ranges of shards proven side by side lose none;
-            # names are in the order of writing, which decides between verdicts of one moment.
-            with tempfile.NamedTemporaryFile(dir=place, prefix=f"{time.time_ns():020d}-", delete=False) as part:
-                part.write(msgspec.json.encode(found))
-            os.replace(part.name, f"{part.name}.json")  # noqa: PTH105
-            self._thin(place)
-
-    def read(self, dataset: str, table: str) -> dict[str, ShardVerdict]:
-        """Shard id to its newest verdict."""
-        found: dict[str, ShardVerdict] = {}
-        for path in sorted((self._root / dataset / table).glob("*.json")):
-            try:
-                verdicts = msgspec.json.decode(path.read_bytes(), type=list[ShardVerdict])
-            except (FileNotFoundError, msgspec.DecodeError):
-                continue  # thinned out meanwhile, or of another version
-            for verdict in verdicts:
-                known = found.get(verdict.shard)
-                if known is None or known.checked_at <= verdict.checked_at:
-                    found[verdict.shard] = verdict
-        return found
-
-    def _thin(self, place: Path, most: int = 200) -> None:
-        """Many files become one."""
-        paths = sorted(place.glob("*.json"), key=lambda path: path.name)
-        if len(paths) <= most:
-            return
-        table, dataset = place.name, place.parent.name
-        merged = list(self.read(dataset, table).values())
-        whole = place / f"{paths[-1].stem}-whole"
-        whole.write_bytes(msgspec.json.encode(merged))
-        whole.replace(whole.with_name(f"{whole.name}.json"))
-        for path in paths:
-            path.unlink(missing_ok=True)
+# Files of a table before they are made one, and rows of history that are kept then.
+_FILES = 500
+_ROWS = 1_000_000
 
 
-# Columns of the frame, each of one type, so that a policy finds them in an empty one too.
-COLUMNS = (
-    "dataset", "table", "shard", "verdict", "reason", "source_rows", "topic_rows", "missing", "extra", "mismatched",
-    "lag_s", "age_s", "fence", "run_id", "columns_behind", "duplicates", "duplicates_alarming",
-    *(str(cause) for cause in Cause),
-)  # fmt: skip
+class AuditFrame:
+    """The frames of one platform. `place` is a directory, or the URI of one that pyarrow reads (`s3://...`).
 
-# The verdict of a shard that was never looked at.
-UNVERIFIED = "unverified"
-
-
-def frame(
-    dataset: str,
-    table: str,
-    shards: Sequence[str],
-    *,
-    verdicts: Mapping[str, ShardVerdict],
-    duplicates: Mapping[str, ShardDuplicates],
-    now: datetime,
-) -> list[dict[str, Any]]:
-    """One row for each shard of the topology, `unverified` where there is no verdict.
-
-    Numbers that are not known (lag, age, duplicates not counted) are None.
+    Calls raise CdcError when files cannot be read or written.
     """
-    widest = max((verdict.columns for verdict in verdicts.values()), default=0)
-    rows = []
-    for shard in shards:
-        verdict, sent = verdicts.get(shard), duplicates.get(shard)
-        row: dict[str, Any] = dict.fromkeys(COLUMNS)
-        row |= {"dataset": dataset, "table": table, "shard": shard, "verdict": UNVERIFIED, "reason": ""}
-        if verdict is not None:
-            row |= {
-                name: getattr(verdict, name)
-                for name in ("reason", "source_rows", "topic_rows", "missing", "extra", "mismatched", "lag_s", "fence")
-            }
-            row |= {
-                "verdict": str(verdict.verdict),
-                "run_id": verdict.run_id,
-                "age_s": (now - verdict.checked_at).total_seconds(),
-                "columns_behind": widest - verdict.columns if verdict.columns else None,
-            }
-        if sent is not None:
-            row |= {str(cause): sent.counts.get(cause, 0) for cause in Cause}
-            row |= {"duplicates": sent.total, "duplicates_alarming": sent.alarming}
-        rows.append(row)
-    return rows
+
+    def __init__(self, place: str) -> None:
+        self._where = place
+        try:
+            if "://" in place:
+                self._fs, self._root = pyarrow.fs.FileSystem.from_uri(place)
+            else:
+                self._fs, self._root = pyarrow.fs.LocalFileSystem(), str(Path(place).absolute())
+        except (pa.ArrowException, OSError, ValueError) as error:
+            raise SettingsError(
+                f"{place!r} is no place for files: {error}.", field="audit_dir", cure="Name a directory or a URI."
+            ) from error
+
+    def write(self, verdicts: Sequence[ShardVerdict]) -> str | None:
+        """Add the verdicts, all of one table; returns the file's path, None when there are none."""
+        if not verdicts:
+            return None
+        first = verdicts[0]
+        time = max(verdict.checked_at for verdict in verdicts).astimezone(UTC).strftime(_TIME)
+        name = f"{time}-{_safe(first.run_id)}-{secrets.token_hex(3)}.parquet"
+        path = self._put(first.dataset, first.table, name, frames.to_table(verdicts))
+        self._thin(first.dataset, first.table)
+        return path
+
+    def latest(self, dataset: str, table: str, shards: Collection[str] | None = None) -> tuple[ShardVerdict, ...]:
+        """The newest verdict of each shard, by shard; `shards` (default: all that are found) ends the search early."""
+        wanted = None if shards is None else set(shards)
+        found: list[Any] = []
+        seen: set[str] = set()
+        for part in self._newest(dataset, table):
+            found.append(part)
+            seen.update(part.column("shard").to_pylist())
+            if wanted is not None and wanted <= seen:
+                break
+        newest = frames.from_table(frames.last_of_each_shard(frames.concatenated(list(reversed(found)))))
+        return _by_shard(verdict for verdict in newest if wanted is None or verdict.shard in wanted)
+
+    def run(self, dataset: str, table: str, run_id: str) -> tuple[ShardVerdict, ...]:
+        """The verdicts of one run, by shard."""
+        parts = []
+        for part in self._newest(dataset, table):
+            mine = [found == run_id for found in part.column("run_id").to_pylist()]
+            if any(mine):
+                parts.append(part.filter(pa.array(mine, pa.bool_())))
+        return _by_shard(frames.from_table(frames.last_of_each_shard(frames.concatenated(list(reversed(parts))))))
+
+    def history(self, dataset: str, table: str, *, files: int = _FILES + 1) -> tuple[ShardVerdict, ...]:
+        """The verdicts of the last `files` files, oldest first."""
+        parts = [part for part, _ in zip(self._newest(dataset, table), range(files), strict=False)]
+        return tuple(frames.from_table(frames.concatenated(list(reversed(parts)))))
+
+    def _put(self, dataset: str, table: str, name: str, rows: Any) -> str:
+        folder = f"{self._root}/{dataset}/{table}"
+        sink = io.BytesIO()
+        pyarrow.parquet.write_table(rows, sink, compression="zstd")
+        try:
+            self._fs.create_dir(folder, recursive=True)
+            with self._fs.open_output_stream(f"{folder}/{name}.new") as stream:
+                stream.write(sink.getvalue())
+            self._fs.move(f"{folder}/{name}.new", f"{folder}/{name}")
+        except OSError as error:
+            raise self._failed("written", error) from error
+        return f"{folder}/{name}"
+
+    def _names(self, dataset: str, table: str) -> list[str]:
+        """Files, newest first."""
+        folder = pyarrow.fs.FileSelector(f"{self._root}/{dataset}/{table}", allow_not_found=True)
+        try:
+            return sorted((i.path for i in self._fs.get_file_info(folder) if i.path.endswith(".parquet")), reverse=True)
+        except OSError as error:
+            raise self._failed("listed", error) from error
+
+    def _newest(self, dataset: str, table: str) -> Iterator[Any]:
+        for name in self._names(dataset, table):
+            try:
+                with self._fs.open_input_file(name) as stream:
+                    yield pyarrow.parquet.read_table(stream)
+            except FileNotFoundError:
+                continue  # Made one with others meanwhile.
+            except (OSError, pa.ArrowException) as error:
+                raise self._failed("read", error) from error
+
+    def _thin(self, dataset: str, table: str) -> None:
+        names = self._names(dataset, table)
+        if len(names) <= _FILES:
+            return
+        # In the place of the newest of them, which comes before what is being written now.
+        whole = frames.concatenated(list(reversed(list(self._newest(dataset, table)))))
+        stem = names[0].rpartition("/")[2].removesuffix(".parquet")
+        self._put(dataset, table, f"{stem}-whole.parquet", whole.slice(max(0, len(whole) - _ROWS)))
+        try:
+            for name in names:
+                self._fs.delete_file(name)
+        except OSError as error:
+            raise self._failed("thinned out", error) from error
+
+    def _failed(self, what: str, error: Exception) -> CdcError:
+        return CdcError(f"verdicts could not be {what}: {error}.", where=self._where, field="audit_dir")
+
+
+def _by_shard(verdicts: Any) -> tuple[ShardVerdict, ...]:
+    return tuple(sorted(verdicts, key=lambda verdict: verdict.shard))
+
+
+def _safe(run_id: str) -> str:
+    return "".join(char if char.isalnum() or char in "._" else "_" for char in run_id)

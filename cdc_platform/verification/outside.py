@@ -48,7 +48,7 @@ class Policy:
     source_seconds: float = 30.0
     chunk_rows: int = 10_000
     sources_at_once: int = 8
-    rereads: int = 3
+    rereads: int = 2
     reread_keys: int = 20_000
     samples: int = 20
     slab_rows: int = 1_500_000

@@ -1,0 +1,135 @@
+"""`cdc-platform verify`: is a table's topic complete?"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table as Grid
+
+from cdc_platform.settings import Settings
+from cdc_platform.verification.audit import AuditFrame
+from cdc_platform.verification.completeness import plan_verification, verify_shards
+from cdc_platform.verification.outside import Progress as Step
+from cdc_platform.verification.outside import Report
+from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.wiring import open_platform, verification_of
+
+_STAGES = {"source": "reading sources", "reach": "waiting for connectors", "topic": "reading the topic"}
+_STYLES = {Verdict.PROVEN: "green", Verdict.PENDING: "yellow", Verdict.MISMATCHED: "red"}
+_PLAIN_SECONDS = 5.0
+
+# Exit codes: what the worst verdict is.
+_EXITS = {Verdict.PROVEN: 0, Verdict.MISMATCHED: 2, Verdict.PENDING: 3, Verdict.UNVERIFIABLE: 4}
+
+
+@click.command()
+@click.argument("dataset")
+@click.argument("table")
+@click.option("--shards", metavar="ID,ID,...", help="Only these shards.")
+@click.option("--run-id", metavar="ID", help="Go on with a run that was killed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_json: bool) -> None:
+    """Prove that the topic of TABLE holds every row of its source, or name the keys that differ.
+
+    Writes one row a shard to the audit frame. Exits 0 when all shards are
+    proven, 2 when one is mismatched, 3 when one is pending, 4 when one is
+    unverifiable, 1 on an error.
+    """
+    run_id = run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
+    settings = Settings.load()
+    names = [part.strip() for part in shards.split(",") if part.strip()] if shards else None
+    found: list[ShardVerdict] = []
+    with open_platform(settings) as platform, _shown(quiet=as_json) as report:
+        topology = platform.topology.load()
+        audit = AuditFrame(settings.audit_dir)
+        outside = verification_of(platform)
+        for part in plan_verification(topology, dataset, table, names):
+            verdicts = verify_shards(outside, topology, part, run_id=run_id, report=report)
+            audit.write(verdicts)
+            found += verdicts
+    if as_json:
+        click.echo(json.dumps({"run_id": run_id, "shards": [_document(verdict) for verdict in found]}, indent=2))
+    else:
+        _print(found)
+    sys.exit(max((_EXITS[verdict.verdict] for verdict in found), default=0, key=_worst))
+
+
+def _worst(code: int) -> int:
+    """Mismatched is worse than unverifiable, that than pending."""
+    return {0: 0, 3: 1, 4: 2, 2: 3}[code]
+
+
+def _document(verdict: ShardVerdict) -> dict[str, Any]:
+    return asdict(verdict) | {"verdict": str(verdict.verdict), "checked_at": verdict.checked_at.isoformat()}
+
+
+def _print(verdicts: list[ShardVerdict]) -> None:
+    grid = Grid(box=None, header_style="bold")
+    for name in ("shard", "verdict", "rows", "fence", "lag", "reason"):
+        grid.add_column(name, justify="right" if name in ("rows", "lag") else "left", overflow="fold")
+    for verdict in verdicts:
+        style = _STYLES.get(verdict.verdict, "magenta")
+        lag = "" if verdict.lag_s is None else f"{verdict.lag_s:.1f} s"
+        grid.add_row(
+            verdict.shard,
+            f"[{style}]{verdict.verdict}[/{style}]",
+            f"{verdict.source_rows:,}",
+            verdict.fence,
+            lag,
+            verdict.reason,
+        )
+    console = Console()
+    console.print(grid)
+    for verdict in verdicts:
+        for sample in verdict.samples:
+            columns = f": {', '.join(sample.columns)}" if sample.columns else ""
+            console.print(f"  {verdict.shard} {sample.kind} {sample.key}{columns}", markup=False, highlight=False)
+    counts = {kind: sum(verdict.verdict is kind for verdict in verdicts) for kind in Verdict}
+    rows = sum(verdict.source_rows for verdict in verdicts)
+    took = max((verdict.seconds for verdict in verdicts), default=0.0)
+    said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no shards"
+    console.print(f"{said}; {rows:,} rows in {took:.1f} s", highlight=False)
+
+
+@contextmanager
+def _shown(*, quiet: bool) -> Iterator[Report]:
+    """Progress bars on a terminal, a line now and then elsewhere; on stderr."""
+    if quiet:
+        yield lambda step: None
+        return
+    if not sys.stderr.isatty():
+        yield _plainly()
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def report(step: Step) -> None:
+            if step.stage not in tasks:
+                tasks[step.stage] = bars.add_task(_STAGES[step.stage], total=step.total)
+            bars.update(tasks[step.stage], completed=step.done, total=step.total)
+
+        yield report
+
+
+def _plainly() -> Report:
+    said: dict[str, float] = {}
+
+    def report(step: Step) -> None:
+        now = time.monotonic()
+        if step.done >= step.total or now - said.get(step.stage, now - _PLAIN_SECONDS) >= _PLAIN_SECONDS:
+            said[step.stage] = now
+            click.echo(f"{_STAGES[step.stage]}: {step.done:,} of {step.total:,}", err=True)
+
+    return report
