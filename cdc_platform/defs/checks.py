@@ -18,8 +18,9 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
 from cdc_platform.topology import Topology
-from cdc_platform.verification.audit import AuditStore, frame
+from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.duplicates import ShardDuplicates
+from cdc_platform.verification.judged import judged_rows
 from cdc_platform.verification.redelivery import count_duplicates
 
 OP = "cdc_checks"
@@ -102,10 +103,9 @@ def judge_table(
     dataset, name = table.props.dataset, table.props.table
     try:
         shards = [shard.id for shard in topology.shards.get(topology.dataset(dataset).name, ())]
-        settings = clients.settings
-        verdicts = AuditStore(Path(settings.cache_dir), settings.platform).read(dataset, name)
+        verdicts = AuditFrame(clients.settings.audit_dir).latest(dataset, name, shards)
         duplicates = _duplicates(clients, topology, table, run_id)
-        rows = frame(dataset, name, shards, verdicts=verdicts, duplicates=duplicates, now=datetime.now(UTC))
+        rows = judged_rows(dataset, name, shards, verdicts=verdicts, duplicates=duplicates, now=datetime.now(UTC))
         outcomes = evaluate(table.suite, rows, len(shards))
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")

@@ -18,7 +18,7 @@ from typing import Any
 
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.topology import EMPTY
-from cdc_platform.verification.audit import COLUMNS
+from cdc_platform.verification.judged import COLUMNS
 
 SEVERITIES = ("critical", "warning", "info")
 _CHECK = re.compile(r"[a-z][a-z0-9_]{0,60}")

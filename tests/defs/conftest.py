@@ -17,7 +17,9 @@ from tests.defs.worlds import WORLDS, World, WorldResource, topology
 def world(tmp_path: Path) -> Iterator[World]:
     """Three shards of `pins`, two of `orders`, nothing captured yet."""
     name = secrets.token_hex(4)
-    WORLDS[name] = found = World(settings=Settings(cache_dir=str(tmp_path / "cache")))
+    WORLDS[name] = found = World(
+        settings=Settings(cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
+    )
     found.put(topology())
     found.name = name
     yield found

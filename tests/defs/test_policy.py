@@ -19,8 +19,9 @@ from cdc_platform.defs import build_cdc_asset_checks
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
-from cdc_platform.verification.audit import AuditStore, frame
+from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
+from cdc_platform.verification.judged import judged_rows
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.defs.worlds import World, WorldResource
 
@@ -39,8 +40,8 @@ def rows(*verdicts: ShardVerdict, shards: int = 3, alarming: int = 0, age: float
     names = [f"{n:05d}" for n in range(shards)]
     sent = {n: ShardDuplicates(shard=n, counts={Cause.ZOMBIE: alarming}, alarming=alarming) for n in names[:1]}
     sent |= {n: ShardDuplicates(shard=n) for n in names[1:]}
-    return frame(
-        "pins", "pins", names, verdicts={v.shard: v for v in verdicts}, duplicates=sent,
+    return judged_rows(
+        "pins", "pins", names, verdicts=verdicts, duplicates=sent,
         now=NOW + timedelta(seconds=age),
     )  # fmt: skip
 
@@ -170,9 +171,15 @@ def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
     instance: dg.DagsterInstance,
 ) -> None:
     now = datetime.now(UTC)
-    store = AuditStore(Path(world.settings.cache_dir), world.settings.platform)
+    store = AuditFrame(world.settings.audit_dir)
     store.write([verdict(f"{n:05d}", checked_at=now) for n in range(3)])
-    store.write([verdict("00001", Verdict.MISMATCHED, reason="37 missing", missing=37, checked_at=now)])
+    store.write(
+        [
+            verdict(
+                "00001", Verdict.MISMATCHED, reason="37 missing", missing=37, checked_at=now + timedelta(milliseconds=1)
+            )
+        ]
+    )
     store.write([verdict("00001", checked_at=now - timedelta(hours=1))])  # reached earlier, written later
     found = checked(world, resource, instance, "complete", "shard_count")
     assert {pair: evaluation.passed for pair, evaluation in found.items()} == {
