@@ -1,0 +1,1 @@
+"""Repair: found, re-emitted, proven."""

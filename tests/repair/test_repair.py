@@ -1,0 +1,104 @@
+"""Repair: what it would do, its cap, keys as people write them, and as SQL."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.canonical.conditions import key_condition
+from cdc_platform.errors import BadInput, RepairRefused, TopologyError
+from cdc_platform.topology import Engine
+from cdc_platform.verification.repair import _document, _of_verdict, keys_repair, parse_keys, recorded_plan
+from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from tests.defs.worlds import topology
+
+
+def verdict(*samples: KeyDifference, missing: int = 0, extra: int = 0) -> ShardVerdict:
+    return ShardVerdict(
+        dataset="pins", table="pins", shard="00000", verdict=Verdict.MISMATCHED, reason="", run_id="r",
+        checked_at=datetime.now(UTC), topic="t", source="s", missing=missing, extra=extra, samples=samples,
+    )  # fmt: skip
+
+
+def test_repair_takes_missing_and_wrong_keys_and_counts_those_it_cannot_name() -> None:
+    found, problem = _of_verdict(
+        verdict(
+            KeyDifference(key='{"a": "1", "b": "x"}', kind="missing"),
+            KeyDifference(key='{"a": "2", "b": "y"}', kind="mismatched", partition=0, offset=5),
+            KeyDifference(key="#00000000000000ff", kind="missing"),
+            KeyDifference(key='{"a": "3", "b": "z"}', kind="extra", partition=1, offset=7),
+            missing=3,
+            extra=1,
+        )
+    )
+    assert found.emit == (("1", "x"), ("2", "y"))
+    assert found.extra == ((1, 7),)
+    # One of the three missing has no name, one wrong key was not counted as missing.
+    assert problem == "1 of 4 keys cannot be named"
+
+
+def test_repair_of_too_many_keys_is_refused() -> None:
+    keys = {"00000": [(str(n),) for n in range(11)]}
+    with pytest.raises(RepairRefused, match="11 keys differ, 10 are allowed"):
+        keys_repair(topology(), "pins", "pins", keys, run_id="r", cap=10)
+    plan = keys_repair(topology(), "pins", "pins", keys, run_id="r", cap=11)
+    assert plan.sentence() == "Re-emit 11 keys of pins.pins in 1 shards."
+
+
+def test_repair_of_what_is_not_there_is_refused() -> None:
+    with pytest.raises(TopologyError):
+        keys_repair(topology(), "pins", "nothing", {"00000": [("1",)]}, run_id="r")
+    with pytest.raises(TopologyError):
+        keys_repair(topology(), "pins", "pins", {"99999": [("1",)]}, run_id="r")
+
+
+def test_repair_on_record_is_the_same_plan() -> None:
+    plan = keys_repair(topology(), "pins", "pins", {"00000": [("1",)], "00001": [("2",), ("3",)]}, run_id="r")
+    records = {
+        f"repair/r/{shard.shard}": {"plan": json.loads(json.dumps(_document(plan, shard)))} for shard in plan.shards
+    }
+    assert recorded_plan(records, "r") == plan
+    assert recorded_plan(records, "other") is None
+
+
+def test_keys_for_repair_as_people_write_them() -> None:
+    assert parse_keys(["00007:12", '00007:["a,b", 3]', "00008:x:y"]) == {
+        "00007": (("12",), ("a,b", "3")),
+        "00008": (("x:y",),),
+    }
+    for bad in ("12", ":12", "00007:", "00007:[1"):
+        with pytest.raises(BadInput, match="no key"):
+            parse_keys([bad])
+
+
+def shape(engine: Engine, *columns: tuple[str, str]) -> Shape:
+    made = tuple(Column(name=name, type=kind) for name, kind in columns)
+    return Shape(engine=engine, columns=made, key=tuple(name for name, _ in columns))
+
+
+def test_keys_become_a_condition() -> None:
+    one = shape(Engine.MARIADB, ("id", "bigint"))
+    assert key_condition(one, [("1",), ("-2",)]) == "`id` IN (1, -2)"
+    two = shape(Engine.POSTGRES, ("a", "int8"), ("b", "text"))
+    assert key_condition(two, [("1", "it's"), ("2", "\\")]) == (
+        """("a" = 1 AND "b" = 'it''s') OR ("a" = 2 AND "b" = '\\')"""
+    )
+    assert key_condition(shape(Engine.MARIADB, ("b", "varbinary")), [("00FF",)]) == "`b` IN (X'00FF')"
+    for keys in ([], [("1", "2")], [("one",)]):
+        with pytest.raises(BadInput):
+            key_condition(one, keys)
+    with pytest.raises(BadInput, match="not hex"):
+        key_condition(shape(Engine.MARIADB, ("b", "varbinary")), [("zz",)])
+
+
+@given(st.text(max_size=20))
+def test_no_key_ends_its_literal(text: str) -> None:
+    found = key_condition(shape(Engine.MARIADB, ("k", "varchar")), [(text,)])
+    inner = found.removeprefix("`k` IN ('").removesuffix("')")
+    assert inner.replace("\\\\", "").replace("''", "").count("'") == 0
+    assert inner.replace("\\\\", "").count("\\") == 0
