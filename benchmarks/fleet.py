@@ -68,9 +68,8 @@ def topology_of(spec: FleetSpec, clusters: Sequence[Cluster]) -> Topology:
             engine=engine,
             tables=tuple(Table(name=f"{name}_{n}", schema="public" if at == 3 else None) for n in range(4)),
             # Each dataset lives in one cluster first, so that placement is what it was made for.
-            clusters=tuple(c.name for c in clusters[at % len(clusters) :]) + tuple(
-                c.name for c in clusters[: at % len(clusters)]
-            ),
+            clusters=tuple(c.name for c in clusters[at % len(clusters) :])
+            + tuple(c.name for c in clusters[: at % len(clusters)]),
             credentials=Credentials(user="${env:CDC_DB_USER}", password="${env:CDC_DB_PASSWORD}"),
             topics=TopicSpec(partitions=2, replication=1),
             connector={"max.batch.size": "1024"},
@@ -200,9 +199,7 @@ def _worker_names(number: int) -> list[str]:
 def _serve(asked: Mapping[str, Any]) -> None:
     """Be one Connect cluster and the metrics of its workers until stdin closes."""
     spec = FleetSpec(shards=asked["shards"], clusters=asked["clusters"], drift=asked["drift"])
-    settings = Settings(
-        kafka=asked["kafka"], platform=asked["platform"], heartbeat_topic=asked["heartbeat_topic"]
-    )
+    settings = Settings(kafka=asked["kafka"], platform=asked["platform"], heartbeat_topic=asked["heartbeat_topic"])
     all_clusters = [Cluster(name=_cluster_name(n), urls=("http://127.0.0.1:1",)) for n in range(spec.clusters)]
     configs = configs_of(topology_of(spec, all_clusters), settings, spec.drift)[_cluster_name(asked["number"])]
     workers = _worker_names(asked["number"])

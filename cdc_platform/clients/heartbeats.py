@@ -149,6 +149,8 @@ class HeartbeatTopic:
                 "enable.partition.eof": True,
                 "auto.offset.reset": "earliest",
                 "fetch.wait.max.ms": 50,
+                # Read ahead no further than a batch or two: 64 MB by default.
+                "queued.max.messages.kbytes": 8192,
             }
             try:
                 self._consumer = Consumer(configuration(self._config, own), logger=log)

@@ -12,9 +12,9 @@ from cdc_platform.plan import DeleteConnector, RestartConnector
 from cdc_platform.planner import Planned, Policy, make_plan
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.apply import Applier
-from cdc_platform.reconciler.collector import at_rest
 from cdc_platform.reconciler.due import Due, due
 from cdc_platform.reconciler.fence import Fence, Tell
+from cdc_platform.reconciler.heap import at_rest, give_back_large_blocks
 from cdc_platform.reconciler.look import look, look_again
 from cdc_platform.reconciler.memory import (
     Documents,
@@ -62,6 +62,7 @@ def plan_pass(platform: Platform, policy: Policy | None = None) -> tuple[Picture
 
 def _seen(platform: Platform, policy: Policy | None) -> tuple[Picture, Planned, Documents, dict[str, float]]:
     """Picture, plan, the state topic's records, and seconds by phase."""
+    give_back_large_blocks()
     clock = _Phases()
     policy = policy or policy_of(platform)
     with at_rest(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
