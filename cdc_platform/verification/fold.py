@@ -51,10 +51,11 @@ def _disorder(events: Events) -> bool:
 
 
 def _without_repeats(events: Events) -> Events:
-    """Of copies of one event (same key, same place in the source) the first.
+    """Copies of one event (same key, same place in the source) made one: where the first stood, with the last's row.
 
     Within a transaction the order is that of first arrival: places in a binlog
     differ from server to server, and a copy sent after a failover has others.
+    Copies are equal unless somebody changed one; then who reads the topic sees the last.
     """
     if len(events) < 2:
         return events
@@ -70,8 +71,15 @@ def _without_repeats(events: Events) -> Events:
     again = _same_key(ranked)
     for name in ("epoch", "seq", "sub"):
         again &= ranked[name][1:] == ranked[name][:-1]
-    copies = suspects[order[1:][again]]
-    return np.delete(events, copies)
+    if not again.any():
+        return events
+    group = np.cumsum(np.append(True, ~again)) - 1
+    firsts = np.flatnonzero(np.append(True, ~again))
+    lasts = np.append(firsts[1:], len(ranked)) - 1
+    ranked["row"] = ranked["row"][lasts][group]
+    events = events.copy()
+    events[suspects[order]] = ranked
+    return np.delete(events, suspects[order[1:][again]])
 
 
 def starts_of(events: Events) -> npt.NDArray[np.int64]:

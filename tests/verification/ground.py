@@ -12,12 +12,16 @@ from typing import Any
 import httpx
 import psycopg
 import pymysql
+from confluent_kafka import KafkaError, KafkaException, Producer
+from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.local.stack import Stack
+from cdc_platform.positions import Committed
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
 from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
@@ -208,6 +212,53 @@ class Ground:
 
     def topic(self, table: str | None = None) -> str:
         return self.dataset.topic(self.dataset.table(table or self.tables[0].name))
+
+    def records(self, table: str | None = None) -> list[list[tuple[bytes | None, bytes | None]]]:
+        """The topic's records by partition."""
+        records = TopicRecords(self.settings.kafka, self.topic(table))
+        bounds = records.bounds().partitions
+        found = [
+            [pair for batch in records.read(number, *ends) for pair in zip(batch.keys, batch.values, strict=True)]
+            for number, ends in sorted(bounds.items())
+        ]
+        records.close()
+        return found
+
+    def rewrite(self, records: list[list[tuple[bytes | None, bytes | None]]], table: str | None = None) -> None:
+        """Make the topic anew with these records by partition; connectors must be stopped."""
+        topic, admin = self.topic(table), AdminClient(dict(self.settings.kafka))
+        admin.delete_topics([topic])[topic].result(30)
+
+        def created() -> bool:
+            try:
+                admin.create_topics([NewTopic(topic, len(records), 1, config={"cleanup.policy": "compact"})])[
+                    topic
+                ].result(30)
+            except KafkaException as error:
+                assert error.args[0].code() == KafkaError.TOPIC_ALREADY_EXISTS
+                return False
+            return True
+
+        self.field.wait(created, "the topic is gone and made anew")
+        self.produce([(number, key, value) for number, part in enumerate(records) for key, value in part], table)
+
+    def produce(self, records: Sequence[tuple[int, bytes | None, bytes | None]], table: str | None = None) -> None:
+        """Append records: partition, key, value."""
+        producer = Producer({**self.settings.kafka, "enable.idempotence": True})
+        for number, key, value in records:
+            producer.produce(self.topic(table), value, key, number)
+            producer.poll(0)
+        assert producer.flush(30) == 0
+
+    def settle(self, shard: Shard) -> None:
+        """Wait until the connector has handed on all that is in the source now."""
+        position = self.outside().source(self.dataset, shard, self.tables[0]).position()
+        engine = self.engine
+
+        def reached() -> bool:
+            return Committed.parse(engine, self.field.offset(shard)).reached(position)
+
+        self.field.wait(reached, f"{shard.name} has got to {position}", 90)
 
     def close(self) -> None:
         """Remove connectors and databases."""
