@@ -1,14 +1,26 @@
-"""`python -m benchmarks NAME [ARGUMENTS]`: one of the benchmarks of this folder."""
+"""`python -m benchmarks NAME [arguments]`: runs one benchmark; its last line says whether its goal was met."""
 
 from __future__ import annotations
 
-import runpy
+import importlib
+import pkgutil
 import sys
 from pathlib import Path
 
-NAMES = sorted(path.stem for path in Path(__file__).parent.glob("[!_]*.py"))
 
-if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
-    raise SystemExit(f"usage: python -m benchmarks NAME [ARGUMENTS]; NAME is one of {', '.join(NAMES)}")
-sys.argv = [f"benchmarks.{sys.argv[1]}", *sys.argv[2:]]
-runpy.run_module(sys.argv[0], run_name="__main__")
+def main(arguments: list[str]) -> int:
+    """Run the benchmark module of that name by its `main(arguments) -> exit code`."""
+    names = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if not m.name.startswith("_"))
+    if not arguments or arguments[0] not in names:
+        print(f"Usage: python -m benchmarks NAME [arguments]; NAME is one of {', '.join(names)}.", file=sys.stderr)
+        return 2
+    module = importlib.import_module(f"benchmarks.{arguments[0]}")
+    if not hasattr(module, "main"):
+        print(f"{arguments[0]} is no benchmark of its own.", file=sys.stderr)
+        return 2
+    code: int = module.main(arguments[1:])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
