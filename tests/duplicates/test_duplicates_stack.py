@@ -6,6 +6,7 @@ import json
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -25,6 +26,7 @@ from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, 
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import Blame, Cause, blame
 from cdc_platform.verification.sightings import SightingReader
+from tests.conftest import own_stack
 from tests.connectors.field import Field
 
 pytestmark = [pytest.mark.stack]
@@ -154,6 +156,13 @@ class Site:
 @pytest.fixture
 def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[], Site]]:
     """Makes a captured shard; everything is taken away at the end."""
+    with sites(stack, tmp_path) as make:
+        yield make
+
+
+@contextmanager
+def sites(stack: Stack, root: Path) -> Iterator[Callable[[], Site]]:
+    """Makes captured shards on that stack."""
     made: list[Site] = []
 
     def make() -> Site:
@@ -176,15 +185,17 @@ def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[], Site]]:
             bootstrap=BootstrapMode.LATEST,
             topics=TopicSpec(partitions=2, replication=1),
         )
-        found = Site(field=field, dataset=dataset, shard=shard, root=tmp_path)
+        found = Site(field=field, dataset=dataset, shard=shard, root=root)
         made.append(found)
         field.deploy(dataset, shard)
         field.wait(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
         return found
 
-    yield make
-    for one in made:
-        one.field.close()
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.field.close()
 
 
 def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(site: Callable[[], Site]) -> None:
@@ -275,8 +286,13 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(site: Callabl
     assert place.causes() == {Cause.RESNAPSHOT: 30}
 
 
-def test_duplicates_after_a_leader_switch_are_the_failovers(site: Callable[[], Site]) -> None:
-    place = site()
+def test_duplicates_after_a_leader_switch_are_the_failovers(tmp_path: Path) -> None:
+    # On a stack of its own: afterwards the other server is the primary.
+    with own_stack(postgres=False) as stack, sites(stack, tmp_path) as site:
+        _switch_leaders_until_there_are_duplicates(site())
+
+
+def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
     stack = place.field.stack
     expected, moved = 0, list[datetime]()
     for _ in range(5):
