@@ -14,6 +14,7 @@ from cdc_platform.defs.events import EventWriter
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
+from cdc_platform.defs.verification_jobs import build_verification_jobs
 from cdc_platform.errors import CdcError
 from cdc_platform.reconciler import policy_of, reconcile
 
@@ -108,4 +109,8 @@ def build_cdc_jobs(
     def reconcile_job() -> None:
         reconcile_pass()
 
-    return [reconcile_job, *build_snapshot_jobs(platform=platform, translator=translator)]
+    return [
+        reconcile_job,
+        *build_snapshot_jobs(platform=platform, translator=translator),
+        *build_verification_jobs(platform=platform, translator=translator),
+    ]

@@ -1,0 +1,291 @@
+"""The jobs `verify` and `repair`, cut by shard range so that the executor spreads them."""
+
+# Without `from __future__ import annotations`: Dagster reads the types of an op that is made
+# inside a function, and cannot resolve them as text.
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import dagster as dg
+from pydantic import Field
+
+from cdc_platform import wiring
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
+from cdc_platform.errors import CdcError
+from cdc_platform.topology import Topology
+from cdc_platform.verification.audit import AuditFrame
+from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
+from cdc_platform.verification.repair import (
+    CAP,
+    RepairOutside,
+    find_repair,
+    keys_repair,
+    parse_keys,
+    run_repair,
+)
+from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+
+VERIFY = "verify"
+REPAIR = "repair"
+
+# Shards named in the story of an asset.
+_NAMED = 50
+
+
+class VerifyConfig(dg.Config):
+    """What to prove; empty lists take all."""
+
+    dataset: str = Field(description="The dataset.")
+    tables: list[str] = Field(default=[], description="Its tables; all when empty.")
+    shards: list[str] = Field(default=[], description="Its shards; all when empty.")
+    range_size: int = Field(default=100, ge=1, description="Shards a step: a step is one process.")
+
+
+class RepairConfig(dg.Config):
+    """What to repair. Only looked at, unless `apply` is set."""
+
+    dataset: str = Field(description="The dataset.")
+    table: str = Field(description="Its table.")
+    shards: list[str] = Field(default=[], description="Shards to look at; those found mismatched when empty.")
+    keys: list[str] = Field(default=[], description="SHARD:KEY: re-emit just these.")
+    tombstones: bool = Field(default=False, description="Remove rows from the topic that the source does not have.")
+    cap: int = Field(default=CAP, ge=1, description="Most keys that one step may touch.")
+    range_size: int = Field(default=20, ge=1, description="Shards a step.")
+    apply: bool = Field(default=False, description="Do it; without, it is only shown what would be done.")
+
+
+def build_verification_jobs(
+    *, platform: str = "cdc", translator: CdcTranslator | None = None
+) -> list[dg.JobDefinition]:
+    """**`verify`** and **`repair`**. They take the resource `cdc_platform`.
+
+    Args:
+        platform: the platform's name.
+        translator: the one the assets were made with, so that events find them.
+    """
+    translator = translator or CdcTranslator()
+    tags = {TAG_PLATFORM: platform}
+    return [_verify_job(translator, tags), _repair_job(translator, tags)]
+
+
+def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:
+    @dg.op(name="plan_verification", out=dg.DynamicOut(dict), tags=tags)
+    def plan(
+        context: dg.OpExecutionContext, config: VerifyConfig, cdc_platform: CdcPlatformResource
+    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        with cdc_platform.platform() as clients, _told():
+            topology = clients.topology.load()
+            dataset = topology.dataset(config.dataset)
+            for table in config.tables or [table.name for table in dataset.tables]:
+                parts = plan_verification(
+                    topology, config.dataset, table, config.shards or None, range_size=config.range_size
+                )
+                for number, part in enumerate(parts):
+                    yield dg.DynamicOutput(_document(part), mapping_key=f"{_plain(table)}_{number:05d}")
+
+    @dg.op(name="verify_range", tags=tags)
+    def verify_range(
+        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
+    ) -> dict[str, Any]:
+        with cdc_platform.platform() as clients, _told():
+            found = verify_shards(
+                wiring.verification_of(clients), clients.topology.load(), _range(part), run_id=_root(context)
+            )
+            _audit(clients).write(found)
+        for verdict in found:
+            if verdict.verdict is not Verdict.PROVEN:
+                context.log.warning(f"{verdict.dataset}.{verdict.shard} {verdict.table}: {verdict.reason}")
+        return {"table": part["table"], "dataset": part["dataset"], **_counted(found)}
+
+    @dg.op(name="conclude_verification", tags=tags)
+    def conclude(
+        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, parts: list[dict[str, Any]]
+    ) -> None:
+        with cdc_platform.platform() as clients:
+            keys = _keys(clients.topology.load(), clients, translator)
+        by_table: dict[tuple[str, str], Counter[str]] = {}
+        for part in parts:
+            counts = by_table.setdefault((part["dataset"], part["table"]), Counter())
+            counts.update({name: value for name, value in part.items() if isinstance(value, int)})
+        for pair, counts in sorted(by_table.items()):
+            text = f"{counts['proven']} of {counts['shards']} shards proven."
+            context.log.info(f"{pair[0]}.{pair[1]}: {text}")
+            context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
+
+    @dg.job(name=VERIFY, tags=tags, description="Proves topics against their tables, shard range by shard range.")
+    def verify() -> None:
+        conclude(plan().map(verify_range).collect())
+
+    return verify
+
+
+def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:
+    @dg.op(name="plan_repair", out=dg.DynamicOut(dict), tags=tags)
+    def plan(
+        context: dg.OpExecutionContext, config: RepairConfig, cdc_platform: CdcPlatformResource
+    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        with cdc_platform.platform() as clients, _told():
+            topology = clients.topology.load()
+            shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, config)
+            if not shards:
+                context.log.info("Nothing is known to be wrong: run `verify`, or name shards.")
+                return
+            parts = plan_verification(topology, config.dataset, config.table, shards, range_size=config.range_size)
+            for number, part in enumerate(parts):
+                document = {**_document(part), "number": number, "config": config.model_dump()}
+                yield dg.DynamicOutput(document, mapping_key=f"r{number:05d}")
+
+    @dg.op(name="repair_range", tags=tags)
+    def repair_range(
+        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
+    ) -> dict[str, Any]:
+        config = RepairConfig(**part["config"])
+        run_id = f"{_root(context)}-{part['number']}"
+        with (
+            cdc_platform.platform() as clients,
+            wiring.open_snapshots(clients) as snapshots,
+            _told(),
+        ):
+            outside = RepairOutside(proof=wiring.verification_of(clients), snapshots=snapshots)
+            return _repaired(context, outside, config, part, run_id)
+
+    @dg.op(name="conclude_repair", tags=tags)
+    def conclude(
+        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, parts: list[dict[str, Any]]
+    ) -> None:
+        if not parts:
+            return
+        with cdc_platform.platform() as clients:
+            keys = _keys(clients.topology.load(), clients, translator)
+        totals: Counter[str] = Counter()
+        for part in parts:
+            totals.update({name: value for name, value in part.items() if isinstance(value, int)})
+        text = (
+            f"Found {totals['found']} keys that differ and {totals['extra']} extra rows; re-emitted "
+            f"{totals['repaired']}, removed {totals['removed']}; "
+            f"{totals['proven']} of {totals['shards']} shards proven."
+        )
+        lines = [line for part in parts for line in part["lines"]]
+        context.log.info(text)
+        context.log_event(
+            dg.AssetObservation(
+                keys[parts[0]["dataset"], parts[0]["table"]],
+                description=text,
+                metadata={**totals, "story": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines[:_NAMED]))},
+            )
+        )
+        if totals["applied"] and totals["proven"] < totals["shards"]:
+            raise dg.Failure(description=text, allow_retries=False)
+
+    @dg.job(name=REPAIR, tags=tags, description="Re-emits missing and wrong keys of a table, and proves them again.")
+    def repair() -> None:
+        conclude(plan().map(repair_range).collect())
+
+    return repair
+
+
+def _repaired(
+    context: dg.OpExecutionContext, outside: RepairOutside, config: RepairConfig, part: dict[str, Any], run_id: str
+) -> dict[str, Any]:
+    """One range: found, and repaired when that was asked for."""
+    clients = outside.proof.platform
+    topology = clients.topology.load()
+    shards = list(part["shards"])
+    if config.keys:
+        chosen = {shard: keys for shard, keys in parse_keys(config.keys).items() if shard in shards}
+        plan = keys_repair(topology, config.dataset, config.table, chosen, run_id=run_id, cap=config.cap)
+    else:
+        plan = find_repair(
+            outside,
+            topology,
+            config.dataset,
+            config.table,
+            shards,
+            run_id=run_id,
+            tombstones=config.tombstones,
+            cap=config.cap,
+            tell=context.log.info,
+        )
+    context.log.info(plan.sentence())
+    lines = [
+        f"{shard.shard}: {len(shard.emit)} keys, {len(shard.extra)} extra rows found"
+        for shard in plan.shards
+        if shard.emit or shard.extra
+    ]
+    lines += [f"{shard}: left alone: {reason}" for shard, reason in sorted(plan.left.items())]
+    story: dict[str, Any] = {
+        "dataset": config.dataset,
+        "table": config.table,
+        "found": plan.keys,
+        "extra": plan.extra,
+        "applied": int(config.apply),
+        "lines": lines,
+    }
+    if not config.apply:
+        return story
+    report = run_repair(outside, topology, plan, tell=context.log.info)
+    _audit(clients).write(report.proof)
+    lines += [f"{v.shard}: {v.verdict}{f': {v.reason}' if v.reason else ''}" for v in report.proof]
+    proven = sum(1 for verdict in report.proof if verdict.verdict is Verdict.PROVEN)
+    return {
+        **story,
+        "repaired": report.emitted,
+        "removed": report.tombstoned,
+        "shards": len(report.proof),
+        "proven": proven,
+    }
+
+
+class _told:
+    """Turns our errors into a failure with one clear sentence."""
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, CdcError):
+            raise dg.Failure(description=str(error), metadata={"error": type(error).__name__}) from error
+
+
+def _root(context: dg.OpExecutionContext) -> str:
+    """The run that this one goes on with: a step that is executed again resumes by it."""
+    return context.run.root_run_id or context.run_id
+
+
+def _audit(clients: Platform) -> AuditFrame:
+    return AuditFrame(clients.settings.audit_dir)
+
+
+def _mismatched(clients: Platform, config: RepairConfig) -> list[str]:
+    found = _audit(clients).latest(config.dataset, config.table)
+    return sorted(verdict.shard for verdict in found if verdict.verdict is Verdict.MISMATCHED)
+
+
+def _counted(verdicts: tuple[ShardVerdict, ...]) -> dict[str, int]:
+    counts = Counter(str(verdict.verdict) for verdict in verdicts)
+    names = ("missing", "extra", "mismatched_rows")
+    rows = {name: sum(getattr(v, name.removesuffix("_rows")) for v in verdicts) for name in names}
+    return {"shards": len(verdicts), **{str(kind): counts[str(kind)] for kind in Verdict}, **rows}
+
+
+def _keys(topology: Topology, clients: Platform, translator: CdcTranslator) -> dict[tuple[str, str], dg.AssetKey]:
+    return {
+        (props.dataset, props.table): translator.get_asset_spec(props).key
+        for props in table_props(topology, platform=clients.settings.platform)
+    }
+
+
+def _document(part: ShardRange) -> dict[str, Any]:
+    return {"dataset": part.dataset, "table": part.table, "shards": list(part.shards)}
+
+
+def _range(document: dict[str, Any]) -> ShardRange:
+    return ShardRange(dataset=document["dataset"], table=document["table"], shards=tuple(document["shards"]))
+
+
+def _plain(name: str) -> str:
+    """A table's name as Dagster's mapping keys take it."""
+    return "".join(char if char.isalnum() else "_" for char in name)
