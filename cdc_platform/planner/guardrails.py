@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from cdc_platform.plan import DeleteConnector, Finding, Refusal
 from cdc_platform.planner.inputs import Policy
-from cdc_platform.state import ObservedConnector, Picture
+from cdc_platform.state import CLUSTER_KEY, ObservedConnector, Picture
 from cdc_platform.topology import Pause
 
 Connectors = Mapping[str, Mapping[str, ObservedConnector]]
@@ -27,7 +27,28 @@ def split(picture: Picture, platform: str) -> tuple[Connectors, Connectors, list
         for connector in seen.connectors.values():
             mine = connector.owner == platform
             (ours if mine else strangers)[name][connector.name] = connector
+    for one, other in _same_groups(ours):
+        for name in {one, other} & ours.keys():
+            reason = f"clusters {one} and {other} show the same connectors on the same workers: they are one group"
+            refusals.append(Refusal(scope=f"cluster {name}", reason=reason))
+            del ours[name], strangers[name]
     return ours, strangers, refusals
+
+
+def _same_groups(ours: Connectors) -> list[tuple[str, str]]:
+    """Clusters under two names: moving a connector from one to the other would delete it.
+
+    In mid-move a connector is in two clusters, but made for each of them.
+    """
+    seen: dict[tuple[str, str, str | None], str] = {}
+    same: set[tuple[str, str]] = set()
+    for cluster in sorted(ours):
+        for connector in ours[cluster].values():
+            if connector.worker:
+                key = (connector.name, connector.worker, connector.config.get(CLUSTER_KEY))
+                if seen.setdefault(key, cluster) != cluster:
+                    same.add((seen[key], cluster))
+    return sorted(same)
 
 
 def whole_pass(picture: Picture, ours: Connectors, policy: Policy) -> Refusal | Finding | None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cdc_platform import balance, restarts, zombies
-from cdc_platform.failover import AgentReport
+from cdc_platform.failover import AgentReport, reports_by_worker
 from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
 from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
 from cdc_platform.planner.differences import trouble_of
@@ -70,7 +70,7 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
     running = {s.name: limits[s.dataset.name] for s in seen if s.connector.running}
     snapshotting = frozenset[str]().union(*(worker.snapshotting for worker in picture.workers.values()))
     liveness = judge(running, picture.heartbeats, memory.live, now, snapshotting)
-    agents = _agents(picture)
+    agents = None if picture.agents is None else reports_by_worker(picture.agents)
     failing: dict[str, tuple[Failing, str]] = {}
     healthy: dict[str, str] = {}
     held: dict[str, datetime] = {}
@@ -258,20 +258,6 @@ def _movable(
     return found
 
 
-def _agents(picture: Picture) -> Mapping[str, AgentReport | None] | None:
-    """What the live agents say, by the worker (host:port) beside which each runs; None when that is not known.
-
-    An agent that cannot be understood counts as one that has not finished.
-    """
-    if picture.agents is None:
-        return None
-    found: dict[str, AgentReport | None] = {}
-    for name, document in picture.agents.items():
-        report = AgentReport.from_document(document)
-        found[report.connect_worker if report else str(document.get("connect_worker", name))] = report
-    return found
-
-
 def _left_to_agent(picture: Picture, s: Seen, worker: str, agents: Mapping[str, AgentReport | None] | None) -> bool:
     """True while the live agent beside the task's worker has not finished with the shard's new leader."""
     if agents is None:
@@ -284,9 +270,9 @@ def _left_to_agent(picture: Picture, s: Seen, worker: str, agents: Mapping[str, 
 
 def _without_agent(picture: Picture) -> list[Finding]:
     """Workers that run tasks and have no live agent beside them."""
-    agents = _agents(picture)
-    if agents is None:
+    if picture.agents is None:
         return []
+    agents = reports_by_worker(picture.agents)
     findings: list[Finding] = []
     for name, cluster in sorted(picture.clusters.items()):
         workers = {task.worker for seen in (cluster.connectors or {}).values() for task in seen.tasks}

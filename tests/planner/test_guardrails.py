@@ -142,3 +142,12 @@ def test_the_first_line_of_a_trace_is_its_root_cause() -> None:
     trace = "org.apache.kafka.ConnectException: outer\n\tat x\nCaused by: java.io.EOFException: inner\n\tat y"
     assert first_line(trace) == "java.io.EOFException: inner"
     assert first_line(None) == "no trace"
+
+
+def test_two_names_for_one_connect_group_are_refused_both_and_a_third_goes_on() -> None:
+    clusters = (cluster("east"), cluster("west"), cluster("north"))
+    ideal = topology([(dataset("pins", ("east", "west")), 3), (dataset("orders", ("north",)), 1)], *clusters)
+    same = running(ideal, "pins.00000", "pins.00001", cluster_name="east")
+    plan = make_plan(picture(ideal, {"east": same, "west": same, "north": {}}), WANTED, Memory(), POLICY).plan
+    assert {r.scope for r in plan.refusals} == {"cluster east", "cluster west"}
+    assert [a.name for a in plan.actions if hasattr(a, "name")] == ["orders.00000"]

@@ -119,9 +119,12 @@ def test_a_shard_whose_live_agent_moves_it_is_left_alone_until_the_deadline() ->
     # The agent is done with it: what fails now fails.
     finished = {"w0": replace(report, moving={}).to_document()}
     assert restarts(make_plan(replace(seen, agents=finished), WANTED, memory(), POLICY))
-    # What an agent says may be garbage: then the deadline alone counts.
+    # What an agent says may be garbage: then it is none.
     garbage = replace(seen, agents={"w0": {"connect_worker": "w0:8083", "synced": "x"}})
-    assert restarts(make_plan(garbage, WANTED, memory(), POLICY)) == []
+    assert restarts(make_plan(garbage, WANTED, memory(), POLICY)) == [(NAMES[0], Failure.CONNECTION)]
+    # When the agents cannot be read, the deadline alone counts.
+    unread = replace(seen, agents=None)
+    assert restarts(make_plan(unread, WANTED, memory(), POLICY)) == []
     # Without an agent beside its worker nobody would move it.
     alone = replace(seen, agents={})
     planned = make_plan(alone, WANTED, memory(), POLICY)

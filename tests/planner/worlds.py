@@ -22,6 +22,7 @@ from cdc_platform.plan import (
 )
 from cdc_platform.planner import Wanted
 from cdc_platform.state import (
+    CLUSTER_KEY,
     OWNER_KEY,
     ObservedCluster,
     ObservedConnector,
@@ -70,7 +71,13 @@ def topology(datasets: Sequence[tuple[Dataset, int]], *clusters: Cluster) -> Top
 
 
 def config_of(dataset: Dataset, shard: Shard, cluster: Cluster) -> Mapping[str, str]:
-    return {OWNER_KEY: "cdc", "topic.prefix": shard.name, "leaders": cluster.leader_dir, **dataset.connector}
+    return {
+        OWNER_KEY: "cdc",
+        CLUSTER_KEY: cluster.name,
+        "topic.prefix": shard.name,
+        "leaders": cluster.leader_dir,
+        **dataset.connector,
+    }
 
 
 TOPICS = (TopicRequest(name="cdc.pins.pins", partitions=4, replication=3, config={"cleanup.policy": "compact"}),)
