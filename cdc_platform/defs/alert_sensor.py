@@ -3,7 +3,9 @@
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
 
+import json
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -17,8 +19,11 @@ from cdc_platform.settings import Settings
 SENSOR = "alert_sensor"
 CHECK = "check/"
 
-# Evaluations of one tick; the next tick goes on behind them.
+# How far a first tick looks back where events have one order.
 MOST_EVENTS = 1_000
+
+# Seconds that are read again where runs, not events, are ordered: a run is touched after its events.
+OVERLAP = 3600.0
 
 
 def build_alert_sensor(
@@ -67,6 +72,34 @@ def build_alert_sensor(
     return alert_sensor
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Place:
+    """Where in the event log the sensor is.
+
+    Event ids order a log that is one table (Postgres). SQLite keeps a file a run, each with ids of
+    its own: there the log is read by the time of the runs, and `last` tells, by check, which
+    evaluations were seen already. Both are kept, so that nothing asks which storage it is.
+    """
+
+    id: int = 0
+    at: float = 0.0
+    last: Mapping[str, float] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str | None) -> "_Place | None":
+        """None for no cursor, or one that is none of ours."""
+        try:
+            raw = json.loads(text or "")
+            return cls(id=int(raw["id"]), at=float(raw["at"]), last={str(k): float(v) for k, v in raw["last"].items()})
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return None
+
+    def dump(self) -> str:
+        """The cursor's text; what is older than the overlap is not read again and need not be known."""
+        last = {key: seen for key, seen in self.last.items() if seen >= self.at - OVERLAP}
+        return json.dumps({"id": self.id, "at": self.at, "last": last})
+
+
 def checks_seen(
     instance: dg.DagsterInstance,
     cursor: str | None,
@@ -74,23 +107,29 @@ def checks_seen(
     settings: Settings,
 ) -> tuple[Seen, str]:
     """What the evaluations behind the cursor say, and the next cursor. The last of a check counts."""
-    after = int(cursor) if cursor and cursor.isdigit() else None
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    if after is None:
+    place = _Place.parse(cursor)
+    if place is None:
         newest = instance.get_event_records(dg.EventRecordsFilter(kind), limit=1, ascending=False)
         # Without a cursor: all there is for a new instance, which is little, else from the newest on.
-        after = newest[0].storage_id - MOST_EVENTS if newest else 0
+        place = _Place(id=max(0, newest[0].storage_id - MOST_EVENTS) if newest else 0)
+    behind = dg.RunShardedEventsCursor(
+        id=place.id, run_updated_after=datetime.fromtimestamp(max(0.0, place.at - OVERLAP), UTC)
+    )
+    records = instance.get_event_records(dg.EventRecordsFilter(kind, after_cursor=behind), ascending=True)
     present: dict[str, Condition] = {}
     absent: set[str] = set()
-    for record in instance.get_event_records(
-        dg.EventRecordsFilter(kind, after_cursor=max(0, after)), limit=MOST_EVENTS, ascending=True
-    ):
-        after = record.storage_id
+    last, at, newest_id = dict(place.last), place.at, place.id
+    for record in sorted(records, key=lambda found: (found.timestamp, found.storage_id)):
+        at, newest_id = max(at, record.timestamp), max(newest_id, record.storage_id)
         event = record.event_log_entry.dagster_event
         if event is None or event.asset_check_evaluation_data.asset_key not in watched:
             continue
         evaluation = event.asset_check_evaluation_data
         key = f"{CHECK}{evaluation.asset_key.to_user_string()}/{evaluation.check_name}"
+        if record.timestamp <= last.get(key, 0.0):
+            continue
+        last[key] = record.timestamp
         if evaluation.passed:
             present.pop(key, None)
             absent.add(key)
@@ -98,7 +137,7 @@ def checks_seen(
             absent.discard(key)
             run = record.event_log_entry.run_id
             present[key] = _condition(key, evaluation, watched[evaluation.asset_key], run, settings)
-    return Seen(present=present, absent=absent), str(max(0, after))
+    return Seen(present=present, absent=absent), _Place(id=newest_id, at=at, last=last).dump()
 
 
 def _condition(

@@ -8,7 +8,9 @@ import dagster as dg
 import pytest
 
 
-@pytest.fixture
-def instance() -> Iterator[dg.DagsterInstance]:
-    with dg.DagsterInstance.ephemeral() as instance:
+@pytest.fixture(params=["one log", "a file a run"])
+def instance(request: pytest.FixtureRequest) -> Iterator[dg.DagsterInstance]:
+    """Both kinds of event log: ordered by id as on Postgres, and SQLite's, which is `dagster dev`'s default."""
+    made = dg.DagsterInstance.ephemeral() if request.param == "one log" else dg.instance_for_test()
+    with made as instance:
         yield instance
