@@ -4,6 +4,7 @@ from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.component import CdcPlatformComponent
+from cdc_platform.defs.gate import require_check
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -24,4 +25,5 @@ __all__ = [
     "build_cdc_jobs",
     "build_reconcile_sensor",
     "load_tables",
+    "require_check",
 ]
