@@ -126,7 +126,8 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         ),
         (
             Failure.LOG_PURGED,
-            r"no longer available on the server|could not find first log file name"
+            # The last: an offset taken before the server's first GTID cannot be read back (Debezium 3.5.0).
+            r"no longer available on the server|could not find first log file name|gtidSet\W{1,3}is null"
             r"|\b1236\b.{0,200}(purged|first log|could not find)|purged required binary logs"
             r"|requested WAL segment .{0,80}already been removed",
         ),

@@ -176,6 +176,7 @@ def _refuse_problems(stored: Topology, wanted: Topology, settings: Settings, fil
     for problem in problems(merged, settings):
         if problem not in known:
             message, _, cure = problem.message.partition(" Cure: ")
+            message = message.removeprefix(f"{problem.kind} {problem.name}: ")
             raise TopologyError(message, where=f"{file}: {problem.kind} {problem.name}", cure=cure or None)
 
 

@@ -102,6 +102,8 @@ def configure(
     stack.save()
     (directory / CONFIG_FILE).write_text(
         f'zookeeper = "{stack.zookeeper}"\nkafka = {{ "bootstrap.servers" = "{stack.kafka}" }}\n'
+        # Ports are used again by other stacks: what one left in a shared cache would be another's.
+        f'cache_dir = "{directory / "cache"}"\n'
     )
     return stack
 

@@ -195,6 +195,18 @@ def follow(port: int, primary_port: int, logins: Logins) -> None:
         cursor.execute("START SLAVE")
 
 
+def ensure_first_gtid(port: int, name: str, logins: Logins) -> None:
+    """Write one row where nothing was ever written: an offset without a GTID cannot be read back.
+
+    Debezium 3.5.0 that started on an empty binlog fails at its next start
+    (`gtidSet is null`). A server in use always has a GTID.
+    """
+    with connect(port, logins.admin) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@gtid_binlog_pos AS position")
+        if not cursor.fetchone()["position"]:
+            cursor.execute(f"INSERT INTO {OWN_DATABASE}.promotions (server) VALUES (%s)", (name,))
+
+
 def replication_problem(port: int, login: Login) -> str | None:
     """None when the replica's two threads run. A probe."""
     try:

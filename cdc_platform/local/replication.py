@@ -43,6 +43,7 @@ def start_mariadb(stack: Stack) -> None:
     if probe() is not None:
         mariadb.follow(ports[replica], ports[primary], accounts)
         wait_ready(stack.control, replica, stack.launches[replica].log, probe)
+    mariadb.ensure_first_gtid(ports[primary], primary, accounts)
 
 
 def _start_mariadb_server(stack: Stack, name: str, accounts: Logins) -> None:

@@ -37,6 +37,7 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
         ('FATAL: password authentication failed for user "cdc"', Failure.AUTHENTICATION),
         ("The connector is trying to read change stream starting at x, but this is no longer available on the server."
          " Reconfigure the connector", Failure.LOG_PURGED),
+        ('NullPointerException: Cannot invoke "GtidSet.toString()" because "this.gtidSet" is null', Failure.LOG_PURGED),
         ("ERROR: replication slot \"cdc_orders_1\" does not exist", Failure.SLOT_MISSING),
         ("can no longer get changes from replication slot \"cdc_orders_1\"", Failure.SLOT_MISSING),
         ("The db history topic is missing. You may attempt to recover it", Failure.SCHEMA_HISTORY),
