@@ -7,6 +7,7 @@ cluster, a connector that somebody else made, too many deletes. Each gives a
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 
 from cdc_platform.holds import keep_snapshot_options
@@ -26,10 +27,11 @@ from cdc_platform.plan import (
     ordered,
 )
 from cdc_platform.planner import guardrails
-from cdc_platform.planner.differences import compare_topic, config_changes, with_values
+from cdc_platform.planner.differences import compare_topic, config_changes, few, with_values
 from cdc_platform.planner.health import Diagnosis, Seen, Treatment, diagnose, treat
 from cdc_platform.planner.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
 from cdc_platform.planner.rollouts import Rollouts, roll_out
+from cdc_platform.restarts import Waiting
 from cdc_platform.state import OWNER_KEY, Picture
 from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.troubles import Trouble
@@ -67,6 +69,7 @@ class _Planner:
         self.sizes = {cluster: len(names) for cluster, names in self.ours.items()}
         self.dataset_sizes = {name: len(shards) for name, shards in self.topology.shards.items()}
         self.moves = 0
+        self.homeless: dict[str, Waiting] = {}
 
     def plan(self) -> Planned:
         stop = guardrails.whole_pass(self.picture, self.ours, self.policy)
@@ -106,7 +109,7 @@ class _Planner:
         return Planned(
             plan=Plan(actions=ordered(self.actions), refusals=tuple(self.refusals), findings=tuple(self.findings)),
             records=treatment.restarts.records,
-            waiting=treatment.waiting,
+            waiting={**treatment.waiting, **self.homeless},
             crash_looping=treatment.restarts.crash_looping,
             homes=homes,
             cluster_sizes=self.sizes,
@@ -163,7 +166,7 @@ class _Planner:
             if self._left_alone(dataset, shard):
                 continue
             if name in placement.unplaced:
-                self.findings.append(Finding(subject=name, text=placement.unplaced[name]))
+                self.homeless[name] = Waiting(None, placement.unplaced[name])
                 continue
             home = placement.homes[name]
             if home not in self.ours or shrunk[home]:
@@ -184,6 +187,7 @@ class _Planner:
                 )
             else:
                 missing.append((dataset, shard, cluster))
+        self.findings += _without_home(self.homeless)
         if self.moves > self.policy.max_moves:
             text = f"{self.moves} connectors move, {self.policy.max_moves} in this pass"
             self.findings.append(Finding(subject="placement", text=text))
@@ -278,3 +282,14 @@ class _Planner:
                 self.dataset_sizes[dataset] = before
                 held.add(dataset)
         return frozenset(held)
+
+
+def _without_home(homeless: Mapping[str, Waiting]) -> list[Finding]:
+    """One finding a dataset and reason, however many shards it concerns."""
+    groups: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for name, waiting in homeless.items():
+        groups[name.partition(".")[0], waiting.reason].append(name)
+    return [
+        Finding(subject=dataset, text=f"{len(names)} shards have no Connect cluster ({few(names)}): {reason}")
+        for (dataset, reason), names in sorted(groups.items())
+    ]

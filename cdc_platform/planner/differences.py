@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from cdc_platform.plan import Action, AddPartitions, AlterTopic, Finding
 from cdc_platform.planner.inputs import ConfigOf
@@ -16,6 +16,8 @@ from cdc_platform.topology import Address, Cluster, Dataset, Shard
 # shard and a cluster that do not exist, so that neither coming nor going of
 # shards looks like a change of the dataset.
 _SAMPLE = "sample"
+# Names shown of a long list.
+_FEW = 5
 _SAMPLE_CLUSTER = Cluster(name=_SAMPLE, urls=("http://sample",))
 
 
@@ -72,3 +74,9 @@ def compare_topic(wanted: TopicRequest, seen: ObservedTopic) -> tuple[list[Actio
     if changes:
         actions.append(AlterTopic(topic=wanted.name, changes=changes))
     return actions, findings
+
+
+def few(names: Iterable[str]) -> str:
+    """The first names of a list that may be long."""
+    ordered = sorted(names)
+    return ", ".join(ordered[:_FEW]) + (", ..." if len(ordered) > _FEW else "")

@@ -11,15 +11,12 @@ from cdc_platform import balance, restarts, zombies
 from cdc_platform.failover import AgentReport, reports_by_worker
 from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
 from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
-from cdc_platform.planner.differences import trouble_of
+from cdc_platform.planner.differences import few, trouble_of
 from cdc_platform.planner.inputs import Memory, Policy
 from cdc_platform.restarts import Failing, Failure, RestartDecision, RestartRecord, Waiting, classify
 from cdc_platform.state import ObservedConnector, Picture
 from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.troubles import Trouble, troubles
-
-# Names shown of a long list.
-_FEW = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +203,7 @@ def _unproven(
     return [
         Finding(
             subject=dataset,
-            text=f"{len(names)} connectors run but have never sent a heartbeat ({_few(names)}): "
+            text=f"{len(names)} connectors run but have never sent a heartbeat ({few(names)}): "
             "their initial snapshot runs, or their source cannot be reached",
         )
         for dataset, names in sorted(by_dataset.items())
@@ -278,7 +275,7 @@ def _without_agent(picture: Picture) -> list[Finding]:
         workers = {task.worker for seen in (cluster.connectors or {}).values() for task in seen.tasks}
         alone = sorted(workers - agents.keys() - {""})
         if alone:
-            text = f"no live agent beside {_few(alone)}: leader changes do not reach their tasks"
+            text = f"no live agent beside {few(alone)}: leader changes do not reach their tasks"
             findings.append(Finding(subject=f"cluster {name}", text=text))
     return findings
 
@@ -286,7 +283,3 @@ def _without_agent(picture: Picture) -> list[Finding]:
 def _whole(picture: Picture) -> bool:
     """True when the topology was read without gaps, so that what is absent is gone."""
     return not picture.topology.problems and any(picture.topology.shards.values())
-
-
-def _few(names: Sequence[str]) -> str:
-    return ", ".join(sorted(names)[:_FEW]) + (", ..." if len(names) > _FEW else "")

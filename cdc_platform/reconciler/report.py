@@ -126,7 +126,7 @@ def _down(
     if seen is None:
         if blind:
             return ShardDown(shard=shard, state="UNKNOWN", reason=f"cluster {blind[0]} could not be read")
-        return ShardDown(shard=shard, state="MISSING", reason="no connector yet")
+        return ShardDown(shard=shard, state="MISSING", reason=waiting.reason if waiting else "no connector yet")
     if silent is not None and seen.running:
         state, plain = "SILENT", f"Connect says RUNNING, but there was no heartbeat for {silent:.0f} s"
     else:

@@ -1,0 +1,214 @@
+"""Faults between the control plane and real ZooKeeper, Kafka and Connect."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import pytest
+from kazoo.client import KazooClient
+
+from cdc_platform import reconciler
+from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
+from cdc_platform.plan import CreateConnector, DeleteConnector, to_json, to_text
+from cdc_platform.topology import Address, Shard
+from cdc_platform.wiring import open_platform
+from tests.clients.wire_breaker import WireBreaker
+
+from .ground import Ground, eventually
+
+pytestmark = pytest.mark.stack
+
+
+def test_control_plane_puts_right_what_a_hand_did_and_is_quiet_afterwards(ground: Ground) -> None:
+    ground.add(3)
+    ground.settle()
+    names = [ground.shard_name(number) for number in range(3)]
+    ground.call("DELETE", f"/connectors/{names[0]}")
+    config = ground.get(f"/connectors/{names[1]}/config")
+    ground.call("PUT", f"/connectors/{names[1]}/config", json={**config, "max.batch.size": "7"})
+    ground.call("PUT", f"/connectors/{names[2]}/stop")
+    report = ground.settle()
+    assert report.sentence().startswith(f"Pass {report.generation}: nothing to change; 3 of 3 shards up")
+    assert ground.get(f"/connectors/{names[1]}/config") == config
+    before = dict(ground.records())
+    ground.reconcile()
+    changed = {key for key, value in ground.records().items() if before.get(key) != value}
+    assert changed == {"pass/last"}
+
+
+def test_control_plane_with_an_unreachable_cluster_plans_nothing_for_it(ground: Ground) -> None:
+    ground.add(2)
+    ground.settle()
+    cluster = ground.clusters["local"]
+    ground.platform.topology.put_cluster(replace(cluster, urls=("http://127.0.0.1:9",)))
+    with open_platform(replace(ground.settings, connect_timeout=3.0)) as platform:
+        _, planned = reconciler.plan_pass(platform)
+    document = to_json(planned.plan)
+    assert document["exit_code"] == 1
+    assert [r["scope"] for r in document["refusals"]] == ["cluster local"]
+    assert not [a for a in document["actions"] if "connector" in a]
+    assert "refused for cluster local" in to_text(planned.plan)
+    assert ground.task_states(ground.shard_name(0)) == ["RUNNING"]
+
+
+def test_control_plane_takes_no_half_an_answer_for_a_whole_one(ground: Ground) -> None:
+    ground.add(3)
+    ground.settle()
+    address = urlsplit(ground.url())
+    assert address.hostname is not None and address.port is not None
+    with WireBreaker((address.hostname, address.port), keep=900) as wire:
+        ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
+        with open_platform(replace(ground.settings, connect_timeout=6.0)) as platform:
+            _, planned = reconciler.plan_pass(platform)
+    assert [r.scope for r in planned.plan.refusals] == ["cluster local"]
+    assert not [a for a in planned.plan.actions if isinstance(a, CreateConnector | DeleteConnector)]
+
+
+def test_control_plane_makes_one_connector_of_a_create_whose_answer_was_lost(ground: Ground) -> None:
+    ground.add(1)
+    name = ground.shard_name(0)
+    address = urlsplit(ground.url())
+    assert address.hostname is not None and address.port is not None
+    with WireBreaker((address.hostname, address.port)) as wire:
+        ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
+
+        def mute() -> None:
+            # As soon as the create has come through, nothing of the answer does.
+            eventually(lambda: ground.get(f"/connectors/{name}"), f"{name} is made", 60)
+            wire.mute = True
+
+        thread = threading.Thread(target=mute)
+        thread.start()
+        with open_platform(replace(ground.settings, connect_timeout=8.0)) as platform:
+            report = reconciler.reconcile(platform, owner="test", wait_for_lock=60.0)
+        thread.join()
+    assert {o.status for o in report.outcomes if isinstance(o.action, CreateConnector)} <= {"done", "failed"}
+    ground.platform.topology.put_cluster(ground.clusters["local"])
+    ground.settle()
+    assert ground.task_states(name) == ["RUNNING"]
+
+
+def test_control_plane_refuses_one_group_under_two_names(ground: Ground) -> None:
+    ground.add(2)
+    ground.settle()
+    twin = replace(ground.clusters["local"], name="twin")
+    ground.platform.topology.put_cluster(twin)
+    ground.platform.topology.put_dataset(replace(ground.dataset, clusters=("twin", "local")))
+    report = ground.reconcile()
+    assert not [o for o in report.outcomes if hasattr(o.action, "name")]
+    # The twin's workers show connectors that were made for `local`.
+    assert "cluster twin" in {r.scope for r in report.plan.refusals}
+    assert ground.task_states(ground.shard_name(0)) == ["RUNNING"]
+
+
+def test_control_plane_switches_off_one_garbage_znode_of_ten_thousand(ground: Ground) -> None:
+    ground.platform.topology.put_cluster(replace(ground.clusters["local"], capacity=20_000))
+    topology = ground.platform.topology.load()
+    shards = tuple(
+        Shard(dataset=ground.name, id=f"{n:05d}", leader=Address(f"db-{n % 50}", 3306), database=f"{ground.name}_{n}")
+        for n in range(10_000)
+    )
+    ground.platform.topology.import_topology(replace(topology, shards={ground.name: shards}))
+    client = KazooClient(ground.settings.zookeeper)
+    client.start()
+    try:
+        path = f"{ground.settings.zookeeper_root}/datasets/{ground.name}/shards/04711"
+        client.set(path, b'{"leader": "db-1:3306", \x00\xff garbage')
+        started = time.monotonic()
+        _, planned = reconciler.plan_pass(ground.platform)
+        assert time.monotonic() - started < 60
+    finally:
+        client.stop()
+        client.close()
+    creates = [a for a in planned.plan.actions if isinstance(a, CreateConnector)]
+    assert len(creates) == 9_999
+    assert [r.scope for r in planned.plan.refusals] == [f"shard {ground.name}.04711"]
+    assert planned.plan.exit_code == 1
+
+
+def test_control_plane_that_loses_its_session_stops_within_a_second(ground: Ground) -> None:
+    ground.add(6)
+    address = urlsplit(ground.url())
+    assert address.hostname is not None and address.port is not None
+    client = KazooClient(ground.settings.zookeeper)
+    client.start()
+    lost: list[float] = []
+    with WireBreaker((address.hostname, address.port)) as wire:
+        ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
+
+        def lose() -> None:
+            # In mid-apply, with calls in flight that no answer comes to.
+            eventually(lambda: any(ground.get(f"/connectors/{s.name}") for s in ground.shards()), "one is made", 120)
+            wire.mute = True
+            path = f"{ground.settings.zookeeper_root}/control/lock"
+            for contender in client.get_children(path):
+                client.delete(f"{path}/{contender}")
+            lost.append(time.monotonic())
+
+        thread = threading.Thread(target=lose)
+        thread.start()
+        with open_platform(replace(ground.settings, batch_size=2)) as platform:
+            with pytest.raises(LockLost):
+                reconciler.reconcile(platform, owner="old", wait_for_lock=60.0)
+            stopped = time.monotonic()
+        thread.join()
+    client.stop()
+    client.close()
+    # A second, and what a loaded machine adds.
+    assert stopped - lost[0] < 3.0
+    made = {name for s in ground.shards() if ground.get(f"/connectors/{(name := s.name)}")}
+    assert len(made) <= 4
+    ground.platform.topology.put_cluster(ground.clusters["local"])
+    ground.settle()
+
+
+def test_control_plane_without_zookeeper_changes_nothing_and_says_so(ground: Ground) -> None:
+    with (
+        open_platform(replace(ground.settings, zookeeper="127.0.0.1:9")) as platform,
+        pytest.raises(ZooKeeperUnavailable) as caught,
+    ):
+        reconciler.reconcile(platform, owner="test")
+    assert caught.value.cure
+
+
+def test_control_plane_refuses_a_stale_plan(ground: Ground) -> None:
+    ground.add(2)
+    ground.settle()
+    ground.call("DELETE", f"/connectors/{ground.shard_name(0)}")
+    _, planned = reconciler.plan_pass(ground.platform)
+    ground.call("DELETE", f"/connectors/{ground.shard_name(1)}")
+    with pytest.raises(PlanStale):
+        ground.reconcile(expect=planned.plan.fingerprint)
+    assert ground.get(f"/connectors/{ground.shard_name(0)}") is None
+    ground.settle()
+
+
+def test_control_plane_deletes_with_offsets_and_history_and_starts_anew_afterwards(ground: Ground) -> None:
+    ground.add(2)
+    ground.settle()
+    name = ground.shard_name(1)
+    eventually(lambda: ground.get(f"/connectors/{name}/offsets")["offsets"], "offsets are committed")
+    history = f"{ground.settings.platform}.platform.schema-history.{ground.name}-00001"
+    assert history in ground.platform.kafka.topics([history])
+    ground.platform.topology.delete_shard(ground.name, "00001")
+    report = ground.reconcile()
+    assert [o.status for o in report.outcomes if isinstance(o.action, DeleteConnector)] == ["done"]
+    assert ground.get(f"/connectors/{name}") is None
+    eventually(lambda: history not in ground.platform.kafka.topics([history]), "its history topic is gone")
+    assert not [key for key in ground.records() if key.endswith(f"/{name}")]
+    ground.platform.connect(ground.clusters["local"]).create(
+        name, {"connector.class": "io.debezium.connector.mariadb.MariaDbConnector", **_stopped(ground)}, stopped=True
+    )
+    assert ground.get(f"/connectors/{name}/offsets")["offsets"] == []
+    ground.call("DELETE", f"/connectors/{name}")
+
+
+def _stopped(ground: Ground) -> dict[str, str]:
+    config: dict[str, str] = ground.get(f"/connectors/{ground.shard_name(0)}/config")
+    text = json.dumps({key: value for key, value in config.items() if key != "name"})
+    found: dict[str, str] = json.loads(text.replace("00000", "00001"))
+    return found

@@ -1,0 +1,211 @@
+"""Liveness beyond REST, restarts, canaries and zombies on real Debezium."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+
+import httpx
+import pytest
+from confluent_kafka import Producer
+
+from cdc_platform import reconciler
+from cdc_platform.connectors.routing import WORKER_HEADER
+from cdc_platform.liveness import LivenessPolicy
+from cdc_platform.plan import BounceConnector, RestartConnector
+from cdc_platform.reconciler.report import Outcome
+from cdc_platform.restarts import Failure
+from cdc_platform.rollout import RolloutPolicy
+from cdc_platform.topology import Address
+from cdc_platform.zombies import ZombiePolicy
+from tests.tcp_proxy import TcpProxy
+
+from .ground import Ground, eventually
+
+pytestmark = pytest.mark.stack
+
+
+@contextmanager
+def behind_a_proxy(ground: Ground, number: int) -> Iterator[TcpProxy]:
+    """One shard whose source is reached through a wire that a test can break."""
+    primary = ground.stack.mariadb_primary
+    with TcpProxy((primary.host, primary.port)) as proxy:
+        shard = ground.shards()[number]
+        moved = replace(shard, leader=Address.parse(proxy.address))
+        ground.write_leader(moved)
+        ground.platform.topology.set_leader(ground.name, shard.id, moved.leader)
+        yield proxy
+
+
+def test_control_plane_sees_a_dead_source_that_connect_calls_running(ground: Ground) -> None:
+    ground.add(2)
+    with behind_a_proxy(ground, 0) as proxy:
+        ground.settle()
+        name = ground.shard_name(0)
+        proxy.stall()
+        policy = ground.policy()
+        policy = replace(policy, liveness=LivenessPolicy(silence=timedelta(seconds=20), leader_move=timedelta()))
+
+        def dead() -> str | None:
+            report = ground.reconcile(policy=policy)
+            return next((d.reason for d in report.health[ground.name].down if d.shard == name), None)
+
+        reason = eventually(dead, "the shard is seen as dead")
+        assert "heartbeat" in reason or "FAILED" in reason
+        assert ground.task_states(ground.shard_name(1)) == ["RUNNING"]
+        restarted = eventually(
+            lambda: [
+                o.action
+                for o in ground.reconcile(policy=policy).outcomes
+                if isinstance(o.action, RestartConnector) and o.action.name == name
+            ],
+            "it is restarted",
+        )
+        assert restarted[0].failure in (Failure.STUCK, Failure.CONNECTION, Failure.UNKNOWN)
+        assert [r for r in ground.records() if r.startswith("trouble/")]
+        proxy.resume()
+        eventually(
+            lambda: all(h.up == h.shards for h in ground.reconcile(policy=policy).health.values()), "all are up", 300
+        )
+
+
+def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble(ground: Ground) -> None:
+    ground.add(3)
+    with behind_a_proxy(ground, 0) as proxy:
+        ground.settle()
+        name = ground.shard_name(0)
+        proxy.cut()
+        eventually(lambda: ground.task_states(name) == ["FAILED"], "its task fails", 240)
+        policy = replace(ground.policy(), liveness=LivenessPolicy(leader_move=timedelta()))
+        first = ground.reconcile(policy=policy)
+        actions = [o.action for o in first.outcomes if isinstance(o.action, RestartConnector)]
+        assert [(a.name, a.attempt) for a in actions] == [(name, 1)]
+        assert ground.records()[f"restart/{name}"]["attempts"] == 1
+        eventually(lambda: ground.task_states(name) == ["FAILED"], "it fails again", 240)
+        again = ground.reconcile(policy=policy)
+        attempts = [o.action.attempt for o in again.outcomes if isinstance(o.action, RestartConnector)]
+        waits = ground.records()[f"restart/{name}"]["next_restart"]
+        assert attempts in ([], [2]), waits
+        (trouble,) = (key for key in ground.records() if key.startswith("trouble/"))
+        assert proxy.address in trouble
+        proxy.resume()
+        eventually(lambda: _up(ground, policy), "all are up", 400)
+
+
+def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: Ground) -> None:
+    ground.add(4)
+    policy = replace(ground.policy(), rollout=RolloutPolicy(smallest=2, canaries=1, passes=2, watch=timedelta()))
+    ground.settle(policy=policy)
+    bad = {"producer.override.max.request.size": "1"}
+    ground.platform.topology.put_dataset(replace(ground.dataset, connector=bad))
+    report = ground.reconcile(policy=policy)
+    (update,) = (o for o in report.outcomes if hasattr(o.action, "name"))
+    canary = update.action.name
+    eventually(lambda: ground.task_states(canary) == ["FAILED"], "the canary fails", 240)
+
+    def rolled_back() -> bool:
+        found = ground.reconcile(policy=policy)
+        config = ground.get(f"/connectors/{canary}/config")
+        held = any("failed on a canary and is held" in f.text for f in found.plan.findings)
+        return held and config["producer.override.max.request.size"] != "1"
+
+    eventually(rolled_back, "the canary is rolled back")
+    others = [s.name for s in ground.shards() if s.name != canary]
+    for name in others:
+        assert ground.get(f"/connectors/{name}/config")["producer.override.max.request.size"] != "1"
+        assert ground.task_states(name) == ["RUNNING"]
+    good = {"poll.interval.ms": "250"}
+    ground.platform.topology.put_dataset(replace(ground.dataset, connector=good))
+    eventually(
+        lambda: (
+            ground.reconcile(policy=policy)
+            and all(
+                ground.get(f"/connectors/{s.name}/config").get("poll.interval.ms") == "250" for s in ground.shards()
+            )
+        ),
+        "a good change goes to the canary and then to all",
+        300,
+    )
+    eventually(lambda: _up(ground, policy), "all are up")
+    assert "canary/" + ground.name not in ground.records()
+
+
+def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(ground: Ground) -> None:
+    ground.add(2)
+    ground.settle()
+    name = ground.shard_name(0)
+    policy = replace(
+        ground.policy(), zombies=ZombiePolicy(overlap=timedelta(seconds=5), confirmed=timedelta(seconds=5))
+    )
+    producer = Producer(dict(ground.settings.kafka))
+    bounced: list[Outcome] = []
+
+    def forged() -> bool:
+        """A second worker beats for the shard, as one would that was never told to stop."""
+        producer.produce(
+            ground.settings.heartbeat_topic,
+            partition=0,
+            key=json.dumps({"serverName": name}).encode(),
+            value=b'{"ts_ms": 1}',
+            headers=[(WORKER_HEADER, b"zombie")],
+        )
+        producer.flush(30)
+        report = ground.reconcile(policy=policy)
+        bounced.extend(o for o in report.outcomes if isinstance(o.action, BounceConnector))
+        return bool(bounced)
+
+    eventually(forged, "the task is stopped and resumed")
+    assert [(o.action.name, o.status) for o in bounced] == [(name, "done")]
+    assert "heartbeats from" in bounced[0].sentence()
+    eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs again")
+    assert ground.records()[f"zombie/{name}"]["bounces"] == 1
+
+
+def test_control_plane_picture_has_metrics_of_all_workers_and_heartbeats_of_all_shards(ground: Ground) -> None:
+    ground.add(3)
+    ground.settle()
+    picture, _ = reconciler.plan_pass(ground.platform)
+    assert set(picture.workers) == set(ground.stack.metrics_urls)
+    for worker in picture.workers.values():
+        assert worker.problem is None
+        assert worker.heap_used and worker.heap_max and worker.heap_used < worker.heap_max
+        assert worker.rebalances is not None and worker.tasks is not None
+    streaming = frozenset[str]().union(*(w.streaming for w in picture.workers.values()))
+    assert {s.name for s in ground.shards()} <= streaming
+    assert picture.heartbeats is not None
+    assert set(picture.heartbeats.beats) == {s.name for s in ground.shards()}
+    senders = {sender for beats in picture.heartbeats.beats.values() for sender in beats.senders}
+    assert senders <= set(ground.stack.workers)
+
+
+def test_control_plane_exporter_serves_what_the_last_pass_recorded(ground: Ground) -> None:
+    ground.add(1)
+    ground.settle()
+    process = subprocess.Popen(
+        [sys.executable, "-c", "from cdc_platform.cli import main; main()", "exporter", "--port", "0"],
+        env=ground.process_environment(),
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().strip()
+        assert url.startswith("http://127.0.0.1:")
+        text = httpx.get(url, timeout=60).text
+        assert f'cdc_shards{{dataset="{ground.name}",state="RUNNING"}} 1.0' in text
+        assert 'cdc_cluster_reachable{cluster="local"} 1.0' in text
+        age = time.time() - float(text.split("\ncdc_last_pass_timestamp_seconds ")[1].split()[0])
+        assert 0 <= age < 120
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+
+
+def _up(ground: Ground, policy: reconciler.Policy) -> bool:
+    return all(h.up == h.shards for h in ground.reconcile(policy=policy).health.values())

@@ -1,0 +1,22 @@
+"""Two control planes, the leader killed again and again: nothing lost, at most one call repeated."""
+
+from __future__ import annotations
+
+import pytest
+
+from .ground import Ground
+from .takeover import take_over
+
+pytestmark = pytest.mark.stack
+
+
+def test_control_plane_takes_over_from_a_killed_leader(ground: Ground) -> None:
+    ground.add(4)
+    ground.settle()
+    found = list(take_over(ground, rounds=3))
+    assert len(found) == 3
+    for takeover in found:
+        assert takeover.lock_free < 15.0 + 5.0
+        assert takeover.next_pass < 90.0
+        assert takeover.repeated <= 1
+    ground.settle()
