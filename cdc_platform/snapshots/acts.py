@@ -116,11 +116,15 @@ class Acts:
                 failed += self._trouble(place, result, "its snapshot could not begin")
                 continue
             assert place.state is not None
+            if place.state.attempt == orders[shard].attempt:
+                place.nudges += 1
             place.state = replace(place.state, since=now, attempt=orders[shard].attempt)
             place.offset, place.connector = None, None
             records[self.run.shard_key(shard)] = place.state.document()
         self.state.write(records)
-        self._say("Reading began", [key.rpartition("/")[2] for key in records])
+        begun = [key.rpartition("/")[2] for key in records]
+        self._say("Reading began", [shard for shard in begun if not self.board.places[shard].nudges])
+        self._say("Reading began again where it stood still", [s for s in begun if self.board.places[s].nudges])
         return failed
 
     def end(self, places: Sequence[Place]) -> None:
@@ -249,7 +253,7 @@ class Acts:
             self.state.write({self.run.shard_key(place.shard.id): place.state.document()})
         waited = now - max(place.state.began, place.admitted_at or place.state.began)
         if hopeless(error) or waited > self.patience.silent:
-            return [(place, steps.Fail(str(error)))]
+            return [(place, steps.Fail(" ".join(part for part in (error.message, error.cure) if part)))]
         return []
 
     def _say(self, what: str, shards: Sequence[str]) -> None:

@@ -18,6 +18,7 @@ from cdc_platform.holds import SNAPSHOT_OPTIONS
 from cdc_platform.snapshots.records import Run, hold_key
 from cdc_platform.snapshots.steps import running_signal, signal_id, streams
 from cdc_platform.snapshots.waves import Item, committed, each, hold, stop
+from cdc_platform.topology import Engine
 
 PREFIX = "incremental_snapshot_"
 COLLECTIONS = f"{PREFIX}collections"
@@ -68,7 +69,7 @@ def end(
 
 
 def asked_offset(
-    offset: Mapping[str, Any], *, signal: str, tables: Sequence[str], condition: str | None
+    engine: Engine, offset: Mapping[str, Any], *, signal: str, tables: Sequence[str], condition: str | None
 ) -> dict[str, Any]:
     """The committed offset with an incremental snapshot of these tables put in. Pure."""
     collections = [
@@ -82,18 +83,33 @@ def asked_offset(
         for table in tables
     ]
     plain = {key: value for key, value in offset.items() if not key.startswith(PREFIX)}
-    return {**plain, COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+    return {**unsearched(engine, plain), COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+
+
+def unsearched(engine: Engine, offset: Mapping[str, Any]) -> dict[str, Any]:
+    """A Postgres offset from which a task streams at once, what snapshots keep in it included. Pure.
+
+    With `lsn_proc` the task first searches its place and takes the next transaction for the last it has
+    seen; on an idle shard of a server with other databases no chunk's window closes after that
+    (PostgresReadOnlyIncrementalSnapshotChangeEventSource.readUntilNewTransactionChange, 3.7.0; tried).
+    All transactions up to `lsn_commit` were handed on, so nothing is lost by starting there.
+    """
+    if engine is not Engine.POSTGRES:
+        return dict(offset)
+    kept = {key: value for key, value in offset.items() if key in ("txId", "ts_usec") or key.startswith(PREFIX)}
+    lsn = offset.get("lsn_commit", offset.get("lsn"))
+    return kept if lsn is None else {"lsn": lsn, **kept}
 
 
 def _asked(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
     if running == signal:
-        return offset
+        return unsearched(item.dataset.engine, offset)
     if running is not None:
         raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
     condition = run.request.filter(item.dataset.engine)
-    return asked_offset(offset, signal=signal, tables=item.tables, condition=condition)
+    return asked_offset(item.dataset.engine, offset, signal=signal, tables=item.tables, condition=condition)
 
 
 def _change(item: Item, change: Any, chunk_rows: int | None) -> Mapping[str, Any]:

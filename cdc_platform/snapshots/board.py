@@ -38,6 +38,8 @@ class Place:
     steered: tuple[float, str] | None = None
     admitted: bool = False
     admitted_at: datetime | None = None
+    # How often its snapshot was begun again since it spoke last.
+    nudges: int = 0
     # Its snapshot was ended by hand.
     ended: bool = False
 
@@ -104,6 +106,7 @@ class Board:
                 config = place.connector.config if place.connector else {}
                 rows = int(config.get("incremental.snapshot.chunk.size", _CHUNK))
                 place.progress = fold(place.progress, one, chunk_rows=rows)
+                place.nudges = 0
 
     def _concerns(self, said: Notification, initial: Mapping[str, datetime]) -> bool:
         """True for a step of a snapshot that this run asked for, whoever worked on it then."""
@@ -135,6 +138,7 @@ class Board:
             progress=place.progress,
             again=self.run.request.again,
             braked=braked,
+            nudges=place.nudges,
         )
 
     def rows_of(self, place: Place) -> dict[str, int]:

@@ -1,4 +1,4 @@
-"""What holds shards of a run back: replicas that fall behind, workers short of heap, streams that lag.
+"""What holds shards of a run back: replicas that fall behind, workers short of heap.
 
 A brake that was put on stays on until things are clearly better, so that it does not flutter.
 Reading the signs is one thing, judging them another: `judge` is pure.
@@ -33,8 +33,6 @@ class BrakePolicy:
 
     replica_lag_on: float = 60.0
     replica_lag_off: float = 20.0
-    stream_lag_on: float = 300.0
-    stream_lag_off: float = 60.0
     heap_on: float = 0.9
     heap_off: float = 0.75
     heap_looks: int = 3
@@ -56,11 +54,10 @@ class Signs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """The brakes that are on: source hosts, workers, shards; and how often a worker's heap was high of late."""
+    """The brakes that are on: source hosts and workers; and how often a worker's heap was high of late."""
 
     hosts: frozenset[str] = frozenset()
     workers: frozenset[str] = frozenset()
-    streams: frozenset[str] = frozenset()
     high: Mapping[str, int] = field(default_factory=dict)
 
 
@@ -73,7 +70,6 @@ def judge(held: Held, signs: Signs, policy: BrakePolicy) -> Held:
     }
     high: dict[str, int] = {}
     workers = set()
-    streams = set()
     for worker, seen in signs.workers.items():
         if seen.heap_used is not None and seen.heap_max:
             part = seen.heap_used / seen.heap_max
@@ -81,11 +77,7 @@ def judge(held: Held, signs: Signs, policy: BrakePolicy) -> Held:
                 high[worker] = held.high.get(worker, 0) + 1
             if high.get(worker, 0) >= policy.heap_looks or (worker in held.workers and part > policy.heap_off):
                 workers.add(worker)
-        for shard, lag_ms in seen.lag_ms.items():
-            limit = policy.stream_lag_off if shard in held.streams else policy.stream_lag_on
-            if shard in signs.places and lag_ms > limit * 1000:
-                streams.add(shard)
-    return Held(hosts=frozenset(hosts), workers=frozenset(workers), streams=frozenset(streams), high=high)
+    return Held(hosts=frozenset(hosts), workers=frozenset(workers), high=high)
 
 
 def reasons(held: Held, signs: Signs) -> dict[str, str]:
@@ -96,8 +88,6 @@ def reasons(held: Held, signs: Signs) -> dict[str, str]:
             found[shard] = f"replicas of {host} are {signs.replica_lag[host]:.0f} s behind"
         elif worker is not None and worker in held.workers:
             found[shard] = f"worker {worker} is short of heap"
-        elif shard in held.streams:
-            found[shard] = "its stream lags behind the source"
     return found
 
 

@@ -25,9 +25,11 @@ class Patience:
 
     `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
     any notification knows was lost (somebody reset the offsets) and is asked for again; `attempts` bounds how often.
+    `stalled`: a Postgres snapshot whose window does not close is begun again where it is; twice as long the next time.
     """
 
     silent: timedelta = timedelta(minutes=30)
+    stalled: timedelta = timedelta(seconds=25)
     lost: timedelta = timedelta(minutes=3)
     attempts: int = 5
 
@@ -38,7 +40,7 @@ class ShardView:
 
     `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
     Debezium's names of the tables to read. `again` wants a fresh start whatever there is.
-    `braked` says why the shard is held back now.
+    `braked` says why the shard is held back now, `nudges` how often it was begun again without an answer.
     """
 
     run: str
@@ -53,6 +55,7 @@ class ShardView:
     progress: ShardProgress
     again: bool = False
     braked: str | None = None
+    nudges: int = 0
 
     def signal(self, attempt: int) -> str:
         """The id of one attempt's snapshot."""
@@ -178,9 +181,14 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
         return _again(view, state.attempt, left, patience, f"its snapshot ended early: {text}")
     if view.offset is not None and not _runs(view, state.attempt) and waited > patience.lost:
         return _again(view, state.attempt, left, patience, "its snapshot was lost")
-    if waited > patience.silent and view.progress.paused is None and view.braked is None:
+    if view.progress.paused is not None or view.braked is not None:
+        return Wait(view.braked or "paused")
+    unheard = now - (view.progress.last or state.began)
+    if waited > patience.silent or (view.nudges and unheard > patience.silent):
         return Fail(f"no progress for {_minutes(patience.silent)}")
-    return Wait(view.braked or "reading")
+    if view.engine is Engine.POSTGRES and waited > patience.stalled * 2**view.nudges:
+        return Begin(state.attempt, left)
+    return Wait("reading")
 
 
 def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:

@@ -56,7 +56,7 @@ class ShardDone:
         """What became of the shard, in one sentence."""
         name = f"{self.dataset}.{self.shard}"
         if self.error is not None:
-            return f"{name} failed after {duration(self.seconds)}: {self.error}."
+            return f"{name} failed after {duration(self.seconds)}: {self.error.rstrip('.')}."
         text = f"{name}: {sum(self.rows.values()):,} rows in {duration(self.seconds)}, streams from {self.start}"
         if self.hole is not None:
             text += (

@@ -89,9 +89,7 @@ class World:
     def fill(self, run: Callable[..., Any], table: str, first: int, last: int, v: int = 0) -> None:
         """Insert rows first..last."""
         if self.engine is Engine.POSTGRES:
-            run(
-                f"INSERT INTO {table} SELECT g, {v}, repeat('x', {self.pad}) FROM generate_series({first}, {last}) g"
-            )
+            run(f"INSERT INTO {table} SELECT g, {v}, repeat('x', {self.pad}) FROM generate_series({first}, {last}) g")
             return
         for at in range(first, last + 1, 1000):
             ids = range(at, min(last, at + 999) + 1)
@@ -230,7 +228,7 @@ class Writers:
                         run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
                     self.writes += 1
                     time.sleep(self.pause)
-        except BaseException as error:
+        except BaseException as error:  # noqa: BLE001 - a writer thread hands all it meets to the test
             self._trouble.append(error)
 
 

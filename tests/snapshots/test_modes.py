@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+import time
 
 import pytest
 
-from cdc_platform.clients.platform import Platform
-from cdc_platform.local.stack import Stack
-from cdc_platform.settings import Settings
-from cdc_platform.snapshots import opening
+from cdc_platform.clients.secrets import resolve
+from cdc_platform.connectors.identity import identity
+from cdc_platform.errors import BadInput
+from cdc_platform.reconciler import plan_pass
+from cdc_platform.snapshots.cure import cure, lost_shards
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Phase, Run, shard_states, watermarks
-from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import Runner
-from cdc_platform.snapshots.told import RunProgress, ShardDone
+from cdc_platform.snapshots.records import watermarks
 from cdc_platform.topology import BootstrapMode, Engine
-from cdc_platform.wiring import open_platform, open_snapshots
+from tests.clients.waiting import wait_until
+from tests.snapshots.conftest import MakeWorld, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers
 
 pytestmark = pytest.mark.stack
@@ -25,61 +23,11 @@ pytestmark = pytest.mark.stack
 ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
 
-class Notes:
-    """A listener that keeps what it hears."""
-
-    def __init__(self) -> None:
-        self.done: list[ShardDone] = []
-        self.said: list[str] = []
-        self.reports: list[RunProgress] = []
-
-    def say(self, text: str) -> None:
-        self.said.append(text)
-        print(text)
-
-    def progress(self, progress: RunProgress) -> None:
-        self.reports.append(progress)
-        print(progress.sentence())
-
-    def over(self, shards: tuple[ShardDone, ...]) -> None:
-        self.done += shards
-
-
-@pytest.fixture
-def outside(stack: Stack, settings: Settings) -> Iterator[Outside]:
-    with open_platform(settings) as platform, open_snapshots(platform) as found:
-        yield found
-
-
-@pytest.fixture
-def make_world(stack: Stack, settings: Settings, outside: Outside) -> Iterator[object]:
-    with ExitStack() as cleanup:
-
-        def make(engine: Engine, *, count: int = 2, rows: int = 3000, **more: object) -> World:
-            world = World(stack=stack, settings=settings, engine=engine, count=count, rows=rows, **more)  # type: ignore[arg-type]
-            cleanup.callback(world.clean, outside.platform)
-            world.make()
-            world.put(outside.platform)
-            return world
-
-        yield make
-
-
-def go(outside: Outside, request: Request, run_id: str = "r1") -> tuple[Run, Notes]:
-    notes = Notes()
-    run = opening.open_run(outside, request, run_id)
-    for number, part in enumerate(opening.slices(run)):
-        Runner(outside, run, part, name=f"{run.id}-{number}", listener=notes).work()
-    return opening.finish(outside, run), notes
-
-
-def bootstrap(world: World, **more: object) -> Request:
-    return Request(kind=Kind.BOOTSTRAP, dataset=world.name, load=Load(max_parallel_shards=8, max_parallel_per_host=8), **more)  # type: ignore[arg-type]
-
-
 @ENGINES
 @pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
-def test_bootstrap_of_all_rows_under_live_writes(engine, mode, make_world, outside) -> None:  # type: ignore[no-untyped-def]
+def test_bootstrap_of_all_rows_under_live_writes(
+    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: Outside
+) -> None:
     world = make_world(engine)
     with Writers(world) as writers:
         run, notes = go(outside, bootstrap(world, mode=mode))
@@ -90,3 +38,176 @@ def test_bootstrap_of_all_rows_under_live_writes(engine, mode, make_world, outsi
     assert len(marks) == 4
     assert all(mark.complete and mark.position and mark.mode is mode for mark in marks.values())
     assert run.finished and not run.failed
+
+
+@ENGINES
+def test_bootstrap_of_idle_shards_does_not_stand_still(engine: Engine, make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(engine, count=3, rows=6000)
+    began = time.monotonic()
+    go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL))
+    assert time.monotonic() - began < 90
+    Judge(world).agree()
+
+
+@ENGINES
+def test_bootstrap_from_latest_brings_what_changes_from_then_on(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    world = make_world(engine)
+    with Writers(world) as writers:
+        go(outside, bootstrap(world, mode=BootstrapMode.LATEST))
+        writers.changed.clear()
+        at = writers.writes
+        wait_until(lambda: writers.writes > at + 300, what="300 writes")
+    Judge(world).agree(only=writers.changed)
+    rows = Judge(world).fold("items")
+    assert all(len(rows[shard.id]) < 3000 for shard in world.shards), "older rows are out of scope"
+    marks = watermarks(outside.platform.state.read(), world.name)
+    assert {mark.complete for mark in marks.values()} == {None}
+    # A backfill of all rows makes the tables whole.
+    go(outside, backfill(world), "b1")
+    Judge(world).agree()
+    marks = watermarks(outside.platform.state.read(), world.name)
+    assert all(mark.complete and mark.backfilled == "b1" for mark in marks.values())
+
+
+def test_bootstrap_from_a_position_of_a_binlog(make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(Engine.MARIADB)
+    positions = {shard.id: world.position(shard) for shard in world.shards}
+    with Writers(world) as writers:
+        wait_until(lambda: writers.writes > 300, what="300 writes")
+        wanted = bootstrap(world, mode=BootstrapMode.POSITION, positions=positions)
+        _, refused = go(outside, wanted, "r0")
+        assert all("schema history" in (done.error or "") for done in refused.done)
+        go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions=positions, schema_unchanged=True))
+    Judge(world).agree(only=writers.changed)
+    connect = outside.platform.connect(world.stack.cluster())
+    modes = {connect.connector(shard.name).config["snapshot.mode"] for shard in world.shards}
+    assert modes == {"no_data"}, "recovery is for the first start only"
+
+
+def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(Engine.POSTGRES)
+    user = str(resolve(world.dataset.credentials.user))
+    for shard in world.shards:
+        own = identity(world.settings, world.dataset, shard)
+        with world.admin(shard.database) as run:
+            run(f"CREATE PUBLICATION {own.publication} FOR TABLE items, notes")
+            run(f"ALTER PUBLICATION {own.publication} OWNER TO {user}")
+            run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", own.slot)
+    positions = {shard.id: world.position(shard) for shard in world.shards}
+    with Writers(world) as writers:
+        wait_until(lambda: writers.writes > 300, what="300 writes")
+        go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions=positions))
+    Judge(world).agree(only=writers.changed)
+
+
+def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: MakeWorld, outside: Outside) -> None:
+    """What was written before the publication would be left out without a word."""
+    world = make_world(Engine.POSTGRES, count=1)
+    shard = world.shards[0]
+    own = identity(world.settings, world.dataset, shard)
+    position = world.position(shard)
+    _, notes = go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions={shard.id: position}), "r0")
+    assert "no slot" in (notes.done[0].error or "")
+    with world.admin(shard.database) as run:
+        run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", own.slot)
+        run("UPDATE items SET v = 1 WHERE id = 1")
+        run(f"CREATE PUBLICATION {own.publication} FOR TABLE items, notes")
+    position = world.position(shard)
+    _, notes = go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions={shard.id: position}), "r1")
+    assert "younger than the slot" in (notes.done[0].error or "")
+    assert shard.name not in outside.platform.connect(world.stack.cluster()).connectors()
+
+
+@ENGINES
+@pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
+def test_bootstrap_again_of_running_shards(
+    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: Outside
+) -> None:
+    world = make_world(engine)
+    with Writers(world):
+        go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")
+        with pytest.raises(BadInput, match="bootstrapped already"):
+            go(outside, bootstrap(world, mode=mode), "second")
+        _, notes = go(outside, bootstrap(world, mode=mode, again=True), "third")
+    assert all(done.hole is not None for done in notes.done), "the time between stop and start was in no stream"
+    rows = {table: Judge(world).fold(table) for table in ("items", "notes")}
+    # Rows deleted in the hole stay until a repair; all others agree.
+    for difference in Judge(world).differences():
+        assert "source None" in difference, difference
+    assert rows
+
+
+def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(Engine.MARIADB, count=1)
+    shard = world.shards[0]
+    go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")
+    position = world.position(shard)
+    with Writers(world) as writers:
+        wait_until(lambda: writers.writes > 200, what="200 writes")
+    with world.admin(shard.database) as run:
+        run("ALTER TABLE items ADD COLUMN extra int NULL FIRST")
+        run("UPDATE items SET v = 77 WHERE id = 5")
+    Judge(world).agree()
+    _, notes = go(
+        outside, bootstrap(world, mode=BootstrapMode.POSITION, positions={shard.id: position}, again=True), "second"
+    )
+    assert notes.done[0].error is None
+    Judge(world).agree()
+    connect = outside.platform.connect(world.stack.cluster())
+    wait_until(lambda: connect.connector(shard.name).running, what="running")
+
+
+def _lose(world: World, outside: Outside) -> None:
+    """Stop capturing, write and delete, and take the log away."""
+    connect = outside.platform.connect(world.stack.cluster())
+    for shard in world.shards:
+        connect.stop(shard.name)
+        wait_until(lambda name=shard.name: not connect.connector(name).tasks, what="stopped")  # type: ignore[misc]
+        with world.admin(shard.database) as run:
+            run("UPDATE items SET v = 500 WHERE id <= 50")
+            run("DELETE FROM items WHERE id = 60")
+            if world.engine is Engine.MARIADB:
+                run("FLUSH BINARY LOGS")
+                run("FLUSH BINARY LOGS")
+                run(f"PURGE BINARY LOGS TO '{run('SHOW MASTER STATUS')[0][0]}'")
+                run("UPDATE items SET v = 501 WHERE id = 51")
+            else:
+                slot = identity(world.settings, world.dataset, shard).slot
+                wait_until(
+                    lambda r=run, s=slot: (
+                        not r(  # type: ignore[misc]
+                            "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", s
+                        )
+                    ),
+                    what="slot free",
+                )
+                run("SELECT pg_drop_replication_slot(%s)", slot)
+        connect.resume(shard.name)
+    wait_until(
+        lambda: all(
+            any(task.state == "FAILED" for task in connect.connector(shard.name).tasks) for shard in world.shards
+        ),
+        what="tasks failed",
+        seconds=90,
+    )
+
+
+@ENGINES
+def test_bootstrap_of_lost_shards_is_one_command_that_says_what_may_be_lost(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    world = make_world(engine, count=2)
+    go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")
+    _lose(world, outside)
+    picture = plan_pass(outside.platform)[0]
+    assert set(lost_shards(picture, world.name)) == {"00000", "00001"}
+    _, notes = go(outside, cure(picture, bootstrap(world)), "second")
+    for done in notes.done:
+        assert done.error is None
+        assert done.hole is not None and done.hole.since and done.hole.until
+        assert "no stream has seen" in done.sentence()
+    assert Judge(world).differences() == [f"{s.name} items 60: source None, topic 0" for s in world.shards]
+    with pytest.raises(BadInput, match="no shard"):
+        cure(plan_pass(outside.platform)[0], bootstrap(world))

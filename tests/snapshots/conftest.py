@@ -1,0 +1,83 @@
+"""Real worlds for the stack tests of bootstraps and backfills."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from cdc_platform.local.stack import Stack
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots import opening
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.records import Run
+from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.runner import work_slice
+from cdc_platform.snapshots.told import RunProgress, ShardDone
+from cdc_platform.topology import Engine
+from cdc_platform.wiring import open_platform, open_snapshots
+from tests.snapshots.live import World
+
+MakeWorld = Callable[..., World]
+WIDE = Load(max_parallel_shards=8, max_parallel_per_host=8)
+
+
+class Notes:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.done: list[ShardDone] = []
+        self.said: list[str] = []
+        self.reports: list[RunProgress] = []
+
+    def say(self, text: str) -> None:
+        self.said.append(text)
+        print(text)
+
+    def progress(self, progress: RunProgress) -> None:
+        self.reports.append(progress)
+        print(progress.sentence())
+
+    def over(self, shards: tuple[ShardDone, ...]) -> None:
+        self.done += shards
+        for shard in shards:
+            print(shard.sentence())
+
+
+@pytest.fixture
+def outside(stack: Stack, settings: Settings) -> Iterator[Outside]:
+    with open_platform(settings) as platform, open_snapshots(platform) as found:
+        yield found
+
+
+@pytest.fixture
+def make_world(stack: Stack, settings: Settings, outside: Outside) -> Iterator[MakeWorld]:
+    with ExitStack() as cleanup:
+
+        def make(engine: Engine, *, count: int = 2, rows: int = 3000, **more: Any) -> World:
+            world = World(stack=stack, settings=settings, engine=engine, count=count, rows=rows, **more)
+            cleanup.callback(world.clean, outside.platform)
+            world.make()
+            world.put(outside.platform)
+            return world
+
+        yield make
+
+
+def go(outside: Outside, request: Request, run_id: str = "r1", **more: Any) -> tuple[Run, Notes]:
+    """Work on the request until it is over."""
+    notes = Notes()
+    run = opening.open_run(outside, request, run_id)
+    for number in range(len(opening.slices(run))):
+        work_slice(outside, run, number, notes, **more)
+    return opening.finish(outside, run), notes
+
+
+def bootstrap(world: World, **more: Any) -> Request:
+    return Request(kind=Kind.BOOTSTRAP, dataset=world.name, **{"load": WIDE, **more})
+
+
+def backfill(world: World, **more: Any) -> Request:
+    return Request(kind=Kind.BACKFILL, dataset=world.name, **{"load": WIDE, **more})
