@@ -55,11 +55,7 @@ class ObservedConnector:
 
         This is Connect's word only: a dead source still shows RUNNING.
         """
-        return (
-            self.state == "RUNNING"
-            and bool(self.tasks)
-            and all(task.state == "RUNNING" for task in self.tasks)
-        )
+        return self.state == "RUNNING" and bool(self.tasks) and all(task.state == "RUNNING" for task in self.tasks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
