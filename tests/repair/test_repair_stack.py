@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -280,22 +279,3 @@ def test_repair_that_is_killed_goes_on_and_sends_nothing_twice(
     report = run_repair(scene.outside, topology, again)
     assert report.proven
     assert scene.read_by_snapshots() == sent
-
-
-def test_repair_removes_rows_that_only_the_topic_has_when_asked(
-    make_scene: Callable[[Engine, Settings], Scene], settings: Settings, tmp_path: Path
-) -> None:
-    scene = make_scene(
-        Engine.MARIADB, replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
-    )
-    shard = scene.world.shards[0]
-    with scene.world.admin(shard.database) as run:
-        # TRUNCATE sends no event: the topic keeps all rows.
-        run("TRUNCATE TABLE items")
-    topology = scene.platform.topology.load()
-    careful = find_repair(scene.outside, topology, scene.world.name, "items", [shard.id], run_id="r3")
-    assert (careful.keys, careful.extra) == (0, ROWS)
-    assert not run_repair(scene.outside, topology, careful).proven
-    plan = replace(careful, tombstones=True, run_id="r4", created=datetime.now(UTC))
-    report = run_repair(scene.outside, topology, plan)
-    assert (report.tombstoned, report.proven) == (ROWS, True), report.sentence()
