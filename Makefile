@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test fast lint demo faults clean
+.PHONY: setup test slow fast lint demo clean
 
 setup: $(STAMP)
 
@@ -15,13 +15,17 @@ $(STAMP): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
 	touch $(STAMP)
 
-# Lint, types, floors, then every test; the real stack is started once.
+# Lint, types, floors, then the tests; the real stack is started once.
 test: lint
 	$(BIN)/python -m pytest
 
-# The tests that need no stack: under a minute.
+# The tests that take minutes each: faults, kills in the middle, every kind of key and mode.
+slow: setup
+	$(BIN)/python -m pytest -m slow
+
+# The tests that need no stack: about a minute.
 fast: setup
-	$(BIN)/python -m pytest -m "not stack"
+	$(BIN)/python -m pytest -m "not stack and not slow"
 
 lint: setup
 	$(BIN)/ruff check .

@@ -28,7 +28,7 @@ from tests.tcp_proxy import TcpProxy
 
 from .ground import Ground, eventually
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 @contextmanager
@@ -75,23 +75,27 @@ def test_control_plane_sees_a_dead_source_that_connect_calls_running(ground: Gro
         )
 
 
-def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble(ground: Ground) -> None:
+def test_control_plane_restarts_with_backoff_and_tells_one_trouble(ground: Ground) -> None:
     ground.add(3)
     with behind_a_proxy(ground, 0) as proxy:
         ground.settle()
         name = ground.shard_name(0)
         proxy.cut()
-        eventually(lambda: ground.task_states(name) == ["FAILED"], "its task fails", 240)
-        policy = replace(ground.policy(), liveness=LivenessPolicy(leader_move=timedelta()))
-        first = ground.reconcile(policy=policy)
-        actions = [o.action for o in first.outcomes if isinstance(o.action, RestartConnector)]
-        assert [(a.name, a.attempt) for a in actions] == [(name, 1)]
+        # The binlog client reconnects for ever, and Connect calls that RUNNING.
+        policy = replace(
+            ground.policy(), liveness=LivenessPolicy(silence=timedelta(seconds=20), leader_move=timedelta())
+        )
+
+        def restarts() -> list[RestartConnector]:
+            outcomes = ground.reconcile(policy=policy).outcomes
+            return [o.action for o in outcomes if isinstance(o.action, RestartConnector) and o.status == "done"]
+
+        first = eventually(restarts, "it is restarted")
+        assert [(action.name, action.attempt) for action in first] == [(name, 1)]
         assert ground.records()[f"restart/{name}"]["attempts"] == 1
-        eventually(lambda: ground.task_states(name) == ["FAILED"], "it fails again", 240)
-        again = ground.reconcile(policy=policy)
-        attempts = [o.action.attempt for o in again.outcomes if isinstance(o.action, RestartConnector)]
-        waits = ground.records()[f"restart/{name}"]["next_restart"]
-        assert attempts in ([], [2]), waits
+        # In the next passes it waits, and says until when.
+        for _ in range(3):
+            assert restarts() == []
         (trouble,) = (key for key in ground.records() if key.startswith("trouble/"))
         assert proxy.address in trouble
         proxy.resume()
@@ -141,7 +145,7 @@ def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(gro
     ground.settle()
     name = ground.shard_name(0)
     policy = replace(
-        ground.policy(), zombies=ZombiePolicy(overlap=timedelta(seconds=5), confirmed=timedelta(seconds=5))
+        ground.policy(), zombies=ZombiePolicy(overlap=timedelta(seconds=12), confirmed=timedelta(seconds=5))
     )
     producer = Producer(dict(ground.settings.kafka))
     bounced: list[Outcome] = []

@@ -11,7 +11,7 @@ import pytest
 
 from .ground import Ground, eventually
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 STEPS = ["stop", "create", "alter_offsets", "reset_offsets", "delete", "resume"]
 

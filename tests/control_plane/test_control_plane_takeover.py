@@ -7,7 +7,7 @@ import pytest
 from .ground import Ground
 from .takeover import take_over
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 def test_control_plane_takes_over_from_a_killed_leader(ground: Ground) -> None:

@@ -34,7 +34,7 @@ from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.alerts.receivers import HttpReceiver, served
 from tests.snapshots.live import World
 
-pytestmark = [pytest.mark.stack, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS: dict[str, Settings] = {}
 SHARDS, ROWS = 5, 400

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +46,12 @@ class Notes:
         self.done += shards
         for shard in shards:
             print(shard.sentence())
+
+
+@pytest.fixture
+def settings(stack: Stack) -> Settings:
+    """Settings of the shared stack as its agents have them, with a state topic of the test's own."""
+    return replace(stack.settings(), state_topic=f"cdc.test-{secrets.token_hex(4)}.state")
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -19,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.identity import identity, table_topic
-from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
+from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 from cdc_platform.topology import (
@@ -31,6 +32,7 @@ from cdc_platform.topology import (
     Table,
     TopicSpec,
 )
+from tests.clients.waiting import wait_until
 
 TABLES = ("items", "notes")
 
@@ -70,7 +72,7 @@ class World:
         return self.stack.mariadb_primary if self.engine is Engine.MARIADB else self.stack.postgres_primary
 
     def make(self) -> None:
-        """Databases, tables, first rows, leader files."""
+        """Databases, tables, first rows."""
         for shard in self.shards:
             with self.admin() as run:
                 run(f"CREATE DATABASE {shard.database}")
@@ -84,7 +86,6 @@ class World:
                         run(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
                         run(f"ALTER TABLE {table} OWNER TO {user}")
                     self.fill(run, table, 1, self.rows)
-            self.write_leader(shard)
 
     def fill(self, run: Callable[..., Any], table: str, first: int, last: int, v: int = 0) -> None:
         """Insert rows first..last."""
@@ -96,19 +97,18 @@ class World:
             pad = "x" * self.pad
             run(f"INSERT INTO {table} VALUES " + ",".join(f"({i},{v},'{pad}')" for i in ids))
 
-    def write_leader(self, shard: Shard) -> None:
-        content = render(LeaderFile(leader=shard.leader, generation=shard.generation))
-        for worker in self.stack.workers:
-            path = self.stack.directory / "workers" / worker / "leaders" / file_name(shard.name)
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(content)
-
     def put(self, platform: Platform) -> None:
-        """The topology into ZooKeeper."""
+        """The topology into ZooKeeper, and from there into the leader files that the agents keep."""
         platform.topology.put_cluster(self.stack.cluster())
         platform.topology.put_dataset(self.dataset)
         for shard in self.shards:
             platform.topology.put_shard(shard)
+        wait_until(lambda: all(path.exists() for path in self._leader_files()), what="leader files")
+
+    def _leader_files(self) -> Iterator[Path]:
+        for worker in self.stack.workers:
+            for shard in self.shards:
+                yield self.stack.directory / "workers" / worker / "leaders" / file_name(shard.name)
 
     @contextmanager
     def admin(self, database: str | None = None) -> Iterator[Callable[..., list[Any]]]:
@@ -157,7 +157,8 @@ class World:
             return {int(i): int(v) for i, v in run(f"SELECT id, v FROM {table}")}
 
     def clean(self, platform: Platform) -> None:
-        """Connectors, slots and databases away."""
+        """Topology, connectors, slots and databases away."""
+        platform.topology.delete_dataset(self.name)
         connect = platform.connect(self.stack.cluster())
         for shard in self.shards:
             connect.delete(shard.name)
@@ -228,7 +229,7 @@ class Writers:
                         run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
                     self.writes += 1
                     time.sleep(self.pause)
-        except BaseException as error:  # noqa: BLE001 - a writer thread hands all it meets to the test
+        except (pymysql.Error, psycopg.Error) as error:
             self._trouble.append(error)
 
 

@@ -18,7 +18,7 @@ from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
@@ -98,7 +98,9 @@ def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, 
     positions = {shard.id: world.position(shard) for shard in world.shards}
     with Writers(world) as writers:
         wait_until(lambda: writers.writes > 300, what="300 writes")
-        go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions=positions))
+        wanted = bootstrap(world, mode=BootstrapMode.POSITION, positions=positions, schema_unchanged=True)
+        _, notes = go(outside, wanted)
+    assert [done.error for done in notes.done] == [None, None]
     Judge(world).agree(only=writers.changed)
 
 
@@ -116,7 +118,7 @@ def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: Mak
         run(f"CREATE PUBLICATION {own.publication} FOR TABLE items, notes")
     position = world.position(shard)
     _, notes = go(outside, bootstrap(world, mode=BootstrapMode.POSITION, positions={shard.id: position}), "r1")
-    assert "younger than the slot" in (notes.done[0].error or "")
+    assert "may be younger" in (notes.done[0].error or "")
     assert shard.name not in outside.platform.connect(world.stack.cluster()).connectors()
 
 
