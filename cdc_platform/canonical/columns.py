@@ -51,13 +51,14 @@ class Form:
     `sql` maps an SQL expression to one that gives the token as text (NULL for
     NULL). `wire` makes the token from the wire's; None: the wire has it already.
     `triggers` are byte patterns without which the wire's token is canonical
-    as it is; empty with a `wire`: it must always be applied.
+    as it is; empty with a `wire`: it must always be applied. `scalar` is False
+    where the wire has an object or an array.
     """
 
     sql: Callable[[str], str]
     wire: Normaliser | None = None
     triggers: tuple[bytes, ...] = ()
-    null: bytes | None = None
+    scalar: bool = True
     fidelity: Fidelity = Fidelity.EXACT
     note: str = ""
 

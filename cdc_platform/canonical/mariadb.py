@@ -58,6 +58,7 @@ def form(column: Column) -> Form | None:
         return Form(
             sql=lambda x: f"""CONCAT('"',LOWER(HEX(ST_AsWKB({x}))),',',ST_SRID({x}),'"')""",
             wire=wire.geometry,
+            scalar=False,
             fidelity=Fidelity.NORMALISED,
         )
     return _temporal(column)
@@ -90,15 +91,12 @@ def _temporal(column: Column) -> Form | None:
 
 def _timestamp(column: Column) -> Form:
     def sql(x: str) -> str:
-        text = f"NULLIF({x},0)" if column.nullable else f"IF({x}=0,'1970-01-01 00:00:00',{x})"
-        text = f"REPLACE({text},' ','T')"
+        # The stream writes the epoch for a zero date, which TIMESTAMP cannot hold otherwise.
+        text = f"REPLACE(IF({x}=0,'1970-01-01 00:00:00',{x}),' ','T')"
         if column.length:
             text = f"TRIM(TRAILING '.' FROM TRIM(TRAILING '0' FROM {text}))"
         return f"""CONCAT('"',{text},'Z"')"""
 
-    return Form(
-        sql=sql,
-        wire=wire.zoned_trimmed_or_null if column.nullable else wire.zoned_trimmed,
-        triggers=((b'"1970-01-01T00:00:00',) if column.nullable else ()) + ((b'0Z"',) if column.length else ()),
-        fidelity=Fidelity.NORMALISED,
-    )
+    if not column.length:
+        return Form(sql=sql, fidelity=Fidelity.NORMALISED)
+    return Form(sql=sql, wire=wire.zoned_trimmed, triggers=(b'0Z"',), fidelity=Fidelity.NORMALISED)

@@ -94,9 +94,9 @@ def _base(column: Column) -> Form | None:
         return Form(sql=lambda x: _plain(f"ltrim({x}::text,'0')"), wire=wire.bits_as_text, fidelity=Fidelity.NORMALISED)
     if kind in _GEOMETRIES:
         send, normaliser = _GEOMETRIES[kind]
-        return Form(sql=lambda x: _plain(f"encode({send}({x}),'hex')"), wire=normaliser)
+        return Form(sql=lambda x: _plain(f"encode({send}({x}),'hex')"), wire=normaliser, scalar=False)
     if kind == "polygon":
-        return Form(sql=_polygon, wire=wire.pg_polygon, fidelity=Fidelity.NORMALISED)
+        return Form(sql=_polygon, wire=wire.pg_polygon, scalar=False, fidelity=Fidelity.NORMALISED)
     if kind in _UNKNOWN:
         return _unknown()
     return _temporal(column)
@@ -219,6 +219,7 @@ def _array(column: Column) -> Form | None:
     return Form(
         sql=sql,
         wire=wire.array_of(element.wire) if element.wire else None,
+        scalar=False,
         fidelity=element.fidelity,
     )
 
@@ -234,4 +235,4 @@ def _times() -> Form:
         )
         return f"CASE WHEN {x} IS NOT NULL THEN {items} END"
 
-    return Form(sql=sql, fidelity=Fidelity.NORMALISED)
+    return Form(sql=sql, scalar=False, fidelity=Fidelity.NORMALISED)

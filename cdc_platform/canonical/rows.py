@@ -1,24 +1,41 @@
 """The topic's side: from the `after` of an event to the canonical row.
 
-Most events are canonical as they are, and are hashed as they stand. An event
-takes the long way, column by column, when a column always needs it, or when it
-holds a byte pattern that may need it (a backslash, say: an escape).
+Most events are canonical as they are, and are hashed as they stand. Three
+longer ways, each taken only by an event that needs it:
+
+- it holds a backslash: its escapes are resolved;
+- a column of a scalar type has two spellings: its token is found by the
+  column's name and replaced. Without a backslash in the event no string can
+  hold that name in quotes, so there is no mistaking it;
+- anything else: the object is decoded and put together column by column.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import msgspec
+import numpy as np
+import numpy.typing as npt
 
 from cdc_platform.canonical import engines, wire
-from cdc_platform.canonical.columns import Shape
+from cdc_platform.canonical.columns import Normaliser, Shape
 
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 # How an unchanged TOAST value looks in a column of text or bytes, in an array and
 # in an hstore (Debezium's unavailable.value.placeholder).
 _BYTES = b"__debezium_unavailable_value"
+
+
+@dataclass(frozen=True, slots=True)
+class _Patch:
+    """A scalar column whose token may have to be replaced: always, or when `trigger` is in the event."""
+
+    label: bytes
+    normalise: Normaliser
+    trigger: bytes | None
 
 
 class RowReader:
@@ -31,14 +48,58 @@ class RowReader:
             for column in shape.columns
         ]
         self._by_name = {name: found for name, _, found in self._steps}
-        forms = [found for _, _, found in self._steps if found is not None and found.wire is not None]
-        self.always = any(not found.triggers for found in forms) or any(found is None for _, _, found in self._steps)
-        patterns = {b"\\"} | {pattern for found in forms for pattern in found.triggers}
+        odd = [(label, found) for _, label, found in self._steps if found is None or found.wire is not None]
+        # Objects within the row could hold a column's name as one of theirs.
+        nested = any(found is not None and not found.scalar for _, _, found in self._steps)
+        self.by_column = nested or any(found is None or len(found.triggers) > 1 for _, found in odd)
+        self._patches = tuple(
+            _Patch(label, found.wire, found.triggers[0] if found.triggers else None)
+            for label, found in odd
+            if found is not None and found.wire is not None and not self.by_column and found.triggers != (b"\\",)
+        )
+        self._escapes = any(found is not None and found.triggers == (b"\\",) for _, found in odd)
         self._placeholder = placeholder.encode()
-        if not shape.complete_rows:
-            patterns.add(self._placeholder)
-        self.patterns = tuple(sorted(patterns))
+        triggers = [patch.trigger for patch in self._patches]
+        self._always = self.by_column or None in triggers
+        # The placeholder's first bytes are as rare as all of it.
+        marks = () if shape.complete_rows else (self._placeholder[:6],)
+        self._patterns = tuple(dict.fromkeys((b"\\", *marks, *(part for part in triggers if part))))
         self._names = tuple(name for name, _, _ in self._steps)
+
+    def suspects(self, rows: Sequence[bytes]) -> npt.NDArray[np.bool_]:
+        """For the `after` of each event: False only when it is canonical as it stands.
+
+        Searches all of them as one buffer: a search in each would cost more
+        than decoding them.
+        """
+        if self._always:
+            return np.ones(len(rows), dtype=np.bool_)
+        found = np.zeros(len(rows), dtype=np.bool_)
+        text = np.frombuffer(b"".join(rows), dtype=np.uint8)
+        ends = np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+        for pattern in self._patterns:
+            # A match that spans two events makes the first one suspect, which costs a look at it.
+            width = len(text) - len(pattern) + 1
+            hits = text[:width] == pattern[0]
+            for at, byte in enumerate(pattern[1:], 1):
+                hits &= text[at : at + width] == byte
+            found[np.searchsorted(ends, np.flatnonzero(hits), side="right")] = True
+        return found
+
+    def canonical(self, after: bytes) -> bytes | None:
+        """The canonical row of an event that has the table's columns; None when it lacks an unchanged TOAST value.
+
+        Raises msgspec.DecodeError.
+        """
+        if self.by_column or (not self.shape.complete_rows and self._placeholder in after):
+            return self.row(after)
+        if b"\\" in after:
+            by_column = self._escapes or any(patch.trigger is None or patch.trigger in after for patch in self._patches)
+            return self.row(after) if by_column else wire.unescape(after)
+        for patch in self._patches:
+            if patch.trigger is None or patch.trigger in after:
+                after = _patched(after, patch)
+        return after
 
     def row(self, after: bytes) -> bytes | None:
         """The canonical row; None when the event lacks an unchanged TOAST value.
@@ -85,3 +146,19 @@ class RowReader:
     def _missing(self, raw: bytes) -> bool:
         mark = self._placeholder
         return raw in (b'"' + mark + b'"', b'["' + mark + b'"]') or raw.startswith(b'"{\\"' + mark)
+
+
+def _patched(after: bytes, patch: _Patch) -> bytes:
+    """The event with one scalar token made canonical. It holds no backslash."""
+    begin = after.find(patch.label)
+    if begin < 0:
+        return after
+    begin += len(patch.label)
+    if after[begin] == 0x22:
+        end = after.index(b'"', begin + 1) + 1
+    else:
+        end = after.find(b",", begin)
+        if end < 0:
+            end = len(after) - 1
+    token = after[begin:end]
+    return after if token == b"null" else after[:begin] + patch.normalise(token) + after[end:]

@@ -137,12 +137,6 @@ def zoned_trimmed(token: bytes) -> bytes:
     return token[:-2].rstrip(b"0").rstrip(b".") + b'Z"'
 
 
-def zoned_trimmed_or_null(token: bytes) -> bytes:
-    """As `zoned_trimmed`; the epoch stands for a zero date, which MariaDB's TIMESTAMP cannot tell from it."""
-    trimmed = zoned_trimmed(token)
-    return b"null" if trimmed == b'"1970-01-01T00:00:00Z"' else trimmed
-
-
 def enum_commas(token: bytes) -> bytes:
     """The binlog reader escapes commas in ENUM values, a snapshot does not."""
     return token.replace(b"\\\\,", b",")

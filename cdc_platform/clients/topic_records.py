@@ -15,7 +15,7 @@ from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, 
 from cdc_platform.errors import CdcError, KafkaUnavailable, NotFound
 
 # Records a call: enough that the call itself costs nothing, few enough to stay small.
-_BATCH = 5_000
+_BATCH = 2_000
 
 T = TypeVar("T")
 
@@ -94,7 +94,7 @@ class TopicRecords:
             at, quiet = begin, time.monotonic()
             while at < end:
                 messages = self._call(
-                    f"reading {self._topic}", lambda: consumer.consume(_BATCH, timeout=min(1.0, self._timeout))
+                    f"reading {self._topic}", partial(consumer.consume, min(_BATCH, end - at), timeout=0.5)
                 )
                 batch, at = self._call(f"reading {self._topic}", partial(_batch, messages, at, end, self._traced))
                 if messages:
@@ -179,9 +179,9 @@ class TopicRecords:
 
 def _batch(messages: Sequence[Any], at: int, end: int, traced: bool) -> tuple[Batch, int]:
     """The records below `end`, and the offset to go on from."""
-    if messages and all(message.error() is None for message in (messages[0], messages[-1])):
+    if messages and not [message for message in messages if message.error() is not None]:
         last = messages[-1].offset()
-        if last < end and not any(message.error() for message in messages):
+        if last < end:
             return _taken(messages, traced), last + 1
     chosen = []
     for message in messages:

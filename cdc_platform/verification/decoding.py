@@ -120,7 +120,7 @@ class JsonDecoder:
         self._codes: dict[str, int] = {}
         self._shape = shape
         self._rows = RowReader(shape)
-        self._slow = projected or self._rows.always
+        self._projected = projected
         self._digest = engines.DIGESTS[shape.engine]
         width = self._digest(b"").digest_size
         self._digest_type = np.dtype([("word", ">u8"), ("rest", f"V{width - 8}")])
@@ -223,40 +223,37 @@ class JsonDecoder:
         placed = (kinds == STREAMED) | (kinds == DELETED)
         if not events["seq"][placed].all():
             raise ValueError("a streamed event without a source position")
-        events["row"] = self._digests(found, values, kinds)
+        events["row"] = self._digests(found, kinds)
 
-    def _digests(self, found: Sequence[Any], values: Sequence[bytes], kinds: npt.NDArray[np.uint8]) -> Any:
-        digest, patterns = self._digest, self._rows.patterns
+    def _digests(self, found: Sequence[Any], kinds: npt.NDArray[np.uint8]) -> Any:
+        digest = self._digest
         self._partial.clear()
-        if self._slow:
-            parts = [self._slow_digest(at, bytes(item.after)) for at, item in enumerate(found)]
+        rows = [bytes(item.after) for item in found]
+        if self._projected:
+            parts = [self._long_way(at, row) for at, row in enumerate(rows)]
         else:
-            first, others = patterns[0], patterns[1:]
-            parts = [
-                self._slow_digest(at, bytes(item.after))
-                if first in value or (others and any(pattern in value for pattern in others))
-                else digest(item.after).digest()
-                for at, (item, value) in enumerate(zip(found, values, strict=True))
-            ]
-            self._watch(found)
+            parts = [digest(row).digest() for row in rows]
+            for at in np.flatnonzero(self._rows.suspects(rows)).tolist():
+                parts[at] = self._long_way(at, rows[at])
+        if not self._projected:
+            self._watch(rows)
         words = digests(np.frombuffer(b"".join(parts), dtype=self._digest_type)["word"].astype(np.uint64))
         words[kinds == DELETED] = ABSENT
         words[self._partial] = PARTIAL
         return words
 
-    def _slow_digest(self, at: int, after: bytes) -> bytes:
+    def _long_way(self, at: int, after: bytes) -> bytes:
         if after == b"null":
             return self._filler
-        row = self._rows.row(after)
+        row = self._rows.row(after) if self._projected else self._rows.canonical(after)
         if row is None:
             self._partial.append(at)
             return self._filler
         return self._digest(row).digest()
 
-    def _watch(self, found: Sequence[Any]) -> None:
+    def _watch(self, rows: Sequence[bytes]) -> None:
         """Two rows a batch are looked at: have they the table's columns?"""
-        for item in (found[0], found[-1]):
-            after = bytes(item.after)
+        for after in (rows[0], rows[-1]):
             if after != b"null" and not self._rows.same_columns(after):
                 self.drifted = True
 

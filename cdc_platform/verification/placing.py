@@ -72,13 +72,12 @@ class Placer:
         """The fast way: only streamed events, so nothing is placed but the last place is noted."""
         shard = events["shard"]
         events["epoch"] = self.carried["epoch"][shard]
-        order = np.lexsort((events["seq"], shard))
-        ends = np.flatnonzero(np.append(np.diff(shard[order]) != 0, True))
-        last = order[ends]
-        codes = shard[last]
-        ahead = events["seq"][last] > self.carried["seq"][codes]
-        for name in ("stream", "seq"):
-            self.carried[name][codes[ahead]] = events[name][last[ahead]]
+        seq = self.carried["seq"].copy()
+        np.maximum.at(seq, shard, events["seq"])
+        ahead = (events["seq"] == seq[shard]) & (events["seq"] > self.carried["seq"][shard])
+        self.carried["stream"][shard[ahead]] = events["stream"][ahead]
+        self.carried["seq"] = seq
+        codes = np.unique(shard)
         self.carried["snapshot"][codes] = False
         np.add.at(self.carried["events"], shard, 1)
 

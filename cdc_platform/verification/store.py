@@ -9,6 +9,7 @@ read since the last one. Losing the directory costs one reading of the topic.
 from __future__ import annotations
 
 import fcntl
+import gc
 import json
 import os
 import shutil
@@ -126,12 +127,13 @@ class PartitionFold:
             state = _EMPTY
         writer = _Writer(self._dir, state, begin, fences)
         decoder.know(state.shards)
-        for batch in records.read(self.partition, max(state.next_offset, begin), end):
-            decoded = decoder.decode(self.partition, batch)
-            if decoder.drifted:
-                raise Drifted
-            writer.add(decoder, decoded, batch.offsets[-1] + 1)
-            progress(len(batch.offsets))
+        with _rarer_collections():
+            for batch in records.read(self.partition, max(state.next_offset, begin), end):
+                decoded = decoder.decode(self.partition, batch)
+                if decoder.drifted:
+                    raise Drifted
+                writer.add(decoder, decoded, batch.offsets[-1] + 1)
+                progress(len(batch.offsets))
         if state.next_offset < end or state.begin != begin:
             writer.finish(decoder, max(end, begin))
         return self.state()
@@ -154,6 +156,17 @@ class PartitionFold:
     def count(self, shard: str) -> int:
         """How many events of the shard are kept."""
         return len(self.slices(shard, 0, 1 << 64))
+
+
+@contextmanager
+def _rarer_collections() -> Iterator[None]:
+    """Thousands of records a second, none of them in a cycle: the collector finds nothing, at a tenth of the cost."""
+    before = gc.get_threshold()
+    gc.set_threshold(100_000, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 class _Writer:
