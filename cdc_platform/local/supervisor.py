@@ -142,6 +142,10 @@ class Supervisor:
                 except subprocess.TimeoutExpired:
                     process.kill()
                     process.wait()
+            for name in deadline:
+                # What a child started itself and left behind, such as a run of Dagster's daemon.
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(self._processes[name].pid, signal.SIGKILL)
         self.reap()
 
     def _reserve(self, port: int) -> None:
