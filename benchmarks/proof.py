@@ -24,7 +24,23 @@ PARTITIONS = 8
 SHARD = "00000"
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_WORDS = "pin board image garden kitchen blue wooden handmade vintage summer recipe idea small modern travel".split()
+_WORDS = [
+    "pin",
+    "board",
+    "image",
+    "garden",
+    "kitchen",
+    "blue",
+    "wooden",
+    "handmade",
+    "vintage",
+    "summer",
+    "recipe",
+    "idea",
+    "small",
+    "modern",
+    "travel",
+]
 
 DDL = {
     Engine.MARIADB: (
@@ -249,5 +265,3 @@ def produce(stack: Stack, topic: str, records: Iterator[tuple[int, tuple[bytes, 
     if producer.flush(120):
         raise RuntimeError("the broker did not take all records")
     return sent
-
-
