@@ -104,6 +104,10 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveDemo]:
     yield live
     live.process.send_signal(signal.SIGINT)
     assert live.process.wait(timeout=120) == 0, live.log.read_text()[-3000:]
+    # Dagster's code servers end by themselves once nobody asks them any more.
+    end = time.monotonic() + 60
+    while processes_of(directory) and time.monotonic() < end:
+        time.sleep(0.5)
     assert processes_of(directory) == []
 
 
