@@ -57,6 +57,20 @@ def stack() -> Iterator[Stack]:
         yield started
 
 
+@pytest.fixture(autouse=True)
+def leaves_the_stack_whole(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test after which a service of the shared stack is gone fails itself, with the end of that service's log."""
+    if "stack" not in request.fixturenames:
+        yield
+        return
+    stack: Stack = request.getfixturevalue("stack")
+    yield
+    for one in stack.status():
+        if one.state != "running":
+            end = stack.log(one.name).read_text(errors="replace")[-4000:]
+            pytest.fail(f"{one.name} is {one.state} after this test; its log ends with\n{end}")
+
+
 @pytest.fixture
 def settings(stack: Stack) -> Settings:
     """Settings of the shared stack, with a ZooKeeper root and a state topic of the test's own."""
