@@ -196,18 +196,26 @@ class _Beats:
 
     def found(self) -> dict[str, ObservedBeats]:
         """By shard; records of strangers are left out."""
-        found: dict[str, ObservedBeats] = {}
+        merged: dict[str, dict[bytes, list[int]]] = {}
         for key, senders in self._seen.items():
             shard = _shard(key)
-            if shard is not None:
-                found[shard] = ObservedBeats(
-                    last=_datetime(max(last for _, last in senders.values())),
-                    senders={
-                        (sender or b"").decode(errors="replace"): (_datetime(first), _datetime(last))
-                        for sender, (first, last) in senders.items()
-                    },
-                )
-        return found
+            if shard is None:
+                continue
+            # Two spellings of one key, such as with and without a schema, are one shard's.
+            known = merged.setdefault(shard, {})
+            for sender, (first, last) in senders.items():
+                times = known.setdefault(sender, [first, last])
+                times[:] = min(times[0], first), max(times[1], last)
+        return {
+            shard: ObservedBeats(
+                last=_datetime(max(last for _, last in senders.values())),
+                senders={
+                    (sender or b"").decode(errors="replace"): (_datetime(first), _datetime(last))
+                    for sender, (first, last) in senders.items()
+                },
+            )
+            for shard, senders in merged.items()
+        }
 
 
 def _shard(key: bytes | None) -> str | None:

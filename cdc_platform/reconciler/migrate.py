@@ -23,6 +23,7 @@ from cdc_platform.reconciler.fence import Fence
 from cdc_platform.state import ObservedConnector
 
 STOP_LIMIT = 60.0
+SHOW_LIMIT = 20.0
 _POLL_SECONDS = 0.2
 
 
@@ -53,8 +54,7 @@ def migrate(action: MigrateConnector, source: Connect, target: Connect, fence: F
         )
     if offsets and not held:
         target.alter_offsets(name, offsets)
-        if not _same(offsets, list(target.offsets(name))):
-            raise Unavailable(f"cluster {action.target} does not show the offsets of {name} yet.")
+        _wait_offsets(target, name, offsets, fence)
     source.reset_offsets(name)
     source.delete(name)
     target.resume(name)
@@ -94,6 +94,15 @@ def wait_stopped(client: Connect, name: str, fence: Fence) -> None:
             return
         if time.monotonic() > end:
             raise Unavailable(f"connector {name} did not stop within {STOP_LIMIT:.0f} s.", cure="See its worker's log.")
+        fence.sleep(_POLL_SECONDS)
+
+
+def _wait_offsets(client: Connect, name: str, offsets: Sequence[Mapping[str, Any]], fence: Fence) -> None:
+    """Wait until the cluster shows these offsets: a worker may read its offsets topic a moment late."""
+    end = time.monotonic() + SHOW_LIMIT
+    while not _same(offsets, list(client.offsets(name))):
+        if time.monotonic() > end:
+            raise Unavailable(f"the offsets of connector {name} do not show within {SHOW_LIMIT:.0f} s.")
         fence.sleep(_POLL_SECONDS)
 
 
