@@ -6,6 +6,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,35 @@ def failover_slots(primary_port: int, login: Login) -> frozenset[str]:
     with connect(primary_port, login) as connection:
         rows = connection.execute("SELECT slot_name FROM pg_replication_slots WHERE failover").fetchall()
     return frozenset(row["slot_name"] for row in rows)
+
+
+def slots_of(port: int, login: Login, database: str) -> tuple[str, ...]:
+    """The logical slots on one database, also those that a standby has copied."""
+    with connect(port, login) as connection:
+        rows = connection.execute(
+            "SELECT slot_name FROM pg_replication_slots WHERE database = %s ORDER BY 1", (database,)
+        ).fetchall()
+    return tuple(row["slot_name"] for row in rows)
+
+
+def drop_slots(port: int, login: Login, slots: Sequence[str]) -> None:
+    """Drop slots of a primary; who reads one is disconnected. Raises psycopg.Error: one was taken again at once."""
+    with connect(port, login) as connection:
+        for slot in slots:
+            connection.execute(
+                "SELECT pg_terminate_backend(active_pid, 5000) FROM pg_replication_slots "
+                "WHERE slot_name = %s AND active",
+                (slot,),
+            )
+            connection.execute(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (slot,)
+            )
+
+
+def drop_database(port: int, login: Login, database: str) -> None:
+    """Drop a database if it is there; who is connected to it is disconnected."""
+    with connect(port, login) as connection:
+        connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(database)))
 
 
 def log_snapshot(primary_port: int, login: Login) -> None:

@@ -185,6 +185,36 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
     return promoted
 
 
+def drop_postgres_database(stack: Stack, database: str, *, timeout: float = 60.0) -> None:
+    """Drop a database and its slots, once the standby keeps no copy of one.
+
+    A standby whose slot synchronisation holds a slot of that database that is
+    still temporary stops for good when it replays the drop: "replication slot
+    ... is active" ends its startup process (ReplicationSlotsDropDBSlots in
+    Postgres' slot.c, 17.6).
+
+    Raises:
+        StackError: a slot stayed in use or on the standby for `timeout` seconds.
+    """
+    admin = logins(stack.secrets_dir, "postgres").admin
+    ports = [stack.launches[name].ports["postgres"] for name in stack.postgres]
+
+    def kept() -> str | None:
+        for port in ports:
+            slots = postgres.slots_of(port, admin, database)
+            if slots and port == ports[0]:
+                postgres.drop_slots(port, admin, slots)
+            elif slots:
+                # Its synchronisation naps for up to 30 s; reading its configuration anew wakes it.
+                postgres.reload(port, admin)
+            if slots:
+                return f"slots of {database} on port {port}: {', '.join(slots)}"
+        return None
+
+    _wait(kept, timeout, ports[0], "dropped", "Stop the connector that uses the slot and drop the database again.")
+    postgres.drop_database(ports[0], admin, database)
+
+
 def rejoin(stack: Stack) -> None:
     """Make the servers that a promotion left behind replicas of those that are primaries now.
 
@@ -196,7 +226,13 @@ def rejoin(stack: Stack) -> None:
             start(stack)
 
 
-def _wait(problem: Probe | Callable[[], str | None], timeout: float, port: int) -> None:
+def _wait(
+    problem: Probe | Callable[[], str | None],
+    timeout: float,
+    port: int,
+    done: str = "promoted",
+    cure: str = "Nothing was changed but what ran; mend replication and promote again.",
+) -> None:
     deadline = time.monotonic() + timeout
     while True:
         try:
@@ -207,8 +243,8 @@ def _wait(problem: Probe | Callable[[], str | None], timeout: float, port: int) 
             return
         if time.monotonic() > deadline:
             raise StackError(
-                f"not promoted after {timeout:.0f} s: {found}.",
+                f"not {done} after {timeout:.0f} s: {found}.",
                 where=f"127.0.0.1:{port}",
-                cure="Nothing was changed but what ran; mend replication and promote again.",
+                cure=cure,
             )
         time.sleep(_INTERVAL)

@@ -19,6 +19,7 @@ from psycopg import sql
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.connectors.identity import signal_topic, transaction_topic
 from cdc_platform.connectors.topics import desired_topics
+from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.connectors.field import Field, Record
@@ -143,15 +144,10 @@ def orders(ground: Field, own: str) -> Iterator[tuple[Dataset, Shard, psycopg.Co
         topics=ONE_COPY,
     )
     ground.deploy(dataset, shard)
-    slot = desired_config(dataset, shard, stack.cluster(), ground.settings)["slot.name"]
     yield dataset, shard, connection
     httpx.delete(f"{ground.url}/connectors/{shard.name}", timeout=30)
-    gone = "SELECT count(*) FROM pg_replication_slots WHERE slot_name = %s AND active"
-    ground.wait(lambda: connection.execute(gone, (slot,)).fetchone() == (0,), "the slot is free")
-    connection.execute("SELECT pg_drop_replication_slot(%s)", (slot,))
     connection.close()
-    with connect("postgres") as admin:
-        admin.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(database)))
+    drop_postgres_database(stack, database)
 
 
 def _source_user(stack: Stack) -> str:

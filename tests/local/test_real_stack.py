@@ -17,6 +17,7 @@ from kazoo.client import KazooClient
 from cdc_platform.cli import main
 from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import up
+from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.secrets import read_login
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.topology import Engine
@@ -114,6 +115,29 @@ def test_postgres_is_set_up_for_capture_and_replicates(stack: Stack, unique_name
             return bool(row and row["found"])
 
     eventually(replicated, "the table on the standby")
+
+
+def test_a_dropped_database_whose_slot_is_being_copied_leaves_the_standby_alive(
+    stack: Stack, unique_name: Callable[[str], str]
+) -> None:
+    admin, name = stack.admin(Engine.POSTGRES), unique_name("t")
+    primary, standby = stack.postgres_primary.port, stack.postgres_standby.port
+    with postgres.connect(primary, admin) as connection:
+        connection.execute(f"CREATE DATABASE {name}")
+    with postgres.connect(primary, admin, database=name) as connection:
+        connection.execute("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", (name,))
+
+    def copied() -> bool:
+        postgres.reload(standby, admin)
+        return postgres.slots_of(standby, admin, name) == (name,)
+
+    eventually(copied, "the slot on the standby")
+    drop_postgres_database(stack, name)
+    assert postgres.slots_of(primary, admin, name) == ()
+    position = postgres.flushed(primary, admin)
+    eventually(lambda: postgres.behind(standby, admin, position) is None, "the standby has replayed the drop")
+    with postgres.connect(standby, admin) as connection:
+        assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None
 
 
 def test_source_users_read_and_cannot_write(stack: Stack, unique_name: Callable[[str], str]) -> None:

@@ -19,8 +19,9 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve
-from cdc_platform.connectors.identity import identity, table_topic
+from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.leader_files import file_name
+from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 from cdc_platform.topology import (
@@ -163,24 +164,10 @@ class World:
         for shard in self.shards:
             connect.delete(shard.name)
         for shard in self.shards:
-            own = identity(self.settings, self.dataset, shard)
-            with self.admin() as run:
-                if self.engine is Engine.POSTGRES:
-                    drop = (
-                        "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = %s",
-                        "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s",
-                    )
-                    end = time.monotonic() + 20
-                    while run("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s", own.slot):
-                        try:
-                            for statement in drop:
-                                run(statement, own.slot)
-                        except psycopg.Error:
-                            if time.monotonic() > end:
-                                raise
-                            time.sleep(0.2)
-                    run(f"DROP DATABASE IF EXISTS {shard.database} WITH (FORCE)")
-                else:
+            if self.engine is Engine.POSTGRES:
+                drop_postgres_database(self.stack, shard.database)
+            else:
+                with self.admin() as run:
                     run(f"DROP DATABASE IF EXISTS {shard.database}")
 
 
@@ -236,16 +223,25 @@ class Writers:
 class Judge:
     """Folds topics and compares: the last value of each key, in the order of the topic."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, *, since: Mapping[tuple[str, int], int] | None = None) -> None:
         self.world = world
+        self.since = since or {}
 
-    def fold(self, table: str) -> dict[str, dict[int, int | None]]:
-        """Shard id to key to v; None: the last is a delete."""
-        return {shard: {key: v for key, (v, _) in rows.items()} for shard, rows in self._read(table).items()}
+    def ends(self) -> dict[tuple[str, int], int]:
+        """Where the topics end now, by topic and partition: what a later judge may begin at."""
+        consumer = self._consumer()
+        try:
+            found = {}
+            for table in TABLES:
+                topic = table_topic(self.world.dataset, self.world.dataset.table(table))
+                for part in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
+                    found[topic, part] = consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=10)[1]
+            return found
+        finally:
+            consumer.close()
 
-    def _read(self, table: str) -> dict[str, dict[int, tuple[int | None, str]]]:
-        topic = table_topic(self.world.dataset, self.world.dataset.table(table))
-        consumer = Consumer(
+    def _consumer(self) -> Consumer:
+        return Consumer(
             {
                 **self.world.settings.kafka,
                 "group.id": f"judge-{secrets.token_hex(4)}",
@@ -254,10 +250,18 @@ class Judge:
                 "enable.partition.eof": True,
             }
         )
+
+    def fold(self, table: str) -> dict[str, dict[int, int | None]]:
+        """Shard id to key to v; None: the last is a delete."""
+        return {shard: {key: v for key, (v, _) in rows.items()} for shard, rows in self._read(table).items()}
+
+    def _read(self, table: str) -> dict[str, dict[int, tuple[int | None, str]]]:
+        topic = table_topic(self.world.dataset, self.world.dataset.table(table))
+        consumer = self._consumer()
         found: dict[str, dict[int, tuple[int | None, str]]] = {}
         try:
             parts = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
-            consumer.assign([TopicPartition(topic, part, 0) for part in parts])
+            consumer.assign([TopicPartition(topic, part, self.since.get((topic, part), 0)) for part in parts])
             waiting = set(parts)
             while waiting:
                 for message in consumer.consume(5000, timeout=0.5):

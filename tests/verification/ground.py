@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.desired import desired_config
+from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.positions import Committed
 from cdc_platform.settings import Settings
@@ -272,16 +272,7 @@ class Ground:
         if self.engine is Engine.MARIADB:
             self.execute(None, f"DROP DATABASE {shard.database}")
             return
-        slot = desired_config(self.dataset, shard, self.stack.cluster(), self.settings)["slot.name"]
-        end = time.monotonic() + 30
-        while self.execute(None, "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", (slot,)):
-            assert time.monotonic() < end, f"{slot} stays in use"
-            time.sleep(0.1)
-        self.execute(
-            None, "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots WHERE slot_name = %s", (slot,)
-        )
-        # The database stays: a standby that is copying one of its slots dies of replaying a DROP DATABASE
-        # ("replication slot ... is active", Postgres 17.6), and then logical decoding waits for it.
+        drop_postgres_database(self.stack, shard.database)
 
     def stop(self, shard: Shard) -> None:
         """Stop the shard's connector (it keeps its offsets)."""
