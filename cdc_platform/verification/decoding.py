@@ -5,6 +5,7 @@ Other formats (Avro, Protobuf) would be further classes that satisfy `Decoder`.
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ from cdc_platform.verification.events import (
     ABSENT,
     DELETED,
     EVENT,
+    ORIGIN_BITS,
     PARTIAL,
     READ,
     SNAPSHOT,
@@ -36,6 +38,7 @@ from cdc_platform.verification.events import (
 
 _NULL = msgspec.Raw(b"null")
 _ENDLESS = (1 << 20) - 1
+_ENDLESS_FILE = (1 << 36) - 1
 
 
 class Decoder(Protocol):
@@ -61,6 +64,7 @@ class BinlogSource(msgspec.Struct, gc=False):
     """`source` of MariaDB's and MySQL's events, as far as it is needed."""
 
     gtid: str | None = None
+    file: str | None = None
     pos: int = 0
     row: int | None = 0
     snapshot: str | bool | None = None
@@ -100,7 +104,8 @@ class _WrappedPostgres(msgspec.Struct, gc=False):
 
 class _Sniffed(msgspec.Struct):
     op: str | None = None
-    payload: msgspec.Raw | None = None
+    # Not `Raw | None`: msgspec takes that for a union that allows null alone.
+    payload: msgspec.Raw = msgspec.Raw()
 
 
 _SNIFF = msgspec.json.Decoder(_Sniffed)
@@ -271,7 +276,7 @@ class JsonDecoder:
                 seen = _SNIFF.decode(value)
             except msgspec.DecodeError:
                 continue
-            self._wrapped = seen.op is None and seen.payload is not None
+            self._wrapped = seen.op is None and bytes(seen.payload) != b""
             break
         binlog = self._shape.engine.reads_binlog
         kind: Any
@@ -351,8 +356,27 @@ def _mysql_positions(found: Sequence[Any], events: Any) -> None:
     events["sub"] = _places(found)
 
 
+class _Files(dict[str | None, int]):
+    """Seven bits for the name of a binlog file, above 36 for the position in it and 20 for the row."""
+
+    def __missing__(self, name: str | None) -> int:
+        self[name] = (zlib.crc32((name or "").encode()) & 0x7F) << ORIGIN_BITS
+        return self[name]
+
+
+_FILES = _Files()
+
+
 def _places(found: Sequence[Any]) -> npt.NDArray[np.uint64]:
-    return np.array([(item.source.pos << 20) | min(item.source.row or 0, _ENDLESS) for item in found], dtype=np.uint64)
+    files = _FILES
+    return np.array(
+        [files[s.file] | ((s.pos & _ENDLESS_FILE) << 20) | min(s.row or 0, _ENDLESS) for s in _sources(found)],
+        dtype=np.uint64,
+    )
+
+
+def _sources(found: Sequence[Any]) -> list[Any]:
+    return [item.source for item in found]
 
 
 def _postgres_positions(found: Sequence[Any], events: Any) -> None:

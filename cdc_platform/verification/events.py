@@ -35,6 +35,12 @@ PARTIAL = np.uint64(1)
 UNKNOWN = np.uint64(2)
 _RESERVED = np.uint64(3)
 
+# `sub` of a streamed event holds above these bits which binlog file it came from
+# (places in two files do not compare), below them its place in the file. `OWN`
+# marks an event that has no place of its own; below it stands its offset.
+ORIGIN_BITS = 56
+OWN = np.uint64(1 << 63)
+
 # What an event is, while its place is being worked out.
 STREAMED, READ, SNAPSHOT, DELETED, TOMBSTONE = range(5)
 

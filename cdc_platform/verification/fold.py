@@ -1,7 +1,8 @@
 """The fold: of each key's events, those that a comparison can still need.
 
-Pure functions on arrays. Sorted means by shard, key, epoch, seq and offset: the
-events of a key then stand in the order in which the source made them.
+Pure functions on arrays. Sorted means by shard, key, epoch, seq and the place in
+the transaction: the events of a key then stand in the order in which the source
+made them.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.events import PARTIAL, Events
+from cdc_platform.verification.events import ORIGIN_BITS, OWN, PARTIAL, Events
 
 Mask = npt.NDArray[np.bool_]
 
@@ -21,7 +22,7 @@ Sees = Callable[[int, Any, Any], Mask]
 
 
 def in_order(events: Events) -> Events:
-    """The events sorted, repeats dropped.
+    """The events sorted, copies of one event made one.
 
     Most events arrive in the source's order, so a stable sort by key does, and
     is several times faster than one by all fields.
@@ -30,8 +31,8 @@ def in_order(events: Events) -> Events:
     order = order[np.argsort(events["shard"][order], kind="stable")]
     found = events[order]
     if _disorder(found):
-        found = found[np.lexsort([found[name] for name in ("offset", "seq", "epoch", "key", "shard")])]
-    return _without_repeats(found)
+        found = found[np.lexsort([found[name] for name in ("seq", "epoch", "key", "shard")])]
+    return _transactions(found)
 
 
 def _same_key(events: Events) -> Mask:
@@ -42,44 +43,49 @@ def _same_key(events: Events) -> Mask:
 
 
 def _disorder(events: Events) -> bool:
-    same = _same_key(events)
-    epoch, seq, offset = events["epoch"], events["seq"], events["offset"]
-    earlier = (epoch[1:] < epoch[:-1]) | (
-        (epoch[1:] == epoch[:-1]) & ((seq[1:] < seq[:-1]) | ((seq[1:] == seq[:-1]) & (offset[1:] < offset[:-1])))
-    )
-    return bool((same & earlier).any())
+    epoch, seq = events["epoch"], events["seq"]
+    earlier = (epoch[1:] < epoch[:-1]) | ((epoch[1:] == epoch[:-1]) & (seq[1:] < seq[:-1]))
+    return bool((_same_key(events) & earlier).any())
 
 
-def _without_repeats(events: Events) -> Events:
-    """Copies of one event (same key, same place in the source) made one: where the first stood, with the last's row.
+def _transactions(events: Events) -> Events:
+    """Put events of one key and transaction in order; make copies of one event one, that which came last.
 
-    Within a transaction the order is that of first arrival: places in a binlog
-    differ from server to server, and a copy sent after a failover has others.
-    Copies are equal unless somebody changed one; then who reads the topic sees the last.
+    Within one binlog file they are in the order of their places. A transaction
+    that was sent again after a failover stands at other places in another file:
+    then that file's events count which came last, for whoever sends goes on to
+    the transaction's end. An event without a place counts from where it came.
     """
     if len(events) < 2:
         return events
-    twins = (
-        _same_key(events) & (events["epoch"][1:] == events["epoch"][:-1]) & (events["seq"][1:] == events["seq"][:-1])
-    )
+    twins = _same_key(events)
+    for name in ("epoch", "seq"):
+        twins &= events[name][1:] == events[name][:-1]
     if not twins.any():
         return events
     suspects = np.flatnonzero(np.append(twins, False) | np.append(False, twins))
     part = events[suspects]
-    order = np.lexsort([part[name] for name in ("offset", "sub", "seq", "epoch", "key", "shard")])
-    ranked = part[order]
-    again = _same_key(ranked)
-    for name in ("epoch", "seq", "sub"):
-        again &= ranked[name][1:] == ranked[name][:-1]
-    if not again.any():
-        return events
-    group = np.cumsum(np.append(True, ~again)) - 1
-    firsts = np.flatnonzero(np.append(True, ~again))
-    lasts = np.append(firsts[1:], len(ranked)) - 1
-    ranked["row"] = ranked["row"][lasts][group]
+    origin = np.where(part["sub"] >= OWN, part["sub"], part["sub"] >> np.uint64(ORIGIN_BITS))
+    fields = [part[name] for name in ("seq", "epoch", "key", "shard")]
+    order = np.lexsort([part["offset"], origin, *fields])
+    ends = np.append(_changes([origin, *fields], order), True)
+    came = np.empty(len(part), dtype=np.int64)
+    last = part["offset"][order][np.flatnonzero(ends)]
+    came[order] = np.repeat(last, np.diff(np.append(-1, np.flatnonzero(ends))))
+    order = np.lexsort([part["offset"], part["sub"], came, *fields])
+    kept = np.append(_changes([part["sub"], came, *fields], order), True)
     events = events.copy()
-    events[suspects[order]] = ranked
-    return np.delete(events, suspects[order[1:][again]])
+    events[suspects] = part[order]
+    return np.delete(events, suspects[~kept])
+
+
+def _changes(fields: list[Any], order: Any) -> Mask:
+    """For each event in this order but the last: does the next differ in any of the fields?"""
+    changed = np.zeros(len(order) - 1, dtype=np.bool_)
+    for values in fields:
+        ranked = values[order]
+        changed |= ranked[1:] != ranked[:-1]
+    return changed
 
 
 def starts_of(events: Events) -> npt.NDArray[np.int64]:

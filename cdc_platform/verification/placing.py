@@ -19,10 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.events import DELETED, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded, Events
-
-# `sub` of events without a place of their own: unlike any other's.
-_OWN = np.uint64(1 << 63)
+from cdc_platform.verification.events import DELETED, OWN, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded, Events
 
 # Deletes whose tombstone is still to come; each has one, at once or not at all.
 _PENDING = 50_000
@@ -111,7 +108,7 @@ class Placer:
         part["stream"][loose] = [
             streams.get((int(s), int(q)), 0) for s, q in zip(shard[loose], part["seq"][loose], strict=True)
         ]
-        part["sub"][loose] = _OWN | part["offset"][loose].astype(np.uint64)
+        part["sub"][loose] = OWN | part["offset"][loose].astype(np.uint64)
         events[order] = part
 
         ends = starts + counts - 1

@@ -35,7 +35,7 @@ SPILL_EVENTS = 400_000
 # Troubles kept by name; more are counted.
 _TROUBLES = 100
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,6 @@ class PartitionFold:
         """
         begin, end = bounds
         state = self.state()
-        if end < state.next_offset:
-            # The log was cut at its end: what was folded of it is no longer in the topic.
-            self.clear()
-            state = _EMPTY
         writer = _Writer(self._dir, state, begin, fences)
         decoder.know(state.shards)
         with _rarer_collections():

@@ -140,6 +140,7 @@ class TopicFold:
             raise RuntimeError("the fold has no place")
         for number in bounds.partitions:
             self._partitions.setdefault(number, PartitionFold(self._root / mode, number))
+        self._forget_cut_logs(bounds)
         ends = bounds.partitions
         todo = set(ends)
         total = sum(
@@ -178,6 +179,26 @@ class TopicFold:
             elif todo:
                 time.sleep(_WAIT_SECONDS)
         self._ends = {number: end for number, (_, end) in ends.items()}
+
+    def _forget_cut_logs(self, bounds: TopicBounds) -> None:
+        """Begin anew where the topic has become shorter: what was folded of its end is no longer in it.
+
+        Another process may be ahead of these bounds, so the ends are asked for
+        again, after the folds' own.
+        """
+        ahead = {
+            number: fold.state().next_offset
+            for number, fold in self._partitions.items()
+            if number in bounds.partitions and fold.state().next_offset > bounds.partitions[number][1]
+        }
+        if not ahead:
+            return
+        now = self._records.bounds().partitions
+        for number, next_offset in ahead.items():
+            if now[number][1] < next_offset:
+                with self._partitions[number].lock() as mine:
+                    if mine:
+                        self._partitions[number].clear()
 
 
 def _packed(events: Events, partition: int) -> Events:
