@@ -13,6 +13,7 @@ from rich.table import Table
 from cdc_platform import reconciler
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.settings import Settings
+from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary
 from cdc_platform.state import ObservedConnector, ObservedWorker, Picture
 from cdc_platform.wiring import open_platform
 
@@ -29,6 +30,7 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
     with open_platform(Settings.load()) as platform:
         picture, planned = reconciler.plan_pass(platform)
         owner = platform.topology.lock_owner()
+        records = platform.state.read()
     health = health_of(picture.topology, planned, picture.clusters)
     if dataset is not None:
         picture.topology.dataset(dataset)
@@ -36,17 +38,26 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
     if dataset is not None and shard is not None:
         name = picture.topology.shard(dataset, shard).name
         document = _shard_document(picture, planned, health[dataset], name)
+        document["bootstrap"] = shard_summary(records, picture.topology.dataset(dataset), shard)
         click.echo(json.dumps(document, indent=2) if as_json else _shard_text(document))
         sys.exit(0 if document["up"] else 2)
+    topology = picture.topology
+    bootstrap = {
+        name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
+    }
     if as_json:
-        click.echo(json.dumps(_document(health, picture, planned, owner), indent=2))
+        click.echo(json.dumps(_document(health, bootstrap, picture, planned, owner), indent=2))
     else:
-        _print(health, picture, planned, owner)
+        _print(health, bootstrap, picture, planned, owner)
     sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
 
 
 def _document(
-    health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None
+    health: dict[str, DatasetHealth],
+    bootstrap: dict[str, dict[str, Any]],
+    picture: Picture,
+    planned: reconciler.Planned,
+    owner: str | None,
 ) -> dict[str, Any]:
     return {
         "pass": owner,
@@ -59,6 +70,7 @@ def _document(
                 "shards": h.shards,
                 "up": h.up,
                 "down": [{"shard": d.shard, "state": d.state, "reason": d.reason} for d in h.down],
+                "bootstrap": bootstrap[name],
             }
             for name, h in health.items()
         },
@@ -78,7 +90,13 @@ def _document(
     }
 
 
-def _print(health: dict[str, DatasetHealth], picture: Picture, planned: reconciler.Planned, owner: str | None) -> None:
+def _print(
+    health: dict[str, DatasetHealth],
+    bootstrap: dict[str, dict[str, Any]],
+    picture: Picture,
+    planned: reconciler.Planned,
+    owner: str | None,
+) -> None:
     console = Console()
     table = Table("dataset", "shards", "up", "down")
     for name, h in health.items():
@@ -94,6 +112,8 @@ def _print(health: dict[str, DatasetHealth], picture: Picture, planned: reconcil
             console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False)
         if len(h.down) > 20:
             console.print(f"... and {len(h.down) - 20} more of {h.dataset}", highlight=False)
+    for name, summary in bootstrap.items():
+        console.print(f"{name}: {sentence(summary)}", highlight=False, markup=False)
     for refusal in planned.plan.refusals[:20]:
         console.print(f"refused for {refusal.scope}: {refusal.reason}", highlight=False, markup=False)
     for finding in planned.plan.findings[:20]:
@@ -145,12 +165,30 @@ def _shard_text(document: dict[str, Any]) -> str:
         f"last heartbeat {'unknown, or longer ago than is read' if beat is None else f'{beat:.0f} s ago'}, "
         f"behind its source {'unknown' if lag is None else f'{lag / 1000:.1f} s'}"
     )
+    lines += [f"table {table}: {_mark(mark)}" for table, mark in document["bootstrap"].items()]
     lines += [f"trouble: {t['sentence']}, since {t['since']}. {t['advice']}" for t in document["troubles"]]
     lines += [f"to know: {text}" for text in document["findings"]]
     lines += [f"next: {text}" for text in document["next"]] or ["next: nothing to change"]
     if document["trace"]:
         lines += ["trace:", document["trace"]]
     return "\n".join(lines)
+
+
+def _mark(mark: dict[str, Any] | None) -> str:
+    """A watermark's document in one sentence."""
+    if mark is None:
+        return "no bootstrap on record"
+    begin = mark["position"] or "the first committed offset"
+    text = f"{mark['mode']} by run {mark['run']} at {mark['since']}, from {begin} on"
+    if mark["complete"]:
+        text += f", whole since {mark['complete']}"
+    if mark["rows"] is not None:
+        text += f", {mark['rows']:,} rows read"
+    if mark["hole"]:
+        text += (
+            f"; no stream saw the changes from {mark['hole']['since'] or 'an unknown place'} to {mark['hole']['until']}"
+        )
+    return text + (f"; last backfill {mark['backfilled']}" if mark["backfilled"] else "")
 
 
 def _worker(seen: ObservedWorker) -> str:
