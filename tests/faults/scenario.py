@@ -1,0 +1,181 @@
+"""A scenario: captured shards under continuous writes, one fault, and a row of the table at its end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from cdc_platform.verification.verdicts import Verdict
+from tests.faults.control_plane import ControlPlane
+from tests.faults.site import DEADLINE, FIRST_ROWS, Site, wait
+from tests.faults.topic import Tap, read
+from tests.faults.writers import Change, Writers
+
+# An event that takes longer than this from commit to consumer is late, seconds.
+LATE = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """One row of the table.
+
+    `lasted`: seconds from the fault until `over`. `recovery`: seconds from then until an event
+    written later had arrived of every shard. `late`: share of all events that took longer than
+    LATE; `worst`: the longest. `steps`: committed changes that are no events because the fault
+    took them away for good; `lost`: all others that are none.
+    """
+
+    name: str
+    lasted: float
+    recovery: float
+    late: float
+    worst: float
+    events: int
+    lost: int
+    steps: int
+    duplicates: dict[str, int]
+    verdict: str
+    note: str = ""
+
+
+@dataclass(kw_only=True)
+class Scenario:
+    """What a test does to a site, and when."""
+
+    name: str
+    site: Site
+    writers: Writers
+    control_plane: ControlPlane
+    tap: Tap
+    note: str = ""
+    moved: dict[str, tuple[datetime, ...]] = field(default_factory=dict)
+    # A fault that cannot heal without loss: only the last change of each key must be there.
+    holed: bool = False
+    _begun: float = 0.0
+    _over: float = 0.0
+
+    def begin(self) -> None:
+        """The fault begins now; by default with the block."""
+        self._begun = self._over = time.monotonic()
+
+    def hold(self, seconds: float) -> None:
+        """Leave the fault as it is for a while: how long it lasts is what is tried."""
+        time.sleep(seconds)
+
+    def over(self) -> None:
+        """The fault is over: recovery counts from here. Without it, from the fault's begin."""
+        self._over = time.monotonic()
+
+    def recovered(self, seconds: float = DEADLINE) -> float:
+        """Wait until of every shard an event has arrived that was written after the fault; when (monotonic)."""
+        found: float = wait(self._recovered, "of every shard a later event arrived", seconds)
+        return found
+
+    def _recovered(self) -> float | None:
+        firsts: dict[str, float] = {}
+        for change, at in list(self.writers.committed.items()):
+            arrived = self.tap.arrived.get(change)
+            if at >= self._over and arrived is not None:
+                firsts[change.shard] = min(arrived, firsts.get(change.shard, arrived))
+        return max(firsts.values()) if len(firsts) == len(self.site.shards) else None
+
+    def conclude(self) -> Outcome:
+        """Wait for the recovery, still the writers, count, verify."""
+        recovered = self.recovered()
+        self.writers.stop()
+        committed = self.writers.committed
+        wanted = list(committed)
+        if self.holed:
+            wanted = list({(change.shard, change.key): change for change in wanted}.values())
+        self._wait_for(wanted)
+        self.tap.stop()
+        found = read(self.site.settings.kafka, self.site.topic)
+        lost = [change for change in wanted if not found[change] and not self._is_read(change, found)]
+        steps = [change for change in committed if not found[change] and change not in lost]
+        copies = self._copies(found)
+        blames: Counter[str] = Counter()
+        for item in self.site.blames(self.moved):
+            blames[str(item.cause)] += item.count
+        verdicts = self.site.verify(f"faults-{self.site.name}")
+        waits = [self.tap.arrived[change] - at for change, at in committed.items() if change in self.tap.arrived]
+        outcome = Outcome(
+            name=self.name,
+            lasted=self._over - self._begun,
+            recovery=max(0.0, recovered - self._over),
+            late=sum(wait > LATE for wait in waits) / len(waits),
+            worst=max(waits),
+            events=sum(found.values()),
+            lost=len(lost),
+            steps=len(steps),
+            duplicates=dict(blames),
+            verdict=", ".join(sorted({str(one.verdict) for one in verdicts})),
+            note=self.note,
+        )
+        reasons = [f"{one.shard} {one.verdict}: {one.reason} {one.samples[:3]}" for one in verdicts]
+        assert not lost, f"lost {len(lost)} of {len(committed)}: {lost[:5]}"
+        assert {one.verdict for one in verdicts} == {Verdict.PROVEN}, reasons
+        assert len(verdicts) == len(self.site.shards)
+        assert copies == sum(blames.values()), f"{copies} counted here, {dict(blames)} by the platform"
+        return outcome
+
+    def _wait_for(self, wanted: list[Change]) -> None:
+        """Until all have arrived, or nothing has come for half a minute: then what is missing is lost."""
+        seen, since = -1, time.monotonic()
+        while missing := sum(change not in self.tap.arrived for change in wanted):
+            if len(self.tap.arrived) != seen:
+                seen, since = len(self.tap.arrived), time.monotonic()
+            if time.monotonic() > since + (5.0 if self.holed else 30.0):
+                break
+            time.sleep(0.1)
+        if missing:
+            print(f"{missing} changes have not arrived")
+
+    def _is_read(self, change: Change, found: Counter[Change]) -> bool:
+        """True when a snapshot read the row as the change left it."""
+        return change.op != "d" and bool(found[Change(change.shard, change.key, "r", change.v)])
+
+    def _copies(self, found: Counter[Change]) -> int:
+        """Events beyond the first of their kind. A snapshot's row is one for its key, whatever its value."""
+        changes = sum(times - 1 for change, times in found.items() if change.op != "r")
+        reads = Counter[tuple[str, int]]()
+        for change, times in found.items():
+            if change.op == "r":
+                reads[change.shard, change.key] += times
+        return changes + sum(times - 1 for times in reads.values())
+
+
+@contextmanager
+def scenario(
+    name: str, site: Site, control_plane: ControlPlane, told: Callable[[Outcome | str], None], *, pause: float = 0.02
+) -> Iterator[Scenario]:
+    """Makes the site, and once its events flow gives it to the block; afterwards tells the outcome.
+
+    A test that fails tells the name alone. The site is taken away in any case.
+    """
+    tap: Tap | None = None
+    writers: Writers | None = None
+    try:
+        site.make()
+        tap = Tap(site.settings.kafka, site.topic)
+        tap.start()
+        wait(lambda: len(tap.arrived) >= FIRST_ROWS * site.count, "the first rows arrived")
+        writers = Writers(site.sources, site.shards, pause=pause)
+        writers.start()
+        made = Scenario(name=name, site=site, writers=writers, control_plane=control_plane, tap=tap)
+        made.begin()
+        made.recovered()
+        made.begin()
+        yield made
+        told(made.conclude())
+    except BaseException:
+        told(name)
+        raise
+    finally:
+        for part in (writers, tap):
+            if part is not None:
+                part.stop()
+        site.clean()
