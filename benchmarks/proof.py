@@ -1,13 +1,16 @@
-"""A table and its topic for the benchmarks of the proof: 13 columns, events as Debezium writes them.
+"""Tables and their topic for the benchmarks of the proof: 13 columns, events as Debezium writes them.
 
-The events are made from the same values as the rows, so that a verification of
-them must end in `proven`: a benchmark that compared wrongly would show it.
+The rows are really in the databases; the events are put into the real topic by this module instead of
+Debezium, byte for byte in its format. They are made from the same values as the rows, so that a
+verification of them must end in `proven`: a benchmark that compared wrongly would show it.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -18,10 +21,10 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.topology import Dataset, Engine, Shard, Table, TopicSpec, Topology
 
 PARTITIONS = 8
-SHARD = "00000"
+SHARDS = 4
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _WORDS = [
@@ -41,6 +44,11 @@ _WORDS = [
     "modern",
     "travel",
 ]
+
+COLUMNS = (
+    "id", "user_id", "board_id", "title", "description", "link", "price", "created_at", "updated_at", "flags",
+    "active", "digest", "score",
+)  # fmt: skip
 
 DDL = {
     Engine.MARIADB: (
@@ -63,6 +71,11 @@ class Row:
     id: int
     version: int
     seed: int
+
+    @property
+    def shard(self) -> int:
+        """The number of its shard; each partition has rows of all shards."""
+        return self.id // PARTITIONS % SHARDS
 
     def values(self) -> list[Any]:
         """The columns' values, the same for each call."""
@@ -103,28 +116,32 @@ def _after(engine: Engine, v: list[Any]) -> str:
 
 def event(engine: Engine, row: Row, number: int) -> tuple[bytes, bytes]:
     """Key and value of the event that wrote the row; `number` is its place in the source."""
-    after = _after(engine, row.values())
+    after, shard = _after(engine, row.values()), shard_id(row.shard)
     ms = 1_795_402_053_000 + number
     if engine is Engine.POSTGRES:
         source = (
-            f'{{"version":"3.7.0.Final","connector":"postgresql","name":"bench.{SHARD}","ts_ms":{ms},"snapshot":null,'
+            f'{{"version":"3.7.0.Final","connector":"postgresql","name":"bench.{shard}","ts_ms":{ms},"snapshot":null,'
             f'"db":"bench","sequence":"[\\"{number}\\",\\"{number}\\"]","ts_us":{ms}000,"ts_ns":{ms}000000,'
             f'"schema":"public","table":"pins","txId":{number % 2**31 + 3},"lsn":{number + 1},"xmin":null,'
             '"origin":null,"origin_lsn":null}'
         )
     else:
         source = (
-            f'{{"version":"3.5.0.Final","connector":"mariadb","name":"bench.{SHARD}","ts_ms":{ms},"snapshot":null,'
+            f'{{"version":"3.5.0.Final","connector":"mariadb","name":"bench.{shard}","ts_ms":{ms},"snapshot":null,'
             f'"db":"bench","sequence":null,"ts_us":{ms}000,"ts_ns":{ms}000000,"table":"pins","server_id":1,'
             f'"gtid":"0-1-{number + 1}","file":"binlog.000002","pos":{number * 400 % 2**31},"row":0,"thread":null,'
             '"query":null}'
         )
     operation = "c" if row.version == 0 else "u"
+    before = "null"
+    if row.version and engine is Engine.MARIADB:
+        # Full row images; Postgres sends the old row only with REPLICA IDENTITY FULL.
+        before = _after(engine, Row(row.id, row.version - 1, row.seed).values())
     value = (
-        f'{{"before":null,"after":{after},"source":{source},"transaction":null,"op":"{operation}","ts_ms":{ms},'
+        f'{{"before":{before},"after":{after},"source":{source},"transaction":null,"op":"{operation}","ts_ms":{ms},'
         f'"ts_us":{ms}498,"ts_ns":{ms}498000}}'
     )
-    return f'{{"id":{row.id},"shard":"{SHARD}"}}'.encode(), value.encode()
+    return f'{{"id":{row.id},"shard":"{shard}"}}'.encode(), value.encode()
 
 
 def history(rows: int, events: int, seed: int) -> Iterator[Row]:
@@ -139,8 +156,20 @@ def history(rows: int, events: int, seed: int) -> Iterator[Row]:
         yield Row(number, versions[number], seed)
 
 
-def dataset(stack: Stack, engine: Engine, name: str) -> tuple[Dataset, Shard]:
-    """The dataset of the benchmark: one shard, one table."""
+def shard_id(number: int) -> str:
+    """The id of the shard of that number."""
+    return f"{number:05d}"
+
+
+def latest(rows: int, events: int, seed: int) -> Iterator[Row]:
+    """All rows in their last versions."""
+    updated = {row.id: row.version for row in history(rows, events, seed) if row.version}
+    for number in range(rows):
+        yield Row(number, updated.get(number, 0), seed)
+
+
+def topology(stack: Stack, engine: Engine, name: str) -> Topology:
+    """The dataset of the benchmark: a database a shard, one table `pins`."""
     address = stack.mariadb_primary if engine is Engine.MARIADB else stack.postgres_primary
     found = Dataset(
         name=name,
@@ -150,7 +179,11 @@ def dataset(stack: Stack, engine: Engine, name: str) -> tuple[Dataset, Shard]:
         credentials=stack.credentials(engine),
         topics=TopicSpec(partitions=PARTITIONS, replication=1),
     )
-    return found, Shard(dataset=name, id=SHARD, leader=address, database=name)
+    shards = tuple(
+        Shard(dataset=name, id=shard_id(number), leader=address, database=f"{name}_{number}")
+        for number in range(SHARDS)
+    )
+    return Topology(datasets={name: found}, shards={name: shards}, clusters={"local": stack.cluster()})
 
 
 def connect(stack: Stack, engine: Engine, database: str | None) -> Any:
@@ -181,49 +214,70 @@ def connect(stack: Stack, engine: Engine, database: str | None) -> Any:
     )
 
 
-def make_table(stack: Stack, engine: Engine, name: str, latest: dict[int, Row]) -> None:
-    """The table `pins` with the latest versions, and `pins_copy` beside it."""
-    with connect(stack, engine, None) as admin:
-        admin.cursor().execute(f"CREATE DATABASE {name}")
-    with connect(stack, engine, name) as connection:
+def make_table(stack: Stack, engine: Engine, name: str, number: int, rows: Iterable[Row]) -> None:
+    """The shard's database with the table `pins` of these rows, and `pins_copy` beside it."""
+    database = f"{name}_{number}"
+    with closing(connect(stack, engine, None)) as admin:
+        admin.cursor().execute(f"CREATE DATABASE {database}")
+    with closing(connect(stack, engine, database)) as connection:
         cursor = connection.cursor()
         cursor.execute(DDL[engine].format("pins"))
-        if engine is Engine.POSTGRES:
-            with cursor.copy("COPY pins FROM STDIN") as copy:
-                for row in latest.values():
-                    copy.write_row(row.values())
-        else:
-            _load(cursor, latest)
+        _load(engine, cursor, rows)
         cursor.execute(DDL[engine].format("pins_copy"))
         cursor.execute("INSERT INTO pins_copy SELECT * FROM pins")
-        cursor.execute("ANALYZE TABLE pins" if engine is Engine.MARIADB else "VACUUM ANALYZE")
-        if engine is Engine.MARIADB:
+        if engine is Engine.POSTGRES:
+            cursor.execute("GRANT SELECT ON ALL TABLES IN SCHEMA public TO PUBLIC")
+            cursor.execute("VACUUM ANALYZE")
+        else:
+            cursor.execute("ANALYZE TABLE pins, pins_copy")
             cursor.fetchall()
 
 
-def _load(cursor: Any, latest: dict[int, Row]) -> None:
-    statement = f"INSERT INTO pins VALUES ({','.join(['%s'] * 13)})"
-    part: list[list[Any]] = []
-    for row in latest.values():
-        values = row.values()
-        part.append([value.replace(tzinfo=None) if isinstance(value, datetime) else value for value in values])
-        if len(part) == 2000:
-            cursor.executemany(statement, part)
-            part = []
-    if part:
-        cursor.executemany(statement, part)
-
-
-def update_table(stack: Stack, engine: Engine, name: str, rows: list[Row]) -> None:
-    """Bring rows to a later version."""
-    with connect(stack, engine, name) as connection:
+def _load(engine: Engine, cursor: Any, rows: Iterable[Row]) -> None:
+    if engine is Engine.POSTGRES:
+        with cursor.copy("COPY pins FROM STDIN") as copy:
+            for row in rows:
+                copy.write_row(row.values())
+        return
+    with tempfile.NamedTemporaryFile("w", encoding="utf-8", suffix=".tsv") as stream:
         for row in rows:
-            values = row.values()
-            connection.cursor().execute("DELETE FROM pins WHERE id = %s", (row.id,))
-            if engine is Engine.MARIADB:
-                _load(connection.cursor(), {row.id: row})
-            else:
-                connection.cursor().execute(f"INSERT INTO pins VALUES ({','.join(['%s'] * 13)})", values)
+            v = row.values()
+            # ISO times without their zone: the session is in UTC.
+            v[7], v[8], v[10], v[11] = str(v[7])[:-6], str(v[8])[:-6], int(v[10]), v[11].hex()
+            stream.write("\t".join(map(str, v)) + "\n")
+        stream.flush()
+        cursor.execute(
+            "LOAD DATA LOCAL INFILE %s INTO TABLE pins CHARACTER SET utf8mb4"
+            " (id,user_id,board_id,title,description,link,price,created_at,updated_at,flags,active,@d,score)"
+            " SET digest=UNHEX(@d)",
+            (stream.name,),
+        )
+
+
+def update_table(stack: Stack, engine: Engine, name: str, rows: Iterable[Row]) -> None:
+    """Bring rows to a later version."""
+    for number in range(SHARDS):
+        found = {row.id: row for row in rows if row.shard == number}
+        with closing(connect(stack, engine, f"{name}_{number}")) as connection:
+            cursor = connection.cursor()
+            marks = ",".join(map(str, found))
+            cursor.execute(f"DELETE FROM pins WHERE id IN ({marks})")
+            _load(engine, cursor, found.values())
+
+
+def advance(stack: Stack, engine: Engine, name: str, number: int) -> None:
+    """Bring the source's position to `number` or further, as if its own writes had made the events."""
+    with closing(connect(stack, engine, f"{name}_0")) as connection:
+        cursor = connection.cursor()
+        if engine is Engine.POSTGRES:
+            cursor.execute("SELECT pg_current_wal_insert_lsn() - '0/0'::pg_lsn")
+            if cursor.fetchone()[0] < number:
+                raise RuntimeError("the server has written less WAL than there are events")
+            return
+        cursor.execute("SELECT @@global.gtid_binlog_pos")
+        if int(cursor.fetchone()[0].rpartition("-")[2]) < number:
+            cursor.execute(f"SET SESSION gtid_seq_no = {number}")
+        cursor.execute("CREATE OR REPLACE TABLE advanced (id INT)")
 
 
 def make_topic(stack: Stack, topic: str) -> None:
@@ -237,31 +291,32 @@ def drop(stack: Stack, engine: Engine, name: str, topic: str) -> None:
     """Remove what the benchmark made."""
     admin = AdminClient({"bootstrap.servers": str(stack.kafka)})
     admin.delete_topics([topic])[topic].result(30)
-    with connect(stack, engine, None) as connection:
-        connection.cursor().execute(f"DROP DATABASE {name}")
+    with closing(connect(stack, engine, None)) as connection:
+        for number in range(SHARDS):
+            connection.cursor().execute(f"DROP DATABASE IF EXISTS {name}_{number}")
 
 
-def produce(stack: Stack, topic: str, records: Iterator[tuple[int, tuple[bytes, bytes]]]) -> int:
-    """Send the records (row id, key and value); returns their bytes."""
+def produce(stack: Stack, engine: Engine, topic: str, rows: Iterable[tuple[int, Row]]) -> int:
+    """Send the events of these rows, each with its place in the source; returns their bytes."""
     producer = Producer(
         {
             "bootstrap.servers": str(stack.kafka),
             "linger.ms": 50,
             "compression.type": "lz4",
-            "queue.buffering.max.messages": 200_000,
+            "queue.buffering.max.messages": 50_000,
         }
     )
     sent = 0
-    for number, (key, value) in records:
+    for number, row in rows:
+        key, value = event(engine, row, number)
         while True:
             try:
-                producer.produce(topic, value, key, number % PARTITIONS)
+                producer.produce(topic, value, key, row.id % PARTITIONS)
                 break
             except BufferError:
                 producer.poll(0.1)
         sent += len(key) + len(value)
-        if number % 1000 == 0:
-            producer.poll(0)
+        producer.poll(0)
     if producer.flush(120):
         raise RuntimeError("the broker did not take all records")
     return sent
