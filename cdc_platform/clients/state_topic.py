@@ -52,6 +52,7 @@ _CONFIG = {
     # A reader that comes back after a week still sees what was deleted.
     "delete.retention.ms": str(7 * 24 * 60 * 60 * 1000),
 }
+_STALE = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC})
 _BATCH = 5000
 # A batch that is not full waits so long for more.
 _POLL_SECONDS = 0.02
@@ -174,6 +175,7 @@ class StateTopic:
     # Reading
 
     def _catch_up(self, end: float) -> None:
+        kept = self._consumer is not None
         consumer = self._reader()
         if consumer is None:
             return
@@ -199,6 +201,10 @@ class StateTopic:
             problem = translated(error, f"read {self._topic}", self._servers)
             if not isinstance(problem, KafkaUnavailable):
                 self._forget()
+                # What a consumer knows of a broker that was away for a while goes stale: a new one looks itself.
+                if kept and error.args[0].code() in _STALE and self._reader() is not None:
+                    self._catch_up(end)
+                    return
             raise problem from None
 
     def _ends(self, consumer: Consumer, partition: int, end: float) -> tuple[int, int]:
