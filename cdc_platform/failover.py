@@ -16,7 +16,7 @@ from typing import Any
 
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.state import ObservedTask
-from cdc_platform.topology import Problem, Shard, Topology
+from cdc_platform.topology import Cluster, Problem, Shard, Topology
 
 # A task that starts just when the file is replaced may have read the old one, and shows on its new
 # worker only once it runs or has failed: connecting to a dead host takes Debezium 30 s by default.
@@ -24,6 +24,7 @@ SETTLE_SECONDS = 60.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.2, 10.0
 # Names in an agent's znode, so that it stays far below ZooKeeper's 1 MiB.
 MAX_NAMED = 1000
+MAX_TEXTS, MAX_TEXT = 200, 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,7 +183,8 @@ class AgentReport:
     once: all files of a topology with that `zxid` or a lesser one are written,
     but those in `unsynced`. `connect_worker` is the worker's id in Connect
     (host:port). `moving` maps shards whose tasks wait for their restart to
-    their new generation.
+    their new generation; `held` those of them that must not be restarted yet to
+    the reason; `split` shards whose old leader goes on taking writes to what was seen.
     """
 
     connect_worker: str
@@ -198,6 +200,8 @@ class AgentReport:
     ahead: frozenset[str] = frozenset()
     moving: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
+    held: Mapping[str, str] = field(default_factory=dict)
+    split: Mapping[str, str] = field(default_factory=dict)
 
     def has_written(self, topology: Topology, shard: Shard) -> bool:
         """True when the shard's leader file is on the worker, as this topology has it."""
@@ -220,6 +224,8 @@ class AgentReport:
             "ahead": sorted(self.ahead)[:MAX_NAMED],
             "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
             "problem": self.problem,
+            "held": {name: text[:MAX_TEXT] for name, text in sorted(self.held.items())[:MAX_TEXTS]},
+            "split": {name: text[:MAX_TEXT] for name, text in sorted(self.split.items())[:MAX_TEXTS]},
         }
 
     @classmethod
@@ -240,6 +246,8 @@ class AgentReport:
                 ahead=frozenset(map(str, document.get("ahead", ()))),
                 moving={str(name): int(generation) for name, generation in document.get("moving", {}).items()},
                 problem=document.get("problem"),
+                held={str(name): str(text) for name, text in document.get("held", {}).items()},
+                split={str(name): str(text) for name, text in document.get("split", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError):
             return None
@@ -249,6 +257,18 @@ def reports_by_worker(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, Agen
     """What `TopologyStore.agents` gave, by Connect's worker id (host:port)."""
     reports = map(AgentReport.from_document, agents.values())
     return {report.connect_worker: report for report in reports if report is not None}
+
+
+def agents_of(cluster: Cluster, workers: Iterable[str], reports: Mapping[str, AgentReport]) -> frozenset[str]:
+    """The worker ids of a cluster beside which a live agent is.
+
+    Args:
+        workers: ids that are known to belong to it, such as those that run its tasks.
+    """
+    known = {*workers, *cluster.metrics, *cluster.labels}
+    return frozenset(
+        worker for worker, report in reports.items() if worker in known or report.connect_url in cluster.urls
+    )
 
 
 def workers_without(

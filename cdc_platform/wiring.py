@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
@@ -25,12 +27,19 @@ from cdc_platform.clients.topic_records import Records, TopicRecords
 from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
+from cdc_platform.errors import KafkaRejected, KafkaUnavailable
 from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.verification.outside import Outside as VerificationOutside
 from cdc_platform.verification.outside import Policy
+
+log = logging.getLogger(__name__)
+
+# Connect clusters can be looked at without Kafka: they do not wait for it for long, nor often.
+_KAFKA_ID_SECONDS = 5.0
+_KAFKA_ID_RETRY_SECONDS = 60.0
 
 
 def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
@@ -51,14 +60,17 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     state = state_store(settings)
     heartbeats = HeartbeatTopic(settings.kafka, settings.heartbeat_topic)
     metrics = WorkerMetrics()
-    clients: dict[tuple[str, tuple[str, ...]], ConnectClient] = {}
+    clients: dict[tuple[str, tuple[str, ...], str | None], ConnectClient] = {}
     making = threading.Lock()
+    ours = _OurKafka(kafka)
 
     def connect(cluster: Cluster) -> Connect:
-        key = (cluster.name, cluster.urls)
         with making:
+            key = (cluster.name, cluster.urls, ours())
             if key not in clients:
-                clients[key] = ConnectClient(cluster.name, cluster.urls, timeout=settings.connect_timeout)
+                clients[key] = ConnectClient(
+                    cluster.name, cluster.urls, timeout=settings.connect_timeout, kafka_cluster_id=key[2]
+                )
             return clients[key]
 
     try:
@@ -78,6 +90,27 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
         heartbeats.close()
         state.close()
         store.close()
+
+
+class _OurKafka:
+    """The id of the platform's Kafka cluster, which the workers of each Connect cluster must belong to.
+
+    None while Kafka does not answer: workers are then compared with each other only.
+    """
+
+    def __init__(self, kafka: KafkaAdmin) -> None:
+        self._kafka = kafka
+        self._id: str | None = None
+        self._next_try = 0.0
+
+    def __call__(self) -> str | None:
+        if self._id is None and time.monotonic() >= self._next_try:
+            try:
+                self._id = self._kafka.cluster_id(_KAFKA_ID_SECONDS)
+            except (KafkaUnavailable, KafkaRejected) as error:
+                log.warning("which Kafka cluster is ours is not known: %s", error)
+                self._next_try = time.monotonic() + _KAFKA_ID_RETRY_SECONDS
+        return self._id
 
 
 @contextmanager

@@ -59,9 +59,16 @@ class KafkaAdmin:
         self._client: AdminClient | None = None
         self._last_problem: str | None = None
 
-    def cluster_id(self) -> str:
+    def cluster_id(self, timeout: float | None = None) -> str:
         """The id of the Kafka cluster, as Connect's `GET /` shows it too."""
-        return str(self._metadata(time.monotonic() + self._timeout).cluster_id)
+        answer = self._ask(
+            "describe the cluster",
+            lambda client, seconds: {"": client.describe_cluster(request_timeout=seconds)},
+            time.monotonic() + (timeout or self._timeout),
+        )[""]
+        if isinstance(answer, KafkaException):
+            raise self._translated(answer, "describe the cluster")
+        return str(answer.cluster_id)
 
     def brokers(self) -> int:
         """How many brokers are up."""

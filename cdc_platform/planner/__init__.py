@@ -7,7 +7,7 @@ cluster, a connector that somebody else made, too many deletes. Each gives a
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 
 from cdc_platform.holds import keep_snapshot_options
@@ -30,6 +30,7 @@ from cdc_platform.planner import guardrails
 from cdc_platform.planner.differences import compare_topic, config_changes, few, with_values
 from cdc_platform.planner.health import Diagnosis, Seen, Treatment, diagnose, treat
 from cdc_platform.planner.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
+from cdc_platform.planner.leader_files import LeaderFiles
 from cdc_platform.planner.rollouts import Rollouts, roll_out
 from cdc_platform.restarts import Waiting
 from cdc_platform.state import OWNER_KEY, Picture
@@ -70,15 +71,20 @@ class _Planner:
         self.dataset_sizes = {name: len(shards) for name, shards in self.topology.shards.items()}
         self.moves = 0
         self.homeless: dict[str, Waiting] = {}
+        self.hidden = guardrails.hidden_clusters(picture, self.ours, memory, policy)
+        self.leader_files = LeaderFiles(picture, memory, policy)
 
     def plan(self) -> Planned:
-        stop = guardrails.whole_pass(self.picture, self.ours, self.policy)
+        stop = guardrails.whole_pass(self.picture, self.ours, self.memory, self.policy)
         if isinstance(stop, Refusal):
             self.refusals.append(stop)
         elif stop is not None:
             self.findings.append(stop)
         if stop is not None:
+            # What was there before is remembered, else the next pass would find nothing strange.
+            self.sizes, self.dataset_sizes = dict(self.memory.cluster_sizes), dict(self.memory.dataset_sizes)
             return self._planned(EMPTY, Rollouts(), Diagnosis(), Treatment())
+        self._plan_lost_clusters()
         blind_topics = self._plan_topics()
         placement = self._place()
         seen, missing = self._sort(placement)
@@ -112,11 +118,11 @@ class _Planner:
             waiting={**treatment.waiting, **self.homeless},
             crash_looping=treatment.restarts.crash_looping,
             homes=homes,
-            cluster_sizes=self.sizes,
+            cluster_sizes=self._sizes_afterwards(),
             dataset_sizes=self.dataset_sizes,
             changes=Changes(
                 live=live,
-                leaders=diagnosis.leaders,
+                leaders={**self.leader_files.records, **diagnosis.leaders},
                 zombies=treatment.zombies,
                 skews=treatment.skews,
                 canaries=rollouts.canaries,
@@ -127,6 +133,20 @@ class _Planner:
             alive=diagnosis.liveness.alive,
             troubles=treatment.troubles,
         )
+
+    def _sizes_afterwards(self) -> dict[str, int]:
+        """Connectors by cluster without those that the plan takes away, which the next pass must not miss."""
+        leaving = Counter(a.cluster for a in self.actions if isinstance(a, DeleteConnector))
+        leaving += Counter(a.source for a in self.actions if isinstance(a, MigrateConnector))
+        return {name: max(0, size - leaving[name]) for name, size in self.sizes.items()}
+
+    def _plan_lost_clusters(self) -> None:
+        """Clusters with connectors that left the topology: refused, or forgotten when that is meant."""
+        for name, reason in guardrails.lost_clusters(self.topology, self.memory).items():
+            if guardrails.shrink_is_meant(self.policy):
+                self.sizes[name] = 0
+            else:
+                self.refusals.append(Refusal(scope=f"cluster {name}", reason=reason))
 
     def _plan_topics(self) -> bool:
         """Compare topics; True when Kafka could not be read, so that nothing new may be started."""
@@ -185,6 +205,11 @@ class _Planner:
                         f"{self.policy.platform}: somebody else made it",
                     )
                 )
+            elif name in self.memory.captured and (hidden := self.hidden - {home}):
+                text = f"it ran before, and may still run in cluster {min(hidden)}, which cannot be looked at"
+                self.homeless[name] = Waiting(None, text)
+            elif wait := self.leader_files.wait(shard, cluster):
+                self.homeless[name] = wait
             else:
                 missing.append((dataset, shard, cluster))
         self.findings += _without_home(self.homeless)
@@ -281,6 +306,8 @@ class _Planner:
                 self.refusals.append(refusal)
                 self.dataset_sizes[dataset] = before
                 held.add(dataset)
+            elif dataset not in self.dataset_sizes:
+                self.dataset_sizes[dataset] = 0
         return frozenset(held)
 
 
@@ -290,6 +317,6 @@ def _without_home(homeless: Mapping[str, Waiting]) -> list[Finding]:
     for name, waiting in homeless.items():
         groups[name.partition(".")[0], waiting.reason].append(name)
     return [
-        Finding(subject=dataset, text=f"{len(names)} shards have no Connect cluster ({few(names)}): {reason}")
+        Finding(subject=dataset, text=f"{len(names)} shards get no connector ({few(names)}): {reason}")
         for (dataset, reason), names in sorted(groups.items())
     ]

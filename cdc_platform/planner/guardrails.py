@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc_platform.plan import DeleteConnector, Finding, Refusal
-from cdc_platform.planner.inputs import Policy
+from cdc_platform.planner.inputs import Memory, Policy
 from cdc_platform.state import CLUSTER_KEY, ObservedConnector, Picture
-from cdc_platform.topology import Pause
+from cdc_platform.topology import Pause, Topology
+
+# Names shown of what was there before.
+_NAMED = 6
 
 Connectors = Mapping[str, Mapping[str, ObservedConnector]]
 
@@ -51,7 +54,7 @@ def _same_groups(ours: Connectors) -> list[tuple[str, str]]:
     return sorted(same)
 
 
-def whole_pass(picture: Picture, ours: Connectors, policy: Policy) -> Refusal | Finding | None:
+def whole_pass(picture: Picture, ours: Connectors, memory: Memory, policy: Policy) -> Refusal | Finding | None:
     """Why nothing at all may be planned; None when something may."""
     pause = picture.topology.pause
     if pause is not None and pause.holds(picture.taken_at):
@@ -65,12 +68,53 @@ def whole_pass(picture: Picture, ours: Connectors, policy: Policy) -> Refusal | 
             reason=f"the topology holds no shard but {running} connectors run; "
             "if that is meant, pass --allow-deletes with their number",
         )
+    before = _before(memory)
+    if before and not any(picture.topology.shards.values()) and not shrink_is_meant(policy):
+        return Refusal(
+            scope="platform",
+            reason=f"the topology holds no shard; at the last pass there were {before}; "
+            "look whether `zookeeper_root` is the right one; if that is meant, pass --accept-shrink",
+        )
     return None
+
+
+def _before(memory: Memory) -> str:
+    """What the last pass saw, by name; empty when there was nothing."""
+    parts = [f"{n} shards of dataset {name}" for name, n in sorted(memory.dataset_sizes.items()) if n]
+    parts += [f"{n} connectors in cluster {name}" for name, n in sorted(memory.cluster_sizes.items()) if n]
+    return ", ".join(parts[:_NAMED]) + (", ..." if len(parts) > _NAMED else "")
+
+
+def shrink_is_meant(policy: Policy) -> bool:
+    """True when a person said that what is gone is meant to be."""
+    return policy.accept_shrink or policy.allow_deletes is not None
+
+
+def lost_clusters(topology: Topology, memory: Memory) -> dict[str, str]:
+    """Clusters that had connectors of ours at the last pass and left the topology since, and what to do.
+
+    Nobody watches these connectors any more; a shard that one of them captures must not get a second one.
+    """
+    off = {problem.name for problem in topology.problems if problem.kind == "cluster"}
+    return {
+        name: f"it left the topology with {n} connectors, which may still run: what ran before is not created "
+        "elsewhere. Put it back with `draining: true`; if it is gone for good, pass --accept-shrink"
+        for name, n in sorted(memory.cluster_sizes.items())
+        if n and name not in topology.clusters and name not in off
+    }
+
+
+def hidden_clusters(picture: Picture, ours: Connectors, memory: Memory, policy: Policy) -> frozenset[str]:
+    """Clusters that had connectors of ours at the last pass and cannot be looked at now."""
+    hidden = {name for name, n in memory.cluster_sizes.items() if n and name not in ours}
+    if shrink_is_meant(policy):
+        hidden -= lost_clusters(picture.topology, memory).keys()
+    return frozenset(hidden)
 
 
 def shrunk(scope: str, before: int | None, now: int, policy: Policy) -> Refusal | None:
     """A refusal when an inventory is suddenly smaller than the last pass saw it."""
-    if before is None or policy.accept_shrink or policy.allow_deletes is not None:
+    if before is None or shrink_is_meant(policy):
         return None
     lost = before - now
     if lost > policy.max_deletes and lost > before * policy.shrink_fraction:

@@ -86,6 +86,10 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
             if s.connector.running and (name in liveness.alive or name not in memory.live or liveness.problem):
                 healthy[name] = host
             continue
+        if _is_held(worker, name, agents):
+            # Its agent goes on as soon as the leader is fit; a restart by us would skip that check.
+            held[name] = now + policy.liveness.leader_move
+            continue
         until = moving(s.shard, memory.leaders.get(name), now, policy.liveness)
         if until is not None and _left_to_agent(picture, s, worker, agents):
             held[name] = until
@@ -136,6 +140,7 @@ def treat(
     now_there = _troubles(picture, diagnosis, memory, decision, records)
     findings = [Finding(subject=t.place, text=f"{t.sentence()}. {t.advice}") for t in now_there.values()]
     findings += _without_agent(picture)
+    findings += _told_by_agents(picture)
     findings += _unproven(seen, diagnosis, memory, picture, policy)
     if diagnosis.liveness.problem and memory.live:
         text = f"{diagnosis.liveness.problem}: who is stuck is not judged by heartbeats in this pass"
@@ -263,6 +268,25 @@ def _left_to_agent(picture: Picture, s: Seen, worker: str, agents: Mapping[str, 
     if report is None:
         return worker in agents
     return s.name in report.moving or not report.has_written(picture.topology, s.shard)
+
+
+def _is_held(worker: str, name: str, agents: Mapping[str, AgentReport | None] | None) -> bool:
+    report = (agents or {}).get(worker)
+    return report is not None and name in report.held
+
+
+def _told_by_agents(picture: Picture) -> list[Finding]:
+    """Leaders that are not fit yet, and old ones that go on taking writes."""
+    if picture.agents is None:
+        return []
+    reports = reports_by_worker(picture.agents).values()
+    held = {name: text for report in reports for name, text in report.held.items()}
+    split = {name: text for report in reports for name, text in report.split.items()}
+    findings = [Finding(subject=name, text=f"split brain: {text}") for name, text in sorted(split.items())]
+    findings += [
+        Finding(subject=name, text=f"its task waits for its new leader: {text}") for name, text in sorted(held.items())
+    ]
+    return findings
 
 
 def _without_agent(picture: Picture) -> list[Finding]:

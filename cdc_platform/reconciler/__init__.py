@@ -16,6 +16,7 @@ from cdc_platform.reconciler.due import Due, due
 from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.heap import at_rest, give_back_large_blocks
 from cdc_platform.reconciler.look import look, look_again
+from cdc_platform.reconciler.marks import ended_watermarks
 from cdc_platform.reconciler.memory import (
     Documents,
     News,
@@ -125,9 +126,9 @@ class _Pass:
             )
         self.fence.check()
         self.platform.state.claim(self.fence.generation)
-        # What a plan leans on is on record before it is applied: which canaries had what,
-        # and that something was stopped and resumed, which nothing else shows afterwards.
-        self._write(news(planned, records))
+        # What a plan leans on is on record before it is applied: which canaries had what, and that
+        # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
+        self._write(news(planned, records) | ended_watermarks(planned.plan.actions, picture.topology, records))
         outcomes: tuple[Outcome, ...] = ()
         if planned.plan:
             self.progress(planned.plan.sentence())

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unavailable
+from cdc_platform.failover import reports_by_worker
 from cdc_platform.liveness import LivenessPolicy, silence_limit
 from cdc_platform.planner import Wanted
 from cdc_platform.reconciler.ideal import ideal_state
@@ -34,6 +35,9 @@ T = TypeVar("T")
 # Heartbeats are read from a little before the longest allowed silence.
 _MARGIN = timedelta(seconds=15)
 _THREADS = 32
+# Agents follow a change of the topology within a second, unless it is of thousands of shards.
+_AGENTS_SECONDS = 4.0
+_AGENTS_POLL = 0.25
 CONFIGS_A_LOOK = 1000
 # Longer than from the look of the sensor to that of the run it asks for: both see the same share.
 TURN_SECONDS = 300
@@ -56,7 +60,7 @@ def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
         # The clusters first: they take longest.
         clusters = {name: pool.submit(look_at_cluster, platform, c) for name, c in topology.clusters.items()}
         heartbeats = pool.submit(_heartbeats, platform, topology, policy)
-        agents = pool.submit(_agents, platform)
+        agents = pool.submit(_agents, platform, topology)
         workers = {
             worker: pool.submit(_worker, platform, worker, url)
             for cluster in topology.clusters.values()
@@ -158,9 +162,16 @@ def _worker(platform: Platform, worker: str, url: str) -> ObservedWorker:
         return ObservedWorker(worker=worker, problem=str(error))
 
 
-def _agents(platform: Platform) -> Mapping[str, Mapping[str, Any]] | None:
+def _agents(platform: Platform, topology: Topology) -> Mapping[str, Mapping[str, Any]] | None:
+    """What the agents say, once they have written what the topology says, or after a moment."""
+    end = time.monotonic() + _AGENTS_SECONDS
     try:
-        return platform.topology.agents()
+        while True:
+            found = platform.topology.agents()
+            behind = [report for report in reports_by_worker(found).values() if report.synced < topology.zxid]
+            if not behind or time.monotonic() > end:
+                return found
+            time.sleep(_AGENTS_POLL)
     except Unavailable as error:
         log.warning("agents: %s", error)
         return None

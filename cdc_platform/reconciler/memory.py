@@ -93,8 +93,10 @@ def news(planned: Planned, records: Documents) -> News:
     for kind, (field, _) in _KINDS.items():
         if kind not in (RESTART, SHARD, HOLD):  # a hold is another's: a pass only obeys it
             changes |= _documents(kind, getattr(planned.changes, field))
-    sizes: News = {f"size/cluster/{name}": {"connectors": n} for name, n in planned.cluster_sizes.items()}
-    sizes |= {f"size/dataset/{name}": {"shards": n} for name, n in planned.dataset_sizes.items()}
+    sizes: News = {}
+    for of, seen in (("cluster", planned.cluster_sizes), ("dataset", planned.dataset_sizes)):
+        number = _SIZES[of][1]
+        sizes |= {f"size/{of}/{name}": {number: n} if n else None for name, n in seen.items()}
     return {
         key: value
         for key, value in (changes | sizes).items()

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from cdc_platform.liveness import CapturedRecord
 from cdc_platform.plan import (
     CreateConnector,
     DeleteConnector,
+    MigrateConnector,
     RestartConnector,
     UpdateConnector,
     first_line,
@@ -151,3 +153,74 @@ def test_two_names_for_one_connect_group_are_refused_both_and_a_third_goes_on() 
     plan = make_plan(picture(ideal, {"east": same, "west": same, "north": {}}), WANTED, Memory(), POLICY).plan
     assert {r.scope for r in plan.refusals} == {"cluster east", "cluster west"}
     assert [a.name for a in plan.actions if hasattr(a, "name")] == ["orders.00000"]
+
+
+def test_a_topology_that_vanished_with_its_clusters_is_refused_and_says_what_was_there() -> None:
+    memory = Memory(cluster_sizes={"main": 3}, dataset_sizes={"pins": 3})
+    planned = make_plan(picture(Topology(), {}), WANTED, memory, POLICY)
+    assert planned.plan.actions == ()
+    (refusal,) = planned.plan.refusals
+    assert refusal.scope == "platform"
+    assert "3 shards of dataset pins, 3 connectors in cluster main" in refusal.reason
+    assert planned.plan.exit_code == 1
+    # It stays refused: what was there is not forgotten by the pass that refused.
+    assert (planned.cluster_sizes, planned.dataset_sizes) == ({"main": 3}, {"pins": 3})
+    meant = make_plan(picture(Topology(), {}), WANTED, memory, replace(POLICY, accept_shrink=True))
+    assert meant.plan.refusals == ()
+    assert (meant.cluster_sizes, meant.dataset_sizes) == ({"main": 0}, {"pins": 0})
+
+
+def test_a_new_platform_without_a_topology_has_nothing_to_refuse() -> None:
+    assert make_plan(picture(Topology(), {}), WANTED, Memory(), POLICY).plan.refusals == ()
+
+
+def test_a_cluster_that_left_the_topology_undrained_keeps_its_shards_from_being_created_elsewhere() -> None:
+    ideal = topology([(dataset("pins", ("west",)), 3)], cluster("west"))
+    captured = {s.name: CapturedRecord(since=NOW, generation=1) for _, s in list(ideal.all_shards())[:2]}
+    memory = Memory(cluster_sizes={"east": 2}, dataset_sizes={"pins": 3}, captured=captured)
+    planned = make_plan(picture(ideal, {"west": {}}), WANTED, memory, POLICY)
+    # Only the shard that never ran: the others may run in east.
+    assert [a.name for a in planned.plan.actions if isinstance(a, CreateConnector)] == ["pins.00002"]
+    assert [r.scope for r in planned.plan.refusals] == ["cluster east"]
+    assert "may still run in cluster east" in planned.waiting["pins.00000"].reason
+    meant = make_plan(picture(ideal, {"west": {}}), WANTED, memory, replace(POLICY, accept_shrink=True))
+    assert len([a for a in meant.plan.actions if isinstance(a, CreateConnector)]) == 3
+    assert meant.plan.refusals == ()
+    assert meant.cluster_sizes["east"] == 0
+
+
+def test_a_shard_that_may_run_in_an_unreadable_cluster_its_dataset_no_longer_names_is_not_created() -> None:
+    ideal = topology([(dataset("pins", ("west",)), 1)], cluster("east"), cluster("west"))
+    memory = Memory(cluster_sizes={"east": 1}, captured={"pins.00000": CapturedRecord(since=NOW, generation=1)})
+    plan = make_plan(picture(ideal, {"east": None, "west": {}}), WANTED, memory, POLICY).plan
+    assert not [a for a in plan.actions if isinstance(a, CreateConnector)]
+
+
+def test_what_a_plan_takes_away_itself_is_not_missed_by_the_next_pass() -> None:
+    full, less = topology([(dataset(), 30)]), topology([(dataset(), 10)])
+    world = picture(less, {"main": running(full)})
+    memory = Memory(cluster_sizes={"main": 30}, dataset_sizes={"pins": 30})
+    allowed = make_plan(world, WANTED, memory, replace(POLICY, allow_deletes=20))
+    assert allowed.cluster_sizes == {"main": 10}
+    after = Memory(cluster_sizes=allowed.cluster_sizes, dataset_sizes=allowed.dataset_sizes)
+    next_pass = make_plan(picture(less, {"main": running(less)}), WANTED, after, POLICY)
+    assert next_pass.plan.refusals == ()
+
+
+def test_a_drained_cluster_is_no_shrunk_one() -> None:
+    clusters = (cluster("east", draining=True), cluster("west"))
+    ideal = topology([(dataset("pins", ("east", "west")), 8)], *clusters)
+    memory = Memory(cluster_sizes={"east": 8}, dataset_sizes={"pins": 8})
+    first = make_plan(picture(ideal, {"east": running(ideal, cluster_name="east"), "west": {}}), WANTED, memory, POLICY)
+    assert len([a for a in first.plan.actions if isinstance(a, MigrateConnector)]) == 8
+    after = Memory(cluster_sizes=first.cluster_sizes, dataset_sizes=first.dataset_sizes)
+    moved = picture(ideal, {"east": {}, "west": running(ideal, cluster_name="west")})
+    assert make_plan(moved, WANTED, after, POLICY).plan.refusals == ()
+
+
+def test_a_dataset_that_is_gone_and_accepted_is_forgotten() -> None:
+    ideal = topology([(dataset("orders"), 2)])
+    memory = Memory(dataset_sizes={"pins": 30, "orders": 2})
+    assert [r.scope for r in make_plan(picture(ideal), WANTED, memory, POLICY).plan.refusals] == ["dataset pins"]
+    meant = make_plan(picture(ideal), WANTED, memory, replace(POLICY, accept_shrink=True))
+    assert meant.dataset_sizes == {"pins": 0, "orders": 2}
