@@ -13,6 +13,8 @@ from datetime import datetime
 
 # Read when a connector has no offsets, and when an incremental snapshot reads its chunks.
 SNAPSHOT_OPTIONS = ("snapshot.mode", "incremental.snapshot.chunk.size")
+# `watermark/<dataset>/<table>/<shard>`: what is known of a (shard, table); see snapshots/records.py.
+WATERMARK = "watermark/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection, Mapping
+
 from cdc_platform.topology import Dataset, Engine, Shard, Table
 
 DEFAULT_SCHEMA = "public"
+INCLUDE_LIST = "table.include.list"
 
 
 # All that the names of databases, schemas, tables, columns and shards may hold beside letters, digits, `_` and `-`.
@@ -25,6 +29,26 @@ def container(dataset: Dataset, shard: Shard, table: Table) -> str:
 def include_list(dataset: Dataset, shard: Shard) -> str:
     """`table.include.list`: just the dataset's tables."""
     return ",".join(_qualified(dataset, shard, table) for table in dataset.tables)
+
+
+def uncaptured(
+    dataset: Dataset, shard: Shard, tables: Collection[str], config: Mapping[str, str] | None
+) -> tuple[str, ...]:
+    """Which of these tables a connector's configuration does not name; none when there is no connector."""
+    if config is None:
+        return ()
+    named = set(config.get(INCLUDE_LIST, "").split(","))
+    return tuple(
+        table.name
+        for table in dataset.tables
+        if table.name in tables and _qualified(dataset, shard, table) not in named
+    )
+
+
+def no_longer_captured(before: str, after: str) -> frozenset[str]:
+    """The bare names of tables that were in one `table.include.list` and are not in the next."""
+    lost = set(before.split(",")) - set(after.split(","))
+    return frozenset(re.sub(r"\\(.)", r"\1", name.rpartition(r"\.")[2]) for name in lost)
 
 
 def message_keys(dataset: Dataset, shard: Shard) -> str | None:

@@ -1,0 +1,39 @@
+"""Watermarks end where capturing ends: what comes back later has missed what changed meanwhile. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
+from cdc_platform.holds import WATERMARK
+from cdc_platform.plan import Action, DeleteConnector, UpdateConnector
+from cdc_platform.reconciler.memory import Documents, News
+from cdc_platform.topology import Topology
+
+
+def ended_watermarks(actions: Iterable[Action], topology: Topology, records: Documents) -> News:
+    """The watermarks of what these actions stop to capture, forgotten.
+
+    Written before the actions are applied: one that fails costs a needless bootstrap, never a hole.
+    """
+    deleted: set[str] = set()
+    dropped: dict[str, frozenset[str]] = {}
+    for action in actions:
+        if isinstance(action, DeleteConnector):
+            deleted.add(action.name)
+        elif isinstance(action, UpdateConnector) and INCLUDE_LIST in action.changes:
+            before, after = action.changes[INCLUDE_LIST]
+            dropped[action.name] = no_longer_captured(before or "", after or "")
+    if deleted:
+        # A second connector of a shard that stays is no end of it.
+        deleted -= {shard.name for _, shard in topology.all_shards()}
+    if not deleted and not any(dropped.values()):
+        return {}
+    found: News = {}
+    for key in records:
+        if key.startswith(WATERMARK):
+            dataset, table, shard = key.removeprefix(WATERMARK).split("/")
+            name = f"{dataset}.{shard}"
+            if name in deleted or table in dropped.get(name, ()):
+                found[key] = None
+    return found
