@@ -133,6 +133,10 @@ class PlanStale(PlanRefused):
     """The world moved since the plan was made."""
 
 
+class PromotionRefused(CdcError):
+    """A server is not fit to lead a shard: the preflight says why."""
+
+
 class AlertUndelivered(Unavailable):
     """A receiver of alerts did not take a message."""
 

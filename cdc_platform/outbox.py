@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -26,6 +26,7 @@ from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
+from cdc_platform.failover import AgentReport, reports_by_worker
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.memory import RESTART, read_memory
@@ -39,6 +40,7 @@ ALERT = "alert/"
 OUTBOX = "outbox/"
 TROUBLE = "trouble/"
 PASS = "pass"
+LEADER = "leader/"
 
 # Most troubles are cured by the next passes: nobody is woken for those.
 TROUBLE_PATIENCE = timedelta(minutes=2)
@@ -106,8 +108,10 @@ def tell(
     ]
     documents = outside.store.read()
     records = _read(documents, ALERT, AlertRecord)
-    standing = _standing(documents, outside.platform.topology.load(), settings, now, patience)
-    gone = {key for key in records if key.startswith((TROUBLE, f"{PASS}/")) and key not in standing}
+    topology = outside.platform.topology.load()
+    standing = _standing(documents, topology, settings, now, patience)
+    standing |= _leaders(reports_by_worker(outside.platform.topology.agents()).values(), topology, settings, patience)
+    gone = {key for key in records if key.startswith((TROUBLE, LEADER, f"{PASS}/")) and key not in standing}
     decision = decide({**standing, **seen.present}, {*seen.absent, *gone}, records, routes, now, policy)
     news: dict[str, Mapping[str, Any] | None] = {
         f"{ALERT}{key}": None if record is None else msgspec.to_builtins(record)
@@ -206,6 +210,37 @@ def _standing(
             advice="See whether reconcile_sensor ticks and why its runs fail.",
             runbook=_runbook(settings, "no-pass"),
         )
+    return found
+
+
+def _leaders(
+    reports: Iterable[AgentReport], topology: Topology, settings: Settings, patience: timedelta
+) -> dict[str, Condition]:
+    """What agents say of leaders: old ones that take writes (told at once), new ones that are not fit."""
+    found = {}
+    shards = {shard.name: (dataset, shard) for dataset, shard in topology.all_shards()}
+    for report in reports:
+        for anchor, severity, wait, texts, advice in (
+            ("split-brain", Severity.CRITICAL, timedelta(), report.split, "Fence the old leader now."),
+            ("leader-not-fit", Severity.CRITICAL, patience, report.held, "Finish the promotion."),
+        ):
+            for name, text in texts.items():
+                if name not in shards:
+                    continue
+                dataset, shard = shards[name]
+                key = f"{LEADER}{anchor}/{name}"
+                found[key] = Condition(
+                    key=key,
+                    # A host's shards move together: one message.
+                    cause=f"{LEADER}{anchor}/{shard.leader}",
+                    severity=severity,
+                    title=f"{anchor.replace('-', ' ').capitalize()}: {name} at {shard.leader}",
+                    text=f"{name}: {text}",
+                    advice=advice,
+                    owners=tuple(sorted(dataset.owners)),
+                    runbook=_runbook(settings, anchor),
+                    patience=wait,
+                )
     return found
 
 

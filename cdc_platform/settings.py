@@ -45,6 +45,7 @@ class Settings:
     `cache_dir` may be lost, which costs time. `audit_dir` holds the history of
     verdicts: a directory, or the URI of one that pyarrow reads (`s3://...`).
     `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
+    `leader_probe` names who finds leaders (`clients/leader_probes.py`).
     """
 
     platform: str = "cdc"
@@ -64,6 +65,7 @@ class Settings:
     alerts: Mapping[str, AlertTarget] = field(default_factory=dict)
     dagster_url: str = ""
     runbook_url: str = ""
+    leader_probe: str = "read-only"
 
     @classmethod
     def load(cls, path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:

@@ -12,6 +12,7 @@ from datetime import datetime
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.notifications import Notifications
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
@@ -28,6 +29,7 @@ from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
+from cdc_platform.leaders import LeaderOutside
 from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
@@ -60,19 +62,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     state = state_store(settings)
     heartbeats = HeartbeatTopic(settings.kafka, settings.heartbeat_topic)
     metrics = WorkerMetrics()
-    clients: dict[tuple[str, tuple[str, ...], str | None], ConnectClient] = {}
-    making = threading.Lock()
-    ours = _OurKafka(kafka)
-
-    def connect(cluster: Cluster) -> Connect:
-        with making:
-            key = (cluster.name, cluster.urls, ours())
-            if key not in clients:
-                clients[key] = ConnectClient(
-                    cluster.name, cluster.urls, timeout=settings.connect_timeout, kafka_cluster_id=key[2]
-                )
-            return clients[key]
-
+    connect = _Connects(settings, _OurKafka(kafka))
     try:
         yield Platform(
             settings=settings,
@@ -84,8 +74,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             metrics=metrics,
         )
     finally:
-        for client in clients.values():
-            client.close()
+        connect.close()
         metrics.close()
         heartbeats.close()
         state.close()
@@ -111,6 +100,42 @@ class _OurKafka:
                 log.warning("which Kafka cluster is ours is not known: %s", error)
                 self._next_try = time.monotonic() + _KAFKA_ID_RETRY_SECONDS
         return self._id
+
+
+class _Connects:
+    """One client for each Connect cluster, made when first asked for.
+
+    `ours`: the Kafka cluster that its workers must belong to; None: not asked.
+    """
+
+    def __init__(self, settings: Settings, ours: _OurKafka | None = None) -> None:
+        self._settings = settings
+        self._ours = ours
+        self._clients: dict[tuple[str, tuple[str, ...], str | None], ConnectClient] = {}
+        self._making = threading.Lock()
+
+    def __call__(self, cluster: Cluster) -> Connect:
+        with self._making:
+            key = (cluster.name, cluster.urls, self._ours() if self._ours else None)
+            if key not in self._clients:
+                self._clients[key] = ConnectClient(
+                    cluster.name, cluster.urls, timeout=self._settings.connect_timeout, kafka_cluster_id=key[2]
+                )
+            return self._clients[key]
+
+    def close(self) -> None:
+        for client in self._clients.values():
+            client.close()
+
+
+@contextmanager
+def open_leaders(settings: Settings) -> Iterator[LeaderOutside]:
+    """What moving leaders needs; closed at the end."""
+    connect = _Connects(settings)
+    try:
+        yield LeaderOutside(settings=settings, servers=LeaderServers(timeout=5.0), connect=connect)
+    finally:
+        connect.close()
 
 
 @contextmanager

@@ -12,9 +12,12 @@ from urllib.parse import urlsplit
 import click
 
 from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent.gate import Gate
 from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
@@ -39,6 +42,13 @@ from cdc_platform.topology import LEADER_DIR
     "--restart-parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Tasks restarted at one time."
 )
 @click.option("--session-timeout", type=click.FloatRange(1.0, 60.0), default=10.0, show_default=True, help="Seconds.")
+@click.option(
+    "--check-leaders/--no-check-leaders",
+    default=True,
+    show_default=True,
+    help="Ask a new leader whether tasks can go on there before they are restarted, and watch the old one. "
+    "Needs the datasets' secrets on this host.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def agent(
     hosts: str,
@@ -50,6 +60,7 @@ def agent(
     group: str | None,
     restart_parallel: int,
     session_timeout: float,
+    check_leaders: bool,
     verbose: bool,
 ) -> None:
     """Keep the leader files of one Connect worker; restart its tasks whose leader moved.
@@ -70,7 +81,17 @@ def agent(
     directory = LeaderDirectory(leader_dir, owner=worker, group=group)
     store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout)
     client = ConnectClient(worker, [connect_url])
-    running = Agent(identity, store, directory, Journal(leader_dir, worker), client, restart_parallel=restart_parallel)
+    servers = LeaderServers(fresh=0.3)
+    running = Agent(
+        identity,
+        store,
+        directory,
+        Journal(leader_dir, worker),
+        client,
+        restart_parallel=restart_parallel,
+        gate=Gate(client, servers) if check_leaders else None,
+        old_leaders=OldLeaders(servers) if check_leaders else None,
+    )
     try:
         _run(running)
     finally:

@@ -13,13 +13,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent.gate import Gate
 from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import LockHeld, Unavailable
 from cdc_platform.failover import AgentReport, FilePlan, baseline, leftover_files, moved, plan_files, wanted_files
-from cdc_platform.topology import Topology
+from cdc_platform.topology import Address, Topology
 
 log = logging.getLogger(__name__)
 
@@ -57,15 +59,25 @@ class Agent:
         worker: Worker,
         *,
         restart_parallel: int = 4,
+        gate: Gate | None = None,
+        old_leaders: OldLeaders | None = None,
     ) -> None:
         self._identity = identity
         self._store = store
         self._directory = directory
         self._journal = journal
         self._worker = worker
+        self._gate = gate
+        self._old_leaders = old_leaders
         self._restarter = Restarter(
-            worker, identity.connect_worker, parallel=restart_parallel, settled=self._on_settled
+            worker,
+            identity.connect_worker,
+            parallel=restart_parallel,
+            settled=self._on_settled,
+            obstacle=gate.obstacle if gate else None,
+            restarted=self._on_restarted if old_leaders else None,
         )
+        self._came_from: dict[str, Address] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._applied: dict[str, LeaderFile] = {}
@@ -85,6 +97,8 @@ class Agent:
         """Keep the files until stopped. An outage of ZooKeeper leaves them as they are."""
         self._applied = self._journal.read()
         self._restarter.start()
+        if self._old_leaders is not None:
+            self._old_leaders.start()
         unwatch = None
         quiet = False
         try:
@@ -101,11 +115,16 @@ class Agent:
             if unwatch:
                 unwatch()
             self._restarter.stop()
+            if self._old_leaders is not None:
+                self._old_leaders.stop()
             self._asking.shutdown(wait=False, cancel_futures=True)
             self._sign_off()
 
     def _round(self, topology: Topology, *, quiet: bool) -> float:
         """Do what is to be done; returns how long to wait for news, seconds."""
+        for learner in (self._gate, self._old_leaders):
+            if learner is not None:
+                learner.learn(topology)
         wanted = wanted_files(topology)
         found = self._directory.read()
         with self._applying:
@@ -166,13 +185,22 @@ class Agent:
         """Hand moves to the restarter; all other files count as applied."""
         with self._applying:
             moves = moved(written, self._applied)
+            self._came_from |= {name: self._applied[name].leader for name in moves}
             self._applied = self._applied | {name: leader for name, leader in written.items() if name not in moves}
         self._restarter.add(moves)
 
     def _on_settled(self, settled: Mapping[str, LeaderFile]) -> None:
         with self._applying:
             self._applied = self._applied | {name: leader for name, leader in settled.items() if name in self._applied}
+            for name in settled:
+                self._came_from.pop(name, None)
         self._wake.set()  # journal and report are the loop's
+
+    def _on_restarted(self, name: str) -> None:
+        with self._applying:
+            old = self._came_from.get(name)
+        if old is not None and self._old_leaders is not None:
+            self._old_leaders.add({name: old})
 
     def _report(self, topology: Topology, files: int, unsynced: frozenset[str], ahead: frozenset[str]) -> None:
         report = AgentReport(
@@ -189,6 +217,8 @@ class Agent:
             ahead=ahead,
             moving={name: leader.generation for name, leader in self._restarter.waiting().items()},
             problem=self._restarter.problem,
+            held={name: str(obstacle) for name, obstacle in self._restarter.held().items()},
+            split={name: split.text for name, split in self._old_leaders.split().items()} if self._old_leaders else {},
         )
         if self._registration is None:
             self._registration = self._store.register_agent(self._identity.worker, report.to_document())

@@ -17,12 +17,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdc_platform.cli.leaders import discover_leaders, set_leader
 from cdc_platform.connectors.desired import problems
 from cdc_platform.documents import dump_yaml, load_yaml
 from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Address, Dataset, Pause, Problem, Topology
+from cdc_platform.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.wiring import topology_store
 
 _SHOWN = 40
@@ -114,24 +115,8 @@ def show(dataset: str | None, as_json: bool) -> None:
         console.print(f"{problem.kind} {problem.name} is left alone: {problem.message}", markup=False, highlight=False)
 
 
-@topology.command("set-leader")
-@click.argument("dataset")
-@click.argument("shard")
-@click.argument("leader", metavar="HOST:PORT")
-def set_leader(dataset: str, shard: str, leader: str) -> None:
-    """Make HOST:PORT the leader of a shard; the workers' agents follow at once."""
-    address = Address.parse(leader)
-    with closing(topology_store(Settings.load())) as store:
-        before = {s.id: s for s in store.load().shards.get(dataset, ())}.get(shard)
-        after = store.set_leader(dataset, shard, address)
-        agents = len(store.agents())
-    if before is not None and before.leader == after.leader:
-        click.echo(f"{after.name}: {after.leader} leads already (generation {after.generation})")
-        return
-    click.echo(
-        f"{after.name}: leader {before.leader if before else 'unknown'} -> {after.leader}, "
-        f"generation {after.generation}; {agents} agents follow"
-    )
+topology.add_command(set_leader)
+topology.add_command(discover_leaders)
 
 
 @click.command()

@@ -7,23 +7,21 @@ start position can be wrong about is found here, before any connector is stopped
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 import pymysql
 
-from cdc_platform.clients.secrets import resolve
+from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
-from cdc_platform.errors import BadInput, CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.errors import BadInput, SourceUnavailable
 from cdc_platform.positions import MariaDbPosition, MySqlPosition, format_lsn, parse_lsn
-from cdc_platform.topology import Address, Credentials, Dataset, Engine, Shard
+from cdc_platform.topology import Address, Dataset, Engine, Shard
 
 T = TypeVar("T")
 
 _FILE_POS = re.compile(r"([A-Za-z0-9._-]+):(\d+)")
-_DENIED = frozenset({1044, 1045, 1142, 1227, 1698})
 
 # Of a slot: does it hold what is needed, and was the publication there before it? A change that
 # was made before the publication is refused once by pgoutput and then silently left out
@@ -104,44 +102,21 @@ class RealSourceLogs:
         return max((lag for lag in lags if lag is not None), default=None)
 
     def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
-        user, password = _login(dataset.credentials)
-        with (
-            _postgres_errors(shard.name, shard.leader),
-            psycopg.connect(
-                host=shard.leader.host,
-                port=shard.leader.port,
-                user=user,
-                password=password,
-                dbname=shard.database,
-                autocommit=True,
-                connect_timeout=max(2, int(self._timeout)),
-                application_name="cdc-platform bootstrap",
-                options=f"-c statement_timeout={int(self._timeout * 1000)}",
-            ) as connection,
-            connection.cursor() as cursor,
-        ):
+        with postgres_cursor(
+            shard.leader,
+            dataset.credentials,
+            database=shard.database,
+            timeout=self._timeout,
+            name=shard.name,
+            purpose="bootstrap",
+        ) as cursor:
             return ask(cursor)
 
     def _with_mysql(
         self, dataset: Dataset, server: Address, name: str, ask: Callable[[pymysql.cursors.Cursor], T]
     ) -> T:
-        user, password = _login(dataset.credentials)
-        with _mysql_errors(name, server):
-            connection = pymysql.connect(
-                host=server.host,
-                port=server.port,
-                user=user,
-                password=password,
-                autocommit=True,
-                connect_timeout=int(self._timeout),
-                read_timeout=int(self._timeout),
-                write_timeout=int(self._timeout),
-            )
-            try:
-                with connection.cursor() as cursor:
-                    return ask(cursor)
-            finally:
-                connection.close()
+        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=name) as cursor:
+            return ask(cursor)
 
 
 def _mariadb_offset(cursor: pymysql.cursors.Cursor, position: str, name: str) -> dict[str, Any]:
@@ -198,7 +173,12 @@ def _postgres_offset(cursor: psycopg.Cursor[Any], own: Identity, position: str, 
     if not publications:
         raise _refused(name, f"there is no publication {own.publication}: what was changed so far would be left out.")
     if not older:
-        raise _refused(name, f"publication {own.publication} is younger than the slot: earlier changes are left out.")
+        raise _refused(
+            name,
+            f"publication {own.publication} may be younger than the slot: changes from before it are left out.",
+            # A new slot's catalog_xmin is that of the oldest slot of the server, standbys' feedback included.
+            "Make the slot anew, half a minute after the publication, or use mode incremental.",
+        )
     if wanted < parse_lsn(flushed):
         raise _refused(name, f"slot {own.slot} begins at {flushed}, after {format_lsn(wanted)}.")
     if wanted > parse_lsn(now):
@@ -256,37 +236,3 @@ def _parsed(parse: Callable[[str], T], text: str, name: str, form: str) -> T:
 
 def _refused(name: str, message: str, cure: str = "Choose another position, or mode incremental.") -> BadInput:
     return BadInput(message, where=f"shard {name}", field="positions", cure=cure)
-
-
-def _login(credentials: Credentials) -> tuple[str, str]:
-    return resolve(credentials.user), resolve(credentials.password)
-
-
-@contextmanager
-def _postgres_errors(name: str, server: Address) -> Iterator[None]:
-    try:
-        yield
-    except psycopg.Error as error:
-        state = error.sqlstate or ""
-        text = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        # Without a state the connection failed; classes 08, 53, 55, 57 pass by themselves.
-        busy = not state or state[:2] in ("08", "53", "55", "57")
-        raise _said(busy and "authentication" not in text, text, name, server) from None
-
-
-@contextmanager
-def _mysql_errors(name: str, server: Address) -> Iterator[None]:
-    try:
-        yield
-    except pymysql.Error as error:
-        code = error.args[0] if error.args else 0
-        away = isinstance(error, pymysql.OperationalError | pymysql.InterfaceError) and code not in _DENIED
-        raise _said(away, str(error.args[-1] if error.args else error), name, server) from None
-
-
-def _said(away: bool, text: str, name: str, server: Address) -> CdcError:
-    where = f"shard {name}: {server}"
-    text = text.strip().rstrip(".")
-    if away:
-        return SourceUnavailable(f"the source does not answer: {text}.", where=where, cure="See that the server runs.")
-    return SourceRejected(f"the source refused: {text}.", where=where, cure="See the dataset's credentials and rights.")

@@ -26,6 +26,7 @@ Run = Callable[..., Result]
 def store(monkeypatch: pytest.MonkeyPatch) -> InMemoryTopologyStore:
     made = InMemoryTopologyStore()
     monkeypatch.setattr("cdc_platform.cli.topology.topology_store", lambda settings: made)
+    monkeypatch.setattr("cdc_platform.cli.leaders.topology_store", lambda settings: made)
     return made
 
 
@@ -119,7 +120,11 @@ def test_an_absent_file_is_a_clear_error(store: InMemoryTopologyStore, run: Run)
 
 
 def test_set_leader(imported: InMemoryTopologyStore, run: Run) -> None:
-    moved = run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306")
+    refused = run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306")
+    assert refused.exit_code == 1 and "is not fit to lead: reachable" in refused.output and "--force" in refused.output
+    assert imported.load().shard("pins", "00003").generation == 0
+    moved = run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306", "--force")
+    assert "skipped by --force: reachable" in moved.output
     assert "pins.00003: leader mariadb-primary:3306 -> mariadb-replica:3306, generation 1" in moved.output
     assert imported.load().shard("pins", "00003").leader == Address("mariadb-replica", 3306)
     assert "leads already" in run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306").output
@@ -180,7 +185,7 @@ def real(zookeeper: str, root: str, raw: object, monkeypatch: pytest.MonkeyPatch
 @pytest.mark.stack
 def test_the_commands_work_on_a_real_zookeeper(real: ZooKeeperTopologyStore, run: Run) -> None:
     assert run("topology", "import", str(EXAMPLE)).exit_code == 0
-    assert run("topology", "set-leader", "pins", "00003", "other:3306").exit_code == 0
+    assert run("topology", "set-leader", "pins", "00003", "other:3306", "--force").exit_code == 0
     assert run("pause", "pins", "--reason", "r").exit_code == 0
     found = real.load()
     assert found.shard("pins", "00003").generation == 1 and found.dataset("pins").pause

@@ -1,0 +1,295 @@
+"""What the servers of a shard say of themselves: read-only questions before and after a leader moves."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+import pymysql
+
+from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
+from cdc_platform.errors import CdcError, SourceRejected
+from cdc_platform.promotion import ServerView, SlotView
+from cdc_platform.topology import Address, Credentials, Dataset, Engine, Shard
+
+_MARIADB = {
+    "identity": "CONCAT_WS(':', @@hostname, @@port, @@datadir)",
+    "version": "@@version",
+    "read_only": "@@read_only",
+    "position": "@@gtid_binlog_pos",
+    "server_id": "@@server_id",
+    "log_bin": "@@log_bin",
+    "binlog_format": "@@binlog_format",
+    "binlog_row_image": "@@binlog_row_image",
+    # In days, and since 10.6 in seconds as well; this one all releases know.
+    "expire_logs_days": "@@expire_logs_days",
+}
+_MYSQL = {
+    "identity": "@@server_uuid",
+    "version": "@@version",
+    "read_only": "@@read_only",
+    "position": "@@gtid_executed",
+    "server_id": "@@server_id",
+    "log_bin": "@@log_bin",
+    "binlog_format": "@@binlog_format",
+    "binlog_row_image": "@@binlog_row_image",
+    "binlog_expire_logs_seconds": "@@binlog_expire_logs_seconds",
+    "gtid_mode": "@@gtid_mode",
+}
+
+# https://www.postgresql.org/docs/17/view-pg-replication-slots.html; `synced` and `failover` came with 17.
+_POSTGRES = """
+SELECT (SELECT system_identifier::text FROM pg_control_system()) || ' ' || pg_postmaster_start_time()::text,
+       pg_is_in_recovery(), current_setting('server_version_num')::int,
+       (CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END
+          - '0/0'::pg_lsn)::bigint,
+       CASE WHEN pg_is_in_recovery() THEN extract(epoch FROM now() - pg_last_xact_replay_timestamp()) END,
+       current_setting('wal_level'), current_setting('max_slot_wal_keep_size'),
+       current_setting('default_transaction_read_only')
+"""
+_SLOTS = """
+SELECT s.slot_name, (s.confirmed_flush_lsn - '0/0'::pg_lsn)::bigint, s.temporary,
+       coalesce((to_jsonb(s) ->> 'synced')::boolean, false),
+       coalesce((to_jsonb(s) ->> 'failover')::boolean, false), coalesce(s.wal_status, 'lost')
+  FROM pg_replication_slots s WHERE s.slot_type = 'logical'
+"""
+
+
+# A server that did not answer is not asked again for each of its shards.
+_SILENT_SECONDS = 2.0
+_FORGET_SECONDS = 60.0
+
+
+@dataclass(slots=True, kw_only=True)
+class _Answer:
+    """An answer, or one on its way; `at` is when it was asked for, or failed."""
+
+    at: float
+    future: Future[ServerView] = field(default_factory=Future)
+
+
+class LeaderServers:
+    """Asks the real servers. A connection a question; safe to call from many threads.
+
+    Args:
+        timeout: seconds, for connecting and for each statement.
+        fresh: seconds for which an answer serves all shards of the same server and user.
+            Who asks while an answer is on its way waits for that one.
+    """
+
+    def __init__(self, *, timeout: float = 3.0, fresh: float = 0.0) -> None:
+        self._timeout = timeout
+        self._fresh = fresh
+        self._known: dict[tuple[Address, Credentials], _Answer] = {}
+        self._lock = threading.Lock()
+
+    def view(self, dataset: Dataset, shard: Shard, server: Address, *, saved: str | None = None) -> ServerView:
+        """What `server` says. `saved` is only asked of MySQL, which compares GTID sets itself.
+
+        Raises:
+            SourceUnavailable, SourceRejected, SecretUnresolved.
+        """
+        if not self._fresh or dataset.engine is Engine.MYSQL:
+            return self._ask(dataset, shard, server, saved)
+        key, now = (server, dataset.credentials), time.monotonic()
+        with self._lock:
+            known = self._known.get(key)
+            mine = known is None or (known.future.done() and now - known.at > self._keep(known.future))
+            if known is None or mine:
+                self._known = {k: v for k, v in self._known.items() if now - v.at <= _FORGET_SECONDS}
+                known = self._known[key] = _Answer(at=now)
+        if mine:
+            try:
+                known.future.set_result(self._ask(dataset, shard, server, saved))
+            except CdcError as error:
+                known.at = time.monotonic()
+                known.future.set_exception(error)
+        return known.future.result(timeout=_FORGET_SECONDS)
+
+    def _keep(self, answer: Future[ServerView]) -> float:
+        return self._fresh if answer.exception() is None else max(self._fresh, _SILENT_SECONDS)
+
+    def missing_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
+        """What the dataset's user lacks on `server`, by name, as far as a question can tell.
+
+        Raises SourceUnavailable, SourceRejected, SecretUnresolved.
+        """
+        if dataset.engine is Engine.POSTGRES:
+            return self._postgres_rights(dataset, shard, server)
+        return self._mysql_rights(dataset, shard, server)
+
+    def _ask(self, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView:
+        if dataset.engine is Engine.POSTGRES:
+            with self._postgres(dataset, shard, server) as cursor:
+                return _postgres_view(cursor, server)
+        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=shard.name) as cursor:
+            return _mysql_view(cursor, server, dataset.engine, saved)
+
+    def _postgres(self, dataset: Dataset, shard: Shard, server: Address) -> Any:
+        return postgres_cursor(
+            server,
+            dataset.credentials,
+            database=shard.database,
+            timeout=self._timeout,
+            name=shard.name,
+            purpose="leader probe",
+        )
+
+    def _postgres_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
+        missing = []
+        with self._postgres(dataset, shard, server) as cursor:
+            cursor.execute("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
+            if not (cursor.fetchone() or (False,))[0]:
+                missing.append("REPLICATION")
+            for table in dataset.tables:
+                schema = table.schema or "public"
+                cursor.execute(
+                    "SELECT has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT') "
+                    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+                    "WHERE n.nspname = %s AND c.relname = %s",
+                    (schema, table.name),
+                )
+                usage, select = cursor.fetchone() or (True, False)
+                missing += [] if usage else [f"USAGE on schema {schema}"]
+                missing += [] if select else [f"SELECT on {schema}.{table.name}"]
+        return tuple(dict.fromkeys(missing))
+
+    def _mysql_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
+        missing = []
+        questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": "SHOW ALL SLAVES STATUS"}
+        if dataset.engine is Engine.MYSQL:
+            questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
+        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=shard.name) as cursor:
+            for right, sql in questions.items():
+                if not _allowed(cursor, sql):
+                    missing.append(right)
+            cursor.execute(
+                "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES "
+                "WHERE GRANTEE = CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', "
+                "SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')"
+            )
+            held = {str(row[0]).upper() for row in cursor.fetchall()}
+            if not held & {"REPLICATION SLAVE", "SUPER"}:
+                missing.append("REPLICATION SLAVE")
+            for table in dataset.tables:
+                if not _allowed(cursor, f"SELECT 1 FROM {_quoted(shard.database)}.{_quoted(table.name)} LIMIT 0"):
+                    missing.append(f"SELECT on {shard.database}.{table.name}")
+        return tuple(missing)
+
+
+def _mysql_view(cursor: pymysql.cursors.Cursor, server: Address, engine: Engine, saved: str | None) -> ServerView:
+    names = _MARIADB if engine is Engine.MARIADB else _MYSQL
+    cursor.execute(f"SELECT {', '.join(names.values())}")
+    row = cursor.fetchone()
+    assert row is not None
+    found = {name: "" if value is None else str(value) for name, value in zip(names, row, strict=True)}
+    settings = {name: found[name] for name in found if name not in ("identity", "position", "version")}
+    if "expire_logs_days" in found:
+        # Fractions of days, in which MariaDB shows what was set in seconds.
+        settings["binlog_expire_logs_seconds"] = str(round(float(found["expire_logs_days"] or 0) * 86400))
+    if engine is Engine.MYSQL and saved is not None:
+        cursor.execute("SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed)", (saved,))
+        settings["saved_is_contained"] = str(int((cursor.fetchone() or (0,))[0] or 0))
+    following, behind = _mysql_replication(cursor, engine)
+    return ServerView(
+        address=server,
+        engine=engine,
+        identity=found["identity"],
+        writable=found["read_only"] in ("0", "OFF"),
+        following=following,
+        position=found["position"].replace("\n", ""),
+        version=_major(found["version"]),
+        server_id=int(found["server_id"]),
+        oldest=_oldest(cursor) if engine is Engine.MARIADB else "",
+        behind=behind,
+        settings=settings,
+    )
+
+
+def _mysql_replication(cursor: pymysql.cursors.Cursor, engine: Engine) -> tuple[bool, float | None]:
+    """Whether it follows another server, and the seconds behind. Without the right to know: no, unknown."""
+    sql = "SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS"
+    if not _allowed(cursor, sql):
+        return False, None
+    cursor.execute(sql)
+    columns = [column[0] for column in cursor.description or ()]
+    rows: list[Mapping[str, Any]] = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
+    words = ("Slave_IO_Running", "Seconds_Behind_Master")
+    if engine is Engine.MYSQL:
+        words = ("Replica_IO_Running", "Seconds_Behind_Source")
+    running = [row for row in rows if row.get(words[0]) not in (None, "No")]
+    lags = [float(row[words[1]]) for row in running if row.get(words[1]) is not None]
+    return bool(running), max(lags, default=None)
+
+
+def _oldest(cursor: pymysql.cursors.Cursor) -> str:
+    """The position before the first transaction that MariaDB's binlog still holds; empty where unknown."""
+    if not _allowed(cursor, "SHOW BINARY LOGS"):
+        return ""
+    cursor.execute("SHOW BINARY LOGS")
+    first = cursor.fetchone()
+    if first is None:
+        return ""
+    cursor.execute("SELECT BINLOG_GTID_POS(%s, 4)", (str(first[0]),))
+    return str((cursor.fetchone() or ("",))[0] or "")
+
+
+def _postgres_view(cursor: psycopg.Cursor[Any], server: Address) -> ServerView:
+    cursor.execute(_POSTGRES)
+    row = cursor.fetchone()
+    assert row is not None
+    identity, recovering, version, lsn, behind, level, keep, read_only = row
+    cursor.execute(_SLOTS)
+    slots = {
+        name: SlotView(flushed=flushed, temporary=temporary, synced=synced, failover=failover, status=status)
+        for name, flushed, temporary, synced, failover, status in cursor.fetchall()
+    }
+    return ServerView(
+        address=server,
+        engine=Engine.POSTGRES,
+        identity=identity,
+        writable=not recovering and read_only == "off",
+        following=recovering,
+        position=str(lsn or 0),
+        version=version // 10000,
+        behind=None if behind is None else float(behind),
+        settings={"wal_level": level, "max_slot_wal_keep_size": _megabytes(keep)},
+        slots=slots,
+    )
+
+
+def _megabytes(text: str) -> str:
+    units = {"kB": 1 / 1024, "MB": 1, "GB": 1024, "TB": 1024**2}
+    for unit, factor in units.items():
+        if text.endswith(unit):
+            return str(int(float(text.removesuffix(unit)) * factor))
+    return text
+
+
+def _allowed(cursor: pymysql.cursors.Cursor, sql: str) -> bool:
+    try:
+        cursor.execute(sql)
+        cursor.fetchall()
+    except pymysql.OperationalError as error:
+        if error.args[0] in (1142, 1143, 1044, 1227):
+            return False
+        raise
+    except pymysql.ProgrammingError as error:
+        if error.args[0] == 1146:
+            raise SourceRejected(str(error.args[1]), cure="See the dataset's tables.") from None
+        raise
+    return True
+
+
+def _quoted(name: str) -> str:
+    return "`" + name.replace("`", "``") + "`"
+
+
+def _major(version: str) -> int:
+    head = version.partition(".")[0]
+    return int(head) if head.isdigit() else 0

@@ -1,0 +1,441 @@
+"""What a server must be before a shard may be led by it: judged from what it says of itself. Pure.
+
+Two judgements share it. `judge` is short: may tasks go on from their saved position on
+this server now? The agent asks it before each restart. `preflight` is long: everything
+that a connector needs of a leader, one line an item; a person asks it before moving one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from cdc_platform.errors import BadInput
+from cdc_platform.topology import EMPTY, Address, Engine
+
+# The first Debezium release that compares MariaDB's GTIDs without the server that wrote them (dbz#1672).
+FIXED_IN = "3.6.0.Beta2"
+# Shorter, and a night's outage is a new snapshot.
+RETENTION_SECONDS = 24 * 3600
+
+_GTID = re.compile(r"(\d+)-(\d+)-(\d+)")
+_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)\.(?:(Alpha|Beta|CR)(\d+)|Final)")
+_STAGES = ("Alpha", "Beta", "CR", None)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlotView:
+    """A logical slot on a server. `flushed` is an LSN as a number; None where the slot never was used."""
+
+    flushed: int | None
+    temporary: bool = False
+    synced: bool = False
+    failover: bool = False
+    status: str = "reserved"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerView:
+    """What one database server says of itself.
+
+    `identity` is the same for two addresses of one server. `position` is its GTID
+    position or set (binlog engines) or its LSN as a number in text; `oldest` what was
+    written before the log that it keeps. `behind` are the seconds to the server that it
+    follows, None where that is unknown. `settings` are the server's own, by its own names.
+    """
+
+    address: Address
+    engine: Engine
+    identity: str
+    writable: bool
+    following: bool
+    position: str
+    version: int = 0
+    server_id: int | None = None
+    oldest: str = ""
+    behind: float | None = None
+    settings: Mapping[str, str] = EMPTY
+    slots: Mapping[str, SlotView] = field(default_factory=dict)
+
+
+class Kind(StrEnum):
+    """What stands in the way."""
+
+    UNREACHABLE = "unreachable"
+    NOT_PROMOTED = "not-promoted"
+    BEHIND = "behind"
+    SERVER_ID = "server-id"
+    NO_SLOT = "no-slot"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obstacle:
+    """Why a task must not start on a server yet, and what to do."""
+
+    kind: Kind
+    text: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.text} Cure: {self.cure}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One line of a preflight. `ok` is None where nothing could be told."""
+
+    name: str
+    ok: bool | None
+    text: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        word = {True: "ok", False: "FAILS", None: "unknown"}[self.ok]
+        cure = f" Cure: {self.cure}" if self.cure and not self.ok else ""
+        return f"{word:7} {self.name}: {self.text}{cure}"
+
+
+def has_fix(version: str | None) -> bool:
+    """True for a MariaDB connector that follows a leader whatever its `server_id` (dbz#1672)."""
+    return _rank(version) >= _rank(FIXED_IN)
+
+
+def saved_position(engine: Engine, offsets: Sequence[Mapping[str, Any]]) -> str | None:
+    """The position of `GET /connectors/NAME/offsets` that a task would go on from; None when there is none.
+
+    Postgres: the LSN as a number in text.
+    """
+    offset = next((found["offset"] for found in offsets if found.get("offset")), None)
+    if not offset:
+        return None
+    if engine.reads_binlog:
+        return str(offset["gtids"]) if offset.get("gtids") else None
+    # The furthest: what was handed on of a transaction that a server never saw is as wrong as a whole one.
+    known = [int(offset[key]) for key in ("lsn_commit", "lsn_proc", "lsn") if offset.get(key) is not None]
+    return str(max(known)) if known else None
+
+
+def judge(
+    view: ServerView, saved: str | None, *, connector: str | None = None, slot: str | None = None
+) -> Obstacle | None:
+    """What stands against a task going on from `saved` on this server; None when nothing does.
+
+    Args:
+        view: the server, seen after it became the leader.
+        saved: see `saved_position`; None: the task has nothing to go on from, any server will do.
+        connector: the version of the Debezium plugin, as `3.5.0.Final`; unknown counts as without the fix.
+        slot: the connector's slot (Postgres).
+    """
+    if view.engine is Engine.POSTGRES:
+        return _judge_postgres(view, saved, slot)
+    if saved is None:
+        return None
+    if view.engine is Engine.MYSQL:
+        return _judge_mysql(view, saved)
+    return _judge_mariadb(view, saved, has_fix(connector))
+
+
+def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None:
+    wanted, there = _gtids(saved), _gtids(view.position)
+    last = {domain: sequence for (domain, _), sequence in sorted(there.items(), key=lambda item: item[1])}
+    late = sorted({domain for (domain, _), sequence in wanted.items() if last.get(domain, 0) < sequence})
+    if late:
+        return _behind(view, saved, f"GTID domain {late[0]}")
+    if fixed:
+        return None
+    writers: dict[int, set[int]] = {}
+    for domain, server in wanted:
+        writers.setdefault(domain, set()).add(server)
+    many = {domain: servers for domain, servers in writers.items() if len(servers) > 1}
+    if many:
+        domain, servers = next(iter(sorted(many.items())))
+        return Obstacle(
+            kind=Kind.SERVER_ID,
+            text=f"the saved position {saved} names several servers of GTID domain {domain} "
+            f"({', '.join(map(str, sorted(servers)))}); this connector would call it no longer available.",
+            cure=f"No server id cures it: use a MariaDB connector of {FIXED_IN} or later, or bootstrap the shard.",
+        )
+    for domain, servers in sorted(writers.items()):
+        old = next(iter(servers))
+        wrote = next((s for (d, s), n in there.items() if d == domain and n == last[domain]), None)
+        if view.server_id == old and wrote == old:
+            continue
+        if view.server_id == old:
+            return Obstacle(
+                kind=Kind.SERVER_ID,
+                text=f"server_id is {old} as it must be, but the last transaction of GTID domain {domain} is one of "
+                f"server {wrote}, and the saved position {saved} names server {old}.",
+                cure="Write one row there in a new session (a heartbeat row).",
+            )
+        return Obstacle(
+            kind=Kind.SERVER_ID,
+            text=f"its server_id is {view.server_id}, the saved position {saved} names server {old}: "
+            f"this connector (before {FIXED_IN}) would fail with 'no longer available', now or at its next restart.",
+            cure=f"Finish the promotion, in this order: 1. fence the old primary for good (stop it, or cut it off) and "
+            f"give it another server_id in its configuration file: two servers with one id ignore each other's "
+            f"changes; 2. on {view.address}: SET GLOBAL server_id = {old}, and the same in its configuration file; "
+            f"3. write one row there in a new session.",
+        )
+    return None
+
+
+def _judge_mysql(view: ServerView, saved: str) -> Obstacle | None:
+    # Whether a set is contained is asked of the server itself: see clients/leader_servers.py.
+    contained = view.settings.get("saved_is_contained")
+    return _behind(view, saved, "gtid_executed") if contained == "0" else None
+
+
+def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Obstacle | None:
+    if view.following:
+        return Obstacle(
+            kind=Kind.NOT_PROMOTED,
+            text="it is in recovery: a standby.",
+            cure="Promote it (pg_promote), or correct the leader.",
+        )
+    if saved is None or slot is None:
+        return None
+    if int(view.position) < int(saved):
+        # Started now, the slot would skip what this server writes up to that LSN.
+        return _behind(view, _lsn(saved), "the log", _lsn(view.position))
+    found = view.slots.get(slot)
+    older = (
+        " Postgres 17 and later can keep slots on the standby (connector option slot.failover, server option "
+        "sync_replication_slots); before that each promotion costs a bootstrap."
+    )
+    if found is None or found.temporary or found.status == "lost":
+        what = (
+            "has no slot"
+            if found is None
+            else "lost the log of slot"
+            if found.status == "lost"
+            else "did not sync slot"
+        )
+        return Obstacle(
+            kind=Kind.NO_SLOT,
+            text=f"it {what} {slot}: what was written since {_lsn(saved)} cannot be read from it.",
+            cure=f"Bootstrap the shard.{older}",
+        )
+    if found.flushed is not None and found.flushed > int(saved):
+        return Obstacle(
+            kind=Kind.NO_SLOT,
+            text=f"slot {slot} begins at {_lsn(str(found.flushed))}, after the saved {_lsn(saved)}: "
+            "what lies between is lost.",
+            cure="Bootstrap the shard.",
+        )
+    return None
+
+
+def _behind(view: ServerView, saved: str, what: str, position: str | None = None) -> Obstacle:
+    return Obstacle(
+        kind=Kind.BEHIND,
+        text=f"it is at {position or view.position or 'the beginning'} and has not reached the saved position "
+        f"{saved} ({what}).",
+        cure="Wait until it has applied everything; if it never will, changes are lost: bring the old leader back, "
+        "or bootstrap the shard.",
+    )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a preflight looks at.
+
+    `new` and `old` are views, or why there is none. `saved` is the position or, where it
+    could not be read, `saved_problem` says why. `rights` are those that the connector's user lacks
+    on the new leader; None where they could not be read.
+    """
+
+    new: ServerView | str
+    old: ServerView | str | None = None
+    saved: str | None = None
+    saved_problem: str | None = None
+    connector: str | None = None
+    slot: str | None = None
+    rights: Sequence[str] | None = ()
+
+
+def preflight(case: Case) -> tuple[Item, ...]:
+    """Every item of a planned move, in the order to print them."""
+    view = case.new
+    if isinstance(view, str):
+        return (Item(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
+    items = [Item(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
+    items.append(
+        Item(
+            name="promoted",
+            ok=view.writable and not view.following,
+            text="it takes writes." if view.writable else "it is read-only.",
+            cure="Promote it first; skip this only if a replica is to be captured from.",
+        )
+        if not view.following
+        else Item(
+            name="promoted",
+            ok=False,
+            text="it still follows another server.",
+            cure="Promote it first; skip this only if a replica is to be captured from.",
+        )
+    )
+    items.append(_old_leader(view, case.old))
+    items += _caught_up(case, view)
+    items += _log_items(view)
+    if case.rights is None:
+        items.append(
+            Item(name="grants", ok=None, text="the user's rights could not be read.", cure="See docs/security.md.")
+        )
+    else:
+        items.append(
+            Item(
+                name="grants",
+                ok=not case.rights,
+                text=f"the user lacks {', '.join(case.rights)}." if case.rights else "nothing is missing.",
+                cure="Grant it: examples/sql/grants-*.sql.",
+            )
+        )
+    return tuple(items)
+
+
+def _caught_up(case: Case, view: ServerView) -> list[Item]:
+    if case.saved_problem:
+        text = f"the saved position could not be read: {case.saved_problem}"
+        return [Item(name="caught up", ok=None, text=text, cure="See that a Connect worker answers.")]
+    if case.saved is None:
+        return [Item(name="caught up", ok=True, text="there is no saved position yet.")]
+    obstacle = judge(view, case.saved, connector=case.connector, slot=case.slot)
+    names = {Kind.SERVER_ID: "gtid", Kind.NO_SLOT: "slot"}
+    found = []
+    shown = _lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
+    if obstacle is None or obstacle.kind is not Kind.BEHIND:
+        found.append(Item(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
+    if obstacle is not None:
+        found.append(Item(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure))
+    elif view.engine is Engine.POSTGRES:
+        found.append(Item(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
+    else:
+        found.append(Item(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
+    if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
+        wanted, oldest = _gtids(case.saved), _gtids(view.oldest)
+        last = {domain: sequence for (domain, _), sequence in wanted.items()}
+        purged = any(last.get(domain, 0) < sequence for (domain, _), sequence in oldest.items())
+        text = f"its binlog begins after {view.oldest}." if purged else "its binlog still holds what follows."
+        found.append(Item(name="log kept", ok=not purged, text=text, cure="Bootstrap the shard."))
+    return found
+
+
+def _old_leader(new: ServerView, old: ServerView | str | None) -> Item:
+    name = "old leader"
+    if old is None:
+        return Item(name=name, ok=True, text="there is none, or it is the same address.")
+    if isinstance(old, str):
+        # Not a failure: an unplanned move is made because of it. What is not seen is said.
+        return Item(name=name, ok=True, text=f"not seen, so nobody knows whether it takes writes: {old}")
+    if old.identity == new.identity:
+        return Item(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
+    return Item(
+        name=name,
+        ok=not old.writable,
+        text=f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
+        cure="Fence it: stop it, or set it read-only for good. Nobody captures what is written there from now on.",
+    )
+
+
+def _log_items(view: ServerView) -> list[Item]:
+    s = view.settings
+    if view.engine is Engine.POSTGRES:
+        level = s.get("wal_level", "")
+        keep = s.get("max_slot_wal_keep_size", "-1")
+        return [
+            Item(
+                name="log format", ok=level == "logical", text=f"wal_level is {level}.", cure="Set wal_level = logical."
+            ),
+            Item(
+                name="log retention",
+                ok=keep == "-1" or int(keep) >= 1024,
+                text="a slot keeps all that it needs." if keep == "-1" else f"a slot keeps at most {keep} MB.",
+                cure="Raise max_slot_wal_keep_size to what a night's outage writes, or set -1 and watch the disk.",
+            ),
+        ]
+    seconds = float(s.get("binlog_expire_logs_seconds") or 0)
+    items = [
+        Item(
+            name="log format",
+            ok=s.get("log_bin") == "1" and s.get("binlog_format") == "ROW",
+            text=f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
+            cure="Set log_bin and binlog_format = ROW.",
+        ),
+        Item(
+            name="row image",
+            ok=s.get("binlog_row_image") == "FULL",
+            text=f"binlog_row_image is {s.get('binlog_row_image')}.",
+            cure="SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
+        ),
+        Item(
+            name="log retention",
+            ok=not seconds or seconds >= RETENTION_SECONDS,
+            text=f"the binlog is kept for {seconds / 3600:.0f} h."
+            if seconds
+            else "the binlog is kept until it is purged.",
+            cure=f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
+        ),
+    ]
+    if view.engine is Engine.MYSQL:
+        mode = s.get("gtid_mode", "")
+        items.append(Item(name="gtid mode", ok=mode == "ON", text=f"gtid_mode is {mode}.", cure="Set gtid_mode = ON."))
+    return items
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """An old leader that takes writes. `wrote`: it was seen to write since it was watched."""
+
+    old: Address
+    wrote: bool
+    text: str
+
+
+def split_brain(first: ServerView, now: ServerView, leader: ServerView | None) -> Split | None:
+    """Judge an old leader by two looks at it, and one at the new leader where there is one.
+
+    Seen: that it takes writes, and that its log grew. Not seen: writes at an old leader
+    that does not answer, and whose they are.
+    """
+    if leader is not None and leader.identity == now.identity:
+        return None
+    if not now.writable or now.following:
+        return None
+    wrote = now.position != first.position
+    did = f"wrote: its log went from {_shown(first)} to {_shown(now)}" if wrote else "takes writes"
+    return Split(
+        old=now.address,
+        wrote=wrote,
+        text=f"the old leader {now.address} still {did}; nobody captures them",
+    )
+
+
+def _shown(view: ServerView) -> str:
+    return _lsn(view.position) if view.engine is Engine.POSTGRES else view.position
+
+
+def _lsn(number: str) -> str:
+    return f"{int(number) >> 32:X}/{int(number) & 0xFFFFFFFF:X}"
+
+
+def _gtids(text: str) -> dict[tuple[int, int], int]:
+    """(domain, server) to the greatest sequence number; a saved position may name several servers of a domain."""
+    found: dict[tuple[int, int], int] = {}
+    for part in text.split(",") if text.strip() else ():
+        match = _GTID.fullmatch(part.strip())
+        if not match:
+            raise BadInput(f"{text!r} is no MariaDB GTID position.", field="position")
+        domain, server, sequence = map(int, match.groups())
+        found[domain, server] = max(sequence, found.get((domain, server), 0))
+    return found
+
+
+def _rank(version: str | None) -> tuple[int, int, int, int, int]:
+    match = _VERSION.fullmatch(version or "")
+    if not match:
+        return (0, 0, 0, 0, 0)
+    major, minor, patch, stage, number = match.groups()
+    return (int(major), int(minor), int(patch), _STAGES.index(stage), int(number or 0))
