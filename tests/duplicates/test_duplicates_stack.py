@@ -13,28 +13,30 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psycopg
 import pymysql
 import pytest
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from cdc_platform.clients.secrets import resolve
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.desired import desired_config
-from cdc_platform.connectors.identity import signal_topic
+from cdc_platform.connectors.identity import signal_topic, slot_name
 from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import Blame, Cause, blame
 from cdc_platform.verification.sightings import SightingReader
 from tests.conftest import own_stack
 from tests.connectors.field import Field
 
-pytestmark = [pytest.mark.stack]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @dataclass(kw_only=True)
 class Site:
-    """One MariaDB shard captured by a real connector."""
+    """One shard captured by a real connector."""
 
     field: Field
     dataset: Dataset
@@ -48,14 +50,16 @@ class Site:
 
     def write(self, rows: int) -> None:
         """Insert rows, each its own transaction, at the leader."""
-        login, leader = self.field.stack.admin(Engine.MARIADB), self.shard.leader
-        connection = pymysql.connect(
-            host=leader.host, port=leader.port, user=login.user, password=login.password, autocommit=True
-        )
-        with connection, connection.cursor() as cursor:
+        with self.admin(self.shard.database) as run:
             for _ in range(rows):
                 self.written += 1
-                cursor.execute(f"INSERT INTO {self.shard.database}.pins VALUES (%s, 0)", (self.written,))
+                run(f"INSERT INTO pins VALUES ({self.written}, 0)")
+
+    @contextmanager
+    def admin(self, database: str | None = None) -> Iterator[Callable[[str], object]]:
+        """Runs statements as the administrator of the leader, each its own transaction."""
+        with admin(self.field.stack, self.dataset.engine, self.shard.leader, database) as run:
+            yield run
 
     def records(self) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
         """Key, value and headers of all events, by a plain consumer."""
@@ -87,8 +91,13 @@ class Site:
         return found
 
     def copies(self) -> int:
-        """An independent count: every event beyond the first of its key and GTID; each row is inserted once."""
-        seen = Counter((key["id"], value["source"]["gtid"], value["op"]) for key, value, _ in self.records())
+        """An independent count: every event beyond the first of its key and transaction; each row is inserted once."""
+        name = "gtid" if self.dataset.engine.reads_binlog else "txId"
+        seen = Counter(
+            # A row that a snapshot reads is the same row whenever it is read.
+            (key["id"], value["op"] == "r" or value["source"][name], value["op"])
+            for key, value, _ in self.records()
+        )
         return sum(seen.values()) - len(seen)
 
     def ids(self) -> set[int]:
@@ -105,7 +114,7 @@ class Site:
             bounds = records.bounds()
             seen = TopicSightings(self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions))
             seen.extend(
-                records, lambda: SightingReader(Engine.MARIADB), dict(bounds.partitions), lambda done, total: None
+                records, lambda: SightingReader(self.dataset.engine), dict(bounds.partitions), lambda done, total: None
             )
         finally:
             records.close()
@@ -116,6 +125,10 @@ class Site:
         for item in self.blames(*moved):
             found[item.cause] += item.count
         return found
+
+    def committed(self) -> object:
+        offset = self.field.offset(self.shard)
+        return offset.get("gtids") if self.dataset.engine.reads_binlog else offset.get("lsn_commit")
 
     def home(self) -> str:
         """The worker that runs the task."""
@@ -147,41 +160,71 @@ class Site:
         """Rows that have arrived and whose offsets are not committed: right after a commit, so that 5 s are left."""
         self.write(1)
         self.arrived()
-        before = self.field.offset(self.shard).get("gtids")
-        self.field.wait(lambda: self.field.offset(self.shard).get("gtids") != before, "an offset is committed", 60)
+        before = self.committed()
+        self.field.wait(lambda: self.committed() != before, "an offset is committed", 60)
         self.write(rows)
         self.arrived()
 
 
+@contextmanager
+def admin(
+    stack: Stack, engine: Engine, leader: Address, database: str | None = None
+) -> Iterator[Callable[[str], object]]:
+    """Runs statements as the administrator, each its own transaction."""
+    login = stack.admin(engine)
+    connection: Any
+    if engine.reads_binlog:
+        connection = pymysql.connect(
+            host=leader.host, port=leader.port, user=login.user, password=login.password,
+            database=database, autocommit=True,
+        )  # fmt: skip
+    else:
+        connection = psycopg.connect(
+            host=leader.host, port=leader.port, user=login.user, password=login.password,
+            dbname=database or "postgres", autocommit=True,
+        )  # fmt: skip
+    with connection, connection.cursor() as cursor:
+        yield cursor.execute
+
+
+ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+
+
 @pytest.fixture
-def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[], Site]]:
+def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Site]]:
     """Makes a captured shard; everything is taken away at the end."""
     with sites(stack, tmp_path) as make:
         yield make
 
 
 @contextmanager
-def sites(stack: Stack, root: Path) -> Iterator[Callable[[], Site]]:
+def sites(stack: Stack, root: Path) -> Iterator[Callable[[Engine], Site]]:
     """Makes captured shards on that stack."""
     made: list[Site] = []
 
-    def make() -> Site:
+    def make(engine: Engine) -> Site:
         fresh = Stack.load(stack.directory)
         own = f"d{secrets.token_hex(4)}"
         settings = replace(fresh.settings(), platform=own, heartbeat_topic=f"{own}.platform.heartbeat")
         field = Field(stack=fresh, settings=settings)
-        login, leader = fresh.admin(Engine.MARIADB), fresh.mariadb_primary
-        connection = pymysql.connect(host=leader.host, port=leader.port, user=login.user, password=login.password)
-        with connection, connection.cursor() as cursor:
-            cursor.execute(f"CREATE DATABASE {own}")
-            cursor.execute(f"CREATE TABLE {own}.pins (id BIGINT PRIMARY KEY, n INT)")
+        leader = fresh.mariadb_primary if engine.reads_binlog else fresh.postgres_primary
+        credentials = fresh.credentials(engine)
+        with admin(fresh, engine, leader) as run:
+            run(f"CREATE DATABASE {own}")
+        with admin(fresh, engine, leader, own) as run:
+            run("CREATE TABLE pins (id BIGINT PRIMARY KEY, n INT)")
+            if not engine.reads_binlog:
+                user = str(resolve(credentials.user))
+                run(f"GRANT CREATE ON DATABASE {own} TO {user}")
+                run("ALTER TABLE pins REPLICA IDENTITY FULL")
+                run(f"ALTER TABLE pins OWNER TO {user}")
         shard = Shard(dataset=own, id="00000", leader=leader, database=own)
         dataset = Dataset(
             name=own,
-            engine=Engine.MARIADB,
+            engine=engine,
             tables=(Table(name="pins"),),
             clusters=("local",),
-            credentials=fresh.credentials(Engine.MARIADB),
+            credentials=credentials,
             bootstrap=BootstrapMode.LATEST,
             topics=TopicSpec(partitions=2, replication=1),
         )
@@ -196,10 +239,29 @@ def sites(stack: Stack, root: Path) -> Iterator[Callable[[], Site]]:
     finally:
         for one in made:
             one.field.close()
+            if not one.dataset.engine.reads_binlog:
+                drop_slot(one, slot_name(one.field.settings, one.shard))
 
 
-def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(site: Callable[[], Site]) -> None:
-    place = site()
+def drop_slot(place: Site, slot: str) -> None:
+    """Its connector is gone: the slot would keep the server's WAL."""
+    with place.admin() as run:
+
+        def dropped() -> bool:
+            run(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                f" WHERE slot_name = '{slot}' AND NOT active"
+            )
+            return not run(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'").rowcount  # type: ignore[attr-defined]
+
+        place.field.wait(dropped, f"slot {slot} is gone", 60)
+
+
+@ENGINES
+def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
     stack = place.field.stack
     expected, home = 0, ""
     # A commit may fall between arrival and kill: then nothing is sent again, and it is tried once more.
@@ -229,17 +291,23 @@ def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly
     assert place.causes() == before
 
 
-def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(site: Callable[[], Site]) -> None:
-    place = site()
+@ENGINES
+def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
     field = place.field
     config = desired_config(place.dataset, place.shard, field.stack.cluster(), field.settings)
     twin = replace(place.shard, id="zombie")
     # Everything of the shard, headers and prefix too; only what two connectors may not share is another's.
-    forged = config | {
-        "name": twin.name,
-        "database.server.id": str(int(config["database.server.id"]) + 1),
-        "schema.history.internal.kafka.topic": config["schema.history.internal.kafka.topic"] + "-zombie",
-    }
+    if engine.reads_binlog:
+        own = {
+            "database.server.id": str(int(config["database.server.id"]) + 1),
+            "schema.history.internal.kafka.topic": config["schema.history.internal.kafka.topic"] + "-zombie",
+        }
+    else:
+        own = {"slot.name": config["slot.name"] + "_z"}
+    forged = config | own | {"name": twin.name}
     field.put(twin.name, forged)
     try:
         field.wait(lambda: field.task_state(twin) == "RUNNING", "the second task runs", 120)
@@ -260,13 +328,18 @@ def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(site: Callab
         )
     finally:
         httpx.delete(f"{place.url()}/connectors/{twin.name}", timeout=60)
+        if not engine.reads_binlog:
+            drop_slot(place, config["slot.name"] + "_z")
     expected = place.copies()
     assert expected >= 50
     assert place.causes() == {Cause.ZOMBIE: expected}
 
 
-def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(site: Callable[[], Site]) -> None:
-    place = site()
+@ENGINES
+def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
     place.write(30)
     place.arrived()
     producer = Producer({"bootstrap.servers": str(place.field.stack.kafka)})
@@ -278,6 +351,10 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(site: Callabl
         producer.flush(30)
 
         def read(times: int = number) -> bool:
+            if engine is Engine.POSTGRES:
+                # A snapshot on an idle Postgres shard waits for a change; this one no snapshot can read.
+                with place.admin(place.shard.database) as run:
+                    run("INSERT INTO pins VALUES (-1, 0); DELETE FROM pins WHERE id = -1")
             return sum(1 for _, value, _ in place.records() if value["op"] == "r") == 30 * times
 
         place.field.wait(read, f"snapshot {number} is in the topic", 180)
@@ -286,10 +363,12 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(site: Callabl
     assert place.causes() == {Cause.RESNAPSHOT: 30}
 
 
-def test_duplicates_after_a_leader_switch_are_the_failovers(tmp_path: Path) -> None:
+@ENGINES
+def test_duplicates_after_a_leader_switch_are_the_failovers(engine: Engine, tmp_path: Path) -> None:
     # On a stack of its own: afterwards the other server is the primary.
-    with own_stack(postgres=False) as stack, sites(stack, tmp_path) as site:
-        _switch_leaders_until_there_are_duplicates(site())
+    binlog = engine.reads_binlog
+    with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, sites(stack, tmp_path) as site:
+        _switch_leaders_until_there_are_duplicates(site(engine))
 
 
 def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
@@ -302,11 +381,16 @@ def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
         for name in workers:
             stack.kill(name)
         try:
-            stack = replication.promote_mariadb_replica(stack, timeout=120)
-            # A replica's binlog may have each event at the same place: the topology says what moved.
+            if place.dataset.engine.reads_binlog:
+                stack = replication.promote_mariadb_replica(stack, timeout=120)
+                leader = stack.mariadb_primary
+            else:
+                stack = replication.promote_postgres_standby(stack, timeout=120)
+                leader = stack.postgres_primary
+            # Both servers may have each event at the same place: the topology says what moved.
             moved.append(datetime.now(UTC))
             place.field.stack = stack
-            place.shard = replace(place.shard, leader=stack.mariadb_primary, generation=place.shard.generation + 1)
+            place.shard = replace(place.shard, leader=leader, generation=place.shard.generation + 1)
             place.field.write_leader(place.shard)
         finally:
             for name in workers:

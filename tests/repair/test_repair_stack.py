@@ -148,6 +148,12 @@ class Scene:
 
 
 @pytest.fixture
+def settings(stack: Stack) -> Settings:
+    """Settings of the shared stack as its agents have them, with a state topic of the test's own."""
+    return replace(stack.settings(), state_topic=f"cdc.test-{secrets.token_hex(4)}.state")
+
+
+@pytest.fixture
 def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Callable[[Engine, Settings], Scene]]:
     closing: list[Callable[[], Any]] = []
 
