@@ -11,6 +11,7 @@ from pydantic import Field
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.cursor import ALL
 from cdc_platform.defs.events import EventWriter
+from cdc_platform.defs.passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
@@ -87,8 +88,10 @@ def build_cdc_jobs(
                 policy=policy_of(clients, allow_deletes=config.allow_deletes, accept_shrink=config.accept_shrink),
                 progress=context.log.info,
                 on_captured=writer.captured,
+                on_lock=lambda generation: context.instance.add_run_tags(context.run_id, {TAG_LOCK: str(generation)}),
                 wait_for_lock=wait_for_lock,
             )
+            context.instance.add_run_tags(context.run_id, {TAG_LOCK: GIVEN_BACK})
         except CdcError as error:
             raise dg.Failure(
                 description=str(error), metadata={"error": type(error).__name__}, allow_retries=False

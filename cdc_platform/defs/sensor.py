@@ -13,7 +13,7 @@ from cdc_platform.defs.cursor import Cursor, decide
 from cdc_platform.defs.deadline import within
 from cdc_platform.defs.jobs import JOB, OP, run_tags
 from cdc_platform.defs.partitions import sync_partitions
-from cdc_platform.defs.passes import fail_dead, judge, unfinished_passes
+from cdc_platform.defs.passes import Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.reconciler import Due, due, plan_pass
@@ -24,6 +24,8 @@ SENSOR = "reconcile_sensor"
 # Dagster cuts a tick at 60 s (DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS); the look leaves room
 # for partitions and the instance.
 LOOK_DEADLINE = 40.0
+# Of that, what a tick may wait for a run that may be dead.
+WAIT_SHARE = 0.6
 
 
 def build_reconcile_sensor(
@@ -71,8 +73,12 @@ def build_reconcile_sensor(
     def _tick(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
         label = platform.settings.platform
         end = time.monotonic() + look_deadline
-        holder = within(look_deadline, platform.topology.lock_owner, what="Asking who holds the lock")
-        traffic = judge(unfinished_passes(context.instance, job_name=job.name, platform=label), holder=holder)
+
+        def look() -> Traffic:
+            holder = within(look_deadline, platform.topology.lock_owner, what="Asking who holds the lock")
+            return judge(unfinished_passes(context.instance, job_name=job.name, platform=label), holder=holder)
+
+        traffic = wait_for_the_dead(look, longest=WAIT_SHARE * look_deadline)
         for _, reason in traffic.dead:
             context.log.warning(reason)
         fail_dead(context.instance, traffic.dead)

@@ -84,6 +84,7 @@ def reconcile(
     expect: str | None = None,
     progress: Tell = lambda text: None,
     on_captured: Captured = lambda names: None,
+    on_lock: Callable[[int], None] = lambda generation: None,
     wait_for_lock: float = 0.0,
 ) -> PassReport:
     """One pass under the ZooKeeper lock.
@@ -96,12 +97,14 @@ def reconcile(
         progress: told what happens, a sentence at a time, in the calling thread.
         on_captured: told the shards (`<dataset>.<shard>`) that run for the first time,
             before that is recorded: at least once for each.
+        on_lock: told the lock's generation as soon as it is held.
         wait_for_lock: seconds to wait for a pass that runs now.
 
     Raises:
         LockHeld, LockLost, PlanStale, ZooKeeperUnavailable, Fenced, KafkaUnavailable.
     """
     with platform.topology.lock(owner=owner, timeout=wait_for_lock) as lock:
+        on_lock(lock.generation)
         return _Pass(platform, Fence(lock), progress, on_captured).run(policy, expect)
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 import dagster as dg
 import pytest
 
 from cdc_platform.defs.jobs import JOB, build_cdc_jobs, run_tags
-from cdc_platform.defs.passes import PassRun, fail_dead, judge, unfinished_passes
+from cdc_platform.defs.passes import PassRun, Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
 
 Status = dg.DagsterRunStatus
 
@@ -36,6 +37,36 @@ def test_a_started_run_without_the_lock_that_went_silent_is_dead_and_blocks_noth
     assert [run_id for run_id, _ in traffic.dead] == ["r1"]
     assert traffic.busy is None
     assert "did not hold the lock" in traffic.dead[0][1]
+
+
+def test_a_run_that_said_it_holds_the_lock_and_does_not_is_dead_after_a_moment() -> None:
+    held = PassRun(run_id="r1", status=Status.STARTED, silent=6, held=True)
+    assert [run_id for run_id, _ in judge([held], holder=None).dead] == ["r1"]
+    ending = judge([replace(held, silent=1)], holder=None)
+    assert ending.dead == ()
+    assert ending.again is not None and ending.again < 5
+
+
+def test_a_holder_and_a_silent_run_are_looked_at_again_others_are_not() -> None:
+    assert judge([run(Status.STARTED, 10)], holder="r1").again is not None
+    assert judge([run(Status.STARTED, 20)], holder=None).again == pytest.approx(15.1)
+    assert judge([], holder="apply@host").again is None
+    assert judge([run(Status.QUEUED, 20)], holder=None).again is None
+
+
+def test_a_tick_waits_for_a_run_that_dies_within_its_time_and_no_longer() -> None:
+    found = iter([Traffic(busy="silent", again=0.05), Traffic(busy="silent", again=0.05), Traffic(busy=None)])
+    assert wait_for_the_dead(lambda: next(found), longest=5.0) == Traffic(busy=None)
+    asked: list[int] = []
+
+    def never() -> Traffic:
+        asked.append(1)
+        return Traffic(busy="silent", again=30.0)
+
+    assert wait_for_the_dead(never, longest=5.0).busy == "silent"
+    assert len(asked) == 1
+    spoken = iter([Traffic(busy="holds", again=0.05, silent=7.0), Traffic(busy="holds", again=0.05, silent=0.5)])
+    assert wait_for_the_dead(lambda: next(spoken), longest=5.0).silent == 0.5
 
 
 def test_a_run_that_just_started_and_has_not_taken_the_lock_yet_is_alive() -> None:

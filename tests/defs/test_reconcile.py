@@ -13,6 +13,7 @@ import pytest
 
 from cdc_platform.defs import build_reconcile_sensor
 from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
+from cdc_platform.defs.passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.topology import Table, Topology
@@ -149,6 +150,24 @@ def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
     assert result.run_requests
     ended = control.instance.get_run_by_id(dead.run_id)
     assert ended is not None and ended.status is dg.DagsterRunStatus.FAILURE
+
+
+def test_a_run_says_when_it_holds_the_lock_and_when_no_longer(
+    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    tagged = dg.DagsterInstance.add_run_tags
+
+    def tag(instance: dg.DagsterInstance, run_id: str, tags: dict[str, str]) -> None:
+        said.append(f"{tags[TAG_LOCK]} held by {world.store().lock_owner() or 'nobody'}")
+        tagged(instance, run_id, tags)
+
+    monkeypatch.setattr(dg.DagsterInstance, "add_run_tags", tag)
+    run = control.pass_()
+    assert said[0].endswith(f"held by {run.run_id}")
+    assert said[1:] == [f"{GIVEN_BACK} held by nobody"]
+    ended = control.instance.get_run_by_id(run.run_id)
+    assert ended is not None and ended.tags[TAG_LOCK] == GIVEN_BACK
 
 
 def test_a_pass_under_way_is_left_alone_and_nothing_is_asked_for(control: Control, world: World) -> None:
