@@ -153,6 +153,9 @@ class TopicRecords:
                 "fetch.message.max.bytes": 4_194_304,
                 # By default a full queue is looked at again a second later.
                 "fetch.queue.backoff.ms": 5,
+                # What is read is there already. A fetch that waits for more (500 ms by default) holds up the
+                # next partition's, for one broker is asked once at a time.
+                "fetch.wait.max.ms": 10,
                 "socket.timeout.ms": int(self._timeout * 1000),
             }
             try:

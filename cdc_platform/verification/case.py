@@ -139,11 +139,10 @@ class Case:
     def _keys_in_source(self, words: Words) -> dict[int, Key]:
         if not len(words):
             return {}
-        rows = self.scan.source_rows(0, _WHOLE)
-        chosen = np.isin(rows.keys, words)
+        rows = self.scan.source_rows(0, _WHOLE, only=words)
         found: dict[int, Key] = {}
-        for chunk in np.unique(rows.chunks[chosen]).tolist():
-            keys = rows.keys[chosen & (rows.chunks == chunk)].tolist()
+        for chunk in np.unique(rows.chunks).tolist():
+            keys = rows.keys[rows.chunks == chunk].tolist()
             place = self.scan.chunks[chunk]
             found.update(self.source.find(place.after, place.until, keys))
         return found

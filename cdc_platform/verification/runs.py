@@ -56,6 +56,13 @@ def between(rows: Rows, first: tuple[int, int], end: tuple[int, int]) -> Rows:
     return rows[begin : bisect.bisect_left(places, end, lo=begin)]
 
 
+def picked(rows: Rows, only: npt.NDArray[np.uint64]) -> Rows:
+    """Those of the records whose key is among `only`; looked for piece by piece."""
+    pieces = (rows[at : at + _PIECE] for at in range(0, len(rows), _PIECE))
+    found = [piece[np.isin(piece["key"], only)] for piece in pieces]
+    return np.concatenate(found) if found else rows[:0]
+
+
 def merged(parts: Sequence[Rows], combine: Callable[[Rows], Rows]) -> Iterator[Rows]:
     """The runs in one, piece by piece; `combine` orders and thins a piece that holds whole keys."""
     longest = max(parts, key=len)

@@ -70,10 +70,12 @@ class Scan:
             progress(len(found.keys))
         self._save()
 
-    def source_rows(self, first: int, end: int) -> SourceRows:
-        """The rows with keys (as the fold stores them) from `first` up to, not with, `end`."""
+    def source_rows(self, first: int, end: int, only: Words | None = None) -> SourceRows:
+        """The rows with keys (as the fold stores them) from `first` up to, not with, `end`; `only` picks among them."""
         until = (0, end) if end < 1 << 64 else (1, 0)
         parts = [runs.between(runs.read(self._dir / name, ROW), (0, first), until) for name in self._runs]
+        if only is not None:
+            parts = [runs.picked(part, only) for part in parts]
         found = np.concatenate([np.zeros(0, dtype=ROW), *parts])
         return SourceRows(found["key"].copy(), found["row"].copy(), found["chunk"].astype(np.int64))
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import gc
+import hashlib
 import json
 import os
 import shutil
@@ -25,7 +26,7 @@ from cdc_platform.clients.topic_records import Records
 from cdc_platform.positions import Position
 from cdc_platform.verification import runs
 from cdc_platform.verification.decoding import Decoder
-from cdc_platform.verification.events import EVENT, Events, Trouble
+from cdc_platform.verification.events import EVENT, Events, Trouble, Words
 from cdc_platform.verification.fold import in_order, settle
 from cdc_platform.verification.placing import CARRIED, Placer
 
@@ -35,12 +36,17 @@ SPILL_EVENTS = 400_000
 # Troubles kept by name; more are counted.
 _TROUBLES = 100
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True)
 class FoldState:
-    """What a partition's fold holds. `begin` is the topic's first offset when it was last read."""
+    """What a partition's fold holds.
+
+    `begin` is the topic's first offset when it was last read. `last` is the last
+    record that was taken in, by offset and digest: while the topic still has
+    it, nothing before it was cut off and written anew.
+    """
 
     next_offset: int
     begin: int
@@ -51,6 +57,7 @@ class FoldState:
     trouble_count: int
     events: int
     serial: int
+    last: tuple[int, str] | None = None
     version: int = _VERSION
 
 
@@ -86,6 +93,7 @@ class PartitionFold:
                 "runs": tuple(raw["runs"]),
                 "deletes": tuple((int(shard), int(key)) for shard, key in raw["deletes"]),
                 "troubles": tuple(Trouble(**trouble) for trouble in raw["troubles"]),
+                "last": None if raw["last"] is None else (int(raw["last"][0]), str(raw["last"][1])),
             }
         )
 
@@ -105,6 +113,26 @@ class PartitionFold:
         for path in self._dir.iterdir():
             if path.name != "lock":
                 path.unlink()
+
+    def continues(self, records: Records, bounds: tuple[int, int]) -> bool:
+        """False when the topic no longer is what was folded, with more behind it.
+
+        A log loses its end when a replica that lacks it becomes leader (an
+        unclean election), or with its files; other records may stand there by
+        now. The last record tells: it must still be there, unchanged. Where
+        compaction has taken it, that cannot be told, and counts as no. So does
+        a record that could not be read and is gone by now.
+        """
+        begin, end = bounds
+        state = self.state()
+        if state.next_offset > end:
+            return False
+        if state.last is None or state.next_offset <= begin:
+            return True
+        offset, digest = state.last
+        bad = [trouble.offset for trouble in state.troubles if trouble.offset >= begin]
+        found = records.fetch(self.partition, [offset, *bad])
+        return offset in found and _digest(*found[offset]) == digest and all(place in found for place in bad)
 
     def extend(
         self,
@@ -128,30 +156,44 @@ class PartitionFold:
                 decoded = decoder.decode(self.partition, batch)
                 if decoder.drifted:
                     raise Drifted
+                writer.last = batch.offsets[-1], _digest(batch.keys[-1], batch.values[-1])
                 writer.add(decoder, decoded, batch.offsets[-1] + 1)
                 progress(len(batch.offsets))
         if state.next_offset < end or state.begin != begin:
             writer.finish(decoder, max(end, begin))
         return self.state()
 
-    def slices(self, shard: str, first: int, end: int) -> Events:
-        """The shard's events with keys from `first` up to, not with, `end`, as far as the topic still has them."""
+    def slices(self, shard: str, first: int, end: int, only: Words | None = None) -> Events:
+        """The shard's events with keys from `first` up to, not with, `end`, as far as the topic still has them.
+
+        `only` picks among them, without holding the others.
+        """
+        begin, parts = self._parts(shard, first, end, only)
+        found = np.concatenate([np.zeros(0, dtype=EVENT), *parts])
+        return found[found["offset"] >= begin]
+
+    def count(self, shard: str) -> int:
+        """How many events of the shard are kept."""
+        return sum(map(len, self._parts(shard, 0, 1 << 64, None)[1]))
+
+    def _parts(self, shard: str, first: int, end: int, only: Words | None) -> tuple[int, list[Events]]:
+        """The topic's first offset, and the events run by run: views of what is on disk, unless `only` is given."""
         while True:
             state = self.state()
             if shard not in state.shards:
-                return np.zeros(0, dtype=EVENT)
+                return state.begin, []
             code = state.shards.index(shard)
             until = (code, end) if end < 1 << 64 else (code + 1, 0)
             try:
                 parts = [runs.between(runs.read(self._dir / name, EVENT), (code, first), until) for name in state.runs]
             except FileNotFoundError:
                 continue  # Another process has merged it meanwhile: the state names its successor.
-            found = np.concatenate([np.zeros(0, dtype=EVENT), *parts])
-            return found[found["offset"] >= state.begin]
+            return state.begin, parts if only is None else [runs.picked(part, only) for part in parts]
 
-    def count(self, shard: str) -> int:
-        """How many events of the shard are kept."""
-        return len(self.slices(shard, 0, 1 << 64))
+
+def _digest(key: bytes | None, value: bytes | None) -> str:
+    parts = [b"-" if part is None else b"+" + part for part in (key, value)]
+    return hashlib.sha256(len(parts[0]).to_bytes(8, "big") + b"".join(parts)).hexdigest()[:16]
 
 
 @contextmanager
@@ -177,6 +219,7 @@ class _Writer:
         self._troubles = list(state.troubles)
         self._trouble_count = state.trouble_count
         self._events = state.events
+        self.last = state.last
         self._held: list[Events] = []
         self._count = 0
         self._placer = Placer(deletes=dict.fromkeys(state.deletes))
@@ -212,6 +255,7 @@ class _Writer:
             trouble_count=self._trouble_count,
             events=self._events,
             serial=self._serial,
+            last=self.last,
         )
         fresh = self._dir / "state.json.new"
         with fresh.open("w") as stream:

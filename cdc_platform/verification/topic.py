@@ -95,18 +95,16 @@ class TopicFold:
         """
         parts = [np.zeros(0, dtype=EVENT)]
         for number, fold in self._partitions.items():
-            found = fold.slices(shard, first, end)
+            found = fold.slices(shard, first, end, only)
             if fold.state().next_offset < self._ends[number]:
                 raise KafkaUnavailable(
                     f"partition {number} of {self._place[2]} was cut, and its fold begun anew, in mid-run.",
                     where=str(self._root),
                     cure="Run the verification again.",
                 )
-            if only is not None:
-                found = found[np.isin(found["key"], only)]
             parts.append(_packed(found, number))
         events = in_order(_one_epoch_if_moved(np.concatenate(parts)))
-        return complete(events, self.rows, self.decoder(), self._records.fetch)
+        return complete(events, self.rows, self.decoder(), self._records.fetch, self._place[0])
 
     def decoder(self) -> JsonDecoder:
         """A decoder for this topic's records."""
@@ -138,10 +136,10 @@ class TopicFold:
         mode = "rows" if self.projected else "bytes"
         if self._root is None:
             raise RuntimeError("the fold has no place")
-        for number in bounds.partitions:
-            self._partitions.setdefault(number, PartitionFold(self._root / mode, number))
-        self._forget_cut_logs(bounds)
         ends = bounds.partitions
+        fresh = [number for number in ends if number not in self._partitions]
+        self._partitions.update({number: PartitionFold(self._root / mode, number) for number in fresh})
+        self._forget_changed_logs(bounds, fresh)
         todo = set(ends)
         total = sum(
             max(0, end - max(begin, self._partitions[n].state().next_offset)) for n, (begin, end) in ends.items()
@@ -180,25 +178,25 @@ class TopicFold:
                 time.sleep(_WAIT_SECONDS)
         self._ends = {number: end for number, (_, end) in ends.items()}
 
-    def _forget_cut_logs(self, bounds: TopicBounds) -> None:
-        """Begin anew where the topic has become shorter: what was folded of its end is no longer in it.
+    def _forget_changed_logs(self, bounds: TopicBounds, fresh: Sequence[int]) -> None:
+        """Begin anew where the topic no longer holds what earlier runs folded, or no longer what they could not read.
 
-        Another process may be ahead of these bounds, so the ends are asked for
-        again, after the folds' own.
+        Another process may be ahead of these bounds, so a fold that is is
+        judged by ends that are asked for again, after its own.
         """
-        ahead = {
-            number: fold.state().next_offset
-            for number, fold in self._partitions.items()
-            if number in bounds.partitions and fold.state().next_offset > bounds.partitions[number][1]
-        }
-        if not ahead:
+        doubted = [
+            number
+            for number in fresh
+            if not self._partitions[number].continues(self._records, bounds.partitions[number])
+        ]
+        if not doubted:
             return
         now = self._records.bounds().partitions
-        for number, next_offset in ahead.items():
-            if now[number][1] < next_offset:
-                with self._partitions[number].lock() as mine:
-                    if mine:
-                        self._partitions[number].clear()
+        for number in doubted:
+            fold = self._partitions[number]
+            with fold.lock() as mine:
+                if mine and not fold.continues(self._records, now[number]):
+                    fold.clear()
 
 
 def _packed(events: Events, partition: int) -> Events:

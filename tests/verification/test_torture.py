@@ -143,7 +143,7 @@ class PostgresTable:
     def change(self, key: int, names: Sequence[str]) -> None:
         sets = ",".join(sql.Identifier(n).as_string().replace("%", "%%") + "=" + self.mark(n) for n in names)
         made = [None if self.rng.random() < 0.1 else self.shown(n, self.columns[n](self.rng)) for n in names]
-        self.connection.execute(f"UPDATE t SET {sets} WHERE id = %s", [*made, key])  # type: ignore[arg-type]
+        self.connection.execute(f"UPDATE t SET {sets} WHERE id = %s", [*made, key])
 
     def shown_value(self, key: int, name: str) -> Any:
         quoted = sql.Identifier(name).as_string().replace("%", "%%")
