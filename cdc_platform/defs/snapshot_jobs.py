@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import dagster as dg
@@ -250,9 +251,15 @@ def build_bootstrap_sensor(
         working = _working(context, label)
         requests = [_continuing(run, label) for run in _orphans(context.instance, runs(records).values(), working)]
         busy = {dataset for dataset, _ in working.values()}
-        for dataset, shards in new_shards(topology, records).items():
-            if dataset not in busy:
-                config = {"dataset": dataset, "shards": list(shards), "max_parallel_shards": max_parallel_shards}
+        for new in new_shards(topology, records):
+            if new.dataset not in busy:
+                config = {
+                    "dataset": new.dataset,
+                    "shards": list(new.shards),
+                    "max_parallel_shards": max_parallel_shards,
+                }
+                if new.tables:
+                    config |= {"tables": list(new.tables), "mode": BootstrapMode.INCREMENTAL.name}
                 requests.append(_asking(BOOTSTRAP, config, label, {}))
         if not requests:
             return dg.SensorResult(skip_reason="No captured shard waits for its first data.")
@@ -261,18 +268,34 @@ def build_bootstrap_sensor(
     return bootstrap_sensor
 
 
-def new_shards(topology: Topology, records: Records) -> dict[str, tuple[str, ...]]:
-    """Dataset to the ids of its shards that are captured, were never bootstrapped and are in no run. Pure."""
-    found: dict[str, tuple[str, ...]] = {}
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewShards:
+    """Shards, by id, that wait for the first data of these tables; no tables: of all, in the dataset's own mode."""
+
+    dataset: str
+    shards: tuple[str, ...]
+    tables: tuple[str, ...] = ()
+
+
+def new_shards(topology: Topology, records: Records) -> list[NewShards]:
+    """What is captured, was never bootstrapped and is in no run. Pure.
+
+    Shards that stream already and have got a new table are apart: just that table is read, beside the stream.
+    """
+    found: list[NewShards] = []
     for name, dataset in topology.datasets.items():
-        if dataset.bootstrap is BootstrapMode.POSITION or dataset.pause is not None:
+        if dataset.pause is not None:
             continue
         captured = [
             shard for shard in topology.shards.get(name, ()) if f"shard/{shard.name}" in records and shard.pause is None
         ]
         waiting = pending(records, dataset, captured)
-        if waiting:
-            found[name] = waiting
+        for tables in sorted(set(waiting.values())):
+            shards = tuple(shard for shard, new in waiting.items() if new == tables)
+            if len(tables) < len(dataset.tables):
+                found.append(NewShards(dataset=name, shards=shards, tables=tables))
+            elif dataset.bootstrap is not BootstrapMode.POSITION:
+                found.append(NewShards(dataset=name, shards=shards))
     return found
 
 

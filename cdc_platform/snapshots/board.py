@@ -13,7 +13,7 @@ from cdc_platform.connectors.tables import container
 from cdc_platform.snapshots.progress import Sample, ShardProgress, eta, fold, rows_per_second
 from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind
-from cdc_platform.snapshots.steps import ShardView, signal_id
+from cdc_platform.snapshots.steps import ShardView, signal_id, unread
 from cdc_platform.snapshots.told import RunProgress
 from cdc_platform.state import ObservedConnector
 from cdc_platform.topology import BootstrapMode, Dataset, Shard
@@ -42,6 +42,8 @@ class Place:
     nudges: int = 0
     # Its snapshot was ended by hand.
     ended: bool = False
+    # Tables that its connector's configuration does not name.
+    uncaptured: tuple[str, ...] = ()
 
     @property
     def over(self) -> bool:
@@ -71,7 +73,7 @@ class Board:
     def __init__(self, run: Run, dataset: Dataset, shards: Sequence[Shard]) -> None:
         self.run = run
         self.dataset = dataset
-        chosen = [dataset.table(name) for name in run.tables]
+        chosen = [table for table in dataset.tables if table.name in run.tables]
         self.places = {
             shard.id: Place(
                 shard=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
@@ -97,31 +99,24 @@ class Board:
 
     def hear(self, said: Sequence[Notification]) -> None:
         """Fold notifications into the shards' progress."""
-        initial = self._initial()
         # Those of an initial snapshot have keys of their own, and so come in any order.
         for one in sorted(said, key=lambda one: one.at):
             dataset, _, shard_id = one.shard.partition(".")
             place = self.places.get(shard_id) if dataset == self.dataset.name else None
-            if place is not None and self._concerns(one, initial):
+            if place is not None and self._concerns(place, one):
                 config = place.connector.config if place.connector else {}
                 rows = int(config.get("incremental.snapshot.chunk.size", _CHUNK))
                 place.progress = fold(place.progress, one, chunk_rows=rows)
                 place.nudges = 0
 
-    def _concerns(self, said: Notification, initial: Mapping[str, datetime]) -> bool:
-        """True for a step of a snapshot that this run asked for, whoever worked on it then."""
-        if said.snapshot == INITIAL:
-            return said.shard in initial and said.at >= initial[said.shard]
-        return said.id.startswith(signal_id(self.run.id, said.shard, 0)[:-1])
-
-    def _initial(self) -> dict[str, datetime]:
+    def _concerns(self, place: Place, said: Notification) -> bool:
+        """True for a step of a snapshot that this run asked for or adopts, whoever worked on it then."""
+        if said.snapshot != INITIAL:
+            return said.id.startswith(signal_id(self.run.id, said.shard, 0)[:-1])
         if self.run.mode is not BootstrapMode.SNAPSHOT:
-            return {}
-        return {
-            place.shard.name: place.state.since
-            for place in self
-            if place.state is not None and place.state.phase is Phase.STARTING
-        }
+            return False
+        # Before a start anew: the snapshot of a stream that is no more.
+        return place.state is None or not place.state.reset or said.at >= place.state.began
 
     def view(self, place: Place, braked: str | None) -> ShardView:
         """The shard as the steps see it."""
@@ -139,6 +134,7 @@ class Board:
             again=self.run.request.again,
             braked=braked,
             nudges=place.nudges,
+            uncaptured=place.uncaptured,
         )
 
     def rows_of(self, place: Place) -> dict[str, int]:
@@ -183,7 +179,12 @@ class Board:
             eta=eta(self._samples),
         )
 
-    @property
-    def incremental(self) -> bool:
-        """True when the run reads tables in chunks."""
-        return self.run.kind is Kind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL
+    def reads(self, place: Place) -> bool:
+        """True when a shard that streams still has rows to come in chunks.
+
+        After a snapshot only those of tables that it is not known to have read: one that was added to the
+        dataset since, or one that a connector read so long ago that nothing tells of it any more.
+        """
+        if self.run.kind is Kind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
+            return True
+        return self.run.mode is BootstrapMode.SNAPSHOT and bool(unread(place.progress, place.tables))

@@ -32,15 +32,21 @@ def over_records(
         before = marks.get((table, shard.id))
         mark = _backfilled(run, dataset, shard, state, table, before)
         if run.kind is Kind.BOOTSTRAP:
-            mark = _bootstrapped(run, dataset, shard, state, table)
+            mark = _bootstrapped(run, dataset, shard, state, table, before)
         if mark is not None:
             found[mark.key] = mark.document()
     return found
 
 
-def _bootstrapped(run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str) -> Watermark:
+def _bootstrapped(
+    run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
+) -> Watermark:
     assert run.mode is not None
     whole = run.mode in (BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL) and state.phase is Phase.DONE
+    if before is not None and not state.reset:
+        # The stream goes on: what was known of an older table still holds.
+        complete = before.complete or (state.since if whole else None)
+        return replace(before, complete=complete, rows=state.rows.get(table, before.rows) if whole else before.rows)
     return Watermark(
         dataset=dataset.name,
         table=table,

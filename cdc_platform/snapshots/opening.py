@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -21,7 +21,7 @@ from cdc_platform.snapshots.records import (
     watermarks,
 )
 from cdc_platform.snapshots.request import Kind, Request, choose_shards
-from cdc_platform.topology import BootstrapMode, Topology
+from cdc_platform.topology import BootstrapMode, Dataset, Topology
 
 # An order to a run is at `backfill/<run>/!order`.
 ORDER = f"{ASIDE}order"
@@ -84,6 +84,13 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
             field="positions",
             cure="Give SHARD=POSITION for each shard, or another mode.",
         )
+    if mode not in (None, BootstrapMode.INCREMENTAL) and len(tables) < len(dataset.tables):
+        raise BadInput(
+            f"dataset {dataset.name} is bootstrapped by {mode}, which is for all tables of a shard.",
+            where="request",
+            field="tables",
+            cure="Leave them out, or set mode to incremental.",
+        )
     if "/" in run_id or not run_id:
         raise BadInput(f"{run_id!r} is no name for a run.", where="request", field="run", cure="Leave out slashes.")
     off = {problem.name for problem in topology.problems}
@@ -91,6 +98,8 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
     marks = watermarks(records, dataset.name)
     done = {shard.id for shard in shards if all((table.name, shard.id) in marks for table in tables)}
     chosen = choose_shards(request, shards, bootstrapped=done, failed=_failed(records, request.failed_of))
+    if mode in (BootstrapMode.LATEST, BootstrapMode.SNAPSHOT) and not request.again:
+        _refuse_new_tables(dataset, chosen, marks, mode)
     for other in runs(records).values():
         both = sorted(set(other.shards) & set(chosen)) if other.finished is None else []
         if both and other.dataset == dataset.name:
@@ -108,6 +117,21 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
         shards=chosen,
         created=datetime.now(UTC),
     )
+
+
+def _refuse_new_tables(
+    dataset: Dataset, shards: Collection[str], marks: Container[tuple[str, str]], mode: BootstrapMode
+) -> None:
+    """A stream that goes on has no place at which it takes up one more table that could be told exactly."""
+    for shard in shards:
+        new = [table.name for table in dataset.tables if (table.name, shard) not in marks]
+        if len(new) < len(dataset.tables):
+            raise BadInput(
+                f"shard {dataset.name}.{shard} streams already, and {new[0]} is new to it: not possible by {mode}.",
+                where="request",
+                field="mode",
+                cure=f"Use mode incremental for the table ({' '.join(f'--table {name}' for name in new)}).",
+            )
 
 
 def slices(run: Run) -> tuple[tuple[str, ...], ...]:

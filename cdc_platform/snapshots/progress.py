@@ -97,8 +97,12 @@ def fold(progress: ShardProgress, said: Notification, *, chunk_rows: int) -> Sha
     # A new attempt reads anew what was not complete. (Notifications of an initial snapshot have ids of
     # their own each: there STARTED tells. One that began through the offset says no STARTED.)
     if said.type == "STARTED" or (said.snapshot == INCREMENTAL and said.id != progress.attempt):
-        kept = {name: table for name, table in progress.tables.items() if table.complete}
-        progress = replace(progress, tables=kept, attempt=said.id, ended=None, aborted=False, paused=None)
+        # An initial snapshot that begins reads all anew: what an older one has read is before its position.
+        # What this one has read may be heard of before its beginning.
+        since = said.at if said.snapshot == INITIAL else None
+        kept = {name: table for name, table in progress.tables.items() if table.complete and _after(table.ended, since)}
+        ended = progress.ended if since is not None and _after(progress.ended, since) else None
+        progress = replace(progress, tables=kept, attempt=said.id, ended=ended, aborted=False, paused=None)
     match said.type:
         case "PAUSED":
             return replace(progress, paused=said.at)
@@ -116,6 +120,10 @@ def fold(progress: ShardProgress, said: Notification, *, chunk_rows: int) -> Sha
         case "ABORTED":
             return replace(progress, ended=said.at, aborted=True, paused=None)
     return progress
+
+
+def _after(ended: datetime | None, since: datetime | None) -> bool:
+    return since is None or (ended is not None and ended >= since)
 
 
 def _with(progress: ShardProgress, name: str, table: TableProgress) -> ShardProgress:

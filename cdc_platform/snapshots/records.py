@@ -16,13 +16,13 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from cdc_platform.holds import WATERMARK
 from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.topology import EMPTY, BootstrapMode
 
 RUN = "backfill/"
 # What follows it is no shard's: no shard id holds an exclamation mark.
 ASIDE = "!"
-WATERMARK = "watermark/"
 HOLD = "hold/"
 
 Records = Mapping[str, Mapping[str, Any]]

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cdc_platform.connectors.topics import desired_topics
+from cdc_platform.connectors.tables import uncaptured
+from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
 from cdc_platform.reconciler import plan_pass
 from cdc_platform.reconciler.ideal import ideal_state
@@ -30,7 +31,7 @@ from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.steps import Patience, next_step, stream_offset
 from cdc_platform.snapshots.throttle import Throttle
 from cdc_platform.snapshots.told import Listener
-from cdc_platform.topology import BootstrapMode, Shard, Topology
+from cdc_platform.topology import BootstrapMode, Dataset, Shard, Topology
 
 log = logging.getLogger(__name__)
 
@@ -79,18 +80,24 @@ class Runner:
 
         Raises:
             Fenced: another worker has taken this slice over.
-            BadInput, TopologyError: the dataset is gone.
             KafkaRejected: the brokers forbid quotas or topics.
         """
         self.state = self.outside.writer(self.name)
         # The first write fences an older worker of this slice.
         self.state.write({self.run.shard_key(f"{ASIDE}worker/{self.name}"): {"at": datetime.now(UTC).isoformat()}})
+        if self.run.dataset not in self.platform.topology.load().datasets:
+            self._give_up(self.ids, "its dataset is no longer in the topology")
+            return
         self._prepare()
-        notes: NotificationReader = self.outside.notifications(self.run.created - _SLACK)
+        notes = self._notes()
         try:
             while not all(place.over for place in self.board) or self.restores:
                 began = time.monotonic()
                 try:
+                    if self._tables_changed():
+                        notes.close()
+                        self._prepare()
+                        notes = self._notes()
                     self._tick(notes)
                 except (Unavailable, LockLost) as error:
                     log.warning("%s: %s", self.name, error)
@@ -102,11 +109,17 @@ class Runner:
             notes.close()
             self.acts.set_rates(list(self.board), limited=False)
 
+    def _notes(self) -> NotificationReader:
+        # What tells of the initial snapshot of a connector that is adopted may be as old as the topic keeps it.
+        adopts = self.run.mode is BootstrapMode.SNAPSHOT
+        return self.outside.notifications(self.run.created - (timedelta(milliseconds=WEEK_MS) if adopts else _SLACK))
+
     def _prepare(self) -> None:
         picture, planned = plan_pass(self.platform)
         self.topology: Topology = picture.topology
         self.homes = planned.homes
         dataset = self.topology.dataset(self.run.dataset)
+        self._leave_out_tables(dataset)
         shards = [shard for shard in self.topology.shards.get(dataset.name, ()) if shard.id in self.ids]
         self.board = Board(self.run, dataset, shards)
         records = self.platform.state.read()
@@ -129,14 +142,32 @@ class Runner:
         only = replace(self.topology, datasets={dataset.name: dataset}, shards={dataset.name: tuple(shards)})
         self.platform.kafka.create_topics(desired_topics(only, self.platform.settings))
 
+    def _leave_out_tables(self, dataset: Dataset) -> None:
+        names = {table.name for table in dataset.tables}
+        gone = [table for table in self.run.tables if table not in names]
+        if gone:
+            self.listener.say(f"No longer in the topology, and left out: {', '.join(gone)}.")
+            self.run = replace(self.run, tables=tuple(table for table in self.run.tables if table in names))
+
+    def _tables_changed(self) -> bool:
+        """True when a connector lacks one of our tables because the topology has lost it meanwhile."""
+        if not any(place.uncaptured for place in self.board) or not self._due("topology", self.pace.report):
+            return False
+        now = {table.name for table in self.platform.topology.load().dataset(self.run.dataset).tables}
+        return not now.issuperset(self.run.tables)
+
     def _leave_out(self, shards: Sequence[Shard]) -> None:
         gone = sorted(self.ids - {shard.id for shard in shards})
         if not gone:
             return
-        self.listener.say(f"No longer in the topology, and left out: {', '.join(gone[:10])}.")
+        self._give_up(gone, "it is no longer in the topology")
+
+    def _give_up(self, shards: Iterable[str], why: str) -> None:
+        names = sorted(shards)
+        self.listener.say(f"Left out, {why}: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}.")
         now = datetime.now(UTC)
-        lost = ShardState(phase=Phase.FAILED, since=now, began=now, error="it is no longer in the topology")
-        self.state.write({self.run.shard_key(shard): lost.document() for shard in gone})
+        lost = ShardState(phase=Phase.FAILED, since=now, began=now, error=why)
+        self.state.write({self.run.shard_key(shard): lost.document() for shard in names})
 
     def _tick(self, notes: NotificationReader) -> None:
         records = self.platform.state.read()
@@ -170,6 +201,8 @@ class Runner:
                     seen[found.name] = (name, found)
         for place in self.board:
             place.cluster, place.connector = seen.get(place.shard.name, (self.homes.get(place.shard.name), None))
+            seen_config = place.connector.config if place.connector is not None else None
+            place.uncaptured = uncaptured(self.board.dataset, place.shard, self.run.tables, seen_config)
 
     def _decide(self) -> list[tuple[Place, steps.Step]]:
         active = [place for place in self.board if place.admitted and not place.over]
@@ -287,7 +320,7 @@ class Runner:
         match step:
             case steps.Adopt():
                 adopted = state.to(Phase.READING, now, start=stream_offset(place.offset or {}), error=None)
-                if self.board.incremental:
+                if self.board.reads(place):
                     return adopted
                 return adopted.to(Phase.DONE, now, end=adopted.start, rows=self.board.rows_of(place))
             case steps.Finish():

@@ -41,6 +41,7 @@ class ShardView:
     `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
     Debezium's names of the tables to read. `again` wants a fresh start whatever there is.
     `braked` says why the shard is held back now, `nudges` how often it was begun again without an answer.
+    `uncaptured` are tables that the connector's configuration does not name.
     """
 
     run: str
@@ -56,6 +57,7 @@ class ShardView:
     again: bool = False
     braked: str | None = None
     nudges: int = 0
+    uncaptured: tuple[str, ...] = ()
 
     def signal(self, attempt: int) -> str:
         """The id of one attempt's snapshot."""
@@ -126,8 +128,10 @@ def _needs_reset(view: ShardView, state: ShardState | None) -> bool:
 
 
 def _suits(view: ShardView) -> bool:
-    """True when the connector that a pass has made does what the mode asks for by itself."""
+    """True when the connector that a pass has made does what the mode asks for, however it began."""
     assert view.connector is not None
+    if view.mode is BootstrapMode.INCREMENTAL:
+        return True  # whatever it has read before: all rows come in chunks
     made = view.connector.config.get("snapshot.mode")
     wanted = "initial" if view.mode is BootstrapMode.SNAPSHOT else "no_data"
     return made == wanted
@@ -145,18 +149,17 @@ def _start(view: ShardView, since: datetime, now: datetime, patience: Patience) 
         if waited > patience.silent:
             return Fail(f"no position was committed within {_minutes(patience.silent)}")
         return Wait("waiting for its first position")
-    if view.mode is BootstrapMode.SNAPSHOT and view.kind is Kind.BOOTSTRAP and view.state is not None:
-        left = [name for name in view.tables if not _done(view.progress, name)]
-        if left and view.progress.ended is None:
-            silent = now - (view.progress.last or since)
-            if silent > patience.silent:
-                return Fail(f"its snapshot said nothing for {_minutes(patience.silent)}")
-            return Wait("its snapshot is under way")
+    awaited = view.mode is BootstrapMode.SNAPSHOT and view.state is not None and view.progress.ended is None
+    if awaited and unread(view.progress, view.tables):
+        silent = now - (view.progress.last or since)
+        if silent > patience.silent:
+            return Fail(f"its snapshot said nothing for {_minutes(patience.silent)}")
+        return Wait("its snapshot is under way")
     return Adopt()
 
 
 def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience) -> Step:
-    left = tuple(name for name in view.tables if not _done(view.progress, name))
+    left = unread(view.progress, view.tables)
     if not left:
         return Finish() if _committed(view) else Wait("its last rows are being committed")
     trouble = _trouble(view)
@@ -211,9 +214,9 @@ def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Patie
     return Begin(attempt + 1, left)
 
 
-def _done(progress: ShardProgress, name: str) -> bool:
-    table = progress.tables.get(name)
-    return table is not None and table.complete
+def unread(progress: ShardProgress, tables: Sequence[str]) -> tuple[str, ...]:
+    """The tables of which it is not known that they were read to their end."""
+    return tuple(name for name in tables if name not in progress.tables or not progress.tables[name].complete)
 
 
 def _runs(view: ShardView, attempt: int) -> bool:
@@ -232,6 +235,8 @@ def _trouble(view: ShardView) -> str | None:
     seen = view.connector
     if seen is None:
         return "it has no connector"
+    if seen.running and view.uncaptured:
+        return f"its connector does not capture {', '.join(view.uncaptured)}"
     if seen.running:
         return None
     traces: Sequence[str] = [task.trace for task in seen.tasks if task.trace] or ([seen.trace] if seen.trace else [])

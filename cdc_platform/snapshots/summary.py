@@ -65,17 +65,16 @@ def all_runs(records: Records) -> list[dict[str, Any]]:
     return [run_summary(records, run) for run in found]
 
 
-def pending(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> tuple[str, ...]:
-    """Ids of shards with a table that was never bootstrapped and is in no unfinished run."""
+def pending(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> dict[str, tuple[str, ...]]:
+    """Shard id to its tables that were never bootstrapped; shards in an unfinished run are left out."""
     marks = watermarks(records, dataset.name)
     busy = {shard for run in _open(records, dataset.name) for shard in run.shards}
-    return tuple(
-        sorted(
-            shard.id
-            for shard in shards
-            if shard.id not in busy and any((table.name, shard.id) not in marks for table in dataset.tables)
-        )
-    )
+    found: dict[str, tuple[str, ...]] = {}
+    for shard in sorted(shards, key=lambda shard: shard.id):
+        new = tuple(table.name for table in dataset.tables if (table.name, shard.id) not in marks)
+        if new and shard.id not in busy:
+            found[shard.id] = new
+    return found
 
 
 def sentence(summary: Mapping[str, Any]) -> str:

@@ -74,9 +74,11 @@ def make_world(stack: Stack, settings: Settings, outside: Outside) -> Iterator[M
         yield make
 
 
-def go(outside: Outside, request: Request, run_id: str = "r1", **more: Any) -> tuple[Run, Notes]:
+def go(
+    outside: Outside, request: Request, run_id: str = "r1", *, notes: Notes | None = None, **more: Any
+) -> tuple[Run, Notes]:
     """Work on the request until it is over."""
-    notes = Notes()
+    notes = notes or Notes()
     run = opening.open_run(outside, request, run_id)
     for number in range(len(opening.slices(run))):
         work_slice(outside, run, number, notes, **more)

@@ -82,21 +82,26 @@ class World:
                     user = str(resolve(self.dataset.credentials.user))
                     run(f"GRANT CREATE ON DATABASE {shard.database} TO {user}")
                 for table in TABLES:
-                    run(f"CREATE TABLE {table} (id bigint PRIMARY KEY, v bigint NOT NULL, pad text NOT NULL)")
-                    if self.engine is Engine.POSTGRES:
-                        run(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
-                        run(f"ALTER TABLE {table} OWNER TO {user}")
+                    self.create(run, table)
                     self.fill(run, table, 1, self.rows)
+
+    def create(self, run: Callable[..., Any], table: str) -> None:
+        """One more table, which the dataset's user owns."""
+        run(f"CREATE TABLE {table} (id bigint PRIMARY KEY, v bigint NOT NULL, pad text NOT NULL)")
+        if self.engine is Engine.POSTGRES:
+            run(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+            run(f"ALTER TABLE {table} OWNER TO {resolve(self.dataset.credentials.user)}")
 
     def fill(self, run: Callable[..., Any], table: str, first: int, last: int, v: int = 0) -> None:
         """Insert rows first..last."""
+        into = f"{table} (id, v, pad)"
         if self.engine is Engine.POSTGRES:
-            run(f"INSERT INTO {table} SELECT g, {v}, repeat('x', {self.pad}) FROM generate_series({first}, {last}) g")
+            run(f"INSERT INTO {into} SELECT g, {v}, repeat('x', {self.pad}) FROM generate_series({first}, {last}) g")
             return
         for at in range(first, last + 1, 1000):
             ids = range(at, min(last, at + 999) + 1)
             pad = "x" * self.pad
-            run(f"INSERT INTO {table} VALUES " + ",".join(f"({i},{v},'{pad}')" for i in ids))
+            run(f"INSERT INTO {into} VALUES " + ",".join(f"({i},{v},'{pad}')" for i in ids))
 
     def put(self, platform: Platform) -> None:
         """The topology into ZooKeeper, and from there into the leader files that the agents keep."""
@@ -202,22 +207,25 @@ class Writers:
                 v = 0
                 while not self._stop.is_set():
                     v += 1
-                    table = dice.choice(TABLES)
-                    key = dice.randrange(1, int(self.world.rows * 1.2) + 2)
-                    self.changed.setdefault((shard.id, table), set()).add(key)
-                    kind = dice.random()
-                    if kind < 0.2:
-                        run(f"DELETE FROM {table} WHERE id = {key}")
-                    elif kind < 0.6:
-                        run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
-                    elif self.world.engine is Engine.MARIADB:
-                        run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
-                    else:
-                        run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
+                    self._change(run, dice, v, shard)
                     self.writes += 1
                     time.sleep(self.pause)
         except (pymysql.Error, psycopg.Error) as error:
             self._trouble.append(error)
+
+    def _change(self, run: Callable[..., Any], dice: random.Random, v: int, shard: Shard) -> None:
+        table = dice.choice(TABLES)
+        key = dice.randrange(1, int(self.world.rows * 1.2) + 2)
+        self.changed.setdefault((shard.id, table), set()).add(key)
+        kind = dice.random()
+        if kind < 0.2:
+            run(f"DELETE FROM {table} WHERE id = {key}")
+        elif kind < 0.6:
+            run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
+        elif self.world.engine is Engine.MARIADB:
+            run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
+        else:
+            run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
 
 
 class Judge:
@@ -253,12 +261,19 @@ class Judge:
 
     def fold(self, table: str) -> dict[str, dict[int, int | None]]:
         """Shard id to key to v; None: the last is a delete."""
-        return {shard: {key: v for key, (v, _) in rows.items()} for shard, rows in self._read(table).items()}
+        return {
+            shard: {key: None if row is None else int(row["v"]) for key, row in rows.items()}
+            for shard, rows in self.rows(table).items()
+        }
 
-    def _read(self, table: str) -> dict[str, dict[int, tuple[int | None, str]]]:
+    def rows(self, table: str) -> dict[str, dict[int, dict[str, Any] | None]]:
+        """Shard id to key to the row; None: the last is a delete."""
+        return {shard: {key: row for key, (row, _) in rows.items()} for shard, rows in self._read(table).items()}
+
+    def _read(self, table: str) -> dict[str, dict[int, tuple[dict[str, Any] | None, str]]]:
         topic = table_topic(self.world.dataset, self.world.dataset.table(table))
         consumer = self._consumer()
-        found: dict[str, dict[int, tuple[int | None, str]]] = {}
+        found: dict[str, dict[int, tuple[dict[str, Any] | None, str]]] = {}
         try:
             parts = list(consumer.list_topics(topic, timeout=10).topics[topic].partitions)
             consumer.assign([TopicPartition(topic, part, self.since.get((topic, part), 0)) for part in parts])
@@ -276,7 +291,7 @@ class Judge:
                         continue  # the tombstone after a delete
                     after = value["after"]
                     rows = found.setdefault(key["shard"], {})
-                    rows[int(key["id"])] = (None if after is None else int(after["v"]), value["op"])
+                    rows[int(key["id"])] = (after, value["op"])
         finally:
             consumer.close()
         return found

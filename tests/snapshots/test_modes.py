@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from cdc_platform.clients.secrets import resolve
-from cdc_platform.connectors.identity import identity
+from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import BadInput
 from cdc_platform.reconciler import plan_pass
 from cdc_platform.snapshots.cure import cure, lost_shards
@@ -94,7 +96,9 @@ def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, 
         with world.admin(shard.database) as run:
             run(f"CREATE PUBLICATION {own.publication} FOR TABLE items, notes")
             run(f"ALTER PUBLICATION {own.publication} OWNER TO {user}")
-            run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", own.slot)
+    for shard in world.shards:
+        with world.admin(shard.database) as run:
+            _make_slot(run, identity(world.settings, world.dataset, shard))
     positions = {shard.id: world.position(shard) for shard in world.shards}
     with Writers(world) as writers:
         wait_until(lambda: writers.writes > 300, what="300 writes")
@@ -102,6 +106,21 @@ def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, 
         _, notes = go(outside, wanted)
     assert [done.error for done in notes.done] == [None, None]
     Judge(world).agree(only=writers.changed)
+
+
+def _make_slot(run: Callable[..., list[Any]], own: Identity) -> None:
+    """A slot that is younger than its publication for certain: not held back by another slot of the server."""
+
+    def made() -> bool:
+        run("SELECT pg_create_logical_replication_slot(%s, 'pgoutput', false, false, true)", own.slot)
+        older = "SELECT age(p.xmin) >= age(s.catalog_xmin) FROM pg_publication p, pg_replication_slots s"
+        if run(f"{older} WHERE p.pubname = %s AND s.slot_name = %s", own.publication, own.slot)[0][0]:
+            return True
+        run("SELECT pg_drop_replication_slot(%s)", own.slot)
+        time.sleep(1)
+        return False
+
+    wait_until(made, what="a slot younger than its publication", seconds=90)
 
 
 def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: MakeWorld, outside: Outside) -> None:
@@ -161,6 +180,13 @@ def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(make_world
     wait_until(lambda: connect.connector(shard.name).running, what="running")
 
 
+def _purged(run: Callable[..., list[Any]]) -> bool:
+    """Purges; a file that the replica still reads stays."""
+    run("FLUSH BINARY LOGS")
+    run(f"PURGE BINARY LOGS TO '{run('SHOW MASTER STATUS')[0][0]}'")
+    return len(run("SHOW BINARY LOGS")) == 1
+
+
 def _lose(world: World, outside: Outside) -> None:
     """Stop capturing, write and delete, and take the log away."""
     connect = outside.platform.connect(world.stack.cluster())
@@ -172,8 +198,7 @@ def _lose(world: World, outside: Outside) -> None:
             run("DELETE FROM items WHERE id = 60")
             if world.engine is Engine.MARIADB:
                 run("FLUSH BINARY LOGS")
-                run("FLUSH BINARY LOGS")
-                run(f"PURGE BINARY LOGS TO '{run('SHOW MASTER STATUS')[0][0]}'")
+                wait_until(lambda r=run: _purged(r), what="binlogs purged")  # type: ignore[misc]
                 run("UPDATE items SET v = 501 WHERE id = 51")
             else:
                 slot = identity(world.settings, world.dataset, shard).slot

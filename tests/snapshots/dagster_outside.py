@@ -1,0 +1,114 @@
+"""A Dagster of processes of its own, as an operator has it, for tests that kill it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from cdc_platform.settings import CONFIG_ENV, Settings
+
+_ROOT = Path(__file__).parents[2]
+_BIN = Path(sys.executable).parent
+_MODULE = ("-m", "cdc_platform.definitions")
+
+
+@dataclass(kw_only=True)
+class OutsideDagster:
+    """`home` is a new directory; `settings` are written there for the processes to find."""
+
+    home: Path
+    settings: Settings
+    _seen: list[psutil.Process] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        self.home.mkdir(parents=True)
+        shutil.copy(_ROOT / "dagster_home/dagster.yaml", self.home / "dagster.yaml")
+        own = self.settings
+        (self.home / "cdc-platform.toml").write_text(
+            f'platform = "{own.platform}"\nzookeeper = "{own.zookeeper}"\nzookeeper_root = "{own.zookeeper_root}"\n'
+            f'state_topic = "{own.state_topic}"\ncache_dir = "{self.home / "cache"}"\n'
+            f'kafka = {{ "bootstrap.servers" = "{own.kafka["bootstrap.servers"]}" }}\n'
+        )
+
+    def execute(self, job: str, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
+        """A run in a process that we start: `dagster job execute`; its steps are processes of their own."""
+        return self._spawn("dagster", "job", "execute", *_MODULE, "-j", job, "-c", self._file(job, config))
+
+    def launch(self, job: str, config: Mapping[str, Any]) -> None:
+        """A run in the queue, for the daemon to start."""
+        done = self._spawn("dagster", "job", "launch", *_MODULE, "-j", job, "-c", self._file(job, config))
+        assert done.wait(timeout=180) == 0, self.log()
+
+    def daemon(self) -> subprocess.Popen[bytes]:
+        """The daemon, with its code server: sensors, the queue, the runs."""
+        return self._spawn("dagster-daemon", "run", *_MODULE)
+
+    def kill(self, process: subprocess.Popen[bytes], *, family: bool) -> None:
+        """SIGKILL to the process, and with `family` to all that it started."""
+        members = self._family(process.pid)
+        self._seen += members
+        for member in members if family else members[:1]:
+            _kill(member)
+        process.wait()
+        if family:
+            psutil.wait_procs(members, timeout=30)
+
+    def end(self) -> None:
+        """Kill what is left of all that was started."""
+        members = self._seen + [one for seen in self._seen for one in self._family(seen.pid)]
+        for member in members:
+            _kill(member)
+        psutil.wait_procs(members, timeout=30)
+
+    def log(self) -> str:
+        """The end of what all of it printed."""
+        return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.home.glob("*.log")))
+
+    def _file(self, job: str, config: Mapping[str, Any]) -> str:
+        path = self.home / f"{job}.json"  # JSON is YAML
+        path.write_text(json.dumps({"ops": {f"open_{job}": {"config": dict(config)}}}))
+        return str(path)
+
+    def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
+        self._count += 1
+        with (self.home / f"{self._count:02d}-{program}.log").open("wb") as log:
+            process = subprocess.Popen(
+                [str(_BIN / program), *arguments],
+                cwd=self.home,
+                env={
+                    **os.environ,
+                    "DAGSTER_HOME": str(self.home),
+                    CONFIG_ENV: str(self.home / "cdc-platform.toml"),
+                    "DAGSTER_DISABLE_TELEMETRY": "1",
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self._seen.append(psutil.Process(process.pid))
+        return process
+
+    def _family(self, pid: int) -> Sequence[psutil.Process]:
+        try:
+            process = psutil.Process(pid)
+            return [process, *process.children(recursive=True)]
+        except psutil.NoSuchProcess:
+            return []
+
+
+def _kill(process: psutil.Process) -> None:
+    try:
+        # By the handle, which knows when its pid has become another's.
+        process.send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:
+        return
