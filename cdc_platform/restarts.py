@@ -129,6 +129,7 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
             # The last: an offset taken before the server's first GTID cannot be read back (Debezium 3.5.0).
             r"no longer available on the server|could not find first log file name|gtidSet\W{1,3}is null"
             r"|\b1236\b.{0,200}(purged|first log|could not find)|purged required binary logs"
+            r"|could not find GTID state requested by slave|required binlog files have been purged"
             r"|requested WAL segment .{0,80}already been removed",
         ),
         (

@@ -38,6 +38,9 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
         ("The connector is trying to read change stream starting at x, but this is no longer available on the server."
          " Reconfigure the connector", Failure.LOG_PURGED),
         ('NullPointerException: Cannot invoke "GtidSet.toString()" because "this.gtidSet" is null', Failure.LOG_PURGED),
+        ("Caused by: io.debezium.DebeziumException: Could not find GTID state requested by slave in any binlog files."
+         " Probably the slave state is too old and required binlog files have been purged. Error code: 1236;",
+         Failure.LOG_PURGED),
         ("ERROR: replication slot \"cdc_orders_1\" does not exist", Failure.SLOT_MISSING),
         ("can no longer get changes from replication slot \"cdc_orders_1\"", Failure.SLOT_MISSING),
         ("The db history topic is missing. You may attempt to recover it", Failure.SCHEMA_HISTORY),
