@@ -37,7 +37,13 @@ class LiveDemo:
         self.directory = directory
         self.log = directory / "demo.log"
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen([COMMAND, "demo", "--dir", str(directory)], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [COMMAND, "demo", "--dir", str(directory)],
+                stdout=log,
+                stderr=log,
+                # Ctrl-C is for it, also where the tests themselves run in the background of a shell.
+                preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+            )
         self.wait(lambda: "All shards are captured" in self.log.read_text(), "the demo is up", 300)
         self.stack = Stack.load(directory / "stack")
         found = re.search(r"Dagster: (http://\S+)", self.log.read_text())
