@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -107,10 +108,12 @@ def _run(running: Agent) -> None:
     """
     signals = {signal.SIGTERM, signal.SIGINT}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    waiting = threading.get_ident()
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="agent") as pool:
         done = pool.submit(running.run)
-        while not done.done() and signal.sigtimedwait(signals, 0.5) is None:
-            pass
+        # No time-out: after a pause (SIGSTOP) longer than it, CPython's sigtimedwait gives a signal that never came.
+        done.add_done_callback(lambda ended: signal.pthread_kill(waiting, signal.SIGTERM))
+        signal.sigwait(signals)
         running.stop()
         done.result()
 
