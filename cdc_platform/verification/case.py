@@ -27,6 +27,10 @@ _WHOLE = 1 << 64
 # Keys a statement when single keys are read.
 _KEYS_A_STATEMENT = 500
 
+# Keys of each kind that are kept of a table that differs; more are counted. Where there
+# are that many, the cause is not a key.
+_KEPT_KEYS = 200_000
+
 # A source that does not answer is asked again this often, in the same chunk.
 _TRIES = 3
 _PAUSE_SECONDS = 1.0
@@ -75,13 +79,14 @@ class Case:
         slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
         edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
         brackets = self.scan.brackets()
-        parts = []
+        differences = joined([])
         for first, end in itertools.pairwise(edges):
             events = topic.events(self.shard.id, first, end)
             homes = self.scan.homes(events["key"][starts_of(events)])
-            parts.append(compare(events, self.scan.source_rows(first, end), brackets, homes))
-        self.differences = joined(parts)
-        return self.differences
+            found = compare(events, self.scan.source_rows(first, end), brackets, homes)
+            differences = joined([differences, found]).keeping(_KEPT_KEYS)
+        self.differences = differences
+        return differences
 
     def look_again(self, topic: TopicFold) -> Look:
         """Read the keys that differ once more, each statement in a bracket of its own.
@@ -171,7 +176,7 @@ class Look:
         parts.append(restricted(before, lost))
         found = joined(parts)
         self.case.differences = Differences(
-            found.missing, found.extra, found.mismatched, found.unplaced, before.sources, before.topics
+            found.missing, found.extra, found.mismatched, found.unplaced, before.sources, before.topics, before.beyond
         )
         return self.case.differences
 
@@ -206,4 +211,9 @@ def joined(parts: Sequence[Differences]) -> Differences:
         all_of("unplaced"),
         sum(part.sources for part in parts),
         sum(part.topics for part in parts),
+        (
+            sum(part.beyond[0] for part in parts),
+            sum(part.beyond[1] for part in parts),
+            sum(part.beyond[2] for part in parts),
+        ),
     )

@@ -8,7 +8,7 @@ its key was absent at the low position or deleted within.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -46,7 +46,8 @@ class Differences:
 
     `missing`: in the source, not in the topic. `extra`: the other way round.
     `unplaced`: in the topic only, and not to be judged without another look at
-    the source. `sources` and `topics` count rows and live keys.
+    the source. `sources` and `topics` count rows and live keys. `beyond` counts
+    missing, extra and mismatched keys that are not kept.
     """
 
     missing: Words
@@ -55,15 +56,39 @@ class Differences:
     unplaced: Words
     sources: int
     topics: int
+    beyond: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many keys are missing, extra and mismatched."""
+        missing, extra, mismatched = self.beyond
+        return (
+            missing + len(self.missing),
+            extra + len(self.extra) + len(self.unplaced),
+            mismatched + len(self.mismatched),
+        )
 
     @property
     def any(self) -> bool:
         """True when anything differs or is open."""
-        return any(len(keys) for keys in (self.missing, self.extra, self.mismatched, self.unplaced))
+        return any(self.counts)
 
     def keys(self) -> Words:
-        """All of them."""
+        """All that are kept."""
         return np.concatenate([self.missing, self.extra, self.mismatched, self.unplaced])
+
+    def keeping(self, most: int) -> Differences:
+        """The same, but of each kind no more than the first `most` keys; the others are counted."""
+        found = replace(
+            self,
+            missing=self.missing[:most],
+            extra=self.extra[:most],
+            mismatched=self.mismatched[:most],
+            unplaced=self.unplaced[:most],
+        )
+        missing, extra, mismatched = (all_of - kept for all_of, kept in zip(self.counts, found.counts, strict=True))
+        before = self.beyond
+        return replace(found, beyond=(before[0] + missing, before[1] + extra, before[2] + mismatched))
 
 
 def compare(events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes) -> Differences:

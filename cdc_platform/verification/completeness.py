@@ -23,7 +23,7 @@ from cdc_platform.errors import CdcError, NotFound, TopologyError
 from cdc_platform.positions import Position
 from cdc_platform.snapshots.records import Watermark, watermarks
 from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Shard, Table, Topology
-from cdc_platform.verification.case import Case, Look
+from cdc_platform.verification.case import Case, Look, joined
 from cdc_platform.verification.explain import samples
 from cdc_platform.verification.outside import Outside, Policy, Progress, Report
 from cdc_platform.verification.reach import Connectors, Reached
@@ -157,7 +157,9 @@ class _Run:
                     source.close()
                     return self._verdict(shard, Verdict.UNVERIFIABLE, "; ".join(found.problems))
                 scan = Scan(self._scan_dir(shard), found.shape)
-                return Case(shard, source, str(self._address(shard)), found, scan, source.position())
+                # A run that goes on has brackets from before: the fold keeps all that they can need.
+                fence = scan.chunks[0].bracket.low if scan.chunks else source.position()
+                return Case(shard, source, str(self._address(shard)), found, scan, fence)
             except CdcError as error:
                 source.close()
                 return self._verdict(shard, Verdict.UNVERIFIABLE, str(error))
@@ -252,8 +254,10 @@ class _Run:
         looks: list[Look] = []
         few, many = list[Case](), list[Case]()
         for case in cases:
-            count = len(case.differences.keys()) if case.differences else 0
-            (few if count <= self._policy.reread_keys else many).append(case)
+            differences = case.differences or joined([])
+            known = len(differences.keys())
+            all_known = known == sum(differences.counts)
+            (few if all_known and known <= self._policy.reread_keys else many).append(case)
 
         def look(case: Case) -> Look | None:
             try:
@@ -334,8 +338,7 @@ class _Run:
         differences = case.differences
         if differences is None:
             return replace(known, reason="it was not compared")
-        extra = len(differences.extra) + len(differences.unplaced)
-        missing, mismatched = len(differences.missing), len(differences.mismatched)
+        missing, extra, mismatched = differences.counts
         known = replace(known, topic_rows=differences.topics, missing=missing, extra=extra, mismatched=mismatched)
         if not missing and not extra and not mismatched:
             return replace(known, verdict=Verdict.PROVEN, reason="")

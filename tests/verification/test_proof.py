@@ -232,6 +232,28 @@ def _cheap_reads(world: MemoryWorld, chunks: list[list[int]], monkeypatch: pytes
     monkeypatch.setattr(world.table, "read_chunk", read_chunk)
 
 
+@pytest.mark.parametrize("kept", [3, 50, 1000])
+def test_completeness_counts_all_that_differs_and_keeps_so_many_keys(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kept: int
+) -> None:
+    monkeypatch.setattr(case, "_KEPT_KEYS", kept)
+    world = _world(tmp_path, policy={"chunk_rows": 50, "slab_rows": 30, "reach_seconds": 0.2})
+    world.table.lose = True
+    for key in range(100):
+        world.table.put(key, "lost")
+    for key in range(300, 340):
+        world.table.put(key, "lost")
+    for key in range(150, 160):
+        world.table.delete(key)
+    world.table.lose = False
+    world.table.put(199, "sent")
+    gone = sum(key % 11 == 0 for key in range(100))
+    verdict = world.verify()
+    assert verdict.verdict is Verdict.MISMATCHED
+    assert (verdict.missing, verdict.mismatched) == (40 + gone, 100 - gone)
+    assert verdict.extra == sum(key % 11 != 0 for key in range(150, 160))
+
+
 def test_completeness_of_a_log_cut_at_its_end_is_not_proven_by_what_was_kept(tmp_path: Path) -> None:
     world = _world(tmp_path)
     assert world.verify("one").verdict is Verdict.PROVEN

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -58,6 +61,9 @@ SET client_encoding = 'UTF8'; SET row_security = off; SET jit = off; SET max_par
 SET default_transaction_isolation = 'read committed'; SET lock_timeout = '5s'
 """
 
+# A statement's seconds beyond those that the server allows it, before the line is cut.
+_GRACE_SECONDS = 5.0
+
 # Bytes of a row in a chunk's answer: the key and the first eight of the row's digest.
 _WIDTH = 16
 
@@ -84,6 +90,7 @@ class PostgresSource:
         self._captured = captured
         self._timeout = timeout
         self._held: psycopg.Connection[Any] | None = None
+        self._line: socket.socket | None = None
         self._shape: Shape | None = None
         self._key_types: tuple[str, ...] = ()
         self._lsn: str | None = None
@@ -187,6 +194,9 @@ class PostgresSource:
         if self._held is not None:
             self._held.close()
             self._held = None
+        if self._line is not None:
+            self._line.close()
+            self._line = None
 
     @property
     def _known(self) -> Shape:
@@ -272,9 +282,30 @@ class PostgresSource:
         with self._translated():
             if self._held is None:
                 self._held = self._connect()
-            with self._held.cursor(binary=binary) as cursor:
+                self._line = socket.socket(fileno=os.dup(self._held.fileno()))
+                with self._deadline():
+                    self._held.execute(_SESSION)
+            with self._deadline(), self._held.cursor(binary=binary) as cursor:
                 cursor.execute(sql, tuple(params))
                 return cursor.fetchall()
+
+    @contextmanager
+    def _deadline(self) -> Iterator[None]:
+        """Cut the line when the server says nothing at all: psycopg would wait for as long as TCP is content."""
+        line = self._line
+
+        def cut() -> None:
+            if line is not None:
+                with suppress(OSError):  # it is closed already
+                    line.shutdown(socket.SHUT_RDWR)
+
+        watch = Timer(self._timeout + _GRACE_SECONDS, cut)
+        watch.daemon = True
+        watch.start()
+        try:
+            yield
+        finally:
+            watch.cancel()
 
     def _connect(self) -> psycopg.Connection[Any]:
         millis = int(self._timeout * 1000)
@@ -295,7 +326,6 @@ class PostgresSource:
             keepalives_count=3,
         )
         connection.prepare_threshold = 3
-        connection.execute(_SESSION)
         return connection
 
     @contextmanager
