@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
+import time
 from types import TracebackType
 
 
@@ -12,7 +13,8 @@ class TcpProxy:
     """Forwards connections to `target` (host, port).
 
     `cut()` closes all connections and refuses new ones; `stall()` keeps them
-    open and forwards nothing (a half-open network); `resume()` ends both.
+    open and forwards nothing (a half-open network); `slow(n)` forwards n bytes
+    a second each way of each connection; `resume()` ends all three.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
@@ -20,6 +22,7 @@ class TcpProxy:
         self._flow = threading.Event()
         self._flow.set()
         self._refuse = False
+        self._rate: int | None = None
         self._closed = False
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
@@ -54,10 +57,20 @@ class TcpProxy:
         """Forward nothing, but keep connections open."""
         self._flow.clear()
 
+    def slow(self, bytes_per_second: int) -> None:
+        """Forward no more than that."""
+        self._rate = bytes_per_second
+
     def resume(self) -> None:
         """Let it flow again."""
         self._refuse = False
+        self._rate = None
         self._flow.set()
+
+    def reset(self) -> None:
+        """Close all connections and let new ones flow: a host that was rebooted."""
+        self._drop()
+        self.resume()
 
     def _drop(self) -> None:
         with self._lock:
@@ -89,9 +102,11 @@ class TcpProxy:
 
     def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         with contextlib.suppress(OSError):
-            while data := source.recv(65536):
+            while data := source.recv(65536 if self._rate is None else max(1, self._rate // 10)):
                 self._flow.wait()
                 sink.sendall(data)
+                if rate := self._rate:
+                    time.sleep(len(data) / rate)
         for one in (source, sink):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)

@@ -21,6 +21,7 @@ from tests.faults.disk import small_disks
 from tests.faults.scenario import Outcome, Scenario, scenario
 from tests.faults.site import Site, open_site_platform
 from tests.faults.table import lines
+from tests.tcp_proxy import TcpProxy
 
 OUTCOMES = pytest.StashKey[list[Outcome | str]]()
 MakeScenario = Callable[..., AbstractContextManager[Scenario]]
@@ -81,10 +82,14 @@ def a_scenario(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> MakeScenario:
-    """Makes a scenario: its name, and what the site is to be."""
+    """Makes a scenario: its name, and what the site is to be; `through` a proxy, which is pointed at the source."""
 
-    def make(name: str, *, pause: float = 0.02, **site: Any) -> AbstractContextManager[Scenario]:
+    def make(
+        name: str, *, pause: float = 0.02, setup: str = "", through: TcpProxy | None = None, **site: Any
+    ) -> AbstractContextManager[Scenario]:
         made = Site(directory=stack.directory, platform=platform, cache=tmp_path, **site)
-        return scenario(name, made, control_plane, request.config.stash[OUTCOMES].append, pause=pause)
+        if through is not None:
+            made.lead_through(through)
+        return scenario(name, made, control_plane, request.config.stash[OUTCOMES].append, pause=pause, setup=setup)
 
     return make

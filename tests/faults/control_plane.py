@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import CONFIG_ENV, Settings
+from cdc_platform.topology import EMPTY
 from cdc_platform.wiring import open_platform
 
 EVERY = 2.0
@@ -38,8 +40,10 @@ class ControlPlane:
         assert self._process is not None, "the control plane does not run"
         return self._process.pid
 
-    def start(self) -> None:
-        environment = {**os.environ, CONFIG_ENV: str(self._stack.settings_file), "PYTHONUNBUFFERED": "1"}
+    def start(self, more: Mapping[str, str] = EMPTY) -> None:
+        """With `more` in its environment."""
+        own = {CONFIG_ENV: str(self._stack.settings_file), "PYTHONUNBUFFERED": "1"}
+        environment = {**os.environ, **own, **more}
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "tests.faults.control_plane"], env=environment, stdout=log, stderr=log

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
 
+import psutil
+
+from cdc_platform.settings import CONFIG_ENV
+from cdc_platform.topology import Address, Shard
 from cdc_platform.verification.verdicts import Verdict
 from tests.faults.control_plane import ControlPlane
 from tests.faults.site import DEADLINE, FIRST_ROWS, Site, wait
@@ -69,6 +78,80 @@ class Scenario:
     def over(self) -> None:
         """The fault is over: recovery counts from here. Without it, from the fault's begin."""
         self._over = time.monotonic()
+
+    def signal(self, service: str, number: int) -> None:
+        """To all of a service's processes: Postgres' connections are each one."""
+        process = psutil.Process(self.site.stack.pid(service))
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                one.send_signal(number)
+
+    def move(self, leader: Address, shards: Iterable[Shard] | None = None) -> None:
+        """Tell ZooKeeper of a new leader, as an operator's tooling does."""
+        for shard in shards or self.site.shards:
+            self.site.platform.topology.set_leader(shard.dataset, shard.id, leader)
+            self.moved[shard.id] = (*self.moved.get(shard.id, ()), datetime.now(UTC))
+
+    def command(self, *arguments: str) -> str:
+        """`cdc-platform ...`, as an operator calls it; what it printed. It must succeed."""
+        done = self._run(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def told_by(self, *arguments: str) -> str:
+        """What `cdc-platform ...` says, whatever its exit code."""
+        done = self._run(*arguments)
+        return done.stdout + done.stderr
+
+    def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        environment = {**os.environ, CONFIG_ENV: str(self.site.stack.settings_file), "COLUMNS": "400"}
+        command = [str(Path(sys.executable).with_name("cdc-platform")), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+    def no_more_deletes(self) -> None:
+        """Changes may stay unread from now on: only the last of each key counts, and no rows are deleted.
+
+        A topic keeps a row whose delete nobody read: documented, and seen by the proof.
+        """
+        self.holed = True
+        self.writers.deletes = False
+        with self.writers.still():
+            written = list(self.writers.committed)
+            wait(lambda: all(change in self.tap.arrived for change in written), "all has been read")
+
+    def reason(self, shard: Shard) -> str | None:
+        """What `status` says of a shard that is down; None while it is up."""
+        found = json.loads(self.told_by("status", shard.dataset, shard.id, "--json"))
+        return None if found["up"] else f"{found['state']}: {found['reason']}"
+
+    def flows(self, shard: Shard) -> None:
+        """Wait until an event of that shard arrives that was written after now."""
+        since = time.monotonic()
+
+        def later() -> bool:
+            return any(
+                change.shard == shard.id and at >= since and change in self.tap.arrived
+                for change, at in list(self.writers.committed.items())
+            )
+
+        wait(later, f"{shard.name} flows")
+
+    @contextmanager
+    def unread(self) -> Iterator[Shard]:
+        """The only shard's connector is stopped in this block, with all read that was there; writers go on.
+
+        What is written from then on is not read until the block ends, and maybe never.
+        """
+        (shard,) = self.site.shards
+        self.command("pause", shard.dataset, "--reason", "a fault is made")
+        self.no_more_deletes()
+        self.site.call("PUT", f"/connectors/{shard.name}/stop")
+        wait(lambda: not self.site.statuses(), "it is stopped")
+        self.begin()
+        at = len(self.writers.committed)
+        wait(lambda: len(self.writers.committed) > at + 100, "a hundred changes that nobody read")
+        yield shard
+        self.command("resume", shard.dataset)
 
     def recovered(self, seconds: float = DEADLINE) -> float:
         """Wait until of every shard an event has arrived that was written after the fault; when (monotonic)."""
@@ -150,11 +233,17 @@ class Scenario:
 
 @contextmanager
 def scenario(
-    name: str, site: Site, control_plane: ControlPlane, told: Callable[[Outcome | str], None], *, pause: float = 0.02
+    name: str,
+    site: Site,
+    control_plane: ControlPlane,
+    told: Callable[[Outcome | str], None],
+    *,
+    pause: float = 0.02,
+    setup: str = "",
 ) -> Iterator[Scenario]:
     """Makes the site, and once its events flow gives it to the block; afterwards tells the outcome.
 
-    A test that fails tells the name alone. The site is taken away in any case.
+    A test that fails tells the name alone. The site is taken away in any case. Writers begin sessions with `setup`.
     """
     tap: Tap | None = None
     writers: Writers | None = None
@@ -163,7 +252,7 @@ def scenario(
         tap = Tap(site.settings.kafka, site.topic)
         tap.start()
         wait(lambda: len(tap.arrived) >= FIRST_ROWS * site.count, "the first rows arrived")
-        writers = Writers(site.sources, site.shards, pause=pause)
+        writers = Writers(replace(site.sources, setup=setup), site.shards, pause=pause)
         writers.start()
         made = Scenario(name=name, site=site, writers=writers, control_plane=control_plane, tap=tap)
         made.begin()

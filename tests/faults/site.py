@@ -27,6 +27,7 @@ from cdc_platform.verification.sightings import SightingReader
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, verification_of
 from tests.faults.sources import Sources
+from tests.tcp_proxy import TcpProxy
 
 TABLE = "items"
 FIRST_ROWS = 50
@@ -51,7 +52,6 @@ class Site:
     cache: Path
     engine: Engine = Engine.MARIADB
     count: int = 2
-    leader: Address | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
     name: str = field(default_factory=lambda: f"f{secrets.token_hex(3)}")
 
@@ -70,11 +70,16 @@ class Site:
                 **self.more,
             },
         )
-        leader = self.leader or self.sources.primary
         self.shards = tuple(
-            Shard(dataset=self.name, id=f"{n:05d}", leader=leader, database=f"{self.name}_{n:05d}")
+            Shard(dataset=self.name, id=f"{n:05d}", leader=self.sources.primary, database=f"{self.name}_{n:05d}")
             for n in range(self.count)
         )
+
+    def lead_through(self, proxy: TcpProxy) -> None:
+        """All shards are reached through a proxy, which is pointed at their server."""
+        primary = self.sources.primary
+        proxy.target = (primary.host, primary.port)
+        self.shards = tuple(replace(shard, leader=Address.parse(proxy.address)) for shard in self.shards)
 
     @property
     def stack(self) -> Stack:

@@ -22,10 +22,11 @@ _READ_TIMEOUT = 180
 
 @dataclass(frozen=True, kw_only=True)
 class Sources:
-    """One engine of a stack; statements go to the server that is the primary now."""
+    """One engine of a stack; statements go to the server that is the primary now. `setup` begins each session."""
 
     directory: Path
     engine: Engine
+    setup: str = ""
 
     @property
     def primary(self) -> Address:
@@ -38,6 +39,8 @@ class Sources:
         connection = self.connect(database)
         try:
             with connection.cursor() as cursor:
+                if self.setup:
+                    cursor.execute(self.setup)
 
                 def run(sql: str, *params: Any) -> list[Any]:
                     cursor.execute(sql, params or None)

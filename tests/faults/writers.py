@@ -40,6 +40,7 @@ class Writers:
 
     def __init__(self, sources: Sources, shards: tuple[Shard, ...], *, pause: float = 0.02) -> None:
         self.committed: dict[Change, float] = {}
+        self.deletes = True
         self._sources = sources
         self._shards = shards
         self._pause = pause
@@ -150,7 +151,7 @@ class Writers:
         if kind < 0.5 or len(rows) < 20:
             return Change(shard.id, v, "c", v), f"INSERT INTO items VALUES ({v}, {v}, 'written')"
         key = dice.choice(list(rows))
-        if kind < 0.9:
+        if kind < 0.9 or not self.deletes:
             return Change(shard.id, key, "u", v), f"UPDATE items SET v = {v} WHERE id = {key}"
         return Change(shard.id, key, "d", rows[key]), f"DELETE FROM items WHERE id = {key}"
 

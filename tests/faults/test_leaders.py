@@ -1,0 +1,49 @@
+"""Leaders that move: 100 shards at once, and real promotions of both engines."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_platform.local import replication
+from cdc_platform.topology import Address, Engine
+from tests.faults.conftest import MakeScenario
+from tests.tcp_proxy import TcpProxy
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+
+def test_faults_leaders_of_100_shards_move_at_once(a_scenario: MakeScenario) -> None:
+    """The old host refuses; the new one is the same server behind another address."""
+    name = "100 shards: the old leader refuses, all move at once"
+    with (
+        TcpProxy(("127.0.0.1", 1)) as old,
+        TcpProxy(("127.0.0.1", 1)) as new,
+        a_scenario(name, count=100, pause=0.5, through=old) as run,
+    ):
+        new.target = old.target
+        old.cut()
+        run.hold(1)
+        run.move(Address.parse(new.address))
+        run.over()
+
+
+def test_faults_mariadb_primary_killed_and_replica_promoted(a_scenario: MakeScenario) -> None:
+    with a_scenario("MariaDB: primary killed, replica promoted") as run:
+        stack = run.site.stack
+        stack.kill(stack.mariadb[0])
+        promoted = replication.promote_mariadb_replica(stack, timeout=120)
+        run.move(promoted.mariadb_primary)
+        run.over()
+        run.recovered()
+        replication.rejoin(promoted)
+
+
+def test_faults_postgres_standby_promoted(a_scenario: MakeScenario) -> None:
+    with a_scenario("Postgres: standby promoted", engine=Engine.POSTGRES) as run:
+        stack = run.site.stack
+        with run.writers.still():
+            promoted = replication.promote_postgres_standby(stack, timeout=180)
+        run.move(promoted.postgres_primary)
+        run.over()
+        run.recovered()
+        replication.rejoin(promoted)

@@ -1,0 +1,55 @@
+"""What a connector goes on from is gone: it says so by name, one command cures it, and the proof holds again.
+
+Changes between the saved position and the cure come as rows only: the last state of each, and no steps.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_platform.connectors.identity import identity
+from cdc_platform.topology import Engine, Shard
+from tests.faults.conftest import MakeScenario
+from tests.faults.scenario import Scenario
+from tests.faults.site import wait
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+
+def test_faults_binlog_purged(a_scenario: MakeScenario) -> None:
+    with a_scenario("MariaDB: binlog purged; bootstrap --lost", count=1) as run:
+        with run.unread() as shard, run.site.sources.admin() as sql:
+            sql("FLUSH BINARY LOGS")
+            (last, _) = sql("SHOW BINARY LOGS")[-1][:2]
+            sql(f"PURGE BINARY LOGS TO '{last}'")
+        cured(run, shard, "log-purged")
+
+
+def test_faults_slot_dropped(a_scenario: MakeScenario) -> None:
+    with a_scenario("Postgres: slot dropped; bootstrap --lost", count=1, engine=Engine.POSTGRES) as run:
+        with run.unread() as shard:
+            slot = identity(run.site.settings, run.site.dataset, shard).slot
+            with run.site.sources.admin() as sql:
+                wait(
+                    lambda: not sql("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", slot),
+                    "the slot is not held",
+                )
+                sql("SELECT pg_drop_replication_slot(%s)", slot)
+        cured(run, shard, "slot-missing")
+
+
+def test_faults_schema_history_lost(a_scenario: MakeScenario) -> None:
+    with a_scenario("MariaDB: schema history topic deleted; bootstrap --lost", count=1) as run:
+        with run.unread() as shard:
+            topic = identity(run.site.settings, run.site.dataset, shard).schema_history_topic
+            assert topic is not None
+            run.site.platform.kafka.delete_topics([topic])
+        cured(run, shard, "schema-history")
+
+
+def cured(run: Scenario, shard: Shard, trouble: str) -> None:
+    """The trouble is named, and its one command ends it."""
+    wait(lambda: trouble in run.told_by("status", run.site.name), f"status names {trouble}")
+    run.over()
+    done = run.command("bootstrap", run.site.name, "--lost")
+    run.note = f"named {trouble}; {done.splitlines()[-1]}"

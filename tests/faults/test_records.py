@@ -1,0 +1,83 @@
+"""Records that cannot be handed on, and a password that is another."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+import pytest
+
+from cdc_platform.local.stack import Stack
+from cdc_platform.topology import Credentials, Engine, Limits
+from tests.faults.conftest import MakeScenario
+from tests.faults.site import wait
+from tests.faults.sources import Sources
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+SMALL = Limits(producer_buffer_bytes=1024 * 1024)
+LARGE = Limits(producer_buffer_bytes=8 * 1024 * 1024)
+
+
+def test_faults_message_too_large(a_scenario: MakeScenario) -> None:
+    """A row larger than the dataset's limit stops its shard, and no other; a larger limit lets it pass."""
+    with a_scenario("MariaDB: a row of 2 MB where 1 MB is the limit", more={"limits": SMALL}) as run:
+        shard, other = run.site.shards
+        with run.writers.still():
+            pad = "x" * 2_000_000
+            run.writers.write(
+                shard, "c", 1_000_000_000, lambda v: f"INSERT INTO items VALUES (1000000000, {v}, '{pad}')"
+            )
+        wait(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
+        run.flows(other)
+        store = run.site.platform.topology
+        store.put_dataset(replace(run.site.dataset, limits=LARGE))
+        run.over()
+
+
+def test_faults_poison_record(a_scenario: MakeScenario) -> None:
+    """Debezium 3.7.0 cannot decode a NULL in an array of an ENUM: mended at the source, then bootstrapped."""
+    with a_scenario(
+        "Postgres: a value that kills the task; mended, bootstrapped", count=1, engine=Engine.POSTGRES
+    ) as run:
+        (shard,) = run.site.shards
+        with run.site.sources.admin(shard.database) as sql:
+            sql("CREATE TYPE mood AS ENUM ('sad', 'glad')")
+            sql("ALTER TABLE items ADD COLUMN moods mood[]")
+        run.no_more_deletes()
+        run.begin()
+        with run.writers.still():
+            run.writers.write(
+                shard,
+                "c",
+                1_000_000_000,
+                lambda v: f"INSERT INTO items VALUES (1000000000, {v}, 'poison', ARRAY['sad', NULL]::mood[])",
+            )
+        said = wait(lambda: run.reason(shard), "status says why it is down")
+        with run.site.sources.admin(shard.database) as sql:
+            sql("UPDATE items SET moods = NULL WHERE id = 1000000000")
+        run.over()
+        done = run.command("bootstrap", run.site.name, shard.id, "--again")
+        run.note = f"named {said}; {done.splitlines()[-1]}"
+
+
+def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack) -> None:
+    """The new password goes into the secrets file; the operator restarts what failed, not waiting for the next try."""
+    user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)
+    path = stack.secrets_dir / f"{user}.properties"
+    path.write_text(f"user={user}\npassword={old}\n")
+    own = Credentials(user=f"${{file:{path}:user}}", password=f"${{file:{path}:password}}")
+    with Sources(directory=stack.directory, engine=Engine.MARIADB).admin() as sql:
+        sql(f"CREATE USER {user} IDENTIFIED BY '{old}'")
+        sql(f"GRANT SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}")
+        with a_scenario("MariaDB: password rotated, secrets file follows", more={"credentials": own}) as run:
+            sql(f"ALTER USER {user} IDENTIFIED BY '{new}'")
+            for (number,) in sql("SELECT id FROM information_schema.processlist WHERE user = %s", user):
+                sql(f"KILL CONNECTION {number}")
+            wait(lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication")
+            path.write_text(f"user={user}\npassword={new}\n")
+            run.over()
+            for shard in run.site.shards:
+                run.site.call("POST", f"/connectors/{shard.name}/restart?includeTasks=true&onlyFailed=true")
+        sql(f"DROP USER {user}")
+    path.unlink()

@@ -1,0 +1,79 @@
+"""Workers lost, restarted and paused."""
+
+from __future__ import annotations
+
+import signal
+import time
+from datetime import UTC, datetime
+
+import pytest
+
+from cdc_platform.verification.duplicates import Cause
+from tests.faults.conftest import MakeScenario
+from tests.faults.site import wait
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+# What the older task of two may go on for once its worker is awake again, seconds.
+OVERLAP = 30.0
+
+
+def test_faults_worker_killed_and_with_it_an_availability_zone(a_scenario: MakeScenario) -> None:
+    """One of three workers, each in a zone of its own; nobody starts it again before all events flow."""
+    with a_scenario("worker kill -9, an AZ (1 of 3 workers) gone", count=9, pause=0.05) as run:
+        homes = [run.site.home(shard) for shard in run.site.shards]
+        worker = max(set(homes), key=homes.count)
+        assert worker is not None
+        run.begin()
+        run.site.stack.kill(worker)
+        run.note = f"{homes.count(worker)} of {len(homes)} shards were on it"
+        run.recovered()
+        run.site.stack.start(worker, timeout=180)
+
+
+def test_faults_rolling_restart_of_all_workers(a_scenario: MakeScenario) -> None:
+    with a_scenario("all workers restarted, one after another", count=6, pause=0.05) as run:
+        stack = run.site.stack
+        for worker in stack.workers:
+            stack.stop(worker)
+            stack.start(worker, timeout=180)
+        run.over()
+
+
+def test_faults_worker_paused_and_woken(a_scenario: MakeScenario) -> None:
+    """Its tasks move away; when it wakes, it may write on for a moment: bounded, seen and blamed."""
+    with a_scenario("worker paused until its tasks moved, then woken") as run:
+        shard = run.site.shards[0]
+        worker = wait(lambda: run.site.home(shard), "a worker runs the task")
+        run.begin()
+        run.signal(worker, signal.SIGSTOP)
+        try:
+            wait(lambda: run.site.home(shard) not in (None, worker), "another worker runs the task")
+            run.recovered()
+            run.hold(5)
+        finally:
+            woken = datetime.now(UTC)
+            run.signal(worker, signal.SIGCONT)
+        run.over()
+        run.recovered()
+        run.hold(10)
+        zombies = [item for item in run.site.blames(run.moved) if item.until >= woken and item.worker_before == worker]
+        late = max(((item.until - woken).total_seconds() for item in zombies), default=0.0)
+        assert late < OVERLAP, [item.sentence() for item in zombies]
+        causes = sorted({str(item.cause) for item in zombies})
+        run.note = f"after it woke: {sum(i.count for i in zombies)} copies within {late:.1f} s {causes}"
+        assert {item.cause for item in zombies} <= {Cause.ZOMBIE, Cause.REDELIVERY}
+
+
+def test_faults_control_plane_and_worker_lost_together(a_scenario: MakeScenario) -> None:
+    """The workers put it right by themselves; nobody passes meanwhile."""
+    with a_scenario("control plane and worker: kill -9 at once") as run:
+        worker = wait(lambda: run.site.home(run.site.shards[0]), "a worker runs the task")
+        run.begin()
+        run.control_plane.kill()
+        run.site.stack.kill(worker)
+        begun = time.monotonic()
+        run.recovered()
+        print(f"flowing again after {time.monotonic() - begun:.1f} s, without a control plane")
+        run.site.stack.start(worker, timeout=180)
+        run.control_plane.start()
