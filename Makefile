@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast lint demo clean
+.PHONY: setup test slow fast faults lint demo clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,10 @@ test: lint
 # The tests that take minutes each: faults, kills in the middle, every kind of key and mode.
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# Every fault of docs/faults.md on a real stack, with a table at the end: about half an hour.
+faults: setup
+	$(BIN)/python -m pytest -m slow tests/faults
 
 # The tests that need no stack: about a minute.
 fast: setup
