@@ -129,7 +129,6 @@ class JsonDecoder:
         self._digest = engines.DIGESTS[shape.engine]
         width = self._digest(b"").digest_size
         self._digest_type = np.dtype([("word", ">u8"), ("rest", f"V{width - 8}")])
-        self._filler = bytes(width)
         self._partial: list[int] = []
         self._integer = engines.integer_key(shape)
         self._wrapped: bool | None = None
@@ -192,8 +191,7 @@ class JsonDecoder:
             if self._wrapped:
                 found = [item.payload for item in found]
             names = [item.shard for item in found]
-            words = np.array([item.id & 0xFFFFFFFFFFFFFFFF for item in found], dtype=np.uint64)
-            events["key"] = spread(words)
+            events["key"] = spread(_words([item.id for item in found]))
         else:
             pairs = [self.key_tokens(key) for key in keys]  # type: ignore[arg-type]
             names = [shard for shard, _ in pairs]
@@ -233,32 +231,32 @@ class JsonDecoder:
     def _digests(self, found: Sequence[Any], kinds: npt.NDArray[np.uint8]) -> Any:
         digest = self._digest
         self._partial.clear()
-        rows = [bytes(item.after) for item in found]
+        # Raw is hashed where it stands: a copy of it as bytes costs as much as its hash.
+        rows = [item.after for item in found]
         if self._projected:
-            parts = [self._long_way(at, row) for at, row in enumerate(rows)]
+            rows = [self._canonical(at, bytes(row)) for at, row in enumerate(rows)]
         else:
-            parts = [digest(row).digest() for row in rows]
-            for at in np.flatnonzero(self._rows.suspects(rows)).tolist():
-                parts[at] = self._long_way(at, rows[at])
-        if not self._projected:
-            self._watch(rows)
+            self._watch(bytes(rows[0]), bytes(rows[-1]))
+            for at in self._rows.suspects(rows).tolist():
+                rows[at] = self._canonical(at, bytes(rows[at]))
+        parts = [digest(row).digest() for row in rows]
         words = digests(np.frombuffer(b"".join(parts), dtype=self._digest_type)["word"].astype(np.uint64))
         words[kinds == DELETED] = ABSENT
         words[self._partial] = PARTIAL
         return words
 
-    def _long_way(self, at: int, after: bytes) -> bytes:
+    def _canonical(self, at: int, after: bytes) -> bytes:
         if after == b"null":
-            return self._filler
+            return after
         row = self._rows.row(after) if self._projected else self._rows.canonical(after)
         if row is None:
             self._partial.append(at)
-            return self._filler
-        return self._digest(row).digest()
+            return after
+        return row
 
-    def _watch(self, rows: Sequence[bytes]) -> None:
+    def _watch(self, *rows: bytes) -> None:
         """Two rows a batch are looked at: have they the table's columns?"""
-        for after in (rows[0], rows[-1]):
+        for after in rows:
             if after != b"null" and not self._rows.same_columns(after):
                 self.drifted = True
 
@@ -317,6 +315,14 @@ class JsonDecoder:
             return None
 
 
+def _words(keys: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """Keys in 64 bits, the negative ones in two's complement."""
+    try:
+        return np.array(keys, dtype=np.int64).view(np.uint64)
+    except OverflowError:
+        return np.array([key & 0xFFFFFFFFFFFFFFFF for key in keys], dtype=np.uint64)
+
+
 OPERATIONS = np.frombuffer(b"cudr", dtype=np.uint8)
 
 
@@ -368,15 +374,15 @@ _FILES = _Files()
 
 
 def _places(found: Sequence[Any]) -> npt.NDArray[np.uint64]:
-    files = _FILES
-    return np.array(
-        [files[s.file] | ((s.pos & _ENDLESS_FILE) << 20) | min(s.row or 0, _ENDLESS) for s in _sources(found)],
-        dtype=np.uint64,
-    )
-
-
-def _sources(found: Sequence[Any]) -> list[Any]:
-    return [item.source for item in found]
+    sources = [item.source for item in found]
+    places = np.array([source.pos for source in sources], dtype=np.uint64)
+    places &= np.uint64(_ENDLESS_FILE)
+    places <<= np.uint64(20)
+    rows = [source.row for source in sources]
+    if any(rows):
+        places |= np.array([min(row or 0, _ENDLESS) for row in rows], dtype=np.uint64)
+    places |= np.array([_FILES[source.file] for source in sources], dtype=np.uint64)
+    return places
 
 
 def _postgres_positions(found: Sequence[Any], events: Any) -> None:
