@@ -67,6 +67,7 @@ class Kind(StrEnum):
     UNREACHABLE = "unreachable"
     NOT_PROMOTED = "not-promoted"
     BEHIND = "behind"
+    DIVERGED = "diverged"
     SERVER_ID = "server-id"
     NO_SLOT = "no-slot"
 
@@ -197,9 +198,6 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
         )
     if saved is None or slot is None:
         return None
-    if int(view.position) < int(saved):
-        # Started now, the slot would skip what this server writes up to that LSN.
-        return _behind(view, _lsn(saved), "the log", _lsn(view.position))
     found = view.slots.get(slot)
     older = (
         " Postgres 17 and later can keep slots on the standby (connector option slot.failover, server option "
@@ -218,6 +216,9 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
             text=f"it {what} {slot}: what was written since {_lsn(saved)} cannot be read from it.",
             cure=f"Bootstrap the shard.{older}",
         )
+    if int(view.position) < int(saved):
+        # Started now, the slot would skip what this server writes up to that LSN.
+        return _behind(view, _lsn(saved), "the log", _lsn(view.position))
     if found.flushed is not None and found.flushed > int(saved):
         return Obstacle(
             kind=Kind.NO_SLOT,
@@ -229,12 +230,19 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
 
 
 def _behind(view: ServerView, saved: str, what: str, position: str | None = None) -> Obstacle:
+    if view.writable and not view.following:
+        return Obstacle(
+            kind=Kind.DIVERGED,
+            text=f"it takes writes of its own from {position or view.position or 'the beginning'} on, but the saved "
+            f"position is {saved} ({what}): it was promoted before it had everything, and what it writes up to there "
+            "would be skipped.",
+            cure="Bring the old leader back, or bootstrap the shard: the topic has changes that this server never had.",
+        )
     return Obstacle(
         kind=Kind.BEHIND,
         text=f"it is at {position or view.position or 'the beginning'} and has not reached the saved position "
         f"{saved} ({what}).",
-        cure="Wait until it has applied everything; if it never will, changes are lost: bring the old leader back, "
-        "or bootstrap the shard.",
+        cure="Wait until it has applied everything, and only then promote it.",
     )
 
 
@@ -306,7 +314,7 @@ def _caught_up(case: Case, view: ServerView) -> list[Item]:
     names = {Kind.SERVER_ID: "gtid", Kind.NO_SLOT: "slot"}
     found = []
     shown = _lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
-    if obstacle is None or obstacle.kind is not Kind.BEHIND:
+    if obstacle is None or obstacle.kind not in (Kind.BEHIND, Kind.DIVERGED):
         found.append(Item(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
     if obstacle is not None:
         found.append(Item(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure))

@@ -45,17 +45,25 @@ class Settings:
     `cache_dir` may be lost, which costs time. `audit_dir` holds the history of
     verdicts: a directory, or the URI of one that pyarrow reads (`s3://...`).
     `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
+    `zookeeper_user` and `zookeeper_password` (a reference) are digest authentication: what we
+    write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
+    the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
     `leader_probe` names who finds leaders (`clients/leader_probes.py`).
     """
 
     platform: str = "cdc"
     zookeeper: str = "127.0.0.1:2181"
     zookeeper_root: str = "/cdc"
+    zookeeper_user: str = ""
+    zookeeper_password: str = ""
     kafka: Mapping[str, str] = field(default_factory=lambda: {"bootstrap.servers": "127.0.0.1:9092"})
     worker_kafka: Mapping[str, str] = field(default_factory=dict)
     state_topic: str = "cdc.platform.state"
     heartbeat_topic: str = "cdc.platform.heartbeat"
     connect_timeout: float = 20.0
+    connect_user: str = ""
+    connect_password: str = ""
+    connect_ca: str = ""
     pass_budget: float = 240.0
     max_deletes: int = 5
     max_delete_fraction: float = 0.01
@@ -128,7 +136,13 @@ _NUMBERS: Mapping[str, type] = {
 }
 
 
-_MAY_BE_EMPTY = frozenset({"dagster_url", "runbook_url"})
+_MAY_BE_EMPTY = frozenset(
+    {"dagster_url", "runbook_url", "zookeeper_user", "zookeeper_password", "connect_user", "connect_password"}
+    | {"connect_ca"}
+)
+# Settings are printed and stored by others: a secret is a reference here or nowhere.
+_REFERENCES = frozenset({"zookeeper_password", "connect_password"})
+_SECRET_OPTION = re.compile(r"password|secret|jaas|oauthbearer\.config|ssl\.key\.pem|keystore\.key")
 SEVERITIES = ("warning", "critical")
 _REFERENCE = re.compile(r"\$\{(file|env):[^}]+\}")
 
@@ -168,6 +182,15 @@ def _alerts(value: Any, where: str) -> dict[str, AlertTarget]:
     return found
 
 
+def _kafka(value: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
+    found = {str(k): str(v) for k, v in value.items()}
+    for option, text in found.items():
+        if _SECRET_OPTION.search(option.lower()) and text and not _REFERENCE.search(text):
+            cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the secret there."
+            raise SettingsError("is no reference to a secret.", where=where, field=f"{name}.{option}", cure=cure)
+    return found
+
+
 def _convert(value: Any, name: str, where: str) -> Any:
     if name == "kafka":
         if not isinstance(value, Mapping) or not value.get("bootstrap.servers"):
@@ -177,13 +200,16 @@ def _convert(value: Any, name: str, where: str) -> Any:
                 field=name,
                 cure='Add "bootstrap.servers" = "HOST:PORT".',
             )
-        return {str(k): str(v) for k, v in value.items()}
+        return _kafka(value, name, where)
     if name == "worker_kafka":
         if not isinstance(value, Mapping):
             raise SettingsError("is no table.", where=where, field=name, cure="Write [worker_kafka] NAME = VALUE.")
-        return {str(k): str(v) for k, v in value.items()}
+        return _kafka(value, name, where)
     if name == "alerts":
         return _alerts(value, where)
+    if name in _REFERENCES and value and not (isinstance(value, str) and _REFERENCE.search(value)):
+        cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the password there."
+        raise SettingsError("is no reference to a secret.", where=where, field=name, cure=cure)
     kind = _NUMBERS.get(name, str)
     try:
         converted = kind(value)

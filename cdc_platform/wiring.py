@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.connect_http import trusting
 from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.leader_servers import LeaderServers
@@ -19,6 +20,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.quotas import ClientQuotas
 from cdc_platform.clients.schema_history import SchemaHistories
+from cdc_platform.clients.secrets import login
 from cdc_platform.clients.signals import SignalTopics
 from cdc_platform.clients.source_logs import RealSourceLogs
 from cdc_platform.clients.sources.opening import open_source
@@ -46,7 +48,20 @@ _KAFKA_ID_RETRY_SECONDS = 60.0
 
 def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
     """ZooKeeper alone, for commands that need nothing else."""
-    return ZooKeeperTopologyStore(settings.zookeeper, root=settings.zookeeper_root)
+    auth = login(settings.zookeeper_user, settings.zookeeper_password)
+    return ZooKeeperTopologyStore(settings.zookeeper, root=settings.zookeeper_root, auth=auth)
+
+
+def connect_client(settings: Settings, name: str, urls: Sequence[str], kafka_id: str | None = None) -> ConnectClient:
+    """A client of one Connect cluster. Raises SecretUnresolved, SettingsError."""
+    return ConnectClient(
+        name,
+        urls,
+        timeout=settings.connect_timeout,
+        auth=login(settings.connect_user, settings.connect_password),
+        kafka_cluster_id=kafka_id,
+        verify=trusting(settings.connect_ca),
+    )
 
 
 def state_store(settings: Settings) -> StateTopic:
@@ -118,9 +133,7 @@ class _Connects:
         with self._making:
             key = (cluster.name, cluster.urls, self._ours() if self._ours else None)
             if key not in self._clients:
-                self._clients[key] = ConnectClient(
-                    cluster.name, cluster.urls, timeout=self._settings.connect_timeout, kafka_cluster_id=key[2]
-                )
+                self._clients[key] = connect_client(self._settings, cluster.name, cluster.urls, key[2])
             return self._clients[key]
 
     def close(self) -> None:

@@ -18,10 +18,13 @@ from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.connect_http import trusting
 from cdc_platform.clients.leader_servers import LeaderServers
+from cdc_platform.clients.secrets import login
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
+from cdc_platform.settings import Settings
 from cdc_platform.topology import LEADER_DIR
 
 
@@ -50,6 +53,11 @@ from cdc_platform.topology import LEADER_DIR
     help="Ask a new leader whether tasks can go on there before they are restarted, and watch the old one. "
     "Needs the datasets' secrets on this host.",
 )
+@click.option(
+    "--settings",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A cdc-platform.toml: zookeeper_user, zookeeper_password, connect_user, connect_password, connect_ca.",
+)
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def agent(
     hosts: str,
@@ -62,6 +70,7 @@ def agent(
     restart_parallel: int,
     session_timeout: float,
     check_leaders: bool,
+    settings: Path | None,
     verbose: bool,
 ) -> None:
     """Keep the leader files of one Connect worker; restart its tasks whose leader moved.
@@ -80,8 +89,12 @@ def agent(
         worker=worker, connect_worker=connect_worker_id or _netloc(connect_url), connect_url=connect_url
     )
     directory = LeaderDirectory(leader_dir, owner=worker, group=group)
-    store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout)
-    client = ConnectClient(worker, [connect_url])
+    own = Settings.load(settings, env={}) if settings else Settings()
+    auth = login(own.zookeeper_user, own.zookeeper_password)
+    store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout, auth=auth)
+    client = ConnectClient(
+        worker, [connect_url], auth=login(own.connect_user, own.connect_password), verify=trusting(own.connect_ca)
+    )
     servers = LeaderServers(fresh=0.3)
     running = Agent(
         identity,

@@ -55,6 +55,7 @@ class Gate:
         self._shards: Mapping[str, tuple[Dataset, Shard]] = {}
         self._version: tuple[float, str | None] | None = None
         self._told: set[str] = set()
+        self._diverged: dict[str, tuple[LeaderFile, Obstacle]] = {}
         self._lock = threading.Lock()
 
     def learn(self, topology: Topology) -> None:
@@ -90,7 +91,16 @@ class Gate:
             self._say_once(name, f"its new leader {leader.leader} is not checked: {error}")
             return None
         connector = self._mariadb_version() if dataset.engine is Engine.MARIADB else None
-        return judge(view, saved, connector=connector, slot=slot)
+        found = judge(view, saved, connector=connector, slot=slot)
+        with self._lock:
+            known_diverged = self._diverged.get(name)
+            if known_diverged is not None and known_diverged[0] == leader:
+                # Its own writes pass the saved position in time, and cure nothing.
+                return known_diverged[1]
+            self._diverged.pop(name, None)
+            if found is not None and found.kind is Kind.DIVERGED:
+                self._diverged[name] = (leader, found)
+        return found
 
     def _mariadb_version(self) -> str | None:
         with self._lock:

@@ -23,6 +23,7 @@ from cdc_platform.local.demo.run import Figures
 @click.option("--workers", default=3, show_default=True, type=click.IntRange(1, 16), help="Connect workers.")
 @click.option("--changes", default=120, show_default=True, type=click.IntRange(1), help="Changes per shard.")
 @click.option("--rate", default=200.0, show_default=True, help="Changes a second over all shards.")
+@click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option("--patience", default=240.0, show_default=True, help="Seconds that a phase may take.")
 def demo(
     until_done: bool,
@@ -31,6 +32,7 @@ def demo(
     workers: int,
     changes: int,
     rate: float,
+    secure: bool,
     patience: float,
 ) -> None:
     """Start everything, capture two sharded databases, and show events arriving.
@@ -45,6 +47,7 @@ def demo(
         rate=rate if until_done else min(rate, 50.0),
         until_done=until_done,
         patience=patience,
+        secure=secure,
     )
     console = Console(stderr=True)
     with _Screen(console) as screen:

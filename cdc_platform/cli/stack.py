@@ -43,6 +43,7 @@ def stack() -> None:
 @click.option("--workers", type=click.IntRange(1, 16), default=3, show_default=True)
 @click.option("--without", type=click.Choice(["mariadb", "postgres"]), multiple=True)
 @click.option("--port", "ports", multiple=True, metavar="NAME=PORT", help="Fix a port, as in kafka.kafka=9092.")
+@click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option("--foreground", is_flag=True, help="Stay; the stack ends with this command.")
 @_as_json
 def up(
@@ -50,6 +51,7 @@ def up(
     workers: int,
     without: tuple[str, ...],
     ports: tuple[str, ...],
+    secure: bool,
     foreground: bool,
     as_json: bool,
 ) -> None:
@@ -61,6 +63,7 @@ def up(
         postgres="postgres" not in without,
         ports=dict(_port(text) for text in ports),
         owned=foreground,
+        secure=secure,
         cache_dir=Path(Settings.load().cache_dir),
     )
     began = time.monotonic()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import random
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import httpx
 import msgspec
 
 from cdc_platform.clients import connect_wire as wire
-from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, WrongCluster
+from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, SettingsError, WrongCluster
 
 log = logging.getLogger(__name__)
 
@@ -237,6 +238,21 @@ class Workers:
             where=f"Connect cluster {self.name}: {url}",
             cure="Check that its workers are up and reachable from here.",
         )
+
+
+def trusting(ca: str) -> Any:
+    """What `verify` takes: who signs the workers' certificates, from a PEM file; empty: the public authorities.
+
+    Raises SettingsError.
+    """
+    if not ca:
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"cannot be used: {error.strerror or error}.", where=ca, field="connect_ca", cure="Name a PEM file."
+        ) from None
 
 
 def _pauses() -> Iterator[float]:

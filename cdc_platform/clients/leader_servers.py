@@ -219,11 +219,11 @@ def _mysql_replication(cursor: pymysql.cursors.Cursor, engine: Engine) -> tuple[
     cursor.execute(sql)
     columns = [column[0] for column in cursor.description or ()]
     rows: list[Mapping[str, Any]] = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-    words = ("Slave_IO_Running", "Seconds_Behind_Master")
+    words = ("Slave_IO_Running", "Slave_SQL_Running", "Seconds_Behind_Master")
     if engine is Engine.MYSQL:
-        words = ("Replica_IO_Running", "Seconds_Behind_Source")
-    running = [row for row in rows if row.get(words[0]) not in (None, "No")]
-    lags = [float(row[words[1]]) for row in running if row.get(words[1]) is not None]
+        words = ("Replica_IO_Running", "Replica_SQL_Running", "Seconds_Behind_Source")
+    running = [row for row in rows if any(row.get(word) not in (None, "No") for word in words[:2])]
+    lags = [float(row[words[2]]) for row in running if row.get(words[2]) is not None]
     return bool(running), max(lags, default=None)
 
 

@@ -33,6 +33,11 @@ class Secret(str):
         return "Secret('***')"
 
 
+def login(user: str, password: str) -> tuple[str, str] | None:
+    """User and password of a setting, references resolved; None without a user. Raises SecretUnresolved."""
+    return (resolve(user), resolve(password)) if user else None
+
+
 def is_reference(text: str) -> bool:
     """True when the text holds at least one reference."""
     return _REFERENCE.search(text) is not None

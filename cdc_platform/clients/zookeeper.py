@@ -61,15 +61,25 @@ class ZooKeeperTopologyStore:
         timeout: of the session and of one call, seconds. The lock of a killed
             process is free after it. The servers' `maxSessionTimeout` must not be less.
         load_deadline: of one load of the topology, seconds.
+        auth: user and password for digest authentication; what is made then is that user's alone.
 
     All calls raise ZooKeeperUnavailable.
     """
 
-    def __init__(self, hosts: str, root: str = "/cdc", timeout: float = 10.0, *, load_deadline: float = 30.0) -> None:
+    def __init__(
+        self,
+        hosts: str,
+        root: str = "/cdc",
+        timeout: float = 10.0,
+        *,
+        load_deadline: float = 30.0,
+        auth: tuple[str, str] | None = None,
+    ) -> None:
         self._hosts = hosts
+        self._auth = auth
         self._timeout = timeout
         self._layout = Layout(root)
-        self._session = ZooKeeperSession(hosts, timeout=timeout)
+        self._session = ZooKeeperSession(hosts, timeout=timeout, auth=auth)
         self._reader = TopologyReader(self._session, self._layout, deadline=load_deadline)
 
     def close(self) -> None:
@@ -182,7 +192,7 @@ class ZooKeeperTopologyStore:
 
     def lock(self, *, owner: str, timeout: float = 0.0) -> AbstractContextManager[ControlLock]:
         """Take **`/cdc/control/lock`**. `owner` is shown to others (a run id). Raises LockHeld."""
-        session = ZooKeeperSession(self._hosts, timeout=self._timeout)
+        session = ZooKeeperSession(self._hosts, timeout=self._timeout, auth=self._auth)
         return zookeeper_lock.hold(session, self._layout.lock, owner=owner, timeout=timeout)
 
     def lock_owner(self) -> str | None:

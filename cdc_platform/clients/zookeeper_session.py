@@ -25,6 +25,7 @@ from kazoo.exceptions import (
 )
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import Callback
+from kazoo.security import make_digest_acl
 
 from cdc_platform.errors import ZooKeeperUnavailable
 
@@ -40,13 +41,16 @@ class ZooKeeperSession:
     Args:
         hosts: `HOST:PORT,HOST:PORT`, with an optional chroot path at the end.
         timeout: of the session, seconds; also the deadline of one call.
+        auth: user and password for digest authentication. What is made then belongs to that user:
+            nobody else reads or writes it.
 
     All calls raise ZooKeeperUnavailable.
     """
 
-    def __init__(self, hosts: str, *, timeout: float) -> None:
+    def __init__(self, hosts: str, *, timeout: float, auth: tuple[str, str] | None = None) -> None:
         self.hosts = hosts
         self.timeout = timeout
+        self._auth = auth
         self.epoch = 0
         self._client: Any = None
         self._connected = threading.Event()
@@ -145,9 +149,16 @@ class ZooKeeperSession:
                 yield error
 
     def _start(self) -> Any:
+        security: dict[str, Any] = {}
+        if self._auth is not None:
+            security = {
+                "auth_data": [("digest", ":".join(self._auth))],
+                "default_acl": [make_digest_acl(*self._auth, all=True)],
+            }
         client = KazooClient(
             hosts=self.hosts,
             timeout=self.timeout,
+            **security,
             connection_retry={"max_tries": -1, "delay": 0.1, "max_delay": 2.0},
             logger=logging.getLogger(f"{__name__}.kazoo"),
         )

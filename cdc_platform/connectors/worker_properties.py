@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import EMPTY, LEADER_DIR
+from cdc_platform.topology import EMPTY, LEADER_DIR, Cluster
 
 # Each worker's environment names the worker; connectors put it in a header of
 # each event, so that an event can be blamed on the worker that sent it.
@@ -36,7 +36,8 @@ class WorkerSpec:
     `host`). Connectors may read files below `leader_dir` and `secrets_dirs`,
     and nowhere else. `kafka` holds more client properties in Java's spelling
     (security), given to the worker and to its producers, consumers and admins.
-    `extra` goes on top of everything.
+    With `https` the REST API is served over TLS (`listeners.https.ssl.*` in
+    `extra`). `extra` goes on top of everything.
     """
 
     cluster: str
@@ -47,6 +48,7 @@ class WorkerSpec:
     host: str = "127.0.0.1"
     port: int = 8083
     advertised_host: str | None = None
+    https: bool = False
     group_id: str | None = None
     replication: int = 3
     kafka: Mapping[str, str] = EMPTY
@@ -85,6 +87,11 @@ class WorkerSpec:
         return self.group_id or f"cdc-connect-{self.cluster}"
 
 
+def offsets_topic(cluster: Cluster) -> str:
+    """Where the cluster's workers keep source offsets; a field `offsets_topic` of the cluster says another name."""
+    return str(cluster.extra.get("offsets_topic") or f"cdc-connect-{cluster.name}-offsets")
+
+
 @dataclass(frozen=True, slots=True)
 class WorkerProperty:
     """One worker property, and why it has this value (empty: it only says where things are)."""
@@ -108,11 +115,12 @@ def recommended(spec: WorkerSpec) -> tuple[WorkerProperty, ...]:
         *(p(f"{topic}.storage.replication.factor", str(spec.replication)) for topic in ("config", "offset", "status")),
         p(
             "listeners",
-            f"http://{_bracketed(spec.host)}:{spec.port}",
+            f"{'https' if spec.https else 'http'}://{_bracketed(spec.host)}:{spec.port}",
             "Whoever reaches the REST server can change any connector: loopback unless told otherwise.",
         ),
         p("rest.advertised.host.name", advertised),
         p("rest.advertised.port", str(spec.port)),
+        *([p("rest.advertised.listener", "https", "Workers hand requests on to each other over TLS.")] * spec.https),
         p("plugin.path", ",".join(spec.plugin_path)),
         p(
             "plugin.discovery",

@@ -8,6 +8,7 @@ from pathlib import Path
 from cdc_platform.local import kafka, mariadb, postgres, postgres_place, workers
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.secrets import logins
+from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.settings import CONFIG_FILE
@@ -33,6 +34,9 @@ def configure(
     `before` is what was in the directory: who was the primary is it again.
     """
     launches: dict[str, Launch] = {}
+    security = Security(directory) if spec.secure else None
+    if security is not None:
+        security.prepare()
 
     def of(service: str) -> dict[str, int]:
         prefix = f"{service}."
@@ -45,7 +49,7 @@ def configure(
         launches[launch.name] = launch
 
     add(kafka.zookeeper_launch(directory / "zookeeper", of("zookeeper"), programs, log("zookeeper")))
-    add(kafka.kafka_launch(directory / "kafka", of("kafka"), programs, log("kafka")))
+    add(kafka.kafka_launch(directory / "kafka", of("kafka"), programs, log("kafka"), security))
     mariadb_servers = _servers(spec.mariadb, mariadb.SERVERS, before.mariadb if before else ())
     for name in mariadb.SERVERS if spec.mariadb else ():
         home, port = directory / name, ports[f"{name}.mariadb"]
@@ -80,6 +84,7 @@ def configure(
                 heap_mb=spec.worker_heap_mb,
                 overrides=spec.worker_properties,
                 log=log(name),
+                security=security,
             )
         )
     for number, name in enumerate(names if spec.agents else ()):
@@ -90,6 +95,7 @@ def configure(
                 zookeeper_port=ports["zookeeper.zookeeper"],
                 connect_port=ports[f"{name}.connect"],
                 log=log(workers.agent_name(number)),
+                settings=directory / CONFIG_FILE if security else None,
             )
         )
     stack = Stack(
@@ -98,14 +104,27 @@ def configure(
         workers=names,
         mariadb=mariadb_servers,
         postgres=postgres_servers,
+        secure=spec.secure,
     )
     stack.save()
-    (directory / CONFIG_FILE).write_text(
-        f'zookeeper = "{stack.zookeeper}"\nkafka = {{ "bootstrap.servers" = "{stack.kafka}" }}\n'
-        # Ports are used again by other stacks: what one left in a shared cache would be another's.
-        f'cache_dir = "{directory / "cache"}"\n'
-    )
+    (directory / CONFIG_FILE).write_text(_settings(stack, security))
     return stack
+
+
+def _settings(stack: Stack, security: Security | None) -> str:
+    kafka = security.kafka_client(str(stack.kafka)) if security else {"bootstrap.servers": str(stack.kafka)}
+    tables = {"kafka": kafka, "worker_kafka": security.worker_kafka() if security else {}}
+    return (
+        f'zookeeper = "{stack.zookeeper}"\n'
+        # Ports are used again by other stacks: what one left in a shared cache would be another's.
+        f'cache_dir = "{stack.directory / "cache"}"\n'
+        + (security.settings_text() if security else "")
+        + "".join(
+            f"[{name}]\n" + "".join(f"\"{option}\" = '{value}'\n" for option, value in options.items())
+            for name, options in tables.items()
+            if options
+        )
+    )
 
 
 def _servers(wanted: bool, names: tuple[str, str], before: tuple[str, ...]) -> tuple[str, ...]:

@@ -18,6 +18,7 @@ from cdc_platform.connectors.worker_properties import render
 from cdc_platform.errors import StackError
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
 
 KAFKA = "kafka"
@@ -41,11 +42,16 @@ def log4j_flags(directory: Path) -> tuple[str, ...]:
     return (f"-Dlog4j2.configurationFile={path}",)
 
 
-def kafka_launch(home: Path, ports: Mapping[str, int], programs: Programs, log: Path) -> Launch:
+def kafka_launch(
+    home: Path, ports: Mapping[str, int], programs: Programs, log: Path, security: Security | None = None
+) -> Launch:
     """Write the broker's configuration. `ports` holds `kafka` (clients) and `controller`."""
     home.mkdir(parents=True, exist_ok=True)
-    listeners = f"PLAINTEXT://127.0.0.1:{ports['kafka']}"
+    listeners = f"{'CLIENTS' if security else 'PLAINTEXT'}://127.0.0.1:{ports['kafka']}"
     config = home / "server.properties"
+    # With security it holds passwords.
+    config.touch(mode=0o600)
+    config.chmod(0o600)
     config.write_text(
         render(
             {
@@ -76,6 +82,7 @@ def kafka_launch(home: Path, ports: Mapping[str, int], programs: Programs, log: 
                 "log.cleaner.dedupe.buffer.size": "16777216",
                 "num.network.threads": "2",
                 "num.io.threads": "4",
+                **(security.broker() if security else {}),
             }
         )
     )
@@ -93,7 +100,7 @@ def kafka_launch(home: Path, ports: Mapping[str, int], programs: Programs, log: 
     )
 
 
-def format_storage(home: Path, programs: Programs) -> None:
+def format_storage(home: Path, programs: Programs, security: Security | None = None) -> None:
     """Format the broker's storage, once, for the configuration in `home`.
 
     Raises:
@@ -113,6 +120,7 @@ def format_storage(home: Path, programs: Programs) -> None:
         f"--cluster-id={cluster_id}",
         "--config",
         str(home / "server.properties"),
+        *(security.scram_accounts() if security else ()),
         heap_mb=128,
         flags=log4j_flags(home),
     )
@@ -154,12 +162,14 @@ def zookeeper_launch(home: Path, ports: Mapping[str, int], programs: Programs, l
     )
 
 
-def kafka_problem(port: int) -> str | None:
+def kafka_problem(port: int, security: Security | None = None) -> str | None:
     """None when the broker serves metadata. A probe."""
     if not listens(port):
         return "it does not listen yet"
     try:
-        admin = AdminClient({"bootstrap.servers": f"127.0.0.1:{port}", "log_level": 0})
+        server = f"127.0.0.1:{port}"
+        config = security.resolved_kafka_client(server) if security else {"bootstrap.servers": server}
+        admin = AdminClient({**config, "log_level": 0})
         return None if admin.list_topics(timeout=3.0).brokers else "no broker is registered yet"
     except KafkaException as error:
         return str(error)

@@ -129,8 +129,8 @@ def end_leftovers(control: Control) -> None:
 
 
 def _check_same(spec: StackSpec, stack: Stack) -> None:
-    has = (len(stack.workers), bool(stack.mariadb), bool(stack.postgres))
-    if has != (spec.workers, spec.mariadb, spec.postgres):
+    has = (len(stack.workers), bool(stack.mariadb), bool(stack.postgres), stack.secure)
+    if has != (spec.workers, spec.mariadb, spec.postgres, spec.secure):
         raise StackError(
             "a stack with other parts runs here.",
             where=str(stack.directory),
@@ -147,7 +147,7 @@ def _start_all(stack: Stack, programs: artifacts.Programs) -> None:
             other.result()
         if name not in running:
             if name == kafka.KAFKA:
-                kafka.format_storage(Path(stack.launches[name].cwd), programs)
+                kafka.format_storage(Path(stack.launches[name].cwd), programs, stack.security)
             stack.start(name)
 
     pool = ThreadPoolExecutor(32, thread_name_prefix="start")

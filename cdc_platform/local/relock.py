@@ -28,6 +28,8 @@ _TRANSITIVE: Mapping[str, tuple[str, ...]] = {
         f"org.apache.kafka:connect-transforms:{_KAFKA}",
         f"org.apache.kafka:connect-json:{_KAFKA}",
         f"org.apache.kafka:connect-file:{_KAFKA}",
+        # Basic authentication for the REST API (`stack up --secure`).
+        f"org.apache.kafka:connect-basic-auth-extension:{_KAFKA}",
     ),
     # The second and third are optional in its POM and needed by the server.
     "zookeeper": (

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import msgspec
 import psutil
 
@@ -18,6 +19,7 @@ from cdc_platform.local.control import Control
 from cdc_platform.local.probes import STARTED_WITHIN, wait_ready
 from cdc_platform.local.readiness import probe_of
 from cdc_platform.local.secrets import Login, read_login
+from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch, Running, ServiceStatus
 from cdc_platform.settings import CONFIG_FILE, Settings, default_cache_dir
 from cdc_platform.topology import Address, Cluster, Credentials, Engine
@@ -33,7 +35,8 @@ class StackSpec:
 
     `ports` fixes ports by name (`kafka.kafka`, `w0.connect`, as in stack.json);
     all others are found. An `owned` stack ends with the process that started
-    it. `worker_properties` goes on top of the recommended ones.
+    it. `worker_properties` goes on top of the recommended ones. `secure`: SASL/SCRAM over TLS
+    for Kafka, https with basic authentication for the workers, digest authentication for ZooKeeper.
     """
 
     directory: Path = DEFAULT_DIR
@@ -41,6 +44,7 @@ class StackSpec:
     mariadb: bool = True
     postgres: bool = True
     agents: bool = True
+    secure: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
     owned: bool = False
     worker_heap_mb: int = 1024
@@ -66,6 +70,7 @@ class Stack:
     workers: tuple[str, ...]
     mariadb: tuple[str, ...] = ()
     postgres: tuple[str, ...] = ()
+    secure: bool = False
 
     @classmethod
     def load(cls, directory: Path = DEFAULT_DIR) -> Stack:
@@ -114,7 +119,27 @@ class Stack:
     @property
     def connect_urls(self) -> tuple[str, ...]:
         """The REST URL of each worker, w0 first."""
-        return tuple(f"http://{self.address(name, 'connect')}" for name in self.workers)
+        scheme = "https" if self.secure else "http"
+        return tuple(f"{scheme}://{self.address(name, 'connect')}" for name in self.workers)
+
+    @property
+    def security(self) -> Security | None:
+        """Certificates and accounts of a secure stack."""
+        return Security(self.directory) if self.secure else None
+
+    @property
+    def kafka_client(self) -> Mapping[str, str]:
+        """A librdkafka configuration that reaches the broker, secrets and all: for a client, not for a file."""
+        security = self.security
+        server = str(self.kafka)
+        return security.resolved_kafka_client(server) if security else {"bootstrap.servers": server}
+
+    def rest(self, *, timeout: float = 30.0) -> httpx.Client:
+        """A plain HTTP client that the workers' REST API lets in."""
+        security = self.security
+        if security is None:
+            return httpx.Client(timeout=timeout, trust_env=False)
+        return httpx.Client(timeout=timeout, trust_env=False, auth=security.rest_auth(), verify=security.trust())
 
     @property
     def metrics_urls(self) -> Mapping[str, str]:
@@ -234,7 +259,13 @@ class Stack:
         """
         launch = self._launch(service)
         running = self.control.spawn(launch)
-        probe = probe_of(launch, running, secrets_dir=self.secrets_dir, zookeeper_port=self.zookeeper.port)
+        probe = probe_of(
+            launch,
+            running,
+            secrets_dir=self.secrets_dir,
+            zookeeper_port=self.zookeeper.port,
+            security=self.security,
+        )
         wait_ready(self.control, service, launch.log, probe, timeout)
 
     def status(self) -> tuple[ServiceStatus, ...]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from base64 import b64encode
 from collections.abc import Mapping
 from http import HTTPStatus
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
 
 from kazoo.client import KazooClient
@@ -19,6 +20,7 @@ from cdc_platform.documents import Layout
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.kafka import KAFKA, ZOOKEEPER, log4j_flags
+from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
 
 _quiet = logging.getLogger(f"{__name__}.kazoo")
@@ -63,9 +65,11 @@ def worker_launch(
     heap_mb: int,
     overrides: Mapping[str, str],
     log: Path,
+    security: Security | None = None,
 ) -> Launch:
     """Write a worker's configuration. `ports` holds `connect` (REST) and `metrics`."""
     (home / "leaders").mkdir(parents=True, exist_ok=True)
+    rest, flags = security.worker(home) if security else ({}, ())
     spec = WorkerSpec(
         cluster=CLUSTER,
         bootstrap_servers=f"127.0.0.1:{kafka_port}",
@@ -73,8 +77,10 @@ def worker_launch(
         leader_dir=LEADER_DIR,
         secrets_dirs=(str(secrets),),
         port=ports["connect"],
+        https=security is not None,
         replication=1,
-        extra=overrides,
+        kafka=security.worker_kafka() if security else {},
+        extra={**rest, **overrides},
     )
     config = home / "worker.properties"
     config.write_text(render(worker_properties(spec)))
@@ -88,7 +94,7 @@ def worker_launch(
             "org.apache.kafka.connect.cli.ConnectDistributed",
             str(config),
             heap_mb=heap_mb,
-            flags=(f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}", *log4j_flags(home)),
+            flags=(f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}", *log4j_flags(home), *flags),
         ),
         cwd=str(home),
         env={**java.environment(), WORKER_ENV: worker_name(number)},
@@ -100,8 +106,13 @@ def worker_launch(
     )
 
 
-def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: int, log: Path) -> Launch:
-    """The agent beside a worker: keeps the leader files in the worker's directory `home`."""
+def agent_launch(
+    number: int, home: Path, *, zookeeper_port: int, connect_port: int, log: Path, settings: Path | None = None
+) -> Launch:
+    """The agent beside a worker: keeps the leader files in the worker's directory `home`.
+
+    `settings`, on a secure stack, tells it how to reach ZooKeeper and its worker.
+    """
     return Launch(
         name=agent_name(number),
         argv=(
@@ -109,8 +120,9 @@ def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: 
             "--worker", worker_name(number),
             "--zookeeper", f"127.0.0.1:{zookeeper_port}",
             "--zookeeper-root", ROOT,
-            "--connect-url", f"http://127.0.0.1:{connect_port}",
+            "--connect-url", f"{'https' if settings else 'http'}://127.0.0.1:{connect_port}",
             "--leader-dir", str(home / "leaders"),
+            *(("--settings", str(settings)) if settings else ()),
         ),
         cwd=str(home),
         env={**java.environment(), **java.python_path(), "PYTHONUNBUFFERED": "1"},
@@ -121,12 +133,18 @@ def agent_launch(number: int, home: Path, *, zookeeper_port: int, connect_port: 
     )  # fmt: skip
 
 
-def worker_problem(port: int) -> str | None:
+def worker_problem(port: int, security: Security | None = None) -> str | None:
     """None when the worker has joined its group and read its config. A probe (KIP-1017)."""
     # Not httpx: it reads all trusted certificates for each client, 50 ms a call.
-    connection = HTTPConnection("127.0.0.1", port, timeout=10.0)
+    connection: HTTPConnection
+    if security is None:
+        connection, headers = HTTPConnection("127.0.0.1", port, timeout=10.0), {}
+    else:
+        connection = HTTPSConnection("127.0.0.1", port, timeout=10.0, context=security.trust())
+        login = ":".join(security.rest_auth()).encode()
+        headers = {"Authorization": f"Basic {b64encode(login).decode()}"}
     try:
-        connection.request("GET", "/health")
+        connection.request("GET", "/health", headers=headers)
         answer = connection.getresponse()
         text = answer.read().decode(errors="replace")
     except (OSError, HTTPException) as error:
@@ -136,12 +154,13 @@ def worker_problem(port: int) -> str | None:
     return None if answer.status == HTTPStatus.OK else text
 
 
-def agent_problem(zookeeper_port: int, worker: str, pid: int) -> str | None:
+def agent_problem(zookeeper_port: int, worker: str, pid: int, security: Security | None = None) -> str | None:
     """None when the agent beside a worker, of that pid, has registered itself. A probe.
 
     A killed agent's registration stays until its session ends: hence the pid.
     """
-    client = KazooClient(hosts=f"127.0.0.1:{zookeeper_port}", timeout=4.0, logger=_quiet)
+    auth = [("digest", ":".join(security.zookeeper_auth()))] if security else None
+    client = KazooClient(hosts=f"127.0.0.1:{zookeeper_port}", timeout=4.0, logger=_quiet, auth_data=auth)
     try:
         client.start(timeout=4.0)
         document, _ = client.get(Layout(ROOT).agent(worker))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -37,12 +37,12 @@ class TopicCount:
 class Judge:
     """Reads the data topics from their beginning and keeps the count up."""
 
-    def __init__(self, bootstrap: str, topics: Iterable[str]) -> None:
+    def __init__(self, kafka: Mapping[str, str], topics: Iterable[str]) -> None:
         self.count = TopicCount()
         self._topics = tuple(topics)
         self._consumer = Consumer(
             {
-                "bootstrap.servers": bootstrap,
+                **kafka,
                 "group.id": "demo-judge",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

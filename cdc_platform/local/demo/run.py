@@ -44,6 +44,7 @@ class DemoOptions:
     rate: float = 200.0
     until_done: bool = False
     patience: float = 240.0
+    secure: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +107,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
         clock = _Clock()
         with clock.phase("stack"):
             screen.say("Starting Kafka, Connect, ZooKeeper, MariaDB and Postgres.")
-            spec = StackSpec(directory=place, workers=options.workers, owned=True)
+            spec = StackSpec(directory=place, workers=options.workers, owned=True, secure=options.secure)
             stack = up(spec, progress=screen.downloading())
             cleanup.callback(down, place, purge=True)
         try:
@@ -124,6 +125,7 @@ class _Demo:
         self.screen = screen
         self.stack = stack
         self.clock = clock
+        self.rest = stack.rest(timeout=10.0)
         self.ledger = sources.Ledger()
         self.topology = localized(load_yaml(repository_file("examples/topology.yaml")), stack)
         self.shops = self._shops()
@@ -133,11 +135,12 @@ class _Demo:
         self.trouble: list[BaseException] = []
         self.started = time.monotonic()
         self.dagster = DagsterProcesses(stack)
-        self.judge = Judge(str(stack.kafka), [d.topic(t) for d in self.topology.datasets.values() for t in d.tables])
+        self.judge = Judge(stack.kafka_client, [d.topic(t) for d in self.topology.datasets.values() for t in d.tables])
 
     def run(self) -> Summary | None:
         with contextlib.ExitStack() as cleanup:
             cleanup.callback(self.judge.close)
+            cleanup.callback(self.rest.close)
             with self.clock.phase("sources"):
                 self.screen.say("Making two sharded databases and their first rows.")
                 self._create_sources()
@@ -248,7 +251,7 @@ class _Demo:
         found = dict.fromkeys(self.topology.datasets, 0)
         for url in self.stack.connect_urls:
             with contextlib.suppress(httpx.HTTPError):
-                reply = httpx.get(f"{url}/connectors", params={"expand": "status"}, timeout=10.0)
+                reply = self.rest.get(f"{url}/connectors", params={"expand": "status"})
                 for name, connector in reply.raise_for_status().json().items():
                     tasks = connector["status"]["tasks"]
                     dataset = name.partition(".")[0]

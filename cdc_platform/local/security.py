@@ -1,0 +1,277 @@
+"""The secure stack's certificates and accounts, and how each side is told of them.
+
+One authority of the stack's own signs one certificate for loopback, which broker and workers
+share. Passwords are random, in files that only this user can read; settings and connector
+configs name them by `${file:...}`.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import ipaddress
+import os
+import secrets as random_source
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import pkcs12
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from cdc_platform.clients.secrets import resolve, resolve_all
+from cdc_platform.local.secrets import Login, ensure_login
+
+SASL = "SCRAM-SHA-512"
+_SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
+_ITERATIONS = 4096
+_VALID = timedelta(days=3650)
+
+
+@dataclass(frozen=True)
+class Security:
+    """The security of the stack in one directory; files are made when first asked for."""
+
+    directory: Path
+
+    @property
+    def secrets(self) -> Path:
+        """Where logins and keys are."""
+        return self.directory / "secrets"
+
+    @property
+    def ca(self) -> Path:
+        """The authority's certificate, PEM. No secret."""
+        return self.directory / "ca.pem"
+
+    @property
+    def keystore(self) -> Path:
+        """Key and certificate of broker and workers, PKCS#12."""
+        return self.secrets / "keystore.p12"
+
+    @property
+    def truststore(self) -> Path:
+        """The authority's certificate, PKCS#12."""
+        return self.secrets / "truststore.p12"
+
+    @property
+    def connect_users(self) -> Path:
+        """The users of the workers' REST API, `user=password` a line."""
+        return self.secrets / "connect-users.properties"
+
+    @cached_property
+    def logins(self) -> Mapping[str, Login]:
+        """All accounts by the name of their file."""
+        users = {
+            "kafka-broker": "broker",
+            "kafka-platform": "platform",
+            "kafka-worker": "worker",
+            "zookeeper": "cdc",
+            "connect": "cdc",
+            "keystore": "keystore",
+        }
+        return {name: ensure_login(self.secrets, name, user) for name, user in users.items()}
+
+    def prepare(self) -> None:
+        """Make certificates, keystores and the REST users' file, once."""
+        if self.ca.exists():
+            return
+        password = self.logins["keystore"].password.encode()
+        authority_key, authority = _authority()
+        key, certificate = _server(authority_key, authority)
+        protection = (
+            serialization.PrivateFormat.PKCS12.encryption_builder()
+            .kdf_rounds(10_000)
+            .key_cert_algorithm(pkcs12.PBES.PBESv2SHA256AndAES256CBC)
+            .hmac_hash(hashes.SHA256())
+            .build(password)
+        )
+        _private(
+            self.keystore, pkcs12.serialize_key_and_certificates(b"stack", key, certificate, [authority], protection)
+        )
+        trusted = [pkcs12.PKCS12Certificate(authority, b"authority")]
+        _private(self.truststore, pkcs12.serialize_java_truststore(trusted, protection))
+        rest = self.logins["connect"]
+        _private(self.connect_users, f"{rest.user}={rest.password}\n".encode())
+        # Last: it says that all the others are there. Readable: Postgres and people need no key.
+        self.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
+
+    def reference(self, name: str) -> str:
+        """`${file:...}` of a login's password."""
+        return f"${{file:{self.secrets / name}.properties:password}}"
+
+    def kafka_client(self, bootstrap: str) -> dict[str, str]:
+        """The control plane's connection to Kafka: librdkafka's spelling, secrets as references."""
+        return {
+            "bootstrap.servers": bootstrap,
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": SASL,
+            "sasl.username": self.logins["kafka-platform"].user,
+            "sasl.password": self.reference("kafka-platform"),
+            "ssl.ca.location": str(self.ca),
+        }
+
+    def resolved_kafka_client(self, bootstrap: str) -> dict[str, str]:
+        """The same with its secrets, for a client that is made at once."""
+        return resolve_all(self.kafka_client(bootstrap))
+
+    def worker_kafka(self) -> dict[str, str]:
+        """The workers' connection to Kafka: Java's spelling, secrets as references."""
+        return {
+            "security.protocol": "SASL_SSL",
+            "sasl.mechanism": SASL,
+            "sasl.jaas.config": f'{_SCRAM} required username="{self.logins["kafka-worker"].user}" '
+            f'password="{self.reference("kafka-worker")}";',
+            "ssl.truststore.type": "PEM",
+            "ssl.truststore.location": str(self.ca),
+        }
+
+    def broker(self) -> dict[str, str]:
+        """Broker properties; they hold secrets, as brokers read no references without a provider of their own."""
+        keystore = self.logins["keystore"].password
+        own = self.logins["kafka-broker"]
+        tls = {
+            "ssl.keystore.type": "PKCS12",
+            "ssl.keystore.location": str(self.keystore),
+            "ssl.keystore.password": keystore,
+            "ssl.key.password": keystore,
+            "ssl.truststore.type": "PKCS12",
+            "ssl.truststore.location": str(self.truststore),
+            "ssl.truststore.password": keystore,
+        }
+        return {
+            **tls,
+            "sasl.enabled.mechanisms": SASL,
+            "sasl.mechanism.inter.broker.protocol": SASL,
+            "inter.broker.listener.name": "CLIENTS",
+            "listener.security.protocol.map": "CLIENTS:SASL_SSL,CONTROLLER:SSL",
+            "listener.name.controller.ssl.client.auth": "required",
+            f"listener.name.clients.{SASL.lower()}.sasl.jaas.config": f'{_SCRAM} required username="{own.user}" '
+            f'password="{own.password}";',
+        }
+
+    def scram_accounts(self) -> list[str]:
+        """Arguments of Kafka's StorageTool that make the accounts. Salted passwords: arguments can be seen."""
+        found = []
+        for name in ("kafka-broker", "kafka-platform", "kafka-worker"):
+            login = self.logins[name]
+            salt = random_source.token_bytes(24)
+            salted = hashlib.pbkdf2_hmac("sha512", login.password.encode(), salt, _ITERATIONS)
+            found += [
+                "--add-scram",
+                f'{SASL}=[name="{login.user}",iterations={_ITERATIONS},'
+                f'salt="{base64.b64encode(salt).decode()}",saltedpassword="{base64.b64encode(salted).decode()}"]',
+            ]
+        return found
+
+    def worker(self, home: Path) -> tuple[dict[str, str], tuple[str, ...]]:
+        """Worker properties of the REST API (https, basic authentication), and the JVM flags that go with them."""
+        jaas = home / "jaas.conf"
+        _private(
+            jaas,
+            "KafkaConnect {\n  org.apache.kafka.connect.rest.basic.auth.extension.PropertyFileLoginModule required\n"
+            f'  file="{self.connect_users}";\n}};\n'.encode(),
+        )
+        password = self.reference("keystore")
+        properties = {
+            "rest.extension.classes": "org.apache.kafka.connect.rest.basic.auth.extension."
+            "BasicAuthSecurityRestExtension",
+            "listeners.https.ssl.keystore.type": "PKCS12",
+            "listeners.https.ssl.keystore.location": str(self.keystore),
+            "listeners.https.ssl.keystore.password": password,
+            "listeners.https.ssl.key.password": password,
+            "listeners.https.ssl.truststore.type": "PKCS12",
+            "listeners.https.ssl.truststore.location": str(self.truststore),
+            "listeners.https.ssl.truststore.password": password,
+        }
+        return properties, (f"-Djava.security.auth.login.config={jaas}",)
+
+    def settings_text(self) -> str:
+        """What the settings file says of ZooKeeper and Connect: references only."""
+        return (
+            f'zookeeper_user = "{self.logins["zookeeper"].user}"\n'
+            f'zookeeper_password = "{self.reference("zookeeper")}"\n'
+            f'connect_user = "{self.logins["connect"].user}"\n'
+            f'connect_password = "{self.reference("connect")}"\n'
+            f'connect_ca = "{self.ca}"\n'
+        )
+
+    def zookeeper_auth(self) -> tuple[str, str]:
+        """User and password of ZooKeeper."""
+        login = self.logins["zookeeper"]
+        return login.user, resolve(self.reference("zookeeper"))
+
+    def rest_auth(self) -> tuple[str, str]:
+        """User and password of the REST API."""
+        login = self.logins["connect"]
+        return login.user, resolve(self.reference("connect"))
+
+    def trust(self) -> ssl.SSLContext:
+        """Trusts the stack's authority and nobody else."""
+        return ssl.create_default_context(cafile=str(self.ca))
+
+
+def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cdc-platform local stack")])
+    # pathlen 0: it signs the stack's certificate and no other authority. Its key is not kept.
+    made = _builder(name, name, key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
+    return key, made.add_extension(_usage(signs=True), True).sign(key, hashes.SHA256())
+
+
+def _server(
+    authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate
+) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
+    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
+    made = (
+        _builder(name, authority.subject, key.public_key())
+        .add_extension(x509.SubjectAlternativeName(names), False)
+        .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
+        .add_extension(_usage(signs=False), True)
+        .add_extension(
+            # The broker is its controller's client with it.
+            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
+            False,
+        )
+        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), False)
+    )
+    return key, made.sign(authority_key, hashes.SHA256())
+
+
+def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+    now = datetime.now(UTC)
+    return (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(issuer)
+        .public_key(key)
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - timedelta(hours=1))
+        .not_valid_after(now + _VALID)
+        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
+    )
+
+
+def _usage(*, signs: bool) -> x509.KeyUsage:
+    return x509.KeyUsage(
+        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
+        key_agreement=not signs, key_cert_sign=signs, crl_sign=signs, encipher_only=False, decipher_only=False,
+    )  # fmt: skip
+
+
+def _private(path: Path, content: bytes) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    temporary.replace(path)

@@ -1,0 +1,274 @@
+"""Promotions that are not finished, replicas behind, old leaders that go on: on real pairs, connectors and agents."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from click.testing import CliRunner, Result
+
+from cdc_platform.cli import main
+from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.connectors.desired import desired_config
+from cdc_platform.failover import AgentReport
+from cdc_platform.local import mariadb, postgres
+from cdc_platform.local.stack import Stack
+from cdc_platform.topology import (
+    Address,
+    BootstrapMode,
+    Dataset,
+    Engine,
+    Shard,
+    Table,
+    TopicSpec,
+    Topology,
+)
+from tests.conftest import own_stack
+from tests.connectors.field import Field, Record
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+
+class Ground(Field):
+    """Connectors whose leader files the stack's own agents write."""
+
+    def write_leader(self, shard: Shard) -> None:
+        """Nothing: the agents do it."""
+
+
+@pytest.fixture(scope="module")
+def pairs() -> Iterator[Stack]:
+    """A stack of this module's own: its servers are promoted."""
+    with own_stack(workers=1) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def store(pairs: Stack) -> Iterator[ZooKeeperTopologyStore]:
+    made = ZooKeeperTopologyStore(str(pairs.zookeeper))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def ground(pairs: Stack) -> Iterator[Ground]:
+    made = Ground(stack=pairs, settings=pairs.settings())
+    yield made
+    made.close()
+
+
+@contextmanager
+def sql(address: Address, pairs: Stack) -> Iterator[Any]:
+    login = pairs.admin(Engine.MARIADB)
+    connection = pymysql.connect(
+        host=address.host, port=address.port, user=login.user, password=login.password, autocommit=True
+    )
+    try:
+        with connection.cursor() as cursor:
+            yield cursor
+    finally:
+        connection.close()
+
+
+def wait(holds: Callable[[], Any], what: str, seconds: float = 90) -> None:
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, f"{what}: not within {seconds} s"
+        time.sleep(0.1)
+
+
+def ids(found: list[Record]) -> set[int]:
+    return {r.value["after"]["id"] for r in found if r.value and r.value.get("after")}
+
+
+def cli(pairs: Stack, *arguments: str) -> Result:
+    env = {"CDC_PLATFORM_CONFIG": str(pairs.settings_file), "COLUMNS": "300"}
+    return CliRunner().invoke(main, list(arguments), env=env, catch_exceptions=False)
+
+
+def failing(result: Result) -> set[str]:
+    return {line.split(":")[0].split()[-1] for line in result.output.splitlines() if line.startswith("FAILS")}
+
+
+def report(store: ZooKeeperTopologyStore) -> AgentReport:
+    found = AgentReport.from_document(store.agents()["w0"])
+    assert found is not None
+    return found
+
+
+def deploy(ground: Ground, store: ZooKeeperTopologyStore, dataset: Dataset, shard: Shard) -> None:
+    cluster = ground.stack.cluster()
+    known = store.load()
+    store.import_topology(
+        Topology(
+            clusters={cluster.name: cluster},
+            datasets={**known.datasets, dataset.name: dataset},
+            shards={**known.shards, dataset.name: (shard,)},
+        )
+    )
+    wait(lambda: report(store).has_written(store.load(), store.load().shard(dataset.name, shard.id)), "the file")
+    ground.deploy(dataset, shard)
+    ground.wait(lambda: bool(ground.offset(shard)), "an offset is committed", 120)
+
+
+def a_dataset(pairs: Stack, name: str, engine: Engine) -> Dataset:
+    return Dataset(
+        name=name,
+        engine=engine,
+        tables=(Table(name="t"),),
+        clusters=(pairs.cluster().name,),
+        credentials=pairs.credentials(engine),
+        bootstrap=BootstrapMode.SNAPSHOT,
+        topics=TopicSpec(partitions=1, replication=1),
+    )
+
+
+def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_promotion(
+    pairs: Stack, store: ZooKeeperTopologyStore, ground: Ground
+) -> None:
+    old, new = pairs.mariadb_primary, pairs.mariadb_replica
+    with sql(old, pairs) as cursor:
+        cursor.execute("CREATE DATABASE shop")
+        cursor.execute("CREATE TABLE shop.t (id BIGINT PRIMARY KEY)")
+        cursor.execute("INSERT INTO shop.t VALUES (1)")
+    dataset = a_dataset(pairs, "shop", Engine.MARIADB)
+    shard = Shard(dataset="shop", id="0", leader=old, database="shop", replicas=(new,))
+    deploy(ground, store, dataset, shard)
+    topic = dataset.topic(dataset.tables[0])
+    assert cli(pairs, "topology", "discover", "shop").exit_code == 0, "ZooKeeper is right"
+
+    # A replica that stands still, while the connector goes on.
+    with sql(new, pairs) as cursor:
+        cursor.execute("STOP SLAVE SQL_THREAD")
+    with sql(old, pairs) as cursor:
+        cursor.execute("INSERT INTO shop.t VALUES (2)")
+        cursor.execute("SELECT @@gtid_binlog_pos")
+        reached = cursor.fetchone()[0]
+    ground.read(topic, lambda found: ids(found) >= {1, 2})
+    ground.wait(lambda: ground.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
+    refused = cli(pairs, "topology", "set-leader", "shop", "0", str(new))
+    assert refused.exit_code == 1 and "is not fit to lead" in refused.output
+    assert {"promoted", "up", "leader"} <= failing(refused), refused.output
+    assert reached in refused.output and store.load().shard("shop", "0").leader == old
+
+    # HA tooling moves the leader all the same: the agent holds the task back, and says why.
+    store.set_leader("shop", "0", new)
+    wait(lambda: "has not reached the saved position" in report(store).held.get("shop.0", ""), "held: behind")
+    assert ground.task_state(shard) == "RUNNING"
+    shown = json.loads(cli(pairs, "status", "shop", "0", "--json").output)
+    assert any("waits for its new leader" in text for text in shown["findings"]), shown
+
+    # It catches up and is promoted, but not all of it: the server id is another.
+    with sql(new, pairs) as cursor:
+        cursor.execute("START SLAVE SQL_THREAD")
+    wait(lambda: "SET GLOBAL server_id = 1" in report(store).held.get("shop.0", ""), "held: server id")
+    with sql(old, pairs) as cursor:
+        cursor.execute("INSERT INTO shop.t VALUES (3)")
+    ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
+    preflight = cli(pairs, "topology", "set-leader", "shop", "0", str(old), "--dry-run")
+    assert "reachable" in preflight.output
+
+    # What the message says, in its order. Nobody tells the agent that it is done.
+    login = pairs.admin(Engine.MARIADB)
+    with mariadb.writes_locked(old.port, login) as position:
+        wait(lambda: mariadb.behind(new.port, login, position) is None, "the replica has all")
+        pairs.kill("mariadb-1")
+    with sql(new, pairs) as cursor:
+        cursor.execute("STOP SLAVE")
+        cursor.execute("RESET SLAVE ALL")
+        cursor.execute("SET GLOBAL server_id = 1")
+        cursor.execute("SET GLOBAL read_only = OFF")
+    with sql(new, pairs) as cursor:
+        cursor.execute("INSERT INTO shop.t VALUES (4)")
+    found = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
+    rows = [r.value["after"]["id"] for r in found if r.value and r.value.get("after")]
+    assert sorted(rows) == [1, 2, 3, 4], "none lost, none twice"
+    wait(lambda: not report(store).held and not report(store).moving, "the move is over")
+    assert report(store).split == {}, "the old server is gone: nothing is seen"
+
+
+def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopologyStore, ground: Ground) -> None:
+    old, new = pairs.postgres_primary, pairs.postgres_standby
+    login = pairs.admin(Engine.POSTGRES)
+    owner = pairs.credentials(Engine.POSTGRES)
+    del owner
+    with postgres.connect(old.port, login) as admin:
+        admin.execute("CREATE DATABASE orders OWNER cdc")
+
+    def run(address: Address, statement: str) -> None:
+        with psycopg.connect(
+            host=address.host, port=address.port, user=login.user, password=login.password,
+            dbname="orders", autocommit=True, connect_timeout=5,
+        ) as connection:  # fmt: skip
+            connection.execute(statement)
+
+    run(old, "CREATE TABLE t (id INT PRIMARY KEY)")
+    run(old, "ALTER TABLE t REPLICA IDENTITY FULL")
+    run(old, "ALTER TABLE t OWNER TO cdc")
+    run(old, "INSERT INTO t VALUES (1)")
+    dataset = a_dataset(pairs, "orders", Engine.POSTGRES)
+    without = replace(dataset, name="bare", connector={"slot.failover": "false"})
+    shard = Shard(dataset="orders", id="0", leader=old, database="orders", replicas=(new,))
+    bare = Shard(dataset="bare", id="0", leader=old, database="orders", replicas=(new,))
+    deploy(ground, store, dataset, shard)
+    deploy(ground, store, without, bare)
+    topic = dataset.topic(dataset.tables[0])
+    ground.read(topic, lambda found: ids(found) >= {1})
+    slot = desired_config(dataset, shard, pairs.cluster(), ground.settings)["slot.name"]
+
+    refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))
+    assert refused.exit_code == 1 and "promoted" in failing(refused) and "leader" in failing(refused)
+
+    # The standby has the slot only some time after the connector began.
+    def ready() -> bool:
+        postgres.log_snapshot(old.port, login)
+        return postgres.slots_not_ready(new.port, login, frozenset([slot])) is None
+
+    wait(ready, "the failover slot is on the standby", 120)
+    run(old, "INSERT INTO t VALUES (2)")
+    ground.read(topic, lambda found: ids(found) >= {1, 2})
+    position = postgres.flushed(old.port, login)
+    wait(lambda: postgres.behind(new.port, login, position) is None, "the standby has all")
+    postgres.promote(new.port, login)
+
+    # Promoted while the old primary goes on: the preflight says so, discovery names nobody.
+    refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))
+    assert refused.exit_code == 1 and failing(refused) == {"leader"}, refused.output
+    found = cli(pairs, "topology", "discover", "orders")
+    assert found.exit_code == 2 and f"split brain: {old} and {new} take writes" in found.output
+    moved = cli(pairs, "topology", "set-leader", "orders", "0", str(new), "--force")
+    assert moved.exit_code == 0 and "skipped by --force: old leader" in moved.output
+    run(new, "INSERT INTO t VALUES (3)")
+    ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
+    wait(lambda: "orders.0" in report(store).split, "split brain is seen")
+    run(old, "INSERT INTO t VALUES (999)")
+    wait(lambda: "wrote: its log went from" in report(store).split.get("orders.0", ""), "writes there are seen")
+    shown = json.loads(cli(pairs, "status", "orders", "0", "--json").output)
+    assert any(text.startswith("split brain: ") for text in shown["findings"]), shown
+
+    # Without a failover slot there is nothing to go on with, and that is said before anything is tried.
+    refused = cli(pairs, "topology", "set-leader", "bare", "0", str(new))
+    assert "slot" in failing(refused) and "Bootstrap the shard" in refused.output
+    store.set_leader("bare", "0", new)
+    wait(lambda: "has no slot" in report(store).held.get("bare.0", ""), "held: no slot")
+    assert ground.task_state(bare) == "RUNNING", "its old run goes on"
+
+    # The old one is fenced: the split is over, and the probe finds the one leader.
+    store.set_leader("orders", "0", old)
+    wait(lambda: "orders.0" in report(store).moving, "the move back is taken up")
+    pairs.kill("postgres-1")
+    wait(lambda: "orders.0" not in report(store).split, "the split is over")
+    assert cli(pairs, "topology", "discover", "orders").exit_code == 2
+    applied = cli(pairs, "topology", "discover", "orders", "--apply")
+    assert f"orders.0: {new} leads: moved, generation 3" in applied.output
+    run(new, "INSERT INTO t VALUES (4)")
+    found_rows = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
+    assert 999 not in ids(found_rows), "what was written on the old leader is captured by nobody"
+    assert cli(pairs, "topology", "discover", "orders").exit_code == 0
