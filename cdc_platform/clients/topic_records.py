@@ -17,6 +17,8 @@ from cdc_platform.errors import CdcError, KafkaUnavailable, NotFound
 # Records a call: enough that the call itself costs nothing, few enough to stay small.
 _BATCH = 2_000
 
+_LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
+
 T = TypeVar("T")
 
 
@@ -129,9 +131,16 @@ class TopicRecords:
             held.close()
 
     def _ends(self, partition: int) -> tuple[int, int]:
-        place = TopicPartition(self._topic, partition)
-        low, high = self._consumer().get_watermark_offsets(place, timeout=self._timeout)
-        return int(low), int(high)
+        place, end = TopicPartition(self._topic, partition), time.monotonic() + self._timeout
+        while True:
+            try:
+                low, high = self._consumer().get_watermark_offsets(place, timeout=self._timeout)
+                return int(low), int(high)
+            except KafkaException as error:
+                # A partition that is new, or whose leader has just changed, has one in a moment.
+                if error.args[0].code() not in _LEADERLESS or time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
 
     def _described(self) -> tuple[str, list[int]]:
         admin = AdminClient(configuration(self._config, {}), logger=log)

@@ -45,6 +45,13 @@ FIXED: tuple[Fixed, ...] = (
         "Values above 2^63 - 1 become negative numbers otherwise; decimal.format=NUMERIC writes them as numbers.",
         _BINLOG,
     ),
+    Fixed(
+        "enable.time.adjuster",
+        "false",
+        "By default the years 0001 to 0099 are taken for two digits and moved to 1970 to 2069; the server has done "
+        "that already where it was meant.",
+        _BINLOG,
+    ),
     Fixed("interval.handling.mode", "string", "numeric takes a month for 30.4375 days.", _POSTGRES),
     Fixed("hstore.handling.mode", "json", "One text for each value.", _POSTGRES),
     Fixed("include.unknown.datatypes", "true", "A column that is left out cannot be proven.", _POSTGRES),
