@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import secrets
 import statistics
+from dataclasses import replace
 from pathlib import Path
 
 from cdc_platform.local.stack import Stack
@@ -34,7 +35,8 @@ def main(arguments: list[str]) -> int:
         else:
             stack = ending.enter_context(own_stack(workers=2, postgres=False))
         name = f"takeover_{secrets.token_hex(3)}"
-        ground = ending.enter_context(ground_of(stack, stack.settings(), name))
+        settings = replace(stack.settings(), zookeeper_root=f"/{name}", state_topic=f"{name}.state")
+        ground = ending.enter_context(ground_of(stack, settings, name))
         ground.add(SHARDS)
         ground.settle()
         found: list[Takeover] = []

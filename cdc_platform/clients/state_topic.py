@@ -135,6 +135,8 @@ class StateTopic:
             end = time.monotonic() + self._timeout
             self._catch_up(end)
             self._refuse_if_newer(generation)
+            if self._writer != self._generation:
+                self._producer = None  # another has written since: our producer is fenced already
             self._generation = generation
             self._fenced = None
             if self._producer is None:
@@ -351,8 +353,12 @@ class StateTopic:
         ends: dict[int, int] = {}
 
         def delivered(error: KafkaError | None, message: Message) -> None:
+            if error is not None:
+                # Nothing may be asked of the message: with a fatal error, confluent-kafka 2.16 makes this
+                # call while its exception is set already, and a SystemError would take its place.
+                return
             partition, offset = message.partition(), message.offset()
-            if error is None and partition is not None and offset is not None:
+            if partition is not None and offset is not None:
                 ends[partition] = max(ends.get(partition, 0), offset + 1)
 
         try:

@@ -109,6 +109,17 @@ def test_same_holder_may_claim_again_with_the_next_lock(open_store: Open) -> Non
     assert store.read() == {"a/1": {"generation": 3}}
 
 
+def test_two_control_planes_may_take_turns_for_ever(open_store: Open) -> None:
+    stores = open_store(), open_store()
+    for generation in range(1, 9):
+        store = stores[generation % 2]
+        store.claim(generation)
+        store.write({"pass/last": {"generation": generation}})
+        with pytest.raises(Fenced):
+            stores[(generation + 1) % 2].claim(generation - 1)
+    assert stores[0].read() == stores[1].read() == {"pass/last": {"generation": 8}}
+
+
 @pytest.mark.parametrize(
     "records",
     [{"a/1": {"x": object()}}, {"a/1": {"version": 2}}, {"writer": {"generation": 99}}, {"": {}}],
