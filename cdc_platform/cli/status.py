@@ -104,22 +104,22 @@ def _print(
     console.print(table)
     for name, cluster in sorted(picture.clusters.items()):
         state = f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
-        console.print(f"cluster {name}: {state}", highlight=False)
+        console.print(f"cluster {name}: {state}", highlight=False, soft_wrap=True)
     for worker, found in sorted(picture.workers.items()):
-        console.print(f"worker {worker}: {_worker(found)}", highlight=False, markup=False)
+        console.print(f"worker {worker}: {_worker(found)}", highlight=False, markup=False, soft_wrap=True)
     for h in health.values():
         for down in h.down[:20]:
-            console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False)
+            console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False, soft_wrap=True)
         if len(h.down) > 20:
-            console.print(f"... and {len(h.down) - 20} more of {h.dataset}", highlight=False)
+            console.print(f"... and {len(h.down) - 20} more of {h.dataset}", highlight=False, soft_wrap=True)
     for name, summary in bootstrap.items():
-        console.print(f"{name}: {sentence(summary)}", highlight=False, markup=False)
+        console.print(f"bootstrap of {name}: {sentence(summary)}", highlight=False, markup=False, soft_wrap=True)
     for refusal in planned.plan.refusals[:20]:
-        console.print(f"refused for {refusal.scope}: {refusal.reason}", highlight=False, markup=False)
+        console.print(f"refused for {refusal.scope}: {refusal.reason}", highlight=False, markup=False, soft_wrap=True)
     for finding in planned.plan.findings[:20]:
-        console.print(f"{finding.subject}: {finding.text}", highlight=False, markup=False)
-    console.print(f"A pass runs now ({owner})." if owner else "No pass runs now.", highlight=False)
-    console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False)
+        console.print(f"{finding.subject}: {finding.text}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"A pass runs now ({owner})." if owner else "No pass runs now.", highlight=False, soft_wrap=True)
+    console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False, soft_wrap=True)
 
 
 def _shard_document(picture: Picture, planned: reconciler.Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
