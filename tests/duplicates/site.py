@@ -1,0 +1,258 @@
+"""One real shard captured by a real connector, written to and counted by hand."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psycopg
+import pymysql
+from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
+
+from cdc_platform.clients.secrets import resolve
+from cdc_platform.clients.topic_records import TopicRecords
+from cdc_platform.connectors.identity import signal_topic, slot_name
+from cdc_platform.local.stack import Stack
+from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.verification.duplicate_store import TopicSightings
+from cdc_platform.verification.duplicates import Blame, Cause, blame
+from cdc_platform.verification.sightings import SightingReader
+from tests.connectors.field import Field
+
+
+@dataclass(kw_only=True)
+class Site:
+    """One shard captured by a real connector."""
+
+    field: Field
+    dataset: Dataset
+    shard: Shard
+    root: Path
+    written: int = 0
+
+    @property
+    def topic(self) -> str:
+        return self.dataset.topic(self.dataset.tables[0])
+
+    def write(self, rows: int) -> None:
+        """Insert rows, each its own transaction, at the leader."""
+        with self.admin(self.shard.database) as run:
+            for _ in range(rows):
+                self.written += 1
+                run(f"INSERT INTO pins VALUES ({self.written}, 0)")
+
+    @contextmanager
+    def admin(self, database: str | None = None) -> Iterator[Callable[[str], object]]:
+        """Runs statements as the administrator of the leader, each its own transaction."""
+        with admin(self.field.stack, self.dataset.engine, self.shard.leader, database) as run:
+            yield run
+
+    def records(self) -> list[tuple[dict[str, Any], dict[str, Any], dict[str, str]]]:
+        """Key, value and headers of all events, by a plain consumer."""
+        consumer = Consumer(
+            {
+                "bootstrap.servers": str(self.field.stack.kafka),
+                "group.id": f"plain-{secrets.token_hex(4)}",
+                "enable.auto.commit": False,
+                "enable.partition.eof": True,
+                "auto.offset.reset": "earliest",
+            }
+        )
+        found = []
+        try:
+            waiting = set(consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions)
+            consumer.assign([TopicPartition(self.topic, part, 0) for part in waiting])
+            while waiting:
+                message = consumer.poll(10)
+                assert message is not None, f"nothing came from {waiting}"
+                error = message.error()
+                if error is not None:
+                    assert error.code() == KafkaError._PARTITION_EOF, error
+                    waiting.discard(message.partition())
+                elif message.value():
+                    headers = {name: value.decode() for name, value in message.headers() or []}
+                    found.append((json.loads(message.key()), json.loads(message.value()), headers))
+        finally:
+            consumer.close()
+        return found
+
+    def copies(self) -> int:
+        """An independent count: every event beyond the first of its key and transaction; each row is inserted once."""
+        name = "gtid" if self.dataset.engine.reads_binlog else "txId"
+        seen = Counter(
+            # A row that a snapshot reads is the same row whenever it is read.
+            (key["id"], value["op"] == "r" or value["source"][name], value["op"])
+            for key, value, _ in self.records()
+        )
+        return sum(seen.values()) - len(seen)
+
+    def ids(self) -> set[int]:
+        return {key["id"] for key, _, _ in self.records()}
+
+    def arrived(self) -> None:
+        self.field.wait(lambda: len(self.ids()) == self.written, f"{self.written} rows arrived", 180)
+
+    def blames(self, *moved: datetime) -> list[Blame]:
+        """What the platform says; `moved`: when the leader was seen to have moved."""
+        settings = self.field.settings
+        records = TopicRecords(settings.kafka, self.topic, traced=True)
+        try:
+            bounds = records.bounds()
+            seen = TopicSightings(self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions))
+            seen.extend(
+                records, lambda: SightingReader(self.dataset.engine), dict(bounds.partitions), lambda done, total: None
+            )
+        finally:
+            records.close()
+        return blame(seen.counts(), {self.shard.id: moved})
+
+    def causes(self, *moved: datetime) -> Counter[Cause]:
+        found: Counter[Cause] = Counter()
+        for item in self.blames(*moved):
+            found[item.cause] += item.count
+        return found
+
+    def committed(self) -> object:
+        offset = self.field.offset(self.shard)
+        return offset.get("gtids") if self.dataset.engine.reads_binlog else offset.get("lsn_commit")
+
+    def home(self) -> str:
+        """The worker that runs the task."""
+        stack, found = self.field.stack, ""
+
+        def known() -> bool:
+            nonlocal found
+            try:
+                answer = httpx.get(f"{self.url()}/connectors/{self.shard.name}/status", timeout=10)
+            except httpx.HTTPError:
+                return False
+            tasks = answer.json().get("tasks", []) if answer.is_success else []
+            if not tasks or tasks[0]["state"] != "RUNNING":
+                return False
+            port = int(tasks[0]["worker_id"].rpartition(":")[2])
+            found = next(name for name in stack.workers if stack.launches[name].ports["connect"] == port)
+            return True
+
+        self.field.wait(known, "a worker runs the task", 180)
+        return found
+
+    def url(self) -> str:
+        """REST of a worker that runs."""
+        stack = self.field.stack
+        name = next(iter(stack.worker_pids()))
+        return f"http://127.0.0.1:{stack.launches[name].ports['connect']}"
+
+    def sent_but_not_committed(self, rows: int) -> None:
+        """Rows that have arrived and whose offsets are not committed: right after a commit, so that 5 s are left."""
+        self.write(1)
+        self.arrived()
+        before = self.committed()
+        self.field.wait(lambda: self.committed() != before, "an offset is committed", 60)
+        self.write(rows)
+        self.arrived()
+
+
+@contextmanager
+def admin(
+    stack: Stack, engine: Engine, leader: Address, database: str | None = None
+) -> Iterator[Callable[[str], object]]:
+    """Runs statements as the administrator, each its own transaction."""
+    login = stack.admin(engine)
+    connection: Any
+    if engine.reads_binlog:
+        connection = pymysql.connect(
+            host=leader.host, port=leader.port, user=login.user, password=login.password,
+            database=database, autocommit=True,
+        )  # fmt: skip
+    else:
+        connection = psycopg.connect(
+            host=leader.host, port=leader.port, user=login.user, password=login.password,
+            dbname=database or "postgres", autocommit=True,
+        )  # fmt: skip
+    with connection, connection.cursor() as cursor:
+        yield cursor.execute
+
+
+@contextmanager
+def sites(stack: Stack, root: Path) -> Iterator[Callable[[Engine], Site]]:
+    """Makes captured shards on that stack."""
+    made: list[Site] = []
+
+    def make(engine: Engine) -> Site:
+        fresh = Stack.load(stack.directory)
+        own = f"d{secrets.token_hex(4)}"
+        settings = replace(
+            fresh.settings(),
+            platform=own,
+            heartbeat_topic=f"{own}.platform.heartbeat",
+            state_topic=f"{own}.platform.state",
+            cache_dir=str(root / "cache"),
+            audit_dir=str(root / "audit"),
+        )
+        field = Field(stack=fresh, settings=settings)
+        leader = fresh.mariadb_primary if engine.reads_binlog else fresh.postgres_primary
+        credentials = fresh.credentials(engine)
+        with admin(fresh, engine, leader) as run:
+            run(f"CREATE DATABASE {own}")
+        with admin(fresh, engine, leader, own) as run:
+            run("CREATE TABLE pins (id BIGINT PRIMARY KEY, n INT)")
+            if not engine.reads_binlog:
+                user = str(resolve(credentials.user))
+                run(f"GRANT CREATE ON DATABASE {own} TO {user}")
+                run("ALTER TABLE pins REPLICA IDENTITY FULL")
+                run(f"ALTER TABLE pins OWNER TO {user}")
+        shard = Shard(dataset=own, id="00000", leader=leader, database=own)
+        dataset = Dataset(
+            name=own,
+            engine=engine,
+            tables=(Table(name="pins"),),
+            clusters=("local",),
+            credentials=credentials,
+            bootstrap=BootstrapMode.LATEST,
+            topics=TopicSpec(partitions=2, replication=1),
+        )
+        found = Site(field=field, dataset=dataset, shard=shard, root=root)
+        made.append(found)
+        field.deploy(dataset, shard)
+        field.wait(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
+        return found
+
+    try:
+        yield make
+    finally:
+        for one in made:
+            one.field.close()
+            if not one.dataset.engine.reads_binlog:
+                drop_slot(one, slot_name(one.field.settings, one.shard))
+
+
+def ask_for_snapshot(place: Site, name: str) -> None:
+    """An incremental snapshot by signal."""
+    producer = Producer({"bootstrap.servers": str(place.field.stack.kafka)})
+    data = {"type": "incremental", "data-collections": [f"{place.shard.database}.pins"]}
+    signal = {"id": name, "type": "execute-snapshot", "data": data}
+    topic = signal_topic(place.field.settings, place.shard)
+    producer.produce(topic, key=place.shard.name, value=json.dumps(signal), partition=0)
+    assert producer.flush(30) == 0
+
+
+def drop_slot(place: Site, slot: str) -> None:
+    """Its connector is gone: the slot would keep the server's WAL."""
+    with place.admin() as run:
+
+        def dropped() -> bool:
+            run(
+                "SELECT pg_drop_replication_slot(slot_name) FROM pg_replication_slots"
+                f" WHERE slot_name = '{slot}' AND NOT active"
+            )
+            return not run(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'").rowcount  # type: ignore[attr-defined]
+
+        place.field.wait(dropped, f"slot {slot} is gone", 60)
