@@ -355,6 +355,9 @@ def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> 
     paper.goal(engine, "two processes / one", median(b.all_cpu / p.all_cpu for b, p in zip(both, proofs, strict=True)))
     paper.goal(engine, "memory", median(one.memory for one in proofs) / rows)
 
+    if not asked.without_reladiff:
+        compared(bench, paper, median(one.all_cpu for one in proofs))
+
     added = more(bench, rows, events)
     again = measured((fold, (kept[0], *place)))
     if again[0].found != added:
@@ -362,8 +365,6 @@ def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> 
     paper.line(engine, f"topic to fold, {added:,} more events", again)
     paper.goal(engine, "second run after 1 %", 100 * again[0].cpu / median(one.cpu for one in folds))
     paper.line(engine, "verify, second run", verified(kept[1], whole), "proven; reads the table again")
-    if not asked.without_reladiff:
-        compared(bench, paper, median(one.all_cpu for one in proofs))
 
 
 def compared(bench: Bench, paper: Paper, ours: float) -> None:

@@ -215,13 +215,12 @@ class JsonDecoder:
         if self._wrapped:
             found = [item.payload for item in found]
         ops = np.frombuffer("".join([item.op for item in found]).encode("ascii"), dtype=np.uint8)
-        if len(ops) != len(found) or not np.isin(ops, OPERATIONS).all():
+        kinds[:] = _KINDS[ops] if len(ops) == len(found) else _NO_KIND
+        if (kinds == _NO_KIND).any():
             raise ValueError("an operation that is none of c, u, d, r")
-        kinds[:] = STREAMED
-        kinds[ops == ord("d")] = DELETED
-        reads = np.flatnonzero(ops == ord("r"))
-        for at in reads:
-            kinds[at] = READ if found[at].source.snapshot == "incremental" else SNAPSHOT
+        for at in np.flatnonzero(kinds == SNAPSHOT):
+            if found[at].source.snapshot == "incremental":
+                kinds[at] = READ
         POSITIONS[self._shape.engine](found, events)
         placed = (kinds == STREAMED) | (kinds == DELETED)
         if not events["seq"][placed].all():
@@ -324,6 +323,13 @@ def _words(keys: Sequence[int]) -> npt.NDArray[np.uint64]:
 
 
 OPERATIONS = np.frombuffer(b"cudr", dtype=np.uint8)
+
+# Operation, as a byte, to what the event is.
+_NO_KIND = 255
+_KINDS = np.full(256, _NO_KIND, dtype=np.uint8)
+_KINDS[[ord("c"), ord("u")]] = STREAMED
+_KINDS[ord("d")] = DELETED
+_KINDS[ord("r")] = SNAPSHOT
 
 
 def _picked(batch: Batch, places: Sequence[int]) -> Batch:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.events import DELETED, OWN, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded, Events
+from cdc_platform.verification.events import DELETED, OWN, SNAPSHOT, STREAMED, TOMBSTONE, Decoded, Events
 
 # Deletes whose tombstone is still to come; each has one, at once or not at all.
 _PENDING = 50_000
@@ -43,7 +43,7 @@ class Placer:
         events, kinds = self._without_echoes(decoded.events, decoded.kinds)
         if not len(events):
             return events
-        if np.isin(kinds, (READ, SNAPSHOT, TOMBSTONE)).any():
+        if ((kinds != STREAMED) & (kinds != DELETED)).any():
             self._place_all(events, kinds)
         else:
             self._place_streamed(events)
@@ -74,9 +74,9 @@ class Placer:
         ahead = (events["seq"] == seq[shard]) & (events["seq"] > self.carried["seq"][shard])
         self.carried["stream"][shard[ahead]] = events["stream"][ahead]
         self.carried["seq"] = seq
-        codes = np.unique(shard)
-        self.carried["snapshot"][codes] = False
-        np.add.at(self.carried["events"], shard, 1)
+        counts = np.bincount(shard, minlength=len(self.carried))
+        self.carried["snapshot"][counts > 0] = False
+        self.carried["events"] += counts
 
     def _place_all(self, events: Events, kinds: Any) -> None:
         order = np.argsort(events["shard"], kind="stable")
