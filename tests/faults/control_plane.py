@@ -62,23 +62,31 @@ class ControlPlane:
             self._process.send_signal(signal.SIGCONT)
             self.kill()
 
+    def heal(self) -> None:
+        """Have it run."""
+        if self._process is None or self._process.poll() is not None:
+            self.start()
+        else:
+            self._process.send_signal(signal.SIGCONT)
+
     def told(self) -> str:
         return self.log.read_text() if self.log.exists() else ""
 
 
 def main() -> None:
-    """Passes for ever; an error is told and the next pass comes in its turn."""
-    while True:
+    """Passes while the suite lives; an error is told and the next pass comes in its turn."""
+    parent = os.getppid()
+    while os.getppid() == parent:
         try:
             with open_platform(replace(Settings.load(), connect_timeout=30.0)) as platform:
-                _passes(platform)
+                _passes(platform, parent)
         except CdcError as error:
             print(f"{time.time():.3f} error {type(error).__name__}: {error}")
         time.sleep(EVERY)
 
 
-def _passes(platform: Platform) -> None:
-    while True:
+def _passes(platform: Platform, parent: int) -> None:
+    while os.getppid() == parent:
         report = reconciler.reconcile(platform, owner=f"pid {os.getpid()}", wait_for_lock=5.0, progress=print)
         if report.outcomes:
             print(f"{time.time():.3f} {report.sentence()}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -264,7 +265,23 @@ def scenario(
         told(name)
         raise
     finally:
+        heal(site, control_plane)
         for part in (writers, tap):
             if part is not None:
                 part.stop()
         site.clean()
+
+
+def heal(site: Site, control_plane: ControlPlane) -> None:
+    """What a scenario that failed in its middle left stopped or dead goes on, for the next one."""
+    stack = site.stack
+    for one in stack.status():
+        if one.pid is None:
+            stack.start(one.name, timeout=180)
+        else:
+            with suppress(psutil.NoSuchProcess):
+                process = psutil.Process(one.pid)
+                for each in (process, *process.children(recursive=True)):
+                    if each.status() == psutil.STATUS_STOPPED:
+                        each.send_signal(signal.SIGCONT)
+    control_plane.heal()

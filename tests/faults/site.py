@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psycopg
 
+from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import identity
@@ -107,11 +108,13 @@ class Site:
         wait(lambda: set(self.states().values()) == {"RUNNING"}, f"all tasks of {self.name} run")
 
     def clean(self) -> None:
-        """Everything away. A slot that is still held is waited for."""
+        """Everything away, and a pass that takes the shrinkage for meant. A slot that is still held is waited for."""
         self.platform.topology.delete_dataset(self.name)
         client = self.platform.connect(self.stack.cluster())
         for shard in self.shards:
             client.delete(shard.name)
+        meant = reconciler.policy_of(self.platform, allow_deletes=self.count, accept_shrink=True)
+        reconciler.reconcile(self.platform, owner="the fault suite", policy=meant, wait_for_lock=60.0)
         for shard in self.shards:
             if self.engine is Engine.POSTGRES:
                 self._drop_slot(shard)
