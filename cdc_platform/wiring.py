@@ -16,6 +16,7 @@ from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.notifications import Notifications
 from cdc_platform.clients.notifiers import AppriseNotifiers
+from cdc_platform.clients.offset_history import OffsetTopics
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.quotas import ClientQuotas
@@ -36,6 +37,7 @@ from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.topology import Cluster, Dataset, Shard, Table
+from cdc_platform.verification.ledger import LedgerOutside
 from cdc_platform.verification.outside import Outside as VerificationOutside
 from cdc_platform.verification.outside import Policy
 
@@ -87,6 +89,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             connect=connect,
             heartbeats=heartbeats,
             metrics=metrics,
+            sources=RealSourceLogs(),
         )
     finally:
         connect.close()
@@ -210,6 +213,22 @@ def open_alerts(platform: Platform) -> Iterator[AlertOutside]:
         yield AlertOutside(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))
     finally:
         store.close()
+
+
+@contextmanager
+def open_ledger(platform: Platform) -> Iterator[LedgerOutside]:
+    """What the continuity ledger needs beyond a pass; closed at the end, `platform` stays open."""
+    settings = platform.settings
+    with ExitStack() as cleanup:
+
+        def writer(name: str) -> StateTopic:
+            made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
+            cleanup.callback(made.close)
+            return made
+
+        yield LedgerOutside(
+            platform=platform, records=traced_records(platform), offsets=OffsetTopics(settings.kafka), store=writer
+        )
 
 
 def traced_records(platform: Platform) -> Callable[[str], Records]:

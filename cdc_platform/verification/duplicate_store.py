@@ -16,7 +16,7 @@ import fcntl
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,10 +43,13 @@ from cdc_platform.verification.sightings import READ, SIGHTING, Runs, SightingRe
 # Events held before they are sorted, compared and written: 45 bytes each, four times that for a moment.
 SLAB_EVENTS = 300_000
 
+# What the ledger takes in: so many distinct events of a transaction were sent by a task run, from `offset` on.
+TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
+
 # As long as the topics keep all events. A copy of something older is not found.
 HORIZON_MS = 7 * 86_400_000
 
-_VERSION = 1
+_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +66,7 @@ class PartitionState:
     spans: tuple[Span, ...] = ()
     pairs: tuple[Pair, ...] = ()
     high: dict[str, dict[int, int]] = field(default_factory=dict)
+    tallies: tuple[str, ...] = ()
     version: int = _VERSION
 
 
@@ -120,7 +124,7 @@ class PartitionSightings:
         strangers = reader.strangers
         for batch in records.read(self.partition, max(state.next_offset, begin), end):
             found, streams = reader.read(batch, writer.runs)
-            writer.hold(found, streams, batch.offsets[-1] + 1, reader.strangers - strangers)
+            writer.hold(found, streams, reader.transactions, batch.offsets[-1] + 1, reader.strangers - strangers)
             strangers = reader.strangers
             if writer.held >= slab_events:
                 writer.flush()
@@ -128,6 +132,23 @@ class PartitionSightings:
         if state.next_offset < end or state.begin != begin:
             writer.flush(max(end, begin))
         return max(0, end - max(state.next_offset, begin))
+
+    def tallies(self) -> list[tuple[str, npt.NDArray[np.void]]]:
+        """Events by task run and transaction (`TALLY`), in the files in which they were counted, oldest first."""
+        found = []
+        for name in self.state().tallies:
+            try:
+                found.append((name, np.array(runs.read(self._dir / name, TALLY))))
+            except FileNotFoundError:
+                continue  # dropped by another process meanwhile
+        return found
+
+    def drop_tallies(self, names: Collection[str]) -> None:
+        """Forget these files, under the lock: the ledger has taken them in."""
+        state = self.state()
+        if set(names) & set(state.tallies):
+            kept = tuple(name for name in state.tallies if name not in names)
+            _saved(self._dir, replace(state, tallies=kept))
 
     def _clear(self) -> None:
         for path in self._dir.iterdir():
@@ -144,13 +165,15 @@ class _Writer:
         self.runs = Runs.of([(span.shard, span.run, span.worker) for span in state.spans])
         self._parts: list[Sightings] = []
         self._streams: list[Words] = []
+        self._transactions: list[Words] = []
         self._next = state.next_offset
         self.held = 0
 
-    def hold(self, found: Sightings, streams: Words, next_offset: int, strangers: int) -> None:
+    def hold(self, found: Sightings, streams: Words, transactions: Words, next_offset: int, strangers: int) -> None:
         """Keep a batch until the next flush."""
         self._parts.append(found)
         self._streams.append(streams)
+        self._transactions.append(transactions)
         self.held += len(found)
         self._next = next_offset
         self._state = replace(self._state, strangers=self._state.strangers + strangers)
@@ -160,7 +183,8 @@ class _Writer:
         state = self._state
         fresh = np.concatenate([np.zeros(0, dtype=SIGHTING), *self._parts])
         streams = np.concatenate([np.zeros(0, dtype=np.uint64), *self._streams])
-        self._parts, self._streams, self.held = [], [], 0
+        transactions = np.concatenate([np.zeros(0, dtype=np.uint64), *self._transactions])
+        self._parts, self._streams, self._transactions, self.held = [], [], [], 0
         suspects, high = self._above(fresh, streams)
         old = self._known(np.unique(fresh["key"][suspects]))
         seen = np.concatenate([old, fresh])
@@ -171,6 +195,10 @@ class _Writer:
         if len(fresh):
             files.append(self._write(serial, len(files), iter([fresh[np.argsort(fresh["key"], kind="stable")]])))
         newest = max(state.newest, int(fresh["time"].max()) if len(fresh) else 0)
+        tallies = tally(fresh, transactions)
+        names = list(state.tallies)
+        if len(tallies):
+            names.append(self._write(serial, 0, iter([tallies]), suffix=f"-t{newest}"))
         files = self._thinned(files, serial, state.begin, newest - HORIZON_MS)
         self._state = replace(
             state,
@@ -182,6 +210,8 @@ class _Writer:
             spans=tuple(_spans(self.runs, state.spans, fresh)),
             pairs=tuple(merged([*state.pairs, *counted(seen, found)])),
             high=high,
+            # Nobody has kept the ledger for so long: it begins anew.
+            tallies=tuple(name for name in names if int(name.rpartition("-t")[2]) >= newest - HORIZON_MS),
         )
         self._save()
 
@@ -251,16 +281,39 @@ class _Writer:
         return name
 
     def _save(self) -> None:
-        fresh = self._dir / "state.json.new"
-        with fresh.open("wb") as stream:
-            stream.write(msgspec.json.encode(self._state))
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(self._dir / "state.json")
-        kept = {*self._state.files, "state.json", "lock"}
-        for path in self._dir.iterdir():
-            if path.name not in kept:
-                path.unlink(missing_ok=True)
+        _saved(self._dir, self._state)
+
+
+def _saved(directory: Path, state: PartitionState) -> None:
+    fresh = directory / "state.json.new"
+    with fresh.open("wb") as stream:
+        stream.write(msgspec.json.encode(state))
+        stream.flush()
+        os.fsync(stream.fileno())
+    fresh.replace(directory / "state.json")
+    kept = {*state.files, *state.tallies, "state.json", "lock"}
+    for path in directory.iterdir():
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
+
+
+def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
+    """How many distinct events each task run sent of each transaction (`TALLY`); rows of snapshots have none."""
+    streamed = transactions != 0
+    if not streamed.any():
+        return np.zeros(0, dtype=TALLY)
+    fresh, transactions = fresh[streamed], transactions[streamed]
+    order = np.lexsort((fresh["place"], fresh["key"], fresh["run"], transactions))
+    fresh, transactions = fresh[order], transactions[order]
+    same_sender = (transactions[1:] == transactions[:-1]) & (fresh["run"][1:] == fresh["run"][:-1])
+    same_event = same_sender & (fresh["key"][1:] == fresh["key"][:-1]) & (fresh["place"][1:] == fresh["place"][:-1])
+    starts = np.flatnonzero(np.append(True, ~same_sender))
+    found = np.zeros(len(starts), dtype=TALLY)
+    found["transaction"], found["run"] = transactions[starts], fresh["run"][starts]
+    found["count"] = np.add.reduceat(np.append(True, ~same_event).astype(np.int64), starts)
+    found["offset"] = np.minimum.reduceat(fresh["offset"], starts)
+    found["time"] = np.maximum.reduceat(fresh["time"], starts)
+    return found
 
 
 def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Span]:
@@ -355,6 +408,10 @@ class TopicSightings:
     def counts(self) -> list[PartitionCounts]:
         """Runs and copies, by partition."""
         return [part.counts() for part in self._partitions]
+
+    def partitions(self) -> Sequence[PartitionSightings]:
+        """Partition by partition."""
+        return self._partitions
 
     def totals(self) -> tuple[int, int]:
         """How many events were seen, and how many records that are none."""

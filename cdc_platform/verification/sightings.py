@@ -114,6 +114,8 @@ class SightingReader:
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._wrapped = False
         self.strangers = 0
+        # The transaction of each event of the last batch, as `transaction_words` has it; 0 for rows of snapshots.
+        self.transactions: Words = np.zeros(0, dtype=np.uint64)
 
     def read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
         """The batch's events in its order, and the stream (domain, server) of each."""
@@ -126,6 +128,7 @@ class SightingReader:
         live = [at for at, value in enumerate(batch.values) if value is not None]
         found = np.zeros(len(live), dtype=SIGHTING)
         if not live:
+            self.transactions = np.zeros(0, dtype=np.uint64)
             return found, np.zeros(0, dtype=np.uint64)
         values, keys = _at(batch.values, live), _at(batch.keys, live)
         if any(key is None for key in keys):
@@ -150,6 +153,8 @@ class SightingReader:
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
         code = runs.code
         found["run"] = [code(headers, key) for headers, key in zip(_at(batch.headers, live), keys, strict=True)]
+        self.transactions = transaction_words(self._engine, placed["stream"], placed["seq"])
+        self.transactions[reads] = 0
         # Postgres' transactions are no streams: LSNs of one server are one.
         streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
         return found, streams.astype(np.uint64)
@@ -164,6 +169,7 @@ class SightingReader:
 
     def _one_by_one(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
         parts, streams = [np.zeros(0, dtype=SIGHTING)], [np.zeros(0, dtype=np.uint64)]
+        transactions = [np.zeros(0, dtype=np.uint64)]
         for at in range(len(batch.offsets)):
             one = Batch(*(_at(column, [at]) for column in _columns(batch)))
             try:
@@ -173,6 +179,8 @@ class SightingReader:
                 continue
             parts.append(found)
             streams.append(stream)
+            transactions.append(self.transactions)
+        self.transactions = np.concatenate(transactions)
         return np.concatenate(parts), np.concatenate(streams)
 
 
@@ -195,6 +203,13 @@ def _shard(key: bytes) -> str:
 def _identity(keys: Words, streams: Words, seqs: Words, ops: npt.NDArray[np.uint8]) -> Words:
     word = _mixed(keys ^ _mixed(streams + np.uint64(0x632BE59BD9B4E019)))
     return _mixed(word ^ _mixed(seqs + ops.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)))
+
+
+def transaction_words(engine: Engine, streams: npt.NDArray[Any], seqs: npt.NDArray[Any]) -> Words:
+    """A number for each transaction of one shard: of (stream, seq) of a GTID, or the transaction id of Postgres."""
+    if engine.reads_binlog:
+        return _mixed(_mixed(streams.astype(np.uint64)) + seqs.astype(np.uint64))
+    return streams.astype(np.uint64)
 
 
 def _mixed(words: Words) -> Words:

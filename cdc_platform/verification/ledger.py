@@ -1,0 +1,408 @@
+"""The use case: keep a table's continuity ledger up, at the cost of what is new.
+
+Events come from what the duplicates' check has read (`duplicate_store.tallies`), ENDs from the
+transactions' topic, committed offsets from Connect. Breaks go to the state topic under
+`continuity/<dataset>/<table>/<shard>`, for whoever starts the proof: the ledger itself is a cache.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from cdc_platform.clients.offset_history import OffsetHistories
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.protocols import StateStore
+from cdc_platform.clients.topic_records import Records, TopicBounds
+from cdc_platform.connectors.identity import transaction_topic
+from cdc_platform.errors import NotFound
+from cdc_platform.snapshots.records import watermarks
+from cdc_platform.topology import Dataset, Table, Topology
+from cdc_platform.verification.continuity import (
+    CLOCKS_MS,
+    SEEN,
+    SENT,
+    Break,
+    BreakKind,
+    Commit,
+    Marks,
+    Rows,
+    ShardContinuity,
+    Silence,
+    found_of,
+    handed_on,
+    marks_of,
+    place_text,
+    resumed,
+    sent_before,
+    span_text,
+)
+from cdc_platform.verification.duplicate_store import HORIZON_MS, TopicSightings
+from cdc_platform.verification.duplicates import born
+from cdc_platform.verification.ends import EndReader, decoded, thinned
+from cdc_platform.verification.events import OFFSET_BITS, packed
+from cdc_platform.verification.ledger_store import LedgerStore, codes, numbered
+from cdc_platform.verification.reach import Connectors
+from cdc_platform.verification.redelivery import TableDuplicates, count_duplicates
+
+CONTINUITY = "continuity/"
+
+# Events without an END are kept so long: an END comes within moments, or was never asked for.
+_UNENDED_MS = 86_400_000
+# What compaction or retention may have thinned out at the beginning of a topic is not judged.
+_EDGE_MS = 86_400_000
+# Runs that are older when they are first seen are not judged: Connect's topic tells of them no more.
+_RUN_MS = 86_400_000
+# The last sign of a run may be older than its last commit by so much.
+_BEFORE_MS = 60_000
+_MOST_BREAKS = 20
+_KEPT = timedelta(days=7)
+_ASK_AT_ONCE = 16
+
+_METADATA = "provide.transaction.metadata"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LedgerOutside:
+    """The outside systems. `records` reads a topic with headers and times; `store` writes the state topic under
+    a name of its own.
+    """
+
+    platform: Platform
+    records: Callable[[str], Records]
+    offsets: OffsetHistories
+    store: Callable[[str], StateStore]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableContinuity:
+    """One table's ledger. `problem` says why there is none."""
+
+    dataset: str
+    table: str
+    shards: tuple[ShardContinuity, ...] = ()
+    problem: str = ""
+
+
+def count_and_keep(
+    outside: LedgerOutside,
+    topology: Topology,
+    dataset: str,
+    table: str,
+    *,
+    run_id: str,
+) -> tuple[TableDuplicates, TableContinuity]:
+    """Count the table's duplicates, and keep its ledger up with what was read for that.
+
+    Raises:
+        As `count_duplicates`; Fenced: another process keeps the same ledger.
+    """
+    found = topology.dataset(dataset)
+    keeper = _Keeper(outside, topology, found, found.table(table))
+    return keeper.keep(
+        lambda: count_duplicates(outside.platform, outside.records, topology, dataset, table, run_id=run_id)
+    )
+
+
+def breaks_on_record(
+    records: Mapping[str, Mapping[str, Any]], dataset: str, table: str
+) -> dict[str, tuple[Break, ...]]:
+    """Shard to its breaks, from the state topic."""
+    prefix = f"{CONTINUITY}{dataset}/{table}/"
+    return {
+        key.removeprefix(prefix): tuple(msgspec.convert(one, Break) for one in document["breaks"])
+        for key, document in records.items()
+        if key.startswith(prefix)
+    }
+
+
+class _Keeper:
+    def __init__(self, outside: LedgerOutside, topology: Topology, dataset: Dataset, table: Table) -> None:
+        self._outside = outside
+        self._topology = topology
+        self._dataset, self._table = dataset, table
+        self._shards = {shard.id: shard for shard in topology.shards.get(dataset.name, ())}
+        self._connectors = Connectors(outside.platform, dataset, topology.clusters)
+        self._topic = transaction_topic(outside.platform.settings, dataset)
+        self._now = datetime.now(UTC)
+
+    def keep(self, count: Callable[[], TableDuplicates]) -> tuple[TableDuplicates, TableContinuity]:
+        if str(self._dataset.connector.get(_METADATA, "true")).lower() == "false":
+            return count(), self._without("the dataset has switched transaction metadata off")
+        records = self._outside.records(self._topic)
+        try:
+            try:
+                # Before the table's own ends: what has its END below these has most of its events below those.
+                bounds = records.bounds()
+            except NotFound as error:
+                return count(), self._without(str(error))
+            duplicates = count()
+            return duplicates, self._kept(records, bounds, duplicates.topic)
+        finally:
+            records.close()
+
+    def _kept(self, records: Records, bounds: TopicBounds, topic: str) -> TableContinuity:
+        settings = self._outside.platform.settings
+        cache = Path(settings.cache_dir)
+        table_records = self._outside.records(topic)
+        try:
+            table = table_records.bounds()
+        finally:
+            table_records.close()
+        sightings = TopicSightings(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
+        store = LedgerStore(cache, settings.platform, topic, table.topic_id)
+        with store.lock():
+            breaks = self._extended(store, records, bounds, sightings, cut=any(b for b, _ in table.partitions.values()))
+            known = self._recorded(breaks)
+            state = store.state
+            ends, _ = store.open_rows()
+            waiting = np.bincount(ends["shard"], minlength=len(state.shards)).tolist()
+            number = codes(state.shards)
+            return TableContinuity(
+                dataset=self._dataset.name,
+                table=self._table.name,
+                shards=tuple(
+                    ShardContinuity(
+                        shard=shard,
+                        checked=state.book(shard).checked,
+                        open=waiting[number[shard]] if shard in number else 0,
+                        resumed=state.book(shard).resumed,
+                        unknown=state.book(shard).unknown,
+                        breaks=known.get(shard, ()),
+                    )
+                    for shard in self._shards
+                ),
+            )
+
+    def _extended(
+        self, store: LedgerStore, records: Records, bounds: TopicBounds, sightings: TopicSightings, *, cut: bool
+    ) -> list[Break]:
+        state = store.state
+        if state.topic_id != bounds.topic_id:
+            state.topic_id, state.next = bounds.topic_id, {}
+        first_time = not state.file
+        # Asked before anything is read: what was committed then is below the bounds of the next reading.
+        committed = self._committed(store)
+        store.begin()
+        sent = self._read_ends(store, records, bounds)
+        self._take_tallies(store, sightings)
+        found = store.balanced()
+        for code, checked in found.checked.items():
+            state.book(state.shards[code]).checked += checked
+        edge = state.newest - HORIZON_MS + _EDGE_MS if first_time or cut else 0
+        ends = found.ends[found.ends["time"] >= edge]
+        ends, broken = self._settled(store, records, ends, found.seen, committed)
+        seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
+        broken += self._resumes(store, sightings, sent)
+        store.save(ends, seen)
+        for part in sightings.partitions():
+            with part.lock() as mine:
+                if mine:
+                    part.drop_tallies(state.taken.get(part.partition, []))
+        return broken
+
+    # Transactions
+
+    def _committed(self, store: LedgerStore) -> dict[int, str]:
+        """Number of each shard with open transactions to the position that its connector has committed."""
+        ends, _ = store.open_rows()
+        asked = [
+            (code, self._shards[store.state.shards[code]])
+            for code in np.unique(ends["shard"]).tolist()
+            if store.state.shards[code] in self._shards
+        ]
+        with ThreadPoolExecutor(_ASK_AT_ONCE, thread_name_prefix="ledger") as pool:
+            answers = pool.map(lambda item: self._connectors.committed(item[1]), asked)
+            return {
+                code: answer.committed.position
+                for (code, _), answer in zip(asked, answers, strict=True)
+                if answer.committed is not None and answer.committed.position is not None
+            }
+
+    def _read_ends(self, store: LedgerStore, records: Records, bounds: TopicBounds) -> Rows:
+        """Write the new ENDs down; how far each shard was sent, moment by moment."""
+        reader = EndReader(self._dataset, self._table, self._shards, store.state.shards)
+        sent = [np.zeros(0, dtype=SENT)]
+        for partition, (begin, end) in sorted(bounds.partitions.items()):
+            for batch in records.read(partition, max(begin, store.state.next.get(partition, 0)), end):
+                ends, places = reader.read(partition, batch)
+                store.write_down("ends", ends)
+                sent.append(thinned(places))
+                store.state.newest = max(store.state.newest, batch.times[-1])
+            store.state.next[partition] = end
+        return np.concatenate(sent)
+
+    def _take_tallies(self, store: LedgerStore, sightings: TopicSightings) -> None:
+        state = store.state
+        shards, known_runs = dict(codes(state.shards)), dict(codes(state.runs))
+        for part in sightings.partitions():
+            taken = set(state.taken.get(part.partition, []))
+            there = part.tallies()
+            spans = part.counts().spans
+            shard_of = np.array([numbered(state.shards, shards, span.shard) for span in spans], dtype=np.uint32)
+            run_of = np.array(
+                [numbered(state.runs, known_runs, f"{span.shard} {span.run}") for span in spans], dtype=np.uint32
+            )
+            for name, rows in there:
+                if name in taken:
+                    continue
+                seen = np.zeros(len(rows), dtype=SEEN)
+                for column in ("transaction", "count", "time"):
+                    seen[column] = rows[column]
+                seen["shard"], seen["run"] = shard_of[rows["run"]], run_of[rows["run"]]
+                seen["place"] = rows["offset"] | packed(part.partition, 0)
+                store.write_down("seen", seen)
+            state.taken[part.partition] = [name for name, _ in there]
+
+    def _settled(
+        self, store: LedgerStore, records: Records, ends: Rows, seen: Rows, committed: Mapping[int, str]
+    ) -> tuple[Rows, list[Break]]:
+        """Transactions that must have arrived and are not whole are breaks, and open no longer."""
+        done = np.zeros(len(ends), dtype=np.bool_)
+        for code, position in committed.items():
+            mine = ends["shard"] == code
+            done[mine] = handed_on(self._dataset.engine, position, ends[mine])
+        broken = ends[done]
+        names = self._names(records, broken)
+        found = [
+            Break(
+                shard=store.state.shards[int(end["shard"])],
+                kind=BreakKind.TRANSACTION,
+                range=f"transaction {name} (its END: {place_text(int(end['place']))})",
+                found_at=self._now,
+                expected=int(end["count"]),
+                found=count,
+            )
+            for end, count, name in zip(broken, found_of(broken, seen), names, strict=True)
+        ]
+        return ends[~done], found
+
+    def _names(self, records: Records, ends: Rows) -> list[str]:
+        """The ids of these transactions, as their ENDs have them."""
+        found = []
+        for place in ends["place"].tolist():
+            partition, offset = divmod(place, 1 << OFFSET_BITS)
+            _, value = records.fetch(partition, [offset]).get(offset, (None, None))
+            found.append(decoded(value).id or "?" if value else "?")
+        return found
+
+    # Resumes
+
+    def _resumes(self, store: LedgerStore, sightings: TopicSightings, sent: Rows) -> list[Break]:
+        """Judge the runs that were not seen before."""
+        births: dict[str, dict[str, int]] = {}
+        for part in sightings.counts():
+            for span in part.spans:
+                if span.run:
+                    runs = births.setdefault(span.shard, {})
+                    runs[span.run] = min(runs.get(span.run, span.begun), born(span.run, span.begun))
+        number = codes(store.state.shards)
+        sent = sent[np.argsort(sent["shard"], kind="stable")]
+        touched = {store.state.shards[code] for code in np.unique(sent["shard"]).tolist()}
+        oldest = int(self._now.timestamp() * 1000) - _RUN_MS
+        fresh: dict[str, list[_Birth]] = {}
+        for shard in sorted({*births, *touched}):
+            book = store.state.book(shard)
+            new = {run: at for run, at in births.get(shard, {}).items() if run not in book.runs}
+            code = number.get(shard, -1)
+            begin, end = np.searchsorted(sent["shard"], [code, code + 1]) if code >= 0 else (0, 0)
+            silences = book.sent.extend(sent[begin:end], new.values())
+            book.runs = list(births.get(shard, {}))
+            if shard in self._shards:
+                fresh[shard] = [
+                    _Birth(run, at, sent_before(at, book.sent, silences)) for run, at in new.items() if at >= oldest
+                ]
+        return self._judged(store, {shard: runs for shard, runs in fresh.items() if runs})
+
+    def _judged(self, store: LedgerStore, fresh: Mapping[str, Sequence[_Birth]]) -> list[Break]:
+        written = self._written(
+            {
+                self._shards[shard].name: (min(run.since for run in runs), max(run.at for run in runs) + CLOCKS_MS)
+                for shard, runs in fresh.items()
+            }
+        )
+        anew = self._fresh_starts() if fresh else {}
+        found = []
+        for shard, runs in fresh.items():
+            book = store.state.book(shard)
+            for run in runs:
+                told = resumed(written.get(self._shards[shard].name, ()), run.sent, run.at)
+                gap = told.skipped or (None if told.forgotten is None else ({}, told.forgotten))
+                if gap is not None and told.since - _BEFORE_MS <= anew.get(shard, 0) <= run.at + _BEFORE_MS:
+                    gap = None  # started anew on purpose: what lies between is out of scope
+                book.resumed += told.known and gap is None
+                book.unknown += not told.known
+                if gap is not None:
+                    kind = BreakKind.RESUME if told.skipped else BreakKind.FORGOTTEN
+                    text = span_text(self._dataset.engine, *gap)
+                    found.append(Break(shard=shard, kind=kind, range=text, found_at=self._now, run=run.name))
+        return found
+
+    def _written(self, windows: Mapping[str, tuple[int, int]]) -> dict[str, list[Commit]]:
+        """Connector to what was committed for it."""
+        found: dict[str, list[Commit]] = {}
+        for name in self._dataset.clusters:
+            if name in self._topology.clusters:
+                for connector, offsets in self._outside.offsets.read(self._topology.clusters[name], windows).items():
+                    commits = [Commit(one.at, marks_of(self._dataset.engine, one.offset)) for one in offsets]
+                    found.setdefault(connector, []).extend(commits)
+        return found
+
+    def _fresh_starts(self) -> dict[str, int]:
+        """Shard to when its connector was last started anew on purpose (ms)."""
+        marks = watermarks(self._outside.platform.state.read(), self._dataset.name)
+        return {
+            mark.shard: int(mark.since.timestamp() * 1000) for mark in marks.values() if mark.table == self._table.name
+        }
+
+    # Records
+
+    def _recorded(self, fresh: Collection[Break]) -> dict[str, tuple[Break, ...]]:
+        """The breaks of each shard, the new ones recorded."""
+        known = breaks_on_record(self._outside.platform.state.read(), self._dataset.name, self._table.name)
+        changed: dict[str, tuple[Break, ...]] = {}
+        for one in fresh:
+            before = changed.get(one.shard, known.get(one.shard, ()))
+            if one.id not in {other.id for other in before}:
+                kept = [other for other in before if self._now - other.found_at < _KEPT]
+                changed[one.shard] = (*kept, one)[-_MOST_BREAKS:]
+        if changed:
+            prefix = f"{CONTINUITY}{self._dataset.name}/{self._table.name}/"
+            store = self._outside.store(f"ledger-{self._dataset.name}-{self._table.name}")
+            store.write(
+                {f"{prefix}{shard}": {"breaks": list(map(_document, breaks))} for shard, breaks in changed.items()}
+            )
+        return {**known, **changed}
+
+    def _without(self, problem: str) -> TableContinuity:
+        return TableContinuity(dataset=self._dataset.name, table=self._table.name, problem=problem)
+
+
+@dataclass(frozen=True, slots=True)
+class _Birth:
+    """A task run that was not judged yet, born then (ms), in that silence."""
+
+    name: str
+    at: int
+    before: Silence | None
+
+    @property
+    def sent(self) -> Marks | None:
+        """How far was sent before it."""
+        return None if self.before is None else self.before.sent
+
+    @property
+    def since(self) -> int:
+        """From when on its predecessor's commits are looked for."""
+        return (self.at if self.before is None else min(self.at, self.before.after)) - _BEFORE_MS
+
+
+def _document(one: Break) -> dict[str, Any]:
+    return {**asdict(one), "kind": str(one.kind), "found_at": one.found_at.isoformat()}
