@@ -1,0 +1,286 @@
+"""The gate before a restart, and the watch on old leaders, over fakes of worker and servers."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_platform.agent import old_leaders, restarter, runner
+from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent.gate import UNREACHABLE_SECONDS, Gate
+from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.old_leaders import OldLeaders
+from cdc_platform.agent.runner import Agent, Identity
+from cdc_platform.clients.leader_servers import LeaderServers
+from cdc_platform.clients.protocols import Plugin
+from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.errors import ConnectUnavailable, SourceRejected, SourceUnavailable
+from cdc_platform.failover import AgentReport
+from cdc_platform.promotion import Kind, ServerView
+from cdc_platform.state import ObservedConnector, ObservedTask
+from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
+from cdc_platform.topology import Address, Dataset, Engine, Shard
+from tests.topology.conftest import eventually
+from tests.topology.test_edits import NEW, OLD, shard, topology
+
+ID = "127.0.0.1:8083"
+
+
+class Servers(LeaderServers):
+    """Servers by address: a view, or the error of asking."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views: dict[Address, ServerView | Exception] = {}
+        self.asked: list[Address] = []
+
+    def view(self, dataset: Dataset, shard: Shard, server: Address, *, saved: str | None = None) -> ServerView:
+        self.asked.append(server)
+        found = self.views[server]
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+
+class Worker:
+    """A worker with one task of each of its shards, and saved positions."""
+
+    def __init__(self) -> None:
+        self.restarted: list[str] = []
+        self.gtids = "0-1-50"
+        self.version = "3.5.0.Final"
+        self.down: Exception | None = None
+
+    def tasks(self) -> Mapping[str, tuple[ObservedTask, ...]]:
+        return {f"pins.{n:05d}": (ObservedTask(id=0, state="RUNNING", worker=ID),) for n in range(3)}
+
+    def restart_task(self, name: str, task: int) -> None:
+        self.restarted.append(name)
+
+    def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
+        if self.down:
+            raise self.down
+        return [{"partition": {"server": name}, "offset": {"gtids": self.gtids}}]
+
+    def connector(self, name: str) -> ObservedConnector:
+        raise NotImplementedError(name)
+
+    def plugins(self) -> Sequence[Plugin]:
+        kinds = ("mariadb.MariaDbConnector", "mysql.MySqlConnector")
+        return [
+            Plugin(class_name=f"io.debezium.connector.{kind}", type="source", version=self.version) for kind in kinds
+        ]
+
+
+def view(address: Address, **changes: Any) -> ServerView:
+    made = ServerView(
+        address=address,
+        engine=Engine.MARIADB,
+        identity=str(address),
+        writable=True,
+        following=False,
+        position="0-1-60",
+        server_id=1,
+    )
+    return replace(made, **changes)
+
+
+@pytest.fixture
+def servers() -> Servers:
+    made = Servers()
+    made.views = {NEW: view(NEW), OLD: SourceUnavailable("gone")}
+    return made
+
+
+@pytest.fixture
+def worker() -> Worker:
+    return Worker()
+
+
+@pytest.fixture
+def gate(worker: Worker, servers: Servers) -> Gate:
+    made = Gate(worker, servers)
+    made.learn(topology(shard(0), shard(1)))
+    return made
+
+
+FILE = LeaderFile(leader=NEW, generation=1)
+
+
+def test_a_fit_leader_passes(gate: Gate) -> None:
+    assert gate.obstacle("pins.00000", FILE, 0.0) is None
+    assert gate.obstacle("unknown.00000", FILE, 0.0) is None
+
+
+def test_a_fixed_connector_goes_on_whatever_the_server_id(gate: Gate, servers: Servers, worker: Worker) -> None:
+    servers.views[NEW] = view(NEW, server_id=2, position="0-2-60")
+    found = gate.obstacle("pins.00000", FILE, 0.0)
+    assert found is not None and found.kind is Kind.SERVER_ID
+    worker.version = "3.6.1.Final"
+    fresh = Gate(worker, servers)
+    fresh.learn(topology(shard(0)))
+    assert fresh.obstacle("pins.00000", FILE, 0.0) is None
+
+
+def test_a_leader_that_does_not_answer_is_waited_for_and_then_left_to_the_worker(gate: Gate, servers: Servers) -> None:
+    servers.views[NEW] = SourceUnavailable("refused")
+    found = gate.obstacle("pins.00000", FILE, 1.0)
+    assert found is not None and found.kind is Kind.UNREACHABLE
+    assert gate.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1) is None
+
+
+def test_without_a_login_nothing_is_held_up(gate: Gate, servers: Servers) -> None:
+    servers.views[NEW] = SourceRejected("access denied")
+    assert gate.obstacle("pins.00000", FILE, 0.0) is None
+
+
+def test_a_worker_that_does_not_answer_is_an_error_not_a_pass(gate: Gate, worker: Worker) -> None:
+    worker.down = ConnectUnavailable("down")
+    with pytest.raises(ConnectUnavailable):
+        gate.obstacle("pins.00000", FILE, 0.0)
+
+
+def test_a_diverged_leader_stays_so_though_its_own_writes_pass_the_saved_position(gate: Gate, servers: Servers) -> None:
+    servers.views[NEW] = view(NEW, position="0-1-40")
+    found = gate.obstacle("pins.00000", FILE, 0.0)
+    assert found is not None and found.kind is Kind.DIVERGED
+    servers.views[NEW] = view(NEW, position="0-1-90")
+    assert gate.obstacle("pins.00000", FILE, 5.0) == found
+    assert gate.obstacle("pins.00001", FILE, 5.0) is None
+    assert gate.obstacle("pins.00000", LeaderFile(leader=NEW, generation=2), 0.0) is None, "a person moved it again"
+
+
+class Bench:
+    """One agent with gate and watch."""
+
+    def __init__(self, path: Path, worker: Worker, servers: Servers) -> None:
+        self.store = InMemoryTopologyStore(InMemoryZooKeeper())
+        self.store.import_topology(topology(shard(0), shard(1), shard(2)))
+        self.agent = Agent(
+            Identity(worker="w0", connect_worker=ID, connect_url=f"http://{ID}"),
+            self.store,
+            LeaderDirectory(path, owner="w0"),
+            Journal(path, "w0"),
+            worker,
+            gate=Gate(worker, servers),
+            old_leaders=OldLeaders(servers),
+        )
+        self.thread = threading.Thread(target=self.agent.run)
+        self.thread.start()
+        self.until(lambda: "w0" in self.store.agents(), "the registration")
+
+    def report(self) -> AgentReport:
+        found = AgentReport.from_document(self.store.agents()["w0"])
+        assert found is not None
+        return found
+
+    def until(self, holds: Callable[[], bool], what: str) -> None:
+        eventually(holds, within=20, what=what)
+
+
+@pytest.fixture
+def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, servers: Servers) -> Iterator[Bench]:
+    for module, name, value in (
+        (runner, "_RETRY_SECONDS", 0.1),
+        (runner, "_REPORT_SECONDS", 0.05),
+        (runner, "_ROUND_SECONDS", 0.2),
+        (restarter, "_POLL_SECONDS", 0.1),
+        (restarter, "_FIRST_LOOK", 0.05),
+        (old_leaders, "_EVERY_SECONDS", 0.05),
+    ):
+        monkeypatch.setattr(module, name, value)
+    made = Bench(tmp_path / "leaders", worker, servers)
+    yield made
+    made.agent.stop()
+    made.thread.join(20)
+    assert not made.thread.is_alive()
+
+
+def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker: Worker, servers: Servers) -> None:
+    third = Address("third", 3306)
+    servers.views[third] = view(third, server_id=3)
+    bench.store.set_leader("pins", "00000", third)
+    bench.until(lambda: "SET GLOBAL server_id = 1" in bench.report().held.get("pins.00000", ""), "held")
+    bench.store.set_leader("pins", "00001", NEW)
+    bench.until(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
+    assert "pins.00000" in bench.report().moving
+    servers.views[third] = view(third)
+    bench.until(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
+    bench.until(lambda: not bench.report().held and not bench.report().moving, "nothing is held any more")
+
+
+def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worker: Worker, servers: Servers) -> None:
+    third = Address("third", 3306)
+    servers.views[third] = view(third, writable=False, position="0-1-1")
+    bench.store.set_leader("pins", "00000", third)
+    bench.until(lambda: "has not reached" in bench.report().held.get("pins.00000", ""), "held")
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
+    bench.until(lambda: not bench.report().held, "nothing is held")
+
+
+def test_split_brain_is_reported_until_the_old_leader_is_fenced(bench: Bench, servers: Servers) -> None:
+    servers.views[OLD] = view(OLD)
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    servers.views[OLD] = view(OLD, position="0-1-61")
+    bench.until(lambda: "0-1-60 to 0-1-61" in bench.report().split["pins.00000"], "its writes are seen")
+    servers.views[OLD] = view(OLD, writable=False)
+    bench.until(lambda: not bench.report().split, "over")
+
+
+def test_an_old_leader_that_is_the_same_server_or_silent_is_no_split_brain(bench: Bench, servers: Servers) -> None:
+    servers.views[OLD] = view(OLD, identity=str(NEW))
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: OLD in servers.asked, "it was asked")
+    servers.views[OLD] = SourceUnavailable("gone")
+    bench.store.set_leader("pins", "00001", NEW)
+    asked = len(servers.asked)
+    bench.until(lambda: len(servers.asked) > asked + 2, "it was asked again")
+    time.sleep(0.2)
+    assert bench.report().split == {}
+
+
+class Slow(LeaderServers):
+    """Counts how often a server was really asked."""
+
+    def __init__(self) -> None:
+        super().__init__(fresh=5.0)
+        self.questions = 0
+        self.error: SourceUnavailable | None = None
+
+    def _ask(self, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView:
+        self.questions += 1
+        time.sleep(0.05)
+        if self.error:
+            raise self.error
+        return view(server)
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_hundred_shards_of_one_server_are_one_question(silent: bool) -> None:
+    servers = Slow()
+    servers.error = SourceUnavailable("silent") if silent else None
+    found = topology(*(shard(number) for number in range(100)))
+    dataset = found.dataset("pins")
+    errors: list[Exception] = []
+
+    def ask(each: Shard) -> None:
+        try:
+            servers.view(dataset, each, NEW)
+        except SourceUnavailable as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=ask, args=(each,)) for each in found.shards["pins"]]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert servers.questions == 1
+    assert len(errors) == (100 if silent else 0)
