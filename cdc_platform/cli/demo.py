@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -49,6 +50,8 @@ def demo(
         patience=patience,
         secure=secure,
     )
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
     console = Console(stderr=True)
     with _Screen(console) as screen:
         try:
@@ -111,8 +114,14 @@ def _figures(figures: Figures) -> Group:
     line = (
         f"{figures.phase} · {figures.changes} changes written · {figures.rate:.0f} events/s · {figures.seconds:.0f} s"
     )
-    address = f"Dagster: {figures.dagster or 'starting'}   settings: CDC_PLATFORM_CONFIG={figures.settings_file}"
-    return Group(connectors, topics, Text(line), Text(address))
+    address = f"Dagster: {figures.dagster or 'starting'}"
+    more = (
+        f"In another shell, where cdc-platform is {Path(sys.argv[0]).resolve()}:\n"
+        f"  export CDC_PLATFORM_CONFIG={figures.settings_file}\n"
+        "  cdc-platform status                 # shards, workers, what happens next\n"
+        "  cdc-platform verify pins pins       # proof, while rows keep changing"
+    )
+    return Group(connectors, topics, Text(line), Text(address), Text(more))
 
 
 def _table(summary: Summary) -> Table:
