@@ -8,6 +8,7 @@ from cdc_platform.defs.gate import require_check
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.sensor import build_reconcile_sensor
 from cdc_platform.defs.snapshot_jobs import build_bootstrap_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
@@ -24,6 +25,7 @@ __all__ = [
     "build_cdc_assets",
     "build_cdc_jobs",
     "build_reconcile_sensor",
+    "build_verification_schedules",
     "load_tables",
     "require_check",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
+from cdc_platform.defs.audit import audit_spec
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec
 
 
@@ -16,7 +17,7 @@ def build_cdc_assets(
     translator: CdcTranslator | None = None,
     problem: str | None = None,
 ) -> list[dg.AssetSpec]:
-    """The specs of all tables and of the platform itself.
+    """The specs of all tables, of their audit frames, and of the platform itself.
 
     Args:
         tables: from `load_tables(resource=...)`, or of your own making.
@@ -25,4 +26,9 @@ def build_cdc_assets(
         problem: what is wrong with the list of tables, shown on the platform's asset.
     """
     translator = translator or CdcTranslator()
-    return [platform_spec(platform, problem=problem), *(translator.get_asset_spec(props) for props in tables)]
+    known = list(tables)
+    return [
+        platform_spec(platform, problem=problem),
+        *(translator.get_asset_spec(props) for props in known),
+        *(audit_spec(props, translator) for props in known),
+    ]

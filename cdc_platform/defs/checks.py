@@ -13,6 +13,7 @@ import dagster as dg
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.audit import differing, positions
 from cdc_platform.defs.policy import Outcome, Suite, evaluate, suites_for
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
@@ -22,12 +23,14 @@ from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.duplicates import ShardDuplicates
 from cdc_platform.verification.judged import judged_rows
 from cdc_platform.verification.redelivery import count_duplicates
+from cdc_platform.verification.verdicts import ShardVerdict
 
 OP = "cdc_checks"
 
 # Failing shards shown of a check; the numbers count all.
 SHOWN = 100
 
+_COMPLETE = "complete"
 _DUPLICATES = "no_duplicates"
 
 
@@ -114,7 +117,7 @@ def judge_table(
         return
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
-        yield _result(table.key, outcome, by_shard, duplicates, len(shards))
+        yield _result(table.key, outcome, by_shard, duplicates, len(shards), verdicts)
 
 
 def _duplicates(clients: Platform, topology: Topology, table: Judged, run_id: str) -> Mapping[str, ShardDuplicates]:
@@ -137,6 +140,7 @@ def _result(
     rows: Mapping[str, Mapping[str, Any]],
     duplicates: Mapping[str, ShardDuplicates],
     shards: int,
+    verdicts: Sequence[ShardVerdict] = (),
 ) -> dg.AssetCheckResult:
     item = outcome.expectation
     metadata: dict[str, Any] = {
@@ -150,6 +154,10 @@ def _result(
         metadata["shards_failing"] = _table(
             [rows[shard] for shard in outcome.shards[:SHOWN]], str(item.kwargs["column"])
         )
+    if item.check == _COMPLETE and verdicts:
+        metadata["positions"] = positions(verdicts)
+        if keys := differing(verdicts):
+            metadata["keys"] = dg.MetadataValue.md(keys)
     if item.check == _DUPLICATES:
         lines = [blame.sentence() for shard in duplicates.values() for blame in shard.blames]
         metadata["duplicates"] = sum(shard.total for shard in duplicates.values())
@@ -173,8 +181,8 @@ def _sentence(outcome: Outcome, rows: Mapping[str, Mapping[str, Any]], shards: i
     if not outcome.shards:
         return f"Not as expected: {outcome.observed or 'see the metadata'}."
     first = rows[outcome.shards[0]]
-    reason = f": {first['reason'] or first['verdict']}" if outcome.expectation.check == "complete" else ""
-    if outcome.expectation.check == "complete":
+    reason = f": {first['reason'] or first['verdict']}" if outcome.expectation.check == _COMPLETE else ""
+    if outcome.expectation.check == _COMPLETE:
         lost = {
             name: sum(rows[shard][name] or 0 for shard in outcome.shards) for name in ("missing", "extra", "mismatched")
         }

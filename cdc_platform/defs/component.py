@@ -21,6 +21,7 @@ from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.sensor import build_reconcile_sensor
 from cdc_platform.defs.snapshot_jobs import build_bootstrap_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
@@ -158,6 +159,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
             sensors=[sensor, alerts, bootstraps],
+            schedules=build_verification_schedules(job=jobs[3], tables=found.tables),
             jobs=jobs,
             resources={"cdc_platform": self.platform},
         )

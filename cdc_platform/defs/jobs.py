@@ -55,7 +55,7 @@ def build_cdc_jobs(
     translator: CdcTranslator | None = None,
     wait_for_lock: float = 20.0,
 ) -> list[dg.JobDefinition]:
-    """The jobs of the platform: **`reconcile`** first, **`bootstrap`**, **`backfill`**.
+    """The jobs of the platform: **`reconcile`**, **`bootstrap`**, **`backfill`**, **`verify`**, **`repair`**.
 
     They take the resource `cdc_platform`.
 

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import dagster as dg
 
+from cdc_platform.errors import TopologyError
 from cdc_platform.topology import Dataset, Topology
+from cdc_platform.verification.outside import Policy
+
+log = logging.getLogger(__name__)
 
 TAG_PLATFORM = "cdc/platform"
 TAG_DATASET = "cdc/dataset"
@@ -23,6 +28,7 @@ class CdcTableProps:
 
     `table` is the name inside the dataset, `source_table` the one in each shard's
     database (with its schema where the engine has them), `owners` as the dataset has them.
+    `verify_schedule` is a cron line, `verify_shards` how many shards one of its runs takes (0: all).
     """
 
     platform: str
@@ -37,6 +43,8 @@ class CdcTableProps:
     clusters: tuple[str, ...] = ()
     key_columns: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
+    verify_schedule: str = ""
+    verify_shards: int = 0
 
     @property
     def shards_partition(self) -> str:
@@ -62,6 +70,12 @@ def table_props(topology: Topology, *, platform: str) -> tuple[CdcTableProps, ..
 
 
 def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
+    try:
+        policy = Policy.of(dataset)
+    except TopologyError as error:
+        # A verification says so when it is asked for; the assets are there all the same.
+        log.error("%s", error)
+        policy = Policy()
     for table in dataset.tables:
         yield CdcTableProps(
             platform=platform,
@@ -76,6 +90,8 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
             clusters=dataset.clusters,
             key_columns=table.key,
             owners=dataset.owners,
+            verify_schedule=policy.schedule,
+            verify_shards=policy.scheduled_shards,
         )
 
 

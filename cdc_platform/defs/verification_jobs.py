@@ -12,6 +12,7 @@ from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.audit import AUDIT, audit_metadata
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
@@ -114,12 +115,31 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             text = f"{counts['proven']} of {counts['shards']} shards proven."
             context.log.info(f"{pair[0]}.{pair[1]}: {text}")
             context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
+            context.log_event(_audited(context, cdc_platform, keys[pair], pair, text))
 
     @dg.job(name=VERIFY, tags=tags, description="Proves topics against their tables, shard range by shard range.")
     def verify() -> None:
         conclude(plan().map(verify_range).collect())
 
     return verify
+
+
+def _audited(
+    context: dg.OpExecutionContext,
+    cdc_platform: CdcPlatformResource,
+    key: dg.AssetKey,
+    pair: tuple[str, str],
+    text: str,
+) -> dg.AssetMaterialization:
+    """What the run added to the audit frame."""
+    frame = AuditFrame(cdc_platform.settings().audit_dir)
+    with _told():
+        metadata = audit_metadata(
+            frame.run(*pair, _root(context)),
+            frame.history(*pair),
+            f"{cdc_platform.settings().audit_dir}/{pair[0]}/{pair[1]}",
+        )
+    return dg.AssetMaterialization(dg.AssetKey([*key.path, AUDIT]), description=text, metadata=metadata)
 
 
 def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:

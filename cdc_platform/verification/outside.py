@@ -41,7 +41,8 @@ class Policy:
     Seconds: `reach_seconds` to wait for connectors to get to a fence,
     `source_seconds` for one statement. `rereads`: how often what differs is
     looked at again. `slab_rows` bounds memory: so many rows and events are
-    compared at once, at some 150 bytes each.
+    compared at once, at some 150 bytes each. `schedule` is a cron line (UTC) by
+    which Dagster verifies the dataset, `scheduled_shards` at a time (0: all).
     """
 
     reach_seconds: float = 120.0
@@ -54,6 +55,8 @@ class Policy:
     slab_rows: int = 1_500_000
     replicas: bool = False
     ignore_columns: tuple[str, ...] = field(default=())
+    schedule: str = ""
+    scheduled_shards: int = 0
 
     @classmethod
     def of(cls, dataset: Dataset) -> Policy:
@@ -67,8 +70,8 @@ class Policy:
             right = (
                 isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
                 if item.name == "ignore_columns"
-                else isinstance(value, bool)
-                if isinstance(default, bool)
+                else isinstance(value, type(default))
+                if isinstance(default, bool | str)
                 else isinstance(value, int | float) and not isinstance(value, bool) and value > 0
             )
             if not right:

@@ -44,7 +44,8 @@ def load(attributes: dict[str, Any]) -> dg.Definitions:
 
 def test_yaml_gives_assets_sensor_and_job(in_memory: World, tmp_path: Path) -> None:
     defs = load({"platform": {"zookeeper": "zk:2181", "cache_dir": str(tmp_path)}, "sensor": {"interval_seconds": 30}})
-    assert assets(defs) == {"cdc/platform", "cdc/orders/orders", "cdc/pins/pins", "cdc/pins/boards"}
+    tables = {"cdc/orders/orders", "cdc/pins/pins", "cdc/pins/boards"}
+    assert assets(defs) == {"cdc/platform", *tables, *(f"{table}/audit" for table in tables)}
     sensor = defs.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.minimum_interval_seconds == 30
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING

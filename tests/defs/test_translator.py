@@ -21,6 +21,9 @@ def test_one_external_asset_for_each_table_and_one_for_the_platform() -> None:
         "cdc/orders/orders",
         "cdc/pins/pins",
         "cdc/pins/boards",
+        "cdc/orders/orders/audit",
+        "cdc/pins/pins/audit",
+        "cdc/pins/boards/audit",
     ]
     dg.Definitions.validate_loadable(dg.Definitions(assets=specs))
 

@@ -1,0 +1,78 @@
+"""Schedules of the job `verify`, one for each dataset whose policy asks for it."""
+
+# Without `from __future__ import annotations`: Dagster reads the types of a schedule that is made
+# inside a function, and cannot resolve them as text.
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+
+import dagster as dg
+
+from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.translator import TAG_DATASET, CdcTableProps
+from cdc_platform.verification.audit import AuditFrame
+from cdc_platform.verification.verdicts import ShardVerdict
+
+log = logging.getLogger(__name__)
+
+
+def build_verification_schedules(
+    *, job: dg.JobDefinition, tables: Iterable[CdcTableProps]
+) -> list[dg.ScheduleDefinition]:
+    """A schedule `verify_<dataset>` for each dataset with `verification.schedule` (cron, UTC).
+
+    With `verification.scheduled_shards` a run takes so many of its shards, those whose last
+    verdict is oldest, so that 10,000 shards have their turn one after the other. A schedule
+    that is no cron line is left out, with an error in the log.
+
+    Args:
+        job: `verify`.
+        tables: the tables that the code location knows.
+    """
+    found: dict[str, dg.ScheduleDefinition] = {}
+    for props in tables:
+        if props.verify_schedule and props.dataset not in found:
+            try:
+                found[props.dataset] = _schedule(job, props)
+            except dg.DagsterInvalidDefinitionError as error:
+                log.error("dataset %s: verification.schedule is left out: %s", props.dataset, error)
+    return list(found.values())
+
+
+def due_shards(shards: Sequence[str], verdicts: Iterable[ShardVerdict], count: int) -> list[str]:
+    """The `count` shards that were verified longest ago, or never; all of them when `count` is 0."""
+    if not count:
+        return list(shards)
+    last = {verdict.shard: verdict.checked_at.timestamp() for verdict in verdicts}
+    return sorted(sorted(shards, key=lambda shard: (last.get(shard, 0.0), shard))[:count])
+
+
+def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinition:
+    name, count = props.dataset, props.verify_shards
+
+    @dg.schedule(
+        name="verify_" + re.sub(r"\W", "_", name),
+        job=job,
+        cron_schedule=props.verify_schedule,
+        execution_timezone="UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=f"Proves {name}" + (f", {count} shards at a time." if count else "."),
+    )
+    def verification(
+        context: dg.ScheduleEvaluationContext, cdc_platform: CdcPlatformResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        with cdc_platform.platform() as clients:
+            topology = clients.topology.load()
+            dataset = topology.dataset(name)
+            shards = [shard.id for shard in topology.shards.get(name, ())]
+            frame = AuditFrame(clients.settings.audit_dir)
+            # The table that was verified longest ago says whose turn it is.
+            verdicts = [verdict for table in dataset.tables for verdict in frame.latest(name, table.name, shards)]
+        if not shards:
+            return dg.SkipReason(f"{name} has no shards.")
+        chosen = due_shards(shards, sorted(verdicts, key=lambda verdict: verdict.checked_at, reverse=True), count)
+        config = {"dataset": name, "shards": chosen if count else []}
+        return dg.RunRequest(run_config={"ops": {"plan_verification": {"config": config}}}, tags={TAG_DATASET: name})
+
+    return verification
