@@ -194,7 +194,9 @@ class Workers:
         headers = {} if content is None else {"content-type": "application/json"}
         chunks = []
         try:
-            with self._http.stream(method, url + path, content=content, headers=headers, timeout=timeout) as response:
+            with self._http.stream(
+                method, url + path, content=content, headers=headers, timeout=timeout, auth=self._logins.get(url)
+            ) as response:
                 for chunk in response.iter_bytes():
                     chunks.append(chunk)
                     if time.monotonic() > end:
@@ -217,6 +219,9 @@ class Workers:
             answer = self.once(url, "GET", "/", None, seconds)
         except Unknown as error:
             raise Refused(str(error)) from None
+        if answer.status in (401, 403):
+            wanted = "another user or password" if self._logins.get(url) else "a user and password"
+            raise Refused(f"HTTP {answer.status} on GET /: it wants {wanted} (connect_user, connect_password)")
         if answer.status != 200:
             raise Refused(f"HTTP {answer.status} on GET /: {answer.message}")
         found = wire.decode(wire.server, answer.body, answer.where).kafka_cluster_id

@@ -7,9 +7,11 @@ import logging
 import socket
 import threading
 import time
+from base64 import b64encode
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, HTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
+from threading import Thread
 
 import pytest
 
@@ -422,3 +424,36 @@ def test_config_with_null_is_read_without_it(server: FakeConnectServer) -> None:
     server.model.fill({NAME: json.loads(json.dumps({**CONFIG, "odd": None}))})
     with client(server) as connect:
         assert "odd" not in connect.connectors()[NAME].config
+
+
+def test_user_and_password_are_sent_to_the_worker_that_they_are_for() -> None:
+    """A URL's own login goes before the cluster's; without either nothing is sent."""
+    heard: list[str | None] = []
+
+    class Guard(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            heard.append(self.headers["Authorization"])
+            self.send_response(401)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Nothing: the test reads what was heard."""
+
+    guard = ThreadingHTTPServer(("127.0.0.1", 0), Guard)
+    Thread(target=guard.serve_forever, daemon=True).start()
+    try:
+        address = f"127.0.0.1:{guard.server_address[1]}"
+        for url, auth, wanted in (
+            (f"http://{address}", ("u", "p"), "u:p"),
+            (f"http://own:word@{address}", ("u", "p"), "own:word"),
+            (f"http://{address}", None, None),
+        ):
+            with ConnectClient("main", [url], timeout=2.0, auth=auth) as connect:
+                with pytest.raises(ConnectUnavailable, match="401.*connect_user"):
+                    connect.connectors()
+            expected = None if wanted is None else f"Basic {b64encode(wanted.encode()).decode()}"
+            assert heard and set(heard) == {expected}
+            heard.clear()
+    finally:
+        guard.shutdown()
+        guard.server_close()
