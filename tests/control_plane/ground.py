@@ -192,8 +192,8 @@ class Ground:
                         client.delete(name)
 
     @contextmanager
-    def second_cluster(self, directory: Path) -> Iterator[Cluster]:
-        """A Connect group of its own on the same Kafka: one worker."""
+    def worker(self, directory: Path, **overrides: str) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+        """One more worker, its process and URL; of the stack's own group unless `overrides` say otherwise."""
         port, metrics = free_port(), free_port()
         launch = worker_launch(
             7,
@@ -203,12 +203,7 @@ class Ground:
             secrets=self.stack.secrets_dir,
             programs=artifacts.provide(default_cache_dir()),
             heap_mb=512,
-            overrides={
-                "group.id": f"{self.name}-second",
-                "config.storage.topic": f"{self.name}-second-configs",
-                "offset.storage.topic": f"{self.name}-second-offsets",
-                "status.storage.topic": f"{self.name}-second-status",
-            },
+            overrides=overrides,
             log=directory / "worker.log",
         )
         with (directory / "worker.log").open("wb") as log:
@@ -216,23 +211,48 @@ class Ground:
                 launch.argv, cwd=launch.cwd, env={**os.environ, **launch.env}, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            cluster = Cluster(
-                name="second", urls=(f"http://127.0.0.1:{port}",), leader_dir=self.clusters["local"].leader_dir
-            )
-            self.clusters["second"] = cluster
-            self.homes["second"] = [directory]
-            eventually(lambda: _answers(cluster.urls[0]), "the second cluster's worker answers")
-            self.platform.topology.put_cluster(cluster)
-            yield cluster
+            url = f"http://127.0.0.1:{port}"
+            eventually(lambda: _answers(url), "the worker answers")
+            yield process, url
         finally:
-            self.close()
-            del self.clusters["second"]
             process.send_signal(signal.SIGTERM)
             try:
                 process.wait(30)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    @contextmanager
+    def extra_worker(self, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
+        """One more worker of the stack's group, with leader files of its own."""
+        self.homes["local"].append(directory)
+        try:
+            for shard in self.shards():
+                self.write_leader(shard)
+            with self.worker(directory) as (process, _):
+                yield process
+        finally:
+            self.homes["local"].remove(directory)
+
+    @contextmanager
+    def second_cluster(self, directory: Path) -> Iterator[Cluster]:
+        """A Connect group of its own on the same Kafka: one worker."""
+        own = {
+            "group.id": f"{self.name}-second",
+            "config.storage.topic": f"{self.name}-second-configs",
+            "offset.storage.topic": f"{self.name}-second-offsets",
+            "status.storage.topic": f"{self.name}-second-status",
+        }
+        self.homes["second"] = [directory]
+        with self.worker(directory, **own) as (_, url):
+            cluster = Cluster(name="second", urls=(url,), leader_dir=self.clusters["local"].leader_dir)
+            self.clusters["second"] = cluster
+            self.platform.topology.put_cluster(cluster)
+            try:
+                yield cluster
+            finally:
+                self.close()
+                del self.clusters["second"]
 
     def spawn(self, *arguments: str) -> subprocess.Popen[str]:
         """A control plane in a process of its own (`runner.py`)."""

@@ -15,13 +15,15 @@ from .ground import DEADLINE, Ground, eventually
 class Takeover:
     """One round. Seconds from the kill until the lock was free, and until the other's pass was through.
 
-    `repeated` counts calls that both made; `calls` are all of the round.
+    `calls` are all of the round, `repeated` those that both made. `lost` are the connectors
+    that had no running task when the next pass was through and its tasks had had their time.
     """
 
     lock_free: float
     next_pass: float
-    repeated: int
+    repeated: tuple[str, ...]
     calls: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 @dataclass
@@ -68,21 +70,30 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
             (other,) = (runner for runner in runners if runner is not leader)
             eventually(lambda other=other, killed=killed: other.told("pass", killed), "the other's pass is through")
             passed = time.monotonic() - killed
-            eventually(
-                lambda: all(ground.task_states(name) == ["RUNNING"] for name in names), "all run again, none is lost"
-            )
+            lost = _not_running(ground, names, DEADLINE)
             first, second = leader.told("call", began), other.told("call", began)
             yield Takeover(
                 lock_free=free,
                 next_pass=passed,
-                repeated=len([call for call in second if call in first]),
+                repeated=tuple(call for call in second if call in first),
                 calls=(*first, *second),
+                lost=lost,
             )
             runners[runners.index(leader)] = Runner(ground.spawn("loop"))
     finally:
         for runner in runners:
             runner.process.kill()
             runner.process.wait()
+
+
+def _not_running(ground: Ground, names: list[str], seconds: float) -> tuple[str, ...]:
+    """What does not run, once all do or the time is over."""
+    end = time.monotonic() + seconds
+    while True:
+        lost = tuple(name for name in names if ground.task_states(name) != ["RUNNING"])
+        if not lost or time.monotonic() > end:
+            return lost
+        time.sleep(0.3)
 
 
 def _first_at_work(runners: list[Runner], since: float) -> Runner:
