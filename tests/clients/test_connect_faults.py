@@ -448,9 +448,11 @@ def test_user_and_password_are_sent_to_the_worker_that_they_are_for() -> None:
             (f"http://own:word@{address}", ("u", "p"), "own:word"),
             (f"http://{address}", None, None),
         ):
-            with ConnectClient("main", [url], timeout=2.0, auth=auth) as connect:
-                with pytest.raises(ConnectUnavailable, match="401.*connect_user"):
-                    connect.connectors()
+            with (
+                ConnectClient("main", [url], timeout=2.0, auth=auth) as connect,
+                pytest.raises(ConnectUnavailable, match=r"401.*connect_user"),
+            ):
+                connect.connectors()
             expected = None if wanted is None else f"Basic {b64encode(wanted.encode()).decode()}"
             assert heard and set(heard) == {expected}
             heard.clear()
