@@ -122,7 +122,9 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         (
             Failure.SLOT_MISSING,
             r"replication slot .{0,120}(does not exist|invalidated|can no longer|no longer available)"
-            r"|can no longer get changes from replication slot|slot .{0,80}was invalidated",
+            r"|can no longer get changes from replication slot|slot .{0,80}was invalidated"
+            # A dropped slot: the task makes a new one, and that begins after the saved position (Debezium 3.7.0).
+            r"|change stream starting at PostgresOffsetContext",
         ),
         (
             Failure.LOG_PURGED,

@@ -42,6 +42,8 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
          " Probably the slave state is too old and required binlog files have been purged. Error code: 1236;",
          Failure.LOG_PURGED),
         ("ERROR: replication slot \"cdc_orders_1\" does not exist", Failure.SLOT_MISSING),
+        ("trying to read change stream starting at PostgresOffsetContext [sourceInfoSchema=...], but this is no longer"
+         " available on the server.", Failure.SLOT_MISSING),
         ("can no longer get changes from replication slot \"cdc_orders_1\"", Failure.SLOT_MISSING),
         ("The db history topic is missing. You may attempt to recover it", Failure.SCHEMA_HISTORY),
         ("java.lang.OutOfMemoryError: Java heap space", Failure.OUT_OF_MEMORY),
