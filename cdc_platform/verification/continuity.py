@@ -114,7 +114,12 @@ class ShardContinuity:
 
     def unproven(self, proven: datetime | None) -> tuple[Break, ...]:
         """The breaks after which the shard was not proven yet. `proven`: when it last was."""
-        return tuple(one for one in self.breaks if proven is None or proven <= one.found_at)
+        return unproven_of(self.breaks, proven)
+
+
+def unproven_of(breaks: Sequence[Break], proven: datetime | None) -> tuple[Break, ...]:
+    """Those that were found after the shard was last proven."""
+    return tuple(one for one in breaks if proven is None or proven <= one.found_at)
 
 
 # Transactions
@@ -122,19 +127,22 @@ class ShardContinuity:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What is left of ENDs and of events, and how many transactions of each shard (by number) are whole."""
+    """What is left of ENDs and of events, how many transactions of each shard (by number) are whole, and which."""
 
     checked: Mapping[int, int]
     ends: Rows
     seen: Rows
+    closed: Words
 
 
-def balance(ends: Rows, seen: Rows) -> Balance:
+def balance(ends: Rows, seen: Rows, closed: Words) -> Balance:
     """Transactions whose last END is matched by the events of one task run.
 
     A run that took over in mid-transaction sends the rest of it, and an END that counts only the rest:
-    so the last END counts, and what one run sent is not added to what another did.
+    so the last END counts, and what one run sent is not added to what another did. What is sent again of
+    those that were whole before (`closed`) is left out.
     """
+    ends, seen = (rows[~np.isin(_words(rows), closed)] for rows in (ends, seen))
     ends, seen = _last_ends(ends), _by_run(seen)
     of_ends, of_seen = _words(ends), _words(seen)
     order = np.argsort(of_seen, kind="stable")
@@ -153,6 +161,7 @@ def balance(ends: Rows, seen: Rows) -> Balance:
         dict(zip(shards.tolist(), counts.tolist(), strict=True)),
         ends[~whole],
         seen[~np.isin(of_seen, of_ends[whole])],
+        of_ends[whole],
     )
 
 

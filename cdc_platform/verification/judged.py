@@ -1,4 +1,4 @@
-"""What the policy of a table judges: one row a shard, with its verdict and its duplicates. Pure."""
+"""What the policy of a table judges: one row a shard, with its verdict, duplicates and ledger. Pure."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from cdc_platform.topology import EMPTY
+from cdc_platform.verification.continuity import ShardContinuity
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 
 # Columns of the rows: all of them always, so that a policy finds them in an empty one too.
 COLUMNS = (
     "dataset", "table", "shard", "verdict", "reason", "source_rows", "topic_rows", "missing", "extra", "mismatched",
     "lag_s", "age_s", "fence", "run_id", "columns_behind", "duplicates", "duplicates_alarming",
+    "transactions", "breaks",
     *(str(cause) for cause in Cause),
 )  # fmt: skip
 
@@ -28,10 +31,12 @@ def judged_rows(
     verdicts: Iterable[ShardVerdict],
     duplicates: Mapping[str, ShardDuplicates],
     now: datetime,
+    continuity: Mapping[str, ShardContinuity] = EMPTY,
 ) -> list[dict[str, Any]]:
     """One row for each shard of the topology, `unverified` where there is no verdict.
 
-    Numbers that are not known (lag, age, duplicates not counted) are None.
+    Numbers that are not known (lag, age, duplicates not counted, no ledger) are None. `breaks` counts those that
+    no proof has followed.
     """
     known = {verdict.shard: verdict for verdict in verdicts}
     widest = max((verdict.columns for verdict in known.values()), default=0)
@@ -54,5 +59,9 @@ def judged_rows(
         if sent is not None:
             row |= {str(cause): sent.counts.get(cause, 0) for cause in Cause}
             row |= {"duplicates": sent.total, "duplicates_alarming": sent.alarming}
+        kept = continuity.get(shard)
+        if kept is not None:
+            proven = verdict.checked_at if verdict is not None and verdict.verdict is Verdict.PROVEN else None
+            row |= {"transactions": kept.checked, "breaks": len(kept.unproven(proven))}
         rows.append(row)
     return rows

@@ -201,7 +201,7 @@ class _Keeper:
         ends, broken = self._settled(store, records, ends, found.seen, committed)
         seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
         broken += self._resumes(store, sightings, sent)
-        store.save(ends, seen)
+        store.save(ends, seen, found.closed)
         for part in sightings.partitions():
             with part.lock() as mine:
                 if mine:
@@ -310,11 +310,14 @@ class _Keeper:
         fresh: dict[str, list[_Birth]] = {}
         for shard in sorted({*births, *touched}):
             book = store.state.book(shard)
-            new = {run: at for run, at in births.get(shard, {}).items() if run not in book.runs}
+            known = births.get(shard, {})
+            new = {run: at for run, at in known.items() if run not in book.runs}
+            if new and not book.runs:
+                del new[min(new, key=known.__getitem__)]  # the first has no predecessor
             code = number.get(shard, -1)
             begin, end = np.searchsorted(sent["shard"], [code, code + 1]) if code >= 0 else (0, 0)
             silences = book.sent.extend(sent[begin:end], new.values())
-            book.runs = list(births.get(shard, {}))
+            book.runs = list(known)
             if shard in self._shards:
                 fresh[shard] = [
                     _Birth(run, at, sent_before(at, book.sent, silences)) for run, at in new.items() if at >= oldest

@@ -25,12 +25,16 @@ import numpy as np
 from cdc_platform.errors import CdcError
 from cdc_platform.verification import runs
 from cdc_platform.verification.continuity import END, SEEN, Balance, Rows, ShardSent, balance, bucket_of
+from cdc_platform.verification.events import Words
 
 _VERSION = 1
 
 # Rows balanced at once, some 40 bytes each and four times that for a moment.
 SLAB_ROWS = 1_000_000
 _PIECE = 250_000
+
+# Transactions that were whole, remembered so that a replay of one opens nothing: 8 bytes each.
+REMEMBERED = 500_000
 
 _WAIT_SECONDS = 600.0
 
@@ -103,6 +107,11 @@ class LedgerStore:
         ends = np.array(runs.read(self._dir / f"{self.state.file}.ends", END))
         return ends, np.array(runs.read(self._dir / f"{self.state.file}.seen", SEEN))
 
+    def _closed(self) -> Words:
+        if not self.state.file:
+            return np.zeros(0, dtype=np.uint64)
+        return np.fromfile(self._dir / f"{self.state.file}.closed", dtype=np.uint64)
+
     def write_down(self, kind: str, rows: Rows) -> None:
         """Add rows (`ends` or `seen`) to what the next `balanced` looks at."""
         with (self._dir / f"new.{kind}").open("ab") as stream:
@@ -121,19 +130,24 @@ class LedgerStore:
         buckets = 1 + sum(map(len, parts.values())) // slab_rows
         checked: Counter[int] = Counter()
         ends, seen = [np.zeros(0, dtype=END)], [np.zeros(0, dtype=SEEN)]
+        known = self._closed()
+        closed = [known]
         for bucket in range(buckets):
-            found = balance(*(_bucket(rows, bucket, buckets) for rows in parts.values()))
+            ended, sent = (_bucket(rows, bucket, buckets) for rows in parts.values())
+            found = balance(ended, sent, known)
             checked.update(found.checked)
             ends.append(found.ends)
             seen.append(found.seen)
-        return Balance(checked, np.concatenate(ends), np.concatenate(seen))
+            closed.append(found.closed)
+        return Balance(checked, np.concatenate(ends), np.concatenate(seen), np.concatenate(closed))
 
-    def save(self, ends: Rows, seen: Rows) -> None:
-        """Make these the open rows, and the state the state."""
+    def save(self, ends: Rows, seen: Rows, closed: Words) -> None:
+        """Make these the open rows and the last transactions that were whole, and the state the state."""
         self.state.serial += 1
         name = f"open-{self.state.serial}"
         runs.write(self._dir / f"{name}.ends", ends)
         runs.write(self._dir / f"{name}.seen", seen)
+        closed[-REMEMBERED:].tofile(self._dir / f"{name}.closed")
         self.state.file = name
         fresh = self._dir / "state.json.new"
         with fresh.open("wb") as stream:
