@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
+from cdc_platform.clients.source_logs import SourceLogs
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Cluster
 
@@ -14,6 +15,7 @@ from cdc_platform.topology import Cluster
 class Platform:
     """The outside systems of one platform.
 
+    `sources` asks and prepares source servers; without it they are left alone.
     `connect` gives the client of a Connect cluster; calls for the same cluster
     share connections. Without `heartbeats` or `metrics` what they tell is
     unknown. Built by `wiring.py`, or from the fakes of `testing`.
@@ -26,3 +28,4 @@ class Platform:
     connect: Callable[[Cluster], Connect]
     heartbeats: Heartbeats | None = None
     metrics: Metrics | None = None
+    sources: SourceLogs | None = None
