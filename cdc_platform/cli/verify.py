@@ -95,6 +95,8 @@ def _print(verdicts: list[ShardVerdict]) -> None:
         for sample in verdict.samples:
             columns = f": {', '.join(sample.columns)}" if sample.columns else ""
             console.print(f"  {verdict.shard} {sample.kind} {sample.key}{columns}", markup=False, highlight=False)
+    for warning in dict.fromkeys(text for verdict in verdicts for text in verdict.warnings):
+        console.print(f"Warning: {warning}.", markup=False, highlight=False)
     counts = {kind: sum(verdict.verdict is kind for verdict in verdicts) for kind in Verdict}
     rows = sum(verdict.source_rows for verdict in verdicts)
     took = max((verdict.seconds for verdict in verdicts), default=0.0)

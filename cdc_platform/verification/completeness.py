@@ -155,7 +155,8 @@ class _Run:
                 found = source.inspect()
                 if found.shape is None:
                     source.close()
-                    return self._verdict(shard, Verdict.UNVERIFIABLE, "; ".join(found.problems))
+                    reason = "; ".join(found.problems)
+                    return self._verdict(shard, Verdict.UNVERIFIABLE, reason, warnings=found.warnings)
                 scan = Scan(self._scan_dir(shard), found.shape)
                 # A run that goes on has brackets from before: the fold keeps all that they can need.
                 fence = scan.chunks[0].bracket.low if scan.chunks else source.position()
@@ -322,6 +323,7 @@ class _Run:
             lag_s=None if reached.at is None else round(max(0.0, reached.at - case.fenced_at), 3),
             columns=len(case.shape.columns),
             left_out=case.inspection.left_out,
+            warnings=case.inspection.warnings,
             source_rows=case.scan.rows,
         )
         if case.failed is not None:

@@ -43,6 +43,7 @@ SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("columns", pa.int32()),
         ("left_out", pa.list_(pa.string())),
+        ("warnings", pa.list_(pa.string())),
         ("samples", pa.list_(_SAMPLE)),
     ]
 )
@@ -63,6 +64,7 @@ def from_table(table: Any) -> list[ShardVerdict]:
             "verdict": Verdict(given["verdict"]),
             "checked_at": given["checked_at"].astimezone(UTC),
             "left_out": tuple(given.get("left_out") or ()),
+            "warnings": tuple(given.get("warnings") or ()),
             "samples": tuple(
                 KeyDifference(**{**sample, "columns": tuple(sample["columns"] or ())})
                 for sample in given.get("samples") or ()

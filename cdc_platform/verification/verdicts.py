@@ -40,6 +40,8 @@ class ShardVerdict:
     `fence`, equals the topic folded up to there. `committed` is the connector's
     offset that shows the topic had got so far; `lag_s` the seconds it took from
     the fence until then. Counts are rows; `samples` names some of the keys.
+    `left_out` are columns that no event carries, `warnings` columns whose values
+    the capture may get wrong.
     """
 
     dataset: str
@@ -63,4 +65,5 @@ class ShardVerdict:
     seconds: float = 0.0
     columns: int = 0
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
     samples: tuple[KeyDifference, ...] = ()

@@ -15,6 +15,7 @@ import pymysql
 
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.canonical.hazards import hazards
 from cdc_platform.canonical.keys import readable_key
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
@@ -101,10 +102,13 @@ class MariaDbSource:
                 problems.append(f"the key column {column} is in no event")
             elif not readable_key(self._engine, known[column]):
                 problems.append(f"the key column {column}: keys of type {known[column].type} cannot be looked up")
+        warnings = hazards(self._engine, columns)
         if problems:
-            return Inspection(shape=None, problems=tuple(problems), rows=int(rows), left_out=left_out)
+            return Inspection(
+                shape=None, problems=tuple(problems), rows=int(rows), left_out=left_out, warnings=warnings
+            )
         self._shape = Shape(engine=self._engine, columns=columns, key=key)
-        return Inspection(shape=self._shape, rows=int(rows), left_out=left_out)
+        return Inspection(shape=self._shape, rows=int(rows), left_out=left_out, warnings=warnings)
 
     def position(self) -> Position:
         """The position of the last transaction in the binlog."""

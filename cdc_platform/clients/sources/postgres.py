@@ -14,6 +14,7 @@ import psycopg
 
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.canonical.hazards import hazards
 from cdc_platform.canonical.keys import readable_key
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
@@ -133,11 +134,12 @@ class PostgresSource:
                 for column in columns
                 if column.name in key and not readable_key(_ENGINE, column)
             ]
+        warnings = hazards(_ENGINE, columns, complete_rows=identity == "f")
         if problems:
-            return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out)
+            return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out, warnings=warnings)
         self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
         self._key_types = tuple(types[name] for name in key)
-        return Inspection(shape=self._shape, rows=rows, left_out=left_out)
+        return Inspection(shape=self._shape, rows=rows, left_out=left_out, warnings=warnings)
 
     def position(self) -> PostgresPosition:
         """The snapshot of a statement now."""

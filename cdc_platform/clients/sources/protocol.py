@@ -32,13 +32,15 @@ class Inspection:
 
     `shape` is None when the table cannot be proven at all; `problems` says why.
     `rows` is the server's estimate. `left_out` names columns that no event
-    carries (generated ones in Postgres, those the dataset excludes).
+    carries (generated ones in Postgres, those the dataset excludes). `warnings`
+    are of columns that the capture may get wrong (`canonical/hazards.py`).
     """
 
     shape: Shape | None
     problems: tuple[str, ...] = ()
     rows: int = 0
     left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
