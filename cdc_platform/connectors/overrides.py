@@ -28,6 +28,8 @@ _SNAPSHOT = "the platform starts, watches and resumes snapshots itself."
 _LOSS = "it can lose events silently."
 _DELIVERY = "at-least-once delivery in the source's order leans on it."
 
+_LIVENESS = "the age of heartbeats tells a dead source from an idle one."
+
 _SET_TABLES = "Change the dataset's tables."
 _REMOVE = "Remove it."
 
@@ -54,6 +56,7 @@ DENIED: tuple[Denied, ...] = (
     Denied("tasks.max", "these connectors have one task."),
     Denied("topic.*", _IDENTITY, "Set the dataset's topic_pattern."),
     Denied("slot.name", _IDENTITY),
+    Denied("slot.failover", "a slot that does not follow a promotion is lost with the old leader, and events with it."),
     Denied("publication.name", _IDENTITY),
     Denied("heartbeat.topics.prefix", _ROUTING),
     Denied("transforms*", _ROUTING, "Transform where the topic is read."),
@@ -95,6 +98,19 @@ DENIED: tuple[Denied, ...] = (
     Denied("schema.history.internal.consumer.*", "Kafka is the platform's.", "Set worker_kafka in the settings."),
     Denied("schema.history.internal.skip.unparseable.ddl", _LOSS),
     Denied("schema.history.internal", "a history that is not in Kafka does not move with the task."),
+    Denied("database.initial.statements", "what it sets for the session changes how values are read."),
+    Denied("driver.sessionVariables", "what it sets for the session changes how values are read."),
+    Denied("driver.connectionTimeZone", _WIRE),
+    Denied("driver.forceConnectionTimeZoneToSession", _WIRE),
+    Denied("enable.time.adjuster", _WIRE),
+    Denied("money.fraction.digits", _WIRE),
+    Denied("heartbeat.action.query", _LIVENESS),
+    Denied("connect.keep.alive*", _LIVENESS, "Set limits.bytes_per_second: it follows from that."),
+    Denied(
+        "errors.retry.timeout",
+        "a task that retries for ever looks alive.",
+        "The platform restarts it with growing waits.",
+    ),
     Denied("plugin.name", "slots and publications are made for pgoutput."),
     Denied("slot.drop.on.stop", "a new slot starts later than the old one ended: events are lost."),
     Denied("offset.mismatch.strategy", _LOSS),
@@ -114,6 +130,7 @@ DENIED: tuple[Denied, ...] = (
     Denied("producer.override.transactional.id", "delivery is at least once (docs/decisions/0040)."),
     Denied("producer.override.client.id", "rate limits go by it.", "Set limits.bytes_per_second."),
     Denied("producer.override.partitioner.*", "all versions of a row must stay in one partition."),
+    Denied("producer.override.interceptor.classes", _LOSS),
     Denied("producer.override.key.serializer", _WIRE),
     Denied("producer.override.value.serializer", _WIRE),
     *(Denied(fixed.option, f"{_WIRE} {fixed.reason}") for fixed in FIXED),
@@ -123,8 +140,21 @@ _SECRET = re.compile(
     r"password|passwd|passphrase|secret|token|credential|jaas\.config|user\.info|api[._-]?key|keystore\.key$|\.salt$",
     re.I,
 )
-_NUMBERS_ABOVE_ZERO = ("heartbeat.interval.ms", "max.queue.size", "max.batch.size", "max.queue.size.in.bytes")
-_SWITCHES = tuple(CHOSEN)
+# Whole numbers: the least and the most that make sense.
+_NUMBERS: Mapping[str, range] = {
+    # A third of the silence after which a shard counts as dead (liveness.LivenessPolicy).
+    "heartbeat.interval.ms": range(1, 20_001),
+    "max.queue.size": range(1, 2**31),
+    "max.batch.size": range(1, 2**31),
+    "max.queue.size.in.bytes": range(1, 2**63),
+    # -1 retries for ever, with the address of the old leader, and looks alive meanwhile.
+    "errors.max.retries": range(101),
+}
+_ONE_OF: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(CHOSEN, ("true", "false")),
+    # `disabled` is for publications made by hand; the others publish too much, or nothing.
+    "publication.autocreate.mode": ("filtered", "disabled"),
+}
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -161,8 +191,8 @@ def _check(overrides: Mapping[str, str], where: str) -> None:
         denied = _denied(option)
         if denied is not None:
             raise _refused(where, option, f"may not be set: {denied.reason}", denied.cure)
-        if not option or option != option.strip():
-            raise _refused(where, option, "is no option's name.", "Remove the spaces around it.")
+        if not option or re.search(r"[^\x21-\x7e]", option):
+            raise _refused(where, option, "is no option's name.", "Write it without spaces, as in poll.interval.ms.")
         if not isinstance(value, str):
             raise _refused(where, option, "its value is not text.", "Write it in quotes.")
         if is_secret_in_plain_text(option, value):
@@ -172,10 +202,13 @@ def _check(overrides: Mapping[str, str], where: str) -> None:
                 "looks like a secret, and is no reference (its value is not shown here).",
                 "Write ${file:/PATH:KEY} or ${env:NAME}.",
             )
-        if option in _NUMBERS_ABOVE_ZERO and not (value.isascii() and value.isdigit() and int(value) > 0):
-            raise _refused(where, option, f"{value!r} is no whole number above 0.", "Write one, or remove it.")
-        if option in _SWITCHES and value not in ("true", "false"):
-            raise _refused(where, option, f"{value!r} is neither true nor false.", "Write true or false.")
+        number = _NUMBERS.get(option)
+        if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
+            bounds = f"{number.start} to {number.stop - 1}"
+            raise _refused(where, option, f"{value!r} is no whole number from {bounds}.", "Write one, or remove it.")
+        allowed = _ONE_OF.get(option)
+        if allowed and value not in allowed:
+            raise _refused(where, option, f"{value!r} may not be set.", f"Write {' or '.join(allowed)}.")
 
 
 @lru_cache(maxsize=4096)

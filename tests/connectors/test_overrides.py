@@ -52,6 +52,20 @@ REFUSED = {
         "producer.override.bootstrap.servers": "other:9092",
         "exactly.once.support": "required",
         "internal.log.position.check.enable": "false",
+        "slot.failover": "false",
+        "producer.override.interceptor.classes": "org.example.Drop",
+    },
+    "how values are read": {
+        "database.initial.statements": "SET time_zone = '+02:00'",
+        "driver.sessionVariables": "time_zone='+02:00'",
+        "driver.connectionTimeZone": "LOCAL",
+        "money.fraction.digits": "0",
+    },
+    "liveness": {
+        "heartbeat.action.query": "SELECT 1",
+        "connect.keep.alive": "false",
+        "connect.keep.alive.interval.ms": "600000",
+        "errors.retry.timeout": "-1",
     },
 }
 CASES = [(group, option, value) for group, options in REFUSED.items() for option, value in options.items()]
@@ -80,6 +94,8 @@ PASSING = {
     "producer.override.compression.type": "zstd",
     "value.converter.schemas.enable": "true",
     "provide.transaction.metadata": "false",
+    "errors.max.retries": "0",
+    "publication.autocreate.mode": "disabled",
     "an.option.of.tomorrow": "x",
 }
 
@@ -103,6 +119,11 @@ def test_a_secret_in_plain_text_is_refused_and_not_shown(option: str) -> None:
     [
         ("heartbeat.interval.ms", "0"),
         ("heartbeat.interval.ms", "-5"),
+        ("heartbeat.interval.ms", "600000"),
+        ("errors.max.retries", "-1"),
+        ("publication.autocreate.mode", "no_tables"),
+        ("poll interval.ms", "5"),
+        ("poll.interval.ms\n", "5"),
         ("max.queue.size", "many"),
         ("provide.transaction.metadata", "yes"),
         (" poll.interval.ms", "5"),
