@@ -102,18 +102,20 @@ class _WrappedPostgres(msgspec.Struct, gc=False):
     payload: PostgresEvent
 
 
-class _Sniffed(msgspec.Struct):
-    op: str | None = None
+class _Sniffed(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
     # Not `Raw | None`: msgspec takes that for a union that allows null alone.
+    op: msgspec.Raw = msgspec.Raw()
+    shard: msgspec.Raw = msgspec.Raw()
     payload: msgspec.Raw = msgspec.Raw()
 
 
 _SNIFF = msgspec.json.Decoder(_Sniffed)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError)
 _KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonDecoder:
-    """Events in JSON. Whether schemas are on is seen from the first value.
+    """Events in JSON, with schemas or without: what a batch begins with is looked at.
 
     `projected` makes every row canonical column by column: for topics whose
     events do not all have the columns that the table has now.
@@ -131,8 +133,8 @@ class JsonDecoder:
         self._digest_type = np.dtype([("word", ">u8"), ("rest", f"V{width - 8}")])
         self._partial: list[int] = []
         self._integer = engines.integer_key(shape)
-        self._wrapped: bool | None = None
-        self._value: msgspec.json.Decoder[Any] = msgspec.json.Decoder(BinlogEvent)
+        self._wrapped = self._wrapped_key = False
+        self._value = _value_decoder(shape, wrapped=False)
         self._key = _key_decoder(shape, self._integer, wrapped=False)
 
     def know(self, shards: Sequence[str]) -> None:
@@ -142,11 +144,9 @@ class JsonDecoder:
 
     def decode(self, partition: int, batch: Batch) -> Decoded:
         """The batch's events in its order."""
-        if self._wrapped is None:
-            self._sniff(batch.values)
         try:
             return self._decode(partition, batch)
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError):
+        except _UNREADABLE:
             return self._one_by_one(partition, batch)
 
     def after(self, value: bytes) -> bytes:
@@ -156,12 +156,13 @@ class JsonDecoder:
     def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
         """Shard and key columns' wire tokens of one record's key."""
         fields = _KEY.decode(key)
-        if self._wrapped or (SHARD_KEY_FIELD not in fields and "payload" in fields):
+        if SHARD_KEY_FIELD not in fields and "payload" in fields:
             fields = _KEY.decode(bytes(fields["payload"]))
         shard = msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str)
         return shard, {name: bytes(fields[name]) for name in self._shape.key}
 
     def _decode(self, partition: int, batch: Batch) -> Decoded:
+        self._sniff(batch.keys, batch.values)
         count = len(batch.offsets)
         events = np.zeros(count, dtype=EVENT)
         kinds = np.empty(count, dtype=np.uint8)
@@ -188,7 +189,7 @@ class JsonDecoder:
         if self._integer:
             decode = self._key.decode
             found = [decode(key) for key in keys]  # type: ignore[arg-type]
-            if self._wrapped:
+            if self._wrapped_key:
                 found = [item.payload for item in found]
             names = [item.shard for item in found]
             events["key"] = spread(_words([item.id for item in found]))
@@ -260,29 +261,26 @@ class JsonDecoder:
                 self.drifted = True
 
     def _event(self, value: bytes) -> Any:
-        if self._wrapped is None:
-            self._sniff([value])
+        self._sniff((), (value,))
         item = self._value.decode(value)
         return item.payload if self._wrapped else item
 
-    def _sniff(self, values: Sequence[bytes | None]) -> None:
+    def _sniff(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Have the first key and the first value a schema? A converter may have been told otherwise in between."""
+        for key in keys:
+            if key is not None:
+                wrapped = _wrapped(key, self._wrapped_key)
+                if wrapped is not self._wrapped_key:
+                    self._wrapped_key = wrapped
+                    self._key = _key_decoder(self._shape, self._integer, wrapped=wrapped)
+                break
         for value in values:
-            if value is None:
-                continue
-            try:
-                seen = _SNIFF.decode(value)
-            except msgspec.DecodeError:
-                continue
-            self._wrapped = seen.op is None and bytes(seen.payload) != b""
-            break
-        binlog = self._shape.engine.reads_binlog
-        kind: Any
-        if self._wrapped:
-            kind = _WrappedBinlog if binlog else _WrappedPostgres
-        else:
-            kind = BinlogEvent if binlog else PostgresEvent
-        self._value = msgspec.json.Decoder(kind)
-        self._key = _key_decoder(self._shape, self._integer, wrapped=bool(self._wrapped))
+            if value is not None:
+                wrapped = _wrapped(value, self._wrapped)
+                if wrapped is not self._wrapped:
+                    self._wrapped = wrapped
+                    self._value = _value_decoder(self._shape, wrapped=wrapped)
+                break
 
     def _with_truncates(self, partition: int, batch: Batch, truncated: Sequence[int]) -> Decoded:
         bad = set(truncated)
@@ -299,7 +297,7 @@ class JsonDecoder:
         for at, offset in enumerate(batch.offsets):
             try:
                 parts.append(self._decode(partition, _picked(batch, [at])))
-            except (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError) as error:
+            except _UNREADABLE as error:
                 troubles.append(Trouble(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}"))
         events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
         kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
@@ -336,6 +334,24 @@ def _picked(batch: Batch, places: Sequence[int]) -> Batch:
     return Batch(
         [batch.keys[at] for at in places], [batch.values[at] for at in places], [batch.offsets[at] for at in places]
     )
+
+
+def _wrapped(record: bytes, before: bool) -> bool:
+    """Does a key or value stand below `payload`, with its schema beside it? `before` where that cannot be told."""
+    try:
+        seen = _SNIFF.decode(record)
+    except msgspec.DecodeError:
+        return before
+    return bytes(seen.payload) != b"" and not bytes(seen.op) and not bytes(seen.shard)
+
+
+def _value_decoder(shape: Shape, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
+    kind: Any
+    if shape.engine.reads_binlog:
+        kind = _WrappedBinlog if wrapped else BinlogEvent
+    else:
+        kind = _WrappedPostgres if wrapped else PostgresEvent
+    return msgspec.json.Decoder(kind)
 
 
 def _key_decoder(shape: Shape, integer: bool, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
