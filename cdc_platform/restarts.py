@@ -94,7 +94,8 @@ CURES: Mapping[Failure, Cure] = {
         automatic=False,
         probe=False,
         first_wait=timedelta(hours=1),
-        advice="One record cannot be handled: read the trace; raise `max.request.size` for a large one.",
+        advice="One record cannot be handled: read the trace. A large one: raise `limits.producer_buffer_bytes`; "
+        "a table without primary key: set its `key` in the topology.",
     ),
     Failure.STUCK: Cure(
         automatic=True,
@@ -146,7 +147,9 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         ),
         (
             Failure.POISON_RECORD,
-            r"RecordTooLargeException|DataException|SerializationException"
+            r"RecordTooLargeException|DataException|SerializationException|SchemaBuilderException"
+            # A compacted topic and a table that has no primary key.
+            r"|cannot accept message without key"
             r"|Tolerance exceeded in error handler|max\.request\.size",
         ),
         (

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS
+from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
 from cdc_platform.connectors.wire_format import CHOSEN, FIXED
 from cdc_platform.documents.fields import REFERENCE
 from cdc_platform.errors import OverrideRefused
@@ -56,7 +56,6 @@ DENIED: tuple[Denied, ...] = (
     Denied("tasks.max", "these connectors have one task."),
     Denied("topic.*", _IDENTITY, "Set the dataset's topic_pattern."),
     Denied("slot.name", _IDENTITY),
-    Denied("slot.failover", "a slot that does not follow a promotion is lost with the old leader, and events with it."),
     Denied("publication.name", _IDENTITY),
     Denied("heartbeat.topics.prefix", _ROUTING),
     Denied("transforms*", _ROUTING, "Transform where the topic is read."),
@@ -151,16 +150,24 @@ _NUMBERS: Mapping[str, range] = {
     "errors.max.retries": range(101),
 }
 _ONE_OF: Mapping[str, tuple[str, ...]] = {
-    **dict.fromkeys(CHOSEN, ("true", "false")),
+    **dict.fromkeys((*CHOSEN, "slot.failover"), ("true", "false")),
     # `disabled` is for publications made by hand; the others publish too much, or nothing.
     "publication.autocreate.mode": ("filtered", "disabled"),
 }
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Raises OverrideRefused for the first of the dataset's overrides that is not allowed."""
+    """Raises OverrideRefused for the first of the dataset's overrides or key columns that is not allowed."""
     where = f"dataset {dataset.name}"
     _check(dataset.connector, where)
+    for table in dataset.tables:
+        if SHARD_KEY_FIELD in table.key:
+            raise OverrideRefused(
+                f"a key column is named {SHARD_KEY_FIELD!r}, as the field that tells shards apart.",
+                where=where,
+                field=f"tables.{table.name}.key",
+                cure="Name other columns that identify a row, or rename it in the source.",
+            )
     if SERVER_ID_FIELD in dataset.connector:
         raise _refused(
             where, SERVER_ID_FIELD, "all shards would share it.", "Set it in the `connector` field of one shard."

@@ -60,7 +60,11 @@ def parse_yaml(text: str, *, where: str = "topology", known_clusters: Collection
 
 
 def _topology(raw: Any, where: str, known_clusters: Collection[str]) -> Topology:
-    fields = Fields({} if raw is None else raw, where=where)
+    if raw is None:
+        raise TopologyError(
+            "holds nothing.", where=where, cure="Name `clusters` and `datasets`; examples/topology.yaml is a start."
+        )
+    fields = Fields(raw, where=where)
     clusters: dict[str, Cluster] = {}
     for name, document in fields.inner("clusters").raw.items():
         clusters[name] = decode_cluster(name, document, where=where, path=f"clusters.{name}", strict=True)
@@ -108,10 +112,11 @@ def dump_yaml(topology: Topology) -> str:
     """
     if topology.problems:
         first = topology.problems[0]
+        text, _, cure = first.message.partition(" Cure: ")
         raise TopologyError(
-            f"{len(topology.problems)} stored documents are malformed, the first: {first.message}",
+            f"{len(topology.problems)} stored documents are malformed, the first: {text}",
             where=f"{first.kind} {first.name}",
-            cure="Mend or delete them, then export.",
+            cure=f"{cure or 'Mend or delete it.'} Then export again.",
         )
     document: Document = {}
     if topology.pause:

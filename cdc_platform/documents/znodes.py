@@ -179,7 +179,8 @@ def assemble(
             problems.append(dataset)
         elif missing := [cluster for cluster in dataset.clusters if cluster not in good_clusters]:
             state = "malformed" if missing[0] in clusters else "not there"
-            message = f"dataset {name} names cluster {missing[0]!r}, which is {state}."
+            cure = "Mend or import the cluster, or take it out of the dataset's `clusters`."
+            message = f"dataset {name} names cluster {missing[0]!r}, which is {state}. Cure: {cure}"
             problems.append(Problem("dataset", name, message))
         else:
             good_datasets[name] = dataset

@@ -10,6 +10,7 @@ from cdc_platform.connectors.desired import desired_config
 from cdc_platform.connectors.overrides import DENIED, check_dataset, check_shard
 from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused
+from cdc_platform.topology import Table
 from tests.connectors.cases import EAST, ORDERS, ORDERS_2, PINS, PINS_7, PLAIN
 
 REFUSED = {
@@ -52,7 +53,6 @@ REFUSED = {
         "producer.override.bootstrap.servers": "other:9092",
         "exactly.once.support": "required",
         "internal.log.position.check.enable": "false",
-        "slot.failover": "false",
         "producer.override.interceptor.classes": "org.example.Drop",
     },
     "how values are read": {
@@ -95,6 +95,7 @@ PASSING = {
     "value.converter.schemas.enable": "true",
     "provide.transaction.metadata": "false",
     "errors.max.retries": "0",
+    "slot.failover": "false",
     "publication.autocreate.mode": "disabled",
     "an.option.of.tomorrow": "x",
 }
@@ -122,6 +123,7 @@ def test_a_secret_in_plain_text_is_refused_and_not_shown(option: str) -> None:
         ("heartbeat.interval.ms", "600000"),
         ("errors.max.retries", "-1"),
         ("publication.autocreate.mode", "no_tables"),
+        ("slot.failover", "no"),
         ("poll interval.ms", "5"),
         ("poll.interval.ms\n", "5"),
         ("max.queue.size", "many"),
@@ -168,3 +170,10 @@ def test_each_rule_says_why_and_what_to_do() -> None:
     for rule in DENIED:
         assert rule.reason.endswith(".")
         assert rule.cure.endswith(".")
+
+
+def test_a_key_column_named_as_the_shard_s_field_is_refused() -> None:
+    with pytest.raises(OverrideRefused) as caught:
+        check_dataset(replace(PINS, tables=(Table(name="pins", key=("id", "shard")),)))
+    assert caught.value.field == "tables.pins.key"
+    assert caught.value.cure

@@ -48,6 +48,10 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
         ("The db history topic is missing. You may attempt to recover it", Failure.SCHEMA_HISTORY),
         ("java.lang.OutOfMemoryError: Java heap space", Failure.OUT_OF_MEMORY),
         ("org.apache.kafka.common.errors.RecordTooLargeException: The message is 9 bytes", Failure.POISON_RECORD),
+        ("org.apache.kafka.common.InvalidRecordException: Compacted topic cannot accept message without key in topic",
+         Failure.POISON_RECORD),
+        ("org.apache.kafka.connect.errors.SchemaBuilderException: Cannot create field because of field name"
+         " duplication shard", Failure.POISON_RECORD),
         ("java.lang.IllegalStateException: surprising", Failure.UNKNOWN),
         (None, Failure.UNKNOWN),
     ],

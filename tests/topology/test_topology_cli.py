@@ -167,10 +167,23 @@ def test_problems_are_shown_and_stop_an_export(imported: InMemoryTopologyStore, 
         "shard pins.00003 is left alone: /cdc/datasets/pins/shards/00003: is no JSON" in run("topology", "show").output
     )
     refused = run("topology", "export")
-    assert refused.exit_code == 1 and "Mend or delete them" in refused.output
+    assert refused.exit_code == 1 and "Then export again" in refused.output
+    assert refused.output.count("Cure:") == 1
     imported.zookeeper.write("/cdc/datasets/pins", b"oops")
     shown = run("topology", "show", "pins")
     assert shown.exit_code == 0 and "dataset pins is left alone" in shown.output
+
+
+def test_an_empty_file_is_refused_and_a_dataset_without_its_cluster_says_what_to_do(
+    imported: InMemoryTopologyStore, run: Run, tmp_path: Path
+) -> None:
+    empty = tmp_path / "empty.yaml"
+    empty.write_text("# nothing yet\n")
+    refused = run("topology", "import", str(empty))
+    assert refused.exit_code == 1 and "holds nothing" in refused.output and "Cure:" in refused.output
+    imported.zookeeper.write("/cdc/clusters/main", b"oops")
+    shown = " ".join(run("topology", "show", "pins").output.split())
+    assert "names cluster 'main', which is malformed. Cure: Mend or import the cluster" in shown
 
 
 @pytest.fixture

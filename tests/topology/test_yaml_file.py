@@ -220,8 +220,10 @@ def test_a_file_that_cannot_be_read_is_one_clear_error(tmp_path: Path) -> None:
         load_yaml(Path("/dev/zero"))
 
 
-def test_an_empty_file_is_an_empty_topology() -> None:
-    assert parse_yaml("") == Topology()
+def test_an_empty_file_is_refused_and_an_empty_document_is_an_empty_topology() -> None:
+    for text in ("", "# nothing yet\n", "---\n"):
+        assert "holds nothing" in refused(text).message
+    assert parse_yaml("{}") == Topology()
 
 
 def test_clusters_already_stored_may_be_named() -> None:
