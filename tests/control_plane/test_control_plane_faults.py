@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -13,8 +15,8 @@ from kazoo.client import KazooClient
 
 from cdc_platform import reconciler
 from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
-from cdc_platform.plan import CreateConnector, DeleteConnector, to_json, to_text
-from cdc_platform.topology import Address, Shard
+from cdc_platform.plan import CreateConnector, DeleteConnector
+from cdc_platform.topology import Address, Cluster, Shard
 from cdc_platform.wiring import open_platform
 from tests.clients.wire_breaker import WireBreaker
 
@@ -43,15 +45,31 @@ def test_control_plane_puts_right_what_a_hand_did_and_is_quiet_afterwards(ground
 def test_control_plane_with_an_unreachable_cluster_plans_nothing_for_it(ground: Ground) -> None:
     ground.add(2)
     ground.settle()
-    cluster = ground.clusters["local"]
-    ground.platform.topology.put_cluster(replace(cluster, urls=("http://127.0.0.1:9",)))
-    with open_platform(replace(ground.settings, connect_timeout=3.0)) as platform:
-        _, planned = reconciler.plan_pass(platform)
-    document = to_json(planned.plan)
-    assert document["exit_code"] == 1
-    assert [r["scope"] for r in document["refusals"]] == ["cluster local"]
-    assert not [a for a in document["actions"] if "connector" in a]
-    assert "refused for cluster local" in to_text(planned.plan)
+    topology = ground.platform.topology
+    topology.put_cluster(Cluster(name="far", urls=("http://127.0.0.1:9",)))
+    topology.put_dataset(replace(ground.dataset, name=f"{ground.name}_far", clusters=("far",)))
+    topology.put_shard(replace(ground.shards()[0], dataset=f"{ground.name}_far"))
+    ground.call("DELETE", f"/connectors/{ground.shard_name(1)}")
+
+    def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", "from cdc_platform.cli import main; main()", "plan", *arguments],
+            env={**ground.process_environment(), "CDC_PLATFORM_CONNECT_TIMEOUT": "5"},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    found = plan("--json")
+    document = json.loads(found.stdout)
+    assert (found.returncode, document["exit_code"]) == (1, 1)
+    assert [r["scope"] for r in document["refusals"]] == ["cluster far"]
+    # The other cluster's work is planned, and nothing for the one that does not answer.
+    assert {a.get("cluster") for a in document["actions"] if "connector" in a} == {"local"}
+    assert "refused for cluster far" in document["sentence"]
+    text = plan()
+    assert text.returncode == 1
+    assert "x refused for cluster far" in text.stdout
     assert ground.task_states(ground.shard_name(0)) == ["RUNNING"]
 
 
