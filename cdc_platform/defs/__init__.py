@@ -7,6 +7,7 @@ from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.gate import require_check
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
+from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.sensor import build_reconcile_sensor
@@ -24,6 +25,7 @@ __all__ = [
     "build_cdc_asset_checks",
     "build_cdc_assets",
     "build_cdc_jobs",
+    "build_ledger_sensor",
     "build_reconcile_sensor",
     "build_verification_schedules",
     "load_tables",

@@ -4,7 +4,7 @@
 # inside a function, and cannot resolve them as text.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,8 +20,9 @@ from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTransla
 from cdc_platform.errors import CdcError
 from cdc_platform.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.duplicates import ShardDuplicates
+from cdc_platform.verification.duplicates import Cause, ShardDuplicates
 from cdc_platform.verification.judged import judged_rows
+from cdc_platform.verification.ledger import TableContinuity, count_and_keep
 from cdc_platform.verification.redelivery import count_duplicates
 from cdc_platform.verification.verdicts import ShardVerdict
 
@@ -32,6 +33,7 @@ SHOWN = 100
 
 _COMPLETE = "complete"
 _DUPLICATES = "no_duplicates"
+_CONTINUOUS = "continuous"
 
 
 def build_cdc_asset_checks(
@@ -42,7 +44,7 @@ def build_cdc_asset_checks(
     policies: Path | None = None,
     blocking: bool = False,
 ) -> list[dg.AssetChecksDefinition]:
-    """**`complete`**, **`no_duplicates`**, `fresh`, `schema_current` and what else the policy says, per table.
+    """**`complete`**, **`no_duplicates`**, `continuous`, `fresh`, `schema_current` and what else the policy says.
 
     They judge the newest verdicts of `verify`, and count duplicates by reading what is new in
     the topic. Any of them can be run alone. They take the resource `cdc_platform`.
@@ -107,38 +109,83 @@ def judge_table(
     try:
         shards = [shard.id for shard in topology.shards.get(topology.dataset(dataset).name, ())]
         verdicts = AuditFrame(clients.settings.audit_dir).latest(dataset, name, shards)
-        duplicates = _duplicates(clients, topology, table, run_id)
-        rows = judged_rows(dataset, name, shards, verdicts=verdicts, duplicates=duplicates, now=datetime.now(UTC))
-        outcomes = evaluate(table.suite, rows, len(shards))
+        duplicates, continuity = _counted(clients, topology, table, run_id)
+        rows = judged_rows(
+            dataset,
+            name,
+            shards,
+            verdicts=verdicts,
+            duplicates={shard.shard: shard for shard in duplicates},
+            continuity={shard.shard: shard for shard in continuity.shards},
+            now=datetime.now(UTC),
+        )
+        outcomes = [_without_ledger(one, continuity) for one in evaluate(table.suite, rows, len(shards))]
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")
         for item in table.suite.expectations:
             yield _result(table.key, Outcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
         return
+    more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
-        yield _result(table.key, outcome, by_shard, duplicates, len(shards), verdicts)
+        told = more.get(outcome.expectation.check, {})
+        yield _result(table.key, outcome, by_shard, told, len(shards), verdicts)
 
 
-def _duplicates(clients: Platform, topology: Topology, table: Judged, run_id: str) -> Mapping[str, ShardDuplicates]:
-    """By shard, counted only when a wanted check looks at them."""
+def _counted(
+    clients: Platform, topology: Topology, table: Judged, run_id: str
+) -> tuple[Sequence[ShardDuplicates], TableContinuity]:
+    """Duplicates, and the ledger, by reading what is new: only what a wanted check looks at."""
+    dataset, name = table.props.dataset, table.props.table
+    nothing = TableContinuity(dataset=dataset, table=name)
     columns = {item.kwargs.get("column") for item in table.suite.expectations}
+    if columns & _LEDGER:
+        with wiring.open_ledger(clients) as outside:
+            found, continuity = count_and_keep(outside, topology, dataset, name, run_id=run_id)
+        return found.shards, continuity
     if not any(str(column).startswith("duplicates") or column in _CAUSES for column in columns):
-        return {}
-    found = count_duplicates(
-        clients, wiring.traced_records(clients), topology, table.props.dataset, table.props.table, run_id=run_id
-    )
-    return {shard.shard: shard for shard in found.shards}
+        return (), nothing
+    found = count_duplicates(clients, wiring.traced_records(clients), topology, dataset, name, run_id=run_id)
+    return found.shards, nothing
 
 
-_CAUSES = frozenset({"redelivery", "producer_retry", "zombie_task", "re_snapshot", "source_failover", "unknown"})
+_CAUSES = frozenset(str(cause) for cause in Cause)
+_LEDGER = frozenset({"transactions", "breaks"})
+
+
+def _without_ledger(outcome: Outcome, continuity: TableContinuity) -> Outcome:
+    """A check of the ledger fails where there is none, and says why."""
+    if outcome.passed or not continuity.problem or outcome.expectation.kwargs.get("column") not in _LEDGER:
+        return outcome
+    return replace(outcome, problem=f"No ledger: {continuity.problem}.")
+
+
+def _of_duplicates(duplicates: Sequence[ShardDuplicates]) -> Mapping[str, Any]:
+    lines = [blame.sentence() for shard in duplicates for blame in shard.blames]
+    return {
+        "duplicates": sum(shard.total for shard in duplicates),
+        "alarming": sum(shard.alarming for shard in duplicates),
+        "blames": "\n".join(lines[:SHOWN]),
+    }
+
+
+def _of_ledger(continuity: TableContinuity) -> Mapping[str, Any]:
+    shards = continuity.shards
+    return {
+        "transactions_whole": sum(shard.checked for shard in shards),
+        "transactions_open": sum(shard.open for shard in shards),
+        "runs_resumed": sum(shard.resumed for shard in shards),
+        "runs_unknown": sum(shard.unknown for shard in shards),
+        "breaks": "\n".join([one.sentence() for shard in shards for one in shard.breaks][:SHOWN]),
+        "problem": continuity.problem,
+    }
 
 
 def _result(
     key: dg.AssetKey,
     outcome: Outcome,
     rows: Mapping[str, Mapping[str, Any]],
-    duplicates: Mapping[str, ShardDuplicates],
+    more: Mapping[str, Any],
     shards: int,
     verdicts: Sequence[ShardVerdict] = (),
 ) -> dg.AssetCheckResult:
@@ -158,11 +205,7 @@ def _result(
         metadata["positions"] = positions(verdicts)
         if keys := differing(verdicts):
             metadata["keys"] = dg.MetadataValue.md(keys)
-    if item.check == _DUPLICATES:
-        lines = [blame.sentence() for shard in duplicates.values() for blame in shard.blames]
-        metadata["duplicates"] = sum(shard.total for shard in duplicates.values())
-        metadata["alarming"] = sum(shard.alarming for shard in duplicates.values())
-        metadata["blames"] = "\n".join(lines[:SHOWN])
+    metadata |= more
     return dg.AssetCheckResult(
         asset_key=key,
         check_name=item.check,

@@ -20,11 +20,13 @@ from cdc_platform.defs.assets import build_cdc_assets
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
+from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.sensor import build_reconcile_sensor
 from cdc_platform.defs.snapshot_jobs import build_bootstrap_sensor
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+from cdc_platform.defs.verification_jobs import VERIFY
 
 
 class ReconcileSensorArgs(dg.Model, dg.Resolvable):
@@ -147,6 +149,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 dg.DefaultSensorStatus.RUNNING if self.bootstrap.running else dg.DefaultSensorStatus.STOPPED
             ),
         )
+        ledgers = build_ledger_sensor(
+            job=next(job for job in jobs if job.name == VERIFY), tables=found.tables, default_status=status
+        )
         checks = build_cdc_asset_checks(
             tables=found.tables,
             platform=found.platform,
@@ -158,7 +163,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[sensor, alerts, bootstraps],
+            sensors=[sensor, alerts, bootstraps, ledgers],
             schedules=build_verification_schedules(job=jobs[3], tables=found.tables),
             jobs=jobs,
             resources={"cdc_platform": self.platform},

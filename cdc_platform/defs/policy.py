@@ -92,6 +92,13 @@ DEFAULT = Suite(
             advice="The shards' blames name task runs, workers and offsets.",
         ),
         Expectation(
+            check="continuous",
+            type="expect_column_values_to_be_between",
+            kwargs={"column": "breaks", "max_value": 0},
+            description="No step was lost that no proof has followed.",
+            advice="The break names its range; ledger_sensor has the shard verified. Repair what that finds.",
+        ),
+        Expectation(
             check="fresh",
             type="expect_column_values_to_be_between",
             kwargs={"column": "lag_s", "max_value": {"$PARAMETER": "max_lag"}},

@@ -20,6 +20,7 @@ from cdc_platform.defs.inventory import load_tables
 from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
 from cdc_platform.verification.audit import AuditFrame
+from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
 from cdc_platform.verification.judged import judged_rows
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
@@ -36,12 +37,19 @@ def verdict(shard: str, found: Verdict = Verdict.PROVEN, **fields: Any) -> Shard
     return ShardVerdict(**(defaults | fields))
 
 
-def rows(*verdicts: ShardVerdict, shards: int = 3, alarming: int = 0, age: float = 0.0) -> list[dict[str, Any]]:
+def rows(
+    *verdicts: ShardVerdict,
+    shards: int = 3,
+    alarming: int = 0,
+    age: float = 0.0,
+    breaks: tuple[Break, ...] = (),
+) -> list[dict[str, Any]]:
     names = [f"{n:05d}" for n in range(shards)]
     sent = {n: ShardDuplicates(shard=n, counts={Cause.ZOMBIE: alarming}, alarming=alarming) for n in names[:1]}
     sent |= {n: ShardDuplicates(shard=n) for n in names[1:]}
     return judged_rows(
         "pins", "pins", names, verdicts=verdicts, duplicates=sent,
+        continuity={n: ShardContinuity(shard=n, breaks=breaks if n == names[0] else ()) for n in names},
         now=NOW + timedelta(seconds=age),
     )  # fmt: skip
 
@@ -63,12 +71,14 @@ def test_each_check_names_its_failing_shards() -> None:
             verdict("00001", Verdict.MISMATCHED, missing=37, lag_s=900.0),
             verdict("00002", Verdict.PENDING, checked_at=NOW - timedelta(days=9)),
             alarming=5,
+            breaks=(Break(shard="00000", kind=BreakKind.RESUME, range="a to b", found_at=NOW),),
         )
     )
     failing = {check: outcome.shards for check, outcome in found.items() if not outcome.passed}
     assert failing == {
         "complete": ("00001", "00002"),
         "no_duplicates": ("00000",),
+        "continuous": ("00000",),
         "fresh": ("00001",),
         "recently_verified": ("00002",),
         "schema_current": ("00000",),

@@ -182,7 +182,9 @@ def admin(
 
 
 @contextmanager
-def sites(stack: Stack, root: Path) -> Iterator[Callable[[Engine], Site]]:
+def sites(
+    stack: Stack, root: Path, bootstrap: BootstrapMode = BootstrapMode.LATEST
+) -> Iterator[Callable[[Engine], Site]]:
     """Makes captured shards on that stack."""
     made: list[Site] = []
 
@@ -216,7 +218,7 @@ def sites(stack: Stack, root: Path) -> Iterator[Callable[[Engine], Site]]:
             tables=(Table(name="pins"),),
             clusters=("local",),
             credentials=credentials,
-            bootstrap=BootstrapMode.LATEST,
+            bootstrap=bootstrap,
             topics=TopicSpec(partitions=2, replication=1),
         )
         found = Site(field=field, dataset=dataset, shard=shard, root=root)

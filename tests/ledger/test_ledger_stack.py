@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import httpx
 import pytest
 
+from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.identity import slot_name
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Engine, Topology
+from cdc_platform.topology import BootstrapMode, Engine, Topology
 from cdc_platform.verification.completeness import ShardRange, verify_shards
 from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.ledger import LedgerOutside, breaks_on_record, count_and_keep
@@ -72,14 +75,33 @@ class Kept:
         self.site.field.wait(done, f"{verb} {path} of {name}", 60)
 
     def stop(self) -> None:
-        """Stop the connector, and wait until its task is gone."""
-        name = self.site.shard.name
+        """Stop the connector, and wait until the source has lost its reader: Connect says "no task" before."""
         self.call("PUT", "stop")
+        dataset = self.site.dataset
+        if dataset.engine.reads_binlog:
+            user = resolve(dataset.credentials.user)
+            readers = (
+                f"SELECT 1 FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%' AND user = '{user}'"
+            )
+        else:
+            slot = slot_name(self.site.field.settings, self.site.shard)
+            readers = f"SELECT 1 FROM pg_replication_slots WHERE active AND slot_name = '{slot}'"
 
         def gone() -> bool:
-            return httpx.get(f"{self.site.url()}/connectors/{name}/status", timeout=10).json().get("tasks") == []
+            with self.site.admin(self.site.shard.database) as run:
+                return not rows_of(run, run(readers))
 
-        self.site.field.wait(gone, f"{name} has no task", 60)
+        self.site.field.wait(gone, f"nobody reads for {self.site.shard.name}", 60)
+        before = self.site.field.offset(self.site.shard)
+
+        def still() -> bool:
+            # Its last commit follows its last event.
+            nonlocal before
+            time.sleep(1)
+            last, before = before, self.site.field.offset(self.site.shard)
+            return last == before
+
+        self.site.field.wait(still, "the last offset is committed", 60)
 
     def configured(self, config: dict[str, str]) -> None:
         """Go on with this configuration."""
@@ -102,7 +124,7 @@ def rows_of(run: Any, found: Any) -> Any:
 
 @pytest.fixture
 def kept(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
-    with sites(stack, tmp_path) as make:
+    with sites(stack, tmp_path, BootstrapMode.SNAPSHOT) as make:
         opened: list[Any] = []
 
         def one(engine: Engine) -> Kept:
@@ -154,6 +176,7 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     ledger.stop()
     place.write(30)  # these are skipped
     moved = ledger.position()
+    assert moved != place.field.offset(place.shard)
     partition = {"server": place.shard.name}
     ledger.call("PATCH", "offsets", json={"offsets": [{"partition": partition, "offset": moved}]})
     ledger.call("PUT", "resume")
