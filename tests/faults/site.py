@@ -199,6 +199,11 @@ class Site:
         found = (self.get(f"/connectors/{shard.name}/offsets") or {}).get("offsets")
         return dict(found[0]["offset"]) if found else {}
 
+    def streams_from(self, shard: Shard) -> bool:
+        """True once an offset is committed that is not a snapshot's."""
+        found = self.offset(shard)
+        return bool(found) and not found.get("snapshot")
+
     # What the platform says
 
     def verify(self, run_id: str) -> tuple[ShardVerdict, ...]:
