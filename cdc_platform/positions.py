@@ -14,7 +14,7 @@ transaction number, for Postgres the 32-bit transaction id and the LSN.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -78,6 +78,16 @@ class MariaDbPosition:
         for domain, _, last in self.gtids:
             seen |= (stream == domain) & (seq <= np.uint64(last))
         return seen
+
+    def followed_by(self, groups: Sequence[tuple[int, int, int]]) -> MariaDbPosition:
+        """This position, then these event groups (domain, server, sequence), as long as none is left out between."""
+        last = {domain: (domain, server, sequence) for domain, server, sequence in self.gtids}
+        for domain, server, sequence in groups:
+            if domain not in last or sequence > last[domain][2] + 1:
+                break
+            if sequence == last[domain][2] + 1:
+                last[domain] = (domain, server, sequence)
+        return MariaDbPosition(tuple(last[domain] for domain in sorted(last)))
 
     def covers(self, other: MariaDbPosition) -> bool:
         """True when nothing of `other` is missing here."""
@@ -222,12 +232,15 @@ class Committed:
 
     `position` is the text of a GTID set or an LSN, None when nothing is known.
     `busy` names a snapshot that is under way: until it ends, rows are missing
-    from the topic and nobody has lost them.
+    from the topic and nobody has lost them. `file` and `place` are where the
+    position stands in the binlog of the server that the connector reads.
     """
 
     engine: Engine
     position: str | None
     busy: str | None = None
+    file: str | None = None
+    place: int = 0
 
     @classmethod
     def parse(cls, engine: Engine, offset: Mapping[str, Any] | None) -> Committed:
@@ -241,7 +254,7 @@ class Committed:
             busy = "incremental snapshot"
         if engine.reads_binlog:
             gtids = offset.get("gtids")
-            return cls(engine, str(gtids) if gtids else None, busy)
+            return cls(engine, str(gtids) if gtids else None, busy, offset.get("file"), int(offset.get("pos") or 0))
         # All transactions that committed at or before lsn_commit were handed on. Before the
         # first one there is only `lsn`: the place of the snapshot.
         lsn = offset.get("lsn_commit")

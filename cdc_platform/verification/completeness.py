@@ -237,8 +237,12 @@ class _Run:
         """The cases whose connectors have got to all of their goals; the others keep what they said."""
         if not cases:
             return []
+        sources = {case.shard.id: case.source for case in cases}
         found = self._connectors.wait(
-            [(case.shard, case.goals) for case in cases], self._policy.reach_seconds, self._reach_progress
+            [(case.shard, case.goals) for case in cases],
+            self._policy.reach_seconds,
+            self._reach_progress,
+            lambda shard, committed: sources[shard.id].beyond(committed),
         )
         self._reached.update(found)
         return [case for case in cases if found[case.shard.id].at is not None]

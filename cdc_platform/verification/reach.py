@@ -71,8 +71,12 @@ class Connectors:
         goals: Sequence[tuple[Shard, Sequence[Position]]],
         seconds: float,
         report: Callable[[int, int], None],
+        beyond: Callable[[Shard, Committed], Committed] = lambda _, committed: committed,
     ) -> dict[str, Reached]:
-        """Shard id to what its connector had committed when it covered all positions, or when time was up."""
+        """Shard id to what its connector had committed when it covered all positions, or when time was up.
+
+        `beyond` (see `Source`) is asked about what is the same as at the last look.
+        """
         end = time.monotonic() + seconds
         open_goals = {shard.id: (shard, positions) for shard, positions in goals}
         found: dict[str, Reached] = {}
@@ -81,8 +85,10 @@ class Connectors:
                 asked = list(open_goals.values())
                 answers = pool.map(self.committed, [shard for shard, _ in asked])
                 for (shard, positions), answer in zip(asked, answers, strict=True):
-                    found[shard.id] = answer
+                    before, found[shard.id] = found.get(shard.id), answer
                     committed = answer.committed
+                    if committed and before == answer and not all(committed.reached(where) for where in positions):
+                        committed = beyond(shard, committed)
                     if not answer.found:
                         del open_goals[shard.id]
                     elif committed and not committed.busy and all(committed.reached(where) for where in positions):

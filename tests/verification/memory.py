@@ -18,7 +18,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.protocol import Inspection, Key, Slice, Words
 from cdc_platform.clients.topic_records import Batch, TopicBounds
 from cdc_platform.errors import NotFound
-from cdc_platform.positions import MariaDbPosition
+from cdc_platform.positions import Committed, MariaDbPosition
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
 from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
@@ -145,6 +145,9 @@ class MemoryTable:
 
     def position(self) -> MariaDbPosition:
         return MariaDbPosition.parse(f"0-1-{self.seq}" if self.seq else "")
+
+    def beyond(self, committed: Committed) -> Committed:
+        return committed
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         keys = sorted(key for key in self.rows if after is None or key > int(after[0]))

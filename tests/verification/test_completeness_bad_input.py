@@ -241,7 +241,7 @@ def test_completeness_of_what_cannot_be_proven_says_why(make_ground: MakeGround,
 
 def _make_topics(ground: Ground) -> None:
     ground.field.topology = ground.topology
-    ground.field._make_topics()
+    ground.field.make_topics()
 
 
 def test_completeness_of_a_connector_that_is_not_there_is_unverifiable(make_ground: MakeGround) -> None:

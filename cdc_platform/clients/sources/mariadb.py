@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,9 +18,10 @@ from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.hazards import hazards
 from cdc_platform.canonical.keys import readable_key
+from cdc_platform.clients.sources.binlog import rowless_groups
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.positions import MariaDbPosition, MySqlPosition, Position
+from cdc_platform.positions import Committed, MariaDbPosition, MySqlPosition, Position
 from cdc_platform.topology import Address, Engine
 
 _COLUMNS = """
@@ -46,6 +48,9 @@ _WIDTH = 32
 
 # https://mariadb.com/kb/en/mariadb-error-code-reference/: refused by rights or grammar; all else may pass.
 _REFUSED = {1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1305, 1698}
+
+# Events of a binlog that are looked at behind a committed position.
+_EVENTS = 200
 
 # Types whose text form a comparison reads back as the same value.
 _TEXT_KEYS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"}
@@ -115,6 +120,22 @@ class MariaDbSource:
         if self._engine is Engine.MYSQL:
             return MySqlPosition.parse(str(self._rows("SELECT @@global.gtid_executed")[0][0]))
         return MariaDbPosition.parse(str(self._rows("SELECT @@global.gtid_binlog_pos")[0][0]))
+
+    def beyond(self, committed: Committed) -> Committed:
+        """What was committed, and the DDL statements that follow it in the binlog."""
+        if self._engine is Engine.MYSQL or committed.position is None or not committed.file:
+            return committed
+        try:
+            found = self._rows(
+                f"SHOW BINLOG EVENTS IN %s FROM {committed.place:d} LIMIT {_EVENTS:d}", (committed.file,)
+            )
+        except CdcError:
+            # Another server's file, or one that is gone: then nothing more is known.
+            return committed
+        position = MariaDbPosition.parse(committed.position).followed_by(
+            rowless_groups(found, cut=len(found) == _EVENTS)
+        )
+        return replace(committed, position=str(position))
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""

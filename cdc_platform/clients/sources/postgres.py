@@ -18,7 +18,7 @@ from cdc_platform.canonical.hazards import hazards
 from cdc_platform.canonical.keys import readable_key
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.positions import PostgresPosition
+from cdc_platform.positions import Committed, PostgresPosition
 from cdc_platform.topology import Address, Engine
 
 _ENGINE = Engine.POSTGRES
@@ -144,6 +144,10 @@ class PostgresSource:
     def position(self) -> PostgresPosition:
         """The snapshot of a statement now."""
         return self._position(self._rows("SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text")[0])
+
+    def beyond(self, committed: Committed) -> Committed:
+        """What was committed: heartbeats carry it on."""
+        return committed
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""

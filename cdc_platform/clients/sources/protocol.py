@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.positions import Position
+from cdc_platform.positions import Committed, Position
 
 Words = npt.NDArray[np.uint64]
 
@@ -65,6 +65,13 @@ class Source(Protocol):
 
     def position(self) -> Position:
         """Where the source is now: all that was committed before the call is at or before it."""
+
+    def beyond(self, committed: Committed) -> Committed:
+        """What a connector committed, and with it what follows there without a change of any row.
+
+        A connector of MariaDB commits a DDL statement only with the transaction
+        after it, which on an idle server may be long in coming.
+        """
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""
