@@ -13,6 +13,8 @@ from cdc_platform.clients.secrets import resolve
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.topology import Address, Credentials
 
+# A refused login has no sqlstate in libpq, only the server's words.
+_REFUSALS = ("authentication", "permission denied", "not permitted to log in", "no pg_hba.conf entry", "does not exist")
 _DENIED = frozenset({1044, 1045, 1142, 1227, 1698})
 
 
@@ -82,7 +84,7 @@ def _postgres_errors(name: str, server: Address) -> Iterator[None]:
         text = next(iter(str(error).strip().splitlines()), type(error).__name__)
         # Without a state the connection failed; classes 08, 53, 55, 57 pass by themselves.
         busy = not state or state[:2] in ("08", "53", "55", "57")
-        raise _said(busy and "authentication" not in text, text, name, server) from None
+        raise _said(busy and not any(words in text for words in _REFUSALS), text, name, server) from None
 
 
 @contextmanager

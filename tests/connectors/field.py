@@ -109,6 +109,7 @@ class Field:
                 httpx.delete(f"{self.url}/connectors/{shard.name}", timeout=30)
 
     def _make_topics(self) -> None:
+        """The topics that the topology needs."""
         admin = AdminClient({"bootstrap.servers": str(self.stack.kafka)})
         requests = [
             NewTopic(t.name, t.partitions, t.replication, config=dict(t.config))

@@ -1,0 +1,9 @@
+-- The connector's user on MySQL 8: this and no more. Untried: no MySQL server was at hand.
+CREATE USER 'cdc'@'%' IDENTIFIED BY 'PASSWORD';
+
+-- Snapshots, backfills and the proof read the tables.
+GRANT SELECT ON pins_00000.* TO 'cdc'@'%';
+-- The binlog is read as replicas read it.
+GRANT REPLICATION SLAVE ON *.* TO 'cdc'@'%';
+-- Where the binlog begins and ends, and how far a replica is behind.
+GRANT REPLICATION CLIENT ON *.* TO 'cdc'@'%';
