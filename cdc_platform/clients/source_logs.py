@@ -7,17 +7,19 @@ start position can be wrong about is found here, before any connector is stopped
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 import pymysql
+from psycopg import sql
 
 from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
-from cdc_platform.errors import BadInput, SourceUnavailable
+from cdc_platform.connectors.tables import DEFAULT_SCHEMA
+from cdc_platform.errors import BadInput, SourceRejected, SourceUnavailable
 from cdc_platform.positions import MariaDbPosition, MySqlPosition, format_lsn, parse_lsn
-from cdc_platform.topology import Address, Dataset, Engine, Shard
+from cdc_platform.topology import Address, Dataset, Engine, Shard, Table
 
 T = TypeVar("T")
 
@@ -35,6 +37,12 @@ SELECT s.wal_status, s.confirmed_flush_lsn::text, pg_current_wal_lsn()::text, s.
             SELECT r.xmin FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
              WHERE p.pubname = %(publication)s) x)
   FROM pg_replication_slots s WHERE s.slot_name = %(slot)s
+"""
+
+_ROW_BYTES = """
+SELECT max(pg_table_size(c.oid) / c.reltuples) FROM pg_class c
+ WHERE c.reltuples > 0 AND c.oid = ANY (SELECT to_regclass(quote_ident(split_part(t, '.', 1)) || '.'
+                                              || quote_ident(split_part(t, '.', 2))) FROM unnest(%s::text[]) t)
 """
 
 # Debezium's own walsender is no replica.
@@ -59,6 +67,17 @@ class SourceLogs(Protocol):
 
     def replica_lag(self, dataset: Dataset, shard: Shard) -> float | None:
         """Seconds that the slowest replica of the shard's leader is behind; None: no replica, or not to be told."""
+
+    def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
+        """Bytes of an average row of the widest of these tables by the server's statistics; None: it has none."""
+
+    def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """Make the shard's publication hold just the dataset's tables that are there (Postgres).
+
+        Without a publication nothing: Debezium makes it. Debezium 3.7.0 cannot alter it: with `skipped.operations=t`
+        its ALTER PUBLICATION has a WITH where none may be, and the task fails. It leaves a right one alone.
+        One that a person keeps (`publication.autocreate.mode=disabled`) is only looked at: SourceRejected.
+        """
 
 
 class RealSourceLogs:
@@ -100,6 +119,24 @@ class RealSourceLogs:
             for replica in shard.replicas
         ]
         return max((lag for lag in lags if lag is not None), default=None)
+
+    def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
+        """See `SourceLogs`. Counts what is stored out of line, too."""
+        if dataset.engine is Engine.POSTGRES:
+            names = [f"{table.schema or DEFAULT_SCHEMA}.{table.name}" for table in tables]
+            return self._with_postgres(dataset, shard, lambda c: _postgres_row_bytes(c, names))
+        own = [table.name for table in tables]
+        return self._with_mysql(dataset, shard.leader, shard.name, lambda c: _mysql_row_bytes(c, shard.database, own))
+
+    def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """See `SourceLogs`."""
+        if dataset.engine is not Engine.POSTGRES or own.publication is None:
+            return
+        names = [(table.schema or DEFAULT_SCHEMA, table.name) for table in dataset.tables]
+        mode = {**dataset.connector, **shard.connector}.get("publication.autocreate.mode", "filtered")
+        self._with_postgres(
+            dataset, shard, lambda c: _publish(c, own.publication or "", names, shard.name, ours=mode == "filtered")
+        )
 
     def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
         with postgres_cursor(
@@ -197,6 +234,34 @@ def _drop(cursor: psycopg.Cursor[Any], slot: str) -> None:
         raise SourceUnavailable(f"slot {slot} is in use by process {left[0]}.", cure="It is tried again.")
 
 
+def _publish(
+    cursor: psycopg.Cursor[Any], publication: str, tables: Sequence[tuple[str, str]], name: str, *, ours: bool
+) -> None:
+    cursor.execute("SELECT puballtables FROM pg_publication WHERE pubname = %s", (publication,))
+    row = cursor.fetchone()
+    if row is None or row[0]:
+        return
+    cursor.execute(
+        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
+        " WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
+        ([schema for schema, _ in tables], [table for _, table in tables]),
+    )
+    wanted = {(str(schema), str(table)) for schema, table in cursor.fetchall()}
+    cursor.execute("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", (publication,))
+    published = {(str(schema), str(table)) for schema, table in cursor.fetchall()}
+    missing = wanted - published
+    if not ours and missing:
+        raise SourceRejected(
+            f"publication {publication} lacks {'.'.join(min(missing))}: its changes would never come.",
+            where=f"shard {name}",
+            cure=f"ALTER PUBLICATION {publication} ADD TABLE {', '.join('.'.join(pair) for pair in sorted(missing))}",
+        )
+    if not ours or not wanted or wanted == published:
+        return
+    listed = sql.SQL(", ").join(sql.Identifier(*pair) for pair in sorted(wanted))
+    cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(publication), listed))
+
+
 def _standby_lag(cursor: psycopg.Cursor[Any]) -> float | None:
     cursor.execute(_STANDBYS)
     row = cursor.fetchone()
@@ -209,6 +274,19 @@ def _replica_lag(cursor: pymysql.cursors.Cursor, engine: Engine) -> float | None
     name = "Seconds_Behind_Master" if engine is Engine.MARIADB else "Seconds_Behind_Source"
     found = [dict(zip(names, row, strict=True)).get(name) for row in cursor.fetchall()]
     return max((float(seconds) for seconds in found if seconds is not None), default=None)
+
+
+def _mysql_row_bytes(cursor: pymysql.cursors.Cursor, database: str, tables: Sequence[str]) -> int | None:
+    widest = "SELECT MAX(avg_row_length) FROM information_schema.tables WHERE table_schema = %s AND table_name IN %s"
+    found = _one(cursor, widest, (database, tuple(tables)))
+    return int(found) if found else None
+
+
+def _postgres_row_bytes(cursor: psycopg.Cursor[Any], tables: Sequence[str]) -> int | None:
+    # As stored: values that are compressed there travel at their full length.
+    cursor.execute(_ROW_BYTES, (list(tables),))
+    row = cursor.fetchone()
+    return None if row is None or row[0] is None else int(row[0])
 
 
 def _first_log(cursor: pymysql.cursors.Cursor, name: str) -> str:

@@ -33,7 +33,9 @@ def dataset_part(dataset: Dataset) -> dict[str, str]:
         "schema.history.internal": "io.debezium.storage.kafka.history.KafkaSchemaHistory",
         # Servers hold many databases: another's DDL is neither kept nor parsed again at each start.
         "schema.history.internal.store.only.captured.databases.ddl": "true",
-        "schema.history.internal.store.only.captured.tables.ddl": "true",
+        # But of the shard's all tables are kept: the first event of one that comes into the dataset
+        # later would end the task, as one of a table that nobody knows (docs/decisions/0100).
+        "schema.history.internal.store.only.captured.tables.ddl": "false",
         "schema.history.internal.skip.unparseable.ddl": "false",
     }
 

@@ -167,7 +167,7 @@ class _Pass:
         applier = Applier(
             platform=self.platform,
             fence=self.fence,
-            clusters=picture.topology.clusters,
+            topology=picture.topology,
             deadline=deadline,
             progress=tell,
             on_restart=remember,

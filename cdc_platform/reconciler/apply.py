@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
+from cdc_platform.connectors.identity import identity
+from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import CdcError, ConnectUnavailable, LockLost, NotFound, Unavailable
 from cdc_platform.plan import (
     Action,
@@ -29,7 +31,7 @@ from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.migrate import bounce, migrate, wait_stopped
 from cdc_platform.reconciler.report import Outcome
 from cdc_platform.restarts import Failure
-from cdc_platform.topology import Cluster
+from cdc_platform.topology import Topology
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16
@@ -52,7 +54,7 @@ class Applier:
 
     platform: Platform
     fence: Fence
-    clusters: Mapping[str, Cluster]
+    topology: Topology
     deadline: float
     progress: Tell
     on_restart: Callable[[RestartConnector], None]
@@ -75,7 +77,7 @@ class Applier:
             elif not isinstance(action, CreateTopic | AddPartitions | AlterTopic):
                 lanes.setdefault(action.cluster, []).append(action)
         for cluster in {*lanes, *(c for m in moves if isinstance(m, MigrateConnector) for c in (m.source, m.target))}:
-            self._clients[cluster] = self.platform.connect(self.clusters[cluster]).fenced(self.fence.check)
+            self._clients[cluster] = self.platform.connect(self.topology.clusters[cluster]).fenced(self.fence.check)
         self.fence.each([partial(self._lane, c, actions, failed_topics) for c, actions in lanes.items()], len(lanes))
         self._moves(moves)
         return tuple(self.outcomes)
@@ -220,6 +222,7 @@ class Applier:
             case CreateConnector():
                 self._clients[action.cluster].create(action.name, action.config)
             case UpdateConnector():
+                self._publish(action)
                 self._clients[action.cluster].update(action.name, action.config)
             case RestartConnector():
                 self._restart(action)
@@ -231,6 +234,17 @@ class Applier:
                 migrate(action, self._clients[action.source], self._clients[action.target], self.fence)
             case DeleteConnector():
                 self._delete(action)
+
+    def _publish(self, action: UpdateConnector) -> None:
+        """A shard whose list of tables changes: its publication goes first, or its task would fail (SourceLogs)."""
+        dataset_name, _, shard_id = action.name.partition(".")
+        dataset = self.topology.datasets.get(dataset_name)
+        if INCLUDE_LIST not in action.changes or self.platform.sources is None or dataset is None:
+            return
+        for shard in self.topology.shards.get(dataset_name, ()):
+            if shard.id == shard_id:
+                own = identity(self.platform.settings, dataset, shard)
+                self.platform.sources.publish(dataset, shard, own)
 
     def _restart(self, action: RestartConnector) -> None:
         client = self._clients[action.cluster]

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.clients.signals import PAUSE, Signal
-from cdc_platform.connectors.identity import signal_topic
-from cdc_platform.errors import CdcError, LockHeld, NotFound, Unavailable
+from cdc_platform.connectors.identity import identity, signal_topic
+from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.planner import ConfigOf
 from cdc_platform.snapshots import steps
 from cdc_platform.snapshots.begin import begin, end
@@ -24,9 +25,10 @@ from cdc_platform.snapshots.told import Listener
 from cdc_platform.snapshots.waves import Item, hopeless
 from cdc_platform.topology import Cluster, Topology
 
+_PARALLEL = 16
 # Chunks a second that one shard can read, roughly; measured, benchmarks/bootstrap.py.
 _CHUNKS_PER_S = 10
-_CHUNK_ROWS = range(16, 2049)
+_CHUNK_ROWS = range(4, 2049)
 
 Failed = list[tuple[Place, steps.Fail]]
 
@@ -99,17 +101,31 @@ class Acts:
         wave = self._wave([place for place, _ in asked])
         if not wave:
             return []
+        with ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="sources") as pool:
+            looked = dict(zip((place.shard.id for place in wave), pool.map(self._at_the_source, wave), strict=True))
+        rows = {shard: answer for shard, answer in looked.items() if not isinstance(answer, CdcError)}
+        failed: Failed = []
+        for shard, answer in looked.items():
+            if isinstance(answer, CdcError):
+                failed += self._trouble(self.board.places[shard], answer, "its snapshot could not begin")
+        wave = [place for place in wave if place.shard.id in rows]
+        if not wave:
+            return failed
         with self._locked() as lock:
             if lock is None:
                 return []
             items = [
-                replace(item, attempt=orders[item.shard.id].attempt, tables=orders[item.shard.id].tables)
+                replace(
+                    item,
+                    attempt=orders[item.shard.id].attempt,
+                    tables=orders[item.shard.id].tables,
+                    chunk_rows=rows[item.shard.id],
+                )
                 for item in self._items(wave, lock)
             ]
-            results = begin(lock, self.state, self.run, items, chunk_rows=chunk_rows(self.load, len(self.board.places)))
+            results = begin(lock, self.state, self.run, items)
         now = datetime.now(UTC)
         records: dict[str, Mapping[str, object] | None] = {}
-        failed: Failed = []
         for shard, result in results.items():
             place = self.board.places[shard]
             if isinstance(result, CdcError):
@@ -126,6 +142,17 @@ class Acts:
         self._say("Reading began", [shard for shard in begun if not self.board.places[shard].nudges])
         self._say("Reading began again where it stood still", [s for s in begun if self.board.places[s].nudges])
         return failed
+
+    def _at_the_source(self, place: Place) -> int | CdcError | None:
+        """Sees that all that is read is published, and says how many rows a chunk may have."""
+        dataset, shard = self.board.dataset, place.shard
+        tables = [dataset.table(name) for name in self.run.tables]
+        try:
+            self.outside.sources.publish(dataset, shard, identity(self.outside.platform.settings, dataset, shard))
+            width = self.outside.sources.row_bytes(dataset, shard, tables)
+        except (SourceUnavailable, SourceRejected) as error:
+            return error
+        return chunk_rows(self.load, len(self.board.places), width=width, room=dataset.limits.queue_bytes)
 
     def end(self, places: Sequence[Place]) -> None:
         """End the snapshots of these shards; the stream goes on."""
@@ -262,12 +289,18 @@ class Acts:
             self.listener.say(f"{what}: {names}{f' and {len(shards) - 20} more' if len(shards) > 20 else ''}.")
 
 
-def chunk_rows(load: Load, shards: int) -> int | None:
-    """Rows a chunk so that the shards that read side by side stay near the run's rows a second; None: no limit."""
-    if load.max_rows_per_s is None:
-        return None
-    share = load.max_rows_per_s / max(1, min(load.max_parallel_shards, shards)) / _CHUNKS_PER_S
-    return min(max(int(share), _CHUNK_ROWS.start), _CHUNK_ROWS.stop - 1)
+def chunk_rows(load: Load, shards: int, *, width: int | None = None, room: int) -> int | None:
+    """Rows a chunk; None: as many as the connector's usual configuration has.
+
+    A task holds a chunk in memory until its window closes: so it is to fit into `room` bytes, by `width`, the
+    bytes of an average row. And the shards that read side by side are to stay near the run's rows a second.
+    """
+    bounds = []
+    if load.max_rows_per_s is not None:
+        bounds.append(int(load.max_rows_per_s / max(1, min(load.max_parallel_shards, shards)) / _CHUNKS_PER_S))
+    if width is not None and width * _CHUNK_ROWS.stop > room:
+        bounds.append(room // width)
+    return min(max(min(bounds), _CHUNK_ROWS.start), _CHUNK_ROWS.stop - 1) if bounds else None
 
 
 def producer_client_id(connector: str) -> str:

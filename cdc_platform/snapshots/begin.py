@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from cdc_platform.clients.protocols import ControlLock, StateStore
@@ -28,7 +29,7 @@ assert CHUNK_ROWS in SNAPSHOT_OPTIONS
 
 
 def begin(
-    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item], *, chunk_rows: int | None = None
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Ask for `item.tables` in one incremental snapshot for each shard.
 
@@ -37,7 +38,6 @@ def begin(
         state: the writer of the run's records.
         run: the run; its filter chooses the rows.
         wave: the shards; each streams already.
-        chunk_rows: rows a chunk; None: as the connector's usual configuration has it.
 
     Returns:
         By shard id: the committed offset at which it begins, or what went wrong; such a shard streams on.
@@ -48,7 +48,7 @@ def begin(
     """
 
     def one(item: Item) -> Mapping[str, Any]:
-        return _change(item, lambda offset: _asked(item, run, offset), chunk_rows)
+        return _change(item, lambda offset: _asked(item, run, offset))
 
     return _wave(lock, state, run, wave, one)
 
@@ -63,7 +63,7 @@ def end(
             mine = str(running_signal(offset) or "").startswith(signal_id(run.id, item.shard.name, 0)[:-1])
             return {key: value for key, value in offset.items() if not (mine and key.startswith(PREFIX))}
 
-        return _change(item, without, None)
+        return _change(replace(item, chunk_rows=None), without)
 
     return _wave(lock, state, run, wave, one)
 
@@ -112,7 +112,7 @@ def _asked(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
     return asked_offset(item.dataset.engine, offset, signal=signal, tables=item.tables, condition=condition)
 
 
-def _change(item: Item, change: Any, chunk_rows: int | None) -> Mapping[str, Any]:
+def _change(item: Item, change: Any) -> Mapping[str, Any]:
     name = item.shard.name
     stop(item.connect, name)
     try:
@@ -124,16 +124,19 @@ def _change(item: Item, change: Any, chunk_rows: int | None) -> Mapping[str, Any
             item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": changed}])
             if committed(item.connect, name) != changed:
                 raise Unavailable(f"Connect does not show the new offset of {name} yet.")
-        _configure(item, chunk_rows)
+        _configure(item)
         return offset
     finally:
         # Whatever went wrong: its offset is a whole one, before or after the change.
         item.connect.resume(name)
 
 
-def _configure(item: Item, chunk_rows: int | None) -> None:
+def _configure(item: Item) -> None:
     seen = item.connect.connector(item.shard.name).config
-    wanted = item.config.get(CHUNK_ROWS) if chunk_rows is None else str(chunk_rows)
+    wanted = item.config.get(CHUNK_ROWS)
+    if item.chunk_rows is not None:
+        # An override may be smaller still.
+        wanted = str(min(item.chunk_rows, int(wanted or item.chunk_rows)))
     if wanted is not None and seen.get(CHUNK_ROWS) != wanted:
         own = {key: value for key, value in seen.items() if key != "name"}
         item.connect.update(item.shard.name, {**own, CHUNK_ROWS: wanted})

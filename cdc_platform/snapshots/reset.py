@@ -183,6 +183,7 @@ class _Renewing:
             self._drop_slot(item)
         else:
             item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": dict(start.offset)}])
+        self.outside.sources.publish(item.dataset, item.shard, own)
         item.connect.update(name, self._first_config(item, start))
         wait_idle(item.connect, name)
         item.connect.resume(name)

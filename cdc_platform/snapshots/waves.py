@@ -26,7 +26,7 @@ class Item:
 
     `connect` checks the lock before each change. `config` is what a pass would give the shard's connector.
     `position` is where its stream shall begin, and `base` from where on its schema history is known to reach.
-    `attempt` and `tables` (Debezium's names) are for incremental snapshots.
+    `attempt`, `tables` (Debezium's names) and `chunk_rows` (None: as `config` has it) are for incremental snapshots.
     """
 
     dataset: Dataset
@@ -38,6 +38,7 @@ class Item:
     base: str | None = None
     attempt: int = 1
     tables: tuple[str, ...] = ()
+    chunk_rows: int | None = None
 
 
 def each(items: Sequence[Item], step: Callable[[Item], T]) -> dict[str, T | CdcError]:

@@ -7,7 +7,7 @@ import random
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -179,9 +179,10 @@ class World:
 class Writers:
     """Changes rows of all shards until stopped: inserts, updates, deletes; a deleted key may come back."""
 
-    def __init__(self, world: World, *, pause: float = 0.002) -> None:
+    def __init__(self, world: World, *, pause: float = 0.002, tables: Sequence[str] = TABLES) -> None:
         self.world = world
         self.pause = pause
+        self.tables = tables
         self.changed: dict[tuple[str, str], set[int]] = {}
         self.writes = 0
         self._stop = threading.Event()
@@ -214,7 +215,7 @@ class Writers:
             self._trouble.append(error)
 
     def _change(self, run: Callable[..., Any], dice: random.Random, v: int, shard: Shard) -> None:
-        table = dice.choice(TABLES)
+        table = dice.choice(self.tables)
         key = dice.randrange(1, int(self.world.rows * 1.2) + 2)
         self.changed.setdefault((shard.id, table), set()).add(key)
         kind = dice.random()
@@ -223,9 +224,9 @@ class Writers:
         elif kind < 0.6:
             run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
         elif self.world.engine is Engine.MARIADB:
-            run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
+            run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
         else:
-            run(f"INSERT INTO {table} VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
+            run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
 
 
 class Judge:

@@ -1,0 +1,471 @@
+"""Bootstrap: our bounded one beside one Debezium connector with its default settings, on the same data.
+
+    python -m benchmarks bootstrap [--rows N] [--wide N] [--backlog N] [--heaps 128,256,...] [--stack DIR]
+
+Three parts, on a real MariaDB, Kafka and Connect; each contender has a Connect worker of its own:
+speed    a table of narrow rows in a worker with 1 GB: rows a second, CPU seconds and peak memory of the worker
+wide     a table of 100 KB rows, bootstrapped with heaps from small to large: the smallest that survives
+backlog  100 KB rows changed while the worker was down: the smallest heap that works the backlog off
+
+A worker that runs out of memory, a task that fails and a standstill count as a death.
+The stock connector has no option but where the source, its schema history and its topics are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import pymysql
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
+from confluent_kafka.admin import AdminClient, NewTopic
+
+from benchmarks.worker import OwnWorker, Watched
+from cdc_platform.connectors.identity import table_topic
+from cdc_platform.errors import CdcError
+from cdc_platform.local.stack import Stack
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots import opening
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.runner import work_slice
+from cdc_platform.snapshots.told import Silent
+from cdc_platform.snapshots.waves import committed, wait_idle
+from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.wiring import open_platform, open_snapshots
+from tests.conftest import own_stack
+
+NARROW, WIDE = "narrow", "wide"
+WIDE_BYTES = 100_000
+PARTITIONS = 2
+LARGE_MB = 1024
+SPEED_GOAL = 0.33  # of the stock connector's rows a second: chunks beside the stream cost
+_STILL = 60.0
+_LIMIT = 600.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """One contender's run. `died`: how; None: it came to its end. Bytes and seconds."""
+
+    seconds: float
+    cpu: float
+    peak: int
+    events: int
+    died: str | None = None
+
+
+class Source:
+    """A database of the benchmark's own on the stack's MariaDB."""
+
+    def __init__(self, stack: Stack, name: str) -> None:
+        self.stack = stack
+        self.name = name
+        self.run(f"CREATE DATABASE {name}", database=None)
+        self.run(f"CREATE TABLE {NARROW} (id BIGINT PRIMARY KEY, v BIGINT NOT NULL, pad VARCHAR(300) NOT NULL)")
+        self.run(f"CREATE TABLE {WIDE} (id BIGINT PRIMARY KEY, v BIGINT NOT NULL, pad LONGTEXT NOT NULL)")
+
+    def run(self, *statements: str, database: str | None = "") -> None:
+        """Each its own transaction."""
+        login = self.stack.admin(Engine.MARIADB)
+        address = self.stack.mariadb_primary
+        connection = pymysql.connect(
+            host=address.host,
+            port=address.port,
+            user=login.user,
+            password=login.password,
+            database=self.name if database == "" else database,
+            autocommit=True,
+            max_allowed_packet=16 * 1024 * 1024,
+        )
+        with contextlib.closing(connection), connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+
+    def fill(self, rows: int, wide: int) -> None:
+        """First rows."""
+        for at in range(1, rows + 1, 2000):
+            ids = range(at, min(rows, at + 1999) + 1)
+            self.run(f"INSERT INTO {NARROW} VALUES " + ",".join(f"({i},0,REPEAT('n', 250))" for i in ids))
+        for at in range(1, wide + 1, 50):
+            ids = range(at, min(wide, at + 49) + 1)
+            self.run(f"INSERT INTO {WIDE} VALUES " + ",".join(f"({i},0,REPEAT('w', {WIDE_BYTES}))" for i in ids))
+        self.run(f"ANALYZE TABLE {NARROW}, {WIDE}")
+
+    def change(self, rows: int, changes: int) -> None:
+        """So many changes of wide rows, each event with the row before and after."""
+        for number in range(changes // rows):
+            self.run(f"UPDATE {WIDE} SET v = {number + 1}")
+
+    def drop(self) -> None:
+        """Away with it."""
+        self.run(f"DROP DATABASE {self.name}", database=None)
+
+
+class Contender:
+    """What both are: a connector in a worker of its own."""
+
+    def __init__(self, source: Source, table: str, what: str) -> None:
+        self.source = source
+        self.table = table
+        self.stack = source.stack
+        self.worker = OwnWorker(source.stack, f"{source.name}-{table}-{what}-{secrets.token_hex(2)}")
+        self.settings: Settings = replace(
+            source.stack.settings(),
+            zookeeper_root=f"/{self.worker.name}",
+            state_topic=f"{self.worker.name}.state",
+            platform=self.worker.name.replace("-", "_"),
+            heartbeat_topic=f"{self.worker.name}.heartbeat",
+        )
+        self.connector = ""
+        self.topic = ""
+        self._seen = 0
+        self._consumer = Consumer({**self.settings.kafka, "group.id": "benchmark"})
+
+    def bootstrap(self, mode: BootstrapMode) -> None:
+        """Ask for the first data, or for changes from now on. May return before it is there."""
+        raise NotImplementedError
+
+    def end(self) -> int:
+        """How many records were ever written to the table's topic, as far as the broker tells now."""
+        try:
+            self._seen = sum(
+                self._consumer.get_watermark_offsets(TopicPartition(self.topic, part), timeout=30)[1]
+                for part in range(PARTITIONS)
+            )
+        except KafkaException as error:
+            # Not made yet, or just made.
+            if error.args[0].code() not in (KafkaError._UNKNOWN_PARTITION, KafkaError.NOT_LEADER_FOR_PARTITION):
+                raise
+        return self._seen
+
+    def make_topics(self, *names: str, partitions: int = PARTITIONS) -> None:
+        """Topics as a broker has them by default."""
+        wanted = [NewTopic(name, num_partitions=partitions, replication_factor=1) for name in names]
+        client = AdminClient(dict(self.settings.kafka))  # without a name it ends before its answers
+        for answer in client.create_topics(wanted).values():
+            answer.result(30)
+
+    def close(self) -> None:
+        """End the worker."""
+        self.worker.close()
+        self._consumer.close()
+
+
+class Stock(Contender):
+    """One connector with Debezium's default settings."""
+
+    def __init__(self, source: Source, table: str) -> None:
+        super().__init__(source, table, "stock")
+        self.connector = self.worker.name
+        self.topic = f"{self.connector}.{source.name}.{table}"
+        self.make_topics(self.topic)
+        self.make_topics(self.connector, f"{self.connector}.history", partitions=1)
+
+    def bootstrap(self, mode: BootstrapMode) -> None:
+        # Its snapshot locks tables, which the platform's user may not.
+        admin = self.stack.secrets_dir / "mariadb-admin.properties"
+        config = {
+            "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+            "database.hostname": self.stack.mariadb_primary.host,
+            "database.port": str(self.stack.mariadb_primary.port),
+            "database.user": f"${{file:{admin}:user}}",
+            "database.password": f"${{file:{admin}:password}}",
+            "database.server.id": str(secrets.randbelow(2**30) + 2**24),
+            "topic.prefix": self.connector,
+            "database.include.list": self.source.name,
+            "table.include.list": f"{self.source.name}.{self.table}",
+            "schema.history.internal.kafka.topic": f"{self.connector}.history",
+            "schema.history.internal.kafka.bootstrap.servers": str(self.stack.kafka),
+            **({} if mode is BootstrapMode.SNAPSHOT else {"snapshot.mode": "no_data"}),
+        }
+        self.worker.connect.create(self.connector, config)
+
+
+class Ours(Contender):
+    """A shard, bootstrapped by the platform with its own default settings."""
+
+    def __init__(self, source: Source, table: str) -> None:
+        super().__init__(source, table, "ours")
+        name = f"d{secrets.token_hex(4)}"
+        self.dataset = Dataset(
+            name=name,
+            engine=Engine.MARIADB,
+            tables=(Table(name=table),),
+            clusters=(self.worker.name,),
+            credentials=self.stack.credentials(Engine.MARIADB),
+            topics=TopicSpec(partitions=PARTITIONS, replication=1),
+        )
+        self.shard = Shard(dataset=name, id="00000", leader=self.stack.mariadb_primary, database=source.name)
+        self.connector = self.shard.name
+        self.topic = table_topic(self.dataset, self.dataset.tables[0])
+        self.worker.lead(self.shard)
+        self._closing = contextlib.ExitStack()
+        platform = self._closing.enter_context(open_platform(self.settings))
+        self.outside: Outside = self._closing.enter_context(open_snapshots(platform))
+        platform.topology.put_cluster(self.worker.cluster)
+        platform.topology.put_dataset(self.dataset)
+        platform.topology.put_shard(self.shard)
+
+    def bootstrap(self, mode: BootstrapMode) -> None:
+        wanted = Request(kind=Kind.BOOTSTRAP, dataset=self.dataset.name, mode=mode, again=True)
+        run = opening.open_run(self.outside, wanted, f"run-{secrets.token_hex(4)}")
+        work_slice(self.outside, run, 0, Silent())
+        closed = opening.finish(self.outside, run)
+        if closed.failed:
+            raise RuntimeError(f"the bootstrap of {self.shard.name} failed")
+
+    def close(self) -> None:
+        super().close()
+        self._closing.close()
+
+
+def speed(source: Source, rows: int) -> dict[str, Ran]:
+    """The narrow table in large workers, one contender after the other."""
+    found: dict[str, Ran] = {}
+    makers: dict[str, tuple[Callable[[], Contender], BootstrapMode]] = {
+        "stock": (lambda: Stock(source, NARROW), BootstrapMode.SNAPSHOT),
+        "ours, incremental": (lambda: Ours(source, NARROW), BootstrapMode.INCREMENTAL),
+        "ours, snapshot": (lambda: Ours(source, NARROW), BootstrapMode.SNAPSHOT),
+    }
+    for name, (make, mode) in makers.items():
+        contender = make()
+        try:
+            contender.worker.start(LARGE_MB)
+            found[name] = _bootstrapped(contender, mode, rows)
+        finally:
+            contender.close()
+        _tell("speed", name, LARGE_MB, found[name])
+    return found
+
+
+def wide(source: Source, rows: int, heaps: Sequence[int]) -> dict[str, int | None]:
+    """The smallest heap in MB in which each contender bootstraps the wide rows; None: not even the largest."""
+    found: dict[str, int | None] = {}
+    makers: dict[str, tuple[Callable[[], Contender], BootstrapMode]] = {
+        "stock": (lambda: Stock(source, WIDE), BootstrapMode.SNAPSHOT),
+        "ours, incremental": (lambda: Ours(source, WIDE), BootstrapMode.INCREMENTAL),
+    }
+    for name, (make, mode) in makers.items():
+        found[name] = None
+        for heap in heaps:
+            contender = make()
+            try:
+                contender.worker.start(heap)
+                ran = _bootstrapped(contender, mode, rows)
+            finally:
+                contender.close()
+            _tell("wide", name, heap, ran)
+            if ran.died is None:
+                found[name] = heap
+                break
+    return found
+
+
+def backlog(source: Source, rows: int, changes: int, heaps: Sequence[int]) -> dict[str, int | None]:
+    """The smallest heap in MB in which each contender works off what was changed while its worker was down."""
+    contenders: dict[str, Contender] = {"stock": Stock(source, WIDE), "ours": Ours(source, WIDE)}
+    found: dict[str, int | None] = dict.fromkeys(contenders)
+    try:
+        before = {name: _stopped_stream(contender) for name, contender in contenders.items()}
+        source.change(rows, changes)
+        print(f"backlog: {changes} changes of rows of {WIDE_BYTES // 1000} KB", flush=True)
+        for name, contender in contenders.items():
+            for heap in heaps:
+                ran = _worked_off(contender, before[name], changes, heap)
+                _tell("backlog", name, heap, ran)
+                if ran.died is None:
+                    found[name] = heap
+                    break
+    finally:
+        for contender in contenders.values():
+            contender.close()
+    return found
+
+
+def _bootstrapped(contender: Contender, mode: BootstrapMode, rows: int) -> Ran:
+    trouble: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            contender.bootstrap(mode)
+        except (CdcError, RuntimeError) as error:
+            trouble.append(error)
+
+    thread = threading.Thread(target=work, daemon=True)  # after a death it may wait for long
+    return _watched(contender, 0, rows, begin=thread.start, over=lambda: not thread.is_alive(), trouble=trouble)
+
+
+def _stopped_stream(contender: Contender) -> dict[str, Any]:
+    """Streams from now on, stopped, its worker ended. Returns the committed offset."""
+    contender.worker.start(LARGE_MB)
+    contender.bootstrap(BootstrapMode.LATEST)
+    connect = contender.worker.connect
+    end = time.monotonic() + _LIMIT
+    seen = contender.end()
+    while contender.end() == seen:
+        _check(end, f"{contender.connector} streams nothing")
+        # What is committed before the first change is no place in the stream yet.
+        contender.source.run(f"UPDATE {contender.table} SET v = v - 1 WHERE id = 1")
+        time.sleep(1.0)
+    offset: dict[str, Any] | None = None
+    while not (offset and offset.get("gtids")):
+        _check(end, f"{contender.connector} commits no offset")
+        time.sleep(1.0)
+        offset = committed(connect, contender.connector)
+    offset = _stop_connector(contender)
+    contender.worker.stop()
+    return offset
+
+
+def _worked_off(contender: Contender, offset: dict[str, Any], changes: int, heap: int) -> Ran:
+    contender.worker.start(heap)
+    connect = contender.worker.connect
+    name = contender.connector
+    connect.alter_offsets(name, [{"partition": {"server": name}, "offset": offset}])
+    before = contender.end()
+    ran = _watched(contender, before, before + changes, begin=lambda: connect.resume(name))
+    contender.worker.stop()
+    # At the next heap from the same place.
+    contender.worker.start(LARGE_MB)
+    _stop_connector(contender)
+    contender.worker.stop()
+    return ran
+
+
+def _stop_connector(contender: Contender) -> dict[str, Any]:
+    connect = contender.worker.connect
+    connect.stop(contender.connector)
+    wait_idle(connect, contender.connector)
+    return committed(connect, contender.connector) or {}
+
+
+def _watched(
+    contender: Contender,
+    before: int,
+    wanted: int,
+    *,
+    begin: Callable[[], object],
+    over: Callable[[], bool] = lambda: True,
+    trouble: Sequence[BaseException] = (),
+) -> Ran:
+    """Until so many records are in the topic, or it is clear that they will not come."""
+    died = None
+    seen, moved = before, time.monotonic()
+    with Watched(contender.worker.pid()) as watched:
+        begin()
+        while seen < wanted and died is None:
+            time.sleep(0.25)
+            now = contender.end()
+            if now > seen:
+                seen, moved = now, time.monotonic()
+            died = _death(contender, trouble) or (
+                f"no event for {_STILL:.0f} s" if time.monotonic() - moved > _STILL else None
+            )
+    end = time.monotonic() + _LIMIT
+    while died is None and not over():  # the platform's own bookkeeping
+        _check(end, f"the run of {contender.connector} does not end")
+        time.sleep(0.25)
+    return Ran(seconds=watched.seconds, cpu=watched.cpu, peak=watched.peak, events=seen - before, died=died)
+
+
+def _death(contender: Contender, trouble: Sequence[BaseException]) -> str | None:
+    if contender.worker.out_of_memory():
+        return "out of memory"
+    if contender.worker.dead():
+        return "its worker ended"
+    if trouble:
+        return str(trouble[0])
+    try:
+        seen = contender.worker.connect.connector(contender.connector)
+    except CdcError:
+        return None  # not made yet, or too busy to answer: the standstill tells
+    failed = [task for task in seen.tasks if task.state == "FAILED"]
+    return "its task failed" if failed else None
+
+
+def _check(end: float, what: str) -> None:
+    if time.monotonic() > end:
+        raise RuntimeError(what)
+
+
+def _tell(part: str, name: str, heap: int, ran: Ran) -> None:
+    print(
+        f"{part:8} {name:18} heap {heap:5} MB: {ran.events:8,} events, {ran.seconds:6.1f} s, "
+        f"{ran.events / ran.seconds:9,.0f} events/s, {ran.cpu:6.1f} CPU s, peak {ran.peak / 1e6:5.0f} MB"
+        + (f": DIED, {ran.died}" if ran.died else ""),
+        flush=True,
+    )
+
+
+def main(arguments: list[str]) -> int:
+    """Prints a line a run, the ratios, and `goal met` or `goal missed: ...` as the last."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks bootstrap", description=__doc__)
+    parser.add_argument("--rows", type=int, default=300_000, help="narrow rows")
+    parser.add_argument("--wide", type=int, default=4_000, help="rows of 100 KB")
+    parser.add_argument("--backlog", type=int, default=8_000, help="changes of wide rows; a multiple of 1,000")
+    parser.add_argument("--heaps", default="96,128,192,256,384,512,768,1024", help="MB, from small to large")
+    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
+    asked = parser.parse_args(arguments)
+    heaps = [int(text) for text in asked.heaps.split(",")]
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with _stack(asked.stack) as stack:
+        source = Source(stack, f"bench_{secrets.token_hex(3)}")
+        source.fill(asked.rows, asked.wide)
+        fast = speed(source, asked.rows)
+        survived = wide(source, asked.wide, heaps)
+        source.run(f"DELETE FROM {WIDE} WHERE id > 1000")
+        drained = backlog(source, 1000, asked.backlog, heaps)
+        source.drop()
+    return _report(fast, survived, drained)
+
+
+def _report(fast: dict[str, Ran], survived: dict[str, int | None], drained: dict[str, int | None]) -> int:
+    stock = fast["stock"]
+    for name, ran in fast.items():
+        print(
+            f"{name}: {ran.events / ran.seconds / (stock.events / stock.seconds):.2f} of stock's rows a second, "
+            f"{ran.cpu / stock.cpu:.2f} of its CPU, {ran.peak / stock.peak:.2f} of its peak memory"
+        )
+    for part, found in (("wide", survived), ("backlog", drained)):
+        told = ", ".join(f"{name} from {f'{heap} MB' if heap else 'none of the heaps'}" for name, heap in found.items())
+        print(f"{part}: survived by {told}")
+    ours = fast["ours, incremental"]
+    ratio = ours.events / ours.seconds / (stock.events / stock.seconds)
+    missed = [
+        text
+        for text, bad in (
+            (f"{SPEED_GOAL:.2f} of stock's rows a second ({ratio:.2f})", ratio < SPEED_GOAL),
+            ("wide rows in a smaller heap than stock", not _smaller(survived["ours, incremental"], survived["stock"])),
+            ("a backlog in a smaller heap than stock", not _smaller(drained["ours"], drained["stock"])),
+        )
+        if bad
+    ]
+    print(
+        f"goal met: {ratio:.2f} of stock's rows a second; wide rows from {survived['ours, incremental']} MB "
+        f"(stock {survived['stock']}), backlog from {drained['ours']} MB (stock {drained['stock']})"
+        if not missed
+        else f"goal missed: {', '.join(missed)}"
+    )
+    return 1 if missed else 0
+
+
+def _smaller(ours: int | None, stock: int | None) -> bool:
+    return ours is not None and (stock is None or ours < stock)
+
+
+@contextlib.contextmanager
+def _stack(given: Path | None) -> Iterator[Stack]:
+    if given is not None:
+        yield Stack.load(given)
+        return
+    with own_stack(workers=1, postgres=False) as stack:
+        yield stack
