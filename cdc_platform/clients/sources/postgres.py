@@ -153,9 +153,11 @@ class PostgresSource:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""
         where, params = self._range(after, None)
         names = ",".join(f"{self._name(name)}::text" for name in self._known.key)
-        order = ",".join(self._name(name) for name in self._known.key)
+        columns = ",".join(self._name(name) for name in self._known.key)
         found = self._rows(
-            f"SELECT {names} FROM ONLY {self._from} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET %s",
+            # In one SELECT, ORDER BY would take the name for the text of the output, and sort the whole table.
+            f"SELECT {names} FROM (SELECT {columns} FROM ONLY {self._from} WHERE {where}"
+            f" ORDER BY {columns} LIMIT 1 OFFSET %s) AS found",
             (*params, rows - 1),
         )
         return tuple(found[0]) if found else None
@@ -219,7 +221,7 @@ class PostgresSource:
         shape = self._known
         if engines.integer_key(shape):
             return f"int8send({self._name(shape.key[0])}::int8)"
-        return f"substr(sha256(convert_to({engines.key_sql(shape)},'UTF8')),1,8)".replace("%", "%%")
+        return f"substr(sha256(textsend({engines.key_sql(shape)})),1,8)".replace("%", "%%")
 
     @staticmethod
     def _name(name: str) -> str:
@@ -246,7 +248,7 @@ class PostgresSource:
     def _slice(self, where: str, params: tuple[Any, ...]) -> Slice:
         if self._lsn is None:
             self.position()
-        row = f"substr(sha256(convert_to({engines.row_sql(self._known)},'UTF8')),1,8)".replace("%", "%%")
+        row = f"substr(sha256(textsend({engines.row_sql(self._known)})),1,8)".replace("%", "%%")
         found = self._rows(
             # One statement, one snapshot: functions in the select list see the one that reads the rows,
             # and the WAL's end is asked for after it was taken.
