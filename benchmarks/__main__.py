@@ -10,13 +10,18 @@ from pathlib import Path
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark module of that name by its `main(arguments) -> exit code`."""
-    names = sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)]) if not m.name.startswith("_"))
-    if not arguments or arguments[0] not in names:
+    names = sorted(
+        m.name.replace("_", "-")
+        for m in pkgutil.iter_modules([str(Path(__file__).parent)])
+        if not m.name.startswith("_")
+    )
+    name = arguments[0].replace("_", "-") if arguments else ""
+    if name not in names:
         print(f"Usage: python -m benchmarks NAME [arguments]; NAME is one of {', '.join(names)}.", file=sys.stderr)
         return 2
-    module = importlib.import_module(f"benchmarks.{arguments[0]}")
+    module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     if not hasattr(module, "main"):
-        print(f"{arguments[0]} is no benchmark of its own.", file=sys.stderr)
+        print(f"{name} is no benchmark of its own.", file=sys.stderr)
         return 2
     code: int = module.main(arguments[1:])
     return code

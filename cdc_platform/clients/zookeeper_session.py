@@ -27,6 +27,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import Callback
 from kazoo.security import make_digest_acl
 
+from cdc_platform.clients.zookeeper_polling import PollingHandler
 from cdc_platform.errors import ZooKeeperUnavailable
 
 log = logging.getLogger(__name__)
@@ -158,6 +159,7 @@ class ZooKeeperSession:
         client = KazooClient(
             hosts=self.hosts,
             timeout=self.timeout,
+            handler=PollingHandler(),
             **security,
             connection_retry={"max_tries": -1, "delay": 0.1, "max_delay": 2.0},
             logger=logging.getLogger(f"{__name__}.kazoo"),
