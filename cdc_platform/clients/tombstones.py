@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
@@ -10,10 +11,21 @@ from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, 
 from cdc_platform.errors import CdcError
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tombstone:
+    """The end of one key. `key` is the very bytes that the topic has, `partition` where it has them:
+    compaction and consumers take two spellings of a key for two keys.
+    """
+
+    partition: int
+    key: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
 def send_tombstones(
-    config: Mapping[str, str], topic: str, keys: Sequence[tuple[int, bytes]], *, timeout: float = 60.0
+    config: Mapping[str, str], topic: str, tombstones: Sequence[Tombstone], *, timeout: float = 60.0
 ) -> None:
-    """Write a tombstone for each (partition, key), acknowledged by all in-sync replicas.
+    """Write tombstones, acknowledged by all in-sync replicas.
 
     Sending one twice changes nothing. Raises KafkaUnavailable, KafkaRejected.
     """
@@ -29,10 +41,13 @@ def send_tombstones(
         if error is not None:
             failed.append(error)
 
-    what = f"write {len(keys)} tombstones to {topic}"
+    what = f"write {len(tombstones)} tombstones to {topic}"
     try:
-        for partition, key in keys:
-            producer.produce(topic, key=key, value=None, partition=partition, on_delivery=delivered)
+        for one in tombstones:
+            headers: dict[str, str | bytes | None] = dict(one.headers)
+            producer.produce(
+                topic, key=one.key, value=None, partition=one.partition, headers=headers, on_delivery=delivered
+            )
             producer.poll(0)
         left = producer.flush(timeout)
     except (KafkaException, BufferError) as error:

@@ -24,8 +24,9 @@ import msgspec
 
 from cdc_platform.canonical.conditions import key_condition
 from cdc_platform.clients.sources.protocol import Key
-from cdc_platform.clients.tombstones import send_tombstones
+from cdc_platform.clients.tombstones import Tombstone, send_tombstones
 from cdc_platform.connectors.identity import table_topic
+from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import BadInput, CdcError, LockHeld, RepairRefused, SourceRejected, Unavailable
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.outside import Outside as SnapshotOutside
@@ -38,6 +39,9 @@ from cdc_platform.verification.outside import Outside, Policy
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
 
 REPAIR = "repair/"
+
+# On a tombstone: which repair wrote it.
+REPAIR_HEADER = "cdc.repair"
 
 # Keys a wave. Each stops the shard's stream for a second or two; its condition is parsed for each chunk.
 WAVE_KEYS = 1_000
@@ -123,6 +127,10 @@ class RepairOutside:
 
     proof: Outside
     snapshots: SnapshotOutside
+
+    def tombstones(self, topic: str, tombstones: Sequence[Tombstone]) -> None:
+        """Write them."""
+        send_tombstones(self.proof.platform.settings.kafka, topic, tombstones)
 
 
 Tell = Callable[[str], None]
@@ -366,27 +374,27 @@ def _waves(
 
 
 def _remove(outside: RepairOutside, topology: Topology, plan: RepairPlan) -> int:
-    """Tombstones for the extra rows, under the very keys that the topic has."""
+    """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
     dataset = topology.dataset(plan.dataset)
     topic = table_topic(dataset, dataset.table(plan.table))
-    places: dict[int, list[int]] = {}
+    places: dict[int, dict[int, str]] = {}
     for shard in plan.shards:
         for partition, offset in shard.extra:
-            places.setdefault(partition, []).append(offset)
+            places.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
     if not places:
         return 0
     records = outside.proof.records(topic)
     try:
-        keys = [
-            (partition, key)
-            for partition, offsets in places.items()
-            for key, _ in records.fetch(partition, offsets).values()
+        tombstones = [
+            Tombstone(partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id})
+            for partition, owners in places.items()
+            for offset, (key, _) in records.fetch(partition, list(owners)).items()
             if key is not None
         ]
     finally:
         records.close()
-    send_tombstones(outside.proof.platform.settings.kafka, topic, keys)
-    return len(keys)
+    outside.tombstones(topic, tombstones)
+    return len(tombstones)
 
 
 def parse_keys(given: Sequence[str]) -> dict[str, tuple[Key, ...]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,10 @@ class Scene:
 
     def records(self) -> list[tuple[int, bytes, dict[str, Any] | None]]:
         """Partition, key and value of all records."""
+        return [(partition, key, value) for partition, key, value, _ in self.traced()]
+
+    def traced(self) -> list[tuple[int, bytes, dict[str, Any] | None, dict[str, str]]]:
+        """Partition, key, value and headers of all records."""
         consumer = Consumer(
             {
                 **self.world.settings.kafka,
@@ -96,7 +100,8 @@ class Scene:
                     waiting.discard(message.partition())
                 else:
                     value = json.loads(message.value()) if message.value() else None
-                    found.append((message.partition() or 0, bytes(message.key() or b""), value))
+                    headers = {name: bytes(text).decode() for name, text in message.headers() or []}  # type: ignore[misc,arg-type]
+                    found.append((message.partition() or 0, bytes(message.key() or b""), value, headers))
         finally:
             consumer.close()
         return found
@@ -113,6 +118,23 @@ class Scene:
         for key, partition in keys.items():
             producer.produce(self.topic, key=key, value=None, partition=partition)
         assert producer.flush(60) == 0
+
+    def put_in(self, shard: str, ids: Sequence[int]) -> dict[bytes, int]:
+        """Rows that only the topic has, as a stray producer would write them; key to partition."""
+        producer = Producer({"bootstrap.servers": self.world.settings.kafka["bootstrap.servers"]})
+        partition, key, value = next(
+            found for found in self.records() if found[2] and json.loads(found[1])["shard"] == shard
+        )
+        assert value is not None
+        own = {}
+        for number in ids:
+            # The order of the key's fields, and no spaces: as Connect writes them.
+            fresh = json.dumps(json.loads(key) | {"id": number}, separators=(",", ":")).encode()
+            row = value | {"after": value["after"] | {"id": number}}
+            producer.produce(self.topic, key=fresh, value=json.dumps(row).encode(), partition=partition)
+            own[fresh] = partition
+        assert producer.flush(60) == 0
+        return own
 
     @contextmanager
     def alive(self) -> Iterator[None]:
@@ -147,6 +169,9 @@ class Scene:
         )
 
 
+MakeScene = Callable[..., Scene]
+
+
 @pytest.fixture
 def settings(stack: Stack) -> Settings:
     """Settings of the shared stack as its agents have them, with a state topic of the test's own."""
@@ -154,17 +179,17 @@ def settings(stack: Stack) -> Settings:
 
 
 @pytest.fixture
-def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Callable[[Engine, Settings], Scene]]:
+def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[MakeScene]:
     closing: list[Callable[[], Any]] = []
 
-    def make(engine: Engine, own: Settings) -> Scene:
+    def make(engine: Engine, own: Settings, shards: int = SHARDS) -> Scene:
         opened = open_platform(own)
         platform = opened.__enter__()
         closing.append(lambda: opened.__exit__(None, None, None))
         more = open_snapshots(platform)
         snapshots = more.__enter__()
         closing.append(lambda: more.__exit__(None, None, None))
-        world = World(stack=stack, settings=own, engine=engine, count=SHARDS, rows=ROWS)
+        world = World(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
         closing.append(lambda: world.clean(platform))
         world.make()
         world.put(platform)
@@ -190,7 +215,7 @@ def lost() -> dict[str, set[int]]:
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recovers_once(
-    engine: Engine, make_scene: Callable[[Engine, Settings], Scene], settings: Settings, tmp_path: Path
+    engine: Engine, make_scene: MakeScene, settings: Settings, tmp_path: Path
 ) -> None:
     with served(HttpReceiver()) as receiver, dg.DagsterInstance.ephemeral() as instance:
         secret = tmp_path / "alerts.properties"
@@ -255,7 +280,7 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
 
 
 def test_repair_that_is_killed_goes_on_and_sends_nothing_twice(
-    make_scene: Callable[[Engine, Settings], Scene],
+    make_scene: MakeScene,
     settings: Settings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -285,3 +310,31 @@ def test_repair_that_is_killed_goes_on_and_sends_nothing_twice(
     report = run_repair(scene.outside, topology, again)
     assert report.proven
     assert scene.read_by_snapshots() == sent
+
+
+@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+def test_repair_gives_tombstones_to_rows_that_only_the_topic_has_when_it_is_told_to(
+    engine: Engine, make_scene: MakeScene, settings: Settings, tmp_path: Path
+) -> None:
+    own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
+    scene = make_scene(engine, own, 1)
+    stray = scene.put_in("00000", range(9_001, 9_006))
+    (verdict,) = scene.verify().values()
+    assert (verdict.verdict, verdict.extra, verdict.missing) == (Verdict.MISMATCHED, 5, 0), verdict.reason
+    topology = scene.platform.topology.load()
+    plan = find_repair(scene.outside, topology, scene.world.name, "items", ["00000"], run_id="careful")
+    assert (plan.keys, plan.extra) == (0, 5)
+    report = run_repair(scene.outside, topology, plan)
+    # Nobody has asked for it: the rows stay, and the proof says so.
+    assert (report.emitted, report.tombstoned, report.proven) == (0, 0, False)
+    assert all(value is not None for _, _, value in scene.records())
+    told = find_repair(scene.outside, topology, scene.world.name, "items", ["00000"], run_id="told", tombstones=True)
+    report = run_repair(scene.outside, topology, told)
+    assert (report.emitted, report.tombstoned, report.proven) == (0, 5, True), report.sentence()
+    ends = [(key, partition, headers) for partition, key, value, headers in scene.traced() if value is None]
+    assert {key: partition for key, partition, _ in ends} == stray
+    assert all(h == {"cdc.shard": f"{scene.world.name}.00000", "cdc.repair": "told"} for _, _, h in ends)
+    # What a consumer holds, and compaction leaves, is the table.
+    last = {key: value for _, key, value in scene.records()}
+    held = {json.loads(key)["id"] for key, value in last.items() if value is not None}
+    assert held == set(scene.world.table(scene.world.shards[0], "items"))
