@@ -115,7 +115,10 @@ def saved_position(engine: Engine, offsets: Sequence[Mapping[str, Any]]) -> str 
     if engine.reads_binlog:
         return str(offset["gtids"]) if offset.get("gtids") else None
     # The furthest: what was handed on of a transaction that a server never saw is as wrong as a whole one.
-    known = [int(offset[key]) for key in ("lsn_commit", "lsn_proc", "lsn") if offset.get(key) is not None]
+    try:
+        known = [int(offset[key]) for key in ("lsn_commit", "lsn_proc", "lsn") if offset.get(key) is not None]
+    except (TypeError, ValueError):
+        raise BadInput("holds an LSN that is no number.", where="the saved offset", field="lsn") from None
     return str(max(known)) if known else None
 
 

@@ -52,7 +52,7 @@ _DATASET = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SHARD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 _CLUSTER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[?[0-9A-Fa-f:.]+\]?")
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}")
 
 
 def _check(pattern: re.Pattern[str], value: str, what: str) -> None:

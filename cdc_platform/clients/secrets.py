@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NoReturn
@@ -18,6 +19,7 @@ from cdc_platform.errors import SecretUnresolved
 
 _REFERENCE = re.compile(r"\$\{(file|env):([^}]*)\}")
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
+MAX_BYTES = 1024 * 1024
 _BLANK = " \t\f"
 
 
@@ -81,13 +83,24 @@ def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
     if not colon or not path or not key:
         _unresolved(reference, "no file reference.", "Write ${file:PATH:KEY}.")
     try:
-        values = parse_properties(Path(path).read_text(encoding="utf-8"))
+        values = parse_properties(_read(Path(path)))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no properties file"
         _unresolved(reference, f"the file cannot be read: {why}.", "Check path and rights on this host.")
     if key not in values:
         _unresolved(reference, "the file has no such key.", f"Add a line {key}=... to it.")
     return values[key]
+
+
+def _read(path: Path) -> str:
+    """A small plain file: a reference may come from a znode, and name a device or a pipe."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError("not a plain file")
+    with path.open("rb") as file:
+        data = file.read(MAX_BYTES + 1)
+    if len(data) > MAX_BYTES:
+        raise ValueError("too large")
+    return data.decode()
 
 
 def _unresolved(reference: str, problem: str, cure: str) -> NoReturn:

@@ -43,7 +43,8 @@ def unpack(part: str, archive: Path, target: Path, *, digest: str) -> None:
     scratch.mkdir(parents=True)
     try:
         LAYOUTS[part](archive, scratch)
-    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError) as error:
+    # KeyError: a hard link to a member that is not there.
+    except (tarfile.TarError, zipfile.BadZipFile, lzma.LZMAError, EOFError, KeyError) as error:
         shutil.rmtree(scratch)
         raise StackError(
             f"the archive cannot be unpacked: {error}.",
