@@ -61,7 +61,7 @@ def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_
     if as_json:
         click.echo(json.dumps({"run_id": run_id, "shards": [_document(verdict) for verdict in found]}, indent=2))
     else:
-        _print(found)
+        _print(found, run_id)
     sys.exit(max((_EXITS[verdict.verdict] for verdict in found), default=0, key=_worst))
 
 
@@ -74,7 +74,7 @@ def _document(verdict: ShardVerdict) -> dict[str, Any]:
     return asdict(verdict) | {"verdict": str(verdict.verdict), "checked_at": verdict.checked_at.isoformat()}
 
 
-def _print(verdicts: list[ShardVerdict]) -> None:
+def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
     grid = Grid(box=None, header_style="bold")
     for name in ("shard", "verdict", "rows", "fence", "lag", "reason"):
         grid.add_column(name, justify="right" if name in ("rows", "lag") else "left", overflow="fold")
@@ -101,7 +101,12 @@ def _print(verdicts: list[ShardVerdict]) -> None:
     rows = sum(verdict.source_rows for verdict in verdicts)
     took = max((verdict.seconds for verdict in verdicts), default=0.0)
     said = ", ".join(f"{count} {kind}" for kind, count in counts.items() if count) or "no shards"
-    console.print(f"{said}; {rows:,} rows in {took:.1f} s", highlight=False)
+    at = max((verdict.checked_at for verdict in verdicts), default=datetime.now(UTC))
+    console.print(
+        f"{said}; {rows:,} rows in {took:.1f} s, at {at:%Y-%m-%d %H:%M:%S}Z, run {run_id}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @contextmanager

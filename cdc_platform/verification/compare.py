@@ -46,7 +46,8 @@ class Differences:
 
     `missing`: in the source, not in the topic. `extra`: the other way round.
     `unplaced`: in the topic only, and not to be judged without another look at
-    the source. `sources` and `topics` count rows and live keys. `beyond` counts
+    the source. `sources` and `topics` count rows, those of the topic as of the
+    positions at which the source was read. `beyond` counts
     missing, extra and mismatched keys that are not kept.
     """
 
@@ -119,7 +120,7 @@ def compare(events: Events, source: SourceRows, brackets: Sequence[Bracket], hom
         mismatched=np.unique(np.concatenate([keys[wrong & there & live], known[twice]])),
         unplaced=keys[unplaced],
         sources=len(known),
-        topics=int(live.sum()),
+        topics=int(np.where(right, shown != ABSENT, live).sum()),
     )
 
 

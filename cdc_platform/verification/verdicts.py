@@ -39,7 +39,8 @@ class ShardVerdict:
     `proven` says: every row of the source, at some position between `first` and
     `fence`, equals the topic folded up to there. `committed` is the connector's
     offset that shows the topic had got so far; `lag_s` the seconds it took from
-    the fence until then. Counts are rows; `samples` names some of the keys.
+    the fence until then. Counts are rows, those of the topic as of the positions at
+    which the source was read; `samples` names some of the keys.
     `left_out` are columns that no event carries, `warnings` columns whose values
     the capture may get wrong.
     """
