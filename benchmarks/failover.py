@@ -261,7 +261,7 @@ def main(arguments: list[str]) -> int:
         stack = (
             Stack.load(asked.stack)
             if asked.stack is not None
-            else ending.enter_context(own_stack(workers=3, postgres=False))
+            else ending.enter_context(own_stack(workers=3, postgres=False, worker_heap_mb=768))
         )
         cache = Path(ending.enter_context(tempfile.TemporaryDirectory()))
         platform = ending.enter_context(open_site_platform(stack, cache))
@@ -277,7 +277,7 @@ def main(arguments: list[str]) -> int:
         worker = tell(worker_kill(stack, platform, count=60, who="recommended settings"))
     if asked.stock:
         with (
-            own_stack(workers=3, postgres=False, worker_properties=STOCK) as stock,
+            own_stack(workers=3, postgres=False, worker_heap_mb=768, worker_properties=STOCK) as stock,
             tempfile.TemporaryDirectory() as directory,
             open_site_platform(stock, Path(directory)) as platform,
         ):

@@ -52,7 +52,7 @@ def stack() -> Iterator[Stack]:
         (directory / LOCK_FILE).touch()
         with small_disks(directory):
             try:
-                yield up(StackSpec(directory=directory, owned=True))
+                yield up(StackSpec(directory=directory, owned=True, worker_heap_mb=768))
             finally:
                 down(directory)
         down(directory, purge=True)

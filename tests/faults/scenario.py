@@ -123,7 +123,9 @@ class Scenario:
     def reason(self, shard: Shard) -> str | None:
         """What `status` says of a shard that is down; None while it is up."""
         found = json.loads(self.told_by("status", shard.dataset, shard.id, "--json"))
-        return None if found["up"] else f"{found['state']}: {found['reason']}"
+        if found["up"]:
+            return None
+        return f"{found['state']}: {found['reason']}; {(found['trace'] or '').partition(chr(10))[0][:200]}"
 
     def flows(self, shard: Shard) -> None:
         """Wait until an event of that shard arrives that was written after now."""

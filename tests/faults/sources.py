@@ -80,7 +80,8 @@ class Sources:
         with self.admin() as run:
             run(f"CREATE DATABASE {database}")
         with self.admin(database) as run:
-            run("CREATE TABLE items (id bigint PRIMARY KEY, v bigint NOT NULL, pad text NOT NULL)")
+            text = "text" if self.engine is Engine.POSTGRES else "longtext"
+            run(f"CREATE TABLE items (id bigint PRIMARY KEY, v bigint NOT NULL, pad {text} NOT NULL)")
             if self.engine is Engine.POSTGRES:
                 # Connectors alter their publication, so their user owns the table.
                 reference = Stack.load(self.directory).credentials(self.engine).user
