@@ -354,12 +354,17 @@ def _joined(old: Span, new: Span) -> Span:
     )
 
 
+def file_name(topic_id: str) -> str:
+    """A topic's id as the name of a file: Kafka's base64 has slashes in it."""
+    return topic_id.replace("/", "_")
+
+
 class TopicSightings:
     """The sightings of a whole topic. Several processes may extend it at once."""
 
     def __init__(self, cache: Path, platform: str, topic: str, topic_id: str, partitions: Sequence[int]) -> None:
         place = cache / "sightings" / platform / topic
-        root = place / topic_id
+        root = place / file_name(topic_id)
         root.mkdir(parents=True, exist_ok=True)
         for other in place.iterdir():
             if other != root:

@@ -304,7 +304,8 @@ class _Writer:
 def fold_root(cache: Path, platform: str, topic: str, identity: Sequence[str]) -> Path:
     """The directory of the fold of this topic (its id among `identity`); those of other identities are removed."""
     place = cache / "folds" / platform / topic
-    name = "-".join(identity)
+    # A topic id is base64 of the kind that has slashes.
+    name = "-".join(identity).replace("/", "_")
     place.mkdir(parents=True, exist_ok=True)
     return place / name
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.topology import Engine
+from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import (
     Blame,
     Cause,
@@ -21,6 +22,7 @@ from cdc_platform.verification.duplicates import (
     blame,
     judge,
 )
+from cdc_platform.verification.sightings import SightingReader
 from tests.defs.worlds import dataset
 from tests.duplicates.topics import Topic, run_id
 
@@ -218,3 +220,15 @@ def test_one_duplicate_of_a_zombie_is_alarming_unless_the_policy_allows_it() -> 
 def test_a_bad_duplicates_policy_is_named(given: object) -> None:
     with pytest.raises(TopologyError, match=r"verification\.duplicates\."):
         DuplicatePolicy.of(dataset(verification={"duplicates": given}))
+
+
+def test_a_topic_id_with_a_slash_keeps_what_was_seen(tmp_path: Path) -> None:
+    # Kafka's topic ids are base64 of the kind that has slashes.
+    topic = Topic()
+    topic.send(run_id(1), 1, 1)
+    for _ in range(2):
+        seen = TopicSightings(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
+        seen.extend(topic, lambda: SightingReader(Engine.MARIADB), {0: (0, 1)}, lambda done, total: None)
+        assert seen.totals() == (1, 0)
+    again = TopicSightings(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
+    assert again.totals() == (1, 0)
