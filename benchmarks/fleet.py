@@ -21,6 +21,7 @@ from typing import Any
 from confluent_kafka import Producer
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.connectors import jmx
 from cdc_platform.connectors.desired import DesiredConfigs
 from cdc_platform.connectors.routing import WORKER_HEADER
@@ -203,7 +204,7 @@ def _serve(asked: Mapping[str, Any]) -> None:
     all_clusters = [Cluster(name=_cluster_name(n), urls=("http://127.0.0.1:1",)) for n in range(spec.clusters)]
     configs = configs_of(topology_of(spec, all_clusters), settings, spec.drift)[_cluster_name(asked["number"])]
     workers = _worker_names(asked["number"])
-    model = ConnectModel(workers=workers)
+    model = ConnectModel(workers=workers, kafka_cluster_id=KafkaAdmin(settings.kafka).cluster_id())
     model.fill(configs)
     texts = {
         worker: _metrics([name for at, name in enumerate(configs) if at % len(workers) == number]).encode()

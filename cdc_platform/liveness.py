@@ -36,10 +36,14 @@ class LivenessPolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CapturedRecord:
-    """Remembered of a shard: when Connect first called it RUNNING, and under which lock generation."""
+    """Remembered of a shard: when Connect first called it RUNNING, and under which lock generation.
+
+    `cluster`: where it ran last; None in records of older versions.
+    """
 
     since: datetime
     generation: int
+    cluster: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from cdc_platform.local.lifecycle import down, up
@@ -25,6 +26,10 @@ from cdc_platform.local.supervisor import LOCK_FILE
 from cdc_platform.settings import Settings
 
 STACK_ENV = "CDC_TEST_STACK"
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile("loaded", deadline=None)
+hypothesis.settings.load_profile("loaded")
 
 
 def make_stack_dir() -> Path:

@@ -121,6 +121,8 @@ class EventWriter:
             self.context.log.info(f"And {count} more: {verb}: {status}.")
         for refusal in report.plan.refusals[:MOST_SENTENCES]:
             self.context.log.warning(f"Refused for {refusal.scope}: {refusal.reason}")
+        for finding in report.plan.findings[:MOST_SENTENCES]:
+            self.context.log.info(f"{finding.subject}: {finding.text}")
         for finding in leftovers_of(report.outcomes)[:MOST_SENTENCES]:
             self.context.log.info(f"{finding.subject}: left to you: {finding.text}")
 

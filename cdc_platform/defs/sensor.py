@@ -26,6 +26,8 @@ SENSOR = "reconcile_sensor"
 LOOK_DEADLINE = 40.0
 # Of that, what a tick may wait for a run that may be dead.
 WAIT_SHARE = 0.6
+# What a plan tells a person, such as a pause, in the log of each tick; the platform's asset has all of it.
+MOST_FINDINGS = 20
 
 
 def build_reconcile_sensor(
@@ -89,6 +91,8 @@ def build_reconcile_sensor(
         topology, found = within(left, lambda: _look(platform), what="The look at the platform")
         for refusal in found.plan.refusals:
             context.log.warning(f"Refused for {refusal.scope}: {refusal.reason}")
+        for finding in found.plan.findings[:MOST_FINDINGS]:
+            context.log.info(f"{finding.subject}: {finding.text}")
         partitions = sync_partitions(
             context.instance,
             topology,

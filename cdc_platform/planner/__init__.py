@@ -205,8 +205,8 @@ class _Planner:
                         f"{self.policy.platform}: somebody else made it",
                     )
                 )
-            elif name in self.memory.captured and (hidden := self.hidden - {home}):
-                text = f"it ran before, and may still run in cluster {min(hidden)}, which cannot be looked at"
+            elif hidden := guardrails.may_run_in(name, self.memory, self.hidden):
+                text = f"it ran before, and may still run in cluster {hidden}, which cannot be looked at"
                 self.homeless[name] = Waiting(None, text)
             elif wait := self.leader_files.wait(shard, cluster):
                 self.homeless[name] = wait

@@ -112,6 +112,16 @@ def hidden_clusters(picture: Picture, ours: Connectors, memory: Memory, policy: 
     return frozenset(hidden)
 
 
+def may_run_in(name: str, memory: Memory, hidden: frozenset[str]) -> str | None:
+    """The hidden cluster in which the shard may run; None when it ran elsewhere, or never."""
+    known = memory.captured.get(name)
+    if known is None or not hidden:
+        return None
+    if known.cluster is None:
+        return min(hidden)
+    return known.cluster if known.cluster in hidden else None
+
+
 def shrunk(scope: str, before: int | None, now: int, policy: Policy) -> Refusal | None:
     """A refusal when an inventory is suddenly smaller than the last pass saw it."""
     if before is None or shrink_is_meant(policy):

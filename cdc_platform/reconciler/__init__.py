@@ -140,12 +140,13 @@ class _Pass:
         clusters = picture.clusters
         if outcomes:
             clusters = self.fence.run(lambda tell: look_again(self.platform, picture.topology))
-        captured = tuple(sorted(running_shards(picture, clusters) - captured_shards(records)))
+        running = running_shards(picture, clusters)
+        captured = tuple(sorted(running.keys() - captured_shards(records)))
         if captured:
             self.on_captured(captured)
         clock.lap("report")
         health = health_of(picture.topology, planned, clusters)
-        self._record(picture, planned, outcomes, clusters, health, captured, clock.seconds, records)
+        self._record(picture, planned, outcomes, clusters, health, running, clock.seconds, records)
         return PassReport(
             generation=self.fence.generation,
             taken_at=picture.taken_at,
@@ -181,7 +182,7 @@ class _Pass:
         outcomes: tuple[Outcome, ...],
         clusters: Mapping[str, ObservedCluster],
         health: Mapping[str, DatasetHealth],
-        captured: tuple[str, ...],
+        running: Mapping[str, str],
         seconds: Mapping[str, float],
         records: Documents,
     ) -> None:
@@ -189,7 +190,7 @@ class _Pass:
         # A restart that came through is on record already; one that did not must not count as an attempt.
         tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
         learned = restart_documents({name: r for name, r in planned.records.items() if name not in tried})
-        learned |= captured_documents(captured, picture.taken_at, self.fence.generation)
+        learned |= captured_documents(running, records, picture.taken_at, self.fence.generation)
         for outcome in outcomes:
             if isinstance(outcome.action, DeleteConnector) and outcome.status == "done":
                 learned |= {key: None for key in forgotten(outcome.action.name) if key in records}

@@ -11,7 +11,7 @@ from typing import Any
 from cdc_platform.plan import Plan
 from cdc_platform.planner import Planned
 from cdc_platform.reconciler import last_pass
-from cdc_platform.reconciler.memory import captured_shards, news
+from cdc_platform.reconciler.memory import SHARD, captured_documents, captured_shards, news
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
 from cdc_platform.state import Picture
 
@@ -63,13 +63,16 @@ class Due:
 
 def due(picture: Picture, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
     """Compare what was seen and planned with what the state topic has on record."""
-    stale = {*planned.records, *news(planned, records)}
+    running = running_shards(picture, picture.clusters)
+    captured = tuple(sorted(running.keys() - captured_shards(records)))
+    moved = captured_documents(running, records, picture.taken_at, 0).keys() - {f"{SHARD}/{name}" for name in captured}
+    stale = {*planned.records, *news(planned, records), *moved}
     since = last_pass.age(records.get(last_pass.KEY), picture.taken_at)
     if since is None or abs(since) > REPORT_SECONDS:
         stale.add(last_pass.KEY)
     return Due(
         plan=planned.plan,
-        captured=tuple(sorted(running_shards(picture, picture.clusters) - captured_shards(records))),
+        captured=captured,
         records=tuple(sorted(stale)),
         health=health_of(picture.topology, planned, picture.clusters),
     )

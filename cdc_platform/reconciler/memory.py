@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from typing import Any
 
@@ -109,9 +110,18 @@ def restart_documents(records: Mapping[str, RestartRecord | None]) -> News:
     return _documents(RESTART, records)
 
 
-def captured_documents(shards: tuple[str, ...], now: datetime, generation: int) -> News:
-    """That shards were seen running for the first time."""
-    return _documents(SHARD, dict.fromkeys(shards, CapturedRecord(since=now, generation=generation)))
+def captured_documents(running: Mapping[str, str], records: Documents, now: datetime, generation: int) -> News:
+    """That shards were seen running for the first time, or in another cluster than before; `running` is by shard."""
+    found: dict[str, CapturedRecord] = {}
+    for name, cluster in running.items():
+        known = records.get(f"{SHARD}/{name}")
+        if known is not None and known.get("cluster") == cluster:
+            continue
+        try:
+            found[name] = replace(msgspec.convert(known, CapturedRecord), cluster=cluster)
+        except msgspec.ValidationError:  # none, or of another shape
+            found[name] = CapturedRecord(since=now, generation=generation, cluster=cluster)
+    return _documents(SHARD, found)
 
 
 def forgotten(shard: str) -> News:

@@ -136,16 +136,16 @@ def _down(
     return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
 
 
-def running_shards(picture: Picture, clusters: Mapping[str, ObservedCluster]) -> frozenset[str]:
-    """The names of the shards whose connector and tasks run."""
-    return frozenset(
-        shard.name
+def running_shards(picture: Picture, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:
+    """The shards whose connector and tasks run, with the cluster where they do."""
+    return {
+        shard.name: cluster
         for dataset, shard in picture.topology.all_shards()
         for cluster in dataset.clusters
         if cluster in clusters
         and (seen := (clusters[cluster].connectors or {}).get(shard.name)) is not None
         and seen.running
-    )
+    }
 
 
 def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[str, str]:

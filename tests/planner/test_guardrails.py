@@ -175,23 +175,26 @@ def test_a_new_platform_without_a_topology_has_nothing_to_refuse() -> None:
 
 
 def test_a_cluster_that_left_the_topology_undrained_keeps_its_shards_from_being_created_elsewhere() -> None:
-    ideal = topology([(dataset("pins", ("west",)), 3)], cluster("west"))
-    captured = {s.name: CapturedRecord(since=NOW, generation=1) for _, s in list(ideal.all_shards())[:2]}
-    memory = Memory(cluster_sizes={"east": 2}, dataset_sizes={"pins": 3}, captured=captured)
+    ideal = topology([(dataset("pins", ("west",)), 4)], cluster("west"))
+    where = {"pins.00000": "east", "pins.00001": None, "pins.00003": "west"}
+    captured = {name: CapturedRecord(since=NOW, generation=1, cluster=home) for name, home in where.items()}
+    memory = Memory(cluster_sizes={"east": 2, "west": 1}, dataset_sizes={"pins": 4}, captured=captured)
     planned = make_plan(picture(ideal, {"west": {}}), WANTED, memory, POLICY)
-    # Only the shard that never ran: the others may run in east.
-    assert [a.name for a in planned.plan.actions if isinstance(a, CreateConnector)] == ["pins.00002"]
+    # Those that never ran, or ran in west: the others may run in east.
+    assert [a.name for a in planned.plan.actions if isinstance(a, CreateConnector)] == ["pins.00002", "pins.00003"]
     assert [r.scope for r in planned.plan.refusals] == ["cluster east"]
     assert "may still run in cluster east" in planned.waiting["pins.00000"].reason
     meant = make_plan(picture(ideal, {"west": {}}), WANTED, memory, replace(POLICY, accept_shrink=True))
-    assert len([a for a in meant.plan.actions if isinstance(a, CreateConnector)]) == 3
+    assert len([a for a in meant.plan.actions if isinstance(a, CreateConnector)]) == 4
     assert meant.plan.refusals == ()
     assert meant.cluster_sizes["east"] == 0
 
 
 def test_a_shard_that_may_run_in_an_unreadable_cluster_its_dataset_no_longer_names_is_not_created() -> None:
     ideal = topology([(dataset("pins", ("west",)), 1)], cluster("east"), cluster("west"))
-    memory = Memory(cluster_sizes={"east": 1}, captured={"pins.00000": CapturedRecord(since=NOW, generation=1)})
+    memory = Memory(
+        cluster_sizes={"east": 1}, captured={"pins.00000": CapturedRecord(since=NOW, generation=1, cluster="east")}
+    )
     plan = make_plan(picture(ideal, {"east": None, "west": {}}), WANTED, memory, POLICY).plan
     assert not [a for a in plan.actions if isinstance(a, CreateConnector)]
 

@@ -1,0 +1,40 @@
+"""Where each shard ran last is on record: a cluster that cannot be looked at may still run it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from cdc_platform.reconciler.memory import captured_documents
+from cdc_platform.topology import Topology
+
+from .worlds import World, cluster, dataset, shards
+
+
+def test_a_move_changes_the_record_and_not_its_beginning() -> None:
+    world = World("east", "west")
+    clusters = {name: cluster(name) for name in ("east", "west")}
+    world.put(Topology(datasets={"pins": dataset()}, shards={"pins": shards("pins", 1)}, clusters=clusters))
+    store = world.control_plane().topology
+    store.put_cluster(replace(clusters["west"], draining=True))
+    for _ in range(3):
+        world.reconcile()
+    before = world.records()["shard/pins.00000"]
+    assert before["cluster"] == "east"
+    store.put_cluster(clusters["west"])
+    store.put_cluster(replace(clusters["east"], draining=True))
+    reports = [world.reconcile() for _ in range(2)]
+    assert world.running("pins.00000") == ["west"]
+    assert world.records()["shard/pins.00000"] == {**before, "cluster": "west"}
+    # It is not captured for the first time: Dagster is told nothing.
+    assert [report.captured for report in reports] == [(), ()]
+    written: list[str] = []
+    world.after = lambda verb, name: written.append(name)
+    world.reconcile()
+    assert written == ["pass/last"]
+
+
+def test_a_record_of_another_shape_is_written_anew() -> None:
+    now = datetime(2026, 1, 1, tzinfo=UTC)
+    found = captured_documents({"pins.00000": "east"}, {"shard/pins.00000": {"nonsense": 1}}, now, 7)
+    assert found["shard/pins.00000"] == {"since": "2026-01-01T00:00:00Z", "generation": 7, "cluster": "east"}
