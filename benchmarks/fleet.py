@@ -20,8 +20,8 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors import jmx
 from cdc_platform.connectors.desired import DesiredConfigs
 from cdc_platform.connectors.routing import WORKER_HEADER
