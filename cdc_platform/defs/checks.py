@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
+from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
@@ -43,6 +44,7 @@ def build_cdc_asset_checks(
     translator: CdcTranslator | None = None,
     policies: Path | None = None,
     blocking: bool = False,
+    data_docs: Path | None = None,
 ) -> list[dg.AssetChecksDefinition]:
     """**`complete`**, **`no_duplicates`**, `continuous`, `fresh`, `schema_current` and what else the policy says.
 
@@ -55,6 +57,9 @@ def build_cdc_asset_checks(
         translator: the one the assets were made with.
         policies: a directory of suite files, `<dataset>.json`; the default suite without.
         blocking: downstream assets of the same run do not start when a critical check fails.
+
+        data_docs: a directory: each table's result is written there as a page, too. A run asks for the same
+            with the op's config `data_docs`.
 
     Raises:
         BadInput, TopologyError: a suite file is wrong.
@@ -78,7 +83,7 @@ def build_cdc_asset_checks(
 
     @dg.multi_asset_check(name=OP, specs=specs, can_subset=True, op_tags={TAG_PLATFORM: platform})
     def cdc_checks(
-        context: dg.AssetCheckExecutionContext, cdc_platform: CdcPlatformResource
+        context: dg.AssetCheckExecutionContext, config: CheckConfig, cdc_platform: CdcPlatformResource
     ) -> Iterable[dg.AssetCheckResult]:
         wanted: dict[dg.AssetKey, list[str]] = {}
         for check in context.selected_asset_check_keys:
@@ -86,19 +91,29 @@ def build_cdc_asset_checks(
         with cdc_platform.platform() as clients:
             topology = clients.topology.load()
             for key, names in wanted.items():
-                table = Judged(key, props[key], suites[props[key].dataset].of(names))
+                own = props[key]
+                docs = Path(config.data_docs) if config.data_docs else data_docs
+                page = docs and docs.absolute() / own.dataset / f"{own.table}.html"
+                table = Judged(key, own, suites[own.dataset].of(names), page)
                 yield from judge_table(clients, topology, table, context.run.run_id, context.log.warning)
 
     return [cdc_checks]
 
 
+class CheckConfig(dg.Config):
+    """What a run of the checks may ask for."""
+
+    data_docs: str = Field(default="", description="A directory: what was expected and found, as a page a table.")
+
+
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One table and the checks wanted of it."""
+    """One table, the checks wanted of it, and the page that tells of them, if one is wanted."""
 
     key: dg.AssetKey
     props: CdcTableProps
     suite: Suite
+    page: Path | None = None
 
 
 def judge_table(
@@ -119,7 +134,9 @@ def judge_table(
             continuity={shard.shard: shard for shard in continuity.shards},
             now=datetime.now(UTC),
         )
-        outcomes = [_without_ledger(one, continuity) for one in evaluate(table.suite, rows, len(shards))]
+        outcomes = [
+            _without_ledger(one, continuity) for one in evaluate(table.suite, rows, len(shards), page=table.page)
+        ]
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")
         for item in table.suite.expectations:
@@ -127,8 +144,10 @@ def judge_table(
         return
     more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
     by_shard = {row["shard"]: row for row in rows}
-    for outcome in outcomes:
-        told = more.get(outcome.expectation.check, {})
+    for outcome in [_without_ledger(one, continuity) for one in outcomes]:
+        told = dict(more.get(outcome.expectation.check, {}))
+        if table.page is not None:
+            told["data_docs"] = dg.MetadataValue.url(table.page.as_uri())
         yield _result(table.key, outcome, by_shard, told, len(shards), verdicts)
 
 

@@ -85,6 +85,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     policies: str | None = Field(
         default=None, description="A directory of suite files, DATASET.json: what the checks expect."
     )
+    data_docs: str | None = Field(
+        default=None, description="A directory: each table's checks are written there as a page of Data Docs, too."
+    )
     translation: Annotated[
         TranslationFn[CdcTableProps] | None,
         TranslationFnResolver[CdcTableProps](lambda props: {"props": props}, model_field_type=AssetAttributesModel),
@@ -157,6 +160,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             platform=found.platform,
             translator=translator,
             policies=Path(self.policies) if self.policies else None,
+            data_docs=Path(self.data_docs) if self.data_docs else None,
         )
         return dg.Definitions(
             asset_checks=checks,

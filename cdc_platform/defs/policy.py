@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from cdc_platform.defs.data_docs import write_page
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.topology import EMPTY
 from cdc_platform.verification.judged import COLUMNS
@@ -216,8 +217,12 @@ def _check_parameters(suite: Suite, where: str) -> None:
                 )
 
 
-def evaluate(suite: Suite, rows: Sequence[Mapping[str, Any]], shards: int) -> list[Outcome]:
+def evaluate(
+    suite: Suite, rows: Sequence[Mapping[str, Any]], shards: int, *, page: Path | None = None
+) -> list[Outcome]:
     """What each expectation says of the frame, in the suite's order. Imports Great Expectations.
+
+    `page`: a file in which the library says the same as HTML.
 
     Raises:
         BadInput: the library does not know an expectation, or its arguments.
@@ -259,6 +264,8 @@ def evaluate(suite: Suite, rows: Sequence[Mapping[str, Any]], shards: int) -> li
             where=suite.name,
             cure="See the expectation's arguments in the library's gallery.",
         ) from error
+    if page is not None:
+        write_page(found, page)
     results: list[Any] = list(found.results)
     by_check = {result.expectation_config.meta["check"]: result for result in results}
     # What the library does not know it logs and leaves out.

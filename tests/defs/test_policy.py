@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -231,3 +232,33 @@ def test_a_table_that_cannot_be_counted_fails_its_checks_and_no_other(
     assert found["pins", "no_duplicates"].passed
     assert not found["boards", "no_duplicates"].passed
     assert found["boards", "no_duplicates"].description == "no broker."
+
+
+def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_elsewhere(
+    world: World, resource: WorldResource, instance: dg.DagsterInstance, tmp_path: Path
+) -> None:
+    AuditFrame(world.settings.audit_dir).write([verdict("00001", Verdict.MISMATCHED, missing=37)])
+    assert "data_docs" not in checked(world, resource, instance, "complete")["pins", "complete"].metadata
+    found = load_tables(resource=resource)
+    checks = build_cdc_asset_checks(tables=[one for one in found.tables if one.table == "pins"])
+    keys = [key for key in checks[0].check_keys if key.name in ("complete", "shard_count")]
+    run = dg.materialize(
+        checks,
+        instance=instance,
+        resources={"cdc_platform": resource},
+        selection=dg.AssetSelection.checks(*keys),
+        run_config={"ops": {"cdc_checks": {"config": {"data_docs": str(tmp_path / "docs")}}}},
+    )
+    page = tmp_path / "docs" / "pins" / "pins.html"
+    assert {e.metadata["data_docs"].value for e in run.get_asset_check_evaluations()} == {page.as_uri()}
+    text = page.read_text()
+    assert "mismatched" in text
+    assert "values must belong to this set" in text
+    assert not re.search(r"(?:src|href)=[\"']?https?://", text)
+
+
+def test_data_docs_that_cannot_be_written_are_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BadInput, match="no page could be written") as caught:
+        evaluate(DEFAULT, rows(verdict("00000"), shards=1), 1, page=tmp_path / "file" / "page.html")
+    assert caught.value.field == "data_docs"
