@@ -23,6 +23,7 @@ from cdc_platform.topology import LEADER_DIR
 @click.option("--advertised-host", help="How other workers reach it [default: --host].")
 @click.option("--group-id", help="Connect's group.id [default: cdc-connect-CLUSTER].")
 @click.option("--replication", default=3, show_default=True, help="Of Connect's internal topics.")
+@click.option("--https", is_flag=True, help="Serve the REST API over TLS (listeners.https.ssl.* by --set).")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="One more property, or another value.")
 @click.option("--jmx-exporter", is_flag=True, help="Print the Prometheus JMX agent's file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print name, value and reason as JSON.")
@@ -37,6 +38,7 @@ def worker_properties(
     advertised_host: str | None,
     group_id: str | None,
     replication: int,
+    https: bool,
     extra: tuple[str, ...],
     jmx_exporter: bool,
     as_json: bool,
@@ -48,9 +50,14 @@ def worker_properties(
     for pair in extra:
         if not pair.partition("=")[0] or "=" not in pair:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE.", param_hint="--set")
+    settings = Settings.load()
+    kafka = dict(settings.worker_kafka)
+    reached = kafka.pop("bootstrap.servers", settings.kafka["bootstrap.servers"])
     spec = WorkerSpec(
         cluster=cluster,
-        bootstrap_servers=bootstrap or Settings.load().kafka["bootstrap.servers"],
+        bootstrap_servers=bootstrap or reached,
+        https=https,
+        kafka=kafka,
         plugin_path=plugin_path or ("/usr/share/java",),
         leader_dir=leader_dir or LEADER_DIR,
         secrets_dirs=secrets_dirs,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -149,3 +150,21 @@ def test_the_exporter_s_rules_are_anchored() -> None:
     # The agent searches with its patterns; without the colon, P50 of an attribute would match too.
     for rule in yaml.safe_load(jmx_exporter_config())["rules"]:
         assert rule["pattern"].endswith("): ")
+
+
+def test_worker_properties_carry_the_settings_kafka_security_and_https(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "own.toml"
+    file.write_text(
+        '[kafka]\n"bootstrap.servers" = "k:1"\n[worker_kafka]\n"bootstrap.servers" = "k:2"\n'
+        '"security.protocol" = "SASL_SSL"\n"sasl.jaas.config" = "x password=${file:/s:p};"\n'
+    )
+    monkeypatch.setenv("CDC_PLATFORM_CONFIG", str(file))
+    text = CliRunner().invoke(command, ["--cluster", "main", "--https"]).output
+    found = load_properties(text)
+    assert found["bootstrap.servers"] == "k:2"
+    assert (found["listeners"], found["rest.advertised.listener"]) == ("https://127.0.0.1:8083", "https")
+    for prefix in ("", "producer.", "consumer.", "admin."):
+        assert found[f"{prefix}security.protocol"] == "SASL_SSL"
+        assert "${file:/s:p}" in found[f"{prefix}sasl.jaas.config"]

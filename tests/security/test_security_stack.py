@@ -247,6 +247,18 @@ def test_secrets_lie_in_files_of_one_user(secure_stack: Stack, found_secrets: di
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
 
 
+def test_every_service_listens_on_loopback_only(secure_stack: Stack) -> None:
+    seen = 0
+    for name, one in secure_stack.running().items():
+        process = psutil.Process(one.pid)
+        for each in (process, *process.children(recursive=True)):
+            for connection in each.net_connections(kind="inet"):
+                if connection.status == psutil.CONN_LISTEN:
+                    seen += 1
+                    assert connection.laddr.ip in ("127.0.0.1", "::1", "::ffff:127.0.0.1"), (name, connection.laddr)
+    assert seen >= 8
+
+
 def test_settings_refuse_secrets_in_plain_text(secure_stack: Stack, tmp_path: Path) -> None:
     from cdc_platform.errors import SettingsError
     from cdc_platform.settings import Settings
