@@ -168,7 +168,11 @@ def _shard_text(document: dict[str, Any]) -> str:
     lines += [f"table {table}: {_mark(mark)}" for table, mark in document["bootstrap"].items()]
     lines += [f"trouble: {t['sentence']}, since {t['since']}. {t['advice']}" for t in document["troubles"]]
     lines += [f"to know: {text}" for text in document["findings"]]
-    lines += [f"next: {text}" for text in document["next"]] or ["next: nothing to change"]
+    lines += [f"next: {text}" for text in document["next"]]
+    if document["next_restart"]:
+        lines.append(f"next: it is not restarted before {document['next_restart']}")
+    elif not document["next"]:
+        lines.append("next: nothing to change" if document["up"] else "next: see its reason; the next pass looks again")
     if document["trace"]:
         lines += ["trace:", document["trace"]]
     return "\n".join(lines)

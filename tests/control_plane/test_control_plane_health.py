@@ -100,6 +100,18 @@ def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble
     assert down.shard == name
     assert "backing off" in down.reason
     assert [key for key in ground.records() if key.startswith("trouble/")] == [f"trouble/connection@{shards[0].leader}"]
+    told = subprocess.run(
+        [sys.executable, "-c", "from cdc_platform.cli import main; main()", "status", ground.name, "00000"],
+        env=ground.process_environment(),
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert told.returncode == 2, told.stderr
+    assert f"{name} is FAILED: Connect says FAILED; connection: backing off" in told.stdout
+    assert f"trouble: 1 shard is down ({name}): connection at {shards[0].leader}" in told.stdout
+    assert "next: it is not restarted before" in told.stdout
+    assert "Connection refused" in told.stdout
     for number in (1, 2):
         assert ground.task_states(ground.shard_name(number)) == ["RUNNING"]
     # The right address, and the next attempt that is due cures it by itself.
