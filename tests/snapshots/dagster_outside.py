@@ -54,6 +54,10 @@ class OutsideDagster:
         """The daemon, with its code server: sensors, the queue, the runs."""
         return self._spawn("dagster-daemon", "run", *_MODULE)
 
+    def webserver(self, port: int) -> subprocess.Popen[bytes]:
+        """The pages, at a port of this host."""
+        return self._spawn("dagster-webserver", "-h", "127.0.0.1", "-p", str(port), *_MODULE)
+
     def kill(self, process: subprocess.Popen[bytes], *, family: bool) -> None:
         """SIGKILL to the process, and with `family` to all that it started."""
         members = self._family(process.pid)

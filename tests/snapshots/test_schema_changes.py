@@ -125,7 +125,9 @@ def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
     world = make_world(engine, rows=4000)
     go(outside, bootstrap(world), "first")
     whole = world.dataset
-    working = Working(outside, backfill(world, load=SLOW), "b1")
+    working = Working(
+        outside, backfill(world, load=Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=250)), "b1"
+    )
     wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
     outside.platform.topology.put_dataset(replace(whole, tables=(whole.table("items"),)))
     _settled_pass(outside)
