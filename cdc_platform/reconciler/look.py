@@ -95,7 +95,7 @@ def configs_to_read(wanted: Sequence[TopicRequest], now: float) -> frozenset[str
     """The topics whose config is read in a look at `now` (Unix time).
 
     Compacted topics, which hold data, each time. Of the others, one or two a
-    shard, a share that changes with time, so that each has its turn (docs/decisions/0071).
+    shard, a share that changes with time, so that each has its turn (docs/decisions/0056).
     """
     others = [topic.name for topic in wanted if topic.config.get("cleanup.policy") == "delete"]
     turns = math.ceil(len(others) / CONFIGS_A_LOOK)
