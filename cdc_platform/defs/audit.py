@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -49,7 +49,11 @@ def audit_spec(props: CdcTableProps, translator: CdcTranslator) -> dg.AssetSpec:
 def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerdict], place: str) -> dict[str, Any]:
     """Of one run's verdicts: totals, which Dagster plots, the worst shards and keys, and a picture of the last runs."""
     counts = Counter(verdict.verdict for verdict in verdicts)
-    found: dict[str, Any] = {
+    keys = differing(verdicts)
+    return {
+        "history": dg.MetadataValue.md(picture(history)),
+        **({"keys": dg.MetadataValue.md(keys)} if keys else {}),
+        "positions": positions(verdicts),
         "shards": len(verdicts),
         **{str(kind): counts[kind] for kind in Verdict},
         **{
@@ -60,26 +64,16 @@ def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerd
         "lag_s": max((verdict.lag_s for verdict in verdicts if verdict.lag_s is not None), default=0.0),
         "seconds": max((verdict.seconds for verdict in verdicts), default=0.0),
         "frame": dg.MetadataValue.path(place),
-        "positions": positions(verdicts),
-        "history": dg.MetadataValue.md(picture(history)),
     }
-    keys = differing(verdicts)
-    return found | ({"keys": dg.MetadataValue.md(keys)} if keys else {})
 
 
 def positions(verdicts: Sequence[ShardVerdict]) -> dg.TableMetadataValue:
     """What each shard was found to be and at which positions, the worst first."""
     order = (Verdict.MISMATCHED, Verdict.UNVERIFIABLE, Verdict.PENDING, Verdict.PROVEN)
     worst = sorted(verdicts, key=lambda v: (order.index(v.verdict), -(v.missing + v.extra + v.mismatched), v.shard))
-    names = ("shard", "verdict", "reason", "source_rows", "first", "fence", "committed")
-    records = [
-        dg.TableRecord(
-            {name: str(getattr(verdict, name)) for name in names}
-            | {"checked": f"{verdict.checked_at.astimezone(UTC):%Y-%m-%d %H:%M:%S}Z"}
-        )
-        for verdict in worst[:SHOWN]
-    ]
-    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in (*names, "checked")])
+    names = ("shard", "verdict", "reason", "source_rows", "first", "fence")
+    records = [dg.TableRecord({name: str(getattr(verdict, name)) for name in names}) for verdict in worst[:SHOWN]]
+    schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
     return dg.MetadataValue.table(records, schema=schema)
 
 
