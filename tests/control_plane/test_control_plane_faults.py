@@ -148,6 +148,29 @@ def test_control_plane_switches_off_one_garbage_znode_of_ten_thousand(ground: Gr
     assert planned.plan.exit_code == 1
 
 
+def test_control_plane_refuses_a_topology_that_vanished_with_its_clusters(ground: Ground) -> None:
+    ground.add(3)
+    ground.settle()
+    whole = ground.platform.topology.load()
+    client = KazooClient(ground.settings.zookeeper)
+    client.start()
+    try:
+        for part in ("datasets", "clusters"):
+            client.delete(f"{ground.settings.zookeeper_root}/{part}", recursive=True)
+    finally:
+        client.stop()
+        client.close()
+    for _ in range(2):  # nor does the pass that refused forget what was there
+        report = ground.reconcile()
+        assert not report.outcomes
+        (refusal,) = report.plan.refusals
+        assert refusal.scope == "platform"
+        assert f"3 shards of dataset {ground.name}, 3 connectors in cluster local" in refusal.reason
+    assert ground.task_states(ground.shard_name(0)) == ["RUNNING"]
+    ground.platform.topology.import_topology(whole)
+    ground.settle()
+
+
 def test_control_plane_that_loses_its_session_stops_within_a_second(ground: Ground) -> None:
     ground.add(6)
     address = urlsplit(ground.url())
