@@ -28,7 +28,7 @@ TAG_LOCK = "cdc/lock"
 GIVEN_BACK = "given back"
 
 # A run that says that it holds the lock, and does not, is ending or dead: a moment tells which.
-ENDING_FOR = 5.0
+ENDING_FOR = 10.0
 # Without the lock a run boots, waits for the lock (20 s) or writes events, one each 15 ms.
 SILENT_FOR = 35.0
 # Until its process speaks for the first time a run may wait for a container or a pod.

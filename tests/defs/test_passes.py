@@ -40,11 +40,11 @@ def test_a_started_run_without_the_lock_that_went_silent_is_dead_and_blocks_noth
 
 
 def test_a_run_that_said_it_holds_the_lock_and_does_not_is_dead_after_a_moment() -> None:
-    held = PassRun(run_id="r1", status=Status.STARTED, silent=6, held=True)
+    held = PassRun(run_id="r1", status=Status.STARTED, silent=11, held=True)
     assert [run_id for run_id, _ in judge([held], holder=None).dead] == ["r1"]
     ending = judge([replace(held, silent=1)], holder=None)
     assert ending.dead == ()
-    assert ending.again is not None and ending.again < 5
+    assert ending.again is not None and ending.again < 10
 
 
 def test_a_holder_and_a_silent_run_are_looked_at_again_others_are_not() -> None:
