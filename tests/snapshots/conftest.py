@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
@@ -91,3 +92,23 @@ def bootstrap(world: World, **more: Any) -> Request:
 
 def backfill(world: World, **more: Any) -> Request:
     return Request(kind=Kind.BACKFILL, dataset=world.name, **{"load": WIDE, **more})
+
+
+class Working:
+    """A run that goes on in a thread."""
+
+    def __init__(self, outside: Outside, request: Request, run_id: str) -> None:
+        self.notes = Notes()
+        self._pool = ThreadPoolExecutor(max_workers=1)
+        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes)
+        self._pool.shutdown(wait=False)
+
+    def chunks(self) -> int:
+        return self.notes.reports[-1].chunks if self.notes.reports else 0
+
+    def held(self) -> set[str]:
+        """Why shards were held back when it reported last."""
+        return set(self.notes.reports[-1].braked) if self.notes.reports else set()
+
+    def end(self) -> Run:
+        return self._future.result(timeout=300)[0]

@@ -22,6 +22,18 @@ _BIN = Path(sys.executable).parent
 _MODULE = ("-m", "cdc_platform.definitions")
 
 
+def settings_file(settings: Settings, directory: Path) -> Path:
+    """The settings as a file that other processes read, in this directory, with a cache of its own there."""
+    path = directory / "cdc-platform.toml"
+    path.write_text(
+        f'platform = "{settings.platform}"\nzookeeper = "{settings.zookeeper}"\n'
+        f'zookeeper_root = "{settings.zookeeper_root}"\nstate_topic = "{settings.state_topic}"\n'
+        f'heartbeat_topic = "{settings.heartbeat_topic}"\ncache_dir = "{directory / "cache"}"\n'
+        f'kafka = {{ "bootstrap.servers" = "{settings.kafka["bootstrap.servers"]}" }}\n'
+    )
+    return path
+
+
 @dataclass(kw_only=True)
 class OutsideDagster:
     """`home` is a new directory; `settings` are written there for the processes to find."""
@@ -34,12 +46,7 @@ class OutsideDagster:
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True)
         shutil.copy(_ROOT / "dagster_home/dagster.yaml", self.home / "dagster.yaml")
-        own = self.settings
-        (self.home / "cdc-platform.toml").write_text(
-            f'platform = "{own.platform}"\nzookeeper = "{own.zookeeper}"\nzookeeper_root = "{own.zookeeper_root}"\n'
-            f'state_topic = "{own.state_topic}"\ncache_dir = "{self.home / "cache"}"\n'
-            f'kafka = {{ "bootstrap.servers" = "{own.kafka["bootstrap.servers"]}" }}\n'
-        )
+        settings_file(self.settings, self.home)
 
     def execute(self, job: str, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         """A run in a process that we start: `dagster job execute`; its steps are processes of their own."""

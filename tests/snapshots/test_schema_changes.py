@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -16,11 +15,11 @@ from cdc_platform.defs.columns import column_schema
 from cdc_platform.errors import BadInput
 from cdc_platform.reconciler import reconcile
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Run, watermarks
-from cdc_platform.snapshots.request import Load, Request
+from cdc_platform.snapshots.records import watermarks
+from cdc_platform.snapshots.request import Load
 from cdc_platform.topology import BootstrapMode, Engine, Shard, Table
 from tests.clients.waiting import wait_until
-from tests.snapshots.conftest import MakeWorld, Notes, backfill, bootstrap, go
+from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import TABLES, Judge, World, Writers
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -41,22 +40,6 @@ class Updates(Writers):
     def _change(self, run: Callable[..., Any], dice: random.Random, v: int, shard: Shard) -> None:
         key = dice.randrange(1, self.world.rows + 1)
         run(f"UPDATE {dice.choice(TABLES)} SET v = {v} WHERE id = {key}")
-
-
-class Working:
-    """A run that goes on in a thread."""
-
-    def __init__(self, outside: Outside, request: Request, run_id: str) -> None:
-        self.notes = Notes()
-        self._pool = ThreadPoolExecutor(max_workers=1)
-        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes)
-        self._pool.shutdown(wait=False)
-
-    def chunks(self) -> int:
-        return self.notes.reports[-1].chunks if self.notes.reports else 0
-
-    def end(self) -> Run:
-        return self._future.result(timeout=300)[0]
 
 
 @ENGINES

@@ -1,0 +1,174 @@
+"""Backfills of just some rows, on idle shards, paused, resumed, stopped, held to a rate, and from the command line."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cdc_platform.clients.quotas import ClientQuotas
+from cdc_platform.settings import CONFIG_ENV, Settings
+from cdc_platform.snapshots import opening
+from cdc_platform.snapshots.acts import producer_client_id
+from cdc_platform.snapshots.opening import Wanted
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.request import KeyRange, Load
+from cdc_platform.snapshots.steps import running_signal
+from cdc_platform.snapshots.waves import committed
+from cdc_platform.topology import BootstrapMode, Engine
+from tests.clients.waiting import wait_until
+from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
+from tests.snapshots.dagster_outside import settings_file
+from tests.snapshots.live import Judge, Writers
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+
+
+def slow(rows_per_s: int) -> Load:
+    return Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=rows_per_s)
+
+
+@ENGINES
+def test_backfill_by_key_range_and_condition_sends_just_those_rows(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    world = make_world(engine, rows=1000)
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    with world.admin(world.shards[0].database) as run:
+        run("UPDATE items SET v = 5 WHERE id BETWEEN 140 AND 149")
+    Judge(world).agree(only={("00000", "items"): set(range(140, 150))})
+    judge = Judge(world, since=Judge(world).ends())
+    wanted = backfill(
+        world,
+        tables=("items",),
+        shards=("00000",),
+        key_range=KeyRange(column="id", low="100", high="200"),
+        condition="v = 0 OR id = 145",
+    )
+    go(outside, wanted, "b1")
+    rows = judge.fold("items")
+    assert rows == {"00000": {i: 5 if i == 145 else 0 for i in range(100, 200) if not 140 <= i < 150 or i == 145}}
+    assert judge.fold("notes") == {}
+
+
+@ENGINES
+def test_backfill_of_a_few_rows_of_the_only_shard_and_nobody_writes(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    """Its chunk is closed by a heartbeat or by a start anew, not by a change that may not come for days."""
+    world = make_world(engine, count=1, rows=500)
+    go(outside, bootstrap(world), "first")
+    for number in range(3):
+        began = time.monotonic()
+        judge = Judge(world, since=Judge(world).ends())
+        part = KeyRange(column="id", low=str(number * 10 + 1), high=str(number * 10 + 11))
+        _, notes = go(outside, backfill(world, tables=("items",), key_range=part), f"b{number}")
+        assert [done.error for done in notes.done] == [None]
+        assert judge.fold("items") == {"00000": dict.fromkeys(range(number * 10 + 1, number * 10 + 11), 0)}
+        assert time.monotonic() - began < 120
+
+
+@ENGINES
+def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(engine, rows=4000)
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    judge = Judge(world, since=Judge(world).ends())
+    with Writers(world, pause=0.02) as writers:
+        working = Working(outside, backfill(world, load=slow(1000)), "b1")
+        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
+        opening.order(outside, "b1", Wanted.PAUSED)
+        wait_until(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
+        time.sleep(15)  # what was on its way when the pause came
+        still = working.chunks()
+        before = writers.writes
+        time.sleep(25)
+        assert working.chunks() == still, "no chunk is read while it is paused"
+        assert writers.writes > before + 100
+        opening.order(outside, "b1", Wanted.RUNNING)
+        assert not working.end().failed
+    judge.agree()
+
+
+@ENGINES
+def test_backfill_can_be_stopped_and_the_stream_goes_on(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    world = make_world(engine, rows=4000)
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    with Writers(world, pause=0.02) as writers:
+        working = Working(outside, backfill(world, load=slow(500)), "b1")
+        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
+        opening.order(outside, "b1", Wanted.STOPPED)
+        ended = working.end()
+    assert {done.error for done in working.notes.done} == {"stopped by hand"}
+    assert ended.failed == 2
+    Judge(world).agree(only=writers.changed)
+    connect = outside.platform.connect(world.stack.cluster())
+    for shard in world.shards:
+        assert running_signal(committed(connect, shard.name) or {}) is None
+    # Nothing is in its way.
+    go(outside, backfill(world), "b2")
+    Judge(world).agree()
+
+
+def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(Engine.MARIADB, rows=5000)
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    began = time.monotonic()
+    load = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500, max_bytes_per_s=4_000_000)
+    with Writers(world, pause=0.05):
+        working = Working(outside, backfill(world, load=load), "b1")
+        wait_until(lambda: working.chunks() > 3, what="chunks were read", seconds=120)
+        clients = [producer_client_id(shard.name) for shard in world.shards]
+        assert _rates(outside, clients) == dict.fromkeys(clients, 2_000_000)
+        assert not working.end().failed
+    seconds = time.monotonic() - began
+    assert 20_000 / seconds < 500 * 1.5, f"20,000 rows in {seconds:.0f} s"
+    assert _rates(outside, clients) == {}, "its own rate, which is none"
+
+
+def _rates(outside: Outside, clients: list[str]) -> dict[str, int]:
+    assert isinstance(outside.rates, ClientQuotas)
+    return {client: rate for client, rate in outside.rates.rates().items() if client in clients}
+
+
+@pytest.fixture
+def config(settings: Settings, tmp_path: Path) -> Iterator[Path]:
+    yield settings_file(settings, tmp_path)
+
+
+def _command(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(Path(sys.executable).parent / "cdc-platform"), *arguments],
+        env={"PATH": "/usr/bin:/bin", CONFIG_ENV: str(config)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def test_bootstrap_and_backfill_from_the_command_line(make_world: MakeWorld, outside: Outside, config: Path) -> None:
+    world = make_world(Engine.MARIADB, rows=500)
+    first = _command(config, "bootstrap", world.name)
+    assert first.returncode == 0, first.stderr
+    assert "2 shards done, 0 failed, 2,000 rows" in first.stdout
+    assert "2 of 2 shards done" in first.stderr, "plain lines where there is no terminal"
+    Judge(world).agree()
+    again = _command(config, "bootstrap", world.name)
+    assert again.returncode == 1
+    assert "bootstrapped already" in again.stderr
+    second = _command(config, "backfill", world.name, "00001", "--key", "id", "--to", "11", "--json")
+    told = json.loads(second.stdout)
+    assert (second.returncode, told["rows"], list(told["shards"])) == (0, 20, ["00001"])
+    runs = json.loads(_command(config, "backfill", "--runs", "--json").stdout)
+    assert [(run["kind"], run["phases"]) for run in runs] == [("backfill", {"done": 1}), ("bootstrap", {"done": 2})]
+    unknown = _command(config, "backfill", "--continue", told["run"])
+    assert unknown.returncode == 1
+    assert "is finished" in unknown.stderr
