@@ -12,6 +12,7 @@ the outbox after its receiver has taken it.
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -48,6 +49,8 @@ TROUBLE_PATIENCE = timedelta(minutes=2)
 SILENT_PASSES = timedelta(minutes=15)
 
 _AT_ONCE = 8
+# A round sends no longer than this and leaves the rest to the next: Dagster gives a sensor's tick a minute.
+SEND_SECONDS = 20.0
 
 T = TypeVar("T")
 
@@ -149,9 +152,13 @@ def _send(
 ) -> list[Message]:
     """Send what is due, routes side by side, each in order; each is crossed off as soon as it is taken."""
 
+    end = time.monotonic() + SEND_SECONDS
+
     def one_route(messages: list[Message]) -> tuple[list[Message], Message | None, str]:
         done: list[Message] = []
         for message in messages:
+            if time.monotonic() > end:
+                break
             try:
                 outside.notifiers.send(message)
             except CdcError as error:

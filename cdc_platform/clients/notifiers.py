@@ -50,14 +50,11 @@ class AppriseNotifiers:
                 title=message.title, body=f"{message.body}\nId: {message.id}", notify_type=kind,
                 body_format=apprise.NotifyFormat.TEXT,
             )  # fmt: skip
-        except (OSError, TypeError, ValueError):
-            taken = False
+        # A plugin may raise of every kind, with the URL in it: one bad route must not stop the others.
+        except Exception as error:  # noqa: BLE001
+            raise _undelivered(message, f": {type(error).__name__}") from None
         if not taken:
-            raise AlertUndelivered(
-                f"message {message.id} was not taken.",
-                where=f"alert route {message.route}",
-                cure="Try the URL behind the reference with `apprise -vv -b test URL`.",
-            )
+            raise _undelivered(message)
 
     def ping(self, route: str) -> None:
         """GET the watchdog's URL. Raises AlertUndelivered, SecretUnresolved."""
@@ -92,6 +89,14 @@ class AppriseNotifiers:
         # Some services limit how fast one sends; the library's waits would hold up the others.
         plugin.socket_connect_timeout = plugin.socket_read_timeout = _TIMEOUT
         return plugin
+
+
+def _undelivered(message: Message, why: str = "") -> AlertUndelivered:
+    return AlertUndelivered(
+        f"message {message.id} was not taken{why}.",
+        where=f"alert route {message.route}",
+        cure="Try the URL behind the reference with `apprise -vv -b test URL`.",
+    )
 
 
 def _kind(message: Message) -> Any:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,16 +45,22 @@ class Expectation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Suite:
-    """The expectations of one dataset, and the values of their parameters."""
+    """The expectations of one dataset, and the values of their parameters. `file` is where they are from."""
 
     name: str
     expectations: tuple[Expectation, ...]
     parameters: Mapping[str, Any] = EMPTY
+    file: str = ""
+
+    @property
+    def where(self) -> str:
+        """Its file, or its name where it has none."""
+        return self.file or f"the default suite for {self.name}"
 
     def of(self, checks: Sequence[str]) -> Suite:
         """Only these checks."""
         chosen = tuple(item for item in self.expectations if item.check in checks)
-        return Suite(name=self.name, expectations=chosen, parameters=self.parameters)
+        return replace(self, expectations=chosen)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,10 +147,14 @@ def load_suite(directory: Path | None, dataset: str) -> Suite:
         raise BadInput(f"no suite file: {error}.", where=where, cure="Write JSON; docs/policy.md shows one.") from None
     if not isinstance(document, Mapping):
         raise BadInput("is no object.", where=where, cure='Write {"name": ..., "expectations": [...]}.')
-    given = document.get("expectations", [])
-    parameters = (document.get("meta") or {}).get("parameters", {})
-    if not isinstance(given, list) or not isinstance(parameters, Mapping):
+    given, meta = document.get("expectations", []), document.get("meta", {})
+    if not isinstance(given, list):
         raise BadInput("is no list.", where=where, field="expectations", cure="Write a list of expectations.")
+    if not isinstance(meta, Mapping):
+        raise BadInput("is no object.", where=where, field="meta", cure='Write {"parameters": {...}}, or leave it out.')
+    parameters = meta.get("parameters", {})
+    if not isinstance(parameters, Mapping):
+        raise BadInput("is no object.", where=where, field="meta.parameters", cure="Write NAME: VALUE.")
     found: dict[str, Expectation] = {}
     for number, item in enumerate(given):
         expectation = _expectation(item, where, f"expectations[{number}]")
@@ -157,7 +167,12 @@ def load_suite(directory: Path | None, dataset: str) -> Suite:
             )
         found[expectation.check] = expectation
     merged = {item.check: item for item in DEFAULT.expectations} | found
-    suite = Suite(name=dataset, expectations=tuple(merged.values()), parameters={**DEFAULT.parameters, **parameters})
+    suite = Suite(
+        name=dataset,
+        expectations=tuple(merged.values()),
+        parameters={**DEFAULT.parameters, **parameters},
+        file=where,
+    )
     _check_parameters(suite, where)
     return suite
 
@@ -261,8 +276,9 @@ def evaluate(
     except Exception as error:
         raise BadInput(
             f"Great Expectations refuses the suite: {type(error).__name__}: {error}",
-            where=suite.name,
-            cure="See the expectation's arguments in the library's gallery.",
+            where=suite.where,
+            field="expectations",
+            cure="See the expectations' arguments in the library's gallery.",
         ) from error
     if page is not None:
         write_page(found, page)
@@ -273,7 +289,8 @@ def evaluate(
     if lost:
         raise BadInput(
             f"Great Expectations does not know {', '.join(lost)}, or refuses its arguments.",
-            where=suite.name,
+            where=suite.where,
+            field="expectations",
             cure="See the expectation in the library's gallery.",
         )
     return [_outcome(item, by_check[item.check], _unknown(item, rows)) for item in suite.expectations]

@@ -13,9 +13,13 @@ from typing import Any, cast
 
 
 class HttpReceiver(ThreadingHTTPServer):
-    """Takes webhooks. `refuse` answers that many requests with 503 first."""
+    """Takes webhooks. `refuse` answers that many requests with 503 first; `hang` takes them and says nothing."""
+
+    daemon_threads = True
 
     def __init__(self) -> None:
+        self.hang = threading.Event()
+        self.go_on = threading.Event()
         self.got: list[dict[str, Any]] = []
         self.pings: list[str] = []
         self.refuse = 0
@@ -34,6 +38,9 @@ class _Http(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         server = cast(HttpReceiver, self.server)
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        if server.hang.is_set():
+            server.go_on.wait(60)
+            return
         if server.refuse:
             server.refuse -= 1
             self._answer(503)
@@ -55,11 +62,12 @@ class _Http(BaseHTTPRequestHandler):
 
 
 class SmtpReceiver(socketserver.ThreadingTCPServer):
-    """Takes mail: the commands of RFC 5321 that a sender needs."""
+    """Takes mail: the commands of RFC 5321 that a sender needs. `refuse` names a command that it refuses."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
+        self.refuse = ""
         self.got: list[Any] = []
         self.recipients: list[str] = []
         super().__init__(("127.0.0.1", 0), _Smtp)
@@ -75,7 +83,9 @@ class _Smtp(socketserver.StreamRequestHandler):
         self._say("220 receiver")
         while line := self.rfile.readline().decode().strip():
             verb = line[:4].upper()
-            if verb == "DATA":
+            if verb == server.refuse:
+                self._say("550 not here")
+            elif verb == "DATA":
                 self._say("354 go on")
                 lines = []
                 while (row := self.rfile.readline()) != b".\r\n":

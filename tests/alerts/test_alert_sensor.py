@@ -11,6 +11,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from cdc_platform.alerts import Condition, Severity
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
@@ -269,3 +270,91 @@ def test_a_watchdog_is_called_by_each_tick(
     cursor = tick(resource, instance, None)
     tick(resource, instance, cursor)
     assert receiver.pings == ["/ping", "/ping"]
+
+
+# Receivers that fail
+
+
+def condition(key: str, title: str) -> Condition:
+    return Condition(key=key, cause=key, severity=Severity.CRITICAL, title=title, text="x", owners=("data-platform",))
+
+
+def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver: HttpReceiver) -> None:
+    day = 24 * 60
+    for number in range(3):
+        # Each day a check fails and recovers; nobody takes a message.
+        gap = condition("check/x", f"x {number}")
+        receiver.refuse = 10_000
+        a_round(fleet, number * day, Seen(present={gap.key: gap}))
+        a_round(fleet, number * day + 60, Seen(absent={gap.key}))
+    assert receiver.got == []
+    receiver.refuse = 0
+    # Restarted in between: the outbox is in the state topic.
+    for minute in range(3):
+        a_round(fleet, 3 * day + 20 * minute)
+    assert [(m["type"], m["title"]) for m in receiver.got] == [
+        (kind, f"[{word}] x {number}")
+        for number in range(3)
+        for kind, word in (("failure", "CRITICAL"), ("success", "RECOVERED"))
+    ]
+    assert not [key for key in fleet.state.documents if key.startswith("outbox/")]
+
+
+def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
+    fleet: World, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.clients.notifiers._TIMEOUT", 0.5)
+    with served(HttpReceiver()) as stuck:
+        stuck.hang.set()
+        secrets = tmp_path / "stuck.properties"
+        secrets.write_text(f"hook=json://{stuck.address}\n")
+        alerts = {**fleet.settings.alerts, "stuck": AlertTarget(url=f"${{file:{secrets}:hook}}")}
+        fleet.settings = replace(fleet.settings, alerts=alerts)
+        gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(20)}
+        report = a_round(fleet, 0, Seen(present=gaps))
+        assert len(receiver.got) == 20
+        assert report.waiting == 20
+        assert len([problem for problem in report.problems if "stuck" in problem]) == 1
+        stuck.hang.clear()
+        stuck.go_on.set()
+        assert a_round(fleet, 5).waiting == 0
+        assert sorted(stuck.titles) == sorted(f"[CRITICAL] check {n}" for n in range(20))
+    assert len(receiver.got) == 20
+
+
+def test_a_round_sends_no_longer_than_its_time_and_the_next_goes_on(
+    fleet: World, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.outbox.SEND_SECONDS", 0.0)
+    gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(5)}
+    assert a_round(fleet, 0, Seen(present=gaps)).waiting == 5
+    monkeypatch.setattr("cdc_platform.outbox.SEND_SECONDS", 20.0)
+    assert a_round(fleet, 1).waiting == 0
+    assert len(receiver.got) == 5
+
+
+def test_a_round_that_fails_calls_no_watchdog(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody would be told of anything: whoever watches the calls is to find that out.
+    evaluate(instance, {PINS: False})
+
+    def down(*args: object) -> None:
+        raise KafkaUnavailable("no broker.")
+
+    monkeypatch.setattr(FakeStateStore, "write", down)
+    with pytest.raises(KafkaUnavailable):
+        tick(resource, instance, None)
+    assert receiver.pings == []
+
+
+def test_a_watchdog_that_is_gone_stops_no_alert(
+    fleet: World, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "gone.properties"
+    secrets.write_text("dog=http://127.0.0.1:1/ping\n")
+    gone = AlertTarget(url=f"${{file:{secrets}:dog}}", watchdog=True)
+    fleet.settings = replace(fleet.settings, alerts={**fleet.settings.alerts, "dog": gone})
+    evaluate(instance, {PINS: False})
+    tick(resource, instance, None)
+    assert [message["type"] for message in receiver.got] == ["failure"]

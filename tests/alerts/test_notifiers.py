@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -108,3 +109,47 @@ def test_alert_routes_are_read_from_the_settings_file(tmp_path: Path) -> None:
     assert found.dagster_url == "https://dagster"
     assert found.alerts["pager"] == AlertTarget(url="${env:PAGER}", owners=("ann",), severities=("critical",))
     assert found.alerts["dog"].watchdog
+
+
+@pytest.mark.parametrize("command", ["MAIL", "RCPT", "DATA"])
+def test_alerts_that_a_mail_server_refuses_are_an_error_without_the_secret(tmp_path: Path, command: str) -> None:
+    with served(SmtpReceiver()) as receiver:
+        receiver.refuse = command
+        sender = notifiers(tmp_path, f"mailto://127.0.0.1:{receiver.port}/?from=a@b.org&to=hunter2@b.org&mode=insecure")
+        with pytest.raises(AlertUndelivered) as refused:
+            sender.send(MESSAGE)
+        assert "hunter2" not in str(refused.value)
+        receiver.refuse = ""
+        sender.send(MESSAGE)
+    assert len(receiver.got) == 1
+
+
+def test_alerts_to_a_mail_server_that_is_not_there_are_an_error(tmp_path: Path) -> None:
+    with served(SmtpReceiver()) as receiver:
+        url = f"mailto://127.0.0.1:{receiver.port}/?from=a@b.org&to=c@b.org&mode=insecure"
+    with pytest.raises(AlertUndelivered):
+        notifiers(tmp_path, url).send(MESSAGE)
+
+
+def test_a_receiver_that_takes_the_call_and_says_nothing_is_given_up_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.clients.notifiers._TIMEOUT", 0.5)
+    with served(HttpReceiver()) as receiver:
+        receiver.hang.set()
+        began = time.monotonic()
+        with pytest.raises(AlertUndelivered):
+            notifiers(tmp_path, f"json://{receiver.address}").send(MESSAGE)
+        assert time.monotonic() - began < 10
+        receiver.go_on.set()
+
+
+def test_a_plugin_that_breaks_is_an_error_of_its_route_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaks(*args: object, **kwargs: object) -> bool:
+        raise KeyError("hunter2")
+
+    monkeypatch.setattr("apprise.plugins.custom_json.NotifyJSON.notify", breaks)
+    with pytest.raises(AlertUndelivered) as caught:
+        notifiers(tmp_path, "json://127.0.0.1:1").send(MESSAGE)
+    assert "KeyError" in str(caught.value)
+    assert "hunter2" not in str(caught.value)

@@ -13,6 +13,8 @@ from typing import Any
 
 import dagster as dg
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cdc_platform import wiring
 from cdc_platform.clients.topic_records import Batch, TopicBounds
@@ -262,3 +264,41 @@ def test_data_docs_that_cannot_be_written_are_one_clear_error(tmp_path: Path) ->
     with pytest.raises(BadInput, match="no page could be written") as caught:
         evaluate(DEFAULT, rows(verdict("00000"), shards=1), 1, page=tmp_path / "file" / "page.html")
     assert caught.value.field == "data_docs"
+
+
+JSON: Any = st.recursive(
+    st.none() | st.booleans() | st.integers(-5, 5) | st.sampled_from(["a", "breaks", "expect_x", "critical", "check"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                ["expectations", "meta", "parameters", "type", "kwargs", "column", "severity", "check", "$PARAMETER"]
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=12,
+)
+
+
+@settings(deadline=None)
+@given(document=JSON, wrapped=st.booleans())
+def test_any_suite_file_is_read_or_is_one_clear_error(
+    document: Any, wrapped: bool, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    place = tmp_path_factory.mktemp("suites")
+    (place / "pins.json").write_text(json.dumps({"expectations": [document]} if wrapped else document))
+    try:
+        assert load_suite(place, "pins").expectations
+    except BadInput as error:
+        assert error.where == str(place / "pins.json")
+        assert error.cure
+
+
+def test_an_expectation_that_only_the_library_refuses_names_the_file(tmp_path: Path) -> None:
+    item = {"type": "expect_the_moon", "kwargs": {}, "meta": {"check": "moon"}}
+    (tmp_path / "pins.json").write_text(json.dumps({"expectations": [item]}))
+    with pytest.raises(BadInput, match="moon") as caught:
+        evaluate(load_suite(tmp_path, "pins"), rows(verdict("00000"), shards=1), 1)
+    assert (caught.value.where, caught.value.field) == (str(tmp_path / "pins.json"), "expectations")
