@@ -2,7 +2,9 @@
 
 Tests marked `stack` use one real stack, started for the session and purged at
 its end. With CDC_TEST_STACK=DIR they use the running stack of that directory
-(`cdc-platform stack up --dir DIR`), and leave it running.
+(`cdc-platform stack up --dir DIR`), and leave it running. With CDC_TEST_SECURE=1
+the stack of the session is a secure one; tests that reach Kafka or Connect by
+`stack.kafka_client` and `stack.rest()` run on both.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from cdc_platform.local.supervisor import LOCK_FILE
 from cdc_platform.settings import Settings
 
 STACK_ENV = "CDC_TEST_STACK"
+SECURE_ENV = "CDC_TEST_SECURE"
 
 # How long an example takes says how busy the machine is.
 hypothesis.settings.register_profile("loaded", deadline=None)
@@ -58,7 +61,7 @@ def stack() -> Iterator[Stack]:
     if given:
         yield Stack.load(Path(given))
         return
-    with own_stack() as started:
+    with own_stack(secure=bool(os.environ.get(SECURE_ENV))) as started:
         yield started
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psutil
 import pymysql
 import pytest
@@ -21,6 +20,7 @@ from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import Address, BootstrapMode, Cluster, Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.wiring import topology_store
 from tests.connectors.field import Field, Record
 from tests.tcp_proxy import TcpProxy
 
@@ -45,6 +45,7 @@ class Agents:
             "--worker", worker,
             "--connect-url", self.stack.connect_urls[number],
             "--leader-dir", str(self.directory(worker)),
+            *(("--settings", str(self.stack.settings_file)) if self.stack.secure else ()),
             *more,
         ]  # fmt: skip
         with (self.logs / f"{worker}.log").open("ab") as log:
@@ -87,7 +88,7 @@ def root() -> str:
 
 @pytest.fixture
 def store(stack: Stack, root: str) -> Iterator[ZooKeeperTopologyStore]:
-    made = ZooKeeperTopologyStore(str(stack.zookeeper), root=root)
+    made = topology_store(replace(stack.settings(), zookeeper_root=root))
     yield made
     made.close()
 
@@ -169,7 +170,7 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
         ground.deploy(dataset, shard)
         topic = dataset.topic(dataset.tables[0])
         ground.read(topic, lambda found: ids(found) >= {1})
-        before = httpx.get(f"{ground.url}/connectors/{shard.name}").json()["config"]
+        before = ground.rest.get(f"{ground.url}/connectors/{shard.name}").json()["config"]
 
         doomed.cut()
         with source.cursor() as cursor:
@@ -181,7 +182,7 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
 
         assert time.monotonic() - moved < 20
         assert [record.value["after"]["v"] for record in found if record.value] == [1, 2], "none lost, none twice"
-        assert httpx.get(f"{ground.url}/connectors/{shard.name}").json()["config"] == before
+        assert ground.rest.get(f"{ground.url}/connectors/{shard.name}").json()["config"] == before
         assert sum(f"{shard.name}-0 restarted with leader {primary}" in agents.log(w) for w in stack.workers) == 1
         for worker in stack.workers:
             assert agents.content(worker, shard.name) == LeaderFile(leader=primary, generation=1)

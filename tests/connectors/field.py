@@ -29,6 +29,9 @@ class Field:
     settings: Settings
     topology: Topology = field(default_factory=Topology)
 
+    def __post_init__(self) -> None:
+        self.rest = self.stack.rest(timeout=90)
+
     @property
     def url(self) -> str:
         return self.stack.connect_urls[0]
@@ -60,20 +63,20 @@ class Field:
         """Create or update; a group that rebalances (409) is asked again."""
         end = time.monotonic() + 60
         while True:
-            answer = httpx.put(f"{self.url}/connectors/{name}/config", json=dict(config), timeout=90)
+            answer = self.rest.put(f"{self.url}/connectors/{name}/config", json=dict(config))
             if answer.status_code != httpx.codes.CONFLICT or time.monotonic() > end:
                 break
             time.sleep(0.2)
         assert answer.is_success, answer.text
 
     def task_state(self, shard: Shard) -> str | None:
-        answer = httpx.get(f"{self.url}/connectors/{shard.name}/status")
+        answer = self.rest.get(f"{self.url}/connectors/{shard.name}/status")
         tasks = answer.json().get("tasks", []) if answer.is_success else []
         return tasks[0]["state"] if tasks else None
 
     def offset(self, shard: Shard) -> dict[str, Any]:
         """The committed source offset."""
-        found = httpx.get(f"{self.url}/connectors/{shard.name}/offsets").json()["offsets"]
+        found = self.rest.get(f"{self.url}/connectors/{shard.name}/offsets").json()["offsets"]
         return dict(found[0]["offset"]) if found else {}
 
     def wait(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
@@ -84,7 +87,7 @@ class Field:
 
     def read(self, topic: str, until: Callable[[list[Record]], bool], seconds: float = 60) -> list[Record]:
         """All records of a topic from its start, until it holds what is waited for."""
-        consumer = Consumer({"bootstrap.servers": str(self.stack.kafka), "group.id": "unused"})
+        consumer = Consumer({**self.stack.kafka_client, "group.id": "unused"})
         try:
             metadata = consumer.list_topics(topic, timeout=10).topics[topic]
             consumer.assign([TopicPartition(topic, number, 0) for number in metadata.partitions])
@@ -100,17 +103,18 @@ class Field:
             consumer.close()
 
     def topics(self) -> set[str]:
-        admin = AdminClient({"bootstrap.servers": str(self.stack.kafka)})
+        admin = AdminClient(dict(self.stack.kafka_client))
         return set(admin.list_topics(timeout=10).topics)
 
     def close(self) -> None:
         for shard in [shard for shards in self.topology.shards.values() for shard in shards]:
             with suppress(httpx.HTTPError):
-                httpx.delete(f"{self.url}/connectors/{shard.name}", timeout=30)
+                self.rest.delete(f"{self.url}/connectors/{shard.name}", timeout=30)
+        self.rest.close()
 
     def _make_topics(self) -> None:
         """The topics that the topology needs."""
-        admin = AdminClient({"bootstrap.servers": str(self.stack.kafka)})
+        admin = AdminClient(dict(self.stack.kafka_client))
         requests = [
             NewTopic(t.name, t.partitions, t.replication, config=dict(t.config))
             for t in desired_topics(self.topology, self.settings)

@@ -32,12 +32,18 @@ def processes_of(directory: Path) -> list[str]:
 
 @pytest.mark.stack
 @pytest.mark.timeout(600)
-def test_demo_sees_every_change_and_leaves_nothing_behind(tmp_path_factory: pytest.TempPathFactory) -> None:
+@pytest.mark.parametrize("security", ["plain", pytest.param("secure", marks=pytest.mark.slow)])
+def test_demo_sees_every_change_and_leaves_nothing_behind(
+    tmp_path_factory: pytest.TempPathFactory, security: str
+) -> None:
     place = tmp_path_factory.mktemp("demo")
     for part in (place, place.parent):
         part.chmod(0o755)
     done = subprocess.run(
-        [COMMAND, "demo", "--exit", "--json", "--dir", str(place)], capture_output=True, text=True, timeout=580
+        [COMMAND, "demo", "--exit", "--json", "--dir", str(place), *(["--secure"] if security == "secure" else [])],
+        capture_output=True,
+        text=True,
+        timeout=580,
     )
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
     summary = json.loads(done.stdout)

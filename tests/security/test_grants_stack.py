@@ -10,7 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pymysql
 import pytest
@@ -99,21 +98,21 @@ class Ground:
         end = time.monotonic() + 90
         try:
             while time.monotonic() < end:
-                answer = httpx.put(f"{url}/connectors/{shard.name}/config", json=config, timeout=90)
+                answer = self.field.rest.put(f"{url}/connectors/{shard.name}/config", json=config)
                 if answer.status_code == 400:
                     return answer.text
                 if answer.is_success:
                     break
                 time.sleep(0.3)
             while time.monotonic() < end:
-                seen = httpx.get(f"{url}/connectors/{shard.name}/status", timeout=30)
+                seen = self.field.rest.get(f"{url}/connectors/{shard.name}/status")
                 tasks = seen.json().get("tasks", []) if seen.is_success else []
                 if tasks and tasks[0]["state"] == "FAILED":
                     return str(tasks[0]["trace"])
                 time.sleep(0.3)
             pytest.fail("the connector neither failed nor was refused")
         finally:
-            httpx.delete(f"{url}/connectors/{shard.name}", timeout=60)
+            self.field.rest.delete(f"{url}/connectors/{shard.name}")
 
     def close(self) -> None:
         self.field.close()
