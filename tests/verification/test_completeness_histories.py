@@ -292,6 +292,26 @@ def test_completeness_of_uuid_keys_of_the_engine_is_proven(make_ground: MakeGrou
     assert verdicts[shard.id].source_rows == 198
 
 
+def test_completeness_of_what_mariadb_captures_wrongly_is_named_and_of_early_years_proven(
+    make_ground: MakeGround,
+) -> None:
+    ground = make_ground(Engine.MARIADB)
+    shard = ground.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, d DATE, m DATETIME(6), u UUID)")
+    ground.deploy()
+    for n, year in enumerate((1, 50, 69, 70, 99, 100, 1582, 1969)):
+        ground.execute(
+            shard, "INSERT INTO t (id, d, m) VALUES (%s, %s, %s)", (n, f"{year:04d}-12-31", f"{year:04d}-12-31")
+        )
+    verdict = ground.verify()[shard.id]
+    _proven(ground, {shard.id: verdict})
+    assert verdict.warnings == ("column u: a UUID that ends in zero bytes is captured wrongly",)
+    ground.execute(shard, "INSERT INTO t (id, u) VALUES (100, '12345678-1234-1234-1234-123456789012')")
+    ground.execute(shard, "INSERT INTO t (id, u) VALUES (101, '12345678-1234-1234-1234-120000000000')")
+    verdict = ground.verify()[shard.id]
+    assert verdict.verdict is Verdict.MISMATCHED, verdict
+    assert (_keys(verdict, "mismatched"), verdict.samples[0].columns) == ({101}, ("u",))
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_completeness_goes_on_after_kill_9_of_the_command(
     make_ground: MakeGround, engine: Engine, tmp_path: Path

@@ -109,7 +109,7 @@ def deliveries(draw: st.DrawFn) -> tuple[list[Change], list[Events]]:
     return changes, [made[a:b] for a, b in itertools.pairwise(edges)]
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(deliveries(), st.data())
 def test_a_row_read_in_its_bracket_is_right_however_its_events_came(
     delivery: tuple[list[Change], list[Events]], data: st.DataObject
@@ -123,7 +123,7 @@ def test_a_row_read_in_its_bracket_is_right_however_its_events_came(
     assert judged(folded(parts, fence), state(changes, seen), low, high) == (set(), set(), set())
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(deliveries(), st.data())
 def test_a_wrong_row_is_found_and_no_other(delivery: tuple[list[Change], list[Events]], data: st.DataObject) -> None:
     changes, parts = delivery
@@ -150,7 +150,7 @@ def test_a_wrong_row_is_found_and_no_other(delivery: tuple[list[Change], list[Ev
     assert judged(folded(parts, min(low, data.draw(st.integers(0, end), label="fence"))), shown, low, high) == expected
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(deliveries(), st.data())
 def test_the_fold_is_the_same_by_pieces_and_at_once(
     delivery: tuple[list[Change], list[Events]], data: st.DataObject
@@ -166,7 +166,7 @@ def test_the_fold_is_the_same_by_pieces_and_at_once(
     assert len(starts_of(settled)) == len(settled)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(histories(), st.data())
 def test_a_lost_last_event_is_found_by_its_key(changes: list[Change], data: st.DataObject) -> None:
     end = changes[-1].seq
@@ -219,7 +219,7 @@ def test_mysql_positions_see_what_was_executed(intervals: list[tuple[int, int]],
     assert position.covers(MySqlPosition.parse(f"{uuid}:{number}")) == (number in executed)
 
 
-@settings(max_examples=300)
+@settings(max_examples=150)
 @given(st.integers(3, 2**34), st.lists(st.integers(1, 2**16), max_size=5), st.integers(-(2**18), 2**18), st.data())
 def test_postgres_positions_see_what_had_ended_also_across_the_32_bit_circle(
     xmax: int, back: list[int], away: int, data: st.DataObject
