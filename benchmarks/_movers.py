@@ -60,9 +60,14 @@ class Mover(Field):
         self.call("PUT", f"/connectors/{shard.name}/config", json=dict(self.config(shard)))
 
     def runs(self) -> bool:
+        """True when all tasks do. One that failed (a busy source at the start) is started again, and told of."""
         found = httpx.get(f"{self.url}/connectors?expand=status", timeout=30).json()
-        tasks = [found.get(shard.name, {}).get("status", {}).get("tasks") for shard in self.shards]
-        return all(one and one[0]["state"] == "RUNNING" for one in tasks)
+        tasks = {s.name: found.get(s.name, {}).get("status", {}).get("tasks") for s in self.shards}
+        for name, one in tasks.items():
+            if one and one[0]["state"] == "FAILED":
+                print(f"{name} failed and is restarted: {one[0]['trace'].partition(chr(10))[0][:200]}")
+                self.call("POST", f"/connectors/{name}/tasks/0/restart")
+        return all(one and one[0]["state"] == "RUNNING" for one in tasks.values())
 
     def call(self, method: str, path: str, **more: Any) -> None:
         """Asked again while the group rebalances, as any control plane must."""

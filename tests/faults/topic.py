@@ -39,7 +39,8 @@ class Tap:
 
     def stop(self) -> None:
         self._stop.set()
-        self._thread.join(30)
+        if self._thread.ident is not None:
+            self._thread.join(30)
         if self._trouble:
             raise self._trouble[0]
 

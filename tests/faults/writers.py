@@ -61,7 +61,7 @@ class Writers:
         """Raises what ended a writer."""
         self._stop.set()
         self._open.set()
-        for thread in self._threads:
+        for thread in (one for one in self._threads if one.ident is not None):
             thread.join(PATIENCE)
             assert not thread.is_alive(), "a writer hangs"
         if self._trouble:
