@@ -149,21 +149,37 @@ def _judge(
     for at, chunk in enumerate(chunks.tolist()):
         chosen = rest[edges[at] : edges[at + 1]]
         if chunk == NOWHERE:
-            # No row, and no telling where it would have been: right when the topic never had one either.
-            had = np.add.reduceat(events["row"] != ABSENT, starts)
-            right[chosen] = had[chosen] == 0
+            # No row, and no telling where it would have been: right when there was none in any chunk's bracket.
+            right[chosen] = _never_there(events, starts[chosen], counts[chosen], brackets[:1])
         else:
             right[chosen] = _in_bracket(events, starts[chosen], counts[chosen], shown[chosen], brackets[chunk])
     return right, live
+
+
+def _never_there(events: Events, starts: Indexes, counts: Indexes, first: Sequence[Bracket]) -> npt.NDArray[np.bool_]:
+    """For each key: was it absent at the low position of the first bracket, and ever since?"""
+    places, begins = _all_of(starts, counts)
+    part = events[places]
+    low = first[0].low.sees(part["stream"], part["seq"]) if first else np.zeros(len(part), dtype=np.bool_)
+    index = np.arange(len(part))
+    base = np.maximum.reduceat(np.where(low, index, -1), begins)
+    later = (index >= np.repeat(base, counts)) & (part["row"] != ABSENT)
+    never: npt.NDArray[np.bool_] = ~np.logical_or.reduceat(later, begins)
+    return never
+
+
+def _all_of(starts: Indexes, counts: Indexes) -> tuple[Indexes, Indexes]:
+    """The places of all events of some keys, and where each key begins among them."""
+    begins = np.append(0, np.cumsum(counts)[:-1])
+    return np.repeat(starts - begins, counts) + np.arange(counts.sum()), begins
 
 
 def _in_bracket(
     events: Events, starts: Indexes, counts: Indexes, shown: Words, bracket: Bracket
 ) -> npt.NDArray[np.bool_]:
     """For each key of a chunk: does a version in the bracket equal what was shown?"""
-    places = np.repeat(starts - np.append(0, np.cumsum(counts)[:-1]), counts) + np.arange(counts.sum())
+    places, begins = _all_of(starts, counts)
     part = events[places]
-    begins = np.append(0, np.cumsum(counts)[:-1])
     low = bracket.low.sees(part["stream"], part["seq"])
     high = low if bracket.high is bracket.low else bracket.high.sees(part["stream"], part["seq"])
     index = np.arange(len(part))

@@ -181,11 +181,25 @@ def test_a_lost_last_event_is_found_by_its_key(changes: list[Change], data: st.D
 
 def test_a_key_that_no_chunk_had_is_judged_only_when_its_place_is_known() -> None:
     made = in_order(events([Change(1, 1, 0, 10), Change(2, 1, 1, 0)]))
-    nothing = SourceRows(*(np.zeros(0, dtype=np.uint64) for _ in range(2)), np.zeros(0, dtype=np.int64))  # type: ignore[call-arg,arg-type]
+    nothing = SourceRows(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
     found = compare(made, nothing, [], np.full(2, NOWHERE, dtype=np.int64))
     # Key 2 never was a row: it is right wherever it would have been.
     assert found.unplaced.tolist() == [1]
     assert found.topics == 1
+
+
+@settings(max_examples=150, deadline=None)
+@given(histories(), st.data())
+def test_a_key_of_unknown_place_is_judged_by_all_the_brackets(changes: list[Change], data: st.DataObject) -> None:
+    """Text keys: what was deleted before the first bracket needs no second look, however much of it there is."""
+    end = changes[-1].seq
+    first = data.draw(st.integers(0, end))
+    made = folded([events(changes)], 0)
+    nothing = SourceRows(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
+    brackets = [Bracket(at(first), at(first)), Bracket(at(end), at(end))]
+    found = compare(made, nothing, brackets, np.full(len(starts_of(made)), NOWHERE, dtype=np.int64))
+    there = {change.key for change in changes if change.row and change.seq > first} | set(state(changes, first))
+    assert set(found.unplaced.tolist()) == there
 
 
 GTIDS = st.dictionaries(st.integers(0, 3), st.tuples(st.integers(1, 9), st.integers(1, 10**12)), max_size=3)
