@@ -118,11 +118,12 @@ def event(engine: Engine, row: Row, number: int) -> tuple[bytes, bytes]:
     """Key and value of the event that wrote the row; `number` is its place in the source."""
     after, shard = _after(engine, row.values()), shard_id(row.shard)
     ms = 1_795_402_053_000 + number
+    # Postgres: transactions of many rows, so that their ids stay below those that the server has given.
     if engine is Engine.POSTGRES:
         source = (
             f'{{"version":"3.7.0.Final","connector":"postgresql","name":"bench.{shard}","ts_ms":{ms},"snapshot":null,'
             f'"db":"bench","sequence":"[\\"{number}\\",\\"{number}\\"]","ts_us":{ms}000,"ts_ns":{ms}000000,'
-            f'"schema":"public","table":"pins","txId":{number % 2**31 + 3},"lsn":{number + 1},"xmin":null,'
+            f'"schema":"public","table":"pins","txId":{number // 4096 + 3},"lsn":{number + 1},"xmin":null,'
             '"origin":null,"origin_lsn":null}'
         )
     else:

@@ -16,7 +16,7 @@ from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.positions import Position
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import EVENT, OFFSET_BITS, Events, Trouble, Words, packed
-from cdc_platform.verification.fold import in_order, starts_of
+from cdc_platform.verification.fold import in_order
 from cdc_platform.verification.partials import complete
 from cdc_platform.verification.store import Drifted, PartitionFold, fold_root, forget
 
@@ -212,11 +212,11 @@ def _one_epoch_if_moved(events: Events) -> Events:
     Epochs count per partition, so for such a key the source's order alone is left.
     """
     order = np.argsort(events["key"], kind="stable")
-    events = events[order]
-    starts = starts_of(events)
+    keys = events["key"][order]
+    starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
     if len(starts) < len(events):
-        partitions = events["offset"] >> OFFSET_BITS
+        partitions = (events["offset"] >> OFFSET_BITS)[order]
         moved = np.maximum.reduceat(partitions, starts) != np.minimum.reduceat(partitions, starts)
         if moved.any():
-            events["epoch"][np.repeat(moved, np.diff(np.append(starts, len(events))))] = 0
+            events["epoch"][order[np.repeat(moved, np.diff(np.append(starts, len(events))))]] = 0
     return events
