@@ -11,7 +11,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.tables import INCLUDE_LIST
-from cdc_platform.errors import CdcError, ConnectUnavailable, LockLost, NotFound, Unavailable
+from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectUnavailable, LockLost, NotFound, Unavailable
 from cdc_platform.plan import (
     Action,
     AddPartitions,
@@ -127,7 +127,10 @@ class Applier:
 
     def _skip_rest(self, actions: Sequence[Action]) -> None:
         known = {id(outcome.action) for outcome in self.outcomes}
-        self._skip([a for a in actions if id(a) not in known], "its cluster does not answer, the next pass goes on")
+        self._skip(
+            [a for a in actions if id(a) not in known],
+            "its cluster does not answer or rebalances, the next pass goes on",
+        )
 
     def _in_batches(self, cluster: str, actions: Sequence[Action]) -> bool:
         """False when the cluster has stopped to answer."""
@@ -282,5 +285,5 @@ def _failed(action: Action, error: CdcError, started: float) -> Outcome:
         status="failed",
         error=str(error),
         seconds=time.monotonic() - started,
-        unreachable=isinstance(error, ConnectUnavailable),
+        unreachable=isinstance(error, ConnectUnavailable | ConnectRebalancing),
     )

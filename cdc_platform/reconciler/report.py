@@ -16,7 +16,7 @@ from cdc_platform.topology import EMPTY, Topology
 class Outcome:
     """What became of one action: `status` is done, failed or skipped; `seconds` is the call's.
 
-    `unreachable`: it failed because its Connect cluster did not answer.
+    `unreachable`: it failed because its Connect cluster did not answer, or rebalanced all the time.
     """
 
     action: Action

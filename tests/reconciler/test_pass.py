@@ -10,10 +10,17 @@ from typing import Any
 import pytest
 
 from cdc_platform import reconciler
-from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable, PlanStale, ZooKeeperUnavailable
+from cdc_platform.errors import (
+    ConnectRebalancing,
+    ConnectUnavailable,
+    KafkaUnavailable,
+    PlanStale,
+    ZooKeeperUnavailable,
+)
 from cdc_platform.plan import DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.memory import read_memory
+from cdc_platform.rollout import RolloutPolicy
 from cdc_platform.topology import Pause, Topology
 
 from .worlds import KillAt, Killed, World, cluster, dataset, shards
@@ -75,6 +82,31 @@ def test_a_cluster_that_stops_answering_in_mid_pass_does_not_hold_up_the_others(
     world.after = lambda verb, name: None
     assert not world.reconcile().failed
     assert len(world.connect["east"].connectors()) == 120
+
+
+def test_a_cluster_that_rebalances_without_end_costs_one_batch_and_not_the_pass() -> None:
+    world = settled("east", "west", count=60)
+    names = [f"d0.{n:05d}" for n in range(60)]
+    for name in names:
+        client = world.connect["east"]
+        client.update(name, {**client.connectors()[name].config, "tasks.max": "4"})
+    tried: list[str] = []
+    update = type(world.connect["east"]).update
+
+    def rebalancing(client: Any, name: str, config: Any) -> None:
+        if client.name == "east":
+            tried.append(name)
+            raise ConnectRebalancing("Cannot complete request because of a conflicting operation.")
+        update(client, name, config)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(world.connect["east"]), "update", rebalancing)
+        report = world.reconcile(policy=world.policy(rollout=RolloutPolicy(smallest=1000)))
+    assert 0 < len(tried) <= 25
+    assert len([o for o in report.outcomes if o.status == "skipped" and "rebalances" in str(o.error)]) == 60 - len(
+        tried
+    )
+    assert {health.up for health in report.health.values()} == {60}
 
 
 def test_a_delete_takes_offsets_and_history_along_and_forgets_what_was_remembered() -> None:
