@@ -85,6 +85,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     policies: str | None = Field(
         default=None, description="A directory of suite files, DATASET.json: what the checks expect."
     )
+    blocking: bool = Field(
+        default=False, description="A critical check that fails holds back downstream assets of the same run."
+    )
     data_docs: str | None = Field(
         default=None, description="A directory: each table's checks are written there as a page of Data Docs, too."
     )
@@ -160,6 +163,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             platform=found.platform,
             translator=translator,
             policies=Path(self.policies) if self.policies else None,
+            blocking=self.blocking,
             data_docs=Path(self.data_docs) if self.data_docs else None,
         )
         return dg.Definitions(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,21 @@ def test_yaml_may_switch_the_sensor_off(in_memory: World, tmp_path: Path) -> Non
     defs = load({"platform": {"cache_dir": str(tmp_path)}, "sensor": {"running": False}})
     sensor = defs.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
+
+
+def test_yaml_may_make_checks_blocking_and_datasets_verified_by_schedule(in_memory: World, tmp_path: Path) -> None:
+    found = topology()
+    pins = replace(found.datasets["pins"], verification={"schedule": "0 4 * * *"})
+    in_memory.put(replace(found, datasets={**found.datasets, "pins": pins}))
+    for blocking in (True, False):
+        defs = load({"platform": {"cache_dir": str(tmp_path)}, "blocking": blocking})
+        specs = {
+            (spec.asset_key.path[-1], spec.name): spec
+            for checks in defs.asset_checks or ()
+            for spec in checks.check_specs
+        }
+        assert specs["pins", "complete"].blocking is blocking
+        assert defs.get_repository_def().get_schedule_def("verify_pins").cron_schedule == "0 4 * * *"
 
 
 def test_yaml_may_translate_the_assets(in_memory: World, tmp_path: Path) -> None:

@@ -294,7 +294,7 @@ def test_completeness_of_uuid_keys_of_the_engine_is_proven(make_ground: MakeGrou
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_completeness_after_many_deletes_by_text_keys_is_proven(make_ground: MakeGround, engine: Engine) -> None:
-    """Where in the table a deleted text key would have been is not known: more of them than are looked up one by one."""
+    """Where a deleted text key would have been is not known: here are more than are looked up one by one."""
     ground = make_ground(engine, verification={"reread_keys": 10, "chunk_rows": 100})
     shard = ground.add_shard("00000", "CREATE TABLE t (name VARCHAR(40) PRIMARY KEY, n INT)")
     if engine is Engine.POSTGRES:
