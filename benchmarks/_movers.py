@@ -14,6 +14,7 @@ import httpx
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.connectors.leader_files import file_name, parse
+from cdc_platform.failover import reports_by_worker
 from cdc_platform.topology import Address, Dataset, Shard
 from tests.connectors.field import Field
 from tests.faults.site import wait
@@ -52,6 +53,10 @@ class Mover(Field):
     def follow(self) -> None:
         """Makes the connectors go to the leaders that `shards` names."""
         raise NotImplementedError
+
+    def are_at(self, leader: Address) -> bool:
+        """True when no task is left with another leader: `follow` has come to its end."""
+        return self.runs()
 
     def config(self, shard: Shard) -> Mapping[str, str]:
         return desired_config(self.dataset, shard, self.stack.cluster(), self.settings)
@@ -107,6 +112,17 @@ class Agents(Mover):
 
     def write_leader(self, shard: Shard) -> None:
         """Nothing: the agents do it."""
+
+    def are_at(self, leader: Address) -> bool:
+        """By what the agents report, that of a topology as new as the last move."""
+        topology = self.platform.topology.load()
+        reports = reports_by_worker(self.platform.topology.agents())
+        names = {shard.name for shard in self.shards}
+        for report in reports.values():
+            if report.synced < topology.zxid or names & report.moving.keys():
+                return False
+        shards = topology.shards[self.dataset.name]
+        return len(reports) == len(self.stack.workers) and all(s.leader == leader for s in shards) and self.runs()
 
     def close(self) -> None:
         self.platform.topology.delete_dataset(self.dataset.name)

@@ -2,8 +2,8 @@
 
     python -m benchmarks failover [--stack DIR] [--rounds 20] [--shards 100] [--stock] [--json FILE]
 
-Real MariaDB, Connect and Debezium. The old and the new leader are two proxies in front of one server: the old one
-refuses (its connections are cut), or is half-open (they stay, and nothing passes). Side by side with a control plane
+Real MariaDB, Connect and Debezium. The old leader is a proxy in front of the new one: it refuses (its connections are
+cut), or is half-open (they stay, and nothing passes). Side by side with a control plane
 that hears of the move at once, deletes the connector and creates it anew, and with one that restarts the tasks by REST
 at the next turn of a loop of 60 s. The time of a shard is from its znode's write to the first event that was written
 after the old leader was gone. Writers write all the while and keep their own record: what is lost or twice is counted
@@ -32,11 +32,11 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.conftest import own_stack
+from tests.faults.far_proxy import FarProxy
 from tests.faults.site import TABLE, open_site_platform, wait
 from tests.faults.sources import Sources
 from tests.faults.topic import Tap, read
 from tests.faults.writers import Writers
-from tests.tcp_proxy import TcpProxy
 
 MEDIAN_GOAL, P99_GOAL, WORKER_GOAL = 3.0, 20.0, 30.0
 RECOMMENDED = "recommended settings"
@@ -103,6 +103,14 @@ class Range:
         answer: dict[str, float] = wait(found, "events of all shards", 600)
         return answer
 
+    def back(self, leader: Address) -> None:
+        """To the first leader again, for the next round."""
+        back = time.monotonic()
+        self.mover.move(leader)
+        self.flowing(back)
+        wait(lambda: self.mover.are_at(leader), "all tasks run with it")
+        self.flowing(time.monotonic())
+
     def counts(self) -> tuple[int, int, int]:
         """Events, lost, duplicates, after the writers have ended."""
         self.writers.stop()
@@ -163,25 +171,22 @@ def leader_changes(
     times: list[float] = []
     cpu = Cpu(stack)
     with (
-        TcpProxy((at.host, at.port)) as one,
-        TcpProxy((at.host, at.port)) as other,
-        capturing(kind, stack, platform, count, Address.parse(one.address)) as shards,
+        FarProxy((at.host, at.port)) as old,
+        capturing(kind, stack, platform, count, Address.parse(old.address)) as shards,
     ):
         for number in range(rounds):
-            old, new = (one, other) if number % 2 == 0 else (other, one)
             gone = time.monotonic()
             if half_open:
                 old.stall()
             else:
                 old.cut()
             time.sleep(GONE)
-            moved = shards.mover.move(Address.parse(new.address))
+            moved = shards.mover.move(at)
             firsts = shards.flowing(gone + GONE / 2)
             times += [firsts[shard] - moved[shard] for shard in firsts]
             old.reset()
-            # Connectors that run again commit before they are moved again.
-            wait(shards.mover.runs, "all tasks run")
-            shards.flowing(time.monotonic())
+            if number < rounds - 1:
+                shards.back(Address.parse(old.address))
         spent = cpu.spent()
         events, lost, duplicates = shards.counts()
     return Measured(

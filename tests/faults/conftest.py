@@ -18,6 +18,7 @@ from cdc_platform.local.supervisor import LOCK_FILE
 from tests.conftest import STACK_ENV, make_stack_dir
 from tests.faults.control_plane import ControlPlane
 from tests.faults.disk import small_disks
+from tests.faults.far_proxy import FarProxy
 from tests.faults.scenario import Outcome, Scenario, scenario
 from tests.faults.site import Site, open_site_platform
 from tests.faults.table import lines
@@ -85,7 +86,7 @@ def a_scenario(
     """Makes a scenario: its name, and what the site is to be; `through` a proxy, which is pointed at the source."""
 
     def make(
-        name: str, *, pause: float = 0.02, setup: str = "", through: TcpProxy | None = None, **site: Any
+        name: str, *, pause: float = 0.02, setup: str = "", through: TcpProxy | FarProxy | None = None, **site: Any
     ) -> AbstractContextManager[Scenario]:
         made = Site(directory=stack.directory, platform=platform, cache=tmp_path, **site)
         if through is not None:

@@ -27,6 +27,7 @@ from cdc_platform.verification.duplicates import Blame, blame
 from cdc_platform.verification.sightings import SightingReader
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, verification_of
+from tests.faults.far_proxy import FarProxy
 from tests.faults.sources import Sources
 from tests.tcp_proxy import TcpProxy
 
@@ -76,7 +77,7 @@ class Site:
             for n in range(self.count)
         )
 
-    def lead_through(self, proxy: TcpProxy) -> None:
+    def lead_through(self, proxy: TcpProxy | FarProxy) -> None:
         """All shards are reached through a proxy, which is pointed at their server."""
         primary = self.sources.primary
         proxy.target = (primary.host, primary.port)

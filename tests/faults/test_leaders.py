@@ -5,25 +5,25 @@ from __future__ import annotations
 import pytest
 
 from cdc_platform.local import replication
-from cdc_platform.topology import Address, Engine
+from cdc_platform.local.stack import Stack
+from cdc_platform.topology import Engine
 from tests.faults.conftest import MakeScenario
-from tests.tcp_proxy import TcpProxy
+from tests.faults.far_proxy import FarProxy
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
-def test_faults_leaders_of_100_shards_move_at_once(a_scenario: MakeScenario) -> None:
+def test_faults_leaders_of_100_shards_move_at_once(a_scenario: MakeScenario, stack: Stack) -> None:
     """The old host refuses; the new one is the same server behind another address."""
     name = "100 shards: the old leader refuses, all move at once"
+    primary = stack.mariadb_primary
     with (
-        TcpProxy(("127.0.0.1", 1)) as old,
-        TcpProxy(("127.0.0.1", 1)) as new,
+        FarProxy((primary.host, primary.port)) as old,
         a_scenario(name, count=100, pause=0.5, through=old) as run,
     ):
-        new.target = old.target
         old.cut()
         run.hold(1)
-        run.move(Address.parse(new.address))
+        run.move(primary)
         run.over()
 
 
