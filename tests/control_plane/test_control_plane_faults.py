@@ -8,6 +8,8 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -15,6 +17,7 @@ from kazoo.client import KazooClient
 
 from cdc_platform import reconciler
 from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
+from cdc_platform.failover import AgentReport
 from cdc_platform.plan import CreateConnector, DeleteConnector
 from cdc_platform.topology import Address, Cluster, Shard
 from cdc_platform.wiring import open_platform
@@ -168,6 +171,36 @@ def test_control_plane_refuses_a_topology_that_vanished_with_its_clusters(ground
         assert f"3 shards of dataset {ground.name}, 3 connectors in cluster local" in refusal.reason
     assert ground.task_states(ground.shard_name(0)) == ["RUNNING"]
     ground.platform.topology.import_topology(whole)
+    ground.settle()
+
+
+def test_control_plane_creates_nothing_before_the_agent_has_written_its_leader_file(ground: Ground) -> None:
+    ground.add(1)
+    ground.settle()
+    store = ground.platform.topology
+    worker = ground.get(f"/connectors/{ground.shard_name(0)}/status")["tasks"][0]["worker_id"]
+    now = datetime.now(UTC)
+
+    def report(synced: int) -> dict[str, Any]:
+        return AgentReport(
+            connect_worker=worker, connect_url=ground.url(), leader_dir="leaders", pid=1, host="here",
+            started=now, reported=now, synced=synced, files=1,
+        ).to_document()  # fmt: skip
+
+    registration = store.register_agent("w0", report(0))
+    try:
+        ground.add(2)
+        waiting = ground.reconcile()
+        assert not [o for o in waiting.outcomes if isinstance(o.action, CreateConnector)]
+        assert any(f"waits for the worker {worker}" in f.text for f in waiting.plan.findings)
+        assert [d.reason for d in waiting.health[ground.name].down] == [
+            f"waits for the worker {worker}: its agent has not written the leader file yet"
+        ]
+        registration.update(report(store.load().zxid))
+        created = ground.reconcile()
+        assert [o.status for o in created.outcomes if isinstance(o.action, CreateConnector)] == ["done"]
+    finally:
+        registration.close()
     ground.settle()
 
 
