@@ -191,10 +191,11 @@ class TopicRecords:
 
 def _batch(messages: Sequence[Any], at: int, end: int, traced: bool) -> tuple[Batch, int]:
     """The records below `end`, and the offset to go on from."""
-    if messages and not [message for message in messages if message.error() is not None]:
-        last = messages[-1].offset()
-        if last < end:
-            return _taken(messages, traced), last + 1
+    if messages:
+        batch, last = _taken(messages, traced), messages[-1].offset()
+        # An error has no key, and seldom has a record none.
+        if last < end and (None not in batch.keys or all(message.error() is None for message in messages)):
+            return batch, last + 1
     chosen = []
     for message in messages:
         error = message.error()

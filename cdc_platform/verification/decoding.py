@@ -167,16 +167,15 @@ class JsonDecoder:
         events = np.zeros(count, dtype=EVENT)
         kinds = np.empty(count, dtype=np.uint8)
         events["offset"] = batch.offsets
-        keys, values = list(batch.keys), list(batch.values)
-        truncated = [at for at, key in enumerate(keys) if key is None]
-        live = [at for at, value in enumerate(values) if value is not None]
-        if truncated:
+        if None in batch.keys:
             # Only a TRUNCATE has no key: it says nothing of a row.
-            return self._with_truncates(partition, batch, truncated)
-        self._read_keys(keys, events)
-        if len(live) == count:
+            return self._with_truncates(partition, batch, [at for at, key in enumerate(batch.keys) if key is None])
+        values = batch.values
+        self._read_keys(batch.keys, events)
+        if None not in values:
             self._read_values(values, events, kinds)
         else:
+            live = [at for at, value in enumerate(values) if value is not None]
             kinds[:] = TOMBSTONE
             part = events[live]
             sorts = np.empty(len(live), dtype=np.uint8)
@@ -199,14 +198,10 @@ class JsonDecoder:
             packed = b"".join([self._digest(self._rows.key(tokens)).digest()[:8] for _, tokens in pairs])
             events["key"] = np.frombuffer(packed, dtype=">u8")
         codes = self._codes
-        try:
-            events["shard"] = [codes[name] for name in names]
-        except KeyError:
-            for name in dict.fromkeys(names):
-                if name not in codes:
-                    codes[name] = len(self.shards)
-                    self.shards.append(name)
-            events["shard"] = [codes[name] for name in names]
+        for name in sorted(set(names) - codes.keys()):
+            codes[name] = len(self.shards)
+            self.shards.append(name)
+        events["shard"] = list(map(codes.__getitem__, names))
 
     def _read_values(self, values: Sequence[Any], events: Any, kinds: npt.NDArray[np.uint8]) -> None:
         if not values:
