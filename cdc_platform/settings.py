@@ -48,6 +48,7 @@ class Settings:
     `zookeeper_user` and `zookeeper_password` (a reference) are digest authentication: what we
     write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
     the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
+    `secrets_dirs`: datasets may name secrets in files below these directories only; empty: anywhere.
     `leader_probe` names who finds leaders (`clients/leader_probes.py`).
     """
 
@@ -60,6 +61,7 @@ class Settings:
     worker_kafka: Mapping[str, str] = field(default_factory=dict)
     state_topic: str = "cdc.platform.state"
     heartbeat_topic: str = "cdc.platform.heartbeat"
+    secrets_dirs: tuple[str, ...] = ()
     connect_timeout: float = 20.0
     connect_user: str = ""
     connect_password: str = ""
@@ -207,6 +209,11 @@ def _convert(value: Any, name: str, where: str) -> Any:
         return _kafka(value, name, where)
     if name == "alerts":
         return _alerts(value, where)
+    if name == "secrets_dirs":
+        dirs = [value] if isinstance(value, str) else value
+        if not isinstance(dirs, list | tuple) or not all(isinstance(d, str) and d.startswith("/") for d in dirs):
+            raise SettingsError("is no list of directories.", where=where, field=name, cure='Write ["/path"].')
+        return tuple(dirs)
     if name in _REFERENCES and value and not (isinstance(value, str) and _REFERENCE.search(value)):
         cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the password there."
         raise SettingsError("is no reference to a secret.", where=where, field=name, cure=cure)

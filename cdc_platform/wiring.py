@@ -89,7 +89,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             connect=connect,
             heartbeats=heartbeats,
             metrics=metrics,
-            sources=RealSourceLogs(),
+            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
         )
     finally:
         connect.close()
@@ -149,7 +149,9 @@ def open_leaders(settings: Settings) -> Iterator[LeaderOutside]:
     """What moving leaders needs; closed at the end."""
     connect = _Connects(settings)
     try:
-        yield LeaderOutside(settings=settings, servers=LeaderServers(timeout=5.0), connect=connect)
+        yield LeaderOutside(
+            settings=settings, servers=LeaderServers(timeout=5.0, secrets_dirs=settings.secrets_dirs), connect=connect
+        )
     finally:
         connect.close()
 
@@ -178,7 +180,7 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
             writer=writer,
             notifications=notifications,
             histories=SchemaHistories(settings.kafka),
-            sources=RealSourceLogs(),
+            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
             rates=rates,
         )
 
@@ -199,6 +201,7 @@ def verification_of(platform: Platform) -> VerificationOutside:
             timeout=policy.source_seconds,
             replicas=policy.replicas,
             ignored=policy.ignore_columns,
+            secrets_dirs=settings.secrets_dirs,
         )
 
     return VerificationOutside(platform=platform, records=records, source=source)

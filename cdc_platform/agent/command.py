@@ -95,7 +95,7 @@ def agent(
     client = ConnectClient(
         worker, [connect_url], auth=login(own.connect_user, own.connect_password), verify=trusting(own.connect_ca)
     )
-    servers = LeaderServers(fresh=0.3)
+    servers = LeaderServers(fresh=0.3, secrets_dirs=own.secrets_dirs)
     running = Agent(
         identity,
         store,

@@ -44,7 +44,7 @@ class ReadOnlyProbe:
     """
 
     def __init__(self, settings: Settings, servers: LeaderServers | None = None) -> None:
-        self._servers = servers or LeaderServers(fresh=0.5)
+        self._servers = servers or LeaderServers(fresh=0.5, secrets_dirs=settings.secrets_dirs)
 
     def leader(self, dataset: Dataset, shard: Shard) -> Found:
         """See `LeaderProbe`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -82,7 +82,8 @@ class LeaderServers:
             Who asks while an answer is on its way waits for that one.
     """
 
-    def __init__(self, *, timeout: float = 3.0, fresh: float = 0.0) -> None:
+    def __init__(self, *, timeout: float = 3.0, fresh: float = 0.0, secrets_dirs: Sequence[str] = ()) -> None:
+        self._dirs = tuple(secrets_dirs)
         self._timeout = timeout
         self._fresh = fresh
         self._known: dict[tuple[Address, Credentials], _Answer] = {}
@@ -127,7 +128,9 @@ class LeaderServers:
         if dataset.engine is Engine.POSTGRES:
             with self._postgres(dataset, shard, server) as cursor:
                 return _postgres_view(cursor, server)
-        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=shard.name) as cursor:
+        with mysql_cursor(
+            server, dataset.credentials, timeout=self._timeout, name=shard.name, dirs=self._dirs
+        ) as cursor:
             return _mysql_view(cursor, server, dataset.engine, saved)
 
     def _postgres(self, dataset: Dataset, shard: Shard, server: Address) -> Any:
@@ -138,6 +141,7 @@ class LeaderServers:
             timeout=self._timeout,
             name=shard.name,
             purpose="leader probe",
+            dirs=self._dirs,
         )
 
     def _postgres_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
@@ -164,7 +168,9 @@ class LeaderServers:
         questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": "SHOW ALL SLAVES STATUS"}
         if dataset.engine is Engine.MYSQL:
             questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
-        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=shard.name) as cursor:
+        with mysql_cursor(
+            server, dataset.credentials, timeout=self._timeout, name=shard.name, dirs=self._dirs
+        ) as cursor:
             for right, sql in questions.items():
                 if not _allowed(cursor, sql):
                     missing.append(right)

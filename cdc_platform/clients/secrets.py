@@ -11,11 +11,13 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST
 from cdc_platform.errors import SecretUnresolved
+from cdc_platform.topology import Credentials
 
 _REFERENCE = re.compile(r"\$\{(file|env):([^}]*)\}")
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
@@ -38,6 +40,34 @@ class Secret(str):
 def login(user: str, password: str) -> tuple[str, str] | None:
     """User and password of a setting, references resolved; None without a user. Raises SecretUnresolved."""
     return (resolve(user), resolve(password)) if user else None
+
+
+def resolve_credentials(credentials: Credentials, dirs: Sequence[str] = ()) -> tuple[Secret, Secret]:
+    """User and password of a dataset.
+
+    Whoever writes ZooKeeper chooses reference and server: with `dirs` only files below them, and
+    the environment variables that connectors may name, are read for it.
+
+    Raises:
+        SecretUnresolved: also for a reference to elsewhere.
+    """
+    for text in (credentials.user, credentials.password) if dirs else ():
+        for found in _REFERENCE.finditer(text):
+            _check_allowed(found, dirs)
+    return resolve(credentials.user), resolve(credentials.password)
+
+
+def _check_allowed(found: re.Match[str], dirs: Sequence[str]) -> None:
+    provider, rest = found.groups()
+    if provider == "env":
+        allowed = re.fullmatch(ENV_ALLOWLIST, rest) is not None
+    else:
+        path = Path(rest.rpartition(":")[0]).resolve()
+        allowed = any(path.is_relative_to(Path(each).resolve()) for each in dirs)
+    if not allowed:
+        _unresolved(
+            found.group(), "a dataset may not name this.", f"Use a file below {' or '.join(dirs)}, or ${{env:CDC_...}}."
+        )
 
 
 def is_reference(text: str) -> bool:

@@ -83,8 +83,9 @@ class SourceLogs(Protocol):
 class RealSourceLogs:
     """Asks the real servers; satisfies `SourceLogs`. A connection a question. Safe to call from many threads."""
 
-    def __init__(self, *, timeout: float = 10.0) -> None:
+    def __init__(self, *, timeout: float = 10.0, secrets_dirs: Sequence[str] = ()) -> None:
         self._timeout = timeout
+        self._dirs = tuple(secrets_dirs)
 
     def start_offset(self, dataset: Dataset, shard: Shard, own: Identity, position: str) -> Mapping[str, Any]:
         """See `SourceLogs`.
@@ -146,13 +147,14 @@ class RealSourceLogs:
             timeout=self._timeout,
             name=shard.name,
             purpose="bootstrap",
+            dirs=self._dirs,
         ) as cursor:
             return ask(cursor)
 
     def _with_mysql(
         self, dataset: Dataset, server: Address, name: str, ask: Callable[[pymysql.cursors.Cursor], T]
     ) -> T:
-        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=name) as cursor:
+        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=name, dirs=self._dirs) as cursor:
             return ask(cursor)
 
 

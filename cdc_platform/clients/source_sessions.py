@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import psycopg
 import pymysql
 
-from cdc_platform.clients.secrets import resolve
+from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.topology import Address, Credentials
 
@@ -20,14 +20,21 @@ _DENIED = frozenset({1044, 1045, 1142, 1227, 1698})
 
 @contextmanager
 def postgres_cursor(
-    server: Address, credentials: Credentials, *, database: str, timeout: float, name: str, purpose: str
+    server: Address,
+    credentials: Credentials,
+    *,
+    database: str,
+    timeout: float,
+    name: str,
+    purpose: str,
+    dirs: Sequence[str] = (),
 ) -> Iterator[psycopg.Cursor[Any]]:
     """A cursor on a new connection that commits each statement.
 
-    `name` is the shard's, for messages; `purpose` what the server's own views show.
-    Raises SecretUnresolved, SourceUnavailable, SourceRejected.
+    `name` is the shard's, for messages; `purpose` what the server's own views show;
+    `dirs` bounds where secrets may lie. Raises SecretUnresolved, SourceUnavailable, SourceRejected.
     """
-    user, password = login(credentials)
+    user, password = resolve_credentials(credentials, dirs)
     with (
         _postgres_errors(name, server),
         psycopg.connect(
@@ -48,10 +55,10 @@ def postgres_cursor(
 
 @contextmanager
 def mysql_cursor(
-    server: Address, credentials: Credentials, *, timeout: float, name: str
+    server: Address, credentials: Credentials, *, timeout: float, name: str, dirs: Sequence[str] = ()
 ) -> Iterator[pymysql.cursors.Cursor]:
     """A cursor on a new connection to MariaDB or MySQL, as `postgres_cursor`."""
-    user, password = login(credentials)
+    user, password = resolve_credentials(credentials, dirs)
     with _mysql_errors(name, server):
         connection = pymysql.connect(
             host=server.host,
@@ -68,11 +75,6 @@ def mysql_cursor(
                 yield cursor
         finally:
             connection.close()
-
-
-def login(credentials: Credentials) -> tuple[str, str]:
-    """User and password themselves. Raises SecretUnresolved."""
-    return resolve(credentials.user), resolve(credentials.password)
 
 
 @contextmanager

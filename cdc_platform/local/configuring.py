@@ -119,7 +119,7 @@ def _settings(stack: Stack, security: Security | None) -> str:
         # Ports are used again by other stacks: what one left in a shared cache would be another's.
         f'cache_dir = "{stack.directory / "cache"}"\n'
         f'audit_dir = "{stack.directory / "audit"}"\n'
-        + (security.settings_text() if security else "")
+        + (f'secrets_dirs = ["{stack.secrets_dir}"]\n{security.settings_text()}' if security else "")
         + "".join(
             f"[{name}]\n" + "".join(f"\"{option}\" = '{value}'\n" for option, value in options.items())
             for name, options in tables.items()

@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.cli import main
-from cdc_platform.clients.secrets import MAX_BYTES, resolve
+from cdc_platform.clients.secrets import MAX_BYTES, resolve, resolve_credentials
 from cdc_platform.connectors import leader_files
 from cdc_platform.connectors.desired import desired_config, problems
 from cdc_platform.connectors.identity import publication_name, slot_name
@@ -305,6 +305,38 @@ def test_references_to_devices_and_large_files_are_refused(tmp_path: Path) -> No
         with pytest.raises(SecretUnresolved, match="cannot be read"):
             resolve(f"${{file:{path}:a}}")
         assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize(
+    ("reference", "allowed"),
+    [
+        ("${{file:{0}/in.properties:a}}", True),
+        ("${{file:{0}/sub/../in.properties:a}}", True),
+        ("${{file:{0}/../out.properties:a}}", False),
+        ("${{file:{0}/link.properties:a}}", False),
+        ("${{file:{0}-other/x.properties:a}}", False),
+        ("${{file:/etc/passwd:root}}", False),
+        ("${{env:CDC_PASSWORD}}", True),
+        ("${{env:AWS_SECRET_ACCESS_KEY}}", False),
+        ("x${{env:CDC_PASSWORD}}${{env:HOME}}", False),
+    ],
+)
+def test_datasets_name_secrets_below_the_settings_directories_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reference: str, allowed: bool
+) -> None:
+    inside = tmp_path / "secrets"
+    (inside / "sub").mkdir(parents=True)
+    (inside / "in.properties").write_text("a=right\n")
+    (tmp_path / "out.properties").write_text("a=wrong\n")
+    (inside / "link.properties").symlink_to(tmp_path / "out.properties")
+    for name in ("CDC_PASSWORD", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "right")
+    credentials = Credentials(user="${env:CDC_PASSWORD}", password=reference.format(inside))
+    if allowed:
+        assert resolve_credentials(credentials, [str(inside)]) == ("right", "right")
+    else:
+        with pytest.raises(SecretUnresolved, match="may not name this"):
+            resolve_credentials(credentials, [str(inside)])
 
 
 # Archives

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
-from cdc_platform.clients.secrets import resolve
+from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
 from cdc_platform.clients.sources.protocol import Captured, Source
@@ -58,10 +58,11 @@ def open_source(
     timeout: float,
     replicas: bool = False,
     ignored: Collection[str] = (),
+    secrets_dirs: Sequence[str] = (),
 ) -> Source:
     """A reader of one table on one server. Nothing is connected yet. Raises SecretUnresolved."""
     address = address_of(dataset, shard, replicas=replicas)
-    user, password = resolve(dataset.credentials.user), resolve(dataset.credentials.password)
+    user, password = resolve_credentials(dataset.credentials, secrets_dirs)
     captured = captured_columns(dataset, shard, table, ignored)
     if dataset.engine is Engine.POSTGRES:
         return PostgresSource(
