@@ -8,6 +8,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -251,6 +252,7 @@ def test_completeness_bootstrapped_from_latest_says_its_scope(make_ground: MakeG
     ground = make_ground(engine, bootstrap=BootstrapMode.LATEST)
     shard = _shard(ground, "00000")
     ground.deploy()
+    ground.settle(shard)  # a task that runs need not stream yet
     ground.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 30")
     _insert(ground, shard, range(100, 110))
     verdict = ground.verify()[shard.id]
@@ -307,6 +309,22 @@ def test_completeness_after_many_deletes_by_text_keys_is_proven(make_ground: Mak
     verdicts = ground.verify()
     _proven(ground, verdicts)
     assert verdicts[shard.id].source_rows == verdicts[shard.id].topic_rows == 450
+
+
+def test_completeness_is_proven_from_a_replica(make_ground: MakeGround) -> None:
+    """The table is read on the replica, at the replica's own position; the connector reads the leader."""
+    ground = make_ground(Engine.MARIADB, verification={"replicas": True, "chunk_rows": 100})
+    shard = _shard(ground, "00000", rows=500)
+    replica = ground.stack.mariadb_replica
+    assert replica is not None and replica != shard.leader
+    ground.shards[0] = replace(shard, replicas=(replica,))
+    ground.deploy()
+    ground.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 100")
+    ground.settle(shard)
+    verdict = ground.verify()[shard.id]
+    assert verdict.source == str(replica)
+    _proven(ground, {shard.id: verdict})
+    assert verdict.source_rows == 500
 
 
 def test_completeness_of_what_mariadb_captures_wrongly_is_named_and_of_early_years_proven(

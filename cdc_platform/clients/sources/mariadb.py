@@ -289,14 +289,22 @@ class MariaDbSource:
 
     def _server_problems(self) -> list[str]:
         names = ["log_bin", "binlog_format", "binlog_row_image"]
-        names += ["gtid_mode"] if self._engine is Engine.MYSQL else []
+        # Without it a replica's own position stands still.
+        names += ["gtid_mode"] if self._engine is Engine.MYSQL else ["log_slave_updates"] if self._replica() else []
         values = [str(value) for value in self._rows("SELECT " + ",".join(f"@@global.{name}" for name in names))[0]]
-        wanted = ["1", "ROW", "FULL", "ON"]
+        wanted = ["1", "ROW", "FULL", "ON" if self._engine is Engine.MYSQL else "1"]
         return [
             f"{name} is {value}, not {wish}"
             for name, value, wish in zip(names, values, wanted, strict=False)
             if value != wish
         ]
+
+    def _replica(self) -> bool:
+        """Does the server apply what another one sends? Who may not ask reads a leader, as far as is known."""
+        try:
+            return bool(self._rows("SHOW ALL SLAVES STATUS"))
+        except SourceRejected:
+            return False
 
     def _columns(self, table: tuple[str, str]) -> tuple[tuple[Column, ...], tuple[str, ...]]:
         columns, left_out = [], []
