@@ -142,9 +142,16 @@ class Ground:
         return self.clusters[cluster].urls[0]
 
     def get(self, path: str, cluster: str = "local") -> Any:
-        """A GET of Connect's REST API, without the platform's client; None for a 404."""
-        answer = httpx.get(f"{self.url(cluster)}{path}", timeout=60)
-        return None if answer.status_code == httpx.codes.NOT_FOUND else answer.json()
+        """A GET of Connect's REST API, without the platform's client, asked again in a rebalance; None for a 404."""
+        end = time.monotonic() + DEADLINE
+        while True:
+            answer = httpx.get(f"{self.url(cluster)}{path}", timeout=60)
+            if answer.status_code == httpx.codes.NOT_FOUND:
+                return None
+            if answer.is_success:
+                return answer.json()
+            assert time.monotonic() < end, answer.text
+            time.sleep(0.3)
 
     def call(self, method: str, path: str, cluster: str = "local", **more: Any) -> None:
         """A change by hand, asked again while the group rebalances."""
