@@ -54,7 +54,9 @@ _VERSION = 2
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:
-    """What is known of one partition. `high` maps a shard to stream to the greatest position seen."""
+    """What is known of one partition. `high` maps a shard to stream to the greatest position seen; events up to
+    `handed_over` (ms) may have gone to the ledger already.
+    """
 
     next_offset: int = 0
     begin: int = 0
@@ -67,6 +69,7 @@ class PartitionState:
     pairs: tuple[Pair, ...] = ()
     high: dict[str, dict[int, int]] = field(default_factory=dict)
     tallies: tuple[str, ...] = ()
+    handed_over: int = 0
     version: int = _VERSION
 
 
@@ -148,7 +151,8 @@ class PartitionSightings:
         state = self.state()
         if set(names) & set(state.tallies):
             kept = tuple(name for name in state.tallies if name not in names)
-            _saved(self._dir, replace(state, tallies=kept))
+            newest = max(_newest(name) for name in state.tallies if name in names)
+            _saved(self._dir, replace(state, tallies=kept, handed_over=max(state.handed_over, newest)))
 
     def _clear(self) -> None:
         for path in self._dir.iterdir():
@@ -211,7 +215,7 @@ class _Writer:
             pairs=tuple(merged([*state.pairs, *counted(seen, found)])),
             high=high,
             # Nobody has kept the ledger for so long: it begins anew.
-            tallies=tuple(name for name in names if int(name.rpartition("-t")[2]) >= newest - HORIZON_MS),
+            tallies=tuple(name for name in names if _newest(name) >= newest - HORIZON_MS),
         )
         self._save()
 
@@ -295,6 +299,11 @@ def _saved(directory: Path, state: PartitionState) -> None:
     for path in directory.iterdir():
         if path.name not in kept:
             path.unlink(missing_ok=True)
+
+
+def _newest(name: str) -> int:
+    """The time (ms) of the newest event of a file of tallies, which its name tells."""
+    return int(name.rpartition("-t")[2])
 
 
 def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:

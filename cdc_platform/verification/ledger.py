@@ -21,7 +21,7 @@ from cdc_platform.clients.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.clients.topic_records import Records, TopicBounds
-from cdc_platform.connectors.identity import transaction_topic
+from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import NotFound
 from cdc_platform.snapshots.records import watermarks
 from cdc_platform.topology import Dataset, Table, Topology
@@ -139,57 +139,70 @@ class _Keeper:
         records = self._outside.records(self._topic)
         try:
             try:
-                # Before the table's own ends: what has its END below these has most of its events below those.
-                bounds = records.bounds()
+                records.bounds()
             except NotFound as error:
                 return count(), self._without(str(error))
-            duplicates = count()
-            return duplicates, self._kept(records, bounds, duplicates.topic)
+            return self._kept(records, count)
         finally:
             records.close()
 
-    def _kept(self, records: Records, bounds: TopicBounds, topic: str) -> TableContinuity:
+    def _kept(self, records: Records, count: Callable[[], TableDuplicates]) -> tuple[TableDuplicates, TableContinuity]:
         settings = self._outside.platform.settings
-        cache = Path(settings.cache_dir)
+        cache, topic = Path(settings.cache_dir), table_topic(self._dataset, self._table)
         table_records = self._outside.records(topic)
         try:
             table = table_records.bounds()
         finally:
             table_records.close()
-        sightings = TopicSightings(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
         store = LedgerStore(cache, settings.platform, topic, table.topic_id)
         with store.lock():
-            breaks = self._extended(store, records, bounds, sightings, cut=any(b for b, _ in table.partitions.values()))
-            known = self._recorded(breaks)
-            state = store.state
-            ends, _ = store.open_rows()
-            waiting = np.bincount(ends["shard"], minlength=len(state.shards)).tolist()
-            number = codes(state.shards)
-            return TableContinuity(
-                dataset=self._dataset.name,
-                table=self._table.name,
-                shards=tuple(
-                    ShardContinuity(
-                        shard=shard,
-                        checked=state.book(shard).checked,
-                        open=waiting[number[shard]] if shard in number else 0,
-                        resumed=state.book(shard).resumed,
-                        unknown=state.book(shard).unknown,
-                        breaks=known.get(shard, ()),
-                    )
-                    for shard in self._shards
-                ),
-            )
+            # First what is committed: all of that is below the ends that are asked for next. Then the
+            # transactions', then (in `count`) the table's: of an END that is read most events are, too.
+            committed = self._committed(store)
+            bounds = records.bounds()
+            duplicates = count()
+            sightings = TopicSightings(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
+            cut = any(begin for begin, _ in table.partitions.values())
+            known = self._recorded(self._extended(store, records, bounds, sightings, committed, cut=cut))
+            return duplicates, self._told(store, known)
+
+    def _told(self, store: LedgerStore, breaks: Mapping[str, tuple[Break, ...]]) -> TableContinuity:
+        state = store.state
+        ends, _ = store.open_rows()
+        waiting = np.bincount(ends["shard"], minlength=len(state.shards)).tolist()
+        number = codes(state.shards)
+        return TableContinuity(
+            dataset=self._dataset.name,
+            table=self._table.name,
+            shards=tuple(
+                ShardContinuity(
+                    shard=shard,
+                    checked=state.book(shard).checked,
+                    open=waiting[number[shard]] if shard in number else 0,
+                    resumed=state.book(shard).resumed,
+                    unknown=state.book(shard).unknown,
+                    breaks=breaks.get(shard, ()),
+                )
+                for shard in self._shards
+            ),
+        )
 
     def _extended(
-        self, store: LedgerStore, records: Records, bounds: TopicBounds, sightings: TopicSightings, *, cut: bool
+        self,
+        store: LedgerStore,
+        records: Records,
+        bounds: TopicBounds,
+        sightings: TopicSightings,
+        committed: Mapping[int, str],
+        *,
+        cut: bool,
     ) -> list[Break]:
         state = store.state
         if state.topic_id != bounds.topic_id:
             state.topic_id, state.next = bounds.topic_id, {}
         first_time = not state.file
-        # Asked before anything is read: what was committed then is below the bounds of the next reading.
-        committed = self._committed(store)
+        # The events of older transactions were handed over to a ledger that is lost.
+        lost = max((part.state().handed_over for part in sightings.partitions()), default=0) if first_time else 0
         store.begin()
         sent = self._read_ends(store, records, bounds)
         self._take_tallies(store, sightings)
@@ -197,6 +210,7 @@ class _Keeper:
         for code, checked in found.checked.items():
             state.book(state.shards[code]).checked += checked
         edge = state.newest - HORIZON_MS + _EDGE_MS if first_time or cut else 0
+        edge = max(edge, lost + _BEFORE_MS if lost else 0)
         ends = found.ends[found.ends["time"] >= edge]
         ends, broken = self._settled(store, records, ends, found.seen, committed)
         seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
