@@ -7,6 +7,7 @@ transactions' topic, committed offsets from Connect. Breaks go to the state topi
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.connectors.identity import table_topic, transaction_topic
-from cdc_platform.errors import NotFound
+from cdc_platform.errors import CdcError, NotFound
 from cdc_platform.snapshots.records import watermarks
 from cdc_platform.topology import Dataset, Table, Topology
 from cdc_platform.verification.continuity import (
@@ -51,6 +52,8 @@ from cdc_platform.verification.events import OFFSET_BITS, packed
 from cdc_platform.verification.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.reach import Connectors
 from cdc_platform.verification.redelivery import TableDuplicates, count_duplicates
+
+log = logging.getLogger(__name__)
 
 CONTINUITY = "continuity/"
 
@@ -233,12 +236,17 @@ class _Keeper:
             if store.state.shards[code] in self._shards
         ]
         with ThreadPoolExecutor(_ASK_AT_ONCE, thread_name_prefix="ledger") as pool:
-            answers = pool.map(lambda item: self._connectors.committed(item[1]), asked)
-            return {
-                code: answer.committed.position
-                for (code, _), answer in zip(asked, answers, strict=True)
-                if answer.committed is not None and answer.committed.position is not None
-            }
+            answers = pool.map(lambda item: self._position(item[1]), asked)
+            return {code: answer for (code, _), answer in zip(asked, answers, strict=True) if answer is not None}
+
+    def _position(self, shard: Shard) -> str | None:
+        """What its connector has committed; None when that cannot be said: its transactions stay open."""
+        try:
+            found = self._connectors.committed(shard).committed
+        except CdcError as error:
+            log.warning("%s: what its connector has committed is not known: %s", shard.name, error)
+            return None
+        return None if found is None else found.position
 
     def _read_ends(self, store: LedgerStore, records: Records, bounds: TopicBounds) -> Rows:
         """Write the new ENDs down; how far each shard was sent, moment by moment."""

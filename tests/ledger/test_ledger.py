@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cdc_platform.clients.offset_history import WrittenOffset, connector_key
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import Batch, Records, TopicBounds
-from cdc_platform.errors import NotFound
+from cdc_platform.errors import ConnectRejected, NotFound
 from cdc_platform.settings import Settings
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
 from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
@@ -397,6 +397,24 @@ def test_ledger_names_the_range_that_a_moved_offset_skipped(tmp_path: Path) -> N
     scene.commit(bad)
     scene.only()
     assert [one.kind for one in scene.only().breaks] == [BreakKind.RESUME, BreakKind.TRANSACTION]
+
+
+def test_ledger_of_a_connector_that_cannot_be_asked_leaves_its_transactions_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(tmp_path)
+    scene.transaction(run_id(scene.events.at), 2, lost=1)
+    scene.commit(1)
+    scene.only()
+
+    def broken(name: str) -> list[Any]:
+        raise ConnectRejected("HTTP 500: no leader file.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(scene.connect, "offsets", broken)
+        found = scene.only()
+        assert (found.open, found.breaks) == (1, ())
+    assert len(scene.only().breaks) == 1
 
 
 def test_ledger_asks_what_is_committed_before_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
