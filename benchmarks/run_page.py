@@ -14,7 +14,9 @@ import secrets
 import shutil
 import subprocess
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,7 +47,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
     asked = parser.parse_args(arguments)
     with contextlib.ExitStack() as ending:
-        stack = Stack.load(asked.stack) if asked.stack else ending.enter_context(own_stack(postgres=False))
+        stack = Stack.load(asked.stack) if asked.stack else ending.enter_context(own_stack(workers=2, postgres=False))
         name = f"pins{secrets.token_hex(2)}"
         settings = replace(
             stack.settings(), platform=name, zookeeper_root=f"/{name}", state_topic=f"cdc.{name}.state",
@@ -53,6 +55,7 @@ def main(arguments: list[str]) -> int:
         )  # fmt: skip
         topology = _topology(stack, asked.shards)
         _fill(stack, topology, asked.rows)
+        ending.enter_context(_alive(stack, topology))
         ending.callback(_clean, stack, settings, topology)
         with open_platform(settings) as platform:
             platform.topology.import_topology(topology)
@@ -109,6 +112,29 @@ def _fill(stack: Stack, topology: Topology, rows: int) -> None:
         text = render(LeaderFile(leader=shard.leader, generation=shard.generation))
         for worker in stack.workers:
             (stack.directory / "workers" / worker / "leaders" / file_name(shard.name)).write_text(text)
+
+
+@contextlib.contextmanager
+def _alive(stack: Stack, topology: Topology) -> Iterator[None]:
+    """Some shard gets a write every half second, as in life."""
+    over = threading.Event()
+
+    def write() -> None:
+        shards = topology.shards["pins"]
+        with sources.mariadb(stack.mariadb_primary, stack.admin(Engine.MARIADB)) as cursor:
+            number = 0
+            while not over.wait(0.5):
+                number += 1
+                shard = shards[number * 37 % len(shards)]
+                cursor.execute(f"UPDATE {shard.database}.pins SET title = 'write {number}' WHERE id = 1")
+
+    thread = threading.Thread(target=write)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 def _clean(stack: Stack, settings: Settings, topology: Topology) -> None:

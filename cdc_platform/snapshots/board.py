@@ -152,7 +152,7 @@ class Board:
     def told(self, braked: Mapping[str, str], now: float) -> RunProgress:
         """How far the slice is. `now` is seconds of a steady clock."""
         rows = self.rows()
-        fraction = sum(place.fraction() for place in self) / len(self.places)
+        fraction = sum(place.fraction() for place in self) / max(1, len(self.places))
         self._samples.append(Sample(now, fraction, rows))
         while self._samples[0].at < now - _WINDOW and len(self._samples) > 2:
             self._samples.popleft()

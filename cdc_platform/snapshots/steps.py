@@ -25,7 +25,9 @@ class Patience:
 
     `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
     any notification knows was lost (somebody reset the offsets) and is asked for again; `attempts` bounds how often.
-    `stalled`: a Postgres snapshot whose window does not close is begun again where it is; twice as long the next time.
+    `stalled`: a snapshot whose window does not close is begun again where it is; twice as long the next time.
+    (On Postgres heartbeats may be overlooked; a binlog client that had to reconnect has seen the last GTID, and then
+    waits for the server's next one, which on an idle server may be days away: tried, MariaDB, Debezium 3.5.0.)
     """
 
     silent: timedelta = timedelta(minutes=30)
@@ -189,7 +191,7 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
     unheard = now - (view.progress.last or state.began)
     if waited > patience.silent or (view.nudges and unheard > patience.silent):
         return Fail(f"no progress for {_minutes(patience.silent)}")
-    if view.engine is Engine.POSTGRES and waited > patience.stalled * 2**view.nudges:
+    if waited > patience.stalled * 2**view.nudges:
         return Begin(state.attempt, left)
     return Wait("reading")
 

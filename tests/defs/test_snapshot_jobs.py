@@ -328,6 +328,16 @@ def test_a_run_whose_dataset_is_gone_comes_to_an_end(
     assert shard_states(latest.records, first)["00000"].error == "its dataset is no longer in the topology"
 
 
+def test_a_run_whose_shards_are_all_gone_comes_to_an_end(
+    latest: Snapshots, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = _dies(latest, monkeypatch, dataset="pins", shards=["00002"])
+    world.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(2)))
+    ended = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
+    assert not ended.success
+    assert shard_states(latest.records, first)["00002"].error == "it is no longer in the topology"
+
+
 def _dies(control: Snapshots, monkeypatch: pytest.MonkeyPatch, **config: Any) -> str:
     """A bootstrap whose process is gone before it has done anything; its name."""
     with monkeypatch.context() as patched:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import psutil
 
 from cdc_platform.settings import CONFIG_ENV, Settings
@@ -47,6 +48,9 @@ class OutsideDagster:
         self.home.mkdir(parents=True)
         shutil.copy(_ROOT / "dagster_home/dagster.yaml", self.home / "dagster.yaml")
         settings_file(self.settings, self.home)
+        # Two processes that make Dagster's SQLite files at once get in each other's way.
+        with dg.DagsterInstance.from_config(str(self.home)):
+            pass
 
     def execute(self, job: str, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         """A run in a process that we start: `dagster job execute`; its steps are processes of their own."""

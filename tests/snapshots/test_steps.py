@@ -177,6 +177,9 @@ def test_backfill_of_postgres_begins_where_it_stands_still_and_only_after_a_tran
     assert step(**idle, state=state(Phase.READING), offset={"lsn": 5}) == Wait("waiting for a first transaction")
     running = {**lsn, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     assert step(**idle, state=state(Phase.READING, attempt=1, ago=30.0), offset=running) == Begin(1, TABLES)
+    binlog = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
+    still = {"kind": Kind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=30.0), "offset": binlog}
+    assert step(**still) == Begin(1, TABLES), "binlogs too"
     waits = state(Phase.READING, attempt=1, ago=30.0)
     assert step(**idle, state=waits, offset=running, nudges=1) == Wait("reading"), "twice as patient the next time"
 
