@@ -15,6 +15,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdc_platform.cli import main
+from cdc_platform.clients.leader_probes import Found, ReadOnlyProbe
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.failover import AgentReport
@@ -143,6 +144,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     deploy(ground, store, dataset, shard)
     topic = dataset.topic(dataset.tables[0])
     assert cli(pairs, "topology", "discover", "shop").exit_code == 0, "ZooKeeper is right"
+    assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=old)
 
     # A replica that stands still, while the connector goes on.
     with sql(new, pairs) as cursor:
@@ -192,13 +194,13 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     assert sorted(rows) == [1, 2, 3, 4], "none lost, none twice"
     wait(lambda: not report(store).held and not report(store).moving, "the move is over")
     assert report(store).split == {}, "the old server is gone: nothing is seen"
+    assert cli(pairs, "topology", "discover", "shop").exit_code == 0
+    assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=new), "ZooKeeper's word is not taken"
 
 
 def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopologyStore, ground: Ground) -> None:
     old, new = pairs.postgres_primary, pairs.postgres_standby
     login = pairs.admin(Engine.POSTGRES)
-    owner = pairs.credentials(Engine.POSTGRES)
-    del owner
     with postgres.connect(old.port, login) as admin:
         admin.execute("CREATE DATABASE orders OWNER cdc")
 
