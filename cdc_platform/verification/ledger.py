@@ -8,7 +8,7 @@ transactions' topic, committed offsets from Connect. Breaks go to the state topi
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
@@ -24,34 +24,25 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import CdcError, NotFound
-from cdc_platform.snapshots.records import watermarks
 from cdc_platform.topology import Dataset, Shard, Table, Topology
 from cdc_platform.verification.continuity import (
-    CLOCKS_MS,
     SEEN,
     SENT,
     Break,
     BreakKind,
-    Commit,
-    Marks,
     Rows,
     ShardContinuity,
-    Silence,
     found_of,
     handed_on,
-    marks_of,
     place_text,
-    resumed,
-    sent_before,
-    span_text,
 )
 from cdc_platform.verification.duplicate_store import HORIZON_MS, TopicSightings
-from cdc_platform.verification.duplicates import born
 from cdc_platform.verification.ends import EndReader, decoded, thinned
 from cdc_platform.verification.events import OFFSET_BITS, packed
 from cdc_platform.verification.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.reach import Connectors
 from cdc_platform.verification.redelivery import TableDuplicates, count_duplicates
+from cdc_platform.verification.resumes import BEFORE_MS, Resumes
 
 log = logging.getLogger(__name__)
 
@@ -61,10 +52,6 @@ CONTINUITY = "continuity/"
 _UNENDED_MS = 86_400_000
 # What compaction or retention may have thinned out at the beginning of a topic is not judged.
 _EDGE_MS = 86_400_000
-# Runs that are older when they are first seen are not judged: Connect's topic tells of them no more.
-_RUN_MS = 86_400_000
-# The last sign of a run may be older than its last commit by so much.
-_BEFORE_MS = 60_000
 _MOST_BREAKS = 20
 _KEPT = timedelta(days=7)
 _ASK_AT_ONCE = 16
@@ -213,11 +200,19 @@ class _Keeper:
         for code, checked in found.checked.items():
             state.book(state.shards[code]).checked += checked
         edge = state.newest - HORIZON_MS + _EDGE_MS if first_time or cut else 0
-        edge = max(edge, lost + _BEFORE_MS if lost else 0)
+        edge = max(edge, lost + BEFORE_MS if lost else 0)
         ends = found.ends[found.ends["time"] >= edge]
         ends, broken = self._settled(store, records, ends, found.seen, committed)
         seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
-        broken += self._resumes(store, sightings, sent)
+        broken += Resumes(
+            platform=self._outside.platform,
+            offsets=self._outside.offsets,
+            topology=self._topology,
+            dataset=self._dataset,
+            table=self._table,
+            shards=self._shards,
+            now=self._now,
+        ).judge(store, sightings, sent)
         store.save(ends, seen, found.closed)
         for part in sightings.partitions():
             with part.lock() as mine:
@@ -315,78 +310,6 @@ class _Keeper:
             found.append(decoded(value).id or "?" if value else "?")
         return found
 
-    # Resumes
-
-    def _resumes(self, store: LedgerStore, sightings: TopicSightings, sent: Rows) -> list[Break]:
-        """Judge the runs that were not seen before."""
-        births: dict[str, dict[str, int]] = {}
-        for part in sightings.counts():
-            for span in part.spans:
-                if span.run:
-                    runs = births.setdefault(span.shard, {})
-                    runs[span.run] = min(runs.get(span.run, span.begun), born(span.run, span.begun))
-        number = codes(store.state.shards)
-        sent = sent[np.argsort(sent["shard"], kind="stable")]
-        touched = {store.state.shards[code] for code in np.unique(sent["shard"]).tolist()}
-        oldest = int(self._now.timestamp() * 1000) - _RUN_MS
-        fresh: dict[str, list[_Birth]] = {}
-        for shard in sorted({*births, *touched}):
-            book = store.state.book(shard)
-            known = births.get(shard, {})
-            new = {run: at for run, at in known.items() if run not in book.runs}
-            if new and not book.runs:
-                del new[min(new, key=known.__getitem__)]  # the first has no predecessor
-            code = number.get(shard, -1)
-            begin, end = np.searchsorted(sent["shard"], [code, code + 1]) if code >= 0 else (0, 0)
-            silences = book.sent.extend(sent[begin:end], new.values())
-            book.runs = list(known)
-            if shard in self._shards:
-                fresh[shard] = [
-                    _Birth(run, at, sent_before(at, book.sent, silences)) for run, at in new.items() if at >= oldest
-                ]
-        return self._judged(store, {shard: runs for shard, runs in fresh.items() if runs})
-
-    def _judged(self, store: LedgerStore, fresh: Mapping[str, Sequence[_Birth]]) -> list[Break]:
-        written = self._written(
-            {
-                self._shards[shard].name: (min(run.since for run in runs), max(run.at for run in runs) + CLOCKS_MS)
-                for shard, runs in fresh.items()
-            }
-        )
-        anew = self._fresh_starts() if fresh else {}
-        found = []
-        for shard, runs in fresh.items():
-            book = store.state.book(shard)
-            for run in runs:
-                told = resumed(written.get(self._shards[shard].name, ()), run.sent, run.at)
-                gap = told.skipped or (None if told.forgotten is None else ({}, told.forgotten))
-                if gap is not None and told.since - _BEFORE_MS <= anew.get(shard, 0) <= run.at + _BEFORE_MS:
-                    gap = None  # started anew on purpose: what lies between is out of scope
-                book.resumed += told.known and gap is None
-                book.unknown += not told.known
-                if gap is not None:
-                    kind = BreakKind.RESUME if told.skipped else BreakKind.FORGOTTEN
-                    text = span_text(self._dataset.engine, *gap)
-                    found.append(Break(shard=shard, kind=kind, range=text, found_at=self._now, run=run.name))
-        return found
-
-    def _written(self, windows: Mapping[str, tuple[int, int]]) -> dict[str, list[Commit]]:
-        """Connector to what was committed for it."""
-        found: dict[str, list[Commit]] = {}
-        for name in self._dataset.clusters:
-            if name in self._topology.clusters:
-                for connector, offsets in self._outside.offsets.read(self._topology.clusters[name], windows).items():
-                    commits = [Commit(one.at, marks_of(self._dataset.engine, one.offset)) for one in offsets]
-                    found.setdefault(connector, []).extend(commits)
-        return found
-
-    def _fresh_starts(self) -> dict[str, int]:
-        """Shard to when its connector was last started anew on purpose (ms)."""
-        marks = watermarks(self._outside.platform.state.read(), self._dataset.name)
-        return {
-            mark.shard: int(mark.since.timestamp() * 1000) for mark in marks.values() if mark.table == self._table.name
-        }
-
     # Records
 
     def _recorded(self, fresh: Collection[Break]) -> dict[str, tuple[Break, ...]]:
@@ -408,25 +331,6 @@ class _Keeper:
 
     def _without(self, problem: str) -> TableContinuity:
         return TableContinuity(dataset=self._dataset.name, table=self._table.name, problem=problem)
-
-
-@dataclass(frozen=True, slots=True)
-class _Birth:
-    """A task run that was not judged yet, born then (ms), in that silence."""
-
-    name: str
-    at: int
-    before: Silence | None
-
-    @property
-    def sent(self) -> Marks | None:
-        """How far was sent before it."""
-        return None if self.before is None else self.before.sent
-
-    @property
-    def since(self) -> int:
-        """From when on its predecessor's commits are looked for."""
-        return (self.at if self.before is None else min(self.at, self.before.after)) - _BEFORE_MS
 
 
 def _document(one: Break) -> dict[str, Any]:
