@@ -57,7 +57,9 @@ def find_place(root: Path, programs: Programs) -> Place:
         if pointer.exists():
             root = Path(pointer.read_text().strip())
         else:
-            root = Path(tempfile.mkdtemp(prefix="cdc-platform-postgres-", dir="/var/tmp"))
+            # It outlives a reboot, as the stack's directory does; not every container has it.
+            outside = "/var/tmp" if Path("/var/tmp").is_dir() else None
+            root = Path(tempfile.mkdtemp(prefix="cdc-platform-postgres-", dir=outside))
             pointer.write_text(f"{root}\n")
     root.mkdir(parents=True, exist_ok=True)
     os.chown(root, account.pw_uid, account.pw_gid)
