@@ -14,8 +14,11 @@ import pytest
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.connectors.identity import slot_name
+from cdc_platform.defs.ledger_sensor import proofs_wanted
+from cdc_platform.defs.translator import table_props
 from cdc_platform.local.stack import Stack
 from cdc_platform.topology import BootstrapMode, Engine, Topology
+from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange, verify_shards
 from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.ledger import LedgerOutside, breaks_on_record, count_and_keep
@@ -195,6 +198,12 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     # The same look again finds nothing new, and it is on record.
     assert ledger.look().breaks == (gap,)
     assert breaks_on_record(ledger.outside.platform.state.read(), place.dataset.name, "pins") == {"00000": (gap,)}
+    # The sensor asks for a proof of just this shard, which finds what was skipped.
+    records, audit = ledger.outside.platform.state.read(), AuditFrame(place.field.settings.audit_dir)
+    (request,) = proofs_wanted(records, table_props(ledger.topology, platform="cdc"), audit)
+    assert request.run_config["ops"]["plan_verification"]["config"] == {
+        "dataset": place.dataset.name, "tables": ["pins"], "shards": ["00000"],
+    }  # fmt: skip
     assert (ledger.prove(), ledger.missing) == (Verdict.MISMATCHED, 30)
 
 
