@@ -38,7 +38,7 @@ from cdc_platform.verification.duplicates import (
     merged,
 )
 from cdc_platform.verification.events import Words
-from cdc_platform.verification.sightings import READ, SIGHTING, Runs, SightingReader, Sightings
+from cdc_platform.verification.sightings import READ, SIGHTING, Runs, SightingReader, Sightings, mixed
 
 # Events held before they are sorted, compared and written: 45 bytes each, four times that for a moment.
 SLAB_EVENTS = 300_000
@@ -49,7 +49,7 @@ TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offse
 # As long as the topics keep all events. A copy of something older is not found.
 HORIZON_MS = 7 * 86_400_000
 
-_VERSION = 2
+_VERSION = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -231,7 +231,7 @@ class _Writer:
         found, lane = np.unique(lanes, return_inverse=True)
         lane = lane.reshape(-1)
         marks = np.zeros(len(found), dtype=np.uint64)
-        np.maximum.at(marks, lane, fresh["seq"])
+        np.maximum.at(marks, lane, np.ascontiguousarray(fresh["seq"]))
         before = np.zeros(len(found), dtype=np.uint64)
         for at, (word, mark) in enumerate(zip(found.tolist(), marks.tolist(), strict=True)):
             own = high.setdefault(names[word >> 32], {})
@@ -311,18 +311,34 @@ def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
     streamed = transactions != 0
     if not streamed.any():
         return np.zeros(0, dtype=TALLY)
-    fresh, transactions = fresh[streamed], transactions[streamed]
-    order = np.lexsort((fresh["place"], fresh["key"], fresh["run"], transactions))
-    fresh, transactions = fresh[order], transactions[order]
-    same_sender = (transactions[1:] == transactions[:-1]) & (fresh["run"][1:] == fresh["run"][:-1])
-    same_event = same_sender & (fresh["key"][1:] == fresh["key"][:-1]) & (fresh["place"][1:] == fresh["place"][:-1])
-    starts = np.flatnonzero(np.append(True, ~same_sender))
+    run = fresh["run"][streamed]
+    # Most transactions have one event in a partition, so only the others' events are told apart.
+    groups = mixed(mixed(run.astype(np.uint64)) ^ transactions[streamed])
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
+    count = np.diff(np.append(starts, len(order)))
+    places = np.flatnonzero(streamed)[order]
     found = np.zeros(len(starts), dtype=TALLY)
-    found["transaction"], found["run"] = transactions[starts], fresh["run"][starts]
-    found["count"] = np.add.reduceat(np.append(True, ~same_event).astype(np.int64), starts)
-    found["offset"] = np.minimum.reduceat(fresh["offset"], starts)
-    found["time"] = np.maximum.reduceat(fresh["time"], starts)
+    found["transaction"], found["run"] = transactions[places[starts]], run[order[starts]]
+    found["offset"] = np.minimum.reduceat(fresh["offset"][places], starts)
+    found["time"] = np.maximum.reduceat(fresh["time"][places], starts)
+    found["count"] = count
+    several = np.repeat(count > 1, count)
+    if several.any():
+        group = np.repeat(np.arange(len(starts)), count)[several]
+        events = fresh[places[several]]
+        found["count"] -= _again(group, events["key"], events["place"], len(starts))
     return found
+
+
+def _again(group: npt.NDArray[np.int64], keys: Words, at: Words, groups: int) -> npt.NDArray[np.uint32]:
+    """How many events of each group are in it already, by key and place."""
+    order = np.lexsort((at, keys, group))
+    same = np.ones(len(order) - 1, dtype=np.bool_)
+    for values in (group, keys, at):
+        ranked = values[order]
+        same &= ranked[1:] == ranked[:-1]
+    return np.bincount(group[order][1:][same], minlength=groups).astype(np.uint32)
 
 
 def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Span]:
@@ -330,10 +346,13 @@ def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Sp
     count = len(known.names)
     last = np.full((2, count), -1, dtype=np.int64)
     first = np.full((2, count), np.iinfo(np.int64).max, dtype=np.int64)
+    # ufunc.at is slow on what is not aligned.
+    senders = fresh["run"].astype(np.intp)
     for row, name in enumerate(("offset", "time")):
-        np.minimum.at(first[row], fresh["run"], fresh[name])
-        np.maximum.at(last[row], fresh["run"], fresh[name])
-    events = np.bincount(fresh["run"], minlength=count)
+        values = np.ascontiguousarray(fresh[name])
+        np.minimum.at(first[row], senders, values)
+        np.maximum.at(last[row], senders, values)
+    events = np.bincount(senders, minlength=count)
     for code, (shard, run, worker) in enumerate(known.names):
         old = before[code] if code < len(before) else None
         if old is not None and not events[code]:

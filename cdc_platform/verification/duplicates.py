@@ -197,12 +197,16 @@ def copies(seen: Sightings, fresh: npt.NDArray[np.bool_], servers: Servers) -> C
     several servers, and several events where they are of one (two updates of one row in one
     transaction). Which runs read the same server is learnt from what they share (`servers`).
     """
-    order = np.lexsort((seen["offset"], seen["key"]))
-    ranked = seen[order]
-    same = ranked["key"][1:] == ranked["key"][:-1]
+    order = np.argsort(seen["key"], kind="stable")
+    keys = seen["key"][order]
+    same = keys[1:] == keys[:-1]
     if not same.any():
         nothing = np.zeros(0, dtype=np.int64)
         return Copies(nothing, nothing, nothing.astype(np.uint8))
+    order = order[np.append(same, False) | np.append(False, same)]
+    order = order[np.lexsort((seen["offset"][order], seen["key"][order]))]
+    ranked = seen[order]
+    same = ranked["key"][1:] == ranked["key"][:-1]
     twin = np.flatnonzero(same)
     elsewhere = ranked["place"][twin] != ranked["place"][twin + 1]
     if not elsewhere.any():

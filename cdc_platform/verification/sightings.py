@@ -42,9 +42,14 @@ STREAMED, READ = range(2)
 SHARD_HEADER = "cdc.shard"
 WORKER_HEADER = "cdc.worker"
 RUN_HEADER = "__debezium.context.runId"
+_SENDER = (SHARD_HEADER, RUN_HEADER, WORKER_HEADER)
 
 _PLACED = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
 _READ_OP = ord("r")
+_KNOWN = np.isin(np.arange(256), OPERATIONS)
+
+# Bytes; a longer one is hashed first.
+_LONGEST_KEY = 256
 
 
 class _Key(msgspec.Struct):
@@ -79,23 +84,46 @@ class Runs:
 
     names: list[tuple[str, str, str]] = field(default_factory=list)
     _codes: dict[tuple[str, str, str], int] = field(default_factory=dict)
-    _raw: dict[tuple[bytes | None, bytes | None, bytes | None], int] = field(default_factory=dict)
+    _raw: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
+    # Where shard, run and worker stand among so many headers.
+    _places: tuple[int, ...] = (0, 0, 0, -1)
 
     @classmethod
     def of(cls, names: Sequence[tuple[str, str, str]]) -> Runs:
         """Runs that go on from these."""
         return cls(list(names), {name: code for code, name in enumerate(names)})
 
-    def code(self, headers: Sequence[tuple[str, bytes]], key: bytes) -> int:
-        """The number of the sender of a record."""
-        found = dict(headers)
-        raw = (found.get(SHARD_HEADER), found.get(RUN_HEADER), found.get(WORKER_HEADER))
+    def codes(self, headers: Sequence[Sequence[tuple[str, bytes]]], keys: Sequence[bytes]) -> list[int]:
+        """The number of the sender of each record."""
+        found = self._known(headers)
+        if None not in found:
+            return found
+        return [self._code(headers[at], keys[at]) if code is None else code for at, code in enumerate(found)]
+
+    def _known(self, headers: Sequence[Sequence[tuple[str, bytes]]]) -> list[Any]:
+        """The numbers of senders that were met, where all have their headers in the same places, as Connect does it."""
+        places = self._places
+        if set(map(len, headers)) == {places[-1]}:
+            values = []
+            for wanted, place in zip(_SENDER, places, strict=False):
+                if [own[place][0] for own in headers].count(wanted) < len(headers):
+                    break
+                values.append([own[place][1] for own in headers])
+            else:
+                return list(map(self._raw.get, zip(*values, strict=True)))
+        return [None] * len(headers)
+
+    def _code(self, headers: Sequence[tuple[str, bytes]], key: bytes) -> int:
+        at = {name: place for place, (name, _) in enumerate(headers)}
+        raw = tuple(headers[at[name]][1] if name in at else None for name in _SENDER)
         code = self._raw.get(raw)
         if code is None:
             shard, run, worker = (b"" if part is None else part for part in raw)
             code = self._number((shard.decode().partition(".")[2] or _shard(key), run.decode(), worker.decode()))
             if raw[0] is not None:
                 self._raw[raw] = code
+        if all(name in at for name in _SENDER):
+            self._places = (*(at[name] for name in _SENDER), len(headers))
         return code
 
     def _number(self, name: tuple[str, str, str]) -> int:
@@ -125,17 +153,18 @@ class SightingReader:
             return self._one_by_one(batch, runs)
 
     def _read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
-        live = [at for at, value in enumerate(batch.values) if value is not None]
+        every = None not in batch.values
+        live = range(len(batch.values)) if every else [at for at, value in enumerate(batch.values) if value is not None]
         found = np.zeros(len(live), dtype=SIGHTING)
         if not live:
             self.transactions = np.zeros(0, dtype=np.uint64)
             return found, np.zeros(0, dtype=np.uint64)
         values, keys = _at(batch.values, live), _at(batch.keys, live)
-        if any(key is None for key in keys):
+        if None in keys:
             raise ValueError("a record without a key")
         events = self._envelopes(values)
         ops = np.frombuffer("".join([event.op for event in events]).encode("ascii"), dtype=np.uint8)
-        if len(ops) != len(events) or not np.isin(ops, OPERATIONS).all():
+        if len(ops) != len(events) or not _KNOWN[ops].all():
             raise ValueError("an operation that is none of c, u, d, r")
         placed = np.zeros(len(events), dtype=_PLACED)
         POSITIONS[self._engine](events, placed)
@@ -144,15 +173,12 @@ class SightingReader:
             raise ValueError("a streamed event without a source position")
         for name in ("seq", "sub", "stream"):
             placed[name][reads] = 0
-        words = np.frombuffer(
-            b"".join([hashlib.blake2b(key, digest_size=8).digest() for key in keys]), dtype="<u8"
-        ).astype(np.uint64)
+        words = key_words(keys)
         found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
         found["place"], found["seq"] = placed["sub"], placed["seq"]
         found["kind"] = np.where(reads, READ, STREAMED)
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
-        code = runs.code
-        found["run"] = [code(headers, key) for headers, key in zip(_at(batch.headers, live), keys, strict=True)]
+        found["run"] = runs.codes(_at(batch.headers, live), keys)
         self.transactions = transaction_words(self._engine, placed["stream"], placed["seq"])
         self.transactions[reads] = 0
         # Postgres' transactions are no streams: LSNs of one server are one.
@@ -188,8 +214,8 @@ def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:
     return batch.keys, batch.values, batch.offsets, batch.headers, batch.times
 
 
-def _at(column: Sequence[Any], places: Sequence[int]) -> list[Any]:
-    return list(column) if len(places) == len(column) else [column[at] for at in places]
+def _at(column: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+    return column if len(places) == len(column) else [column[at] for at in places]
 
 
 def _shard(key: bytes) -> str:
@@ -200,19 +226,31 @@ def _shard(key: bytes) -> str:
     return found.shard or ""
 
 
+def key_words(keys: Sequence[bytes]) -> Words:
+    """64 bits of each key, the same wherever it is met. Not against somebody who wants two keys to collide."""
+    keys = [key if len(key) <= _LONGEST_KEY else hashlib.blake2b(key).digest() for key in keys]
+    lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
+    width = -(-int(lengths.max()) // 8) * 8
+    table = np.frombuffer(b"".join([key.ljust(width, b"\0") for key in keys]), dtype="<u8").reshape(len(keys), -1)
+    found = lengths.astype(np.uint64)
+    for at in range(width // 8):
+        found = np.where(lengths > 8 * at, mixed(found ^ table[:, at]), found)
+    return found
+
+
 def _identity(keys: Words, streams: Words, seqs: Words, ops: npt.NDArray[np.uint8]) -> Words:
-    word = _mixed(keys ^ _mixed(streams + np.uint64(0x632BE59BD9B4E019)))
-    return _mixed(word ^ _mixed(seqs + ops.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)))
+    word = mixed(keys ^ mixed(streams + np.uint64(0x632BE59BD9B4E019)))
+    return mixed(word ^ mixed(seqs + ops.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)))
 
 
 def transaction_words(engine: Engine, streams: npt.NDArray[Any], seqs: npt.NDArray[Any]) -> Words:
     """A number for each transaction of one shard: of (stream, seq) of a GTID, or the transaction id of Postgres."""
     if engine.reads_binlog:
-        return _mixed(_mixed(streams.astype(np.uint64)) + seqs.astype(np.uint64))
+        return mixed(mixed(streams.astype(np.uint64)) + seqs.astype(np.uint64))
     return streams.astype(np.uint64)
 
 
-def _mixed(words: Words) -> Words:
+def mixed(words: Words) -> Words:
     """The finalizer of SplitMix64: a bijection that spreads (https://prng.di.unimi.it/splitmix64.c)."""
     words = words + np.uint64(0x9E3779B97F4A7C15)
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
