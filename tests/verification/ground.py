@@ -256,7 +256,8 @@ class Ground:
         engine = self.engine
 
         def reached() -> bool:
-            return Committed.parse(engine, self.field.offset(shard)).reached(position)
+            found = Committed.parse(engine, self.field.offset(shard))
+            return found.busy is None and found.reached(position)
 
         self.field.wait(reached, f"{shard.name} has got to {position}", 90)
 
