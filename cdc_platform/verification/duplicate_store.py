@@ -49,7 +49,7 @@ TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offse
 # As long as the topics keep all events. A copy of something older is not found.
 HORIZON_MS = 7 * 86_400_000
 
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

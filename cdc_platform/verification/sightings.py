@@ -3,8 +3,8 @@
 An event's identity, by engine, as 64 bits of a hash:
 
 - MariaDB, MySQL: GTID (domain or server, number), key, operation. Where in the
-  binlog it stands (`place`) is kept beside it: on one server it tells two changes
-  of one row in one transaction apart, and on another server it is another.
+  binlog and in its transaction it stands (`place`) is kept beside it: on one server it
+  tells two changes of one row in one transaction apart, and on another server it is another.
 - Postgres: transaction id, LSN, key, operation. Rows of one COPY share an LSN.
 - Rows that a snapshot read have no position: the key alone. To see one again is a
   re-snapshot.
@@ -57,9 +57,14 @@ class _Key(msgspec.Struct):
     payload: Any = None
 
 
+class _Order(msgspec.Struct, gc=False):
+    total_order: int = 0
+
+
 class _Binlog(msgspec.Struct, gc=False):
     op: str
     source: BinlogSource
+    transaction: _Order | None = None
 
 
 class _Postgres(msgspec.Struct, gc=False):
@@ -175,7 +180,7 @@ class SightingReader:
             placed[name][reads] = 0
         words = key_words(keys)
         found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
-        found["place"], found["seq"] = placed["sub"], placed["seq"]
+        found["place"], found["seq"] = placed["sub"] ^ self._orders(events), placed["seq"]
         found["kind"] = np.where(reads, READ, STREAMED)
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
         found["run"] = runs.codes(_at(batch.headers, live), keys)
@@ -184,6 +189,16 @@ class SightingReader:
         # Postgres' transactions are no streams: LSNs of one server are one.
         streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
         return found, streams.astype(np.uint64)
+
+    def _orders(self, events: Sequence[Any]) -> Words:
+        """Spread, so that it can be laid over the place: the number of each event in its transaction.
+
+        MariaDB's events have the position of their transaction, and row numbers begin anew with each statement.
+        """
+        if not self._engine.reads_binlog:
+            return np.zeros(len(events), dtype=np.uint64)
+        orders = [0 if event.transaction is None else event.transaction.total_order for event in events]
+        return np.array(orders, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
 
     def _envelopes(self, values: Sequence[Any]) -> list[Any]:
         if self._decoder is None:

@@ -40,6 +40,7 @@ class Topic:
         place: int = 0,
         time: int | None = None,
         snapshot: str | None = None,
+        order: int = 0,
     ) -> None:
         """Append one event. `seq` is the GTID's number, or the LSN."""
         if self.engine is Engine.POSTGRES:
@@ -51,7 +52,9 @@ class Topic:
         headers = [("cdc.shard", f"pins.{shard}".encode()), ("cdc.worker", worker.encode())]
         if run:
             headers.append(("__debezium.context.runId", run.encode()))
-        value = {"before": None, "after": {"id": key}, "source": source, "op": op}
+        value: dict[str, object] = {"before": None, "after": {"id": key}, "source": source, "op": op}
+        if order:
+            value["transaction"] = {"id": f"0-1-{seq}", "total_order": order, "data_collection_order": order}
         self.records.append(
             (
                 json.dumps({"id": key, "shard": shard}).encode(),
