@@ -68,7 +68,7 @@ def main(arguments: list[str]) -> int:
         config = {"dataset": "pins", "max_parallel_shards": 25, "max_parallel_per_host": 25}
         process = dagster.execute("bootstrap", config)
         run_id = _until_done(settings, asked.at)
-        address = f"http://127.0.0.1:{port}/runs/{run_id}"
+        address = f"http://127.0.0.1:{port}/runs/{run_id}?levels=critical%7Cerror%7Cinfo%7Cwarning"
         _picture(address, asked.picture)
         code = process.wait(timeout=LIMIT)
         _picture(address, asked.picture.with_stem(asked.picture.stem + "-end"))

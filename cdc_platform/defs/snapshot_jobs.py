@@ -21,7 +21,7 @@ from cdc_platform.reconciler import plan_pass
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.cure import cure
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Records, Run, runs
+from cdc_platform.snapshots.records import Phase, Records, Run, runs, shard_states
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
 from cdc_platform.snapshots.runner import work_slice
 from cdc_platform.snapshots.summary import pending, run_summary
@@ -178,7 +178,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
         with _outside(cdc_platform) as outside, _failures():
             run = runs(outside.platform.state.read())[part["run"]]
             if run.finished is None:
-                listener = _Log(context, outside.platform, translator, run)
+                listener = _Log(context, outside.platform, translator, run, part["slice"])
                 work_slice(outside, run, part["slice"], listener)
         return part
 
@@ -302,9 +302,15 @@ def new_shards(topology: Topology, records: Records) -> list[NewShards]:
 class _Log:
     """Tells a run's progress to Dagster's event log, as part of one op."""
 
-    def __init__(self, context: dg.OpExecutionContext, platform: Platform, translator: CdcTranslator, run: Run) -> None:
+    def __init__(
+        self, context: dg.OpExecutionContext, platform: Platform, translator: CdcTranslator, run: Run, part: int
+    ) -> None:
         self._context = context
         self._run = run
+        shards = opening.slices(run)[part]
+        states = shard_states(platform.state.read(), run.id)
+        self._shards = len(shards)
+        self._done = sum(shard in states and states[shard].phase is Phase.DONE for shard in shards)
         topology = platform.topology.load()
         label = platform.settings.platform
         sync_partitions(context.instance, topology, platform=label, may_delete=False)
@@ -330,11 +336,15 @@ class _Log:
             if shard.error is not None:
                 self._context.log.warning(shard.sentence())
                 continue
+            self._done += 1
+            of = f"{self._done} of {self._shards} shards"
             for props, key in self._keys:
-                self._context.log_event(_materialization(self._run, shard, props, key))
+                self._context.log_event(_materialization(self._run, shard, props, key, of=of))
 
 
-def _materialization(run: Run, shard: ShardDone, props: CdcTableProps, key: dg.AssetKey) -> dg.AssetMaterialization:
+def _materialization(
+    run: Run, shard: ShardDone, props: CdcTableProps, key: dg.AssetKey, *, of: str
+) -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "run": run.id,
         "kind": str(run.kind),
@@ -348,7 +358,10 @@ def _materialization(run: Run, shard: ShardDone, props: CdcTableProps, key: dg.A
     if shard.hole is not None:
         metadata["hole"] = f"{shard.hole.since} to {shard.hole.until}"
     return dg.AssetMaterialization(
-        asset_key=key, partition=shard.shard, description=shard.sentence(), metadata=metadata
+        asset_key=key,
+        partition=shard.shard,
+        description=f"{of}. {shard.sentence()}",
+        metadata=metadata,
     )
 
 

@@ -26,8 +26,9 @@ from cdc_platform.snapshots.waves import Item, hopeless
 from cdc_platform.topology import Cluster, Topology
 
 _PARALLEL = 16
-# Chunks a second that one shard can read, roughly; measured, benchmarks/bootstrap.py.
-_CHUNKS_PER_S = 10
+# Chunks a second that one shard can read, roughly: small ones, on the local stack. A pause takes seconds
+# to be obeyed, so chunks must be small enough that a rate holds until then.
+_CHUNKS_PER_S = 50
 _CHUNK_ROWS = range(4, 2049)
 
 Failed = list[tuple[Place, steps.Fail]]
@@ -285,8 +286,9 @@ class Acts:
 
     def _say(self, what: str, shards: Sequence[str]) -> None:
         if shards:
-            names = ", ".join(f"{self.run.dataset}.{shard}" for shard in sorted(shards)[:20])
-            self.listener.say(f"{what}: {names}{f' and {len(shards) - 20} more' if len(shards) > 20 else ''}.")
+            names = [f"{self.run.dataset}.{shard}" for shard in sorted(shards)]
+            few = ", ".join(names) if len(names) <= 3 else f"{len(names)} shards, {names[0]} to {names[-1]}"
+            self.listener.say(f"{what}: {few}.")
 
 
 def chunk_rows(load: Load, shards: int, *, width: int | None = None, room: int) -> int | None:

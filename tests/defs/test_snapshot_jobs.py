@@ -187,6 +187,7 @@ def test_the_bootstrap_sensor_bootstraps_what_is_captured_and_each_shard_logs_it
     assert newest is not None
     metadata = {key: value.value for key, value in newest.metadata.items()}
     assert metadata["streams_from"] == "0-1-50"
+    assert newest.description == "2 of 3 shards. pins.00001: 0 rows in 0 s, streams from 0-1-50."
     assert metadata["mode"] == "latest"
     assert {"rows", "seconds", "run"} <= metadata.keys()
     assert set(watermarks(latest.records, "pins")) == {

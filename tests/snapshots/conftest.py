@@ -14,6 +14,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import opening
+from cdc_platform.snapshots.acts import Pace
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.request import Kind, Load, Request
@@ -100,7 +101,7 @@ class Working:
     def __init__(self, outside: Outside, request: Request, run_id: str) -> None:
         self.notes = Notes()
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes)
+        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes, pace=Pace(report=1.0))
         self._pool.shutdown(wait=False)
 
     def chunks(self) -> int:

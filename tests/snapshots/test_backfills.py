@@ -81,7 +81,7 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorl
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02) as writers:
-        working = Working(outside, backfill(world, load=slow(1000)), "b1")
+        working = Working(outside, backfill(world, load=slow(250)), "b1")
         wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", Wanted.PAUSED)
         wait_until(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
@@ -103,7 +103,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
     world = make_world(engine, rows=4000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     with Writers(world, pause=0.02) as writers:
-        working = Working(outside, backfill(world, load=slow(500)), "b1")
+        working = Working(outside, backfill(world, load=slow(250)), "b1")
         wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", Wanted.STOPPED)
         ended = working.end()

@@ -142,8 +142,8 @@ def test_without_a_limit_all_shards_read() -> None:
         (Load(), 8 * 1024, 1024),
         (Load(), 100_000, 83),
         (Load(), 50 * MB, 4),
-        (Load(max_rows_per_s=2000, max_parallel_shards=2), None, 100),
-        (Load(max_rows_per_s=2000, max_parallel_shards=2), 100_000, 83),
+        (Load(max_rows_per_s=2000, max_parallel_shards=2), None, 20),
+        (Load(max_rows_per_s=2000, max_parallel_shards=2), 1_000_000, 8),
         (Load(max_rows_per_s=10_000_000), None, 2048),
     ],
 )
