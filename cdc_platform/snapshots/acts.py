@@ -26,8 +26,8 @@ from cdc_platform.snapshots.waves import Item, hopeless
 from cdc_platform.topology import Cluster, Topology
 
 _PARALLEL = 16
-# Chunks a second that one shard can read, roughly: small ones, on the local stack. A pause takes seconds
-# to be obeyed, so chunks must be small enough that a rate holds until then.
+# Under a row rate chunks are so small that this many a second of each shard keep it. A shard may read ten
+# times as many (460 of 4 rows, MariaDB on the local stack) until a pause reaches it, some seconds later.
 _CHUNKS_PER_S = 50
 _CHUNK_ROWS = range(4, 2049)
 

@@ -34,9 +34,9 @@ from tests.snapshots.live import Judge, World, Writers
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
 
-ROWS = 4000
-LOAD = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=1500)
-CHUNKS = 2 * 2 * ROWS // 75  # two shards, two tables, 75 rows a chunk at this rate
+ROWS = 8000
+LOAD = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500)
+CHUNKS = 2 * 2 * ROWS // 5  # two shards, two tables, 5 rows a chunk at this rate
 WORKER = "w0"
 PATIENCE = 240.0
 
