@@ -273,6 +273,7 @@ def test_ledger_of_all_kinds_of_changes_has_no_break(engine: Engine, kept: Calla
         run(begin)
         run("UPDATE pins SET n = n + 1 WHERE id < 6")
         run("UPDATE pins SET n = n + 1 WHERE id < 4")  # twice in one transaction
+        run("UPDATE pins SET n = n + 1 WHERE id = 5")  # and in another place of its statement
         run("UPDATE pins SET id = 100 WHERE id = 1")  # a delete and a create
         run("DELETE FROM pins WHERE id IN (2, 3)")
         run("COMMIT")
