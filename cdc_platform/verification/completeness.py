@@ -157,7 +157,7 @@ class _Run:
                     source.close()
                     reason = "; ".join(found.problems)
                     return self._verdict(shard, Verdict.UNVERIFIABLE, reason, warnings=found.warnings)
-                scan = Scan(self._scan_dir(shard), found.shape)
+                scan = self._scan(shard, found.shape)
                 # A run that goes on has brackets from before: the fold keeps all that they can need.
                 fence = scan.chunks[0].bracket.low if scan.chunks else source.position()
                 return Case(shard, source, str(self._address(shard)), found, scan, fence)
@@ -287,7 +287,7 @@ class _Run:
     def _rescan(self, topic: TopicFold, records: Records, fences: Mapping[str, Position], case: Case) -> None:
         """Too many keys to read one by one: read the whole table again."""
         case.scan.discard()
-        case.scan = Scan(self._scan_dir(case.shard), case.shape)
+        case.scan = self._scan(case.shard, case.shape)
         self._read([case])
         if case.failed is None and self._reach([case]):
             self._extend(topic, records, fences)
@@ -414,8 +414,8 @@ class _Run:
     def _address(self, shard: Shard) -> Any:
         return address_of(self._dataset, shard, replicas=self._policy.replicas)
 
-    def _scan_dir(self, shard: Shard) -> Path:
-        return self._cache / "scans" / self._run_id / self._dataset.name / self._table.name / shard.id
+    def _scan(self, shard: Shard, shape: Shape) -> Scan:
+        return Scan(self._cache, (self._run_id, self._dataset.name, self._table.name, shard.id), shape)
 
     def _parallel(self, call: Callable[[Any], Any], items: Sequence[Any]) -> Iterable[Any]:
         if len(items) < 2:

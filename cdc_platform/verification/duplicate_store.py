@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import numpy.typing as npt
 
 from cdc_platform.clients.topic_records import Records
 from cdc_platform.verification import runs
+from cdc_platform.verification.cache import place, remove_others
 from cdc_platform.verification.duplicates import (
     SAME_PLACE,
     Pair,
@@ -382,22 +382,14 @@ def _joined(old: Span, new: Span) -> Span:
     )
 
 
-def file_name(topic_id: str) -> str:
-    """A topic's id as the name of a file: Kafka's base64 has slashes in it."""
-    return topic_id.replace("/", "_")
-
-
 class TopicSightings:
     """The sightings of a whole topic. Several processes may extend it at once."""
 
-    def __init__(self, cache: Path, platform: str, topic: str, topic_id: str, partitions: Sequence[int]) -> None:
-        place = cache / "sightings" / platform / topic
-        root = place / file_name(topic_id)
+    def __init__(self, home: Path, platform: str, topic: str, topic_id: str, partitions: Sequence[int]) -> None:
+        root = place(home, "sightings", platform, topic, topic_id)
         root.mkdir(parents=True, exist_ok=True)
-        for other in place.iterdir():
-            if other != root:
-                # Of a topic of that name that is no more.
-                shutil.rmtree(other, ignore_errors=True)
+        # Of a topic of that name that is no more.
+        remove_others(home, root)
         self._partitions = [PartitionSightings(root, number) for number in partitions]
 
     def extend(

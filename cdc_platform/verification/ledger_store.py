@@ -24,8 +24,8 @@ import numpy as np
 
 from cdc_platform.errors import CdcError
 from cdc_platform.verification import runs
+from cdc_platform.verification.cache import place
 from cdc_platform.verification.continuity import END, SEEN, Balance, Rows, ShardSent, balance, bucket_of
-from cdc_platform.verification.duplicate_store import file_name
 from cdc_platform.verification.events import Words
 
 _VERSION = 1
@@ -76,8 +76,8 @@ class LedgerState:
 class LedgerStore:
     """One table's ledger. Used by one process at a time, under `lock`."""
 
-    def __init__(self, cache: Path, platform: str, topic: str, topic_id: str) -> None:
-        self._dir = cache / "ledger" / platform / topic / file_name(topic_id)
+    def __init__(self, home: Path, platform: str, topic: str, topic_id: str) -> None:
+        self._dir = place(home, "ledger", platform, topic, topic_id)
         self._dir.mkdir(parents=True, exist_ok=True)
         self.state = LedgerState()
 

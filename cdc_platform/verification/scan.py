@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.sources.protocol import Key, Slice, Source
 from cdc_platform.positions import parse_position
 from cdc_platform.verification import runs
+from cdc_platform.verification.cache import place, remove
 from cdc_platform.verification.compare import NOWHERE, Bracket, Indexes, SourceRows
 from cdc_platform.verification.events import Words, digests, gathered, spread
 
@@ -47,8 +47,9 @@ class Chunk:
 class Scan:
     """The rows of one shard as they were read. `shape` says what a row is."""
 
-    def __init__(self, directory: Path, shape: Shape) -> None:
-        self._dir = directory
+    def __init__(self, home: Path, names: Sequence[str], shape: Shape) -> None:
+        self._home = home
+        self._dir = place(home, "scans", *names)
         self._shape = shape
         self._integer = engines.integer_key(shape)
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -94,7 +95,7 @@ class Scan:
 
     def discard(self) -> None:
         """Remove what is on disk."""
-        shutil.rmtree(self._dir, ignore_errors=True)
+        remove(self._home, self._dir)
 
     def _add(self, found: Slice, chunk: Chunk) -> None:
         rows = np.zeros(len(found.keys), dtype=ROW)

@@ -13,8 +13,7 @@ import gc
 import hashlib
 import json
 import os
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -299,17 +298,3 @@ class _Writer:
             self._serial += 1
             del self._runs[-2:]
             self._write(decoder, runs.merged(parts, lambda rows: self._combine(decoder, rows)))
-
-
-def fold_root(cache: Path, platform: str, topic: str, identity: Sequence[str]) -> Path:
-    """The directory of the fold of this topic (its id among `identity`); those of other identities are removed."""
-    place = cache / "folds" / platform / topic
-    # A topic id is base64 of the kind that has slashes.
-    name = "-".join(identity).replace("/", "_")
-    place.mkdir(parents=True, exist_ok=True)
-    return place / name
-
-
-def forget(root: Path) -> None:
-    """Remove a fold."""
-    shutil.rmtree(root, ignore_errors=True)

@@ -14,11 +14,12 @@ from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.positions import Position
+from cdc_platform.verification.cache import place, remove_others
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import EVENT, OFFSET_BITS, Events, Trouble, Words, packed
 from cdc_platform.verification.fold import in_order
 from cdc_platform.verification.partials import complete
-from cdc_platform.verification.store import Drifted, PartitionFold, fold_root, forget
+from cdc_platform.verification.store import Drifted, PartitionFold
 
 _WAIT_SECONDS = 0.05
 _KEPT_SECONDS = 7 * 86_400.0
@@ -118,13 +119,11 @@ class TopicFold:
         if self._topic_id == topic_id:
             return
         self._topic_id = topic_id
-        self._root = fold_root(*self._place, (topic_id, self.shape.fingerprint))
+        self._root = place(self._place[0], "folds", *self._place[1:], f"{topic_id}-{self.shape.fingerprint}")
         self._root.mkdir(parents=True, exist_ok=True)
         self._partitions.clear()
-        for other in self._root.parent.iterdir():
-            # Of a topic or table that is no more; not at once, for somebody may be reading it.
-            if other != self._root and time.time() - other.stat().st_mtime > _KEPT_SECONDS:
-                forget(other)
+        # Of a topic or table that is no more; not at once, for somebody may be reading it.
+        remove_others(self._place[0], self._root, idle_s=_KEPT_SECONDS)
 
     def _extend(
         self,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 import json
 import os
@@ -40,8 +39,6 @@ from cdc_platform.local import unpacking
 from cdc_platform.promotion import saved_position
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Problem, Shard, Table, Topology
-from cdc_platform.verification.duplicate_store import file_name
-from cdc_platform.verification.store import fold_root
 
 HOSTILE = [
     "${file:/etc/shadow:root}",
@@ -340,25 +337,6 @@ def test_datasets_name_secrets_below_the_settings_directories_only(
     else:
         with pytest.raises(SecretUnresolved, match="may not name this"):
             resolve_credentials(credentials, [str(inside)])
-
-
-# Ids of other systems as names of files
-
-
-@given(
-    st.one_of(
-        st.binary(min_size=16, max_size=16).map(lambda raw: base64.b64encode(raw).decode().rstrip("=")),
-        st.sampled_from(["/etc", "/ag0KwkHRpCjR8BOrx+i4Q", "a/b", "a/../../../b", "//", "/"]),
-    )
-)
-def test_a_topics_id_is_one_name_below_the_cache(topic_id: str) -> None:
-    """One in 64 ids begins with a slash: its fold was once made at `/`, and what lay beside it was cleared away."""
-    with tempfile.TemporaryDirectory() as scratch:
-        cache = Path(scratch) / "cache"
-        place = cache / "folds" / "cdc" / "cdc.pins.pins"
-        root = fold_root(cache, "cdc", "cdc.pins.pins", (topic_id, "fingerprint"))
-        assert root.parent == place and os.path.normpath(root) == str(root)
-        assert "/" not in file_name(topic_id)
 
 
 # Archives
