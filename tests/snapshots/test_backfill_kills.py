@@ -32,13 +32,13 @@ from tests.snapshots.conftest import MakeWorld, bootstrap, go
 from tests.snapshots.dagster_outside import OutsideDagster
 from tests.snapshots.live import Judge, World, Writers
 
-pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROWS = 8000
 LOAD = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500)
 CHUNKS = 2 * 2 * ROWS // 5  # two shards, two tables, 5 rows a chunk at this rate
 WORKER = "w0"
-PATIENCE = 240.0
+PATIENCE = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
