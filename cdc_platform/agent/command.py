@@ -27,6 +27,10 @@ from cdc_platform.errors import BadInput, CdcError
 from cdc_platform.settings import Settings
 from cdc_platform.topology import LEADER_DIR
 
+# Connect restarts a worker's tasks one after another, and gives a request up after 90 s. Given up earlier here, a
+# restart that still waits in its queue would be asked for again and done twice.
+_RESTART_SECONDS = 95.0
+
 
 @click.command()
 @click.option("--zookeeper", "hosts", required=True, metavar="HOSTS", help="HOST:PORT,HOST:PORT.")
@@ -93,7 +97,11 @@ def agent(
     auth = login(own.zookeeper_user, own.zookeeper_password)
     store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout, auth=auth)
     client = ConnectClient(
-        worker, [connect_url], auth=login(own.connect_user, own.connect_password), verify=trusting(own.connect_ca)
+        worker,
+        [connect_url],
+        timeout=_RESTART_SECONDS,
+        auth=login(own.connect_user, own.connect_password),
+        verify=trusting(own.connect_ca),
     )
     servers = LeaderServers(fresh=0.3, secrets_dirs=own.secrets_dirs)
     running = Agent(
