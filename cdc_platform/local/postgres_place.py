@@ -21,6 +21,8 @@ from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.services import Launch
 
 _OTHER_USER = "nobody"
+# What directories made outside the stack begin with.
+_OUTSIDE = "cdc-platform-postgres-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,11 +57,11 @@ def find_place(root: Path, programs: Programs) -> Place:
     pointer = _pointer(root)
     if not _others_pass(root.parent):
         if pointer.exists():
-            root = Path(pointer.read_text().strip())
+            root = _pointed(pointer)
         else:
             # It outlives a reboot, as the stack's directory does; not every container has it.
             outside = "/var/tmp" if Path("/var/tmp").is_dir() else None
-            root = Path(tempfile.mkdtemp(prefix="cdc-platform-postgres-", dir=outside))
+            root = Path(tempfile.mkdtemp(prefix=_OUTSIDE, dir=outside))
             pointer.write_text(f"{root}\n")
     root.mkdir(parents=True, exist_ok=True)
     os.chown(root, account.pw_uid, account.pw_gid)
@@ -76,15 +78,31 @@ def find_place(root: Path, programs: Programs) -> Place:
 
 
 def remove(root: Path) -> None:
-    """Remove what `find_place` made outside the stack's directory."""
+    """Remove what `find_place` made outside the stack's directory.
+
+    Raises:
+        StackError: the stack's note of where that is names something else; nothing was removed.
+    """
     pointer = _pointer(root)
     if pointer.exists():
-        shutil.rmtree(pointer.read_text().strip(), ignore_errors=True)
+        shutil.rmtree(_pointed(pointer), ignore_errors=True)
         pointer.unlink()
 
 
 def _pointer(root: Path) -> Path:
     return root.with_name(f"{root.name}.path")
+
+
+def _pointed(pointer: Path) -> Path:
+    """The directory that the note names: one of ours, or it is not followed."""
+    found = Path(pointer.read_text().strip())
+    if not found.is_absolute() or not found.name.startswith(_OUTSIDE) or ".." in found.parts:
+        raise StackError(
+            f"{str(found)!r} is no directory that the stack made for Postgres.",
+            where=str(pointer),
+            cure="Remove this file, and by hand the directory that it should name.",
+        )
+    return found
 
 
 def own(place: Place, path: Path) -> None:
