@@ -94,7 +94,7 @@ class Range:
 
         def found() -> dict[str, float] | None:
             firsts: dict[str, float] = {}
-            for change, at in list(self.writers.committed.items()):
+            for change, at in self.writers.committed.copy().items():
                 arrived = self.tap.arrived.get(change)
                 if at >= since and arrived is not None:
                     firsts[change.shard] = min(arrived, firsts.get(change.shard, arrived))
@@ -114,7 +114,7 @@ class Range:
     def counts(self) -> tuple[int, int, int]:
         """Events, lost, duplicates, after the writers have ended."""
         self.writers.stop()
-        committed = list(self.writers.committed)
+        committed = list(self.writers.committed.copy())
         with contextlib.suppress(AssertionError):
             wait(lambda: all(change in self.tap.arrived for change in committed), "all arrived", 60)
         self.tap.stop()

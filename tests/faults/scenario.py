@@ -117,7 +117,7 @@ class Scenario:
         self.holed = True
         self.writers.deletes = False
         with self.writers.still():
-            written = list(self.writers.committed)
+            written = list(self.writers.committed.copy())
             wait(lambda: all(change in self.tap.arrived for change in written), "all has been read")
 
     def reason(self, shard: Shard) -> str | None:
@@ -134,7 +134,7 @@ class Scenario:
         def later() -> bool:
             return any(
                 change.shard == shard.id and at >= since and change in self.tap.arrived
-                for change, at in list(self.writers.committed.items())
+                for change, at in self.writers.committed.copy().items()
             )
 
         wait(later, f"{shard.name} flows")
@@ -163,7 +163,7 @@ class Scenario:
 
     def _recovered(self) -> float | None:
         firsts: dict[str, float] = {}
-        for change, at in list(self.writers.committed.items()):
+        for change, at in self.writers.committed.copy().items():
             arrived = self.tap.arrived.get(change)
             if at >= self._over and arrived is not None:
                 firsts[change.shard] = min(arrived, firsts.get(change.shard, arrived))

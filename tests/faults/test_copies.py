@@ -54,4 +54,4 @@ def copy(run: Scenario) -> None:
 
 def arrived(run: Scenario) -> int:
     """How many of its rows a consumer has seen."""
-    return sum(change.key >= FIRST for change in list(run.tap.arrived))
+    return sum(change.key >= FIRST for change in run.tap.arrived.copy())
