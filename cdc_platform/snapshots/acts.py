@@ -121,6 +121,7 @@ class Acts:
                     attempt=orders[item.shard.id].attempt,
                     tables=orders[item.shard.id].tables,
                     chunk_rows=rows[item.shard.id],
+                    nudged=item.state is not None and item.state.attempt == orders[item.shard.id].attempt,
                 )
                 for item in self._items(wave, lock)
             ]

@@ -48,7 +48,7 @@ def begin(
     """
 
     def one(item: Item) -> Mapping[str, Any]:
-        return _change(item, lambda offset: _asked(item, run, offset))
+        return _change(item, lambda offset: wanted_offset(item, run, offset))
 
     return _wave(lock, state, run, wave, one)
 
@@ -101,13 +101,16 @@ def unsearched(engine: Engine, offset: Mapping[str, Any]) -> dict[str, Any]:
     return kept if lsn is None else {"lsn": lsn, **kept}
 
 
-def _asked(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+def wanted_offset(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+    """The offset with which a stopped shard goes on. Pure. Raises Unavailable: another snapshot runs."""
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
     if running == signal:
         return unsearched(item.dataset.engine, offset)
     if running is not None:
         raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
+    if item.nudged:
+        return offset  # it came to its end just now: what it has said tells how
     condition = run.request.filter(item.dataset.engine)
     return asked_offset(item.dataset.engine, offset, signal=signal, tables=item.tables, condition=condition)
 

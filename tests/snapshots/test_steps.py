@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.notifications import INCREMENTAL, INITIAL, Notification
+from cdc_platform.snapshots.begin import wanted_offset
 from cdc_platform.snapshots.progress import ShardProgress, fold
-from cdc_platform.snapshots.records import Phase, ShardState
-from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.records import Phase, Run, ShardState
+from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.steps import (
     Adopt,
     Begin,
@@ -23,9 +24,13 @@ from cdc_platform.snapshots.steps import (
     Step,
     Wait,
     next_step,
+    running_signal,
 )
+from cdc_platform.snapshots.waves import Item
 from cdc_platform.state import ObservedConnector, ObservedTask
+from cdc_platform.testing import FakeConnect
 from cdc_platform.topology import BootstrapMode, Engine
+from tests.defs.worlds import dataset, shard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PATIENCE = Patience()
@@ -214,3 +219,28 @@ def test_a_skipped_table_is_not_complete_whatever_the_snapshot_says_at_its_end()
     progress = heard(*complete(INCREMENTAL, "p.pins"), skipped, said("COMPLETED"))
     reading = state(Phase.READING, attempt=1)
     assert step(kind=Kind.BACKFILL, state=reading, progress=progress) == Begin(2, ("p.boards",))
+
+
+def test_a_snapshot_that_ended_just_before_it_was_nudged_is_not_asked_for_again() -> None:
+    run = Run(
+        id="r1",
+        request=Request(kind=Kind.BACKFILL, dataset="pins"),
+        mode=None,
+        tables=("pins",),
+        shards=("00000",),
+        created=NOW,
+    )
+    item = Item(
+        dataset=dataset("pins"),
+        shard=shard("pins", 0),
+        connect=FakeConnect(),
+        config={},
+        state=state(Phase.READING, attempt=1),
+        tables=("p.pins",),
+    )
+    running = wanted_offset(item, run, dict(STREAM))
+    assert running_signal(running) == SIGNAL
+    assert wanted_offset(item, run, running) == running, "asked once"
+    nudged = replace(item, nudged=True)
+    assert wanted_offset(nudged, run, running) == running
+    assert wanted_offset(nudged, run, dict(STREAM)) == STREAM
