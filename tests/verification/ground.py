@@ -68,6 +68,8 @@ class Ground:
                 "bootstrap": BootstrapMode.SNAPSHOT,
                 "topics": TopicSpec(partitions=3, replication=1),
                 **self.more,
+                # A loaded machine is no reason for `pending`.
+                "verification": {"reach_seconds": 300, "source_seconds": 60, **self.more.get("verification", {})},
             },
         )
 

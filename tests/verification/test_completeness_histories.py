@@ -217,7 +217,7 @@ def test_completeness_of_a_compacted_topic_is_proven(make_ground: MakeGround) ->
         # Segments that are written to stay: so do the last round's events.
         return len(keys) < before + 3 * 80 and sum(json.loads(key or b"")["id"] < 20 for key in keys) == 0
 
-    ground.field.wait(compacted, "the log cleaner has done its work", 180)
+    ground.field.wait(compacted, "the log cleaner has done its work", 400)
     ground.settle(shard)
     # The kept fold, and one that begins anew.
     _proven(ground, ground.verify())
