@@ -2,6 +2,7 @@
 
 from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.gate import require_check
@@ -25,6 +26,8 @@ __all__ = [
     "build_cdc_asset_checks",
     "build_cdc_assets",
     "build_cdc_jobs",
+    "build_check_job",
+    "build_check_sensor",
     "build_ledger_sensor",
     "build_reconcile_sensor",
     "build_verification_schedules",

@@ -17,6 +17,7 @@ from pydantic import Field, PrivateAttr
 
 from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.inventory import Inventory, load_tables
 from cdc_platform.defs.jobs import build_cdc_jobs
@@ -166,14 +167,16 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             blocking=self.blocking,
             data_docs=Path(self.data_docs) if self.data_docs else None,
         )
+        judging = build_check_job(checks=checks) if checks else None
+        judges = [build_check_sensor(job=judging, checks=checks, default_status=status)] if judging else []
         return dg.Definitions(
             asset_checks=checks,
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[sensor, alerts, bootstraps, ledgers],
+            sensors=[sensor, alerts, bootstraps, ledgers, *judges],
             schedules=build_verification_schedules(job=jobs[3], tables=found.tables),
-            jobs=jobs,
+            jobs=[*jobs, *([judging] if judging else [])],
             resources={"cdc_platform": self.platform},
         )
 
