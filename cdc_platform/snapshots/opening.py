@@ -111,7 +111,7 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
             )
     return Run(
         id=run_id,
-        request=request,
+        request=replace(request, load=request.load.within(dataset.limits.snapshot_rows_per_second)),
         mode=mode,
         tables=tuple(table.name for table in tables),
         shards=chosen,

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -64,6 +64,13 @@ class Load:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise BadInput(f"{value} is too small.", where=_WHERE, field=name, cure="Use 1 or more.")
+
+    def within(self, rows_per_connector: int | None) -> Load:
+        """With a dataset's `limits.snapshot_rows_per_second`: that many rows for each shard that reads at once."""
+        if rows_per_connector is None:
+            return self
+        all_at_once = rows_per_connector * self.max_parallel_shards
+        return replace(self, max_rows_per_s=min(self.max_rows_per_s or all_at_once, all_at_once))
 
     def share(self, parts: int) -> Load:
         """The part of it that one of `parts` slices may use."""

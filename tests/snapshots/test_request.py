@@ -12,7 +12,7 @@ from cdc_platform.errors import BadInput
 from cdc_platform.snapshots.opening import plan_run, slices
 from cdc_platform.snapshots.records import Watermark
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request, choose_shards
-from cdc_platform.topology import BootstrapMode, Engine, Topology
+from cdc_platform.topology import BootstrapMode, Engine, Limits, Topology
 from tests.defs.worlds import dataset, shard, topology
 
 
@@ -154,3 +154,13 @@ def test_a_shard_is_in_one_unfinished_run_at_most() -> None:
     with pytest.raises(BadInput, match=r"pins\.00001 and 0 more are in the unfinished run r1") as caught:
         plan_run(small, {first.key: first.document()}, backfill(), "r2")
     assert "--continue r1" in str(caught.value.cure)
+
+
+def test_a_datasets_row_rate_bounds_every_run_of_it() -> None:
+    limited = topology(datasets={"pins": dataset("pins", limits=Limits(snapshot_rows_per_second=100))})
+    run = plan_run(limited, {}, bootstrap(load=Load(max_parallel_shards=4)), "r1")
+    assert run.request.load.max_rows_per_s == 400
+    assert run.request.fingerprint == bootstrap(load=Load(max_parallel_shards=4)).fingerprint
+    gentle = plan_run(limited, {}, bootstrap(load=Load(max_parallel_shards=4, max_rows_per_s=50)), "r2")
+    assert gentle.request.load.max_rows_per_s == 50
+    assert plan_run(topology(), {}, bootstrap(), "r3").request.load.max_rows_per_s is None
