@@ -75,15 +75,6 @@ def tasks_by_worker(
     return dict(count)
 
 
-def tasks_by_zone(cluster: Cluster, tasks: Mapping[str, int]) -> dict[str, int]:
-    """Tasks of each zone that the cluster's labels name; workers without a label are left out."""
-    zones: Counter[str] = Counter(dict.fromkeys(cluster.labels.values(), 0))
-    for worker, number in tasks.items():
-        if worker in cluster.labels:
-            zones[cluster.labels[worker]] += number
-    return dict(zones)
-
-
 def fullest(tasks: Mapping[str, int], policy: BalancePolicy) -> tuple[str, int] | None:
     """The worker with the most tasks and its surplus over the mean; None when the spread is even enough."""
     if len(tasks) < 2:

@@ -61,10 +61,6 @@ class OverrideRefused(TopologyError):
     """A connector override would break identity, routing or the wire format."""
 
 
-class IdentityCollision(TopologyError):
-    """Two shards would get the same server id, slot or topic name."""
-
-
 class SecretUnresolved(BadInput):
     """A `${file:...}` or `${env:...}` reference has no value here."""
 

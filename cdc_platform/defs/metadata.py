@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from cdc_platform.defs.columns import column_schema
-from cdc_platform.defs.cursor import up_of
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.plan import VERBS, to_markdown
 from cdc_platform.reconciler import PassReport
@@ -129,11 +128,6 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
     if down:
         found["shards_down"] = down_table(down)
     return found
-
-
-def pass_title(report: PassReport) -> str:
-    """The description of the platform's observation."""
-    return f"{report.sentence()} {up_of(report.health)}."
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str | int]]) -> dg.TableMetadataValue:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker, tasks_by_zone
+from cdc_platform.balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker
 from cdc_platform.state import ObservedCluster, ObservedWorker
 
 from .worlds import NOW, cluster, connector
@@ -36,7 +36,6 @@ def test_idle_workers_count_when_their_metrics_show_them() -> None:
         "w2:8083": ObservedWorker(worker="w2:8083", problem="no answer"),
     }
     assert tasks_by_worker(here, seen, workers) == {"w0:8083": 9, "w1:8083": 0}
-    assert tasks_by_zone(cluster(labels={"w0:8083": "a", "w1:8083": "b"}), {"w0:8083": 9}) == {"a": 9, "b": 0}
 
 
 def test_a_group_that_is_not_settled_or_not_read_is_not_judged() -> None:
