@@ -24,6 +24,7 @@ from cdc_platform.documents.values import encode_cluster, encode_dataset, encode
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Dataset, Pause, Problem, Topology
+from cdc_platform.verification.policy import check_policy
 from cdc_platform.wiring import topology_store
 
 _SHOWN = 40
@@ -51,7 +52,8 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
     """
     settings = Settings.load()
     # The file's own faults first: they can be told without ZooKeeper.
-    load_yaml(file, known_clusters=_Any())
+    for dataset in load_yaml(file, known_clusters=_Any()).datasets.values():
+        check_policy(dataset, file)
     with closing(topology_store(settings)) as store:
         stored = store.load()
         wanted = load_yaml(file, known_clusters=stored.clusters)

@@ -72,7 +72,9 @@ class Policy:
                 if item.name == "ignore_columns"
                 else isinstance(value, type(default))
                 if isinstance(default, bool | str)
-                else isinstance(value, int | float) and not isinstance(value, bool) and value > 0
+                else isinstance(value, int | float)
+                and not isinstance(value, bool)
+                and (value > 0 or (value == 0 and item.name == "scheduled_shards"))
             )
             if not right:
                 raise TopologyError(

@@ -43,6 +43,28 @@ def test_a_bad_topology_file_is_told_without_zookeeper(tmp_path: Path, text: str
     assert_one_error(run("topology", "import", str(file), CDC_PLATFORM_ZOOKEEPER=NOBODY_LISTENS), str(file), field)
 
 
+@pytest.mark.parametrize(
+    ("policy", "field"),
+    [
+        ("{schedul: '0 4 * * *'}", "datasets.pins.verification.schedul"),
+        ("{schedule: often}", "datasets.pins.verification.schedule"),
+        ("{scheduled_shards: -3}", "datasets.pins.verification.scheduled_shards"),
+        ("{duplicates: {limits: {gremlins: 1}}}", "datasets.pins.verification.duplicates.limits"),
+    ],
+)
+def test_a_bad_verification_policy_is_told_when_it_is_imported(tmp_path: Path, policy: str, field: str) -> None:
+    file = tmp_path / "topology.yaml"
+    file.write_text(
+        "clusters: {main: {urls: ['http://connect:8083']}}\n"
+        "datasets:\n  pins:\n    engine: mariadb\n    tables: [pins]\n    clusters: [main]\n"
+        "    credentials: {user: '${env:U}', password: '${env:P}'}\n"
+        f"    verification: {policy}\n"
+        "    shards: {range: 00000-00001, leader: 'db:3306', database: 'pins_{shard}'}\n"
+    )
+    refused = run("topology", "import", str(file), CDC_PLATFORM_ZOOKEEPER=NOBODY_LISTENS)
+    assert_one_error(refused, str(file), field)
+
+
 def test_a_topology_file_that_is_not_there() -> None:
     assert_one_error(run("topology", "import", "/nonexistent.yaml"), "/nonexistent.yaml")
 
