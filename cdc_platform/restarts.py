@@ -150,6 +150,8 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
             r"RecordTooLargeException|DataException|SerializationException|SchemaBuilderException"
             # A compacted topic and a table that has no primary key.
             r"|cannot accept message without key"
+            # A value that Debezium cannot convert, and a binlog event that it cannot read.
+            r"|Failed to properly convert data value|EventDataDeserializationException"
             r"|Tolerance exceeded in error handler|max\.request\.size",
         ),
         (

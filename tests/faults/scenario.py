@@ -120,13 +120,6 @@ class Scenario:
             written = list(self.writers.committed.copy())
             wait(lambda: all(change in self.tap.arrived for change in written), "all has been read")
 
-    def reason(self, shard: Shard) -> str | None:
-        """What `status` says of a shard that is down; None while it is up."""
-        found = json.loads(self.told_by("status", shard.dataset, shard.id, "--json"))
-        if found["up"]:
-            return None
-        return f"{found['state']}: {found['reason']}; {(found['trace'] or '').partition(chr(10))[0][:200]}"
-
     def flows(self, shard: Shard) -> None:
         """Wait until an event of that shard arrives that was written after now."""
         since = time.monotonic()

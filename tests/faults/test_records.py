@@ -53,12 +53,12 @@ def test_faults_poison_record(a_scenario: MakeScenario) -> None:
                 1_000_000_000,
                 lambda v: f"INSERT INTO items VALUES (1000000000, {v}, 'poison', ARRAY['sad', NULL]::mood[])",
             )
-        said = wait(lambda: run.reason(shard), "status says why it is down")
+        wait(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
         with run.site.sources.admin(shard.database) as sql:
             sql("UPDATE items SET moods = NULL WHERE id = 1000000000")
         run.over()
         done = run.command("bootstrap", run.site.name, shard.id, "--again")
-        run.note = f"named {said}; {done.splitlines()[-1]}"
+        run.note = f"named poison-record; {done.splitlines()[-1]}"
 
 
 def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack) -> None:

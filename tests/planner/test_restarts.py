@@ -52,6 +52,10 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
          Failure.POISON_RECORD),
         ("org.apache.kafka.connect.errors.SchemaBuilderException: Cannot create field because of field name"
          " duplication shard", Failure.POISON_RECORD),
+        ("ConnectException: An exception occurred in the change event producer. This connector will be stopped.\n"
+         "Caused by: ConnectException: Error while processing event at offset {lsn_proc=155734344}\n"
+         "Caused by: io.debezium.DebeziumException: Failed to properly convert data value for 'public.items.moods' of"
+         " type _mood", Failure.POISON_RECORD),
         ("java.lang.IllegalStateException: surprising", Failure.UNKNOWN),
         (None, Failure.UNKNOWN),
     ],
