@@ -273,18 +273,12 @@ def preflight(case: Case) -> tuple[Item, ...]:
     if isinstance(view, str):
         return (Item(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
     items = [Item(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
+    state = "takes writes" if view.writable else "is read-only"
     items.append(
         Item(
             name="promoted",
             ok=view.writable and not view.following,
-            text="it takes writes." if view.writable else "it is read-only.",
-            cure="Promote it first; skip this only if a replica is to be captured from.",
-        )
-        if not view.following
-        else Item(
-            name="promoted",
-            ok=False,
-            text="it still follows another server.",
+            text=f"it {'still follows another server' if view.following else state}.",
             cure="Promote it first; skip this only if a replica is to be captured from.",
         )
     )

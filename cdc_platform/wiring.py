@@ -162,11 +162,6 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
     settings = platform.settings
     with ExitStack() as cleanup:
 
-        def writer(name: str) -> StateTopic:
-            made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
-            cleanup.callback(made.close)
-            return made
-
         def notifications(since: datetime) -> Notifications:
             made = Notifications(settings.kafka, notification_topic(settings), since)
             cleanup.callback(made.close)
@@ -177,7 +172,7 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
         yield Outside(
             platform=platform,
             signals=SignalTopics(settings.kafka),
-            writer=writer,
+            writer=_state_writers(settings, cleanup),
             notifications=notifications,
             histories=SchemaHistories(settings.kafka),
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
@@ -223,15 +218,23 @@ def open_ledger(platform: Platform) -> Iterator[LedgerOutside]:
     """What the continuity ledger needs beyond a pass; closed at the end, `platform` stays open."""
     settings = platform.settings
     with ExitStack() as cleanup:
-
-        def writer(name: str) -> StateTopic:
-            made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
-            cleanup.callback(made.close)
-            return made
-
         yield LedgerOutside(
-            platform=platform, records=traced_records(platform), offsets=OffsetTopics(settings.kafka), store=writer
+            platform=platform,
+            records=traced_records(platform),
+            offsets=OffsetTopics(settings.kafka),
+            store=_state_writers(settings, cleanup),
         )
+
+
+def _state_writers(settings: Settings, cleanup: ExitStack) -> Callable[[str], StateTopic]:
+    """Name to a writer of the state topic that others of that name are fenced by; closed with `cleanup`."""
+
+    def writer(name: str) -> StateTopic:
+        made = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer=name)
+        cleanup.callback(made.close)
+        return made
+
+    return writer
 
 
 def traced_records(platform: Platform) -> Callable[[str], Records]:
