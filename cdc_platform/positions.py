@@ -21,18 +21,16 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.errors import BadInput
+from cdc_platform.position_text import bad_position, format_lsn, parse_gtids, parse_lsn
 from cdc_platform.topology import Engine
 
 Streams = npt.NDArray[np.uint32]
 Sequences = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
-_GTID = re.compile(r"(\d+)-(\d+)-(\d+)")
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _INTERVALS = re.compile(r"\d+(-\d+)?(:\d+(-\d+)?)*")
 _SNAPSHOT = re.compile(r"(\d+):(\d+):((?:\d+(?:,\d+)*)?)")
-_LSN = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
 
 
 class Position(Protocol):
@@ -40,10 +38,6 @@ class Position(Protocol):
 
     def sees(self, stream: Streams, seq: Sequences) -> Mask:
         """True for each event whose transaction is visible to a reader here."""
-
-
-def _bad(text: object, what: str) -> BadInput:
-    return BadInput(f"{text!r} is no {what}.", field="position")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +54,7 @@ class MariaDbPosition:
     def parse(cls, text: str) -> MariaDbPosition:
         """Read `0-1-50,1-1-7`; empty is the beginning. Raises BadInput."""
         last: dict[int, tuple[int, int, int]] = {}
-        for part in text.split(",") if text else ():
-            found = _GTID.fullmatch(part.strip())
-            if not found:
-                raise _bad(text, "MariaDB GTID position")
-            domain, server, sequence = (int(group) for group in found.groups())
+        for domain, server, sequence in parse_gtids(text):
             if domain not in last or last[domain][2] < sequence:
                 last[domain] = (domain, server, sequence)
         return cls(tuple(last[domain] for domain in sorted(last)))
@@ -111,7 +101,7 @@ class MySqlPosition:
         for part in "".join(text.split()).lower().split(",") if text.strip() else ():
             uuid, _, intervals = part.partition(":")
             if not _UUID.fullmatch(uuid) or not _INTERVALS.fullmatch(intervals):
-                raise _bad(text, "MySQL GTID set")
+                raise bad_position(text, "MySQL GTID set")
             for interval in intervals.split(":"):
                 first, _, last = interval.partition("-")
                 found.setdefault(uuid, []).append((int(first), int(last or first)))
@@ -164,7 +154,7 @@ class PostgresPosition:
         """From `pg_current_snapshot()::text` and two `pg_lsn::text`. Raises BadInput."""
         found = _SNAPSHOT.fullmatch(snapshot)
         if not found:
-            raise _bad(snapshot, "Postgres snapshot")
+            raise bad_position(snapshot, "Postgres snapshot")
         xmin, xmax, listed = found.groups()
         running = tuple(int(xid) for xid in listed.split(",")) if listed else ()
         return cls(int(xmin), int(xmax), running, parse_lsn(before), parse_lsn(after))
@@ -201,19 +191,6 @@ def _merged(intervals: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def mysql_stream(uuid: str) -> int:
     """The number that stands for a MySQL server: the first 32 bits of its UUID."""
     return int(uuid[:8], 16)
-
-
-def parse_lsn(text: str) -> int:
-    """`16/B374D848` as a number. Raises BadInput."""
-    found = _LSN.fullmatch(text)
-    if not found:
-        raise _bad(text, "LSN")
-    return (int(found[1], 16) << 32) | int(found[2], 16)
-
-
-def format_lsn(lsn: int) -> str:
-    """A number as Postgres writes an LSN."""
-    return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
 
 
 def parse_position(engine: Engine, text: str) -> Position:

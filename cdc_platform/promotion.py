@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput
+from cdc_platform.position_text import format_lsn, parse_gtids
 from cdc_platform.topology import EMPTY, Address, Engine
 
 # The first Debezium release that compares MariaDB's GTIDs without the server that wrote them (dbz#1672).
@@ -21,7 +22,6 @@ FIXED_IN = "3.6.0.Beta2"
 # Shorter, and a night's outage is a new snapshot.
 RETENTION_SECONDS = 24 * 3600
 
-_GTID = re.compile(r"(\d+)-(\d+)-(\d+)")
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)\.(?:(Alpha|Beta|CR)(\d+)|Final)")
 _STAGES = ("Alpha", "Beta", "CR", None)
 
@@ -423,17 +423,13 @@ def _shown(view: ServerView) -> str:
 
 
 def _lsn(number: str) -> str:
-    return f"{int(number) >> 32:X}/{int(number) & 0xFFFFFFFF:X}"
+    return format_lsn(int(number))
 
 
 def _gtids(text: str) -> dict[tuple[int, int], int]:
     """(domain, server) to the greatest sequence number; a saved position may name several servers of a domain."""
     found: dict[tuple[int, int], int] = {}
-    for part in text.split(",") if text.strip() else ():
-        match = _GTID.fullmatch(part.strip())
-        if not match:
-            raise BadInput(f"{text!r} is no MariaDB GTID position.", field="position")
-        domain, server, sequence = map(int, match.groups())
+    for domain, server, sequence in parse_gtids(text.strip()):
         found[domain, server] = max(sequence, found.get((domain, server), 0))
     return found
 

@@ -27,7 +27,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.positions import format_lsn, parse_lsn, parse_position
+from cdc_platform.position_text import format_lsn, parse_lsn
+from cdc_platform.positions import mysql_stream, parse_position
 from cdc_platform.topology import Engine
 from cdc_platform.verification.events import OFFSET_BITS, Words
 
@@ -354,7 +355,7 @@ def marks_of(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int, int]
     for part in str(offset.get("gtids") or "").replace("\n", "").split(","):
         if engine is Engine.MYSQL and ":" in part:
             server, _, intervals = part.strip().partition(":")
-            lane, mark = int(server[:8], 16), int(intervals.replace(":", "-").rpartition("-")[2] or intervals)
+            lane, mark = mysql_stream(server), int(intervals.replace(":", "-").rpartition("-")[2] or intervals)
         elif part.count("-") == 2:
             domain, _, number = part.strip().split("-")
             lane, mark = int(domain), int(number)
@@ -374,7 +375,7 @@ def transaction_of(engine: Engine, text: str) -> tuple[int, int]:
         return int(domain), int(number)
     first, _, number = text.partition(":")
     if engine is Engine.MYSQL:
-        return int(first[:8], 16), int(number)
+        return mysql_stream(first), int(number)
     return int(first) & 0xFFFFFFFF, int(number)
 
 
