@@ -8,16 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc_platform.preflight import Case, Item, preflight
 from cdc_platform.promotion import (
-    Case,
-    Item,
     Kind,
     Obstacle,
     ServerView,
     SlotView,
     has_fix,
     judge,
-    preflight,
     saved_position,
     split_brain,
 )

@@ -1,0 +1,168 @@
+"""Everything that a connector needs of a leader, one line an item: asked before a leader is moved. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from cdc_platform.promotion import Kind, ServerView, judge, last_gtids, shown_lsn
+from cdc_platform.topology import Engine
+
+# Shorter, and a night's outage is a new snapshot.
+RETENTION_SECONDS = 24 * 3600
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Item:
+    """One line of a preflight. `ok` is None where nothing could be told."""
+
+    name: str
+    ok: bool | None
+    text: str
+    cure: str = ""
+
+    def __str__(self) -> str:
+        word = {True: "ok", False: "FAILS", None: "unknown"}[self.ok]
+        cure = f" Cure: {self.cure}" if self.cure and not self.ok else ""
+        return f"{word:7} {self.name}: {self.text}{cure}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Case:
+    """What a preflight looks at.
+
+    `new` and `old` are views, or why there is none. `saved` is the position or, where it
+    could not be read, `saved_problem` says why. `rights` are those that the connector's user lacks
+    on the new leader; None where they could not be read.
+    """
+
+    new: ServerView | str
+    old: ServerView | str | None = None
+    saved: str | None = None
+    saved_problem: str | None = None
+    connector: str | None = None
+    slot: str | None = None
+    rights: Sequence[str] | None = ()
+
+
+def preflight(case: Case) -> tuple[Item, ...]:
+    """Every item of a planned move, in the order to print them."""
+    view = case.new
+    if isinstance(view, str):
+        return (Item(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
+    items = [Item(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
+    state = "takes writes" if view.writable else "is read-only"
+    items.append(
+        Item(
+            name="promoted",
+            ok=view.writable and not view.following,
+            text=f"it {'still follows another server' if view.following else state}.",
+            cure="Promote it first; skip this only if a replica is to be captured from.",
+        )
+    )
+    items.append(_old_leader(view, case.old))
+    items += _caught_up(case, view)
+    items += _log_items(view)
+    if case.rights is None:
+        items.append(
+            Item(name="grants", ok=None, text="the user's rights could not be read.", cure="See docs/security.md.")
+        )
+    else:
+        items.append(
+            Item(
+                name="grants",
+                ok=not case.rights,
+                text=f"the user lacks {', '.join(case.rights)}." if case.rights else "nothing is missing.",
+                cure="Grant it: examples/sql/grants-*.sql.",
+            )
+        )
+    return tuple(items)
+
+
+def _caught_up(case: Case, view: ServerView) -> list[Item]:
+    if case.saved_problem:
+        text = f"the saved position could not be read: {case.saved_problem}"
+        return [Item(name="caught up", ok=None, text=text, cure="See that a Connect worker answers.")]
+    if case.saved is None:
+        return [Item(name="caught up", ok=True, text="there is no saved position yet.")]
+    obstacle = judge(view, case.saved, connector=case.connector, slot=case.slot)
+    names = {Kind.SERVER_ID: "gtid", Kind.NO_SLOT: "slot"}
+    found = []
+    shown = shown_lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
+    if obstacle is None or obstacle.kind not in (Kind.BEHIND, Kind.DIVERGED):
+        found.append(Item(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
+    if obstacle is not None:
+        found.append(Item(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure))
+    elif view.engine is Engine.POSTGRES:
+        found.append(Item(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
+    else:
+        found.append(Item(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
+    if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
+        wanted, oldest = last_gtids(case.saved), last_gtids(view.oldest)
+        last = {domain: sequence for (domain, _), sequence in wanted.items()}
+        purged = any(last.get(domain, 0) < sequence for (domain, _), sequence in oldest.items())
+        text = f"its binlog begins after {view.oldest}." if purged else "its binlog still holds what follows."
+        found.append(Item(name="log kept", ok=not purged, text=text, cure="Bootstrap the shard."))
+    return found
+
+
+def _old_leader(new: ServerView, old: ServerView | str | None) -> Item:
+    name = "old leader"
+    if old is None:
+        return Item(name=name, ok=True, text="there is none, or it is the same address.")
+    if isinstance(old, str):
+        # Not a failure: an unplanned move is made because of it. What is not seen is said.
+        return Item(name=name, ok=True, text=f"not seen, so nobody knows whether it takes writes: {old}")
+    if old.identity == new.identity:
+        return Item(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
+    return Item(
+        name=name,
+        ok=not old.writable,
+        text=f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
+        cure="Fence it: stop it, or set it read-only for good. Nobody captures what is written there from now on.",
+    )
+
+
+def _log_items(view: ServerView) -> list[Item]:
+    s = view.settings
+    if view.engine is Engine.POSTGRES:
+        level = s.get("wal_level", "")
+        keep = s.get("max_slot_wal_keep_size", "-1")
+        return [
+            Item(
+                name="log format", ok=level == "logical", text=f"wal_level is {level}.", cure="Set wal_level = logical."
+            ),
+            Item(
+                name="log retention",
+                ok=keep == "-1" or int(keep) >= 1024,
+                text="a slot keeps all that it needs." if keep == "-1" else f"a slot keeps at most {keep} MB.",
+                cure="Raise max_slot_wal_keep_size to what a night's outage writes, or set -1 and watch the disk.",
+            ),
+        ]
+    seconds = float(s.get("binlog_expire_logs_seconds") or 0)
+    items = [
+        Item(
+            name="log format",
+            ok=s.get("log_bin") == "1" and s.get("binlog_format") == "ROW",
+            text=f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
+            cure="Set log_bin and binlog_format = ROW.",
+        ),
+        Item(
+            name="row image",
+            ok=s.get("binlog_row_image") == "FULL",
+            text=f"binlog_row_image is {s.get('binlog_row_image')}.",
+            cure="SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
+        ),
+        Item(
+            name="log retention",
+            ok=not seconds or seconds >= RETENTION_SECONDS,
+            text=f"the binlog is kept for {seconds / 3600:.0f} h."
+            if seconds
+            else "the binlog is kept until it is purged.",
+            cure=f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
+        ),
+    ]
+    if view.engine is Engine.MYSQL:
+        mode = s.get("gtid_mode", "")
+        items.append(Item(name="gtid mode", ok=mode == "ON", text=f"gtid_mode is {mode}.", cure="Set gtid_mode = ON."))
+    return items
