@@ -13,15 +13,14 @@ from cdc_platform.errors import BadInput
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.repair import (
+from cdc_platform.verification.repair import RepairOutside, run_repair
+from cdc_platform.verification.repair_plan import (
     CAP,
-    RepairOutside,
     RepairPlan,
     find_repair,
     keys_repair,
     parse_keys,
     recorded_plan,
-    run_repair,
 )
 from cdc_platform.verification.verdicts import Verdict
 
@@ -78,7 +77,7 @@ def repair(
         else:
             chosen = list(shards) or mismatched_shards(settings, topology, dataset, table, str(from_verdict))
             plan = find_repair(
-                outside, topology, dataset, table, chosen, run_id=name, tombstones=tombstones, cap=cap, tell=tell
+                outside.proof, topology, dataset, table, chosen, run_id=name, tombstones=tombstones, cap=cap, tell=tell
             )
         if not apply:
             _print_plan(plan, as_json)

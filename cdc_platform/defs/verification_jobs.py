@@ -19,14 +19,8 @@ from cdc_platform.errors import CdcError
 from cdc_platform.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
-from cdc_platform.verification.repair import (
-    CAP,
-    RepairOutside,
-    find_repair,
-    keys_repair,
-    parse_keys,
-    run_repair,
-)
+from cdc_platform.verification.repair import RepairOutside, run_repair
+from cdc_platform.verification.repair_plan import CAP, find_repair, keys_repair, parse_keys
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 
 VERIFY = "verify"
@@ -219,7 +213,7 @@ def _repaired(
         plan = keys_repair(topology, config.dataset, config.table, chosen, run_id=run_id, cap=config.cap)
     else:
         plan = find_repair(
-            outside,
+            outside.proof,
             topology,
             config.dataset,
             config.table,

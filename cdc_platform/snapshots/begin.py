@@ -111,7 +111,7 @@ def wanted_offset(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any
         raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
     if item.nudged:
         return offset  # it came to its end just now: what it has said tells how
-    condition = run.request.filter(item.dataset.engine)
+    condition = run.request.filter(item.dataset.engine, item.shard.id)
     return asked_offset(item.dataset.engine, offset, signal=signal, tables=item.tables, condition=condition)
 
 

@@ -78,7 +78,7 @@ def _backfilled(
         since=state.began,
     )
     mark = replace(mark, backfilled=run.id)
-    if run.request.filter(dataset.engine) is not None:
+    if run.request.filter(dataset.engine, shard.id) is not None:
         return mark
     # All rows were read once more: a table that held only changes so far is whole now.
     return replace(mark, complete=mark.complete or state.since, rows=state.rows.get(table, mark.rows))

@@ -91,7 +91,7 @@ class Request:
     failed shards are taken. `mode` None: the dataset's own. `positions` maps a shard id to where
     its stream shall begin. `again` resets shards that were bootstrapped before.
     `schema_unchanged` is a person's word that no captured table was altered since the positions.
-    `condition` and `key_range` choose rows, and only for a backfill.
+    `condition` and `key_range` choose rows, and only for a backfill; so do `conditions`, by shard id.
     """
 
     kind: Kind
@@ -105,13 +105,14 @@ class Request:
     schema_unchanged: bool = False
     condition: str | None = None
     key_range: KeyRange | None = None
+    conditions: Mapping[str, str] = EMPTY
     load: Load = field(default_factory=Load)
 
     def __post_init__(self) -> None:
         bootstrap = self.kind is Kind.BOOTSTRAP
         if self.shards and self.failed_of:
             raise _bad("failed_of", "and shards exclude each other.", "Give one of the two.")
-        if bootstrap and (self.condition or self.key_range):
+        if bootstrap and (self.condition or self.key_range or self.conditions):
             raise _bad("condition", "a bootstrap takes all rows.", "Use a backfill for some of them.")
         if not bootstrap and (self.mode or self.positions or self.again or self.schema_unchanged):
             raise _bad("mode", "a backfill has no bootstrap mode.", "Use a bootstrap, or leave it out.")
@@ -145,6 +146,7 @@ class Request:
             "schema_unchanged": self.schema_unchanged,
             "condition": self.condition,
             "key_range": None,
+            "conditions": dict(self.conditions),
             "load": {name: getattr(self.load, name) for name in Load.__slots__},
         }
         if self.key_range is not None:
@@ -166,6 +168,7 @@ class Request:
             schema_unchanged=document["schema_unchanged"],
             condition=document["condition"],
             key_range=KeyRange(**document["key_range"]) if document["key_range"] else None,
+            conditions=dict(document.get("conditions", {})) or EMPTY,
             load=Load(**document["load"]),
         )
 
@@ -178,14 +181,13 @@ class Request:
         chosen = {dataset.table(name).name for name in self.tables}
         return tuple(table for table in dataset.tables if not chosen or table.name in chosen)
 
-    def filter(self, engine: Engine) -> str | None:
-        """The SQL condition for the rows to read; None: all rows."""
-        parts = []
-        if self.key_range is not None:
-            parts.append(self.key_range.condition(engine))
-        if self.condition:
-            parts.append(f"({self.condition})" if parts else self.condition)
-        return " AND ".join(parts) or None
+    def filter(self, engine: Engine, shard: str) -> str | None:
+        """The SQL condition for the rows of this shard to read; None: all rows."""
+        own = [text for text in (self.condition, self.conditions.get(shard)) if text]
+        parts = [] if self.key_range is None else [self.key_range.condition(engine)]
+        if len(own) + len(parts) > 1:
+            own = [f"({text})" for text in own]
+        return " AND ".join([*parts, *own]) or None
 
 
 def choose_shards(

@@ -11,7 +11,8 @@ import pytest
 from cdc_platform.defs import build_cdc_jobs, verification_jobs
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange
-from cdc_platform.verification.repair import RepairPlan, RepairReport, ShardRepair
+from cdc_platform.verification.repair import RepairReport
+from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.defs.test_policy import verdict
 from tests.defs.worlds import World, WorldResource

@@ -13,7 +13,8 @@ from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.conditions import key_condition
 from cdc_platform.errors import BadInput, RepairRefused, TopologyError
 from cdc_platform.topology import Engine
-from cdc_platform.verification.repair import _document, _of_verdict, keys_repair, parse_keys, recorded_plan
+from cdc_platform.verification.repair import WAVE_BYTES, Condition, waves
+from cdc_platform.verification.repair_plan import _of_verdict, keys_repair, parse_keys, plan_records, recorded_plan
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
 from tests.defs.worlds import topology
 
@@ -59,11 +60,23 @@ def test_repair_of_what_is_not_there_is_refused() -> None:
 
 def test_repair_on_record_is_the_same_plan() -> None:
     plan = keys_repair(topology(), "pins", "pins", {"00000": [("1",)], "00001": [("2",), ("3",)]}, run_id="r")
-    records = {
-        f"repair/r/{shard.shard}": {"plan": json.loads(json.dumps(_document(plan, shard)))} for shard in plan.shards
-    }
+    records = json.loads(json.dumps(plan_records(plan)))
+    assert sorted(records) == ["repair/r/00000", "repair/r/00001"]
     assert recorded_plan(records, "r") == plan
     assert recorded_plan(records, "other") is None
+
+
+def test_repair_is_few_waves_of_which_each_is_one_record() -> None:
+    def parts(shard: str, *sizes: int) -> list[Condition]:
+        return [Condition(shard, "x" * size, 1) for size in sizes]
+
+    small = [one for n in range(500) for one in parts(f"{n:05d}", 100)]
+    assert [len(wave) for wave in waves(small)] == [500]
+    third = WAVE_BYTES // 3
+    found = list(waves([*parts("a", third, third), *parts("b", third, third), *parts("c", third), *parts("d", third)]))
+    # A shard's parts come one after the other; what does not fit goes with the next.
+    assert [sorted(wave) for wave in found] == [["a", "b", "c"], ["a", "b", "d"]]
+    assert [len(wave) for wave in waves(parts("a", 2 * WAVE_BYTES))] == [1]
 
 
 def test_keys_for_repair_as_people_write_them() -> None:

@@ -22,7 +22,7 @@ from cdc_platform.clients.tombstones import Tombstone
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Request
 from cdc_platform.topology import Engine
-from cdc_platform.verification import repair
+from cdc_platform.verification import repair, repair_plan
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange
 from cdc_platform.verification.outside import Outside
@@ -65,14 +65,14 @@ class Fleet:
         self.proofs.append(run_id)
         return tuple(self.verdict(shard, run_id, policy.samples if policy else 20) for shard in part.shards)
 
-    def backfill(self, outside: Any, request: Request, run_id: str) -> None:
+    def backfill(self, outside: Any, request: Request, run_id: str, tell: Any) -> None:
         if self.die_after is not None and len(self.waves) >= self.die_after:
             raise Killed
         if run_id in [name for name, _ in self.waves]:
             return  # as a backfill that is over is joined
         self.waves.append((run_id, request))
-        (shard,) = request.shards
-        self.missing[shard] = {key for key in self.missing.get(shard, ()) if key not in str(request.condition)}
+        for shard in request.shards:
+            self.missing[shard] = {key for key in self.missing.get(shard, ()) if key not in request.conditions[shard]}
 
     def inspect(self) -> Inspection:
         shape = Shape(engine=Engine.MARIADB, columns=(Column(name="id", type="varchar"),), key=("id",))
@@ -112,6 +112,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     )  # fmt: skip
     monkeypatch.setattr(wiring, "verification_of", outside)
     monkeypatch.setattr(repair, "verify_shards", found.verify_shards)
+    monkeypatch.setattr(repair_plan, "verify_shards", found.verify_shards)
     monkeypatch.setattr(repair, "_backfill", found.backfill)
     monkeypatch.setattr(repair.RepairOutside, "tombstones", send)
     return found
@@ -132,7 +133,7 @@ def test_repair_command_shows_first_and_changes_nothing(fleet: Fleet) -> None:
     done = called("--shard", "00001", "--apply")
     assert done.exit_code == 0, done.output
     assert "Re-emitted 2 keys of pins.pins; 1 of 1 shards proven" in done.output
-    assert [request.condition for _, request in fleet.waves] == ["`id` IN ('7', '8')"]
+    assert [request.conditions for _, request in fleet.waves] == [{"00001": "`id` IN ('7', '8')"}]
     assert [one.verdict for one in AuditFrame(fleet.settings.audit_dir).latest("pins", "pins")] == [Verdict.PROVEN]
     assert called("--shard", "00001").exit_code == 0
 
@@ -146,9 +147,9 @@ def test_repair_command_of_named_keys_re_emits_just_those(fleet: Fleet) -> None:
     ]
     done = called("--keys", "00000:5", "--keys", "00002:x", "--apply")
     assert done.exit_code == 0, done.output
-    assert sorted((r.shards, r.condition) for _, r in fleet.waves) == [
-        (("00000",), "`id` IN ('5')"),
-        (("00002",), "`id` IN ('x')"),
+    # One wave, in which each shard has its own keys.
+    assert [(r.shards, r.conditions) for _, r in fleet.waves] == [
+        (("00000", "00002"), {"00000": "`id` IN ('5')", "00002": "`id` IN ('x')"})
     ]
 
 
@@ -162,7 +163,7 @@ def test_repair_command_from_a_verdict_looks_at_what_that_run_found_mismatched(f
     fleet.missing["00001"] = {"2", "9"}  # what differs now counts, not what did then
     done = called("--from-verdict", "nightly", "--apply")
     assert done.exit_code == 0, done.output
-    assert [(r.shards, r.condition) for _, r in fleet.waves] == [(("00001",), "`id` IN ('2', '9')")]
+    assert [r.conditions for _, r in fleet.waves] == [{"00001": "`id` IN ('2', '9')"}]
     unknown = called("--from-verdict", "never")
     assert unknown.exit_code == 1
     assert "no verdict of pins.pins is of run 'never'" in unknown.output
@@ -201,22 +202,20 @@ def test_repair_command_leaves_extra_rows_alone_unless_it_is_told(fleet: Fleet) 
 
 def test_repair_command_killed_in_its_middle_goes_on_by_its_id(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(repair, "WAVE_KEYS", 2)
-    monkeypatch.setattr(repair, "WAVE_SHARDS", 1)
     fleet.missing = {"00000": {"a", "b", "c"}, "00001": {"d"}}
     fleet.die_after = 1
     with pytest.raises(Killed):
         called("--shard", "00000", "--shard", "00001", "--apply")
     (name,) = {key.split("/")[1] for key in fleet.world.state.documents if key.startswith("repair/")}
-    assert [run for run, _ in fleet.waves] == [f"repair-{name}-00000-0"]
+    assert [run for run, _ in fleet.waves] == [f"repair-{name}-0"]
     fleet.die_after = None
     proofs = len(fleet.proofs)
     done = called("--run", name, "--apply")
     assert done.exit_code == 0, done.output
     # The first wave is joined, not sent again; nothing is looked for again.
-    assert [run for run, _ in fleet.waves] == [
-        f"repair-{name}-00000-0",
-        f"repair-{name}-00000-1",
-        f"repair-{name}-00001-0",
+    assert [(run, r.shards) for run, r in fleet.waves] == [
+        (f"repair-{name}-0", ("00000", "00001")),
+        (f"repair-{name}-1", ("00000",)),
     ]
     assert fleet.proofs[proofs:] == [f"{name}-proof"]
     assert not [key for key in fleet.world.state.documents if key.startswith("repair/")]

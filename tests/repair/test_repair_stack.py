@@ -31,7 +31,8 @@ from cdc_platform.snapshots.told import Silent
 from cdc_platform.topology import BootstrapMode, Engine
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.repair import RepairOutside, find_repair, recorded_plan, run_repair
+from cdc_platform.verification.repair import RepairOutside, run_repair
+from cdc_platform.verification.repair_plan import find_repair, recorded_plan
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.alerts.receivers import HttpReceiver, served
@@ -267,7 +268,7 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
 
             topology = scene.platform.topology.load()
             shards = sorted(verdicts)
-            plan = find_repair(scene.outside, topology, scene.world.name, "items", shards, run_id="r1")
+            plan = find_repair(scene.outside.proof, topology, scene.world.name, "items", shards, run_id="r1")
             assert {s.shard: {int(key[0]) for key in s.emit} for s in plan.shards} == lost()
             assert scene.read_by_snapshots() == {}  # so far only looked at
             report = run_repair(scene.outside, topology, plan)
@@ -322,13 +323,15 @@ def test_repair_gives_tombstones_to_rows_that_only_the_topic_has_when_it_is_told
     (verdict,) = scene.verify().values()
     assert (verdict.verdict, verdict.extra, verdict.missing) == (Verdict.MISMATCHED, 5, 0), verdict.reason
     topology = scene.platform.topology.load()
-    plan = find_repair(scene.outside, topology, scene.world.name, "items", ["00000"], run_id="careful")
+    plan = find_repair(scene.outside.proof, topology, scene.world.name, "items", ["00000"], run_id="careful")
     assert (plan.keys, plan.extra) == (0, 5)
     report = run_repair(scene.outside, topology, plan)
     # Nobody has asked for it: the rows stay, and the proof says so.
     assert (report.emitted, report.tombstoned, report.proven) == (0, 0, False)
     assert all(value is not None for _, _, value in scene.records())
-    told = find_repair(scene.outside, topology, scene.world.name, "items", ["00000"], run_id="told", tombstones=True)
+    told = find_repair(
+        scene.outside.proof, topology, scene.world.name, "items", ["00000"], run_id="told", tombstones=True
+    )
     report = run_repair(scene.outside, topology, told)
     assert (report.emitted, report.tombstoned, report.proven) == (0, 5, True), report.sentence()
     ends = [(key, partition, headers) for partition, key, value, headers in scene.traced() if value is None]

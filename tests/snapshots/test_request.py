@@ -50,6 +50,7 @@ def run_at() -> Any:
     [
         lambda: bootstrap(shards=("00000",), failed_of="r1"),
         lambda: bootstrap(condition="v > 3"),
+        lambda: bootstrap(conditions={"00000": "v > 3"}),
         lambda: backfill(mode=BootstrapMode.LATEST),
         lambda: backfill(again=True),
         lambda: bootstrap(mode=BootstrapMode.POSITION),
@@ -69,11 +70,13 @@ def test_a_wrong_request_is_one_clear_error(wrong: Any) -> None:
 
 def test_backfill_by_key_range_and_condition_is_one_sql_condition() -> None:
     both = backfill(key_range=KeyRange(column="id", low="5", high="900"), condition="v > 3 OR pad IS NULL")
-    assert both.filter(Engine.MARIADB) == "`id` >= 5 AND `id` < 900 AND (v > 3 OR pad IS NULL)"
+    assert both.filter(Engine.MARIADB, "00000") == "`id` >= 5 AND `id` < 900 AND (v > 3 OR pad IS NULL)"
     text = backfill(key_range=KeyRange(column="name", low="O'Neil\\"))
-    assert text.filter(Engine.POSTGRES) == "\"name\" >= 'O''Neil\\'"
-    assert text.filter(Engine.MARIADB) == "`name` >= 'O''Neil\\\\'"
-    assert backfill(condition="v > 3 OR v < 1").filter(Engine.MARIADB) == "v > 3 OR v < 1"
+    assert text.filter(Engine.POSTGRES, "00000") == "\"name\" >= 'O''Neil\\'"
+    assert text.filter(Engine.MARIADB, "00000") == "`name` >= 'O''Neil\\\\'"
+    each = backfill(conditions={"00000": "id IN (1)"})
+    assert (each.filter(Engine.MARIADB, "00000"), each.filter(Engine.MARIADB, "00001")) == ("id IN (1)", None)
+    assert backfill(condition="v > 3 OR v < 1").filter(Engine.MARIADB, "00000") == "v > 3 OR v < 1"
 
 
 def test_a_request_survives_the_state_topic() -> None:
@@ -82,6 +85,7 @@ def test_a_request_survives_the_state_topic() -> None:
         shards=("00000-00002",),
         condition="v > 3",
         key_range=KeyRange(column="id", high="7"),
+        conditions={"00001": "v < 9"},
         load=Load(max_rows_per_s=5),
     )
     assert Request.from_document(full.document()) == full
@@ -91,7 +95,7 @@ def test_a_request_survives_the_state_topic() -> None:
 
 
 def _fields(request: Request) -> dict[str, Any]:
-    return {name: getattr(request, name) for name in ("tables", "shards", "condition", "key_range")}
+    return {name: getattr(request, name) for name in ("tables", "shards", "condition", "key_range", "conditions")}
 
 
 def test_thousands_of_shards_that_are_not_contiguous_are_one_run_of_bounded_slices() -> None:
