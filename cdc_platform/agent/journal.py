@@ -1,4 +1,4 @@
-"""With which leader each task of the worker last started: one small JSON file that outlives the agent."""
+"""What an agent must remember when it is restarted: one small JSON file that outlives it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 import os
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from cdc_platform.connectors.leader_files import LeaderFile
@@ -16,34 +18,59 @@ from cdc_platform.topology import Address
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OldLeader:
+    """A leader that tasks were moved away from, and when."""
+
+    leader: Address
+    since: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Remembered:
+    """By shard name: with which leader each task last started, and the old leaders that are watched."""
+
+    applied: Mapping[str, LeaderFile] = field(default_factory=dict)
+    old: Mapping[str, OldLeader] = field(default_factory=dict)
+
+
 class Journal:
     """The journal of one worker, in the leader directory. One that is lost costs a needless restart at most
-    for leaders that move while the agent is down: the leader files tell the rest.
+    for leaders that move while the agent is down (the leader files tell the rest), and the watch on old leaders.
     """
 
     def __init__(self, directory: Path, worker: str) -> None:
         self.path = directory / f".agent-{re.sub(r'[^A-Za-z0-9_-]', '_', worker)}.json"
-        self._written: Mapping[str, LeaderFile] = {}
+        self._written = Remembered()
 
-    def read(self) -> dict[str, LeaderFile]:
-        """Shard name to leader; empty when there is no journal, or none that can be read."""
+    def read(self) -> Remembered:
+        """Nothing when there is no journal, or none that can be read."""
         try:
             document = json.loads(self.path.read_bytes())
-            return {
-                name: LeaderFile(leader=Address.parse(leader), generation=int(generation))
-                for name, (leader, generation) in document.items()
-            }
+            return Remembered(
+                applied={
+                    name: LeaderFile(leader=Address.parse(leader), generation=int(generation))
+                    for name, (leader, generation) in document["applied"].items()
+                },
+                old={
+                    name: OldLeader(leader=Address.parse(leader), since=_aware(since))
+                    for name, (leader, since) in document["old"].items()
+                },
+            )
         except FileNotFoundError:
-            return {}
-        except (OSError, ValueError, TypeError, AttributeError, TopologyError) as error:
+            return Remembered()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, TopologyError) as error:
             log.warning("%s is not used: %s", self.path, error)
-            return {}
+            return Remembered()
 
-    def write(self, applied: Mapping[str, LeaderFile]) -> None:
+    def write(self, found: Remembered) -> None:
         """Write it, in one step, if it says something new."""
-        if applied == self._written:
+        if found == self._written:
             return
-        document = {name: [str(entry.leader), entry.generation] for name, entry in applied.items()}
+        document = {
+            "applied": {name: [str(entry.leader), entry.generation] for name, entry in found.applied.items()},
+            "old": {name: [str(entry.leader), entry.since.isoformat()] for name, entry in found.old.items()},
+        }
         temporary = self.path.with_suffix(".tmp")
         try:
             with temporary.open("w") as file:
@@ -51,6 +78,13 @@ class Journal:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(self.path)
-            self._written = dict(applied)
+            self._written = Remembered(applied=dict(found.applied), old=dict(found.old))
         except OSError as error:
             log.warning("%s was not written: %s", self.path, error)
+
+
+def _aware(text: str) -> datetime:
+    found = datetime.fromisoformat(text)
+    if found.tzinfo is None:
+        raise ValueError(f"{text!r} has no time zone")
+    return found

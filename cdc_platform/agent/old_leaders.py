@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
 
+from cdc_platform.agent.journal import OldLeader
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError
 from cdc_platform.promotion import ServerView, Split, split_brain
@@ -21,17 +22,16 @@ from cdc_platform.topology import Address, Dataset, Shard, Topology
 log = logging.getLogger(__name__)
 
 # How long after a move the old leader is looked at; as long as it takes writes, it goes on.
-WATCH_SECONDS = 600.0
+WATCH = timedelta(minutes=10)
 _EVERY_SECONDS = 5.0
 _AT_ONCE = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Watched:
-    """A shard whose leader moved away from `old`."""
+    """An old leader, and how it was seen first."""
 
-    old: Address
-    since: float
+    old: OldLeader
     first: ServerView | None = None
 
 
@@ -64,14 +64,23 @@ class OldLeaders:
 
     def add(self, moves: Mapping[str, Address]) -> None:
         """Shard name to the leader that it had."""
-        now = time.monotonic()
+        now = datetime.now(UTC)
+        self.resume({name: OldLeader(leader=leader, since=now) for name, leader in moves.items()})
+
+    def resume(self, old: Mapping[str, OldLeader]) -> None:
+        """Watch these, by shard name; each is looked at once, however long ago it led."""
         with self._lock:
-            for name, old in moves.items():
+            for name, one in old.items():
                 known = self._watched.get(name)
-                if known is None or known.old != old:
-                    self._watched[name] = _Watched(old=old, since=now)
+                if known is None or known.old.leader != one.leader:
+                    self._watched[name] = _Watched(old=one)
                     self._split.pop(name, None)
         self._wake.set()
+
+    def watching(self) -> dict[str, OldLeader]:
+        """What `resume` needs after a restart, by shard name."""
+        with self._lock:
+            return {name: watched.old for name, watched in self._watched.items()}
 
     def split(self) -> dict[str, Split]:
         """By shard name, the old leaders that took writes at the last look."""
@@ -89,7 +98,7 @@ class OldLeaders:
                     continue
                 servers: dict[Address, list[tuple[str, _Watched]]] = {}
                 for name, item in watched.items():
-                    servers.setdefault(item.old, []).append((name, item))
+                    servers.setdefault(item.old.leader, []).append((name, item))
                 for _ in pool.map(self._look_at_server, servers.values()):
                     if self._stop.is_set():
                         return
@@ -102,15 +111,16 @@ class OldLeaders:
 
     def _look(self, name: str, watched: _Watched) -> None:
         known = self._shards.get(name)
-        over = time.monotonic() - watched.since > WATCH_SECONDS
-        if known is None or known[1].leader == watched.old:
+        old = watched.old.leader
+        over = datetime.now(UTC) - watched.old.since > WATCH
+        if known is None or known[1].leader == old:
             # Gone, or it leads again.
             self._forget(name, watched)
             return
         dataset, shard = known
         found, now = None, watched.first
         try:
-            now = self._servers.view(dataset, shard, watched.old)
+            now = self._servers.view(dataset, shard, old)
             try:
                 leader = self._servers.view(dataset, shard, shard.leader)
             except CdcError as error:
@@ -121,7 +131,7 @@ class OldLeaders:
                 return
             found = split_brain(watched.first or now, now, leader)
         except CdcError as error:
-            log.debug("%s: the old leader %s was not seen: %s", name, watched.old, error)
+            log.debug("%s: the old leader %s was not seen: %s", name, old, error)
         with self._lock:
             if self._watched.get(name) is not watched:
                 return
@@ -131,11 +141,11 @@ class OldLeaders:
             if found is None and over:
                 del self._watched[name]
             else:
-                self._watched[name] = _Watched(old=watched.old, since=watched.since, first=watched.first or now)
+                self._watched[name] = replace(watched, first=watched.first or now)
         if found is not None and (before is None or before.wrote != found.wrote):
             log.error("%s: %s", name, found.text)
         elif found is None and before is not None:
-            log.info("%s: the old leader %s takes no writes any more, or does not answer", name, watched.old)
+            log.info("%s: the old leader %s takes no writes any more, or does not answer", name, old)
 
     def _forget(self, name: str, watched: _Watched) -> None:
         with self._lock:

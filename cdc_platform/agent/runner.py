@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.gate import Gate
-from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.journal import Journal, OldLeader, Remembered
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
@@ -78,6 +78,7 @@ class Agent:
             restarted=self._on_restarted if old_leaders else None,
         )
         self._came_from: dict[str, Address] = {}
+        self._resumed: Mapping[str, OldLeader] = {}
         self._wake = threading.Event()
         self._stop = threading.Event()
         self._applied: dict[str, LeaderFile] = {}
@@ -95,7 +96,8 @@ class Agent:
 
     def run(self) -> None:
         """Keep the files until stopped. An outage of ZooKeeper leaves them as they are."""
-        self._applied = self._journal.read()
+        known = self._journal.read()
+        self._applied, self._resumed = dict(known.applied), known.old
         self._restarter.start()
         if self._old_leaders is not None:
             self._old_leaders.start()
@@ -125,6 +127,9 @@ class Agent:
         for learner in (self._gate, self._old_leaders):
             if learner is not None:
                 learner.learn(topology)
+        if self._old_leaders is not None and self._resumed:
+            self._old_leaders.resume(self._resumed)
+            self._resumed = {}
         wanted = wanted_files(topology)
         found = self._directory.read()
         with self._applying:
@@ -139,7 +144,7 @@ class Agent:
             self._follow({name: wanted[name] for name in batch if name not in failed})
         unsure = failed.keys() | set(plan.ahead)
         self._follow({name: leader for name, leader in wanted.items() if name not in unsure})
-        self._journal.write(self._applied)
+        self._remember()
         self._directory.remove(plan.remove)
         self._say(plan, failed, wanted, found)
         due = self._reported + _REPORT_SECONDS - time.monotonic()
@@ -147,6 +152,13 @@ class Agent:
             return due
         self._report(topology, len(wanted), frozenset(unsure), frozenset(plan.ahead))
         return _RETRY_SECONDS if failed else _ROUND_SECONDS
+
+    def _remember(self) -> None:
+        with self._applying:
+            applied = self._applied
+        # Asked after it: what counts as applied here is watched already.
+        old = self._old_leaders.watching() if self._old_leaders else {}
+        self._journal.write(Remembered(applied=applied, old=old))
 
     def _say(
         self,

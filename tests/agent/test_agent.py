@@ -230,7 +230,7 @@ def test_a_move_while_the_agent_was_down_is_followed(bench: Bench, file_written:
     bench.worker.show("pins.00001")
     bench.start()
     until(bench.synced, "the first sync")
-    until(lambda: Journal(bench.path, "w0").read().keys() == {"pins.00000", "pins.00001"}, "the journal")
+    until(lambda: Journal(bench.path, "w0").read().applied.keys() == {"pins.00000", "pins.00001"}, "the journal")
     bench.stop()
     bench.store.set_leader("pins", "00000", NEW)
     if file_written:  # killed between the file and the restart

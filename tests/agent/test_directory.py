@@ -9,12 +9,13 @@ import subprocess
 import sys
 import threading
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.journal import Journal, OldLeader, Remembered
 from cdc_platform.connectors.leader_files import LeaderFile, leader_file, leader_reference
 from cdc_platform.errors import BadInput
 from cdc_platform.topology import Address, Cluster, Shard
@@ -141,13 +142,18 @@ def test_a_lock_holder_that_was_stopped_gives_an_error_not_a_hang(
 
 def test_the_journal_is_read_back_and_garbage_is_nothing(tmp_path: Path) -> None:
     journal = Journal(tmp_path, "w0:8083")
-    assert journal.read() == {}
-    journal.write({"a.0": at("x", 3)})
-    assert Journal(tmp_path, "w0:8083").read() == {"a.0": at("x", 3)}
-    assert Journal(tmp_path, "w1:8083").read() == {}
-    for garbage in (b"{", b"[]", b'{"a.0": 1}', b'{"a.0": ["x", 1]}', b"\xff"):
+    assert journal.read() == Remembered()
+    old = OldLeader(leader=Address("y", 3306), since=datetime(2026, 11, 2, 3, tzinfo=UTC))
+    found = Remembered(applied={"a.0": at("x", 3)}, old={"a.0": old})
+    journal.write(found)
+    assert Journal(tmp_path, "w0:8083").read() == found
+    assert Journal(tmp_path, "w1:8083").read() == Remembered()
+    for garbage in (
+        b"{", b"[]", b"\xff", b'{"a.0": 1}', b'{"applied": {"a.0": 1}, "old": {}}',
+        b'{"applied": {"a.0": ["x", 1]}, "old": {}}', b'{"applied": {}, "old": {"a.0": ["x:1", "2026-11-02"]}}',
+    ):  # fmt: skip
         journal.path.write_bytes(garbage)
-        assert journal.read() == {}
+        assert journal.read() == Remembered()
 
 
 def test_2_000_files_are_written_once_and_then_looked_at_cheaply(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pytest
 from cdc_platform.agent import old_leaders, restarter, runner
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.gate import UNREACHABLE_SECONDS, Gate
-from cdc_platform.agent.journal import Journal
+from cdc_platform.agent.journal import Journal, OldLeader
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.clients.leader_servers import LeaderServers
@@ -160,20 +161,29 @@ class Bench:
     """One agent with gate and watch."""
 
     def __init__(self, path: Path, worker: Worker, servers: Servers) -> None:
+        self.path, self.worker, self.servers = path, worker, servers
         self.store = InMemoryTopologyStore(InMemoryZooKeeper())
         self.store.import_topology(topology(shard(0), shard(1), shard(2)))
+        self.start()
+
+    def start(self) -> None:
         self.agent = Agent(
             Identity(worker="w0", connect_worker=ID, connect_url=f"http://{ID}"),
             self.store,
-            LeaderDirectory(path, owner="w0"),
-            Journal(path, "w0"),
-            worker,
-            gate=Gate(worker, servers),
-            old_leaders=OldLeaders(servers),
+            LeaderDirectory(self.path, owner="w0"),
+            Journal(self.path, "w0"),
+            self.worker,
+            gate=Gate(self.worker, self.servers),
+            old_leaders=OldLeaders(self.servers),
         )
         self.thread = threading.Thread(target=self.agent.run)
         self.thread.start()
         self.until(lambda: "w0" in self.store.agents(), "the registration")
+
+    def stop(self) -> None:
+        self.agent.stop()
+        self.thread.join(20)
+        assert not self.thread.is_alive()
 
     def report(self) -> AgentReport:
         found = AgentReport.from_document(self.store.agents()["w0"])
@@ -197,9 +207,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, serve
         monkeypatch.setattr(module, name, value)
     made = Bench(tmp_path / "leaders", worker, servers)
     yield made
-    made.agent.stop()
-    made.thread.join(20)
-    assert not made.thread.is_alive()
+    made.stop()
 
 
 def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker: Worker, servers: Servers) -> None:
@@ -233,6 +241,31 @@ def test_split_brain_is_reported_until_the_old_leader_is_fenced(bench: Bench, se
     bench.until(lambda: "0-1-60 to 0-1-61" in bench.report().split["pins.00000"], "its writes are seen")
     servers.views[OLD] = view(OLD, writable=False)
     bench.until(lambda: not bench.report().split, "over")
+
+
+def test_split_brain_is_seen_by_the_agents_next_life_too(bench: Bench, servers: Servers) -> None:
+    servers.views[OLD] = SourceUnavailable("cut off")
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: Journal(bench.path, "w0").read().old.keys() == {"pins.00000"}, "the watch is remembered")
+    bench.stop()
+    servers.views[OLD] = view(OLD)
+    bench.start()
+    bench.until(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    servers.views[OLD] = view(OLD, identity=str(NEW))
+    bench.until(lambda: not Journal(bench.path, "w0").read().old, "what is over is forgotten")
+
+
+def test_an_old_leader_is_looked_at_once_more_however_long_the_agent_was_away(bench: Bench, servers: Servers) -> None:
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.stop()
+    journal = Journal(bench.path, "w0")
+    long_ago = datetime.now(UTC) - 2 * old_leaders.WATCH
+    journal.write(replace(journal.read(), old={"pins.00000": OldLeader(leader=OLD, since=long_ago)}))
+    servers.views[OLD] = view(OLD)
+    bench.start()
+    bench.until(lambda: "pins.00000" in bench.report().split, "seen")
+    servers.views[OLD] = view(OLD, writable=False)
+    bench.until(lambda: not bench.report().split and not Journal(bench.path, "w0").read().old, "over")
 
 
 def test_an_old_leader_that_is_the_same_server_or_silent_is_no_split_brain(bench: Bench, servers: Servers) -> None:
