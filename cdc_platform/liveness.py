@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cdc_platform.connectors.binlog import keep_alive_ms
-from cdc_platform.state import ObservedHeartbeats
+from cdc_platform.state import ObservedHeartbeats, ObservedWorker
 from cdc_platform.topology import EMPTY, Dataset, Shard
 
 
@@ -126,6 +126,39 @@ def judge(
     if expected and not alive:
         return Liveness(problem=f"none of {expected} running connectors has sent a heartbeat in time")
     return Liveness(alive=frozenset(alive), silent=silent, first=frozenset(alive - known.keys()))
+
+
+def doubtful(
+    running: Mapping[str, tuple[str, timedelta]],
+    heartbeats: ObservedHeartbeats | None,
+    workers: Mapping[str, ObservedWorker],
+    now: datetime,
+) -> frozenset[str]:
+    """The shards whose sources are asked whether they still let the dataset's user in.
+
+    A binlog client that lost its connection logs in again inside its task, with the password of the task's
+    start, for ever: Connect says RUNNING, no trace says why (tried, Debezium 3.5.0). So: those without a
+    connection by their worker's metrics, and those without a heartbeat within their limit.
+
+    Args:
+        running: the shards that Connect calls RUNNING, with their worker and the silence that each may keep.
+        heartbeats: what was read; None when it could not be.
+        workers: the workers' metrics, by worker id.
+        now: this machine's time. A wrong clock costs logins that nobody needed.
+    """
+    found: set[str] = set()
+    for shard, (worker, limit) in running.items():
+        metrics = workers.get(worker)
+        if metrics is not None and not metrics.problem:
+            if shard in metrics.snapshotting:
+                continue
+            if shard not in metrics.streaming:
+                found.add(shard)
+        if heartbeats is not None:
+            beats = heartbeats.beats.get(shard)
+            if beats is None or now - beats.last > limit:
+                found.add(shard)
+    return frozenset(found)
 
 
 def moving(

@@ -86,13 +86,17 @@ class UpdateConnector:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartConnector:
-    """A connector or its task is FAILED, or RUNNING without life."""
+    """A connector or its task is FAILED, or RUNNING without life.
+
+    `unwell`: Connect calls it RUNNING, and would restart nothing when asked for what has failed.
+    """
 
     cluster: str
     name: str
     failure: Failure
     attempt: int
     cause: str
+    unwell: bool = False
 
     def sentence(self) -> str:
         """What it does, in one sentence without a full stop."""

@@ -24,6 +24,7 @@ class Failure(StrEnum):
 
     CONNECTION = "connection"
     AUTHENTICATION = "authentication"
+    STALE_LOGIN = "stale-login"
     LOG_PURGED = "log-purged"
     SCHEMA_HISTORY = "schema-history"
     SLOT_MISSING = "slot-missing"
@@ -63,6 +64,15 @@ CURES: Mapping[Failure, Cure] = {
         # A wrong password that is tried again and again locks the account.
         patience=timedelta(minutes=15),
         advice="Put the right user and password into the secret file on each worker; the next try then succeeds.",
+    ),
+    Failure.STALE_LOGIN: Cure(
+        automatic=True,
+        probe=False,
+        first_wait=timedelta(minutes=2),
+        # Seen by two passes: who has just been restarted is about to log in.
+        patience=timedelta(seconds=30),
+        advice="The source lets the control plane in, and not the task, which read the secret at its start: "
+        "it is restarted. If that does not help, compare the secret file of its worker.",
     ),
     Failure.LOG_PURGED: Cure(
         automatic=False,
@@ -113,6 +123,9 @@ CURES: Mapping[Failure, Cure] = {
     ),
 }
 
+# What is wrong with a login: the same for all shards of a dataset.
+LOGIN = frozenset({Failure.AUTHENTICATION, Failure.STALE_LOGIN})
+
 # First match wins: the specific before the general. Sources: messages of
 # Debezium's BinlogStreamingChangeEventSource, PostgresStreamingChangeEventSource,
 # MySQL error 1236, PostgreSQL SQLSTATE texts, Kafka producer exceptions.
@@ -143,7 +156,8 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
         (
             Failure.AUTHENTICATION,
             r"access denied for user|password authentication failed|authentication failed"
-            r"|no pg_hba\.conf entry|role \".{0,64}\" does not exist|Unable to authenticate",
+            r"|no pg_hba\.conf entry|role \".{0,64}\" (does not exist|is not permitted to log in)"
+            r"|Unable to authenticate|account is locked|password has expired",
         ),
         (
             Failure.POISON_RECORD,
@@ -274,7 +288,8 @@ def decide(
                 attempts=record.attempts if record else 0,
                 first_failed=record.first_failed if record else now,
                 last_restart=record.last_restart if record else None,
-                next_restart=max(first_due, record.next_restart if record else now),
+                # A restart's backoff holds for the next class, too; patience with another class does not.
+                next_restart=max(first_due, record.next_restart) if record and record.attempts else first_due,
             )
             changed[item.name] = record
         if not cure.automatic:

@@ -163,6 +163,8 @@ class Picture:
     None is unknown: `topics` when Kafka was not readable, `heartbeats` and
     `agents` when these were not. `workers` is by worker id (host:port); a worker
     without an entry has no metrics URL. `agents` is by worker name, as each says of itself.
+    `logins` holds the shards whose source was asked with the dataset's own login: None when
+    it was let in, else what the source said. One that did not answer is not in it.
     """
 
     taken_at: datetime
@@ -173,3 +175,4 @@ class Picture:
     heartbeats: ObservedHeartbeats | None = None
     workers: Mapping[str, ObservedWorker] = EMPTY
     agents: Mapping[str, Mapping[str, Any]] | None = None
+    logins: Mapping[str, str | None] = EMPTY

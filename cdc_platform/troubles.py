@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cdc_platform.restarts import CURES, Failing, Failure, RestartRecord
+from cdc_platform.restarts import CURES, LOGIN, Failing, Failure, RestartRecord
 
 # Names kept of a trouble's shards; `status` shows all.
 SAMPLE = 5
@@ -20,7 +20,7 @@ SAMPLE = 5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Trouble:
-    """One cause. `place` is the source host; the dataset for credentials, the worker for want of memory.
+    """One cause. `place` is the source host; the dataset for logins, the worker for want of memory.
 
     `down` shards fail now, `recovering` ones were restarted and run; `sample` names
     some of the down. `cause` is one shard's trace in a line, `advice` what to do.
@@ -102,4 +102,4 @@ def troubles(
 def _place(failure: Failure, name: str, host: str, worker: str) -> str:
     if failure is Failure.OUT_OF_MEMORY:
         return worker
-    return name.partition(".")[0] if failure is Failure.AUTHENTICATION else host
+    return name.partition(".")[0] if failure in LOGIN else host

@@ -129,7 +129,7 @@ class _Planner:
                 rollouts=rollouts.done,
                 troubles=troubles,
             ),
-            silent=diagnosis.liveness.silent,
+            unwell=diagnosis.unwell,
             alive=diagnosis.liveness.alive,
             troubles=treatment.troubles,
         )

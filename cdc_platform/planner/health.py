@@ -13,7 +13,7 @@ from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, le
 from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
 from cdc_platform.planner.differences import few, trouble_of
 from cdc_platform.planner.inputs import Memory, Policy
-from cdc_platform.restarts import Failing, Failure, RestartDecision, RestartRecord, Waiting, classify
+from cdc_platform.restarts import LOGIN, Failing, Failure, RestartDecision, RestartRecord, Waiting, classify
 from cdc_platform.state import ObservedConnector, Picture
 from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.troubles import Trouble, troubles
@@ -35,10 +35,12 @@ class Diagnosis:
     """Each connector's state by name.
 
     `failing`: what is down, with its cause in a line. `healthy`: what runs and
-    beats, with its source host. `moving`: left to the agent until then.
+    beats, with its source host. `moving`: left to the agent until then. `unwell`: why
+    what Connect calls RUNNING is not.
     """
 
     failing: Mapping[str, tuple[Failing, str]] = EMPTY
+    unwell: Mapping[str, str] = EMPTY
     healthy: Mapping[str, str] = EMPTY
     moving: Mapping[str, datetime] = EMPTY
     leaders: Mapping[str, LeaderRecord | None] = EMPTY
@@ -71,19 +73,20 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
     failing: dict[str, tuple[Failing, str]] = {}
     healthy: dict[str, str] = {}
     held: dict[str, datetime] = {}
+    unwell: dict[str, str] = {}
     for s in seen:
         name, host = s.name, str(s.shard.leader)
         trouble = trouble_of(s.connector)
         if trouble is not None:
             worker, trace = trouble
             failure, cause = classify(trace), first_line(trace)
-        elif name in liveness.silent:
-            worker, failure = s.connector.tasks[0].worker, Failure.STUCK
-            cause = f"no heartbeat for {liveness.silent[name]:.0f} s though Connect says RUNNING"
-        elif s.connector.state == "RUNNING" and not s.connector.tasks:
-            worker, failure, cause = s.connector.worker, Failure.STUCK, "Connect says RUNNING, but it has no task"
+        elif (ill := _unwell(s, liveness, picture.logins, memory)) is not None:
+            worker = s.connector.tasks[0].worker if s.connector.tasks else s.connector.worker
+            failure, cause = ill
+            unwell[name] = cause
         else:
-            if s.connector.running and (name in liveness.alive or name not in memory.live or liveness.problem):
+            excused = (name not in memory.live or liveness.problem) and not _was_refused(name, memory)
+            if s.connector.running and (name in liveness.alive or excused):
                 healthy[name] = host
             continue
         if _is_held(worker, name, agents):
@@ -99,10 +102,35 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
     return Diagnosis(
         failing=failing,
         healthy=healthy,
+        unwell=unwell,
         moving=held,
         leaders=leader_changes(shards, memory.leaders, now) if _whole(picture) else {},
         liveness=liveness,
     )
+
+
+def _unwell(
+    s: Seen, liveness: Liveness, logins: Mapping[str, str | None], memory: Memory
+) -> tuple[Failure, str] | None:
+    """What ails a connector that Connect calls RUNNING, with the cause in a line; None when nothing is known."""
+    if s.connector.state != "RUNNING":
+        return None
+    if not s.connector.tasks:
+        return Failure.STUCK, "Connect says RUNNING, but it has no task"
+    refusal = logins.get(s.name)
+    if refusal is not None and classify(refusal) is Failure.AUTHENTICATION:
+        return Failure.AUTHENTICATION, f"Connect says RUNNING, but {refusal}"
+    if s.name in logins and refusal is None and _was_refused(s.name, memory):
+        # Also where the whole fleet is silent, for which nobody is restarted else.
+        return Failure.STALE_LOGIN, "Connect says RUNNING, but its source refused its login; the one of now is accepted"
+    if s.name in liveness.silent:
+        return Failure.STUCK, f"Connect says RUNNING, but there was no heartbeat for {liveness.silent[s.name]:.0f} s"
+    return None
+
+
+def _was_refused(name: str, memory: Memory) -> bool:
+    known = memory.restarts.get(name)
+    return known is not None and known.failure in LOGIN
 
 
 def treat(
@@ -134,6 +162,7 @@ def treat(
             failure=item.failure,
             attempt=record.attempts if (record := decision.records[item.name]) else 1,
             cause=failing[item.name][1],
+            unwell=item.name in diagnosis.unwell,
         )
         for item in decision.restart
     ]

@@ -95,9 +95,8 @@ class Planned:
 
     `records` are restart records to store once applied (None forgets), `changes`
     all other memory. `waiting` says why a failing connector is not restarted.
-    `homes` maps a connector to its cluster. `silent` maps connectors that Connect
-    calls RUNNING but whose heartbeats stopped to the seconds. `troubles` are all
-    that there are now.
+    `homes` maps a connector to its cluster. `unwell` says of connectors that
+    Connect calls RUNNING why they are not. `troubles` are all that there are now.
     """
 
     plan: Plan
@@ -108,6 +107,6 @@ class Planned:
     cluster_sizes: Mapping[str, int]
     dataset_sizes: Mapping[str, int]
     changes: Changes = field(default_factory=Changes)
-    silent: Mapping[str, float] = EMPTY
+    unwell: Mapping[str, str] = EMPTY
     alive: frozenset[str] = frozenset()
     troubles: Mapping[str, Trouble] = EMPTY

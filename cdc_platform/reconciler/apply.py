@@ -30,7 +30,6 @@ from cdc_platform.reconciler.batches import next_size
 from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.migrate import bounce, migrate, wait_stopped
 from cdc_platform.reconciler.report import Outcome
-from cdc_platform.restarts import Failure
 from cdc_platform.topology import Topology
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
@@ -251,10 +250,9 @@ class Applier:
 
     def _restart(self, action: RestartConnector) -> None:
         client = self._clients[action.cluster]
-        if action.failure is not Failure.STUCK:
+        if not action.unwell:
             client.restart_failed(action.name)
             return
-        # Connect believes that it runs, and `onlyFailed` would leave it alone.
         try:
             client.restart_task(action.name, 0)
         except NotFound:

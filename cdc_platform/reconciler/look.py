@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NotInTime
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from cdc_platform.failover import reports_by_worker
 from cdc_platform.liveness import LivenessPolicy, silence_limit
 from cdc_platform.planner import Wanted
 from cdc_platform.reconciler.ideal import ideal_state
+from cdc_platform.reconciler.logins import ask_sources
 from cdc_platform.state import (
     ObservedCluster,
     ObservedHeartbeats,
@@ -70,22 +72,23 @@ def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
         checked, wanted = ideal_state(topology, platform.settings)
         topics = pool.submit(_topics, platform, wanted.topics)
         late = "no answer before the deadline of the look"
+        found = {
+            name: _in_time(seen, end, ObservedCluster(name=name, connectors=None, problem=late))
+            for name, seen in clusters.items()
+        }
         picture = Picture(
             taken_at=datetime.now(UTC),
             topology=checked,
-            clusters={
-                name: _in_time(found, end, ObservedCluster(name=name, connectors=None, problem=late))
-                for name, found in clusters.items()
-            },
+            clusters=found,
             topics=_in_time(topics, end, None),
             heartbeats=_in_time(heartbeats, end, None),
             workers={
-                worker: _in_time(found, end, ObservedWorker(worker=worker, problem=late))
-                for worker, found in workers.items()
+                worker: _in_time(seen, end, ObservedWorker(worker=worker, problem=late))
+                for worker, seen in workers.items()
             },
             agents=_in_time(agents, end, None),
         )
-        return picture, wanted
+        return replace(picture, logins=ask_sources(platform, picture, policy)), wanted
     finally:
         # What hangs ends by its own deadline; nobody waits for it.
         pool.shutdown(wait=False, cancel_futures=True)

@@ -119,16 +119,16 @@ def _down(
     shard: str, seen: ObservedConnector | None, planned: Planned | None, blind: Sequence[str]
 ) -> ShardDown | None:
     """Why the shard is not captured now; None when it is."""
-    silent = planned.silent.get(shard) if planned else None
-    if seen is not None and seen.running and silent is None:
+    unwell = planned.unwell.get(shard) if planned else None
+    if seen is not None and seen.running and unwell is None:
         return None
     waiting = planned.waiting.get(shard) if planned else None
     if seen is None:
         if blind:
             return ShardDown(shard=shard, state="UNKNOWN", reason=f"cluster {blind[0]} could not be read")
         return ShardDown(shard=shard, state="MISSING", reason=waiting.reason if waiting else "no connector yet")
-    if silent is not None and seen.running:
-        state, plain = "SILENT", f"Connect says RUNNING, but there was no heartbeat for {silent:.0f} s"
+    if unwell is not None and seen.running:
+        state, plain = "SILENT", unwell
     else:
         states = {task.state for task in seen.tasks} - {"RUNNING"}
         state = seen.state if seen.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]

@@ -67,19 +67,67 @@ def with_failed(name: str, trace: str = "Connection refused", worker: str = "w0:
 def test_running_without_heartbeats_is_stuck_and_restarted_with_the_cause_named() -> None:
     seen = world(beats(*NAMES[1:]))
     first = make_plan(seen, WANTED, memory(), POLICY)
-    assert first.silent == {NAMES[0]: 75.0}
+    assert first.unwell == {NAMES[0]: "Connect says RUNNING, but there was no heartbeat for 75 s"}
     assert restarts(first) == []
     again = make_plan(replace(seen, taken_at=NOW + timedelta(minutes=1)), WANTED, later(first, memory()), POLICY)
     assert restarts(again) == [(NAMES[0], Failure.STUCK)]
-    assert "no heartbeat for 75 s though Connect says RUNNING" in again.plan.actions[0].sentence()
+    assert "Connect says RUNNING, but there was no heartbeat for 75 s" in again.plan.actions[0].sentence()
 
 
 def test_nobody_is_stuck_while_heartbeats_are_unreadable_or_all_are_silent() -> None:
     for heartbeats in (None, beats()):
         planned = make_plan(world(heartbeats), WANTED, memory(), POLICY)
         assert planned.plan.actions == ()
-        assert planned.silent == {}
+        assert planned.unwell == {}
         assert any("not judged" in f.text for f in planned.plan.findings)
+
+
+REFUSED = "the source refused: Access denied for user 'cdc'@'localhost' (using password: YES)."
+
+
+def passes(before: Memory, *worlds: Picture) -> list[Planned]:
+    """Passes a minute apart, each remembering what the ones before learned."""
+    found = []
+    for number, seen in enumerate(worlds):
+        planned = make_plan(replace(seen, taken_at=NOW + timedelta(minutes=number)), WANTED, before, POLICY)
+        before = later(planned, before)
+        found.append(planned)
+    return found
+
+
+def test_authentication_is_named_at_once_where_a_task_tries_again_inside_and_nothing_is_restarted() -> None:
+    refused = dict.fromkeys(NAMES, REFUSED)
+    for heartbeats in (beats(), beats(*NAMES), None):
+        first, second = passes(memory(), *[world(heartbeats, logins=refused)] * 2)
+        for planned in (first, second):
+            (trouble,) = planned.troubles.values()
+            assert (trouble.failure, trouble.place, trouble.down) == (Failure.AUTHENTICATION, "pins", 6)
+            assert "Access denied for user" in trouble.sentence()
+            assert planned.unwell.keys() == set(NAMES)
+            assert restarts(planned) == []
+
+
+def test_a_login_that_works_again_restarts_who_was_refused_even_if_the_whole_fleet_is_silent() -> None:
+    refused, accepted = dict.fromkeys(NAMES, REFUSED), dict.fromkeys(NAMES, None)
+    seen = [world(beats(), logins=logins) for logins in (refused, {}, accepted, accepted, accepted)]
+    named, unknown, told, restarted, again = passes(memory(), *seen)
+    assert {t.failure for t in named.troubles.values()} == {Failure.AUTHENTICATION}
+    assert restarts(unknown) == restarts(told) == restarts(again) == []
+    assert restarts(restarted) == [(name, Failure.STALE_LOGIN) for name in NAMES]
+    assert all(a.unwell for a in restarted.plan.actions if isinstance(a, RestartConnector))
+
+
+def test_a_login_that_works_restarts_nobody_who_was_never_refused() -> None:
+    first, second = passes(memory(), *[world(beats(), logins=dict.fromkeys(NAMES, None))] * 2)
+    assert first.unwell == second.unwell == {}
+    assert restarts(second) == []
+
+
+def test_who_streams_again_is_not_restarted_for_a_login_of_before() -> None:
+    refused = dict.fromkeys(NAMES, REFUSED)
+    _, well, _ = found = passes(memory(), world(beats(), logins=refused), *[world(beats(*NAMES))] * 2)
+    assert well.unwell == {}
+    assert [restarts(planned) for planned in found] == [[], [], []]
 
 
 def test_a_connector_without_a_task_is_restarted() -> None:

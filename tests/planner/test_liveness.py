@@ -11,12 +11,13 @@ from cdc_platform.liveness import (
     LeaderRecord,
     LivenessPolicy,
     LiveRecord,
+    doubtful,
     judge,
     leader_changes,
     moving,
     silence_limit,
 )
-from cdc_platform.state import ObservedBeats, ObservedHeartbeats
+from cdc_platform.state import ObservedBeats, ObservedHeartbeats, ObservedWorker
 from cdc_platform.topology import Engine, Limits
 
 from .worlds import NOW, dataset, shard
@@ -117,3 +118,21 @@ def test_a_new_generation_is_remembered_once_and_forgotten_with_its_shard() -> N
     assert changes == {"pins.00009": None, "pins.00000": LeaderRecord(generation=1, since=NOW)}
     kept = {name: record for name, record in changes.items() if record}
     assert leader_changes(shards, kept, NOW + timedelta(hours=1)) == {}
+
+
+def test_doubt_falls_on_who_is_not_connected_or_does_not_beat_and_on_nobody_else() -> None:
+    running = dict.fromkeys(("fine", "cut", "mute", "first"), ("w0", LIMIT))
+    connected = frozenset({"fine", "mute"})
+    worker = ObservedWorker(worker="w0", streaming=connected, snapshotting=frozenset({"first"}))
+    all_beat = beats({"fine": 1, "cut": 1})
+    assert doubtful(running, all_beat, {"w0": worker}, NOW) == {"cut", "mute"}
+    assert doubtful(running, None, {"w0": worker}, NOW) == {"cut"}
+    blind = ObservedWorker(worker="w0", problem="away")
+    assert doubtful(running, all_beat, {"w0": blind}, NOW) == {"mute", "first"}
+    assert doubtful(running, None, {"w0": blind}, NOW) == set()
+
+
+def test_doubt_falls_on_all_of_a_fleet_that_fell_silent_at_once() -> None:
+    running = dict.fromkeys(("a", "b"), ("w0", LIMIT))
+    assert doubtful(running, beats({"a": 0, "b": 1}, newest_age=59), {}, NOW) == set()
+    assert doubtful(running, beats({"a": 0, "b": 1}, newest_age=70), {}, NOW) == {"a", "b"}

@@ -1,0 +1,70 @@
+"""Ask the sources of doubtful shards whether they still let the dataset's user in."""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from datetime import timedelta
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.errors import CdcError, SourceRejected
+from cdc_platform.liveness import LivenessPolicy, doubtful, silence_limit
+from cdc_platform.state import Picture
+from cdc_platform.topology import Address, Dataset, Shard
+
+log = logging.getLogger(__name__)
+
+_THREADS = 16
+# A server that refuses a login says so at once; one that is away is another trouble, and not waited for.
+_SECONDS = 5.0
+
+
+def ask_sources(platform: Platform, picture: Picture, policy: LivenessPolicy) -> dict[str, str | None]:
+    """What the sources said, by shard: None for let in, else their refusal; see `Picture.logins`.
+
+    One login for each leader and dataset that has a shard of which `doubtful` doubts, with the dataset's own
+    user, as the control plane resolves it. Takes five seconds at most: who did not answer by then is left out.
+    """
+    if platform.sources is None:
+        return {}
+    asked: dict[tuple[str, Address], list[tuple[Dataset, Shard]]] = defaultdict(list)
+    for dataset, shard in _doubted(picture, policy):
+        asked[dataset.name, shard.leader].append((dataset, shard))
+    # In any order: hosts that do not answer must not always hide the same others.
+    groups = random.sample(list(asked.values()), len(asked))
+    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="login")
+    try:
+        answers = wait([pool.submit(_ask, platform.sources, group) for group in groups], timeout=_SECONDS).done
+        return {name: said for answer in answers for name, said in answer.result().items()}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _ask(sources: SourceLogs, group: Sequence[tuple[Dataset, Shard]]) -> dict[str, str | None]:
+    """The answer to the first of the group, for all of it; empty without one."""
+    try:
+        sources.check(*group[0])
+    except SourceRejected as error:
+        said: str | None = error.message
+    except CdcError as error:
+        log.warning("whether %s lets the dataset's user in is not known: %s", group[0][1].leader, error)
+        return {}
+    else:
+        said = None
+    return {shard.name: said for _, shard in group}
+
+
+def _doubted(picture: Picture, policy: LivenessPolicy) -> list[tuple[Dataset, Shard]]:
+    running: dict[str, tuple[str, timedelta]] = {}
+    limits = {dataset.name: silence_limit(dataset, policy) for dataset in picture.topology.datasets.values()}
+    for cluster in picture.clusters.values():
+        for connector in (cluster.connectors or {}).values():
+            dataset = connector.name.partition(".")[0]
+            if connector.running and dataset in limits:
+                running[connector.name] = (connector.tasks[0].worker, limits[dataset])
+    names = doubtful(running, picture.heartbeats, picture.workers, picture.taken_at)
+    return [(dataset, shard) for dataset, shard in picture.topology.all_shards() if shard.name in names]
