@@ -17,6 +17,8 @@ from cdc_platform.settings import CONFIG_FILE
 def port_names(spec: StackSpec) -> list[str]:
     """All ports that the stack needs, as `<service>.<port>`."""
     names = ["zookeeper.zookeeper", "kafka.kafka", "kafka.controller"]
+    if spec.worker_broker_port is not None:
+        names.append("kafka.workers")
     for number in range(spec.workers):
         names += [f"{workers.worker_name(number)}.{port}" for port in ("connect", "metrics")]
     if spec.mariadb:
@@ -49,7 +51,8 @@ def configure(
         launches[launch.name] = launch
 
     add(kafka.zookeeper_launch(directory / "zookeeper", of("zookeeper"), programs, log("zookeeper")))
-    add(kafka.kafka_launch(directory / "kafka", of("kafka"), programs, log("kafka"), security))
+    through = spec.worker_broker_port
+    add(kafka.kafka_launch(directory / "kafka", of("kafka"), programs, log("kafka"), security, through))
     mariadb_servers = _servers(spec.mariadb, mariadb.SERVERS, before.mariadb if before else ())
     for name in mariadb.SERVERS if spec.mariadb else ():
         home, port = directory / name, ports[f"{name}.mariadb"]
@@ -78,7 +81,7 @@ def configure(
                 number,
                 directory / "workers" / name,
                 ports=of(name),
-                kafka_port=ports["kafka.kafka"],
+                kafka_port=through or ports["kafka.kafka"],
                 secrets=directory / "secrets",
                 programs=programs,
                 heap_mb=spec.worker_heap_mb,
@@ -107,13 +110,14 @@ def configure(
         secure=spec.secure,
     )
     stack.save()
-    (directory / CONFIG_FILE).write_text(_settings(stack, security))
+    worker_kafka = {"bootstrap.servers": f"127.0.0.1:{through}"} if through else {}
+    (directory / CONFIG_FILE).write_text(_settings(stack, security, worker_kafka))
     return stack
 
 
-def _settings(stack: Stack, security: Security | None) -> str:
+def _settings(stack: Stack, security: Security | None, worker_kafka: Mapping[str, str]) -> str:
     kafka = security.kafka_client(str(stack.kafka)) if security else {"bootstrap.servers": str(stack.kafka)}
-    tables = {"kafka": kafka, "worker_kafka": security.worker_kafka() if security else {}}
+    tables = {"kafka": kafka, "worker_kafka": security.worker_kafka() if security else worker_kafka}
     return (
         f'zookeeper = "{stack.zookeeper}"\n'
         # Ports are used again by other stacks: what one left in a shared cache would be another's.

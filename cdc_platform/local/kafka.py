@@ -43,11 +43,23 @@ def log4j_flags(directory: Path) -> tuple[str, ...]:
 
 
 def kafka_launch(
-    home: Path, ports: Mapping[str, int], programs: Programs, log: Path, security: Security | None = None
+    home: Path,
+    ports: Mapping[str, int],
+    programs: Programs,
+    log: Path,
+    security: Security | None = None,
+    worker_port: int | None = None,
 ) -> Launch:
-    """Write the broker's configuration. `ports` holds `kafka` (clients) and `controller`."""
+    """Write the broker's configuration.
+
+    `ports` holds `kafka` (clients), `controller` and, with `worker_port`, `workers`: a listener of the workers'
+    own, which they are told to reach by `worker_port`.
+    """
     home.mkdir(parents=True, exist_ok=True)
-    listeners = f"{'CLIENTS' if security else 'PLAINTEXT'}://127.0.0.1:{ports['kafka']}"
+    listeners = advertised = f"{'CLIENTS' if security else 'PLAINTEXT'}://127.0.0.1:{ports['kafka']}"
+    if worker_port is not None:
+        listeners += f",WORKERS://127.0.0.1:{ports['workers']}"
+        advertised += f",WORKERS://127.0.0.1:{worker_port}"
     config = home / "server.properties"
     # With security it holds passwords.
     config.touch(mode=0o600)
@@ -59,9 +71,9 @@ def kafka_launch(
                 "node.id": "1",
                 "controller.quorum.voters": f"1@127.0.0.1:{ports['controller']}",
                 "listeners": f"{listeners},CONTROLLER://127.0.0.1:{ports['controller']}",
-                "advertised.listeners": listeners,
+                "advertised.listeners": advertised,
                 "controller.listener.names": "CONTROLLER",
-                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,WORKERS:PLAINTEXT,CONTROLLER:PLAINTEXT",
                 "log.dirs": str(home / "data"),
                 "num.partitions": "1",
                 "default.replication.factor": "1",

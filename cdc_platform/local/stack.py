@@ -37,6 +37,8 @@ class StackSpec:
     all others are found. An `owned` stack ends with the process that started
     it. `worker_properties` goes on top of the recommended ones. `secure`: SASL/SCRAM over TLS
     for Kafka, https with basic authentication for the workers, digest authentication for ZooKeeper.
+    `worker_broker_port`: workers reach the broker by that loopback port alone, where somebody
+    else forwards connections to the broker's port `kafka.workers`.
     """
 
     directory: Path = DEFAULT_DIR
@@ -49,11 +51,16 @@ class StackSpec:
     owned: bool = False
     worker_heap_mb: int = 1024
     worker_properties: Mapping[str, str] = field(default_factory=dict)
+    worker_broker_port: int | None = None
     cache_dir: Path = field(default_factory=default_cache_dir)
 
     def __post_init__(self) -> None:
         if not 1 <= self.workers <= 16:
             raise StackError(f"{self.workers} workers are not possible.", field="workers", cure="Use 1 to 16.")
+        if self.secure and self.worker_broker_port is not None:
+            raise StackError(
+                "a secure stack's workers reach the broker directly.", field="worker_broker_port", cure="Leave one out."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -83,6 +83,12 @@ def a_scenario(
     tmp_path: Path,
     request: pytest.FixtureRequest,
 ) -> MakeScenario:
+    return scenarios(stack, platform, control_plane, tmp_path, request)
+
+
+def scenarios(
+    stack: Stack, platform: Platform, control_plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest
+) -> MakeScenario:
     """Makes a scenario: its name, and what the site is to be; `through` a proxy, which is pointed at the source."""
 
     def make(

@@ -62,7 +62,7 @@ def test_faults_poison_record(a_scenario: MakeScenario) -> None:
 
 
 def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack) -> None:
-    """The new password goes into the secrets file; tasks that try again inside are restarted, and failed ones by hand."""
+    """The secrets file follows: tasks that try again inside are restarted, failed ones by hand."""
     user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)
     path = stack.secrets_dir / f"{user}.properties"
     path.write_text(f"user={user}\npassword={old}\n")
