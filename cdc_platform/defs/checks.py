@@ -158,14 +158,15 @@ def _counted(
     dataset, name = table.props.dataset, table.props.table
     nothing = TableContinuity(dataset=dataset, table=name)
     columns = {item.kwargs.get("column") for item in table.suite.expectations}
-    if columns & _LEDGER:
-        with wiring.open_ledger(clients) as outside:
-            found, continuity = count_and_keep(outside, topology, dataset, name, run_id=run_id)
-        return found.shards, continuity
-    if not any(str(column).startswith("duplicates") or column in _CAUSES for column in columns):
+    counts = any(str(column).startswith("duplicates") or column in _CAUSES for column in columns)
+    if not counts and not columns & _LEDGER:
         return (), nothing
-    found = count_duplicates(clients, wiring.traced_records(clients), topology, dataset, name, run_id=run_id)
-    return found.shards, nothing
+    with wiring.open_ledger(clients) as outside:
+        if columns & _LEDGER:
+            found, continuity = count_and_keep(outside, topology, dataset, name, run_id=run_id)
+            return found.shards, continuity
+        found = count_duplicates(clients, outside.records, outside.offsets, topology, dataset, name, run_id=run_id)
+        return found.shards, nothing
 
 
 _CAUSES = frozenset(str(cause) for cause in Cause)
@@ -185,6 +186,11 @@ def _of_duplicates(duplicates: Sequence[ShardDuplicates]) -> Mapping[str, Any]:
         "duplicates": sum(shard.total for shard in duplicates),
         "alarming": sum(shard.alarming for shard in duplicates),
         "blames": "\n".join(lines[:SHOWN]),
+        "not_exact": "\n".join(
+            f"{shard.shard}: run {run}: nothing tells whether it began in the middle of a transaction"
+            for shard in duplicates
+            for run in shard.unsure
+        ),
     }
 
 

@@ -27,8 +27,9 @@ import numpy.typing as npt
 from cdc_platform.clients.topic_records import Records
 from cdc_platform.verification import runs
 from cdc_platform.verification.cache import place, remove_others
-from cdc_platform.verification.duplicates import (
+from cdc_platform.verification.copies import (
     SAME_PLACE,
+    Crossing,
     Pair,
     PartitionCounts,
     Servers,
@@ -36,26 +37,33 @@ from cdc_platform.verification.duplicates import (
     copies,
     counted,
     merged,
+    repeated,
 )
+from cdc_platform.verification.duplicates import born
 from cdc_platform.verification.events import Words
-from cdc_platform.verification.sightings import READ, SIGHTING, Runs, SightingReader, Sightings, mixed
+from cdc_platform.verification.sightings import READ, SIGHTING, Runs, SightingReader, Sightings
+from cdc_platform.verification.takeovers import StartedRun, Takeover, Takeovers
+from cdc_platform.verification.tallies import TALLY, tally
 
 # Events held before they are sorted, compared and written: 45 bytes each, four times that for a moment.
 SLAB_EVENTS = 300_000
 
-# What the ledger takes in: so many distinct events of a transaction were sent by a task run, from `offset` on.
-TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
-
 # As long as the topics keep all events. A copy of something older is not found.
 HORIZON_MS = 7 * 86_400_000
 
-_VERSION = 4
+# A run's predecessor may have committed so long before its own last sign.
+_BEFORE_MS = 60_000
+# Where no predecessor is known.
+_LONG_BEFORE_MS = 3_600_000
+
+_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartitionState:
     """What is known of one partition. `high` maps a shard to stream to the greatest position seen; events up to
-    `handed_over` (ms) may have gone to the ledger already.
+    `handed_over` (ms) may have gone to the ledger already. `takeovers` tells by the run's number how it began,
+    `unsure` are runs of which nothing tells; the others were not asked for.
     """
 
     next_offset: int = 0
@@ -70,6 +78,8 @@ class PartitionState:
     high: dict[str, dict[int, int]] = field(default_factory=dict)
     tallies: tuple[str, ...] = ()
     handed_over: int = 0
+    takeovers: dict[int, Takeover] = field(default_factory=dict)
+    unsure: tuple[int, ...] = ()
     version: int = _VERSION
 
 
@@ -92,7 +102,7 @@ class PartitionSightings:
     def counts(self) -> PartitionCounts:
         """Runs and copies of this partition."""
         state = self.state()
-        return PartitionCounts(self.partition, state.spans, state.pairs)
+        return PartitionCounts(self.partition, state.spans, state.pairs, state.unsure)
 
     @contextmanager
     def lock(self) -> Iterator[bool]:
@@ -112,18 +122,19 @@ class PartitionSightings:
         bounds: tuple[int, int],
         progress: Callable[[int], None],
         *,
+        takeovers: Takeovers | None = None,
         slab_events: int = SLAB_EVENTS,
     ) -> int:
         """Take in the records up to the end of `bounds`, under the lock. Returns how many were new.
 
-        Raises what `records` raises.
+        `takeovers` as in `TopicSightings`. Raises what `records` and `takeovers` raise.
         """
         begin, end = bounds
         state = self.state()
         if end < state.next_offset:
             self._clear()
             state = PartitionState()
-        writer = _Writer(self._dir, replace(state, begin=begin))
+        writer = _Writer(self._dir, replace(state, begin=begin), takeovers)
         strangers = reader.strangers
         for batch in records.read(self.partition, max(state.next_offset, begin), end):
             found, streams = reader.read(batch, writer.runs)
@@ -163,9 +174,10 @@ class PartitionSightings:
 class _Writer:
     """Takes sightings in, slab by slab."""
 
-    def __init__(self, directory: Path, state: PartitionState) -> None:
+    def __init__(self, directory: Path, state: PartitionState, takeovers: Takeovers | None) -> None:
         self._dir = directory
         self._state = state
+        self._takeovers = takeovers
         self.runs = Runs.of([(span.shard, span.run, span.worker) for span in state.spans])
         self._parts: list[Sightings] = []
         self._streams: list[Words] = []
@@ -193,7 +205,10 @@ class _Writer:
         old = self._known(np.unique(fresh["key"][suspects]))
         seen = np.concatenate([old, fresh])
         servers = Servers((pair.before, pair.after) for pair in state.pairs if pair.how == SAME_PLACE)
-        found = copies(seen, np.arange(len(seen)) >= len(old), servers)
+        again = repeated(seen)
+        spans = tuple(_spans(self.runs, state.spans, fresh))
+        takeovers, unsure = self._renumbered(seen, again, transactions, spans)
+        found = copies(seen, again, np.arange(len(seen)) >= len(old), servers)
         serial = state.serial + 1
         files = list(state.files)
         if len(fresh):
@@ -211,9 +226,11 @@ class _Writer:
             serial=serial,
             events=state.events + len(fresh),
             newest=newest,
-            spans=tuple(_spans(self.runs, state.spans, fresh)),
+            spans=spans,
             pairs=tuple(merged([*state.pairs, *counted(seen, found)])),
             high=high,
+            takeovers=takeovers,
+            unsure=unsure,
             # Nobody has kept the ledger for so long: it begins anew.
             tallies=tuple(name for name in names if _newest(name) >= newest - HORIZON_MS),
         )
@@ -240,6 +257,26 @@ class _Writer:
             own[stream] = max(own.get(stream, 0), mark)
         suspects: npt.NDArray[np.bool_] = (fresh["seq"] <= before[lane]) | (fresh["kind"] == READ)
         return suspects, high
+
+    def _renumbered(
+        self, seen: Sightings, again: npt.NDArray[np.int64], transactions: Words, spans: Sequence[Span]
+    ) -> tuple[dict[int, Takeover], tuple[int, ...]]:
+        """Gives true numbers to events of transactions that were taken over; what is known now of runs' beginnings."""
+        known, unsure = dict(self._state.takeovers), set(self._state.unsure)
+        if self._takeovers is None:
+            return known, ()
+        earlier = np.zeros(len(seen) - len(transactions), dtype=np.uint64)
+        crossing = Crossing.of(seen, again, np.concatenate([earlier, transactions]))
+        asked = {code for code in np.unique(seen["run"][crossing.at]).tolist() if spans[code].run}
+        asked -= known.keys() | unsure
+        if asked:
+            questions = {code: _started(spans, code) for code in asked}
+            found = self._takeovers.find(list(questions.values()))
+            known |= {code: found[one.run] for code, one in questions.items() if one.run in found}
+            # One that has no predecessor here has taken nothing over here.
+            unsure |= {code for code, one in questions.items() if one.run not in found and min(one.births) < one.at}
+        crossing.renumber(seen, {code: takeover for code, takeover in known.items() if takeover.events})
+        return known, tuple(sorted(unsure))
 
     def _known(self, keys: Words) -> Sightings:
         """The earlier sightings with these (sorted) identities, as far as the topic still has them."""
@@ -306,41 +343,6 @@ def _newest(name: str) -> int:
     return int(name.rpartition("-t")[2])
 
 
-def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
-    """How many distinct events each task run sent of each transaction (`TALLY`); rows of snapshots have none."""
-    streamed = transactions != 0
-    if not streamed.any():
-        return np.zeros(0, dtype=TALLY)
-    run = fresh["run"][streamed]
-    # Most transactions have one event in a partition, so only the others' events are told apart.
-    groups = mixed(mixed(run.astype(np.uint64)) ^ transactions[streamed])
-    order = np.argsort(groups, kind="stable")
-    starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
-    count = np.diff(np.append(starts, len(order)))
-    places = np.flatnonzero(streamed)[order]
-    found = np.zeros(len(starts), dtype=TALLY)
-    found["transaction"], found["run"] = transactions[places[starts]], run[order[starts]]
-    found["offset"] = np.minimum.reduceat(fresh["offset"][places], starts)
-    found["time"] = np.maximum.reduceat(fresh["time"][places], starts)
-    found["count"] = count
-    several = np.repeat(count > 1, count)
-    if several.any():
-        group = np.repeat(np.arange(len(starts)), count)[several]
-        events = fresh[places[several]]
-        found["count"] -= _again(group, events["key"], events["place"], len(starts))
-    return found
-
-
-def _again(group: npt.NDArray[np.int64], keys: Words, at: Words, groups: int) -> npt.NDArray[np.uint32]:
-    """How many events of each group are in it already, by key and place."""
-    order = np.lexsort((at, keys, group))
-    same = np.ones(len(order) - 1, dtype=np.bool_)
-    for values in (group, keys, at):
-        ranked = values[order]
-        same &= ranked[1:] == ranked[:-1]
-    return np.bincount(group[order][1:][same], minlength=groups).astype(np.uint32)
-
-
 def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Span]:
     """The runs with what these events add to them."""
     count = len(known.names)
@@ -371,6 +373,21 @@ def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Sp
         yield found if old is None else _joined(old, found)
 
 
+def _started(spans: Sequence[Span], code: int) -> StartedRun:
+    """The question how a run began."""
+    span = spans[code]
+    own = [one for one in spans if one.shard == span.shard and one.run]
+    at = born(span.run, span.begun)
+    before = [min(one.ended, at) for one in own if one.run != span.run and born(one.run, one.begun) < at]
+    return StartedRun(
+        shard=span.shard,
+        run=span.run,
+        at=at,
+        since=max(before) - _BEFORE_MS if before else at - _LONG_BEFORE_MS,
+        births=tuple(sorted({born(one.run, one.begun) for one in own})),
+    )
+
+
 def _joined(old: Span, new: Span) -> Span:
     return replace(
         new,
@@ -383,14 +400,26 @@ def _joined(old: Span, new: Span) -> Span:
 
 
 class TopicSightings:
-    """The sightings of a whole topic. Several processes may extend it at once."""
+    """The sightings of a whole topic. Several processes may extend it at once.
 
-    def __init__(self, home: Path, platform: str, topic: str, topic_id: str, partitions: Sequence[int]) -> None:
+    `takeovers` tells how task runs began, where Debezium numbers events anew (binlogs); None: it does not.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        platform: str,
+        topic: str,
+        topic_id: str,
+        partitions: Sequence[int],
+        takeovers: Takeovers | None = None,
+    ) -> None:
         root = place(home, "sightings", platform, topic, topic_id)
         root.mkdir(parents=True, exist_ok=True)
         # Of a topic of that name that is no more.
         remove_others(home, root)
         self._partitions = [PartitionSightings(root, number) for number in partitions]
+        self._takeovers = takeovers
 
     def extend(
         self,
@@ -403,7 +432,7 @@ class TopicSightings:
     ) -> int:
         """Take in all below the ends. Returns how many records were read here.
 
-        Partitions that another process is at are waited for. Raises KafkaUnavailable.
+        Partitions that another process is at are waited for. Raises KafkaUnavailable, KafkaRejected.
         """
         todo = list(self._partitions)
         total = sum(max(0, end - begin) for begin, end in ends.values())
@@ -420,7 +449,8 @@ class TopicSightings:
             for part in todo:
                 with part.lock() as mine:
                     if mine:
-                        read += part.extend(records, reader(), ends[part.partition], taken)
+                        end = ends[part.partition]
+                        read += part.extend(records, reader(), end, taken, takeovers=self._takeovers)
                     else:
                         waiting.append(part)
             if waiting and time.monotonic() > deadline:

@@ -1,8 +1,6 @@
-"""Which events were sent more than once, and who is to blame. Pure, on arrays.
+"""Who is to blame for events that were sent more than once, and what of it is normal. Pure.
 
-Two steps. `copies` finds, for every event that is not the first of its identity, the
-one before it; what was found is kept as counts by (earlier run, later run, how).
-`blame` names the cause of each count, from how the two runs stand to each other: so
+`blame` names the cause of each count that `copies` has made, from how the two runs stand to each other: so
 evidence that comes later (an old task that goes on writing) still finds its place.
 """
 
@@ -11,20 +9,14 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
 from cdc_platform.errors import TopologyError
 from cdc_platform.topology import EMPTY, Dataset
-from cdc_platform.verification.sightings import READ, Sightings
-
-# How a copy stands to the one before it.
-SAME_PLACE, OTHER_PLACE, SAME_RECORD, READ_AGAIN = range(4)
+from cdc_platform.verification.copies import OTHER_PLACE, READ_AGAIN, SAME_RECORD, Pair, PartitionCounts, Span
 
 
 class Cause(StrEnum):
@@ -36,46 +28,6 @@ class Cause(StrEnum):
     RESNAPSHOT = "re_snapshot"
     FAILOVER = "source_failover"
     UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One task run in one partition: first and last offset and time (ms), and how many events."""
-
-    shard: str
-    run: str
-    worker: str
-    first: int
-    last: int
-    begun: int
-    ended: int
-    events: int
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """Copies in one partition whose earlier one is of run `before`, the later one of run `after` (numbers).
-
-    `how` is one of SAME_PLACE, OTHER_PLACE, SAME_RECORD, READ_AGAIN; offsets and times are the copies'.
-    """
-
-    before: int
-    after: int
-    how: int
-    count: int
-    first: int
-    last: int
-    begun: int
-    ended: int
-
-
-@dataclass(frozen=True, slots=True)
-class PartitionCounts:
-    """What is known of one partition. Spans are by run number."""
-
-    partition: int
-    spans: Sequence[Span]
-    pairs: Sequence[Pair]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,174 +116,24 @@ class DuplicatePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDuplicates:
-    """One shard's copies within the window, by cause. `alarming` of them are more than the policy lets pass."""
+    """One shard's copies within the window, by cause. `alarming` of them are more than the policy lets pass.
+
+    `unsure` names task runs whose copies may be counted wrong: nothing tells whether they began in the middle of a
+    transaction, whose events they would have numbered anew.
+    """
 
     shard: str
     counts: Mapping[Cause, int] = field(default_factory=dict)
     alarming: int = 0
     reasons: tuple[str, ...] = ()
     blames: tuple[Blame, ...] = ()
+    unsure: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
         """All copies."""
         return sum(self.counts.values())
 
-
-# Finding
-
-
-@dataclass(frozen=True, slots=True)
-class Copies:
-    """Places in the sightings that were looked at: the copies, the one before each, and how they relate."""
-
-    before: npt.NDArray[np.int64]
-    after: npt.NDArray[np.int64]
-    how: npt.NDArray[np.uint8]
-
-
-def copies(seen: Sightings, fresh: npt.NDArray[np.bool_], servers: Servers) -> Copies:
-    """The copies among the `fresh` of these sightings, which hold all earlier ones of their identities.
-
-    Events of one identity at several places are one event where the places are of
-    several servers, and several events where they are of one (two updates of one row in one
-    transaction). Which runs read the same server is learnt from what they share (`servers`).
-    """
-    order = np.argsort(seen["key"], kind="stable")
-    keys = seen["key"][order]
-    same = keys[1:] == keys[:-1]
-    if not same.any():
-        nothing = np.zeros(0, dtype=np.int64)
-        return Copies(nothing, nothing, nothing.astype(np.uint8))
-    order = order[np.append(same, False) | np.append(False, same)]
-    order = order[np.lexsort((seen["offset"][order], seen["key"][order]))]
-    ranked = seen[order]
-    same = ranked["key"][1:] == ranked["key"][:-1]
-    twin = np.flatnonzero(same)
-    elsewhere = ranked["place"][twin] != ranked["place"][twin + 1]
-    if not elsewhere.any():
-        before, after = twin, twin + 1
-    else:
-        starts = np.cumsum(np.append(True, ~same)) - 1
-        odd = np.isin(starts, starts[twin[elsewhere]])
-        plain = twin[~odd[twin]]
-        servers.learn(ranked, plain)
-        groups: dict[int, list[int]] = defaultdict(list)
-        for at in np.flatnonzero(odd).tolist():
-            groups[int(starts[at])].append(at)
-        for group in groups.values():
-            servers.learn_group(ranked, group)
-        found = [pair for group in groups.values() for pair in _matched(ranked, group, servers)]
-        before = np.concatenate([plain, np.array([a for a, _ in found], dtype=np.int64)])
-        after = np.concatenate([plain + 1, np.array([b for _, b in found], dtype=np.int64)])
-    chosen = fresh[order[after]]
-    before, after = before[chosen], after[chosen]
-    return Copies(order[before], order[after], _how(ranked, before, after))
-
-
-class Servers:
-    """Which runs read the same server: those that saw one event at one place."""
-
-    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
-        self._parent: dict[int, int] = {}
-        for one, other in pairs:
-            self.join(one, other)
-
-    def of(self, run: int) -> int:
-        """The server of a run, as the number of one of its runs."""
-        while self._parent.get(run, run) != run:
-            run = self._parent[run]
-        return run
-
-    def join(self, one: int, other: int) -> None:
-        """These two runs read the same server."""
-        self._parent[self.of(one)] = self.of(other)
-
-    def learn(self, ranked: Sightings, twins: npt.NDArray[np.int64]) -> None:
-        """From neighbours that agree in place; a place of 0 (Postgres, snapshots) says nothing."""
-        twins = twins[ranked["place"][twins] != 0]
-        pairs = np.unique(np.stack([ranked["run"][twins], ranked["run"][twins + 1]], axis=1), axis=0)
-        for one, other in pairs.tolist():
-            self.join(one, other)
-
-    def learn_group(self, ranked: Sightings, group: Sequence[int]) -> None:
-        """From the sightings of one identity."""
-        by_place: dict[int, int] = {}
-        for at in group:
-            run, place = int(ranked["run"][at]), int(ranked["place"][at])
-            if place in by_place:
-                self.join(by_place[place], run)
-            by_place[place] = run
-
-
-def _matched(ranked: Sightings, group: Sequence[int], servers: Servers) -> Iterable[tuple[int, int]]:
-    """(earlier, later) for the sightings of one identity that has several places.
-
-    The n-th place on one server is the n-th on another.
-    """
-    events: list[int] = []  # the last sighting of each distinct event
-    ranks: dict[int, dict[int, int]] = defaultdict(dict)  # server to place to number of the event
-    for at in group:
-        server, place = servers.of(int(ranked["run"][at])), int(ranked["place"][at])
-        known = ranks[server]
-        number = known.setdefault(place, len(known))
-        if number < len(events):
-            yield events[number], at
-            events[number] = at
-        else:
-            events.append(at)
-
-
-def _how(ranked: Sightings, before: Any, after: Any) -> npt.NDArray[np.uint8]:
-    one, other = ranked[before], ranked[after]
-    how = np.where(one["place"] == other["place"], SAME_PLACE, OTHER_PLACE).astype(np.uint8)
-    how[other["kind"] == READ] = READ_AGAIN
-    how[(one["run"] == other["run"]) & (one["time"] == other["time"])] = SAME_RECORD
-    return how
-
-
-def counted(seen: Sightings, found: Copies) -> list[Pair]:
-    """Copies as counts by (earlier run, later run, how)."""
-    if not len(found.after):
-        return []
-    columns = np.stack(
-        [seen["run"][found.before].astype(np.int64), seen["run"][found.after].astype(np.int64), found.how.astype(int)]
-    )
-    kinds, place = np.unique(columns, axis=1, return_inverse=True)
-    place = place.reshape(-1)
-    order = np.argsort(place, kind="stable")
-    starts = np.flatnonzero(np.append(True, np.diff(place[order]) != 0))
-    late = seen[found.after][order]
-    ends = [ufunc.reduceat(late[name], starts) for name in ("offset", "time") for ufunc in (np.minimum, np.maximum)]
-    counts = np.diff(np.append(starts, len(order)))
-    return [
-        Pair(int(before), int(after), int(how), *(int(part) for part in rest))
-        for (before, after, how), *rest in zip(kinds.T.tolist(), counts, *ends, strict=True)
-    ]
-
-
-def merged(pairs: Iterable[Pair]) -> list[Pair]:
-    """Counts of the same (earlier run, later run, how) in one."""
-    found: dict[tuple[int, int, int], Pair] = {}
-    for pair in pairs:
-        key = (pair.before, pair.after, pair.how)
-        known = found.get(key)
-        found[key] = (
-            pair
-            if known is None
-            else Pair(
-                *key,
-                known.count + pair.count,
-                min(known.first, pair.first),
-                max(known.last, pair.last),
-                min(known.begun, pair.begun),
-                max(known.ended, pair.ended),
-            )
-        )
-    return list(found.values())
-
-
-# Blaming
 
 # A pass sees a leader change up to this long after the first task has followed it, or before the last was lost.
 _NOTICED_MS = 180_000
@@ -439,14 +241,29 @@ def born(run: str, first_seen: int) -> int:
 # Judging
 
 
+def unsure_runs(partitions: Sequence[PartitionCounts]) -> dict[str, tuple[str, ...]]:
+    """Shard to its task runs whose copies may be counted wrong."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for part in partitions:
+        for code in part.unsure:
+            found[part.spans[code].shard].add(part.spans[code].run)
+    return {shard: tuple(sorted(runs)) for shard, runs in found.items()}
+
+
 def judge(
-    shards: Iterable[str], blames: Sequence[Blame], policy: DuplicatePolicy, *, keep: int = 5
+    shards: Iterable[str],
+    blames: Sequence[Blame],
+    policy: DuplicatePolicy,
+    *,
+    unsure: Mapping[str, tuple[str, ...]] = EMPTY,
+    keep: int = 5,
 ) -> list[ShardDuplicates]:
     """Each shard's copies, and how many of them are alarming. `keep` blames are named, the alarming first."""
     by_shard: dict[str, list[Blame]] = defaultdict(list)
     for item in blames:
         by_shard[item.shard].append(item)
-    return [_judged(shard, by_shard.get(shard, []), policy, keep) for shard in shards]
+    judged = (_judged(shard, by_shard.get(shard, []), policy, keep) for shard in shards)
+    return [replace(one, unsure=unsure.get(one.shard, ())) for one in judged]
 
 
 def _judged(shard: str, blames: Sequence[Blame], policy: DuplicatePolicy, keep: int) -> ShardDuplicates:

@@ -97,7 +97,9 @@ def count_and_keep(
     found = topology.dataset(dataset)
     keeper = _Keeper(outside, topology, found, found.table(table))
     return keeper.keep(
-        lambda: count_duplicates(outside.platform, outside.records, topology, dataset, table, run_id=run_id)
+        lambda: count_duplicates(
+            outside.platform, outside.records, outside.offsets, topology, dataset, table, run_id=run_id
+        )
     )
 
 

@@ -8,13 +8,22 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from cdc_platform.clients.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import Records
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.topology import Topology
 from cdc_platform.verification.duplicate_store import TopicSightings
-from cdc_platform.verification.duplicates import DuplicatePolicy, ShardDuplicates, blame, judge, window_start
+from cdc_platform.verification.duplicates import (
+    DuplicatePolicy,
+    ShardDuplicates,
+    blame,
+    judge,
+    unsure_runs,
+    window_start,
+)
 from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.takeovers import OffsetTakeovers
 
 LEADER = "leader/"
 
@@ -39,6 +48,7 @@ class TableDuplicates:
 def count_duplicates(
     platform: Platform,
     records: Callable[[str], Records],
+    offsets: OffsetHistories,
     topology: Topology,
     dataset: str,
     table: str,
@@ -51,6 +61,7 @@ def count_duplicates(
 
     Args:
         records: topic to a reader that keeps headers and times (`TopicRecords(..., traced=True)`).
+        offsets: asked how a binlog engine's task run began that sent events once more.
 
     Raises:
         NotFound: there is no such topic. TopologyError: no such dataset or table, or a bad policy.
@@ -69,14 +80,16 @@ def count_duplicates(
             topic,
             bounds.topic_id,
             sorted(bounds.partitions),
+            OffsetTakeovers(offsets, topology, found) if found.engine.reads_binlog else None,
         )
         read = sightings.extend(
             reader, lambda: SightingReader(found.engine), dict(bounds.partitions), report or _silent
         )
     finally:
         reader.close()
-    blames = blame(sightings.counts(), moves(platform.state.read(), dataset), since=window_start(policy, now))
-    shards = judge([shard.id for shard in topology.shards.get(dataset, ())], blames, policy)
+    counts = sightings.counts()
+    blames = blame(counts, moves(platform.state.read(), dataset), since=window_start(policy, now))
+    shards = judge([shard.id for shard in topology.shards.get(dataset, ())], blames, policy, unsure=unsure_runs(counts))
     events, unreadable = sightings.totals()
     return TableDuplicates(
         dataset=dataset,

@@ -2,9 +2,8 @@
 
 An event's identity, by engine, as 64 bits of a hash:
 
-- MariaDB, MySQL: GTID (domain or server, number), key, operation. Where in the
-  binlog and in its transaction it stands (`place`) is kept beside it: on one server it
-  tells two changes of one row in one transaction apart, and on another server it is another.
+- MariaDB, MySQL: GTID (domain or server, number), key, operation. Where it stands (`place`) is kept beside it:
+  its number in the transaction tells two changes of one row apart, its place in the binlog two servers.
 - Postgres: transaction id, LSN, key, operation. Rows of one COPY share an LSN.
 - Rows that a snapshot read have no position: the key alone. To see one again is a
   re-snapshot.
@@ -38,6 +37,11 @@ SIGHTING = np.dtype(
 Sightings = npt.NDArray[np.void]
 
 STREAMED, READ = range(2)
+
+# The low bits of a place: the number of the event in its transaction, from 1 on; 0 where it has none. MariaDB's
+# events have the position of their transaction, and row numbers begin anew with each statement. Above it a hash of the
+# place in the binlog.
+NUMBERS = np.uint64((1 << 36) - 1)
 
 SHARD_HEADER = "cdc.shard"
 WORKER_HEADER = "cdc.worker"
@@ -180,7 +184,7 @@ class SightingReader:
             placed[name][reads] = 0
         words = key_words(keys)
         found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
-        found["place"], found["seq"] = placed["sub"] ^ self._orders(events), placed["seq"]
+        found["place"], found["seq"] = self._places(events, placed["sub"], reads), placed["seq"]
         found["kind"] = np.where(reads, READ, STREAMED)
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
         found["run"] = runs.codes(_at(batch.headers, live), keys)
@@ -190,15 +194,14 @@ class SightingReader:
         streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
         return found, streams.astype(np.uint64)
 
-    def _orders(self, events: Sequence[Any]) -> Words:
-        """Spread, so that it can be laid over the place: the number of each event in its transaction.
-
-        MariaDB's events have the position of their transaction, and row numbers begin anew with each statement.
-        """
+    def _places(self, events: Sequence[Any], subs: Words, reads: npt.NDArray[np.bool_]) -> Words:
+        """Binlog and number of each event; 0 for rows of snapshots, and on Postgres."""
         if not self._engine.reads_binlog:
             return np.zeros(len(events), dtype=np.uint64)
-        orders = [0 if event.transaction is None else event.transaction.total_order for event in events]
-        return np.array(orders, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+        numbers = [0 if event.transaction is None else event.transaction.total_order for event in events]
+        found = (mixed(subs) & ~NUMBERS) | (np.array(numbers, dtype=np.uint64) & NUMBERS)
+        found[reads] = 0
+        return found
 
     def _envelopes(self, values: Sequence[Any]) -> list[Any]:
         if self._decoder is None:

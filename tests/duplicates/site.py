@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -17,14 +17,16 @@ import psycopg
 import pymysql
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
+from cdc_platform.clients.offset_history import OffsetTopics
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import signal_topic, slot_name
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.topology import EMPTY, Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.verification.duplicate_store import TopicSightings
-from cdc_platform.verification.duplicates import Blame, Cause, blame
+from cdc_platform.verification.duplicates import Blame, Cause, blame, unsure_runs
 from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.takeovers import OffsetTakeovers
 from tests.connectors.field import Field
 
 
@@ -97,6 +99,15 @@ class Site:
     def ids(self) -> set[int]:
         return {key["id"] for key, _, _ in self.records()}
 
+    def last_offsets(self) -> int:
+        """How many records the topic has had."""
+        consumer = Consumer({"bootstrap.servers": str(self.field.stack.kafka), "group.id": "ends"})
+        try:
+            parts = consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions
+            return sum(consumer.get_watermark_offsets(TopicPartition(self.topic, n), timeout=30)[1] for n in parts)
+        finally:
+            consumer.close()
+
     def arrived(self) -> None:
         self.field.wait(lambda: len(self.ids()) == self.written, f"{self.written} rows arrived", 180)
 
@@ -106,13 +117,28 @@ class Site:
         records = TopicRecords(settings.kafka, self.topic, traced=True)
         try:
             bounds = records.bounds()
-            seen = TopicSightings(self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions))
+            seen = TopicSightings(
+                self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions), self.takeovers()
+            )
             seen.extend(
                 records, lambda: SightingReader(self.dataset.engine), dict(bounds.partitions), lambda done, total: None
             )
         finally:
             records.close()
-        return blame(seen.counts(), {self.shard.id: moved})
+        counts = seen.counts()
+        assert unsure_runs(counts) == {}
+        return blame(counts, {self.shard.id: moved})
+
+    def takeovers(self) -> OffsetTakeovers | None:
+        """As the platform asks how runs began."""
+        if not self.dataset.engine.reads_binlog:
+            return None
+        topology = Topology(
+            datasets={self.dataset.name: self.dataset},
+            shards={self.dataset.name: (self.shard,)},
+            clusters={"local": self.field.stack.cluster()},
+        )
+        return OffsetTakeovers(OffsetTopics(self.field.settings.kafka), topology, self.dataset)
 
     def causes(self, *moved: datetime) -> Counter[Cause]:
         found: Counter[Cause] = Counter()
@@ -183,9 +209,12 @@ def admin(
 
 @contextmanager
 def sites(
-    stack: Stack, root: Path, bootstrap: BootstrapMode = BootstrapMode.LATEST
+    stack: Stack,
+    root: Path,
+    bootstrap: BootstrapMode = BootstrapMode.LATEST,
+    connector: Mapping[str, str] = EMPTY,
 ) -> Iterator[Callable[[Engine], Site]]:
-    """Makes captured shards on that stack."""
+    """Makes captured shards on that stack. `connector`: overrides of their configuration."""
     made: list[Site] = []
 
     def make(engine: Engine) -> Site:
@@ -219,6 +248,7 @@ def sites(
             clusters=("local",),
             credentials=credentials,
             bootstrap=bootstrap,
+            connector=connector,
             topics=TopicSpec(partitions=2, replication=1),
         )
         found = Site(field=field, dataset=dataset, shard=shard, root=root)

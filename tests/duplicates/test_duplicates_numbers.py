@@ -8,7 +8,6 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.verification.duplicate_store import tally
 from cdc_platform.verification.sightings import (
     RUN_HEADER,
     SHARD_HEADER,
@@ -17,6 +16,7 @@ from cdc_platform.verification.sightings import (
     Runs,
     key_words,
 )
+from cdc_platform.verification.tallies import tally
 
 _KEYS = st.lists(st.binary(max_size=40) | st.binary(min_size=250, max_size=300), min_size=1, max_size=30)
 

@@ -13,6 +13,7 @@ from cdc_platform.topology import Engine
 from cdc_platform.verification.duplicate_store import PartitionSightings
 from cdc_platform.verification.duplicates import PartitionCounts
 from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.takeovers import Takeovers
 
 
 def run_id(born_ms: int, number: int = 0) -> str:
@@ -81,9 +82,12 @@ class Topic:
     def close(self) -> None:
         """Nothing to close."""
 
-    def counts(self, root: Path, *, end: int | None = None, slab: int = 1_000) -> PartitionCounts:
+    def counts(
+        self, root: Path, *, end: int | None = None, slab: int = 1_000, takeovers: Takeovers | None = None
+    ) -> PartitionCounts:
         """Read what is new, up to `end`."""
         part = PartitionSightings(root, 0)
         bounds = (0, len(self.records) if end is None else end)
-        part.extend(self, SightingReader(self.engine), bounds, lambda count: None, slab_events=slab)
+        reader = SightingReader(self.engine)
+        part.extend(self, reader, bounds, lambda count: None, slab_events=slab, takeovers=takeovers)
         return part.counts()

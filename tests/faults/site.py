@@ -14,6 +14,7 @@ import httpx
 import psycopg
 
 from cdc_platform import reconciler
+from cdc_platform.clients.offset_history import OffsetTopics
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import identity
@@ -25,6 +26,7 @@ from cdc_platform.verification.completeness import plan_verification, verify_sha
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import Blame, blame
 from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.takeovers import OffsetTakeovers
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, verification_of
 from tests.faults.far_proxy import FarProxy
@@ -225,13 +227,24 @@ class Site:
         try:
             bounds = records.bounds()
             seen = TopicSightings(
-                self.cache, self.settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions)
+                self.cache,
+                self.settings.platform,
+                self.topic,
+                bounds.topic_id,
+                sorted(bounds.partitions),
+                self.takeovers(),
             )
             reader = lambda: SightingReader(self.engine)  # noqa: E731
             seen.extend(records, reader, dict(bounds.partitions), lambda done, total: None)
         finally:
             records.close()
         return blame(seen.counts(), {shard.id: moved.get(shard.id, ()) for shard in self.shards})
+
+    def takeovers(self) -> OffsetTakeovers | None:
+        """As the platform asks how task runs began."""
+        topology = self.platform.topology.load()
+        known = OffsetTakeovers(OffsetTopics(self.settings.kafka), topology, topology.dataset(self.name))
+        return known if self.engine.reads_binlog else None
 
 
 def open_site_platform(stack: Stack, cache: Path) -> Any:
