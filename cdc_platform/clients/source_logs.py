@@ -6,6 +6,7 @@ start position can be wrong about is found here, before any connector is stopped
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
@@ -67,10 +68,16 @@ class SourceLogs(Protocol):
         """Raises unless the leader answers the dataset's user."""
 
     def replica_lag(self, dataset: Dataset, shard: Shard) -> float | None:
-        """Seconds that the slowest replica of the shard's leader is behind; None: no replica, or not to be told."""
+        """Seconds that the slowest replica of the shard's leader is behind; None: it has no replica.
+
+        Infinite where one has stopped. SourceRejected: the dataset's user may not see it.
+        """
 
     def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
         """Bytes of an average row of the widest of these tables by the server's statistics; None: it has none."""
+
+    def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
+        """The newest transaction id of which it and all before have ended: 64 bits of Postgres, None of others."""
 
     def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
         """Make the shard's publication hold just the dataset's tables that are there (Postgres).
@@ -129,6 +136,12 @@ class RealSourceLogs:
             return self._with_postgres(dataset, shard, lambda c: _postgres_row_bytes(c, names))
         own = [table.name for table in tables]
         return self._with_mysql(dataset, shard.leader, shard.name, lambda c: _mysql_row_bytes(c, shard.database, own))
+
+    def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
+        """See `SourceLogs`."""
+        if dataset.engine is not Engine.POSTGRES:
+            return None
+        return self._with_postgres(dataset, shard, _settled)
 
     def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
         """See `SourceLogs`."""
@@ -265,18 +278,28 @@ def _publish(
     cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(publication), listed))
 
 
+def _settled(cursor: psycopg.Cursor[Any]) -> int:
+    cursor.execute("SELECT pg_snapshot_xmin(pg_current_snapshot())::text::bigint - 1")
+    (found,) = cursor.fetchall()
+    return int(found[0])
+
+
 def _standby_lag(cursor: psycopg.Cursor[Any]) -> float | None:
     cursor.execute(_STANDBYS)
-    row = cursor.fetchone()
-    return None if row is None or row[0] is None else float(row[0])
+    ((lag, hidden),) = cursor.fetchall()
+    if hidden:
+        raise SourceRejected(
+            "the lag of its standbys is hidden from the dataset's user.", cure="GRANT pg_read_all_stats TO the user."
+        )
+    return None if lag is None else float(lag)
 
 
 def _replica_lag(cursor: pymysql.cursors.Cursor, engine: Engine) -> float | None:
     cursor.execute("SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS")
     names = [column[0] for column in cursor.description or ()]
-    name = "Seconds_Behind_Master" if engine is Engine.MARIADB else "Seconds_Behind_Source"
-    found = [dict(zip(names, row, strict=True)).get(name) for row in cursor.fetchall()]
-    return max((float(seconds) for seconds in found if seconds is not None), default=None)
+    at = names.index("Seconds_Behind_Master" if engine is Engine.MARIADB else "Seconds_Behind_Source")
+    # NULL: one of its threads has stopped, or has lost the leader.
+    return max((math.inf if row[at] is None else float(row[at]) for row in cursor.fetchall()), default=None)
 
 
 def _mysql_row_bytes(cursor: pymysql.cursors.Cursor, database: str, tables: Sequence[str]) -> int | None:

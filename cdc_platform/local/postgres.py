@@ -224,7 +224,8 @@ def create_users(port: int, logins: Logins) -> None:
                     sql.SQL(verb), sql.Identifier(login.user), sql.SQL(options), sql.Literal(login.password)
                 )
             )
-        connection.execute(sql.SQL("GRANT pg_read_all_data TO {}").format(sql.Identifier(logins.source.user)))
+        roles = sql.SQL("GRANT pg_read_all_data, pg_read_all_stats TO {}")
+        connection.execute(roles.format(sql.Identifier(logins.source.user)))
         connection.execute(
             "SELECT pg_create_physical_replication_slot(%s, true) WHERE NOT EXISTS "
             "(SELECT 1 FROM pg_replication_slots WHERE slot_name = %s)",

@@ -46,6 +46,14 @@ class Pace:
     wave: int = 20
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Source:
+    """What a source said just before a snapshot begins; as in `Item`."""
+
+    chunk_rows: int | None
+    settled: int | None
+
+
 class Acts:
     """The acts of one runner. Each may be repeated."""
 
@@ -104,12 +112,12 @@ class Acts:
             return []
         with ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="sources") as pool:
             looked = dict(zip((place.shard.id for place in wave), pool.map(self._at_the_source, wave), strict=True))
-        rows = {shard: answer for shard, answer in looked.items() if not isinstance(answer, CdcError)}
+        found = {shard: answer for shard, answer in looked.items() if not isinstance(answer, CdcError)}
         failed: Failed = []
         for shard, answer in looked.items():
             if isinstance(answer, CdcError):
                 failed += self._trouble(self.board.places[shard], answer, "its snapshot could not begin")
-        wave = [place for place in wave if place.shard.id in rows]
+        wave = [place for place in wave if place.shard.id in found]
         if not wave:
             return failed
         with self._locked() as lock:
@@ -120,7 +128,8 @@ class Acts:
                     item,
                     attempt=orders[item.shard.id].attempt,
                     tables=orders[item.shard.id].tables,
-                    chunk_rows=rows[item.shard.id],
+                    chunk_rows=found[item.shard.id].chunk_rows,
+                    settled=found[item.shard.id].settled,
                     nudged=item.state is not None and item.state.attempt == orders[item.shard.id].attempt,
                 )
                 for item in self._items(wave, lock)
@@ -145,16 +154,18 @@ class Acts:
         self._say("Reading began again where it stood still", [s for s in begun if self.board.places[s].nudges])
         return failed
 
-    def _at_the_source(self, place: Place) -> int | CdcError | None:
-        """Sees that all that is read is published, and says how many rows a chunk may have."""
+    def _at_the_source(self, place: Place) -> _Source | CdcError:
+        """Sees that all that is read is published, and what a snapshot needs to know of the source."""
         dataset, shard = self.board.dataset, place.shard
         tables = [dataset.table(name) for name in self.run.tables]
         try:
             self.outside.sources.publish(dataset, shard, identity(self.outside.platform.settings, dataset, shard))
             width = self.outside.sources.row_bytes(dataset, shard, tables)
+            settled = self.outside.sources.settled_transaction(dataset, shard)
         except (SourceUnavailable, SourceRejected) as error:
             return error
-        return chunk_rows(self.load, len(self.board.places), width=width, room=dataset.limits.queue_bytes)
+        rows = chunk_rows(self.load, len(self.board.places), width=width, room=dataset.limits.queue_bytes)
+        return _Source(chunk_rows=rows, settled=settled)
 
     def end(self, places: Sequence[Place]) -> None:
         """End the snapshots of these shards; the stream goes on."""

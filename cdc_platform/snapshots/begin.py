@@ -19,7 +19,6 @@ from cdc_platform.holds import SNAPSHOT_OPTIONS
 from cdc_platform.snapshots.records import Run, hold_key
 from cdc_platform.snapshots.steps import running_signal, signal_id, streams
 from cdc_platform.snapshots.waves import Item, committed, each, hold, stop
-from cdc_platform.topology import Engine
 
 PREFIX = "incremental_snapshot_"
 COLLECTIONS = f"{PREFIX}collections"
@@ -69,7 +68,7 @@ def end(
 
 
 def asked_offset(
-    engine: Engine, offset: Mapping[str, Any], *, signal: str, tables: Sequence[str], condition: str | None
+    offset: Mapping[str, Any], *, signal: str, tables: Sequence[str], condition: str | None
 ) -> dict[str, Any]:
     """The committed offset with an incremental snapshot of these tables put in. Pure."""
     collections = [
@@ -83,36 +82,36 @@ def asked_offset(
         for table in tables
     ]
     plain = {key: value for key, value in offset.items() if not key.startswith(PREFIX)}
-    return {**unsearched(engine, plain), COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+    return {**plain, COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
 
 
-def unsearched(engine: Engine, offset: Mapping[str, Any]) -> dict[str, Any]:
-    """A Postgres offset from which a task streams at once, what snapshots keep in it included. Pure.
+def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:
+    """A Postgres offset with which the window of a task's first chunk closes on an idle shard, too. Pure.
 
-    With `lsn_proc` the task first searches its place and takes the next transaction for the last it has
-    seen; on an idle shard of a server with other databases no chunk's window closes after that
-    (PostgresReadOnlyIncrementalSnapshotChangeEventSource.readUntilNewTransactionChange, 3.7.0; tried).
-    All transactions up to `lsn_commit` were handed on, so nothing is lost by starting there.
+    A window closes when the task finds nothing to read and the id of its last transaction is at most the oldest
+    that was open when the chunk was read (PostgresReadOnlyIncrementalSnapshotChangeEventSource
+    .readUntilNewTransactionChange, 3.7.0; docs/decisions/0121). So that id is made one that is surely older:
+    `settled`, see `SourceLogs.settled_transaction`. And there is no `lsn_proc`: with it the task first searches
+    its place, and takes the next transaction for its last one. All transactions up to `lsn_commit` were handed
+    on, so nothing is lost by starting there.
     """
-    if engine is not Engine.POSTGRES:
-        return dict(offset)
-    kept = {key: value for key, value in offset.items() if key in ("txId", "ts_usec") or key.startswith(PREFIX)}
+    kept = {key: value for key, value in offset.items() if key == "ts_usec" or key.startswith(PREFIX)}
     lsn = offset.get("lsn_commit", offset.get("lsn"))
-    return kept if lsn is None else {"lsn": lsn, **kept}
+    return {"lsn": lsn, "txId": min(offset.get("txId") or settled, settled), **kept}
 
 
 def wanted_offset(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
     """The offset with which a stopped shard goes on. Pure. Raises Unavailable: another snapshot runs."""
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
-    if running == signal:
-        return unsearched(item.dataset.engine, offset)
-    if running is not None:
+    if running is not None and running != signal:
         raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
-    if item.nudged:
-        return offset  # it came to its end just now: what it has said tells how
-    condition = run.request.filter(item.dataset.engine, item.shard.id)
-    return asked_offset(item.dataset.engine, offset, signal=signal, tables=item.tables, condition=condition)
+    if running is None:
+        if item.nudged:
+            return offset  # it came to its end just now: what it has said tells how
+        condition = run.request.filter(item.dataset.engine, item.shard.id)
+        offset = asked_offset(offset, signal=signal, tables=item.tables, condition=condition)
+    return offset if item.settled is None else closing_at_once(offset, item.settled)
 
 
 def _change(item: Item, change: Any) -> Mapping[str, Any]:

@@ -7,8 +7,9 @@ Reading the signs is one thing, judging them another: `judge` is pure.
 from __future__ import annotations
 
 import logging
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
@@ -43,8 +44,8 @@ class BrakePolicy:
 class Signs:
     """What was read at one moment. What could not be read is absent, and brakes nothing.
 
-    `replica_lag` is seconds by source host (`host:port`), `workers` is by worker id, `places` maps a
-    shard (`<dataset>.<shard>`) to its source host and the worker that runs its task.
+    `replica_lag` is seconds by source host (`host:port`), infinite where a replica has stopped; `workers` is by
+    worker id, `places` maps a shard (`<dataset>.<shard>`) to its source host and the worker that runs its task.
     """
 
     replica_lag: Mapping[str, float]
@@ -85,7 +86,10 @@ def reasons(held: Held, signs: Signs) -> dict[str, str]:
     found: dict[str, str] = {}
     for shard, (host, worker) in signs.places.items():
         if host in held.hosts:
-            found[shard] = f"replicas of {host} are {signs.replica_lag[host]:.0f} s behind"
+            lag = signs.replica_lag[host]
+            found[shard] = (
+                f"replicas of {host} are {lag:.0f} s behind" if lag < math.inf else f"a replica of {host} has stopped"
+            )
         elif worker is not None and worker in held.workers:
             found[shard] = f"worker {worker} is short of heap"
     return found
@@ -99,10 +103,13 @@ class Brakes:
         sources: SourceLogs,
         metrics: Metrics | None,
         policy: BrakePolicy,
+        *,
+        say: Callable[[str], None],
     ) -> None:
         self._sources = sources
         self._metrics = metrics
         self._policy = policy
+        self._say = say
         self._held = Held()
         self._reasons: dict[str, str] = {}
         self._next = 0.0
@@ -154,11 +161,11 @@ class Brakes:
         try:
             return self._sources.replica_lag(dataset, shard)
         except CdcError as error:
-            # A replica that cannot be asked is no reason to stop; who may not ask is told once.
-            text = str(error)
+            # A replica that cannot be asked is no reason to stop. Told once for each host.
+            text = f"How far replicas of {shard.leader} are behind is not known, and brakes nothing: {error}"
             if text not in self._said:
                 self._said.add(text)
-                log.warning("the lag of replicas is not known: %s", text)
+                self._say(text)
             return None
 
 

@@ -67,7 +67,7 @@ class Runner:
         self.load = load or run.request.load
         self.patience = patience or Patience()
         self.pace = pace or Pace()
-        self.brakes = Brakes(outside.sources, outside.platform.metrics, brakes or BrakePolicy())
+        self.brakes = Brakes(outside.sources, outside.platform.metrics, brakes or BrakePolicy(), say=listener.say)
         self.throttle = Throttle(self.load.max_rows_per_s)
         self.braked: Mapping[str, str] = {}
         self.wanted = Wanted.RUNNING

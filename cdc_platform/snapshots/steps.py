@@ -26,8 +26,9 @@ class Patience:
     `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
     any notification knows was lost (somebody reset the offsets) and is asked for again; `attempts` bounds how often.
     `stalled`: a snapshot whose window does not close is begun again where it is; twice as long the next time.
-    (On Postgres heartbeats may be overlooked; a binlog client that had to reconnect has seen the last GTID, and then
-    waits for the server's next one, which on an idle server may be days away: tried, MariaDB, Debezium 3.5.0.)
+    (On Postgres a heartbeat that is younger than an open transaction of the server closes none, docs/decisions/0121;
+    a binlog client that had to reconnect has seen the last GTID, and then waits for the server's next one, which on
+    an idle server may be days away: tried, MariaDB, Debezium 3.5.0.)
     """
 
     silent: timedelta = timedelta(minutes=30)
@@ -199,9 +200,6 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
 def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:
     if view.offset is None or not streams(view.engine, view.offset):
         return Fail("it streams nothing") if late else Wait("waiting for its stream")
-    if view.engine is Engine.POSTGRES and "txId" not in view.offset:
-        # Without a transaction's id the snapshot would kill the task (docs/decisions/0080).
-        return Fail("no transaction was seen since its start") if late else Wait("waiting for a first transaction")
     other = running_signal(view.offset)
     if other is not None and other != view.signal(1):
         return Fail(f"another incremental snapshot runs: {other}") if late else Wait(f"waiting for {other} to end")

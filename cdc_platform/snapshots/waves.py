@@ -39,6 +39,8 @@ class Item:
     attempt: int = 1
     tables: tuple[str, ...] = ()
     chunk_rows: int | None = None
+    # See `SourceLogs.settled_transaction`.
+    settled: int | None = None
     # It was asked for before, and is only to be begun again if it still runs.
     nudged: bool = False
 

@@ -53,6 +53,9 @@ class Sources:
     def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
         return None
 
+    def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
+        return None
+
 
 class Quiet:
     """Signals, notifications, histories and rates that have nothing to say."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -98,10 +99,10 @@ def backfill(world: World, **more: Any) -> Request:
 class Working:
     """A run that goes on in a thread."""
 
-    def __init__(self, outside: Outside, request: Request, run_id: str) -> None:
+    def __init__(self, outside: Outside, request: Request, run_id: str, **more: Any) -> None:
         self.notes = Notes()
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes, pace=Pace(report=1.0))
+        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes, pace=Pace(report=1.0), **more)
         self._pool.shutdown(wait=False)
 
     def chunks(self) -> int:
@@ -110,6 +111,16 @@ class Working:
     def held(self) -> set[str]:
         """Why shards were held back when it reported last."""
         return set(self.notes.reports[-1].braked) if self.notes.reports else set()
+
+    def reads_nothing(self, seconds: float) -> None:
+        """Raises AssertionError unless it reads no chunk for so long, from when a pause has reached all it must."""
+        still, since = self.chunks(), time.monotonic()
+        end = since + 60
+        while time.monotonic() - since < seconds:
+            assert time.monotonic() < end, "it reads on"
+            time.sleep(1)
+            if self.chunks() != still:
+                still, since = self.chunks(), time.monotonic()
 
     def end(self) -> Run:
         return self._future.result(timeout=300)[0]

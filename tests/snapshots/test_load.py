@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 
 import pytest
@@ -96,19 +97,23 @@ def test_brakes_look_at_the_replicas_of_each_source_and_the_heap_of_each_worker(
     cluster = Cluster(
         name="main", urls=("http://127.0.0.1:1",), metrics={f"w{n}:8083": f"http://127.0.0.1:1/{n}" for n in range(2)}
     )
+    said: list[str] = []
     brakes = Brakes(
-        _Sources({"db-0:3306": 90.0, "db-1:3306": "away"}),  # type: ignore[arg-type]
+        _Sources({"db-0:3306": 90.0, "db-1:3306": "away", "db-2:3306": math.inf}),  # type: ignore[arg-type]
         _Heaps({"w1:8083": 0.99}),
         BrakePolicy(interval=0.0, heap_looks=2),
+        say=said.append,
     )
     first = brakes.look(dataset("pins"), shards, seen, [cluster])
-    assert list(first) == ["pins.00000"]
+    assert list(first) == ["pins.00000", "pins.00002"]
     second = brakes.look(dataset("pins"), shards, seen, [cluster])
     assert second == {
         "pins.00000": "replicas of db-0:3306 are 90 s behind",
         "pins.00001": "worker w1:8083 is short of heap",
+        "pins.00002": "a replica of db-2:3306 has stopped",
         "pins.00003": "worker w1:8083 is short of heap",
     }
+    assert [text.split(" is not known")[0] for text in said] == ["How far replicas of db-1:3306 are behind"], "once"
 
 
 @given(limit=st.integers(100, 50_000), burst=st.integers(1, 40), seed=st.integers(0, 999))

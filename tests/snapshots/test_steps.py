@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.notifications import INCREMENTAL, INITIAL, Notification
-from cdc_platform.snapshots.begin import wanted_offset
+from cdc_platform.snapshots.begin import closing_at_once, wanted_offset
 from cdc_platform.snapshots.progress import ShardProgress, fold
 from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind, Request
@@ -176,10 +176,10 @@ def test_backfill_that_is_held_back_is_never_silent() -> None:
     )
 
 
-def test_backfill_of_postgres_begins_where_it_stands_still_and_only_after_a_transaction() -> None:
+def test_backfill_begins_again_where_it_stands_still() -> None:
     lsn = {"lsn": 5, "lsn_commit": 5, "txId": 700}
     idle: dict[str, Any] = {"kind": Kind.BACKFILL, "engine": Engine.POSTGRES}
-    assert step(**idle, state=state(Phase.READING), offset={"lsn": 5}) == Wait("waiting for a first transaction")
+    assert step(**idle, state=state(Phase.READING), offset={"lsn": 5}) == Begin(1, TABLES)
     running = {**lsn, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     assert step(**idle, state=state(Phase.READING, attempt=1, ago=30.0), offset=running) == Begin(1, TABLES)
     binlog = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
@@ -187,6 +187,17 @@ def test_backfill_of_postgres_begins_where_it_stands_still_and_only_after_a_tran
     assert step(**still) == Begin(1, TABLES), "binlogs too"
     waits = state(Phase.READING, attempt=1, ago=30.0)
     assert step(**idle, state=waits, offset=running, nudges=1) == Wait("reading"), "twice as patient the next time"
+
+
+def test_backfill_of_postgres_begins_with_a_transaction_that_is_older_than_all_that_are_open() -> None:
+    stored = {"lsn": 8, "lsn_proc": 8, "lsn_commit": 6, "txId": 700, "ts_usec": 1, "messageType": "COMMIT"}
+    assert closing_at_once(stored, 650) == {"lsn": 6, "txId": 650, "ts_usec": 1}
+    assert closing_at_once(stored, 720) == {"lsn": 6, "txId": 700, "ts_usec": 1}
+    assert closing_at_once({"lsn": 5}, 650) == {"lsn": 5, "txId": 650}, "without an id the task would die"
+    snapshot = {"incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
+    once = closing_at_once({**stored, **snapshot}, 650)
+    assert running_signal(once) == SIGNAL
+    assert closing_at_once(once, 660) == once, "written once"
 
 
 def test_what_is_over_stays_over() -> None:
