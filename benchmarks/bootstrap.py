@@ -1,11 +1,12 @@
 """Bootstrap: our bounded one beside one Debezium connector with its default settings, on the same data.
 
-    python -m benchmarks bootstrap [--rows N] [--wide N] [--backlog N] [--heaps 128,256,...] [--stack DIR]
+    python -m benchmarks bootstrap [--rows N] [--wide N] [--backlog N] [--flood N] [--heaps 128,256,...] [--stack DIR]
 
-Three parts, on a real MariaDB, Kafka and Connect; each contender has a Connect worker of its own:
+Four parts, on a real MariaDB, Kafka and Connect; each contender has a Connect worker of its own:
 speed    a table of narrow rows in a worker with 1 GB: rows a second, CPU seconds and peak memory of the worker
 wide     a table of 100 KB rows, bootstrapped with heaps from small to large: the smallest that survives
 backlog  100 KB rows changed while the worker was down: the smallest heap that works the backlog off
+flood    the same with millions of changes of narrow rows
 
 A worker that runs out of memory, a task that fails and a standstill count as a death.
 The stock connector has no option but where the source, its schema history and its topics are.
@@ -73,8 +74,8 @@ class Source:
         self.run(f"CREATE TABLE {NARROW} (id BIGINT PRIMARY KEY, v BIGINT NOT NULL, pad VARCHAR(300) NOT NULL)")
         self.run(f"CREATE TABLE {WIDE} (id BIGINT PRIMARY KEY, v BIGINT NOT NULL, pad LONGTEXT NOT NULL)")
 
-    def run(self, *statements: str, database: str | None = "") -> None:
-        """Each its own transaction."""
+    def run(self, *statements: str, database: str | None = "") -> int:
+        """Each its own transaction. Returns how many rows they have changed."""
         login = self.stack.admin(Engine.MARIADB)
         address = self.stack.mariadb_primary
         connection = pymysql.connect(
@@ -87,8 +88,7 @@ class Source:
             max_allowed_packet=16 * 1024 * 1024,
         )
         with contextlib.closing(connection), connection.cursor() as cursor:
-            for statement in statements:
-                cursor.execute(statement)
+            return sum(cursor.execute(statement) for statement in statements)
 
     def fill(self, rows: int, wide: int) -> None:
         """First rows."""
@@ -100,10 +100,12 @@ class Source:
             self.run(f"INSERT INTO {WIDE} VALUES " + ",".join(f"({i},0,REPEAT('w', {WIDE_BYTES}))" for i in ids))
         self.run(f"ANALYZE TABLE {NARROW}, {WIDE}")
 
-    def change(self, rows: int, changes: int) -> None:
-        """So many changes of wide rows, each event with the row before and after."""
-        for number in range(changes // rows):
-            self.run(f"UPDATE {WIDE} SET v = {number + 1}")
+    def change(self, table: str, changes: int) -> None:
+        """So many changes of rows, each event with the row before and after; a transaction has all rows once."""
+        left, number = changes, 0
+        while left > 0:
+            number += 1
+            left -= self.run(f"UPDATE {table} SET v = {number} ORDER BY id LIMIT {left}")
 
     def drop(self) -> None:
         """Away with it."""
@@ -252,7 +254,7 @@ def wide(source: Source, rows: int, heaps: Sequence[int]) -> dict[str, int | Non
     found: dict[str, int | None] = {}
     makers: dict[str, tuple[Callable[[], Contender], BootstrapMode]] = {
         "stock": (lambda: Stock(source, WIDE), BootstrapMode.SNAPSHOT),
-        "ours, incremental": (lambda: Ours(source, WIDE), BootstrapMode.INCREMENTAL),
+        "ours": (lambda: Ours(source, WIDE), BootstrapMode.INCREMENTAL),
     }
     for name, (make, mode) in makers.items():
         found[name] = None
@@ -270,18 +272,18 @@ def wide(source: Source, rows: int, heaps: Sequence[int]) -> dict[str, int | Non
     return found
 
 
-def backlog(source: Source, rows: int, changes: int, heaps: Sequence[int]) -> dict[str, int | None]:
+def backlog(part: str, source: Source, table: str, changes: int, heaps: Sequence[int]) -> dict[str, int | None]:
     """The smallest heap in MB in which each contender works off what was changed while its worker was down."""
-    contenders: dict[str, Contender] = {"stock": Stock(source, WIDE), "ours": Ours(source, WIDE)}
+    contenders: dict[str, Contender] = {"stock": Stock(source, table), "ours": Ours(source, table)}
     found: dict[str, int | None] = dict.fromkeys(contenders)
     try:
         before = {name: _stopped_stream(contender) for name, contender in contenders.items()}
-        source.change(rows, changes)
-        print(f"backlog: {changes} changes of rows of {WIDE_BYTES // 1000} KB", flush=True)
+        source.change(table, changes)
+        print(f"{part}: {changes:,} changes of {table} rows", flush=True)
         for name, contender in contenders.items():
             for heap in heaps:
                 ran = _worked_off(contender, before[name], changes, heap)
-                _tell("backlog", name, heap, ran)
+                _tell(part, name, heap, ran)
                 if ran.died is None:
                     found[name] = heap
                     break
@@ -409,57 +411,51 @@ def _tell(part: str, name: str, heap: int, ran: Ran) -> None:
 def main(arguments: list[str]) -> int:
     """Prints a line a run, the ratios, and `goal met` or `goal missed: ...` as the last."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks bootstrap", description=__doc__)
-    parser.add_argument("--rows", type=int, default=300_000, help="narrow rows")
-    parser.add_argument("--wide", type=int, default=4_000, help="rows of 100 KB")
-    parser.add_argument("--backlog", type=int, default=8_000, help="changes of wide rows; a multiple of 1,000")
+    parser.add_argument("--rows", type=int, default=200_000, help="narrow rows")
+    parser.add_argument("--wide", type=int, default=2_000, help="rows of 100 KB")
+    parser.add_argument("--backlog", type=int, default=4_000, help="changes of wide rows")
+    parser.add_argument("--flood", type=int, default=2_000_000, help="changes of narrow rows")
     parser.add_argument("--heaps", default="96,128,192,256,384,512,768,1024", help="MB, from small to large")
     parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
     asked = parser.parse_args(arguments)
+    began = time.monotonic()
     heaps = [int(text) for text in asked.heaps.split(",")]
     print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     with _stack(asked.stack) as stack:
         source = Source(stack, f"bench_{secrets.token_hex(3)}")
         source.fill(asked.rows, asked.wide)
         fast = speed(source, asked.rows)
-        survived = wide(source, asked.wide, heaps)
-        source.run(f"DELETE FROM {WIDE} WHERE id > 1000")
-        drained = backlog(source, 1000, asked.backlog, heaps)
+        survived = {
+            "wide": wide(source, asked.wide, heaps),
+            "backlog": backlog("backlog", source, WIDE, asked.backlog, heaps),
+            "flood": backlog("flood", source, NARROW, asked.flood, heaps),
+        }
         source.drop()
-    return _report(fast, survived, drained)
+    print(f"{(time.monotonic() - began) / 60:.1f} min, load {os.getloadavg()[0]:.1f}")
+    return _report(fast, survived)
 
 
-def _report(fast: dict[str, Ran], survived: dict[str, int | None], drained: dict[str, int | None]) -> int:
+def _report(fast: dict[str, Ran], survived: dict[str, dict[str, int | None]]) -> int:
     stock = fast["stock"]
     for name, ran in fast.items():
         print(
             f"{name}: {ran.events / ran.seconds / (stock.events / stock.seconds):.2f} of stock's rows a second, "
             f"{ran.cpu / stock.cpu:.2f} of its CPU, {ran.peak / stock.peak:.2f} of its peak memory"
         )
-    for part, found in (("wide", survived), ("backlog", drained)):
+    for part, found in survived.items():
         told = ", ".join(f"{name} from {f'{heap} MB' if heap else 'none of the heaps'}" for name, heap in found.items())
         print(f"{part}: survived by {told}")
     ours = fast["ours, incremental"]
     ratio = ours.events / ours.seconds / (stock.events / stock.seconds)
-    missed = [
-        text
-        for text, bad in (
-            (f"{SPEED_GOAL:.2f} of stock's rows a second ({ratio:.2f})", ratio < SPEED_GOAL),
-            ("wide rows in a smaller heap than stock", not _smaller(survived["ours, incremental"], survived["stock"])),
-            ("a backlog in a smaller heap than stock", not _smaller(drained["ours"], drained["stock"])),
-        )
-        if bad
-    ]
-    print(
-        f"goal met: {ratio:.2f} of stock's rows a second; wide rows from {survived['ours, incremental']} MB "
-        f"(stock {survived['stock']}), backlog from {drained['ours']} MB (stock {drained['stock']})"
-        if not missed
-        else f"goal missed: {', '.join(missed)}"
-    )
-    return 1 if missed else 0
-
-
-def _smaller(ours: int | None, stock: int | None) -> bool:
-    return ours is not None and (stock is None or ours < stock)
+    told = [f"{ratio:.2f} of stock's rows a second (at least {SPEED_GOAL})"]
+    met = ratio >= SPEED_GOAL
+    for part, found in survived.items():
+        own, other = found["ours"], found["stock"]
+        told.append(f"{part} from {own or 'no heap'} MB (stock {other or 'no heap'})")
+        # What fits into any heap shows no difference; wide rows and their changes have to.
+        met &= own is not None and (other is None or own < other or (part == "flood" and own == other))
+    print(f"goal {'met' if met else 'missed'}: {'; '.join(told)}")
+    return 0 if met else 1
 
 
 @contextlib.contextmanager

@@ -14,33 +14,35 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.snapshots.brakes import BrakePolicy
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.request import Load
-from cdc_platform.topology import Address, BootstrapMode, Engine
+from cdc_platform.topology import BootstrapMode, Engine
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
-from tests.snapshots.live import Judge, Writers
+from tests.snapshots.live import Judge, World, Writers
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 QUICK = BrakePolicy(replica_lag_on=5.0, replica_lag_off=2.0, interval=1.0)
-SLOW = Load(max_parallel_shards=1, max_rows_per_s=400)
+ROWS = 60_000  # so many that a pause comes in time
 
 
 def test_backfill_is_held_back_while_a_replica_is_behind(make_world: MakeWorld, outside: Outside, stack: Stack) -> None:
-    """MariaDB: by a lock on the replica that its SQL thread has to wait for, and by one that was stopped."""
-    world = make_world(Engine.MARIADB, count=1, rows=8000)
+    """MariaDB: by a lock on the replica that its SQL thread has to wait for; in mid-read by one that was stopped."""
+    world = make_world(Engine.MARIADB, count=1, rows=ROWS)
     world.shards = tuple(replace(shard, replicas=(stack.mariadb_replica,)) for shard in world.shards)
     world.put(outside.platform)
+    (shard,) = world.shards
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02), _replica(stack) as on_replica:
-        working = Working(outside, backfill(world, load=SLOW), "b1", brakes=QUICK)
-        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        on_replica(f"LOCK TABLES {world.shards[0].database}.items READ, {world.shards[0].database}.notes READ")
-        wait_until(lambda: _behind(working, world.leader), what="held back by lag", seconds=120)
+        wait_until(lambda: _lag(outside, world) < 1.0, what="a replica that has the tables", seconds=120)
+        on_replica(f"LOCK TABLES {shard.database}.items READ, {shard.database}.notes READ")
+        wait_until(lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a replica that is behind", seconds=120)
+        working = Working(outside, backfill(world), "b1", brakes=QUICK)
+        wait_until(lambda: _behind(working, world), what="held back by lag", seconds=120)
         working.reads_nothing(10)
+        assert working.chunks() == 0
         on_replica("UNLOCK TABLES")
-        wait_until(lambda: not _behind(working, world.leader), what="let go", seconds=120)
+        wait_until(lambda: working.chunks() > 0, what="let go", seconds=120)
         on_replica("STOP SLAVE SQL_THREAD")
         try:
             stopped = f"a replica of {world.leader} has stopped"
@@ -49,40 +51,35 @@ def test_backfill_is_held_back_while_a_replica_is_behind(make_world: MakeWorld, 
         finally:
             on_replica("START SLAVE SQL_THREAD")
         assert not working.end().failed
-    judge.agree()
+    judge.agree(seconds=120)
 
 
 def test_backfill_is_held_back_while_a_standby_is_behind(make_world: MakeWorld, outside: Outside, stack: Stack) -> None:
-    world = make_world(Engine.POSTGRES, count=1, rows=8000)
+    world = make_world(Engine.POSTGRES, count=1, rows=ROWS)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
-    login = stack.admin(Engine.POSTGRES)
-    standby = stack.postgres_standby
-    with (
-        Writers(world, pause=0.02),
-        psycopg.connect(
-            host=standby.host,
-            port=standby.port,
-            user=login.user,
-            password=login.password,
-            dbname="postgres",
-            autocommit=True,
-        ) as on_standby,
-    ):
-        working = Working(outside, backfill(world, load=SLOW), "b1", brakes=QUICK)
-        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        on_standby.execute("SELECT pg_wal_replay_pause()")
+    with Writers(world, pause=0.02), _standby(stack) as on_standby:
+        on_standby("SELECT pg_wal_replay_pause()")
         try:
-            wait_until(lambda: _behind(working, world.leader), what="held back by lag", seconds=120)
+            wait_until(
+                lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a standby that is behind", seconds=120
+            )
+            working = Working(outside, backfill(world), "b1", brakes=QUICK)
+            wait_until(lambda: _behind(working, world), what="held back by lag", seconds=120)
             working.reads_nothing(10)
+            assert working.chunks() == 0
         finally:
-            on_standby.execute("SELECT pg_wal_replay_resume()")
+            on_standby("SELECT pg_wal_replay_resume()")
         assert not working.end().failed
-    judge.agree()
+    judge.agree(seconds=120)
 
 
-def _behind(working: Working, leader: Address) -> bool:
-    return any(text.startswith(f"replicas of {leader} are ") for text in working.held())
+def _lag(outside: Outside, world: World) -> float:
+    return outside.sources.replica_lag(world.dataset, world.shards[0]) or 0.0
+
+
+def _behind(working: Working, world: World) -> bool:
+    return any(text.startswith(f"replicas of {world.leader} are ") for text in working.held())
 
 
 @contextmanager
@@ -97,3 +94,18 @@ def _replica(stack: Stack) -> Iterator[Callable[[str], Any]]:
             yield cursor.execute
     finally:
         connection.close()
+
+
+@contextmanager
+def _standby(stack: Stack) -> Iterator[Callable[[str], Any]]:
+    """Runs statements on the Postgres standby."""
+    login, address = stack.admin(Engine.POSTGRES), stack.postgres_standby
+    with psycopg.connect(
+        host=address.host,
+        port=address.port,
+        user=login.user,
+        password=login.password,
+        dbname="postgres",
+        autocommit=True,
+    ) as connection:
+        yield connection.execute
