@@ -64,6 +64,7 @@ class BreakKind(StrEnum):
     TRANSACTION = "transaction"
     RESUME = "resume"
     FORGOTTEN = "forgotten_offset"
+    ANEW = "began_anew"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +96,11 @@ class Break:
                 return f"{self.shard}: {self.range}: its END counts {self.expected} events, the topic has {self.found}"
             case BreakKind.RESUME:
                 return f"{self.shard}: run {self.run} resumed behind what was sent before it: {self.range} was skipped"
+            case BreakKind.ANEW:
+                return (
+                    f"{self.shard}: run {self.run} read the table anew, its predecessor had committed nothing of the "
+                    f"stream: what changed after {self.range} until then came as rows only"
+                )
         return f"{self.shard}: run {self.run} began without the offset that its predecessor had committed: {self.range}"
 
 
@@ -239,10 +245,14 @@ class Silence:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """A source offset that a connector's task, or a person, wrote at that time (ms). None: it was deleted."""
+    """A source offset that a connector's task, or a person, wrote at that time (ms). None: it was deleted.
+
+    `reading`: of an initial snapshot that has not ended. A task that starts from it reads everything anew.
+    """
 
     at: int
     marks: Mapping[int, int] | None
+    reading: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,11 +260,13 @@ class Resumed:
     """How a task run began: `known` is False when nothing tells; `skipped` from (exclusive) and to by lane.
 
     `forgotten` is what was committed before and then deleted, `since` when the predecessor committed last (ms).
+    `anew` is how far was sent before a run that had to begin with a snapshot.
     """
 
     known: bool
     skipped: tuple[Marks, Marks] | None = None
     forgotten: Marks | None = None
+    anew: Marks | None = None
     since: int = 0
 
 
@@ -303,13 +315,22 @@ def sent_before(born: int, shard: ShardSent, silences: Sequence[Silence]) -> Sil
     return None
 
 
-def resumed(commits: Sequence[Commit], sent: Marks | None, born: int) -> Resumed:
+def resumed(commits: Sequence[Commit], sent: Marks | None, born: int, *, whole: bool = False) -> Resumed:
     """How a run began that was born then (ms), by the commits around its birth, in their order.
 
     The offset that it started from is the last one before. It is right when it lies within what was sent,
-    or was committed twice: a task at rest commits the same again, a person writes once.
+    or was committed twice: a task at rest commits the same again, a person writes once. Without an offset of
+    the stream Debezium began with a snapshot: what its predecessor had sent does not join to that.
+
+    Args:
+        whole: the commits are all that there were since the predecessor's birth. Without one before this
+            run, and with one after it, the predecessor was lost before its first.
     """
     before = [commit for commit in commits if commit.at <= born + CLOCKS_MS]
+    if sent and before and before[-1].reading:
+        return Resumed(known=True, anew=sent, since=before[-1].at)
+    if sent and whole and commits and not before:
+        return Resumed(known=True, anew=sent, since=born)
     if len(before) < 2:
         return Resumed(known=bool(before and before[-1].marks and sent and not _beyond(before[-1].marks, sent)))
     last, own = before[-2], before[-1]
@@ -342,6 +363,24 @@ def span_text(engine: Engine, base: Marks, until: Marks) -> str:
             name = f"GTID domain {lane}" if engine is Engine.MARIADB else f"GTIDs of server {lane:08x}"
             parts.append(f"{name}, {begin + 1} to {mark}")
     return ", ".join(parts)
+
+
+def place_of(engine: Engine, marks: Marks) -> str:
+    """The last transaction of each lane, in the source's terms."""
+    if engine is Engine.POSTGRES:
+        return ", ".join(f"LSN {format_lsn(mark)}" for mark in marks.values())
+    names = {lane: f"GTID domain {lane}" if engine is Engine.MARIADB else f"server {lane:08x}" for lane in marks}
+    return ", ".join(f"{names[lane]}, {mark}" for lane, mark in sorted(marks.items()))
+
+
+def commit_of(engine: Engine, at: int, offset: Mapping[str, Any] | None) -> Commit:
+    """A source offset of Connect's topic, written at that time (ms)."""
+    return Commit(at, marks_of(engine, offset), reading=_is_reading(offset or {}))
+
+
+def _is_reading(offset: Mapping[str, Any]) -> bool:
+    """Seen: `snapshot: INITIAL` until it ends (MariaDB 3.5), `snapshot_completed: false` beside it (Postgres 3.7)."""
+    return bool(offset.get("snapshot")) and not (offset.get("snapshot_completed") or offset.get("last_snapshot_record"))
 
 
 def marks_of(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int, int] | None:

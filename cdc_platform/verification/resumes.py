@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -18,9 +18,11 @@ from cdc_platform.verification.continuity import (
     BreakKind,
     Commit,
     Marks,
+    Resumed,
     Rows,
     Silence,
-    marks_of,
+    commit_of,
+    place_of,
     resumed,
     sent_before,
     span_text,
@@ -31,17 +33,20 @@ from cdc_platform.verification.ledger_store import LedgerStore, codes
 
 # Runs that are older when they are first seen are not judged: Connect's topic tells of them no more.
 _RUN_MS = 86_400_000
+# A run commits first a flush interval (5 s) after its birth, and that may be what tells how it began.
+_FIRST_COMMIT_MS = 15_000
 # The last sign of a run may be older than its last commit by so much.
 BEFORE_MS = 60_000
 
 
 @dataclass(frozen=True, slots=True)
 class _Birth:
-    """A task run that was not judged yet, born then (ms), in that silence."""
+    """A task run that was not judged yet, born then (ms), in that silence; `after` is its predecessor's birth."""
 
     name: str
     at: int
     before: Silence | None
+    after: int
 
     @property
     def sent(self) -> Marks | None:
@@ -52,6 +57,11 @@ class _Birth:
     def since(self) -> int:
         """From when on its predecessor's commits are looked for."""
         return (self.at if self.before is None else min(self.at, self.before.after)) - BEFORE_MS
+
+    @property
+    def whole(self) -> bool:
+        """True when its predecessor was born so late that all its commits are looked for."""
+        return self.after >= self.since + CLOCKS_MS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,7 +91,7 @@ class Resumes:
         number = codes(store.state.shards)
         sent = sent[np.argsort(sent["shard"], kind="stable")]
         touched = {store.state.shards[code] for code in np.unique(sent["shard"]).tolist()}
-        oldest = int(self.now.timestamp() * 1000) - _RUN_MS
+        oldest = self._ms - _RUN_MS
         fresh: dict[str, list[_Birth]] = {}
         for shard in sorted({*births, *touched}):
             book = store.state.book(shard)
@@ -95,14 +105,21 @@ class Resumes:
             book.runs = list(known)
             if shard in self.shards:
                 fresh[shard] = [
-                    _Birth(run, at, sent_before(at, book.sent, silences)) for run, at in new.items() if at >= oldest
+                    _Birth(run, at, sent_before(at, book.sent, silences), _before(at, known.values()))
+                    for run, at in new.items()
+                    if at >= oldest
                 ]
         return self._judged(store, {shard: runs for shard, runs in fresh.items() if runs})
+
+    @property
+    def _ms(self) -> int:
+        return int(self.now.timestamp() * 1000)
 
     def _judged(self, store: LedgerStore, fresh: Mapping[str, Sequence[_Birth]]) -> list[Break]:
         written = self._written(
             {
-                self.shards[shard].name: (min(run.since for run in runs), max(run.at for run in runs) + CLOCKS_MS)
+                # Its own first commit tells that there is something to read at all.
+                self.shards[shard].name: (min(run.since for run in runs), max(run.at for run in runs) + BEFORE_MS)
                 for shard, runs in fresh.items()
             }
         )
@@ -111,17 +128,29 @@ class Resumes:
         for shard, runs in fresh.items():
             book = store.state.book(shard)
             for run in runs:
-                told = resumed(written.get(self.shards[shard].name, ()), run.sent, run.at)
-                gap = told.skipped or (None if told.forgotten is None else ({}, told.forgotten))
+                commits = written.get(self.shards[shard].name, ())
+                told = resumed(commits, run.sent, run.at, whole=run.whole)
+                if not told.known and run.at > self._ms - _FIRST_COMMIT_MS:
+                    book.runs.remove(run.name)  # the next look judges it
+                    continue
+                gap = self._gap(told)
                 if gap is not None and told.since - BEFORE_MS <= anew.get(shard, 0) <= run.at + BEFORE_MS:
                     gap = None  # started anew on purpose: what lies between is out of scope
                 book.resumed += told.known and gap is None
                 book.unknown += not told.known
                 if gap is not None:
-                    kind = BreakKind.RESUME if told.skipped else BreakKind.FORGOTTEN
-                    text = span_text(self.dataset.engine, *gap)
+                    kind, text = gap
                     found.append(Break(shard=shard, kind=kind, range=text, found_at=self.now, run=run.name))
         return found
+
+    def _gap(self, told: Resumed) -> tuple[BreakKind, str] | None:
+        """What a run left out, in the source's terms; None: nothing."""
+        engine = self.dataset.engine
+        if told.skipped is not None:
+            return BreakKind.RESUME, span_text(engine, *told.skipped)
+        if told.forgotten is not None:
+            return BreakKind.FORGOTTEN, span_text(engine, {}, told.forgotten)
+        return None if told.anew is None else (BreakKind.ANEW, place_of(engine, told.anew))
 
     def _written(self, windows: Mapping[str, tuple[int, int]]) -> dict[str, list[Commit]]:
         """Connector to what was committed for it."""
@@ -129,7 +158,7 @@ class Resumes:
         for name in self.dataset.clusters:
             if name in self.topology.clusters:
                 for connector, offsets in self.offsets.read(self.topology.clusters[name], windows).items():
-                    commits = [Commit(one.at, marks_of(self.dataset.engine, one.offset)) for one in offsets]
+                    commits = [commit_of(self.dataset.engine, one.at, one.offset) for one in offsets]
                     found.setdefault(connector, []).extend(commits)
         return found
 
@@ -139,3 +168,8 @@ class Resumes:
         return {
             mark.shard: int(mark.since.timestamp() * 1000) for mark in marks.values() if mark.table == self.table.name
         }
+
+
+def _before(at: int, births: Iterable[int]) -> int:
+    """The last birth before that one; 0 when there is none."""
+    return max((birth for birth in births if birth < at), default=0)

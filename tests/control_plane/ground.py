@@ -27,9 +27,10 @@ from cdc_platform.local import artifacts
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import worker_launch
 from cdc_platform.planner import Policy
-from cdc_platform.settings import Settings, default_cache_dir
+from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.topology import Address, Cluster, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.wiring import open_platform
+from tests.settings_file import write_settings
 
 # A loaded machine of four cores is what these tests must bear.
 DEADLINE = 180.0
@@ -55,8 +56,10 @@ class Ground:
     clusters: dict[str, Cluster] = field(default_factory=dict)
     homes: dict[str, list[Path]] = field(default_factory=dict)
     dataset: Dataset = field(init=False)
+    rest: httpx.Client = field(init=False)
 
     def __post_init__(self) -> None:
+        self.rest = self.stack.rest(timeout=60)
         cluster = self.stack.cluster()
         self.clusters[cluster.name] = cluster
         self.homes[cluster.name] = [self.stack.directory / "workers" / w for w in self.stack.workers]
@@ -145,7 +148,7 @@ class Ground:
         """A GET of Connect's REST API, without the platform's client, asked again in a rebalance; None for a 404."""
         end = time.monotonic() + DEADLINE
         while True:
-            answer = httpx.get(f"{self.url(cluster)}{path}", timeout=60)
+            answer = self.rest.get(f"{self.url(cluster)}{path}")
             if answer.status_code == httpx.codes.NOT_FOUND:
                 return None
             if answer.is_success:
@@ -157,7 +160,7 @@ class Ground:
         """A change by hand, asked again while the group rebalances."""
 
         def done() -> bool:
-            answer = httpx.request(method, f"{self.url(cluster)}{path}", timeout=60, **more)
+            answer = self.rest.request(method, f"{self.url(cluster)}{path}", **more)
             if answer.status_code == httpx.codes.CONFLICT:
                 return False
             answer.raise_for_status()
@@ -190,7 +193,8 @@ class Ground:
             consumer.close()
 
     def close(self) -> None:
-        """Take all connectors of this platform away."""
+        """Take all connectors of this platform away, and the settings' file."""
+        (self.stack.directory / f"{self.name}.toml").unlink(missing_ok=True)
         for cluster in self.clusters.values():
             with suppress(CdcError):
                 client = self.platform.connect(cluster)
@@ -212,14 +216,15 @@ class Ground:
             heap_mb=512,
             overrides=overrides,
             log=directory / "worker.log",
+            security=self.stack.security,
         )
         with (directory / "worker.log").open("wb") as log:
             process = subprocess.Popen(
                 launch.argv, cwd=launch.cwd, env={**os.environ, **launch.env}, stdout=log, stderr=subprocess.STDOUT
             )
         try:
-            url = f"http://127.0.0.1:{port}"
-            eventually(lambda: _answers(url), "the worker answers")
+            url = f"{'https' if self.stack.secure else 'http'}://127.0.0.1:{port}"
+            eventually(lambda: self._answers(url), "the worker answers")
             yield process, url
         finally:
             process.send_signal(signal.SIGTERM)
@@ -228,6 +233,12 @@ class Ground:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    def _answers(self, url: str) -> bool:
+        try:
+            return self.rest.get(f"{url}/connectors", timeout=5).is_success
+        except httpx.HTTPError:
+            return False
 
     @contextmanager
     def extra_worker(self, directory: Path) -> Iterator[subprocess.Popen[bytes]]:
@@ -273,28 +284,14 @@ class Ground:
 
     def process_environment(self) -> dict[str, str]:
         """This process' environment with the settings in it."""
-        return {
-            **os.environ,
-            "CDC_PLATFORM_ZOOKEEPER": self.settings.zookeeper,
-            "CDC_PLATFORM_ZOOKEEPER_ROOT": self.settings.zookeeper_root,
-            "CDC_PLATFORM_KAFKA": self.settings.kafka["bootstrap.servers"],
-            "CDC_PLATFORM_PLATFORM": self.settings.platform,
-            "CDC_PLATFORM_STATE_TOPIC": self.settings.state_topic,
-            "CDC_PLATFORM_HEARTBEAT_TOPIC": self.settings.heartbeat_topic,
-        }
+        path = self.stack.directory / f"{self.name}.toml"
+        return {**os.environ, CONFIG_ENV: str(write_settings(self.settings, path))}
 
 
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/connectors", timeout=5).is_success
-    except httpx.HTTPError:
-        return False
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import open_platform
 from tests.defs.control import Control
+from tests.settings_file import write_settings
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -62,12 +63,7 @@ class Captured:
 def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str], tmp_path: Path) -> Iterator[Captured]:
     name = unique_name("notes")
     settings = replace(settings, platform=name, cache_dir=str(tmp_path / "cache"))
-    file = tmp_path / "cdc-platform.toml"
-    file.write_text(
-        f'platform = "{settings.platform}"\nzookeeper = "{settings.zookeeper}"\n'
-        f'zookeeper_root = "{settings.zookeeper_root}"\nstate_topic = "{settings.state_topic}"\n'
-        f'cache_dir = "{settings.cache_dir}"\nkafka = {{ "bootstrap.servers" = "{stack.kafka}" }}\n'
-    )
+    file = write_settings(settings, tmp_path / "cdc-platform.toml")
     dataset = Dataset(
         name=name,
         engine=Engine.MARIADB,

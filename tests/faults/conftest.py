@@ -28,12 +28,8 @@ OUTCOMES = pytest.StashKey[list[Outcome | str]]()
 MakeScenario = Callable[..., AbstractContextManager[Scenario]]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.stash[OUTCOMES] = []
-
-
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    found = config.stash[OUTCOMES]
+    found = config.stash.get(OUTCOMES, [])
     if found:
         terminalreporter.section("faults")
         for line in lines(found):
@@ -92,11 +88,18 @@ def scenarios(
     """Makes a scenario: its name, and what the site is to be; `through` a proxy, which is pointed at the source."""
 
     def make(
-        name: str, *, pause: float = 0.02, setup: str = "", through: TcpProxy | FarProxy | None = None, **site: Any
+        name: str,
+        *,
+        pause: float = 0.02,
+        setup: str = "",
+        early: bool = False,
+        through: TcpProxy | FarProxy | None = None,
+        **site: Any,
     ) -> AbstractContextManager[Scenario]:
         made = Site(directory=stack.directory, platform=platform, cache=tmp_path, **site)
         if through is not None:
             made.lead_through(through)
-        return scenario(name, made, control_plane, request.config.stash[OUTCOMES].append, pause=pause, setup=setup)
+        outcomes = request.config.stash.setdefault(OUTCOMES, [])
+        return scenario(name, made, control_plane, outcomes.append, pause=pause, setup=setup, early=early)
 
     return make

@@ -23,12 +23,14 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.verification.completeness import plan_verification, verify_shards
+from cdc_platform.verification.continuity import ShardContinuity
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import Blame, blame
+from cdc_platform.verification.ledger import count_and_keep
 from cdc_platform.verification.sightings import SightingReader
 from cdc_platform.verification.takeovers import OffsetTakeovers
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
-from cdc_platform.wiring import open_platform, verification_of
+from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.faults.far_proxy import FarProxy
 from tests.faults.sources import Sources
 from tests.tcp_proxy import TcpProxy
@@ -99,7 +101,7 @@ class Site:
         return self.dataset.topic(self.dataset.tables[0])
 
     def make(self) -> None:
-        """Databases and topology; the agents' files and the control plane's connectors follow."""
+        """Databases with first rows, and the topology: agents' files and the control plane's connectors follow."""
         for shard in self.shards:
             self.sources.create(shard.database, FIRST_ROWS)
         store = self.platform.topology
@@ -220,6 +222,14 @@ class Site:
             if all(one.verdict is not Verdict.PENDING for one in found) or time.monotonic() > end:
                 return tuple(found)
             run_id += "+"
+
+    def continuity(self) -> ShardContinuity:
+        """What the ledger says of the only shard."""
+        with open_ledger(self.platform) as outside:
+            _, found = count_and_keep(outside, self.platform.topology.load(), self.name, TABLE, run_id="faults")
+        assert not found.problem, found.problem
+        (shard,) = found.shards
+        return shard
 
     def blames(self, moved: Mapping[str, tuple[datetime, ...]]) -> list[Blame]:
         """Duplicates by cause; `moved`: shard id to when its leader was seen to have moved."""

@@ -8,6 +8,8 @@ from datetime import UTC, datetime
 
 import pytest
 
+from cdc_platform.topology import Engine
+from cdc_platform.verification.continuity import BreakKind
 from cdc_platform.verification.duplicates import Cause
 from tests.faults.conftest import MakeScenario
 from tests.faults.site import wait
@@ -67,6 +69,25 @@ def test_faults_worker_paused_and_woken(a_scenario: MakeScenario) -> None:
         causes = sorted({str(item.cause) for item in zombies})
         run.note = f"after it woke: {sum(i.count for i in zombies)} copies within {late:.1f} s {causes}"
         assert {item.cause for item in zombies} <= {Cause.ZOMBIE, Cause.REDELIVERY}
+
+
+@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+def test_faults_worker_killed_before_the_first_commit(a_scenario: MakeScenario, engine: Engine) -> None:
+    """Its task has sent events of the stream, and begins with a snapshot again: the ledger names what that skipped."""
+    name = f"{engine}: worker killed before its task's first commit"
+    with a_scenario(name, engine=engine, count=1, early=True) as run:
+        (shard,) = run.site.shards
+        worker = wait(lambda: run.site.home(shard), "a worker runs the task")
+        assert run.site.offset(shard) == {}, "the kill comes too late to try anything"
+        run.site.stack.kill(worker)
+        run.hold(5)
+        run.over()
+        run.recovered()
+        run.site.stack.start(worker, timeout=180)
+        wait(lambda: run.site.streams_from(shard), "an offset of the stream is committed")
+        gaps = wait(lambda: run.site.continuity().breaks, "the ledger names a break", 60)
+        assert [gap.kind for gap in gaps] == [BreakKind.ANEW], gaps
+        run.note = gaps[0].sentence()
 
 
 def test_faults_control_plane_and_worker_lost_together(a_scenario: MakeScenario) -> None:

@@ -33,9 +33,11 @@ from cdc_platform.verification.continuity import (
     ShardSent,
     Silence,
     balance,
+    commit_of,
     found_of,
     handed_on,
     marks_of,
+    place_of,
     resumed,
     sent_before,
     span_text,
@@ -188,6 +190,41 @@ def test_ledger_of_an_offset_that_a_resting_task_committed_twice_has_no_break() 
 def test_ledger_of_an_offset_that_was_moved_back_has_no_break() -> None:
     told = resumed([Commit(1_000, {0: 12}), Commit(6_000, {0: 3})], {0: 12}, 7_000)
     assert (told.known, told.skipped) == (True, None)
+
+
+def test_ledger_of_a_run_that_began_anew_in_the_middle_of_a_snapshot() -> None:
+    reading = Commit(6_000, {0: 8}, reading=True)
+    told = resumed([Commit(1_000, {0: 8}, reading=True), reading], {0: 12}, 7_000)
+    assert (told.known, told.anew, told.since) == (True, {0: 12}, 6_000)
+    assert place_of(Engine.MARIADB, {0: 12}) == "GTID domain 0, 12"
+    assert place_of(Engine.POSTGRES, {0: 0x16B374D848}) == "LSN 16/B374D848"
+    # Nothing of the stream was sent before: no step was left out, nor is it a resume.
+    assert not resumed([reading], None, 7_000).known
+
+
+def test_ledger_of_a_run_whose_predecessor_was_lost_before_its_first_commit() -> None:
+    own = [Commit(15_000, {0: 40}), Commit(20_000, {0: 41})]
+    assert resumed(own, {0: 12}, 9_000, whole=True).anew == {0: 12}
+    for nothing in (
+        resumed(own, {0: 12}, 9_000),  # older commits may be compacted away
+        resumed([], {0: 12}, 9_000, whole=True),  # or nothing can be read
+        resumed(own, None, 9_000, whole=True),
+    ):
+        assert (nothing.known, nothing.anew) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("offset", "reading"),
+    [
+        ({"gtids": "0-1-7", "snapshot": "INITIAL"}, True),
+        ({"gtids": "0-1-7", "server_id": 1}, False),
+        ({"lsn": 7, "snapshot": "INITIAL", "last_snapshot_record": False, "snapshot_completed": False}, True),
+        ({"lsn": 7, "snapshot": "INITIAL", "last_snapshot_record": True, "snapshot_completed": True}, False),
+        (None, False),
+    ],
+)
+def test_ledger_tells_an_offset_of_a_snapshot_that_has_not_ended(offset: dict[str, Any] | None, reading: bool) -> None:
+    assert commit_of(Engine.POSTGRES, 1, offset).reading is reading
 
 
 def test_ledger_of_an_offset_that_was_deleted() -> None:
@@ -346,6 +383,24 @@ def test_ledger_of_a_restart_with_redelivery_has_no_break_and_costs_only_what_is
     asked = len(scene.connect.asked)
     assert scene.only() == found
     assert (scene.connect.calls, scene.connect.asked[asked:]) == (0, [{}])
+
+
+def test_ledger_names_the_steps_between_two_snapshots_of_a_task_that_was_lost_early(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    first = run_id(scene.events.at)
+    for _ in range(3):
+        scene.transaction(first, 1)
+    second = run_id(scene.rest(2_000))
+    scene.rest(100)
+    scene.number = 20  # it read the table anew: nobody has sent 4 to 20
+    scene.transaction(second, 1)
+    scene.rest(5_000)
+    scene.commit(21)
+    found = scene.only()
+    (gap,) = found.breaks
+    assert (gap.kind, gap.range, gap.run, found.unknown) == (BreakKind.ANEW, "GTID domain 0, 3", second, 0)
+    assert "what changed after GTID domain 0, 3 until then came as rows only" in gap.sentence()
+    assert scene.only().breaks == (gap,)
 
 
 def test_ledger_finds_a_transaction_that_lost_an_event_once_it_is_committed(tmp_path: Path) -> None:

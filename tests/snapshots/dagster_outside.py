@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import dagster as dg
 import psutil
 
 from cdc_platform.settings import CONFIG_ENV, Settings
+from tests.settings_file import write_settings
 
 _ROOT = Path(__file__).parents[2]
 _BIN = Path(sys.executable).parent
@@ -25,14 +26,7 @@ _MODULE = ("-m", "cdc_platform.definitions")
 
 def settings_file(settings: Settings, directory: Path) -> Path:
     """The settings as a file that other processes read, in this directory, with a cache of its own there."""
-    path = directory / "cdc-platform.toml"
-    path.write_text(
-        f'platform = "{settings.platform}"\nzookeeper = "{settings.zookeeper}"\n'
-        f'zookeeper_root = "{settings.zookeeper_root}"\nstate_topic = "{settings.state_topic}"\n'
-        f'heartbeat_topic = "{settings.heartbeat_topic}"\ncache_dir = "{directory / "cache"}"\n'
-        f'kafka = {{ "bootstrap.servers" = "{settings.kafka["bootstrap.servers"]}" }}\n'
-    )
-    return path
+    return write_settings(replace(settings, cache_dir=str(directory / "cache")), directory / "cdc-platform.toml")
 
 
 @dataclass(kw_only=True)
