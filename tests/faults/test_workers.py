@@ -28,7 +28,10 @@ def test_faults_worker_killed_and_with_it_an_availability_zone(a_scenario: MakeS
         assert worker is not None
         run.begin()
         run.site.stack.kill(worker)
-        run.note = f"{homes.count(worker)} of {len(homes)} shards were on it"
+        begun = time.monotonic()
+        wait(lambda: all(run.site.home(shard) not in (None, worker) for shard in run.site.shards), "all run elsewhere")
+        took = time.monotonic() - begun
+        run.note = f"{homes.count(worker)} of {len(homes)} shards were on it; all tasks ran after {took:.1f} s"
         run.recovered()
         run.site.stack.start(worker, timeout=180)
 
@@ -39,6 +42,9 @@ def test_faults_rolling_restart_of_all_workers(a_scenario: MakeScenario) -> None
         for worker in stack.workers:
             stack.stop(worker)
             stack.start(worker, timeout=180)
+        begun = time.monotonic()
+        wait(lambda: all(run.site.home(shard) for shard in run.site.shards), "all tasks run")
+        run.note = f"all tasks ran {time.monotonic() - begun:.1f} s after the last start"
         run.over()
 
 
