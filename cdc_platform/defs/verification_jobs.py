@@ -4,7 +4,7 @@
 # inside a function, and cannot resolve them as text.
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -20,7 +20,7 @@ from cdc_platform.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.repair import RepairOutside, run_repair
-from cdc_platform.verification.repair_plan import CAP, find_repair, keys_repair, parse_keys
+from cdc_platform.verification.repair_plan import CAP, find_repair, keys_repair, parse_keys, proof_id
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 
 VERIFY = "verify"
@@ -109,7 +109,7 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             text = f"{counts['proven']} of {counts['shards']} shards proven."
             context.log.info(f"{pair[0]}.{pair[1]}: {text}")
             context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
-            context.log_event(_audited(context, cdc_platform, keys[pair], pair, text))
+            context.log_event(_audited(cdc_platform, keys[pair], pair, [_root(context)], text))
 
     @dg.job(name=VERIFY, tags=tags, description="Proves topics against their tables, shard range by shard range.")
     def verify() -> None:
@@ -119,17 +119,13 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
 
 
 def _audited(
-    context: dg.OpExecutionContext,
-    cdc_platform: CdcPlatformResource,
-    key: dg.AssetKey,
-    pair: tuple[str, str],
-    text: str,
+    cdc_platform: CdcPlatformResource, key: dg.AssetKey, pair: tuple[str, str], runs: Sequence[str], text: str
 ) -> dg.AssetMaterialization:
-    """What the run added to the audit frame."""
+    """What these runs added to the audit frame. `checks_sensor` has the table's checks judged after it."""
     frame = AuditFrame(cdc_platform.settings().audit_dir)
     with _told():
         metadata = audit_metadata(
-            frame.run(*pair, _root(context)),
+            [verdict for run in runs for verdict in frame.run(*pair, run)],
             frame.history(*pair),
             f"{cdc_platform.settings().audit_dir}/{pair[0]}/{pair[1]}",
         )
@@ -191,6 +187,9 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
                 metadata={**totals, "story": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines[:_NAMED]))},
             )
         )
+        if totals["applied"]:
+            pair, proofs = (parts[0]["dataset"], parts[0]["table"]), [part["proof"] for part in parts]
+            context.log_event(_audited(cdc_platform, keys[pair], pair, proofs, text))
         if totals["applied"] and totals["proven"] < totals["shards"]:
             raise dg.Failure(description=text, allow_retries=False)
 
@@ -246,6 +245,7 @@ def _repaired(
     proven = sum(1 for verdict in report.proof if verdict.verdict is Verdict.PROVEN)
     return {
         **story,
+        "proof": proof_id(run_id),
         "repaired": report.emitted,
         "removed": report.tombstoned,
         "shards": len(report.proof),

@@ -29,7 +29,7 @@ from cdc_platform.snapshots.told import Silent
 from cdc_platform.topology import Topology
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.outside import Outside
-from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair, Tell, plan_records
+from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair, Tell, plan_records, proof_id
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 
 # On a tombstone: which repair wrote it.
@@ -107,7 +107,7 @@ def run_repair(
     proof: list[ShardVerdict] = []
     shards = [shard.shard for shard in plan.shards]
     for part in plan_verification(topology, plan.dataset, plan.table, shards) if shards else ():
-        proof += verify_shards(outside.proof, topology, part, run_id=f"{plan.run_id}-proof")
+        proof += verify_shards(outside.proof, topology, part, run_id=proof_id(plan.run_id))
     store.write(dict.fromkeys(records))
     return RepairReport(
         plan=plan,

@@ -139,6 +139,11 @@ def keys_repair(
     return plan
 
 
+def proof_id(run_id: str) -> str:
+    """The run id that the verdicts after a repair have."""
+    return f"{run_id}-proof"
+
+
 def plan_records(plan: RepairPlan) -> dict[str, Mapping[str, Any]]:
     """The plan as the state topic holds it."""
     return {f"{REPAIR}{plan.run_id}/{shard.shard}": {"plan": _document(plan, shard)} for shard in plan.shards}

@@ -30,6 +30,15 @@ from cdc_platform.defs import (
     require_check,
 )
 
+# Built anew each time the topic was judged, and not while one of its blocking (critical) checks fails.
+PROVEN = (
+    dg.AutomationCondition.any_deps_match(
+        dg.AutomationCondition.any_checks_match(dg.AutomationCondition.newly_updated(), blocking_only=True)
+    ).since_last_handled()
+    & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    & ~dg.AutomationCondition.in_progress()
+)
+
 
 def rows(records: Records) -> Iterator[dict[str, Any]]:
     """The topic folded: the last state of each row, with the shard it is of."""
@@ -61,11 +70,13 @@ def build_parquet_asset(props: CdcTableProps, target: Path) -> dg.AssetsDefiniti
         key=["lake", props.dataset, props.table],
         # All shards at once: the file is not partitioned.
         deps=[dg.AssetDep(source, partition_mapping=dg.AllPartitionMapping())],
+        automation_condition=PROVEN,
         kinds={"parquet"},
         description=f"Topic {props.topic} as it stands, one row for each live key.",
     )
     def parquet(context: dg.AssetExecutionContext, cdc_platform: CdcPlatformResource) -> dg.MaterializeResult:
-        # A blocking check that fails in this run has stopped us already; this is for all other runs.
+        # A blocking check that fails in this run has stopped us already, and `PROVEN` asks for no run while it fails;
+        # this is for the runs that people start.
         require_check(context.instance, source, "complete")
         records = TopicRecords(cdc_platform.settings().kafka, props.topic)
         try:
@@ -78,6 +89,15 @@ def build_parquet_asset(props: CdcTableProps, target: Path) -> dg.AssetsDefiniti
     return parquet
 
 
+def build_automation_sensor() -> dg.AutomationConditionSensorDefinition:
+    """Asks for what `PROVEN` says; Dagster's own sensor for it is off until somebody turns it on."""
+    return dg.AutomationConditionSensorDefinition(
+        "downstream_automation",
+        target=dg.AssetSelection.key_prefixes(["lake"]),
+        default_status=dg.DefaultSensorStatus.RUNNING,
+    )
+
+
 def build(resource: CdcPlatformResource, dataset: str, table: str, target: Path) -> dg.Definitions:
     """The table's asset, its checks (blocking), and the Parquet file made of it."""
     tables = [
@@ -86,6 +106,7 @@ def build(resource: CdcPlatformResource, dataset: str, table: str, target: Path)
     return dg.Definitions(
         assets=[*build_cdc_assets(tables=tables), *(build_parquet_asset(props, target) for props in tables)],
         asset_checks=build_cdc_asset_checks(tables=tables, blocking=True),
+        sensors=[build_automation_sensor()],
         resources={"cdc_platform": resource},
     )
 

@@ -103,6 +103,38 @@ def test_gate_in_the_same_run(
     ]
 
 
+def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_it_fails(
+    downstream: dg.Definitions, world: World, instance: dg.DagsterInstance
+) -> None:
+    cursor = None
+
+    def asked() -> int:
+        nonlocal cursor
+        found = dg.evaluate_automation_conditions(defs=downstream, instance=instance, cursor=cursor)
+        cursor = found.cursor
+        return found.total_requested
+
+    def judged(found: Verdict) -> None:
+        say(world, found)
+        run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
+
+    # As reconcile_sensor leaves them: a table of no shards is nothing to depend on.
+    instance.add_dynamic_partitions("cdc_pins_shards", [f"{n:05d}" for n in range(3)])
+    # The other critical checks hold it back, too.
+    for name in ("shard_count", "no_duplicates", "continuous"):
+        fine = dg.AssetCheckEvaluation(asset_key=COMPLETE.asset_key, check_name=name, passed=True, metadata={})
+        instance.report_runless_asset_event(fine)
+    assert asked() == 0  # never proven
+    judged(Verdict.PROVEN)
+    assert (asked(), asked()) == (1, 0)
+    judged(Verdict.PROVEN)
+    assert (asked(), asked()) == (1, 0)
+    judged(Verdict.MISMATCHED)
+    assert (asked(), asked()) == (0, 0)
+    judged(Verdict.PROVEN)
+    assert (asked(), asked()) == (1, 0)
+
+
 def test_gate_across_runs(downstream: dg.Definitions, world: World, instance: dg.DagsterInstance) -> None:
     # Never checked is not known to be right.
     assert not built(run(downstream, instance, alone()))

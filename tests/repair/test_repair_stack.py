@@ -7,43 +7,28 @@ import os
 import secrets
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from threading import Event, Thread
-from typing import Any
 
 import dagster as dg
 import pytest
-from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cdc_platform.clients.platform import Platform
 from cdc_platform.defs import CdcPlatformResource, build_alert_sensor, build_cdc_asset_checks
 from cdc_platform.defs.inventory import load_tables
-from cdc_platform.local.stack import Stack
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import Runner
-from cdc_platform.snapshots.told import Silent
-from cdc_platform.topology import BootstrapMode, Engine
+from cdc_platform.topology import Engine
 from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.repair import RepairOutside, run_repair
+from cdc_platform.verification.repair import run_repair
 from cdc_platform.verification.repair_plan import find_repair, recorded_plan
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
-from cdc_platform.wiring import open_platform, open_snapshots, verification_of
+from cdc_platform.verification.verdicts import Verdict
 from tests.alerts.receivers import HttpReceiver, served
 from tests.clients.waiting import wait_until
+from tests.repair.scene import MakeScene, lost
 from tests.snapshots.dagster_outside import settings_file
-from tests.snapshots.live import World
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 
 SETTINGS: dict[str, Settings] = {}
-SHARDS, ROWS = 5, 400
 
 
 class StackResource(CdcPlatformResource):
@@ -51,168 +36,6 @@ class StackResource(CdcPlatformResource):
 
     def settings(self) -> Settings:
         return SETTINGS[str(self.config_file)]
-
-
-class Scene:
-    """A bootstrapped dataset, and what a test does to it."""
-
-    def __init__(self, world: World, outside: RepairOutside) -> None:
-        self.world, self.outside = world, outside
-        self.runs = 0
-
-    @property
-    def platform(self) -> Platform:
-        return self.outside.proof.platform
-
-    @property
-    def topic(self) -> str:
-        return self.world.dataset.topic(self.world.dataset.table("items"))
-
-    def verify(self, run_id: str = "") -> dict[str, ShardVerdict]:
-        """As the job does: verdicts go into the audit frame."""
-        self.runs += 1
-        topology = self.platform.topology.load()
-        found: list[ShardVerdict] = []
-        for part in plan_verification(topology, self.world.name, "items"):
-            found += verify_shards(self.outside.proof, topology, part, run_id=run_id or f"v{self.runs}")
-        AuditFrame(self.platform.settings.audit_dir).write(found)
-        return {verdict.shard: verdict for verdict in found}
-
-    def records(self) -> list[tuple[int, bytes, dict[str, Any] | None]]:
-        """Partition, key and value of all records."""
-        return [(partition, key, value) for partition, key, value, _ in self.traced()]
-
-    def traced(self) -> list[tuple[int, bytes, dict[str, Any] | None, dict[str, str]]]:
-        """Partition, key, value and headers of all records."""
-        consumer = Consumer(
-            {
-                **self.world.settings.kafka,
-                "group.id": f"plain-{secrets.token_hex(4)}",
-                "enable.auto.commit": False,
-                "auto.offset.reset": "earliest",
-                "enable.partition.eof": True,
-            }
-        )
-        found = []
-        try:
-            waiting = set(consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions)
-            consumer.assign([TopicPartition(self.topic, part, 0) for part in waiting])
-            while waiting:
-                message = consumer.poll(30)
-                assert message is not None, f"nothing came from {waiting}"
-                error = message.error()
-                if error is not None:
-                    assert error.code() == KafkaError._PARTITION_EOF, error
-                    waiting.discard(message.partition())
-                else:
-                    value = json.loads(message.value()) if message.value() else None
-                    headers = {name: bytes(text).decode() for name, text in message.headers() or []}  # type: ignore[misc,arg-type]
-                    found.append((message.partition() or 0, bytes(message.key() or b""), value, headers))
-        finally:
-            consumer.close()
-        return found
-
-    def take_away(self, wanted: dict[str, set[int]]) -> None:
-        """Rows leave the topic: a stranger's tombstones, as a bug or a wrong delete would write them."""
-        producer = Producer({"bootstrap.servers": self.world.settings.kafka["bootstrap.servers"]})
-        keys = {}
-        for partition, key, _ in self.records():
-            document = json.loads(key)
-            if document["id"] in wanted.get(document["shard"], ()):
-                keys[key] = partition
-        assert len(keys) == sum(map(len, wanted.values()))
-        for key, partition in keys.items():
-            producer.produce(self.topic, key=key, value=None, partition=partition)
-        assert producer.flush(60) == 0
-
-    def put_in(self, shard: str, ids: Sequence[int]) -> dict[bytes, int]:
-        """Rows that only the topic has, as a stray producer would write them; key to partition."""
-        producer = Producer({"bootstrap.servers": self.world.settings.kafka["bootstrap.servers"]})
-        partition, key, value = next(
-            found for found in self.records() if found[2] and json.loads(found[1])["shard"] == shard
-        )
-        assert value is not None
-        own = {}
-        for number in ids:
-            # The order of the key's fields, and no spaces: as Connect writes them.
-            fresh = json.dumps(json.loads(key) | {"id": number}, separators=(",", ":")).encode()
-            row = value | {"after": value["after"] | {"id": number}}
-            producer.produce(self.topic, key=fresh, value=json.dumps(row).encode(), partition=partition)
-            own[fresh] = partition
-        assert producer.flush(60) == 0
-        return own
-
-    @contextmanager
-    def alive(self) -> Iterator[None]:
-        """Writes to the other table of each shard, as on a shard in use: positions go on, and snapshots with them."""
-        stop = Event()
-
-        def write() -> None:
-            with ExitStack() as closing:
-                runs = [closing.enter_context(self.world.admin(shard.database)) for shard in self.world.shards]
-                while not stop.wait(0.5):
-                    for run in runs:
-                        run("UPDATE notes SET v = v + 1 WHERE id = 1")
-
-        thread = Thread(target=write)
-        thread.start()
-        try:
-            yield
-        finally:
-            stop.set()
-            thread.join()
-
-    def read_by_snapshots(self) -> Counter[tuple[str, int]]:
-        """(shard, id) of rows that incremental snapshots read."""
-        return Counter(
-            (json.loads(key)["shard"], json.loads(key)["id"])
-            for _, key, value in self.records()
-            if value and value["op"] == "r" and value["source"]["snapshot"] == "incremental"
-        )
-
-
-MakeScene = Callable[..., Scene]
-
-
-@pytest.fixture
-def settings(stack: Stack) -> Settings:
-    """Settings of the shared stack as its agents have them, with a state topic of the test's own."""
-    return replace(stack.settings(), state_topic=f"cdc.test-{secrets.token_hex(4)}.state")
-
-
-@pytest.fixture
-def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[MakeScene]:
-    closing: list[Callable[[], Any]] = []
-
-    def make(engine: Engine, own: Settings, shards: int = SHARDS) -> Scene:
-        opened = open_platform(own)
-        platform = opened.__enter__()
-        closing.append(lambda: opened.__exit__(None, None, None))
-        more = open_snapshots(platform)
-        snapshots = more.__enter__()
-        closing.append(lambda: more.__exit__(None, None, None))
-        world = World(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
-        closing.append(lambda: world.clean(platform))
-        world.make()
-        world.put(platform)
-        request = Request(
-            kind=Kind.BOOTSTRAP, dataset=world.name, mode=BootstrapMode.SNAPSHOT,
-            load=Load(max_parallel_shards=8, max_parallel_per_host=8),
-        )  # fmt: skip
-        run = opening.open_run(snapshots, request, "boot")
-        for number, part in enumerate(opening.slices(run)):
-            Runner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
-        opening.finish(snapshots, run)
-        return Scene(world, RepairOutside(proof=verification_of(platform), snapshots=snapshots))
-
-    yield make
-    for close in reversed(closing):
-        close()
-
-
-def lost() -> dict[str, set[int]]:
-    """37 rows in 5 shards."""
-    return {f"{n:05d}": set(range(10, 10 + size)) for n, size in enumerate((7, 7, 7, 8, 8))}
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)

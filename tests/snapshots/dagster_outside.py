@@ -31,37 +31,47 @@ def settings_file(settings: Settings, directory: Path) -> Path:
 
 @dataclass(kw_only=True)
 class OutsideDagster:
-    """`home` is a new directory; `settings` are written there for the processes to find."""
+    """`home` is a new directory; `settings` are written there for the processes to find.
+
+    `code` says what is loaded, `more` is appended to the settings file.
+    """
 
     home: Path
     settings: Settings
+    code: Sequence[str] = _MODULE
+    more: str = ""
     _seen: list[psutil.Process] = field(default_factory=list)
     _count: int = 0
 
     def __post_init__(self) -> None:
         self.home.mkdir(parents=True)
         shutil.copy(_ROOT / "dagster_home/dagster.yaml", self.home / "dagster.yaml")
-        settings_file(self.settings, self.home)
+        with settings_file(self.settings, self.home).open("a") as file:
+            file.write(self.more)
         # Two processes that make Dagster's SQLite files at once get in each other's way.
         with dg.DagsterInstance.from_config(str(self.home)):
             pass
 
     def execute(self, job: str, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         """A run in a process that we start: `dagster job execute`; its steps are processes of their own."""
-        return self._spawn("dagster", "job", "execute", *_MODULE, "-j", job, "-c", self._file(job, config))
+        return self._spawn("dagster", "job", "execute", *self.code, "-j", job, "-c", self._file(job, config))
 
-    def launch(self, job: str, config: Mapping[str, Any]) -> None:
-        """A run in the queue, for the daemon to start."""
-        done = self._spawn("dagster", "job", "launch", *_MODULE, "-j", job, "-c", self._file(job, config))
+    def launch(self, job: str, config: Mapping[str, Any], op: str = "") -> None:
+        """A run in the queue, for the daemon to start. `op` takes the config, by default `open_<job>`."""
+        done = self._spawn("dagster", "job", "launch", *self.code, "-j", job, "-c", self._file(job, config, op))
         assert done.wait(timeout=180) == 0, self.log()
+
+    def materialize(self, asset: str) -> int:
+        """A run by hand, in a process of its own: its exit code."""
+        return self._spawn("dagster", "asset", "materialize", *self.code, "--select", asset).wait(timeout=180)
 
     def daemon(self) -> subprocess.Popen[bytes]:
         """The daemon, with its code server: sensors, the queue, the runs."""
-        return self._spawn("dagster-daemon", "run", *_MODULE)
+        return self._spawn("dagster-daemon", "run", *self.code)
 
     def webserver(self, port: int) -> subprocess.Popen[bytes]:
         """The pages, at a port of this host."""
-        return self._spawn("dagster-webserver", "-h", "127.0.0.1", "-p", str(port), *_MODULE)
+        return self._spawn("dagster-webserver", "-h", "127.0.0.1", "-p", str(port), *self.code)
 
     def kill(self, process: subprocess.Popen[bytes], *, family: bool) -> None:
         """SIGKILL to the process, and with `family` to all that it started."""
@@ -84,9 +94,9 @@ class OutsideDagster:
         """The end of what all of it printed."""
         return "\n".join(path.read_text(errors="replace")[-3000:] for path in sorted(self.home.glob("*.log")))
 
-    def _file(self, job: str, config: Mapping[str, Any]) -> str:
+    def _file(self, job: str, config: Mapping[str, Any], op: str = "") -> str:
         path = self.home / f"{job}.json"  # JSON is YAML
-        path.write_text(json.dumps({"ops": {f"open_{job}": {"config": dict(config)}}}))
+        path.write_text(json.dumps({"ops": {op or f"open_{job}": {"config": dict(config)}}} if config else {}))
         return str(path)
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:
