@@ -1,4 +1,4 @@
-"""Proof, alert, gate, repair and ledger as an operator has them: it is the daemon that calls sensors and starts runs."""
+"""Proof, alert, gate, repair and ledger as an operator has them: the daemon calls the sensors and starts the runs."""
 
 from __future__ import annotations
 
