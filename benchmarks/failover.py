@@ -43,6 +43,9 @@ RECOMMENDED = "recommended settings"
 PARTS = ("one", "many", "worker")
 # How long the old leader is gone before ZooKeeper says so, seconds.
 GONE = 1.0
+# Between two writes of a shard, seconds. Each connector reads its server's whole binlog and tells of all its
+# transactions: at 3 writes a second each, 100 shards of one server saturate four cores before anything moves.
+ONE_PAUSE, MANY_PAUSE = 0.02, 2.0
 # Kafka's defaults, where the recommended worker properties differ.
 STOCK = {
     "scheduled.rebalance.max.delay.ms": "300000",
@@ -143,7 +146,7 @@ def capturing(kind: type[Mover], stack: Stack, platform: Platform, count: int, l
     mover = kind(stack=stack, settings=platform.settings, platform=platform, dataset=dataset, shards=shards)
     made = Range(
         mover=mover,
-        writers=Writers(sources, shards, pause=0.02 if count == 1 else 0.3),
+        writers=Writers(sources, shards, pause=ONE_PAUSE if count == 1 else MANY_PAUSE),
         tap=Tap(platform.settings.kafka, dataset.topic(dataset.tables[0])),
     )
     try:

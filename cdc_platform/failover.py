@@ -137,7 +137,7 @@ def baseline(
     return known | {name: files.get(name) or leader for name, leader in wanted.items() if name not in known}
 
 
-def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile]) -> dict[str, LeaderFile]:
+def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile | None]) -> dict[str, LeaderFile]:
     """Shards whose tasks may run with another leader than the one their file names now.
 
     One generation more with the same address needs no restart. Two more do: the

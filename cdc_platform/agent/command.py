@@ -47,14 +47,18 @@ _RESTART_SECONDS = 95.0
 )
 @click.option("--group", help="Group that may read them: the Connect worker's.")
 @click.option(
-    "--restart-parallel", type=click.IntRange(1, 64), default=4, show_default=True, help="Tasks restarted at one time."
+    "--restart-parallel",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Restarts asked for at one time. Connect does them one after another, and other questions wait behind them.",
 )
 @click.option("--session-timeout", type=click.FloatRange(1.0, 60.0), default=10.0, show_default=True, help="Seconds.")
 @click.option(
     "--check-leaders/--no-check-leaders",
     default=True,
     show_default=True,
-    help="Ask a new leader whether tasks can go on there before they are restarted, and watch the old one. "
+    help="Ask a new leader whether tasks can go on there before any of them starts with it, and watch the old one. "
     "Needs the datasets' secrets on this host.",
 )
 @click.option(

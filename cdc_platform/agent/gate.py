@@ -1,7 +1,7 @@
 """May a task start on its new leader? Asked of the leader itself and of the position that Connect has saved.
 
-What the task would skip or die of is found here, while its old run may still go on. A
-restart is put off, never left out, and never made possible by changing a server or an offset.
+What the task would skip or die of is found here, while its old run may still go on. The new leader's
+file and the restart are put off, never left out, and never made possible by changing a server or an offset.
 """
 
 from __future__ import annotations
@@ -63,10 +63,10 @@ class Gate:
         self._shards = {shard.name: (dataset, shard) for dataset, shard in topology.all_shards()}
 
     def obstacle(self, name: str, leader: LeaderFile, waited: float) -> Obstacle | None:
-        """What stands in the way of a restart with this leader; None when nothing does, or nothing can be known.
+        """What stands in the way of a start with this leader; None when nothing does, or nothing can be known.
 
         Args:
-            waited: seconds since the leader file was written.
+            waited: seconds since it was asked of first.
 
         Raises:
             ConnectUnavailable, ConnectRejected, NotFound: of the worker.

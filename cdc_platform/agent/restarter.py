@@ -14,17 +14,12 @@ from typing import Protocol
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, NotFound
 from cdc_platform.failover import Move, next_steps, retry_after
-from cdc_platform.promotion import Obstacle
 from cdc_platform.state import ObservedTask
 
 log = logging.getLogger(__name__)
 
 # How often the status is read while a move waits for a task to turn up.
 _POLL_SECONDS = 2.0
-# Leaders are asked by so many threads at once: one that hangs holds up one of them.
-_ASKING = 16
-# A leader that is not fit yet is asked again after this long, more seldom as it takes longer.
-_FIRST_LOOK, _LAST_LOOK = 0.5, 5.0
 
 
 class Worker(Protocol):
@@ -45,8 +40,6 @@ class Restarter:
         worker_id: its id in Connect (host:port); other workers' tasks are left to their agents.
         parallel: restarts at one time. Connect does them one after another.
         settled: told of each move that is done, from the restarter's thread.
-        obstacle: asked before each restart, with the seconds since the file was written, what stands
-            against it. Raises CdcError.
         restarted: told of each shard whose tasks were restarted, from any thread.
     """
 
@@ -57,21 +50,17 @@ class Restarter:
         *,
         parallel: int,
         settled: Callable[[Mapping[str, LeaderFile]], None],
-        obstacle: Callable[[str, LeaderFile, float], Obstacle | None] | None = None,
         restarted: Callable[[str], None] | None = None,
     ) -> None:
         self._worker = worker
         self._worker_id = worker_id
         self._settled = settled
-        self._obstacle = obstacle
         self._restarted = restarted
-        self._held: dict[str, Obstacle] = {}
-        self._slots = threading.Semaphore(parallel)
         self._moves: dict[str, Move] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(max_workers=max(parallel, _ASKING), thread_name_prefix="restart")
+        self._pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="restart")
         self._thread = threading.Thread(target=self._run, name="restarter", daemon=True)
         self.problem: str | None = None
 
@@ -94,18 +83,12 @@ class Restarter:
                 known = self._moves.get(name)
                 if known is None or known.leader != leader:
                     self._moves[name] = Move(leader=leader, written_at=now)
-                    self._held.pop(name, None)
         self._wake.set()
 
     def waiting(self) -> dict[str, LeaderFile]:
         """Moves that are not settled yet, by shard name."""
         with self._lock:
             return {name: move.leader for name, move in self._moves.items()}
-
-    def held(self) -> dict[str, Obstacle]:
-        """Moves whose restart is put off, with what stands in the way, by shard name."""
-        with self._lock:
-            return dict(self._held)
 
     def _run(self) -> None:
         failures = 0
@@ -141,14 +124,11 @@ class Restarter:
     def _restart(self, name: str, tasks: list[int], move: Move) -> str | None:
         """The name when all its tasks were restarted."""
         try:
-            if self._is_held(name, move):
-                return None
             for task in tasks:
                 if self._stop.is_set():
                     return None
                 begun = time.monotonic()
-                with self._slots:
-                    self._worker.restart_task(name, task)
+                self._worker.restart_task(name, task)
                 log.info(
                     "%s-%d restarted with leader %s, generation %d, %.2f s after its file was written (call %.2f s)",
                     name, task, move.leader.leader, move.leader.generation,
@@ -168,26 +148,6 @@ class Restarter:
             self._restarted(name)
         return name
 
-    def _is_held(self, name: str, move: Move) -> bool:
-        """True when the new leader is not fit yet. Raises CdcError: of the worker."""
-        if self._obstacle is None:
-            return False
-        waited = time.monotonic() - move.written_at
-        found = self._obstacle(name, move.leader, waited)
-        with self._lock:
-            before = self._held.pop(name, None)
-            if self._moves.get(name) != move:
-                return found is not None  # a newer move is judged on its own
-            if found is not None:
-                self._held[name] = found
-                pause = min(_LAST_LOOK, max(_FIRST_LOOK, waited / 10))
-                self._moves[name] = replace(move, not_before=time.monotonic() + pause)
-        if found is not None and (before is None or before.kind != found.kind):
-            log.error("%s is not restarted with leader %s: %s", name, move.leader.leader, found)
-        elif found is None and before is not None:
-            log.info("%s: nothing stands against leader %s any more", name, move.leader.leader)
-        return found is not None
-
     def _settle(self, names: list[str], moves: Mapping[str, Move]) -> None:
         settled = {name: moves[name].leader for name in names}
         if settled:
@@ -198,7 +158,6 @@ class Restarter:
                 # A newer move may have come in meanwhile: that one is not done.
                 if name in self._moves and self._moves[name].leader == leader:
                     del self._moves[name]
-                    self._held.pop(name, None)
 
     def _pause(self) -> float:
         now = time.monotonic()

@@ -1,4 +1,7 @@
-"""The agent's loop: load, write what differs, tell the restarter, report. Level-based: each round does all of it."""
+"""The agent's loop: load, ask of new leaders, write what differs and may be, tell the restarter, report.
+
+Level-based: each round does all of it.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ from datetime import UTC, datetime
 
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.gate import Gate
+from cdc_platform.agent.gatekeeper import Gatekeeper
 from cdc_platform.agent.journal import Journal, OldLeader, Remembered
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.restarter import Restarter, Worker
@@ -58,7 +62,7 @@ class Agent:
         journal: Journal,
         worker: Worker,
         *,
-        restart_parallel: int = 4,
+        restart_parallel: int = 2,
         gate: Gate | None = None,
         old_leaders: OldLeaders | None = None,
     ) -> None:
@@ -69,17 +73,19 @@ class Agent:
         self._worker = worker
         self._gate = gate
         self._old_leaders = old_leaders
+        self._wake = threading.Event()
         self._restarter = Restarter(
             worker,
             identity.connect_worker,
             parallel=restart_parallel,
             settled=self._on_settled,
-            obstacle=gate.obstacle if gate else None,
             restarted=self._on_restarted if old_leaders else None,
+        )
+        self._gatekeeper = (
+            Gatekeeper(gate.obstacle, opened=self._on_opened, quiet=self._wake.set) if gate is not None else None
         )
         self._came_from: dict[str, Address] = {}
         self._resumed: Mapping[str, OldLeader] = {}
-        self._wake = threading.Event()
         self._stop = threading.Event()
         self._applied: dict[str, LeaderFile] = {}
         self._applying = threading.Lock()
@@ -98,9 +104,9 @@ class Agent:
         """Keep the files until stopped. An outage of ZooKeeper leaves them as they are."""
         known = self._journal.read()
         self._applied, self._resumed = dict(known.applied), known.old
-        self._restarter.start()
-        if self._old_leaders is not None:
-            self._old_leaders.start()
+        parts = [part for part in (self._restarter, self._gatekeeper, self._old_leaders) if part is not None]
+        for part in parts:
+            part.start()
         unwatch = None
         quiet = False
         try:
@@ -116,9 +122,8 @@ class Agent:
         finally:
             if unwatch:
                 unwatch()
-            self._restarter.stop()
-            if self._old_leaders is not None:
-                self._old_leaders.stop()
+            for part in parts:
+                part.stop()
             self._asking.shutdown(wait=False, cancel_futures=True)
             self._sign_off()
 
@@ -137,16 +142,18 @@ class Agent:
         connectors = self._known_connectors(wanted, found) if quiet else None
         plan = plan_files(wanted, found, topology.problems, connectors)
         failed: dict[str, str] = {}
-        names = sorted(plan.write)
+        asked = moved(plan.write, found)
+        waiting = asked.keys() - self._gatekeeper.ask(asked) if self._gatekeeper is not None else frozenset()
+        names = sorted(plan.write.keys() - waiting)
         for batch in (names[at : at + _BATCH] for at in range(0, len(names), _BATCH)):
             failed |= self._directory.write({name: plan.write[name] for name in batch})
             # Restarts of the first need not wait until the last of thousands is written.
             self._follow({name: wanted[name] for name in batch if name not in failed})
-        unsure = failed.keys() | set(plan.ahead)
+        unsure = failed.keys() | waiting | set(plan.ahead)
         self._follow({name: leader for name, leader in wanted.items() if name not in unsure})
         self._remember()
         self._directory.remove(plan.remove)
-        self._say(plan, failed, wanted, found)
+        self._say(plan, len(names), failed, wanted, found)
         due = self._reported + _REPORT_SECONDS - time.monotonic()
         if due > 0:
             return due
@@ -163,12 +170,13 @@ class Agent:
     def _say(
         self,
         plan: FilePlan,
+        written: int,
         failed: Mapping[str, str],
         wanted: Mapping[str, LeaderFile],
         found: Mapping[str, LeaderFile | None],
     ) -> None:
-        if plan.write or plan.remove:
-            log.info("%d leader files written, %d removed", len(plan.write) - len(failed), len(plan.remove))
+        if written or plan.remove:
+            log.info("%d leader files written, %d removed", written - len(failed), len(plan.remove))
         for name, reason in sorted(failed.items())[:10]:
             log.error("the leader file of %s was not written: %s", name, reason)
         for name in plan.ahead[:10]:
@@ -201,6 +209,17 @@ class Agent:
             self._applied = self._applied | {name: leader for name, leader in written.items() if name not in moves}
         self._restarter.add(moves)
 
+    def _on_opened(self, name: str, leader: LeaderFile) -> None:
+        try:
+            failed = self._directory.write({name: leader})
+        except OSError as error:
+            failed = {name: str(error)}
+        if failed:
+            # Whose turn it is then is the loop's, again and again.
+            log.error("the leader file of %s was not written: %s", name, failed[name])
+            return
+        self._follow({name: leader})
+
     def _on_settled(self, settled: Mapping[str, LeaderFile]) -> None:
         with self._applying:
             self._applied = self._applied | {name: leader for name, leader in settled.items() if name in self._applied}
@@ -215,6 +234,8 @@ class Agent:
             self._old_leaders.add({name: old})
 
     def _report(self, topology: Topology, files: int, unsynced: frozenset[str], ahead: frozenset[str]) -> None:
+        asked = self._gatekeeper.waiting() if self._gatekeeper else {}
+        held = self._gatekeeper.held() if self._gatekeeper else {}
         report = AgentReport(
             connect_worker=self._identity.connect_worker,
             connect_url=self._identity.connect_url,
@@ -227,9 +248,9 @@ class Agent:
             files=files,
             unsynced=unsynced,
             ahead=ahead,
-            moving={name: leader.generation for name, leader in self._restarter.waiting().items()},
+            moving={name: leader.generation for name, leader in (asked | self._restarter.waiting()).items()},
             problem=self._restarter.problem,
-            held={name: str(obstacle) for name, obstacle in self._restarter.held().items()},
+            held={name: str(obstacle) for name, obstacle in held.items()},
             split={name: split.text for name, split in self._old_leaders.split().items()} if self._old_leaders else {},
         )
         if self._registration is None:

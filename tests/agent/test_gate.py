@@ -12,16 +12,24 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.agent import old_leaders, restarter, runner
+from cdc_platform.agent import gatekeeper, old_leaders, restarter, runner
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.gate import UNREACHABLE_SECONDS, Gate
+from cdc_platform.agent.gatekeeper import Gatekeeper
 from cdc_platform.agent.journal import Journal, OldLeader
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.connectors.leader_files import LeaderFile
-from cdc_platform.errors import ConnectUnavailable, SourceRejected, SourceUnavailable
+from cdc_platform.errors import (
+    BadInput,
+    ConnectRebalancing,
+    ConnectUnavailable,
+    NotFound,
+    SourceRejected,
+    SourceUnavailable,
+)
 from cdc_platform.failover import AgentReport
 from cdc_platform.promotion import Kind, ServerView
 from cdc_platform.state import ObservedConnector, ObservedTask
@@ -180,6 +188,12 @@ class Bench:
         self.thread.start()
         self.until(lambda: "w0" in self.store.agents(), "the registration")
 
+    def leader(self, name: str) -> Address:
+        """What a task that starts now would read."""
+        found = LeaderDirectory(self.path, owner="test").read()[name]
+        assert found is not None
+        return found.leader
+
     def stop(self) -> None:
         self.agent.stop()
         self.thread.join(20)
@@ -201,7 +215,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, serve
         (runner, "_REPORT_SECONDS", 0.05),
         (runner, "_ROUND_SECONDS", 0.2),
         (restarter, "_POLL_SECONDS", 0.1),
-        (restarter, "_FIRST_LOOK", 0.05),
+        (gatekeeper, "_FIRST_LOOK", 0.05),
         (old_leaders, "_EVERY_SECONDS", 0.05),
     ):
         monkeypatch.setattr(module, name, value)
@@ -218,9 +232,35 @@ def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker
     bench.store.set_leader("pins", "00001", NEW)
     bench.until(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
     assert "pins.00000" in bench.report().moving
+    assert (bench.leader("pins.00000"), bench.leader("pins.00001")) == (OLD, NEW), "whatever starts a task meanwhile"
+    assert not bench.report().has_written(bench.store.load(), shard(0)), "no connector is made for it meanwhile"
     servers.views[third] = view(third)
     bench.until(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
     bench.until(lambda: not bench.report().held and not bench.report().moving, "nothing is held any more")
+    assert bench.leader("pins.00000") == third
+
+
+def test_a_leader_file_of_a_shard_without_a_task_here_is_asked_about_too(
+    bench: Bench, worker: Worker, servers: Servers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker, "tasks", dict)
+    servers.views[NEW] = view(NEW, server_id=2)
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: "pins.00000" in bench.report().held, "held")
+    assert bench.leader("pins.00000") == OLD
+    servers.views[NEW] = view(NEW)
+    bench.until(lambda: bench.leader("pins.00000") == NEW, "written")
+    assert worker.restarted == []
+
+
+def test_an_agent_that_is_started_anew_asks_again(bench: Bench, worker: Worker, servers: Servers) -> None:
+    servers.views[NEW] = view(NEW, server_id=2)
+    bench.store.set_leader("pins", "00000", NEW)
+    bench.until(lambda: "pins.00000" in bench.report().held, "held")
+    bench.stop()
+    bench.start()
+    bench.until(lambda: "pins.00000" in bench.report().held, "held by the next life")
+    assert (bench.leader("pins.00000"), worker.restarted) == (OLD, [])
 
 
 def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worker: Worker, servers: Servers) -> None:
@@ -231,6 +271,76 @@ def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worke
     bench.store.set_leader("pins", "00000", NEW)
     bench.until(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
     bench.until(lambda: not bench.report().held, "nothing is held")
+
+
+class Answers:
+    """What a gate answers, one after another, the last for ever; and what a gatekeeper then does."""
+
+    def __init__(self, *answers: Exception | None) -> None:
+        self.answers = list(answers)
+        self.opened: list[str] = []
+        self.quiet = threading.Event()
+        self.keeper = Gatekeeper(self.obstacle, opened=lambda name, _: self.opened.append(name), quiet=self.quiet.set)
+
+    def obstacle(self, name: str, leader: LeaderFile, waited: float) -> None:
+        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
+        if answer is not None:
+            raise answer
+
+
+@pytest.mark.parametrize(
+    ("answers", "patience"),
+    [
+        ((NotFound("no such connector"),), 60.0),
+        ((ConnectUnavailable("down"),), 0.3),
+        ((ConnectUnavailable("down"), ConnectRebalancing("busy"), None), 60.0),
+        ((ZeroDivisionError(), None), 60.0),
+    ],
+)
+def test_what_cannot_be_asked_is_asked_again_and_a_worker_that_is_down_holds_nothing_for_long(
+    answers: tuple[Exception | None, ...], patience: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gatekeeper, "UNREACHABLE_SECONDS", patience)
+    found = Answers(*answers)
+    found.keeper.start()
+    assert found.keeper.ask({"pins.00000": FILE}) == frozenset()
+    assert found.quiet.wait(20)
+    assert (found.opened, found.keeper.waiting()) == (["pins.00000"], {})
+    assert found.keeper.ask({"pins.00000": FILE}) == {"pins.00000"}
+    assert found.keeper.ask({}) == frozenset(), "what is not asked for is forgotten"
+    found.keeper.stop()
+
+
+def test_what_stays_unanswered_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gatekeeper, "UNREACHABLE_SECONDS", 0.0)
+    found = Answers(BadInput("an offset that is none"))
+    found.keeper.start()
+    found.keeper.ask({"pins.00000": FILE})
+    time.sleep(0.5)
+    assert (found.opened, found.keeper.waiting()) == ([], {"pins.00000": FILE})
+    found.keeper.stop()
+
+
+def test_thousands_of_leaders_are_asked_about_once_each_though_one_hangs() -> None:
+    hangs = threading.Event()
+    asked: list[str] = []
+
+    def obstacle(name: str, leader: LeaderFile, waited: float) -> None:
+        asked.append(name)
+        if name == "pins.00007":
+            hangs.wait(60)
+
+    opened: set[str] = set()
+    keeper = Gatekeeper(obstacle, opened=lambda name, _: opened.add(name), quiet=lambda: None)
+    keeper.start()
+    leaders = {f"pins.{number:05d}": FILE for number in range(3000)}
+    keeper.ask(leaders)
+    eventually(lambda: len(opened) == 2999, within=60, what="all but one")
+    assert keeper.waiting() == {"pins.00007": FILE}
+    hangs.set()
+    eventually(lambda: opened == leaders.keys(), within=20, what="all")
+    assert sorted(asked) == sorted(leaders)
+    keeper.stop()
 
 
 def test_split_brain_is_reported_until_the_old_leader_is_fenced(bench: Bench, servers: Servers) -> None:
