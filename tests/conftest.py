@@ -4,7 +4,7 @@ Tests marked `stack` use one real stack, started for the session and purged at
 its end. With CDC_TEST_STACK=DIR they use the running stack of that directory
 (`cdc-platform stack up --dir DIR`), and leave it running. With CDC_TEST_SECURE=1
 the stack of the session is a secure one; tests that reach Kafka or Connect by
-`stack.kafka_client` and `stack.rest()` run on both.
+`stack.kafka_client` and `stack.rest()` run on both, those marked `plain` do not.
 """
 
 from __future__ import annotations
@@ -40,6 +40,13 @@ def make_stack_dir() -> Path:
     directory = Path(tempfile.mkdtemp(prefix="cdc-stack-"))
     directory.chmod(0o711)
     return directory
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if os.environ.get(SECURE_ENV):
+        for item in items:
+            if item.get_closest_marker("plain"):
+                item.add_marker(pytest.mark.skip(reason="needs a stack without TLS and passwords"))
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +16,7 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import NotFound
 from cdc_platform.state import TopicRequest
 from cdc_platform.testing import ConnectModel, FakeConnect, FakeConnectServer
+from cdc_platform.wiring import connect_client
 from tests.clients.waiting import wait_until
 
 FILE_SOURCE = "org.apache.kafka.connect.file.FileStreamSourceConnector"
@@ -90,10 +91,11 @@ def cluster(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
     kind = request.param
     if kind == "real":
         stack = request.getfixturevalue("stack")
-        with ConnectClient("main", stack.connect_urls, timeout=60.0) as client:
+        settings = replace(stack.settings(), connect_timeout=60.0)
+        with connect_client(settings, "main", stack.connect_urls) as client:
             subject = Subject(kind, client, tmp_path)
             # Without its topic a task that has something to send cannot stop for as long as Connect lets it.
-            kafka = KafkaAdmin({"bootstrap.servers": str(stack.kafka)})
+            kafka = KafkaAdmin(stack.kafka_client)
             topic = subject.config()["topic"]
             kafka.create_topics([TopicRequest(name=topic, partitions=1, replication=1, config={})])
             yield subject

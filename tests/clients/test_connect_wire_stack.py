@@ -19,7 +19,7 @@ from tests.clients.conftest import Subject
 from tests.clients.waiting import wait_until
 from tests.clients.wire_breaker import WireBreaker
 
-pytestmark = pytest.mark.stack
+pytestmark = [pytest.mark.stack, pytest.mark.plain]
 
 
 @pytest.fixture
@@ -98,7 +98,7 @@ def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
 
 
 def test_control_plane_refuses_a_worker_of_another_cluster(stack: Stack, real: Subject) -> None:
-    kafka_cluster_id = KafkaAdmin({"bootstrap.servers": str(stack.kafka)}).cluster_id()
+    kafka_cluster_id = KafkaAdmin(stack.kafka_client).cluster_id()
     with ConnectClient("main", stack.connect_urls, kafka_cluster_id=kafka_cluster_id) as connect:
         connect.connectors()
     with (

@@ -50,7 +50,7 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
     if request.param == "fake":
         yield Subject(FakeKafka())
         return
-    subject = Subject(KafkaAdmin({"bootstrap.servers": str(request.getfixturevalue("stack").kafka)}))
+    subject = Subject(KafkaAdmin(request.getfixturevalue("stack").kafka_client))
     yield subject
     subject.clean()
 

@@ -24,7 +24,7 @@ def quotas(request: pytest.FixtureRequest) -> Iterator[Quotas]:
     if request.param == "fake":
         yield FakeQuotas()
         return
-    real = ClientQuotas({"bootstrap.servers": str(request.getfixturevalue("stack").kafka)})
+    real = ClientQuotas(request.getfixturevalue("stack").kafka_client)
     yield real
     real.close()
 

@@ -29,7 +29,7 @@ def open_store(request: pytest.FixtureRequest) -> Iterator[Open]:
         yield lambda: FakeStateStore(shared)
         return
     topic = f"cdc.contract-{secrets.token_hex(4)}.state"
-    config = {"bootstrap.servers": str(request.getfixturevalue("stack").kafka)}
+    config = request.getfixturevalue("stack").kafka_client
     opened: list[StateTopic] = []
 
     def open_one() -> StateStore:
@@ -150,7 +150,7 @@ def test_ten_thousand_shards_are_read_back(open_store: Open) -> None:
 
 @pytest.fixture
 def config(stack: Stack) -> dict[str, str]:
-    return {"bootstrap.servers": str(stack.kafka)}
+    return dict(stack.kafka_client)
 
 
 @pytest.fixture

@@ -13,12 +13,14 @@ class WireBreaker:
 
     `keep`: of each connection's answers, forward so many bytes and then break
     it; None forwards all. `mute`: forward nothing back, and do not break it.
+    `scheme` is the target's, for `url`.
     """
 
     target: tuple[str, int]
     keep: int | None = None
     mute: bool = False
     port: int = 0
+    scheme: str = "http"
     _open: list[socket.socket] = field(default_factory=list)
 
     def __enter__(self) -> WireBreaker:
@@ -35,7 +37,7 @@ class WireBreaker:
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
     def break_all(self) -> None:
         """Break the connections that are open now."""

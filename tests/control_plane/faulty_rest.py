@@ -63,9 +63,9 @@ class FaultyRest:
 
 
 @contextmanager
-def faulty_rest(target: str) -> Iterator[FaultyRest]:
+def faulty_rest(target: str, client: httpx.Client) -> Iterator[FaultyRest]:
+    """In front of `target`; forwards by that client."""
     rest = FaultyRest(target)
-    client = httpx.Client(timeout=60, trust_env=False)
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -114,4 +114,3 @@ def faulty_rest(target: str) -> Iterator[FaultyRest]:
         rest.over.set()
         server.shutdown()
         server.server_close()
-        client.close()

@@ -17,9 +17,11 @@ from typing import Any
 import httpx
 import pymysql
 from confluent_kafka import Consumer, TopicPartition
+from kazoo.client import KazooClient
 
 from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.secrets import login, resolve_all
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.errors import CdcError
 from cdc_platform.liveness import LivenessPolicy
@@ -174,7 +176,7 @@ class Ground:
 
     def keys_in_topic(self) -> list[tuple[str, int]]:
         """Every event of the table's topic: (shard, id), in no order."""
-        consumer = Consumer({**self.settings.kafka, "group.id": "plain", "enable.partition.eof": False})
+        consumer = Consumer({**resolve_all(self.settings.kafka), "group.id": "plain", "enable.partition.eof": False})
         try:
             partition = TopicPartition(self.topic, 0, 0)
             _, end = consumer.get_watermark_offsets(partition, timeout=30)
@@ -233,6 +235,18 @@ class Ground:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
+
+    @contextmanager
+    def zookeeper(self) -> Iterator[KazooClient]:
+        """A plain client with the platform's login."""
+        auth = login(self.settings.zookeeper_user, self.settings.zookeeper_password)
+        client = KazooClient(self.settings.zookeeper, auth_data=[("digest", ":".join(auth))] if auth else None)
+        client.start()
+        try:
+            yield client
+        finally:
+            client.stop()
+            client.close()
 
     def _answers(self, url: str) -> bool:
         try:
@@ -304,3 +318,4 @@ def ground_of(stack: Stack, settings: Settings, name: str) -> Iterator[Ground]:
             yield ground
         finally:
             ground.close()
+            ground.rest.close()

@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 def spoiled(ground: Ground) -> Iterator[FaultyRest]:
     """The ground's cluster, reached through a wire that spoils answers; at the end through its own again."""
     cluster = ground.clusters["local"]
-    with faulty_rest(cluster.urls[0]) as rest:
+    with faulty_rest(cluster.urls[0], ground.rest) as rest:
         ground.platform.topology.put_cluster(replace(cluster, urls=(rest.url,)))
         try:
             yield rest
@@ -154,6 +154,7 @@ def test_control_plane_does_not_believe_half_a_list_nor_a_500(ground: Ground) ->
     ground.settle()
 
 
+@pytest.mark.plain
 def test_control_plane_refuses_a_worker_of_another_kafka_cluster(ground: Ground) -> None:
     ground.add(2)
     ground.settle()

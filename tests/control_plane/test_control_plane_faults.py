@@ -13,7 +13,6 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from kazoo.client import KazooClient
 
 from cdc_platform import reconciler
 from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
@@ -81,7 +80,7 @@ def test_control_plane_takes_no_half_an_answer_for_a_whole_one(ground: Ground) -
     ground.settle()
     address = urlsplit(ground.url())
     assert address.hostname is not None and address.port is not None
-    with WireBreaker((address.hostname, address.port), keep=900) as wire:
+    with WireBreaker((address.hostname, address.port), keep=900, scheme=address.scheme) as wire:
         ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
         with open_platform(replace(ground.settings, connect_timeout=6.0)) as platform:
             _, planned = reconciler.plan_pass(platform)
@@ -94,7 +93,7 @@ def test_control_plane_makes_one_connector_of_a_create_whose_answer_was_lost(gro
     name = ground.shard_name(0)
     address = urlsplit(ground.url())
     assert address.hostname is not None and address.port is not None
-    with WireBreaker((address.hostname, address.port)) as wire:
+    with WireBreaker((address.hostname, address.port), scheme=address.scheme) as wire:
         ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
 
         def mute() -> None:
@@ -134,17 +133,12 @@ def test_control_plane_switches_off_one_garbage_znode_of_ten_thousand(ground: Gr
         for n in range(10_000)
     )
     ground.platform.topology.import_topology(replace(topology, shards={ground.name: shards}))
-    client = KazooClient(ground.settings.zookeeper)
-    client.start()
-    try:
+    with ground.zookeeper() as client:
         path = f"{ground.settings.zookeeper_root}/datasets/{ground.name}/shards/04711"
         client.set(path, b'{"leader": "db-1:3306", \x00\xff garbage')
         started = time.monotonic()
         _, planned = reconciler.plan_pass(ground.platform)
         assert time.monotonic() - started < 60
-    finally:
-        client.stop()
-        client.close()
     creates = [a for a in planned.plan.actions if isinstance(a, CreateConnector)]
     assert len(creates) == 9_999
     assert [r.scope for r in planned.plan.refusals] == [f"shard {ground.name}.04711"]
@@ -155,14 +149,9 @@ def test_control_plane_refuses_a_topology_that_vanished_with_its_clusters(ground
     ground.add(3)
     ground.settle()
     whole = ground.platform.topology.load()
-    client = KazooClient(ground.settings.zookeeper)
-    client.start()
-    try:
+    with ground.zookeeper() as client:
         for part in ("datasets", "clusters"):
             client.delete(f"{ground.settings.zookeeper_root}/{part}", recursive=True)
-    finally:
-        client.stop()
-        client.close()
     for _ in range(2):  # nor does the pass that refused forget what was there
         report = ground.reconcile()
         assert not report.outcomes
@@ -208,10 +197,9 @@ def test_control_plane_that_loses_its_session_stops_within_a_second(ground: Grou
     ground.add(6)
     address = urlsplit(ground.url())
     assert address.hostname is not None and address.port is not None
-    client = KazooClient(ground.settings.zookeeper)
-    client.start()
     lost: list[float] = []
-    with WireBreaker((address.hostname, address.port)) as wire:
+    breaker = WireBreaker((address.hostname, address.port), scheme=address.scheme)
+    with ground.zookeeper() as client, breaker as wire:
         ground.platform.topology.put_cluster(replace(ground.clusters["local"], urls=(wire.url,)))
 
         def lose() -> None:
@@ -230,8 +218,6 @@ def test_control_plane_that_loses_its_session_stops_within_a_second(ground: Grou
                 reconciler.reconcile(platform, owner="old", wait_for_lock=60.0)
             stopped = time.monotonic()
         thread.join()
-    client.stop()
-    client.close()
     # A second, and what a loaded machine adds.
     assert stopped - lost[0] < 3.0
     made = {name for s in ground.shards() if ground.get(f"/connectors/{(name := s.name)}")}
