@@ -1,14 +1,14 @@
 """From a leader change in ZooKeeper to the first event of the new leader, and from a worker's kill -9 to all events.
 
-    python -m benchmarks failover [--stack DIR] [--rounds 20] [--shards 100] [--stock] [--json FILE]
+    python -m benchmarks failover [--stack DIR] [--rounds 20] [--shards 100] [--parts ...] [--json FILE]
 
 Real MariaDB, Connect and Debezium. The old leader is a proxy in front of the new one: it refuses (its connections are
 cut), or is half-open (they stay, and nothing passes). Side by side with a control plane
 that hears of the move at once, deletes the connector and creates it anew, and with one that restarts the tasks by REST
 at the next turn of a loop of 60 s. The time of a shard is from its znode's write to the first event that was written
 after the old leader was gone. Writers write all the while and keep their own record: what is lost or twice is counted
-by a plain consumer. `--stock` measures a worker's kill with Kafka's default settings as well, on a stack of its own
-(six minutes).
+by a plain consumer. A worker's kill is measured with the recommended settings and, on a stack of its own, with Kafka's
+(the part `stock`: six minutes of it).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -40,7 +41,7 @@ from tests.faults.writers import Writers
 
 MEDIAN_GOAL, P99_GOAL, WORKER_GOAL = 3.0, 20.0, 30.0
 RECOMMENDED = "recommended settings"
-PARTS = ("one", "many", "worker")
+PARTS = ("one", "many", "worker", "stock")
 # How long the old leader is gone before ZooKeeper says so, seconds.
 GONE = 1.0
 # Between two writes of a shard, seconds. Each connector reads its server's whole binlog and tells of all its
@@ -255,50 +256,52 @@ def main(arguments: list[str]) -> int:
         prog="python -m benchmarks failover", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    parser.add_argument("--rounds", type=int, default=20, help="of one shard; 100 at once take an eighth")
-    parser.add_argument("--shards", type=int, default=100)
-    parser.add_argument("--stock", action="store_true", help="also a worker's kill with Kafka's default settings")
+    parser.add_argument("--rounds", type=int, default=20, help="of one shard; all others take an eighth")
+    parser.add_argument("--shards", type=int, default=100, help="that move at once; a worker's kill has 60 of them")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args(arguments)
     found: list[Measured] = []
-
-    def tell(one: Measured) -> Measured:
+    for one in _measurements(asked):
         found.append(one)
         print(one.sentence(), flush=True)
-        return one
-
-    with contextlib.ExitStack() as ending:
-        stack = (
-            Stack.load(asked.stack)
-            if asked.stack is not None
-            else ending.enter_context(own_stack(workers=3, postgres=False, worker_heap_mb=768))
-        )
-        cache = Path(ending.enter_context(tempfile.TemporaryDirectory()))
-        platform = ending.enter_context(open_site_platform(stack, cache))
-        few = max(1, asked.rounds // 8)
-        if "one" in asked.parts:
-            tell(leader_changes(Agents, stack, platform, count=1, rounds=asked.rounds))
-            tell(leader_changes(Recreate, stack, platform, count=1, rounds=few * 2))
-            tell(leader_changes(Restart, stack, platform, count=1, rounds=few * 2))
-            tell(leader_changes(Agents, stack, platform, count=1, rounds=few * 2, half_open=True))
-        if "many" in asked.parts:
-            tell(leader_changes(Agents, stack, platform, count=asked.shards, rounds=few))
-            tell(leader_changes(Agents, stack, platform, count=asked.shards, rounds=1, half_open=True))
-            tell(leader_changes(Recreate, stack, platform, count=asked.shards, rounds=1))
-            tell(leader_changes(Restart, stack, platform, count=asked.shards, rounds=1))
-        if "worker" in asked.parts:
-            tell(worker_kill(stack, platform, count=60, who=RECOMMENDED))
-    if asked.stock:
-        with (
-            own_stack(workers=3, postgres=False, worker_heap_mb=768, worker_properties=STOCK) as stock,
-            tempfile.TemporaryDirectory() as directory,
-            open_site_platform(stock, Path(directory)) as platform,
-        ):
-            tell(worker_kill(stock, platform, count=60, who="stock settings"))
     if asked.json:
         asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
     return _verdict(found)
+
+
+def _measurements(asked: argparse.Namespace) -> Iterator[Measured]:
+    few, tasks = max(1, asked.rounds // 8), min(60, asked.shards)
+    if set(asked.parts) != {"stock"}:
+        with _platform_on(asked.stack) as (stack, platform):
+            if "one" in asked.parts:
+                yield leader_changes(Agents, stack, platform, count=1, rounds=asked.rounds)
+                yield leader_changes(Recreate, stack, platform, count=1, rounds=few * 2)
+                yield leader_changes(Restart, stack, platform, count=1, rounds=few * 2)
+                yield leader_changes(Agents, stack, platform, count=1, rounds=few * 2, half_open=True)
+            if "many" in asked.parts:
+                yield leader_changes(Agents, stack, platform, count=asked.shards, rounds=few)
+                yield leader_changes(Agents, stack, platform, count=asked.shards, rounds=1, half_open=True)
+                yield leader_changes(Recreate, stack, platform, count=asked.shards, rounds=1)
+                yield leader_changes(Restart, stack, platform, count=asked.shards, rounds=1)
+            if "worker" in asked.parts:
+                yield worker_kill(stack, platform, count=tasks, who=RECOMMENDED)
+    if "stock" in asked.parts:
+        with _platform_on(None, worker_properties=STOCK) as (stack, platform):
+            yield worker_kill(stack, platform, count=tasks, who="stock settings")
+
+
+@contextlib.contextmanager
+def _platform_on(directory: Path | None, **spec: Any) -> Iterator[tuple[Stack, Platform]]:
+    """The running stack of that directory, or one of its own, and a platform on it."""
+    with contextlib.ExitStack() as ending:
+        stack = (
+            Stack.load(directory)
+            if directory is not None
+            else ending.enter_context(own_stack(workers=3, postgres=False, worker_heap_mb=768, **spec))
+        )
+        cache = Path(ending.enter_context(tempfile.TemporaryDirectory()))
+        yield stack, ending.enter_context(open_site_platform(stack, cache))
 
 
 def _verdict(found: Sequence[Measured]) -> int:
