@@ -61,7 +61,7 @@ class Site:
         """Key, value and headers of all events, by a plain consumer."""
         consumer = Consumer(
             {
-                "bootstrap.servers": str(self.field.stack.kafka),
+                **self.field.stack.kafka_client,
                 "group.id": f"plain-{secrets.token_hex(4)}",
                 "enable.auto.commit": False,
                 "enable.partition.eof": True,
@@ -101,7 +101,7 @@ class Site:
 
     def last_offsets(self) -> int:
         """How many records the topic has had."""
-        consumer = Consumer({"bootstrap.servers": str(self.field.stack.kafka), "group.id": "ends"})
+        consumer = Consumer({**self.field.stack.kafka_client, "group.id": "ends"})
         try:
             parts = consumer.list_topics(self.topic, timeout=30).topics[self.topic].partitions
             return sum(consumer.get_watermark_offsets(TopicPartition(self.topic, n), timeout=30)[1] for n in parts)
@@ -157,7 +157,7 @@ class Site:
         def known() -> bool:
             nonlocal found
             try:
-                answer = httpx.get(f"{self.url()}/connectors/{self.shard.name}/status", timeout=10)
+                answer = self.field.rest.get(f"{self.url()}/connectors/{self.shard.name}/status", timeout=10)
             except httpx.HTTPError:
                 return False
             tasks = answer.json().get("tasks", []) if answer.is_success else []
@@ -268,7 +268,7 @@ def sites(
 
 def ask_for_snapshot(place: Site, name: str) -> None:
     """An incremental snapshot by signal."""
-    producer = Producer({"bootstrap.servers": str(place.field.stack.kafka)})
+    producer = Producer(dict(place.field.stack.kafka_client))
     data = {"type": "incremental", "data-collections": [f"{place.shard.database}.pins"]}
     signal = {"id": name, "type": "execute-snapshot", "data": data}
     topic = signal_topic(place.field.settings, place.shard)

@@ -7,7 +7,6 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from cdc_platform.connectors.desired import desired_config
@@ -160,7 +159,7 @@ def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
             120,
         )
     finally:
-        httpx.delete(f"{place.url()}/connectors/{twin.name}", timeout=60)
+        place.field.rest.delete(f"{place.url()}/connectors/{twin.name}", timeout=60)
         if not engine.reads_binlog:
             drop_slot(place, config["slot.name"] + "_z")
     expected = place.copies()

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from cdc_platform.clients.secrets import resolve
@@ -75,7 +74,9 @@ class Kept:
         name = self.site.shard.name
 
         def done() -> bool:
-            return httpx.request(verb, f"{self.site.url()}/connectors/{name}/{path}", timeout=60, **more).is_success
+            return self.site.field.rest.request(
+                verb, f"{self.site.url()}/connectors/{name}/{path}", timeout=60, **more
+            ).is_success
 
         self.site.field.wait(done, f"{verb} {path} of {name}", 60)
 

@@ -13,6 +13,7 @@ from typing import Any
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.repair import RepairOutside
@@ -55,7 +56,7 @@ class Scene:
         """Partition, key, value and headers of all records."""
         consumer = Consumer(
             {
-                **self.world.settings.kafka,
+                **resolve_all(self.world.settings.kafka),
                 "group.id": f"plain-{secrets.token_hex(4)}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -83,7 +84,7 @@ class Scene:
 
     def take_away(self, wanted: dict[str, set[int]]) -> None:
         """Rows leave the topic: a stranger's tombstones, as a bug or a wrong delete would write them."""
-        producer = Producer({"bootstrap.servers": self.world.settings.kafka["bootstrap.servers"]})
+        producer = Producer(resolve_all(self.world.settings.kafka))
         keys = {}
         for partition, key, _ in self.records():
             document = json.loads(key)
@@ -96,7 +97,7 @@ class Scene:
 
     def put_in(self, shard: str, ids: Sequence[int]) -> dict[bytes, int]:
         """Rows that only the topic has, as a stray producer would write them; key to partition."""
-        producer = Producer({"bootstrap.servers": self.world.settings.kafka["bootstrap.servers"]})
+        producer = Producer(resolve_all(self.world.settings.kafka))
         partition, key, value = next(
             found for found in self.records() if found[2] and json.loads(found[1])["shard"] == shard
         )

@@ -20,6 +20,7 @@ import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from cdc_platform.clients.notifications import INCREMENTAL
+from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
@@ -199,7 +200,7 @@ def _times_asked(outside: Outside, world: World, run: Run) -> dict[str, dict[str
 def _records(outside: Outside, topic: str) -> Iterator[tuple[bytes, bytes | None]]:
     consumer = Consumer(
         {
-            **outside.platform.settings.kafka,
+            **resolve_all(outside.platform.settings.kafka),
             "group.id": f"offsets-{secrets.token_hex(4)}",
             "enable.auto.commit": False,
             "auto.offset.reset": "earliest",

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import httpx
 import psycopg
 import pymysql
 from confluent_kafka import KafkaError, KafkaException, Producer
@@ -17,6 +16,7 @@ from confluent_kafka.admin import AdminClient, NewTopic
 from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.local.replication import drop_postgres_database
@@ -228,7 +228,7 @@ class Ground:
 
     def rewrite(self, records: list[list[tuple[bytes | None, bytes | None]]], table: str | None = None) -> None:
         """Make the topic anew with these records by partition; connectors must be stopped."""
-        topic, admin = self.topic(table), AdminClient(dict(self.settings.kafka))
+        topic, admin = self.topic(table), AdminClient(resolve_all(self.settings.kafka))
         admin.delete_topics([topic])[topic].result(30)
 
         def created() -> bool:
@@ -246,7 +246,7 @@ class Ground:
 
     def produce(self, records: Sequence[tuple[int, bytes | None, bytes | None]], table: str | None = None) -> None:
         """Append records: partition, key, value."""
-        producer = Producer({**self.settings.kafka, "enable.idempotence": True})
+        producer = Producer({**resolve_all(self.settings.kafka), "enable.idempotence": True})
         for number, key, value in records:
             producer.produce(self.topic(table), value, key, number)
             producer.poll(0)
@@ -280,10 +280,10 @@ class Ground:
     def stop(self, shard: Shard) -> None:
         """Stop the shard's connector (it keeps its offsets)."""
         url = f"{self.field.url}/connectors/{shard.name}"
-        assert httpx.put(f"{url}/stop", timeout=60).is_success
+        assert self.field.rest.put(f"{url}/stop", timeout=60).is_success
 
     def resume(self, shard: Shard) -> None:
         """Let it run again."""
         url = f"{self.field.url}/connectors/{shard.name}"
-        assert httpx.put(f"{url}/resume", timeout=60).is_success
+        assert self.field.rest.put(f"{url}/resume", timeout=60).is_success
         self.field.wait(lambda: self.field.task_state(shard) == "RUNNING", f"{shard.name} runs")

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from confluent_kafka.admin import AdminClient
 
+from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.protocol import Source
 from cdc_platform.topology import Address, Credentials, Dataset, Engine, Shard, Table
 from cdc_platform.verification.outside import Outside, Progress
@@ -62,7 +63,7 @@ def _said(verdicts: dict[str, ShardVerdict], verdict: Verdict, *words: str) -> N
 def test_completeness_without_a_topic_is_unverifiable(ground: Ground) -> None:
     for shard in ground.shards:
         ground.stop(shard)
-    admin = AdminClient(dict(ground.settings.kafka))
+    admin = AdminClient(resolve_all(ground.settings.kafka))
     admin.delete_topics([ground.topic()])[ground.topic()].result(30)
     ground.field.wait(lambda: ground.topic() not in ground.field.topics(), "the topic is gone")
     _said(ground.verify(), Verdict.UNVERIFIABLE, f"there is no topic {ground.topic()}")
