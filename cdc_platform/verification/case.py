@@ -17,6 +17,7 @@ from cdc_platform.errors import SourceUnavailable
 from cdc_platform.positions import Position
 from cdc_platform.topology import Shard
 from cdc_platform.verification.compare import Bracket, Differences, SourceRows, compare
+from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.events import Words, digests, gathered, places
 from cdc_platform.verification.fold import starts_of
 from cdc_platform.verification.scan import Scan, stored_keys
@@ -59,13 +60,19 @@ class Case:
             raise RuntimeError("a case without a shape")
         return self.inspection.shape
 
-    def read(self, progress: Callable[[int], None], chunk_rows: int) -> None:
+    @property
+    def since(self) -> Position:
+        """Where the source was before any row was read."""
+        return self.scan.since or self.fence
+
+    def read(self, connections: Connections, progress: Callable[[int], None], chunk_rows: int) -> None:
         """Read the table, or what of it is still to be read. Raises SourceUnavailable and SourceRejected."""
         tries = 0
         while not self.scan.complete:
             before = len(self.scan.chunks)
             try:
-                self.scan.run(self.source, progress, chunk_rows=chunk_rows)
+                with connections.crew(self.source, self.where) as crew:
+                    self.scan.run(crew, progress, chunk_rows=chunk_rows)
             except SourceUnavailable:
                 tries = 1 if len(self.scan.chunks) > before else tries + 1
                 if tries >= _TRIES:
@@ -78,12 +85,12 @@ class Case:
         """Compare the whole table, slab by slab."""
         slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
         edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
-        brackets = self.scan.brackets()
+        brackets, since = self.scan.brackets(), self.since
         differences = joined([])
         for first, end in itertools.pairwise(edges):
             events = topic.events(self.shard.id, first, end)
             homes = self.scan.homes(events["key"][starts_of(events)])
-            found = compare(events, self.scan.source_rows(first, end), brackets, homes)
+            found = compare(events, self.scan.source_rows(first, end), brackets, homes, since)
             differences = joined([differences, found]).keeping(_KEPT_KEYS)
         self.differences = differences
         return differences
@@ -168,7 +175,7 @@ class Look:
         for chunk, (words, rows) in enumerate(self.asked):
             events = topic.events(self.case.shard.id, 0, _WHOLE, only=words)
             homes = np.full(len(starts_of(events)), chunk, dtype=np.int64)
-            parts.append(compare(events, rows, self.brackets, homes))
+            parts.append(compare(events, rows, self.brackets, homes, self.case.since))
         before = self.case.differences
         if before is None:
             raise RuntimeError("nothing was compared")

@@ -92,11 +92,14 @@ class Differences:
         return replace(found, beyond=(before[0] + missing, before[1] + extra, before[2] + mismatched))
 
 
-def compare(events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes) -> Differences:
+def compare(
+    events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes, since: Position
+) -> Differences:
     """Compare one shard's sorted events with its rows.
 
     `homes` gives for each key of the events (in the order of `starts_of`) the
-    chunk that a row of it would have been in, or NOWHERE.
+    chunk that a row of it would have been in, or NOWHERE. No bracket begins
+    before `since`.
     """
     starts = starts_of(events)
     counts = np.diff(np.append(starts, len(events)))
@@ -110,7 +113,7 @@ def compare(events: Events, source: SourceRows, brackets: Sequence[Bracket], hom
     shown[there], home[there] = rows[at[there]], chunks[at[there]]
     matched = _matches(known, keys)[1]
 
-    right, live = _judge(events, starts, counts, shown, home, brackets)
+    right, live = _judge(events, starts, counts, shown, home, brackets, since)
     unplaced = ~right & (home == NOWHERE)
     wrong = ~right & ~unplaced
     # Two rows with one 64-bit key: nothing is said of them before they were looked at one by one.
@@ -133,7 +136,13 @@ def _matches(these: Words, among: Words) -> tuple[Indexes, npt.NDArray[np.bool_]
 
 
 def _judge(
-    events: Events, starts: Indexes, counts: Indexes, shown: Words, home: Indexes, brackets: Sequence[Bracket]
+    events: Events,
+    starts: Indexes,
+    counts: Indexes,
+    shown: Words,
+    home: Indexes,
+    brackets: Sequence[Bracket],
+    since: Position,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """For each key: is what the source shows right, and does the topic hold a row of it in the end?"""
     if not len(events):
@@ -150,17 +159,17 @@ def _judge(
         chosen = rest[edges[at] : edges[at + 1]]
         if chunk == NOWHERE:
             # No row, and no telling where it would have been: right when there was none in any chunk's bracket.
-            right[chosen] = _never_there(events, starts[chosen], counts[chosen], brackets[:1])
+            right[chosen] = _never_there(events, starts[chosen], counts[chosen], since)
         else:
             right[chosen] = _in_bracket(events, starts[chosen], counts[chosen], shown[chosen], brackets[chunk])
     return right, live
 
 
-def _never_there(events: Events, starts: Indexes, counts: Indexes, first: Sequence[Bracket]) -> npt.NDArray[np.bool_]:
-    """For each key: was it absent at the low position of the first bracket, and ever since?"""
+def _never_there(events: Events, starts: Indexes, counts: Indexes, since: Position) -> npt.NDArray[np.bool_]:
+    """For each key: was it absent at that position, and ever since?"""
     places, begins = _all_of(starts, counts)
     part = events[places]
-    low = first[0].low.sees(part["stream"], part["seq"]) if first else np.zeros(len(part), dtype=np.bool_)
+    low = since.sees(part["stream"], part["seq"])
     index = np.arange(len(part))
     base = np.maximum.reduceat(np.where(low, index, -1), begins)
     later = (index >= np.repeat(base, counts)) & (part["row"] != ABSENT)

@@ -24,6 +24,7 @@ from cdc_platform.positions import Position
 from cdc_platform.snapshots.records import Watermark, watermarks
 from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.verification.case import Case, Look, joined
+from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.explain import samples
 from cdc_platform.verification.outside import Outside, Policy, Progress, Report
 from cdc_platform.verification.reach import Connectors, Reached
@@ -111,6 +112,7 @@ class _Run:
         self._run_id, self._policy, self._report = run_id, policy, report
         self._cache = Path(outside.platform.settings.cache_dir)
         self._reached: dict[str, Reached] = {}
+        self._connections = Connections(self._policy.server_connections)
 
     def verify(self, shards: Sequence[Shard]) -> tuple[ShardVerdict, ...]:
         started = time.monotonic()
@@ -159,7 +161,7 @@ class _Run:
                     return self._verdict(shard, Verdict.UNVERIFIABLE, reason, warnings=found.warnings)
                 scan = self._scan(shard, found.shape)
                 # A run that goes on has brackets from before: the fold keeps all that they can need.
-                fence = scan.chunks[0].bracket.low if scan.chunks else source.position()
+                fence = scan.since or source.position()
                 return Case(shard, source, str(self._address(shard)), found, scan, fence)
             except CdcError as error:
                 source.close()
@@ -227,7 +229,7 @@ class _Run:
 
         def read(case: Case) -> None:
             try:
-                case.read(progress, self._policy.chunk_rows)
+                case.read(self._connections, progress, self._policy.chunk_rows)
             except CdcError as error:
                 case.failed = str(error)
 

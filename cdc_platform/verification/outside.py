@@ -38,17 +38,20 @@ Report = Callable[[Progress], None]
 class Policy:
     """Bounds of a verification; `dataset.verification` sets them by these names.
 
-    Seconds: `reach_seconds` to wait for connectors to get to a fence,
-    `source_seconds` for one statement. `rereads`: how often what differs is
-    looked at again. `slab_rows` bounds memory: so many rows and events are
-    compared at once, at some 150 bytes each. `schedule` is a cron line (UTC) by
-    which Dagster verifies the dataset, `scheduled_shards` at a time (0: all).
+    `sources_at_once` shards are read at once, and each server by `server_connections`
+    at most: a large table has as many to itself as are free. Seconds: `reach_seconds`
+    to wait for connectors to get to a fence, `source_seconds` for one statement.
+    `rereads`: how often what differs is looked at again. `slab_rows` bounds memory:
+    so many rows and events are compared at once, at some 150 bytes each. `schedule`
+    is a cron line (UTC) by which Dagster verifies the dataset, `scheduled_shards` at
+    a time (0: all).
     """
 
     reach_seconds: float = 120.0
     source_seconds: float = 30.0
     chunk_rows: int = 10_000
     sources_at_once: int = 8
+    server_connections: int = 4
     rereads: int = 2
     reread_keys: int = 20_000
     samples: int = 20

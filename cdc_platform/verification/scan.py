@@ -1,15 +1,18 @@
 """One shard's table read chunk by chunk, each chunk in its own bracket; resumable.
 
 What was read lies on disk as sorted runs; the list of chunks is the checkpoint.
-A chunk's bracket stays true for ever, so a run that was killed goes on behind
-the last chunk that it wrote down.
+Chunks are read in any order and written down in that of the key. A chunk's
+bracket stays true for ever, so a run that was killed goes on behind the last
+chunk that it wrote down.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections import deque
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,21 @@ import numpy as np
 
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.clients.sources.protocol import Key, Slice, Source
-from cdc_platform.positions import parse_position
+from cdc_platform.clients.sources.protocol import Key, Slice
+from cdc_platform.positions import Position, parse_position
 from cdc_platform.verification import runs
 from cdc_platform.verification.cache import place, remove
 from cdc_platform.verification.compare import NOWHERE, Bracket, Indexes, SourceRows
+from cdc_platform.verification.crew import Crew
 from cdc_platform.verification.events import Words, digests, gathered, spread
 
 ROW = np.dtype([("key", "u8"), ("row", "u8"), ("chunk", "u4")])
 
 # Rows a SELECT: some 30 ms of the server's time, and a bracket of a few transactions.
 CHUNK_ROWS = 10_000
+
+# Chunks that a table must have for each connection that reads it: below that, opening one gains nothing.
+_CHUNKS_A_CONNECTION = 8
 
 # Rows held before they are sorted and written, and the list of chunks with them.
 _SPILL_ROWS = 500_000
@@ -45,7 +52,10 @@ class Chunk:
 
 
 class Scan:
-    """The rows of one shard as they were read. `shape` says what a row is."""
+    """The rows of one shard as they were read. `shape` says what a row is.
+
+    `since`: where the source was before the first chunk was read; no bracket begins earlier.
+    """
 
     def __init__(self, home: Path, names: Sequence[str], shape: Shape) -> None:
         self._home = home
@@ -53,6 +63,7 @@ class Scan:
         self._shape = shape
         self._integer = engines.integer_key(shape)
         self._dir.mkdir(parents=True, exist_ok=True)
+        self.since: Position | None = None
         self.chunks: list[Chunk] = []
         self.complete = False
         self.rows = 0
@@ -61,14 +72,26 @@ class Scan:
         self._held_rows = 0
         self._load()
 
-    def run(self, source: Source, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
+    def run(self, crew: Crew, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
         """Read what has not been read. Raises SourceUnavailable and SourceRejected; then call it again."""
-        while not self.complete:
-            after = self.chunks[-1].until if self.chunks else None
-            until = source.chunk_end(after, chunk_rows)
-            found = source.read_chunk(after, until)
-            self._add(found, Chunk(after, until, Bracket(found.low, found.high)))
-            progress(len(found.keys))
+        if self.since is None:
+            self.since = crew.first.position()
+        after = self.chunks[-1].until if self.chunks else None
+        more = not self.complete
+        reads: deque[tuple[Key | None, Key | None, Future[Slice]]] = deque()
+        while more or reads:
+            if more:
+                until = crew.first.chunk_end(after, chunk_rows)
+                if until is not None and len(self.chunks) + len(reads) >= _CHUNKS_A_CONNECTION * crew.size:
+                    crew.grow()
+                reads.append((after, until, crew.read(after, until)))
+                after, more = until, until is not None
+            # What is read ahead of a slow chunk waits in memory: two chunks a connection.
+            while reads and (reads[0][2].done() or not more or len(reads) > 2 * crew.size):
+                begin, end, read = reads.popleft()
+                found = read.result()
+                self._add(found, Chunk(begin, end, Bracket(found.low, found.high)))
+                progress(len(found.keys))
         self._save()
 
     def source_rows(self, first: int, end: int, only: Words | None = None) -> SourceRows:
@@ -120,6 +143,7 @@ class Scan:
         self._held, self._held_rows = [], 0
         state = {
             "fingerprint": self._shape.fingerprint,
+            "since": str(self.since),
             "runs": self._runs,
             "rows": self.rows,
             "complete": self.complete,
@@ -139,9 +163,10 @@ class Scan:
             state = json.loads((self._dir / "scan.json").read_text())
         except (FileNotFoundError, json.JSONDecodeError):
             return
-        if state["fingerprint"] != self._shape.fingerprint:
+        if state["fingerprint"] != self._shape.fingerprint or "since" not in state:
             return
         engine = self._shape.engine
+        self.since = parse_position(engine, state["since"])
         for after, until, low, high in state["chunks"]:
             first = parse_position(engine, low)
             bracket = Bracket(first, first if high == low else parse_position(engine, high))

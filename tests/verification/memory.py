@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -122,6 +123,7 @@ class MemoryTable:
     during_read: Callable[[], None] = lambda: None
     chunks_read: list[Key | None] = field(default_factory=list)
     shape: Shape = SHAPE
+    alone: Any = field(default_factory=threading.RLock)
 
     def put(self, key: int, title: str) -> None:
         op = "u" if key in self.rows else "c"
@@ -140,6 +142,9 @@ class MemoryTable:
 
     # Source
 
+    def another(self) -> MemoryTable:
+        return self
+
     def inspect(self) -> Inspection:
         return Inspection(shape=self.shape, rows=len(self.rows))
 
@@ -150,7 +155,8 @@ class MemoryTable:
         return committed
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
-        keys = sorted(key for key in self.rows if after is None or key > int(after[0]))
+        with self.alone:
+            keys = sorted(key for key in self.rows if after is None or key > int(after[0]))
         return (str(keys[rows - 1]),) if len(keys) >= rows else None
 
     def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
@@ -177,6 +183,10 @@ class MemoryTable:
         """Nothing to close."""
 
     def _slice(self, chosen: Callable[[int], bool]) -> Slice:
+        with self.alone:
+            return self._slice_now(chosen)
+
+    def _slice_now(self, chosen: Callable[[int], bool]) -> Slice:
         low = self.position()
         self.during_read()
         keys = [key for key in self.rows if chosen(key)]

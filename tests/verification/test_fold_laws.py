@@ -74,7 +74,7 @@ def judged(folded: Events, shown: dict[int, int], low: int, high: int) -> tuple[
         np.zeros(len(shown), dtype=np.int64),
     )
     homes = np.zeros(len(starts_of(folded)), dtype=np.int64)
-    found = compare(folded, source, [Bracket(at(low), at(high))], homes)
+    found = compare(folded, source, [Bracket(at(low), at(high))], homes, at(low))
     assert not len(found.unplaced)
     return set(found.missing.tolist()), set(found.extra.tolist()), set(found.mismatched.tolist())
 
@@ -182,7 +182,7 @@ def test_a_lost_last_event_is_found_by_its_key(changes: list[Change], data: st.D
 def test_a_key_that_no_chunk_had_is_judged_only_when_its_place_is_known() -> None:
     made = in_order(events([Change(1, 1, 0, 10), Change(2, 1, 1, 0)]))
     nothing = SourceRows(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
-    found = compare(made, nothing, [], np.full(2, NOWHERE, dtype=np.int64))
+    found = compare(made, nothing, [], np.full(2, NOWHERE, dtype=np.int64), at(0))
     # Key 2 never was a row: it is right wherever it would have been.
     assert found.unplaced.tolist() == [1]
     assert found.topics == 1
@@ -197,7 +197,7 @@ def test_a_key_of_unknown_place_is_judged_by_all_the_brackets(changes: list[Chan
     made = folded([events(changes)], 0)
     nothing = SourceRows(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
     brackets = [Bracket(at(first), at(first)), Bracket(at(end), at(end))]
-    found = compare(made, nothing, brackets, np.full(len(starts_of(made)), NOWHERE, dtype=np.int64))
+    found = compare(made, nothing, brackets, np.full(len(starts_of(made)), NOWHERE, dtype=np.int64), at(first))
     there = {change.key for change in changes if change.row and change.seq > first} | set(state(changes, first))
     assert set(found.unplaced.tolist()) == there
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from typing import Any
 
@@ -179,6 +180,12 @@ class MariaDbSource:
             }
             for row in found
         }
+
+    def another(self) -> MariaDbSource:
+        """The same table by a connection of its own."""
+        more = copy(self)
+        more._held = None
+        return more
 
     def close(self) -> None:
         """Close the connection."""

@@ -6,6 +6,7 @@ import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from copy import copy
 from threading import Timer
 from typing import Any
 
@@ -196,6 +197,12 @@ class PostgresSource:
             tuple(row[:width]): {column.name: bytes(row[width + at]) for at, column in enumerate(shape.columns)}
             for row in found
         }
+
+    def another(self) -> PostgresSource:
+        """The same table by a connection of its own."""
+        more = copy(self)
+        more._held = more._line = more._lsn = None
+        return more
 
     def close(self) -> None:
         """Close the connection."""

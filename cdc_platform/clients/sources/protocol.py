@@ -88,5 +88,8 @@ class Source(Protocol):
     def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
         """Key to column to canonical token, for the rows that exist."""
 
+    def another(self) -> Source:
+        """The same table by a connection of its own, for another thread; it need not be inspected again."""
+
     def close(self) -> None:
         """Close the connection."""
