@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults lint demo clean
+.PHONY: setup test slow fast faults secure lint demo clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,11 @@ test: lint
 # The tests that take minutes each: faults, kills in the middle, every kind of key and mode.
 slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# The main tests on a stack with TLS, passwords and ACLs everywhere (docs/security.md).
+MAIN := agent clients connectors control_plane defs duplicates failover ledger repair snapshots verification
+secure: setup
+	CDC_TEST_SECURE=1 $(BIN)/python -m pytest -m "stack and not slow" $(MAIN:%=tests/%)
 
 # Every fault of docs/faults.md on a real stack, with a table at the end: about half an hour.
 faults: setup

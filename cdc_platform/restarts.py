@@ -157,7 +157,7 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
             Failure.AUTHENTICATION,
             r"access denied for user|password authentication failed|authentication failed"
             r"|no pg_hba\.conf entry|role \".{0,64}\" (does not exist|is not permitted to log in)"
-            r"|Unable to authenticate|account is locked|password has expired",
+            r"|Unable to authenticate|account is locked|password has expired|must SET PASSWORD",
         ),
         (
             Failure.POISON_RECORD,

@@ -15,7 +15,8 @@ from cdc_platform.topology import Address, Credentials
 
 # A refused login has no sqlstate in libpq, only the server's words.
 _REFUSALS = ("authentication", "permission denied", "not permitted to log in", "no pg_hba.conf entry", "does not exist")
-_DENIED = frozenset({1044, 1045, 1142, 1227, 1698})
+# MariaDB and MySQL: denied, expired password (1820, 1862), locked account (3118, 3955, 4151).
+_DENIED = frozenset({1044, 1045, 1142, 1227, 1698, 1820, 1862, 3118, 3955, 4151})
 
 
 @contextmanager

@@ -15,6 +15,21 @@ from tests.faults.sources import Sources
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
+# A login of the scenario's own; Postgres' tables belong to the stack's user, of which it is a member.
+LOGINS = {
+    Engine.MARIADB: (
+        "CREATE USER {user} IDENTIFIED BY '{password}'",
+        "GRANT SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}",
+    ),
+    Engine.POSTGRES: ("CREATE USER {user} REPLICATION PASSWORD '{password}' IN ROLE cdc",),
+}
+ROTATED = {Engine.MARIADB: "IDENTIFIED BY", Engine.POSTGRES: "PASSWORD"}
+SESSIONS = {
+    Engine.MARIADB: "SELECT id FROM information_schema.processlist WHERE user = %s",
+    Engine.POSTGRES: "SELECT pid FROM pg_stat_activity WHERE usename = %s",
+}
+ENDED = {Engine.MARIADB: "KILL CONNECTION %s", Engine.POSTGRES: "SELECT pg_terminate_backend(%s)"}
+
 SMALL = Limits(producer_buffer_bytes=1024 * 1024)
 LARGE = Limits(producer_buffer_bytes=8 * 1024 * 1024)
 
@@ -61,23 +76,29 @@ def test_faults_poison_record(a_scenario: MakeScenario) -> None:
         run.note = f"named poison-record; {done.splitlines()[-1]}"
 
 
-def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack) -> None:
+@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack, engine: Engine) -> None:
     """The secrets file follows: tasks that try again inside are restarted, failed ones by hand."""
     user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)
     path = stack.secrets_dir / f"{user}.properties"
     path.write_text(f"user={user}\npassword={old}\n")
     own = Credentials(user=f"${{file:{path}:user}}", password=f"${{file:{path}:password}}")
-    with Sources(directory=stack.directory, engine=Engine.MARIADB).admin() as sql:
-        sql(f"CREATE USER {user} IDENTIFIED BY '{old}'")
-        sql(f"GRANT SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}")
-        with a_scenario("MariaDB: password rotated, secrets file follows", more={"credentials": own}) as run:
-            sql(f"ALTER USER {user} IDENTIFIED BY '{new}'")
-            for (number,) in sql("SELECT id FROM information_schema.processlist WHERE user = %s", user):
-                sql(f"KILL CONNECTION {number}")
+    with Sources(directory=stack.directory, engine=engine).admin() as sql:
+        for statement in LOGINS[engine]:
+            sql(statement.format(user=user, password=old))
+        name = f"{engine}: password rotated, secrets file follows"
+        with a_scenario(name, engine=engine, more={"credentials": own}) as run:
+            sql(f"ALTER USER {user} {ROTATED[engine]} '{new}'")
+            for (number,) in sql(SESSIONS[engine], user):
+                sql(ENDED[engine], number)
             wait(lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication")
             path.write_text(f"user={user}\npassword={new}\n")
             run.over()
             for shard in run.site.shards:
                 run.site.call("POST", f"/connectors/{shard.name}/restart?includeTasks=true&onlyFailed=true")
+        if engine is Engine.POSTGRES:
+            for shard in run.site.shards:
+                with run.site.sources.admin(shard.database) as there:
+                    there(f"REASSIGN OWNED BY {user} TO cdc")  # its publication
         sql(f"DROP USER {user}")
     path.unlink()

@@ -34,6 +34,9 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
         ("java.net.ConnectException: Connection refused", Failure.CONNECTION),
         ("Caused by: com.mysql.cj.exceptions.CJException: Communications link failure", Failure.CONNECTION),
         ("Access denied for user 'cdc'@'10.0.0.1' (using password: YES)", Failure.AUTHENTICATION),
+        ("the source refused: Access denied, this account is locked.", Failure.AUTHENTICATION),
+        ("the source refused: You must SET PASSWORD before executing this statement.", Failure.AUTHENTICATION),
+        ('FATAL: role "cdc" is not permitted to log in', Failure.AUTHENTICATION),
         ('FATAL: password authentication failed for user "cdc"', Failure.AUTHENTICATION),
         ("The connector is trying to read change stream starting at x, but this is no longer available on the server."
          " Reconfigure the connector", Failure.LOG_PURGED),
