@@ -67,9 +67,8 @@ class Daemon:
             f'[alerts.{name}]\nurl = "${{file:{secret}:{name}}}"\nwatchdog = {str(name == "dog").lower()}\n'
             for name in ("hook", "mail", "dog")
         )
-        audit = f'audit_dir = "{scene.platform.settings.audit_dir}"\n'
         self.dagster = OutsideDagster(
-            home=home, settings=scene.platform.settings, code=("-f", str(location)), more=audit + routes
+            home=home, settings=scene.platform.settings, code=("-f", str(location)), more=routes
         )
         self.instance = dg.DagsterInstance.from_config(str(home))
         self.process: Popen[bytes] = self.dagster.daemon()
