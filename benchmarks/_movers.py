@@ -43,12 +43,20 @@ class Mover(Field):
         self.each(self.create, self.shards)
         wait(self.runs, f"all tasks of {self.dataset.name} run")
 
-    def move(self, leader: Address) -> dict[str, float]:
-        """The leader of all shards is another; shard id to when ZooKeeper had that (monotonic)."""
+    def move(self, leader: Address, *, at_once: bool = False) -> dict[str, float]:
+        """The leader of all shards is another; shard id to when ZooKeeper had that (monotonic).
+
+        `at_once` between measurements: whoever works in a loop does not wait for its turn.
+        """
         self.shards = tuple(replace(s, leader=leader, generation=s.generation + 1) for s in self.shards)
         at = time.monotonic()
+        if not at_once:
+            self.wait_for_turn()
         self.follow()
         return {shard.id: at for shard in self.shards}
+
+    def wait_for_turn(self) -> None:
+        """Nothing: this one hears of a move at once."""
 
     def follow(self) -> None:
         """Makes the connectors go to the leaders that `shards` names."""
@@ -103,7 +111,7 @@ class Agents(Mover):
         wait(lambda: all(self._is_written(shard) for shard in self.shards), "the agents wrote the leader files")
         super().begin()
 
-    def move(self, leader: Address) -> dict[str, float]:
+    def move(self, leader: Address, *, at_once: bool = False) -> dict[str, float]:
         moved = {}
         for shard in self.shards:
             self.platform.topology.set_leader(shard.dataset, shard.id, leader)
@@ -160,8 +168,10 @@ class Recreate(Mover):
 class Restart(Mover):
     """A loop of 60 s that sees the move at its next turn, and restarts the tasks by REST, one after another."""
 
-    def follow(self) -> None:
+    def wait_for_turn(self) -> None:
         time.sleep(self.dice.uniform(0, LOOP))
+
+    def follow(self) -> None:
         for shard in self.shards:
             self.write_leader(shard)
             self.call("POST", f"/connectors/{shard.name}/tasks/0/restart")

@@ -110,7 +110,7 @@ class Range:
     def back(self, leader: Address) -> None:
         """To the first leader again, for the next round."""
         back = time.monotonic()
-        self.mover.move(leader)
+        self.mover.move(leader, at_once=True)
         self.flowing(back)
         wait(lambda: self.mover.are_at(leader), "all tasks run with it")
         self.flowing(time.monotonic())
