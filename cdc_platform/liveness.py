@@ -138,7 +138,7 @@ def doubtful(
 
     A binlog client that lost its connection logs in again inside its task, with the password of the task's
     start, for ever: Connect says RUNNING, no trace says why (tried, Debezium 3.5.0). So: those without a
-    connection by their worker's metrics, and those without a heartbeat within their limit.
+    connection by their worker's metrics; where these cannot be read, those without a heartbeat within their limit.
 
     Args:
         running: the shards that Connect calls RUNNING, with their worker and the silence that each may keep.
@@ -150,14 +150,12 @@ def doubtful(
     for shard, (worker, limit) in running.items():
         metrics = workers.get(worker)
         if metrics is not None and not metrics.problem:
-            if shard in metrics.snapshotting:
-                continue
-            if shard not in metrics.streaming:
-                found.add(shard)
-        if heartbeats is not None:
-            beats = heartbeats.beats.get(shard)
-            if beats is None or now - beats.last > limit:
-                found.add(shard)
+            doubted = shard not in metrics.streaming and shard not in metrics.snapshotting
+        else:
+            beats = heartbeats.beats.get(shard) if heartbeats is not None else None
+            doubted = heartbeats is not None and (beats is None or now - beats.last > limit)
+        if doubted:
+            found.add(shard)
     return frozenset(found)
 
 

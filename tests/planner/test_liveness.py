@@ -120,12 +120,12 @@ def test_a_new_generation_is_remembered_once_and_forgotten_with_its_shard() -> N
     assert leader_changes(shards, kept, NOW + timedelta(hours=1)) == {}
 
 
-def test_doubt_falls_on_who_is_not_connected_or_does_not_beat_and_on_nobody_else() -> None:
+def test_doubt_falls_on_who_is_not_connected_and_without_metrics_on_who_does_not_beat() -> None:
     running = dict.fromkeys(("fine", "cut", "mute", "first"), ("w0", LIMIT))
     connected = frozenset({"fine", "mute"})
     worker = ObservedWorker(worker="w0", streaming=connected, snapshotting=frozenset({"first"}))
     all_beat = beats({"fine": 1, "cut": 1})
-    assert doubtful(running, all_beat, {"w0": worker}, NOW) == {"cut", "mute"}
+    assert doubtful(running, all_beat, {"w0": worker}, NOW) == {"cut"}
     assert doubtful(running, None, {"w0": worker}, NOW) == {"cut"}
     blind = ObservedWorker(worker="w0", problem="away")
     assert doubtful(running, all_beat, {"w0": blind}, NOW) == {"mute", "first"}
