@@ -26,9 +26,9 @@ from cdc_platform.snapshots.waves import Item, hopeless
 from cdc_platform.topology import Cluster, Topology
 
 _PARALLEL = 16
-# Under a row rate chunks are so small that this many a second of each shard keep it. A shard may read ten
-# times as many (460 of 4 rows, MariaDB on the local stack) until a pause reaches it, some seconds later.
-_CHUNKS_PER_S = 50
+# Under a row rate chunks are so small that this many a second keep it: one shard alone may read four times
+# as many (460 of 4 rows, MariaDB on the local stack) until a pause reaches it, some seconds later.
+_CHUNKS_PER_S = 100
 _CHUNK_ROWS = range(4, 2049)
 
 Failed = list[tuple[Place, steps.Fail]]
@@ -164,7 +164,7 @@ class Acts:
             settled = self.outside.sources.settled_transaction(dataset, shard)
         except (SourceUnavailable, SourceRejected) as error:
             return error
-        rows = chunk_rows(self.load, len(self.board.places), width=width, room=dataset.limits.queue_bytes)
+        rows = chunk_rows(self.load, width=width, room=dataset.limits.queue_bytes)
         return _Source(chunk_rows=rows, settled=settled)
 
     def end(self, places: Sequence[Place]) -> None:
@@ -303,15 +303,16 @@ class Acts:
             self.listener.say(f"{what}: {few}.")
 
 
-def chunk_rows(load: Load, shards: int, *, width: int | None = None, room: int) -> int | None:
+def chunk_rows(load: Load, *, width: int | None = None, room: int) -> int | None:
     """Rows a chunk; None: as many as the connector's usual configuration has.
 
     A task holds a chunk in memory until its window closes: so it is to fit into `room` bytes, by `width`, the
-    bytes of an average row. And the shards that read side by side are to stay near the run's rows a second.
+    bytes of an average row. And one shard alone is to stay near the run's rows a second: the throttle lets
+    more of them read where that is too slow.
     """
     bounds = []
     if load.max_rows_per_s is not None:
-        bounds.append(int(load.max_rows_per_s / max(1, min(load.max_parallel_shards, shards)) / _CHUNKS_PER_S))
+        bounds.append(load.max_rows_per_s // _CHUNKS_PER_S)
     if width is not None and width * _CHUNK_ROWS.stop > room:
         bounds.append(room // width)
     return min(max(min(bounds), _CHUNK_ROWS.start), _CHUNK_ROWS.stop - 1) if bounds else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from cdc_platform.clients.notifications import INITIAL, Notification
@@ -59,6 +59,16 @@ class Place:
             and self.state.attempt > 0
             and not self.progress.complete(self.tables)
         )
+
+    @property
+    def unbegun(self) -> bool:
+        """True when it streams and is to be read in chunks, and no snapshot of ours was asked for."""
+        return self.state is not None and self.state.phase is Phase.READING and self.state.attempt == 0
+
+    def turn(self) -> tuple[int, datetime]:
+        """Who may read first when only some may: who reads, then who was paused longest, then who has not begun."""
+        since = self.progress.paused or self.admitted_at or datetime.max.replace(tzinfo=UTC)
+        return 2 if self.unbegun else 1 if self.progress.paused else 0, since
 
     def fraction(self) -> float:
         """How much of it is done, 0 to 1."""

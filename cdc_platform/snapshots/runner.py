@@ -269,9 +269,8 @@ class Runner:
             )
         )
         self.throttle.update(self.board.rows(), time.monotonic())
-        free = [place for place in self.board if place.reading and place.shard.name not in held]
-        # Those that wait longest go first, so that each has its turn.
-        free.sort(key=lambda place: place.progress.paused or datetime.now(UTC))
+        free = [place for place in self.board if (place.reading or place.unbegun) and place.shard.name not in held]
+        free.sort(key=Place.turn)
         for place in free[self.throttle.allowed(len(free)) :]:
             held[place.shard.name] = "rows a second"
         if self.wanted is Wanted.PAUSED:

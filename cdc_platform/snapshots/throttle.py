@@ -1,7 +1,7 @@
 """Rows a second of a run, held by letting fewer shards read at a time. Pure.
 
 A pause reaches a connector within its signal poll (2 s), and what it reads until then has to be
-paid back: so the number of shards that read grows by one and is halved, as TCP does with its window.
+paid back: so the number of shards that read begins with one, grows by one and is halved, as TCP does with its window.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ class Throttle:
     _rows: int | None = None
     _at: float = 0.0
     _calm_since: float = 0.0
+    _full: bool = False
 
     def update(self, rows: int, now: float) -> None:
         """Take note that `rows` were read by the run so far."""
@@ -37,8 +38,8 @@ class Throttle:
         was_open = self._allowance >= 0
         self._allowance = min(saved, self._allowance + earned - (rows - self._rows))
         self._rows, self._at = rows, now
-        if self._allowance < 0:
-            if was_open:
+        if self._allowance < 0 or not self._full:
+            if self._allowance < 0 and was_open:
                 self.lanes = max(1, self.lanes // 2)
             self._calm_since = now
         elif now - self._calm_since >= _CALM:
@@ -49,4 +50,5 @@ class Throttle:
         """How many of `shards` may read now."""
         if self.rows_per_s is None:
             return shards
+        self._full = shards > self.lanes
         return 0 if self._allowance < 0 else min(shards, self.lanes)

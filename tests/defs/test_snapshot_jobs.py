@@ -14,7 +14,8 @@ import pytest
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.defs import snapshot_jobs
-from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, MOST_CONTINUED, SENSOR, TAG_RUN
+from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
+from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.opening import Wanted

@@ -87,7 +87,8 @@ class World:
 
     def create(self, run: Callable[..., Any], table: str) -> None:
         """One more table, which the dataset's user owns."""
-        run(f"CREATE TABLE {table} (id bigint PRIMARY KEY, v bigint NOT NULL, pad text NOT NULL)")
+        text = "text" if self.engine is Engine.POSTGRES else "mediumtext"
+        run(f"CREATE TABLE {table} (id bigint PRIMARY KEY, v bigint NOT NULL, pad {text} NOT NULL)")
         if self.engine is Engine.POSTGRES:
             run(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
             run(f"ALTER TABLE {table} OWNER TO {resolve(self.dataset.credentials.user)}")
@@ -100,8 +101,7 @@ class World:
             return
         for at in range(first, last + 1, 1000):
             ids = range(at, min(last, at + 999) + 1)
-            pad = "x" * self.pad
-            run(f"INSERT INTO {into} VALUES " + ",".join(f"({i},{v},'{pad}')" for i in ids))
+            run(f"INSERT INTO {into} VALUES " + ",".join(f"({i},{v},REPEAT('x',{self.pad}))" for i in ids))
 
     def put(self, platform: Platform) -> None:
         """The topology into ZooKeeper, and from there into the leader files that the agents keep."""

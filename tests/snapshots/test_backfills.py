@@ -105,11 +105,11 @@ def _seen_since(outside: Outside, world: World, run: Callable[..., list[Any]]) -
 
 @ENGINES
 def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorld, outside: Outside) -> None:
-    world = make_world(engine, rows=15_000)
+    world = make_world(engine, rows=10_000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02) as writers:
-        working = Working(outside, backfill(world, load=slow(1000)), "b1")
+        working = Working(outside, backfill(world, load=slow(500)), "b1")
         wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", Wanted.PAUSED)
         wait_until(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)

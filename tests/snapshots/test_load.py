@@ -155,4 +155,4 @@ def test_without_a_limit_all_shards_read() -> None:
 def test_a_chunk_fits_into_the_connectors_memory_and_into_the_rate(
     load: Load, width: int | None, rows: int | None
 ) -> None:
-    assert chunk_rows(load, 2, width=width, room=8 * MB) == rows
+    assert chunk_rows(load, width=width, room=8 * MB) == rows

@@ -1,0 +1,70 @@
+"""A backfill held back by a worker whose heap is really full: of a neighbour's rows that Kafka does not take."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from cdc_platform.local.stack import Stack
+from cdc_platform.snapshots.acts import producer_client_id
+from cdc_platform.snapshots.brakes import BrakePolicy
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.topology import BootstrapMode, Engine
+from tests.clients.waiting import wait_until
+from tests.conftest import own_stack
+from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
+from tests.snapshots.live import Judge, Writers
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow]
+
+HEAP_MB = 192
+# A worker with two connectors lives on a third of it, and on more than two thirds with the neighbour's queue.
+QUEUE_MB = 80
+QUICK = BrakePolicy(heap_on=0.65, heap_off=0.5, interval=1.0)
+
+
+@pytest.fixture(scope="module")
+def stack() -> Iterator[Stack]:
+    with own_stack(workers=1, postgres=False, worker_heap_mb=HEAP_MB) as stack:
+        yield stack
+
+
+def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(make_world: MakeWorld, outside: Outside) -> None:
+    world = make_world(Engine.MARIADB, count=1, rows=60_000)
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    judge = Judge(world, since=Judge(world).ends())
+    neighbour = make_world(Engine.MARIADB, count=1, rows=1500, pad=100_000)
+    limits = replace(neighbour.dataset.limits, queue_bytes=QUEUE_MB * 1024 * 1024, batch_events=16)
+    neighbour.dataset = replace(neighbour.dataset, limits=limits)
+    neighbour.put(outside.platform)
+    (shard,) = neighbour.shards
+    client = producer_client_id(shard.name)
+    outside.rates.set_rates({client: 20_000})
+    hog = Working(outside, bootstrap(neighbour, mode=BootstrapMode.SNAPSHOT), "hog")
+    try:
+        with Writers(world, pause=0.02):
+            (worker,) = world.stack.metrics_urls
+            wait_until(lambda: _heap(outside, world.stack) > 0.7, what="a full heap", seconds=180)
+            working = Working(outside, backfill(world), "b1", brakes=QUICK)
+            short = f"worker {worker} is short of heap"
+            wait_until(lambda: short in working.held(), what="held back by the heap", seconds=120)
+            working.reads_nothing(10)
+            assert working.chunks() < 60
+            outside.platform.connect(world.stack.cluster()).stop(shard.name)
+            assert not working.end().failed
+        judge.agree(seconds=120)
+    finally:
+        outside.rates.set_rates({client: None})
+        outside.platform.connect(world.stack.cluster()).resume(shard.name)
+    assert not hog.end().failed
+
+
+def _heap(outside: Outside, stack: Stack) -> float:
+    """The part of the worker's heap that is in use, as the platform reads it."""
+    assert outside.platform.metrics is not None
+    ((worker, url),) = stack.metrics_urls.items()
+    seen = outside.platform.metrics.read(worker, url)
+    print(f"heap {seen.heap_used or 0:,} of {seen.heap_max or 0:,}")
+    return (seen.heap_used or 0) / (seen.heap_max or 1)
