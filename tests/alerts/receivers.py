@@ -13,7 +13,10 @@ from typing import Any, cast
 
 
 class HttpReceiver(ThreadingHTTPServer):
-    """Takes webhooks. `refuse` answers that many requests with 503 first; `hang` takes them and says nothing."""
+    """Takes webhooks. `refuse` answers that many requests with 503 first; `hang` takes them and says nothing.
+
+    `answer` is the body of what it answers, `paths` are those that were posted to.
+    """
 
     daemon_threads = True
 
@@ -22,6 +25,8 @@ class HttpReceiver(ThreadingHTTPServer):
         self.go_on = threading.Event()
         self.got: list[dict[str, Any]] = []
         self.pings: list[str] = []
+        self.paths: list[str] = []
+        self.answer = b""
         self.refuse = 0
         super().__init__(("127.0.0.1", 0), _Http)
 
@@ -46,16 +51,18 @@ class _Http(BaseHTTPRequestHandler):
             self._answer(503)
             return
         server.got.append(json.loads(body))
-        self._answer(200)
+        server.paths.append(self.path)
+        self._answer(200, server.answer)
 
     def do_GET(self) -> None:
         cast(HttpReceiver, self.server).pings.append(self.path)
         self._answer(200)
 
-    def _answer(self, code: int) -> None:
+    def _answer(self, code: int, body: bytes = b"") -> None:
         self.send_response(code)
-        self.send_header("Content-Length", "0")
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
+        self.wfile.write(body)
 
     def log_message(self, format: str, *args: Any) -> None:
         """Quiet."""

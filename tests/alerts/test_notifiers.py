@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
 
 from cdc_platform.alerts import Event, Message, Severity
 from cdc_platform.clients.notifiers import AppriseNotifiers
@@ -47,6 +48,40 @@ def test_alerts_reach_a_mailbox(tmp_path: Path) -> None:
     (mail,) = receiver.got
     assert mail["Subject"] == "[CRITICAL] down"
     assert "500 shards are down." in mail.get_body(("plain", "html")).get_content()
+
+
+def test_alerts_reach_a_slack_webhook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # Slack's host stands in the library; all else is as it would be sent there.
+    with served(HttpReceiver()) as receiver:
+        receiver.answer = b"ok"
+        monkeypatch.setattr("apprise.plugins.slack.NotifySlack.webhook_url", f"http://{receiver.address}/services")
+        sender = notifiers(tmp_path, "slack://T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ/%23alerts")
+        sender.send(MESSAGE)
+        receiver.answer = b"invalid_token"
+        with pytest.raises(AlertUndelivered) as refused:
+            sender.send(MESSAGE)
+    assert "TIiajkdnlazkcOXrIdevi7FQ" not in str(refused.value)
+    assert receiver.paths[0] == "/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
+    (attachment,) = receiver.got[0]["attachments"]
+    assert (receiver.got[0]["channel"], attachment["title"]) == ("#alerts", "[CRITICAL] down")
+    assert "500 shards are down." in attachment["text"]
+
+
+def test_alerts_open_an_incident_at_pagerduty_and_the_recovery_resolves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with served(HttpReceiver()) as receiver:
+        for region in ("us", "eu"):
+            monkeypatch.setitem(PAGERDUTY_API_LOOKUP, region, f"http://{receiver.address}/v2/enqueue")
+        sender = notifiers(tmp_path, "pagerduty://R0UT1NGKEY0123456789@AP1KEY/cdc-platform/cdc")
+        sender.send(MESSAGE)
+        sender.send(replace(MESSAGE, id="m2", event=Event.RECOVERED))
+    first, second = receiver.got
+    assert (first["event_action"], first["dedup_key"], first["routing_key"]) == (
+        "trigger", MESSAGE.incident, "R0UT1NGKEY0123456789",
+    )  # fmt: skip
+    assert "500 shards are down." in first["payload"]["summary"]
+    assert second == {"event_action": "resolve", "dedup_key": MESSAGE.incident, "routing_key": "R0UT1NGKEY0123456789"}
 
 
 def test_alerts_that_are_not_taken_are_an_error_without_the_secret(tmp_path: Path) -> None:
