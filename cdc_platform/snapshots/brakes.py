@@ -29,7 +29,9 @@ class BrakePolicy:
     """When a brake goes on, and off again. Lags in seconds, heap as a part of the most there is.
 
     Heap counts only when it was above `heap_on` at `heap_looks` looks in a row: before a
-    collection it is always high for a moment.
+    collection it is always high for a moment. And a worker that has nothing to do collects no garbage,
+    so its heap may stay high for ever (tried): after `heap_hold` seconds its shards are let go to see,
+    and held for twice as long each time that it was really full, up to sixteen times.
     """
 
     replica_lag_on: float = 60.0
@@ -37,6 +39,7 @@ class BrakePolicy:
     heap_on: float = 0.9
     heap_off: float = 0.75
     heap_looks: int = 3
+    heap_hold: float = 60.0
     interval: float = 5.0
 
 
@@ -55,30 +58,44 @@ class Signs:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Held:
-    """The brakes that are on: source hosts and workers; and how often a worker's heap was high of late."""
+    """The brakes that are on: source hosts, and workers with the moment until when at most.
+
+    By worker: `high` is how often its heap was high in a row, `tried` how often it was let go to see.
+    """
 
     hosts: frozenset[str] = frozenset()
-    workers: frozenset[str] = frozenset()
+    workers: Mapping[str, float] = field(default_factory=dict)
     high: Mapping[str, int] = field(default_factory=dict)
+    tried: Mapping[str, int] = field(default_factory=dict)
 
 
-def judge(held: Held, signs: Signs, policy: BrakePolicy) -> Held:
-    """The brakes after one more look."""
+def judge(held: Held, signs: Signs, policy: BrakePolicy, now: float) -> Held:
+    """The brakes after one more look. `now` is seconds of a steady clock."""
     hosts = {
         host
         for host, lag in signs.replica_lag.items()
         if lag > (policy.replica_lag_off if host in held.hosts else policy.replica_lag_on)
     }
     high: dict[str, int] = {}
-    workers = set()
+    tried: dict[str, int] = {}
+    workers: dict[str, float] = {}
     for worker, seen in signs.workers.items():
-        if seen.heap_used is not None and seen.heap_max:
-            part = seen.heap_used / seen.heap_max
-            if part > policy.heap_on:
-                high[worker] = held.high.get(worker, 0) + 1
-            if high.get(worker, 0) >= policy.heap_looks or (worker in held.workers and part > policy.heap_off):
-                workers.add(worker)
-    return Held(hosts=frozenset(hosts), workers=frozenset(workers), high=high)
+        if seen.heap_used is None or not seen.heap_max:
+            continue
+        part = seen.heap_used / seen.heap_max
+        if part <= policy.heap_off:
+            continue
+        tried[worker] = held.tried.get(worker, 0)
+        if worker in held.workers:
+            if now < held.workers[worker]:
+                workers[worker] = held.workers[worker]
+            else:
+                tried[worker] += 1
+        elif part > policy.heap_on:
+            high[worker] = held.high.get(worker, 0) + 1
+            if high[worker] >= policy.heap_looks:
+                workers[worker] = now + policy.heap_hold * 2 ** min(tried[worker], 4)
+    return Held(hosts=frozenset(hosts), workers=workers, high=high, tried=tried)
 
 
 def reasons(held: Held, signs: Signs) -> dict[str, str]:
@@ -143,7 +160,7 @@ class Brakes:
             workers=workers,
             places={shard.name: (str(shard.leader), _task_worker(seen.get(shard.name))) for shard in shards},
         )
-        self._held = judge(self._held, signs, self._policy)
+        self._held = judge(self._held, signs, self._policy, time.monotonic())
         self._reasons = reasons(self._held, signs)
         self._next = time.monotonic() + self._policy.interval
         return self._reasons

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 HEAP_MB = 192
 # A worker with two connectors lives on a third of it, and on more than two thirds with the neighbour's queue.
 QUEUE_MB = 80
-QUICK = BrakePolicy(heap_on=0.65, heap_off=0.5, interval=1.0)
+QUICK = BrakePolicy(heap_on=0.65, heap_off=0.5, heap_hold=20.0, interval=1.0)
 
 
 @pytest.fixture(scope="module")

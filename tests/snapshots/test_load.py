@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -35,8 +36,8 @@ def signs(*, lag: float | None = None, heap: float | None = None) -> Signs:
 
 def looks(*seen: Signs) -> list[dict[str, str]]:
     held, told = Held(), []
-    for one in seen:
-        held = judge(held, one, POLICY)
+    for number, one in enumerate(seen):
+        held = judge(held, one, POLICY, number * POLICY.interval)
         told.append(reasons(held, one))
     return told
 
@@ -53,6 +54,20 @@ def test_the_brake_on_worker_heap_pressure_needs_it_three_times_in_a_row() -> No
     told = looks(*[signs(heap=part) for part in (0.95, 0.95, 0.5, 0.95, 0.95, 0.95, 0.8, 0.7)])
     assert [bool(one) for one in told] == [False, False, False, False, False, True, True, False]
     assert told[5] == {"pins.00000": "worker w0:8083 is short of heap"}
+
+
+def test_the_brake_on_worker_heap_pressure_lets_go_to_see_whether_it_is_garbage() -> None:
+    full = [bool(one) for one in looks(*[signs(heap=0.95)] * 100)]
+    spans = [len(list(run)) * int(POLICY.interval) for _, run in groupby(full)]
+    assert spans[:6] == [10, 60, 15, 120, 15, 240], "off to see, and longer on each time"
+    freed = [0.95] * 14 + [0.95, 0.3, 0.95, 0.95, 0.95]
+    assert [bool(one) for one in looks(*[signs(heap=part) for part in freed])][14:] == [
+        False,
+        False,
+        False,
+        False,
+        True,
+    ]
 
 
 def test_what_cannot_be_read_brakes_nothing() -> None:
