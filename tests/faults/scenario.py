@@ -153,6 +153,10 @@ class Scenario:
         found: float = wait(self._recovered, "of every shard a later event arrived", seconds)
         return found
 
+    def has_recovered(self) -> bool:
+        """True once of every shard an event has arrived that was written after the fault."""
+        return self._recovered() is not None
+
     def _recovered(self) -> float | None:
         firsts: dict[str, float] = {}
         for change, at in self.writers.committed.copy().items():
