@@ -36,13 +36,14 @@ from cdc_platform.verification.continuity import (
     handed_on,
     place_text,
 )
-from cdc_platform.verification.duplicate_store import HORIZON_MS, TopicSightings
+from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.ends import EndReader, decoded, thinned
 from cdc_platform.verification.events import OFFSET_BITS, packed
 from cdc_platform.verification.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.reach import Connectors
 from cdc_platform.verification.redelivery import TableDuplicates, count_duplicates
 from cdc_platform.verification.resumes import BEFORE_MS, Resumes
+from cdc_platform.verification.slabs import HORIZON_MS
 
 log = logging.getLogger(__name__)
 
