@@ -131,6 +131,10 @@ DEFAULT = Suite(
 )
 
 
+# What a file may give another severity and owner, but nothing else to expect: without it an empty frame passes.
+_ALWAYS = {item.check: item for item in DEFAULT.expectations if item.check == "shard_count"}
+
+
 def load_suite(directory: Path | None, dataset: str) -> Suite:
     """`DIRECTORY/DATASET.json` over the default suite; the default without such a file.
 
@@ -164,6 +168,14 @@ def load_suite(directory: Path | None, dataset: str) -> Suite:
                 where=where,
                 field=f"expectations[{number}].meta.check",
                 cure="One expectation is one check: give it a name of its own.",
+            )
+        fixed = _ALWAYS.get(expectation.check)
+        if fixed is not None and (fixed.type, dict(fixed.kwargs)) != (expectation.type, expectation.kwargs):
+            raise BadInput(
+                f"{fixed.check!r} is always expected as it is.",
+                where=where,
+                field=f"expectations[{number}]",
+                cure=f"Write {fixed.type} with {json.dumps(fixed.kwargs)}, or take another name.",
             )
         found[expectation.check] = expectation
     merged = {item.check: item for item in DEFAULT.expectations} | found
@@ -269,7 +281,8 @@ def evaluate(
         )
         found = batch.validate(
             made,
-            expectation_parameters={**suite.parameters, SHARDS: shards},
+            # Of a dataset without shards nothing is known to be right.
+            expectation_parameters={**suite.parameters, SHARDS: max(1, shards)},
             result_format={"result_format": "COMPLETE", "unexpected_index_column_names": ["shard"]},
         )
     # The library raises of every kind for a suite that it cannot use.

@@ -90,6 +90,7 @@ def test_each_check_names_its_failing_shards() -> None:
 
 def test_an_empty_frame_and_a_frame_with_too_few_shards_fail() -> None:
     assert not judged([])["shard_count"].passed
+    assert not judged([], shards=0)["shard_count"].passed
     assert judged(rows(verdict("00000"), shards=1))["shard_count"].observed == "1"
 
 
@@ -116,6 +117,19 @@ def test_users_tune_thresholds_and_add_checks_in_a_file() -> None:
     assert found["fresh"].expectation.owner == "data-platform"
     assert found["no_zombies"].shards == ("00000",)
     assert found["little_redelivery"].passed
+
+
+def test_the_shard_count_is_always_expected(tmp_path: Path) -> None:
+    own = {"type": "expect_table_row_count_to_equal", "kwargs": {"value": {"$PARAMETER": "shards"}}}
+    softer = {**own, "severity": "warning", "meta": {"check": "shard_count", "owner": "ann"}}
+    found = {
+        item.check: item for item in load_suite(suite_file(tmp_path, {"expectations": [softer]}), "pins").expectations
+    }
+    assert (found["shard_count"].severity, found["shard_count"].owner) == ("warning", "ann")
+    assert not judged([], suite=load_suite(tmp_path, "pins"))["shard_count"].passed
+    for weaker in ({**softer, "kwargs": {"value": 0}}, {**IS, "meta": {"check": "shard_count"}}):
+        with pytest.raises(BadInput, match="always expected"):
+            load_suite(suite_file(tmp_path, {"expectations": [weaker]}), "pins")
 
 
 IS = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "lag_s", "max_value": 1}}
