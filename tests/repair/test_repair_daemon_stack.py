@@ -112,7 +112,7 @@ class Daemon:
         """True once `complete` was evaluated after that time, and said so."""
         table = dg.AssetKey([self.scene.platform.settings.platform, self.scene.world.name, "items"])
         latest = self.instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(table, "complete"))
-        if latest is None or latest.evaluation is None or latest.create_timestamp.timestamp() < since:
+        if latest is None or latest.evaluation is None or latest.create_timestamp < since:
             return False
         return latest.evaluation.passed is passed
 
