@@ -39,6 +39,9 @@ class Position(Protocol):
     def sees(self, stream: Streams, seq: Sequences) -> Mask:
         """True for each event whose transaction is visible to a reader here."""
 
+    def covers(self, other: Any) -> bool:
+        """True when a reader here sees all that one at `other`, of the same engine, sees."""
+
 
 @dataclass(frozen=True, slots=True)
 class MariaDbPosition:
@@ -177,6 +180,12 @@ class PostgresPosition:
         running = np.array([xid & 0xFFFFFFFF for xid in self.in_progress], dtype=np.uint32)
         return started & ~np.isin(stream, running) if len(running) else started
 
+    def covers(self, other: PostgresPosition) -> bool:
+        """True when no transaction that had ended there is still to come or running here."""
+        return self.xmax >= other.xmax and all(
+            xid >= other.xmax or xid in other.in_progress for xid in self.in_progress
+        )
+
 
 def _merged(intervals: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     merged: list[tuple[int, int]] = []
@@ -191,6 +200,15 @@ def _merged(intervals: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
 def mysql_stream(uuid: str) -> int:
     """The number that stands for a MySQL server: the first 32 bits of its UUID."""
     return int(uuid[:8], 16)
+
+
+def furthest(positions: Sequence[Position]) -> Position:
+    """The one that covers the others: positions of one server follow each other. There must be one at least."""
+    found = positions[0]
+    for position in positions[1:]:
+        if position.covers(found):
+            found = position
+    return found
 
 
 def parse_position(engine: Engine, text: str) -> Position:

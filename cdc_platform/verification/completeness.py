@@ -11,19 +11,18 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from threading import Lock
 from typing import Any
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.clients.sources.opening import address_of
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import CdcError, NotFound, TopologyError
 from cdc_platform.positions import Position
 from cdc_platform.snapshots.records import Watermark, watermarks
-from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Shard, Table, Topology
+from cdc_platform.topology import Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.verification.case import Case, Look, joined
+from cdc_platform.verification.conclusions import Conclusions
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.explain import samples
 from cdc_platform.verification.outside import Outside, Policy, Progress, Report
@@ -112,6 +111,7 @@ class _Run:
         self._run_id, self._policy, self._report = run_id, policy, report
         self._cache = Path(outside.platform.settings.cache_dir)
         self._reached: dict[str, Reached] = {}
+        self._conclusions = Conclusions(dataset, table, run_id, self._policy)
         self._connections = Connections(self._policy.server_connections)
 
     def verify(self, shards: Sequence[Shard]) -> tuple[ShardVerdict, ...]:
@@ -152,20 +152,20 @@ class _Run:
             try:
                 source = self._outside.source(self._dataset, shard, self._table)
             except CdcError as error:
-                return self._verdict(shard, Verdict.UNVERIFIABLE, str(error))
+                return self._conclusions.plain(shard, Verdict.UNVERIFIABLE, str(error))
             try:
                 found = source.inspect()
                 if found.shape is None:
                     source.close()
                     reason = "; ".join(found.problems)
-                    return self._verdict(shard, Verdict.UNVERIFIABLE, reason, warnings=found.warnings)
+                    return self._conclusions.plain(shard, Verdict.UNVERIFIABLE, reason, warnings=found.warnings)
                 scan = self._scan(shard, found.shape)
                 # A run that goes on has brackets from before: the fold keeps all that they can need.
                 fence = scan.since or source.position()
-                return Case(shard, source, str(self._address(shard)), found, scan, fence)
-            except CdcError as error:
+                return Case(shard, source, str(self._conclusions.address(shard)), found, scan, fence)
+            except (CdcError, OSError) as error:
                 source.close()
-                return self._verdict(shard, Verdict.UNVERIFIABLE, str(error))
+                return self._conclusions.plain(shard, Verdict.UNVERIFIABLE, _told(error))
 
         cases = []
         for shard, found in zip(shards, self._parallel(opened, shards), strict=True):
@@ -184,12 +184,15 @@ class _Run:
         alive = [case for case in cases if case.failed is None]
         try:
             self._judge(topic, records, alive)
-        except CdcError as error:
+            topic.still(records.bounds())
+        except (CdcError, OSError) as error:
             for case in alive:
-                case.failed = case.failed or str(error)
+                case.failed = case.failed or _told(error)
         found = {}
         for case in cases:
-            found[case.shard.id] = self._concluded(case, topic, watermarks.get(case.shard.id))
+            found[case.shard.id] = self._conclusions.of(
+                case, self._reached.get(case.shard.id, Reached()), topic, watermarks.get(case.shard.id)
+            )
             if found[case.shard.id].verdict is not Verdict.PENDING:
                 case.scan.discard()
         return found
@@ -230,8 +233,8 @@ class _Run:
         def read(case: Case) -> None:
             try:
                 case.read(self._connections, progress, self._policy.chunk_rows)
-            except CdcError as error:
-                case.failed = str(error)
+            except (CdcError, OSError) as error:
+                case.failed = _told(error)
 
         list(self._parallel(read, cases))
 
@@ -314,107 +317,8 @@ class _Run:
             return False
         return now.shape is None or now.shape.fingerprint != case.shape.fingerprint
 
-    def _concluded(self, case: Case, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
-        """The verdict, by what is known."""
-        reached = self._reached.get(case.shard.id, Reached())
-        goals = case.goals
-        brackets = case.scan.brackets()
-        known = self._verdict(
-            case.shard,
-            Verdict.UNVERIFIABLE,
-            "",
-            first=str(brackets[0].low) if brackets else "",
-            fence=str(goals[-1]) if goals else "",
-            committed=(reached.committed.position or "") if reached.committed else "",
-            lag_s=None if reached.at is None else round(max(0.0, reached.at - case.fenced_at), 3),
-            columns=len(case.shape.columns),
-            left_out=case.inspection.left_out,
-            warnings=case.inspection.warnings,
-            source_rows=case.scan.rows,
-        )
-        if case.failed is not None:
-            return replace(known, reason=case.failed)
-        if reached.at is None:
-            return self._not_reached(known, reached)
-        trouble = [t for t in topic.troubles() if t.shard in (None, case.shard.id)]
-        if trouble:
-            at = trouble[0]
-            return replace(known, reason=f"record {at.offset} of partition {at.partition}: {at.reason}")
-        return self._compared(known, case, topic, watermark)
-
-    def _compared(self, known: ShardVerdict, case: Case, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
-        differences = case.differences
-        if differences is None:
-            return replace(known, reason="it was not compared")
-        missing, extra, mismatched = differences.counts
-        known = replace(known, topic_rows=differences.topics, missing=missing, extra=extra, mismatched=mismatched)
-        if not missing and not extra and not mismatched:
-            return replace(known, verdict=Verdict.PROVEN, reason="")
-        try:
-            found = samples(case, topic, self._policy.samples)
-        except (CdcError, Drifted) as error:
-            return replace(known, reason=f"what differs could not be looked at: {error}")
-        known = replace(known, samples=found)
-        if missing and not extra and not mismatched:
-            scope = self._out_of_scope(topic, watermark)
-            if scope:
-                return replace(known, reason=f"{missing} rows are not in the topic: {scope}")
-        parts = [
-            f"{count} {what}"
-            for count, what in ((missing, "missing"), (extra, "extra"), (mismatched, "mismatched"))
-            if count
-        ]
-        return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
-
-    def _out_of_scope(self, topic: TopicFold, watermark: Watermark | None) -> str | None:
-        """Why rows may be missing from the topic without having been lost."""
-        if topic.cut():
-            return "retention has removed its beginning; a backfill brings them back"
-        if watermark is not None:
-            if watermark.complete is None and watermark.backfilled is None:
-                return (
-                    f"it was bootstrapped from {watermark.position or 'latest'} on, and rows that have not changed"
-                    " since are out of scope; after a backfill the whole table is proven"
-                )
-        elif self._dataset.bootstrap is BootstrapMode.LATEST:
-            return "the dataset is bootstrapped from latest, and rows that have not changed since are out of scope"
-        return None
-
-    def _not_reached(self, known: ShardVerdict, reached: Reached) -> ShardVerdict:
-        if not reached.found:
-            return replace(known, reason="no cluster of the dataset has its connector")
-        if reached.problem is not None:
-            return replace(known, reason=f"its connector could not be asked: {reached.problem}")
-        committed = reached.committed
-        if committed is not None and committed.busy:
-            return replace(known, verdict=Verdict.PENDING, reason=f"{committed.busy} under way")
-        if committed is None or committed.position is None:
-            return replace(known, verdict=Verdict.PENDING, reason="its connector has committed no offset yet")
-        return replace(
-            known,
-            verdict=Verdict.PENDING,
-            reason=f"its connector has committed {committed.position}, the fence is {known.fence}",
-        )
-
-    def _verdict(self, shard: Shard, verdict: Verdict, reason: str, **more: Any) -> ShardVerdict:
-        return ShardVerdict(
-            dataset=self._dataset.name,
-            table=self._table.name,
-            shard=shard.id,
-            verdict=verdict,
-            reason=reason,
-            run_id=self._run_id,
-            checked_at=datetime.now(UTC),
-            topic=self._topic,
-            source=str(self._address(shard)),
-            **more,
-        )
-
     def _all(self, shards: Sequence[Shard], reason: str) -> tuple[ShardVerdict, ...]:
-        return tuple(self._verdict(shard, Verdict.UNVERIFIABLE, reason) for shard in shards)
-
-    def _address(self, shard: Shard) -> Any:
-        return address_of(self._dataset, shard, replicas=self._policy.replicas)
+        return tuple(self._conclusions.plain(shard, Verdict.UNVERIFIABLE, reason) for shard in shards)
 
     def _scan(self, shard: Shard, shape: Shape) -> Scan:
         return Scan(self._cache, (self._run_id, self._dataset.name, self._table.name, shard.id), shape)
@@ -430,6 +334,11 @@ class _Run:
 
     def _reach_progress(self, done: int, total: int) -> None:
         self._report(Progress(stage="reach", done=done, total=total))
+
+
+def _told(error: CdcError | OSError) -> str:
+    """The reason. Clients translate what is theirs: an OSError is of the cache's files."""
+    return str(error) if isinstance(error, CdcError) else f"the cache cannot be used: {error}"
 
 
 def _by_shape(cases: Sequence[Case]) -> list[tuple[Shape, list[Case]]]:

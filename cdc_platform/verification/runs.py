@@ -7,9 +7,10 @@ where there is one). Nothing here holds more than a piece in memory.
 from __future__ import annotations
 
 import bisect
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +24,16 @@ _END = (1 << 16, 0)
 
 
 def write(path: Path, rows: Rows) -> None:
-    """Write a sorted array as a run."""
-    rows.tofile(path)
+    """Write an array as a run; it is on disk when this returns."""
+    with path.open("wb") as stream:
+        rows.tofile(stream)
+        sync(stream)
+
+
+def sync(stream: IO[Any]) -> None:
+    """What was written is on disk when this returns, so that no checkpoint names what a crash has taken."""
+    stream.flush()
+    os.fsync(stream.fileno())
 
 
 def read(path: Path, dtype: np.dtype[Any]) -> Rows:

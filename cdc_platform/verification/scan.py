@@ -9,7 +9,6 @@ chunk that it wrote down.
 from __future__ import annotations
 
 import json
-import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -154,8 +153,7 @@ class Scan:
         fresh = self._dir / "scan.json.new"
         with fresh.open("w") as stream:
             json.dump(state, stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+            runs.sync(stream)
         fresh.replace(self._dir / "scan.json")
 
     def _load(self) -> None:

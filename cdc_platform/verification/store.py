@@ -12,7 +12,6 @@ import fcntl
 import gc
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -32,10 +31,7 @@ from cdc_platform.verification.placing import CARRIED, Placer
 # Events held in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
 SPILL_EVENTS = 400_000
 
-# Troubles kept by name; more are counted.
-_TROUBLES = 100
-
-_VERSION = 3
+_VERSION = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +40,8 @@ class FoldState:
 
     `begin` is the topic's first offset when it was last read. `last` is the last
     record that was taken in, by offset and digest: while the topic still has
-    it, nothing before it was cut off and written anew.
+    it, nothing before it was cut off and written anew. `troubles` has the last one
+    of each shard, and of those whose shard could not be read.
     """
 
     next_offset: int
@@ -53,16 +50,13 @@ class FoldState:
     runs: tuple[str, ...]
     deletes: tuple[tuple[int, int], ...]
     troubles: tuple[Trouble, ...]
-    trouble_count: int
     events: int
     serial: int
     last: tuple[int, str] | None = None
     version: int = _VERSION
 
 
-_EMPTY = FoldState(
-    next_offset=0, begin=0, shards=(), runs=(), deletes=(), troubles=(), trouble_count=0, events=0, serial=0
-)
+_EMPTY = FoldState(next_offset=0, begin=0, shards=(), runs=(), deletes=(), troubles=(), events=0, serial=0)
 
 
 class Drifted(Exception):
@@ -120,11 +114,11 @@ class PartitionFold:
         unclean election), or with its files; other records may stand there by
         now. The last record tells: it must still be there, unchanged. Where
         compaction has taken it, that cannot be told, and counts as no. So does
-        a record that could not be read and is gone by now.
+        a record that could not be read and is gone by now, and a file that is.
         """
         begin, end = bounds
         state = self.state()
-        if state.next_offset > end:
+        if state.next_offset > end or not self._whole(state):
             return False
         if state.last is None or state.next_offset <= begin:
             return True
@@ -132,6 +126,11 @@ class PartitionFold:
         bad = [trouble.offset for trouble in state.troubles if trouble.offset >= begin]
         found = records.fetch(self.partition, [offset, *bad])
         return offset in found and _digest(*found[offset]) == digest and all(place in found for place in bad)
+
+    def _whole(self, state: FoldState) -> bool:
+        """Are all files there that the state names?"""
+        names = [*state.runs, *([f"carried-{state.serial}"] if state.serial else [])]
+        return all((self._dir / name).exists() for name in names)
 
     def extend(
         self,
@@ -186,6 +185,8 @@ class PartitionFold:
             try:
                 parts = [runs.between(runs.read(self._dir / name, EVENT), (code, first), until) for name in state.runs]
             except FileNotFoundError:
+                if self.state() == state:
+                    raise  # It is gone for good.
                 continue  # Another process has merged it meanwhile: the state names its successor.
             return state.begin, parts if only is None else [runs.picked(part, only) for part in parts]
 
@@ -215,8 +216,7 @@ class _Writer:
         self._fences = fences
         self._serial = state.serial
         self._runs = list(state.runs)
-        self._troubles = list(state.troubles)
-        self._trouble_count = state.trouble_count
+        self._troubles = {trouble.shard: trouble for trouble in state.troubles}
         self._events = state.events
         self.last = state.last
         self._held: list[Events] = []
@@ -227,8 +227,7 @@ class _Writer:
 
     def add(self, decoder: Decoder, decoded: Any, next_offset: int) -> None:
         events = self._placer.place(decoded, len(decoder.shards))
-        self._trouble_count += len(decoded.troubles)
-        self._troubles = [*self._troubles, *decoded.troubles][:_TROUBLES]
+        self._troubles |= {trouble.shard: trouble for trouble in decoded.troubles}
         self._events += len(events)
         if len(events):
             self._held.append(events)
@@ -243,15 +242,14 @@ class _Writer:
             self._write(decoder, iter([self._combine(decoder, np.concatenate(self._held))]))
             self._held, self._count = [], 0
         self._thin(decoder)
-        self._placer.carried.tofile(self._dir / f"carried-{self._serial}")
+        runs.write(self._dir / f"carried-{self._serial}", self._placer.carried)
         state = FoldState(
             next_offset=next_offset,
             begin=self._begin,
             shards=tuple(decoder.shards),
             runs=tuple(self._runs),
             deletes=tuple(self._placer.deletes),
-            troubles=tuple(self._troubles),
-            trouble_count=self._trouble_count,
+            troubles=tuple(self._troubles.values()),
             events=self._events,
             serial=self._serial,
             last=self.last,
@@ -259,8 +257,7 @@ class _Writer:
         fresh = self._dir / "state.json.new"
         with fresh.open("w") as stream:
             json.dump(asdict(state), stream)
-            stream.flush()
-            os.fsync(stream.fileno())
+            runs.sync(stream)
         fresh.replace(self._dir / "state.json")
         kept = {*self._runs, f"carried-{self._serial}", "state.json", "lock"}
         for path in self._dir.iterdir():
@@ -283,6 +280,7 @@ class _Writer:
         with (self._dir / name).open("wb") as stream:
             for piece in pieces:
                 piece.tofile(stream)
+            runs.sync(stream)
         self._runs.append(name)
 
     def _thin(self, decoder: Decoder) -> None:

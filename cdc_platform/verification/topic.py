@@ -73,6 +73,16 @@ class TopicFold:
         (self._root / "projected").touch()
         self._partitions.clear()
 
+    def still(self, bounds: TopicBounds) -> None:
+        """Make sure that what was folded is what the topic holds now. Raises KafkaUnavailable."""
+        shorter = [number for number, end in self._ends.items() if bounds.partitions.get(number, (0, 0))[1] < end]
+        if self._ends and (bounds.topic_id != self._topic_id or shorter):
+            raise KafkaUnavailable(
+                f"{self._place[2]} was cut or made anew in mid-run.",
+                where=str(self._root),
+                cure="Run the verification again.",
+            )
+
     def states(self) -> list[Any]:
         """The state of each partition's fold."""
         return [fold.state() for fold in self._partitions.values()]

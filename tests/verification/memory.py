@@ -93,7 +93,7 @@ class MemoryTopic:
 
     def read(self, partition: int, begin: int, end: int) -> Iterator[Batch]:
         part = self.partitions[partition]
-        offsets = (offset for offset in part if begin <= offset < end)
+        offsets = (offset for offset in tuple(part) if begin <= offset < end and offset in part)
         while chosen := list(itertools.islice(offsets, self.batch)):
             yield Batch([part[o][0] for o in chosen], [part[o][1] for o in chosen], chosen)
             self.taken += len(chosen)

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from cdc_platform.errors import KafkaUnavailable, SourceUnavailable
 from cdc_platform.snapshots.records import Watermark
 from cdc_platform.topology import BootstrapMode
-from cdc_platform.verification import case, completeness, runs, scan, store
+from cdc_platform.verification import case, conclusions, runs, scan, store
 from cdc_platform.verification.outside import Progress
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.verification.memory import MemoryTopic, MemoryWorld, event, key_json
@@ -462,7 +462,7 @@ def _resend(world: MemoryWorld, rng: random.Random) -> None:
 
 def test_completeness_has_no_clock_in_its_verdicts() -> None:
     """Time ends waiting; it never decides between proven and mismatched."""
-    text = Path(completeness.__file__).read_text()
+    text = Path(conclusions.__file__).read_text()
     verdicts = [line for line in text.splitlines() if "Verdict.PROVEN" in line or "Verdict.MISMATCHED" in line]
     assert len(verdicts) == 2
     assert not any("time" in line or "seconds" in line for line in verdicts)
