@@ -145,7 +145,7 @@ class Acts:
             assert place.state is not None
             if place.state.attempt == orders[shard].attempt:
                 place.nudges += 1
-            place.state = replace(place.state, since=now, attempt=orders[shard].attempt)
+            place.state = replace(place.state, since=now, attempt=orders[shard].attempt, error=None)
             place.offset, place.connector = None, None
             records[self.run.shard_key(shard)] = place.state.document()
         self.state.write(records)
@@ -168,19 +168,37 @@ class Acts:
         return _Source(chunk_rows=rows, settled=settled)
 
     def end(self, places: Sequence[Place]) -> None:
-        """End the snapshots of these shards; the stream goes on."""
+        """End the snapshots of these shards for good; the stream goes on."""
+        for place in self._take_out(places):
+            place.ended = True
+
+    def withdraw(self, asked: Sequence[tuple[Place, steps.Withdraw]]) -> None:
+        """End the snapshots of these shards for now, and note why."""
+        why = {place.shard.id: step.reason for place, step in asked}
+        records: dict[str, Mapping[str, object] | None] = {}
+        for place in self._take_out([place for place, _ in asked]):
+            assert place.state is not None
+            reason = why[place.shard.id]
+            self.listener.say(f"{place.shard.name} streams on without its snapshot for now: {reason}")
+            place.state = replace(place.state, since=datetime.now(UTC), error=reason)
+            place.offset, place.connector = None, None
+            records[self.run.shard_key(place.shard.id)] = place.state.document()
+        if records:
+            self.state.write(records)
+
+    def _take_out(self, places: Sequence[Place]) -> list[Place]:
+        """Those of the places whose snapshot is no longer in the offset."""
         wave = self._wave(places)
         if not wave:
-            return
+            return []
         with self._locked() as lock:
             if lock is None:
-                return
+                return []
             results = end(lock, self.state, self.run, self._items(wave, lock))
         for shard, result in results.items():
             if isinstance(result, Unavailable):
                 self.listener.say(f"{self.run.dataset}.{shard}: its snapshot could not be ended yet: {result}")
-            else:
-                self.board.places[shard].ended = True
+        return [self.board.places[shard] for shard, result in results.items() if not isinstance(result, Unavailable)]
 
     def restore(self, shards: Sequence[str]) -> frozenset[str]:
         """Give connectors that began with `recovery` their usual configuration; returns those that have it."""

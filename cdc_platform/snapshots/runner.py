@@ -184,6 +184,7 @@ class Runner:
         todo = self._decide()
         failed = self.acts.renew([place for place, step in todo if isinstance(step, steps.Reset)])
         failed += self.acts.begin([(place, step) for place, step in todo if isinstance(step, steps.Begin)])
+        self.acts.withdraw([(place, step) for place, step in todo if isinstance(step, steps.Withdraw)])
         self.restores -= self.acts.restore(sorted(self.restores))
         self._move_on([*todo, *failed])
         self.acts.steer(self.braked)

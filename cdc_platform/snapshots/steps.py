@@ -5,6 +5,7 @@ Level-based: it does not matter which process did the step before, nor how it en
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -17,6 +18,9 @@ from cdc_platform.snapshots.records import Phase, ShardState
 from cdc_platform.snapshots.request import Kind
 from cdc_platform.state import ObservedConnector
 from cdc_platform.topology import BootstrapMode, Engine
+
+# AbstractIncrementalSnapshotChangeEventSource.readChunk, its words and its frames.
+_CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +97,17 @@ class Begin:
 
 
 @dataclass(frozen=True, slots=True)
+class Withdraw:
+    """Take the snapshot out of the offset, that the stream may go on; it is asked for again some time later.
+
+    It has killed its task, and would again: a task reads its first chunk before it streams, so one that stands
+    before an ALTER TABLE does not know the columns that it reads (tried, MariaDB, Debezium 3.5.0).
+    """
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
     """All is read."""
 
@@ -104,7 +119,7 @@ class Fail:
     reason: str
 
 
-Step = Wait | Reset | Adopt | Begin | Finish | Fail
+Step = Wait | Reset | Adopt | Begin | Withdraw | Finish | Fail
 
 
 def next_step(view: ShardView, now: datetime, patience: Patience) -> Step:
@@ -168,6 +183,8 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
     trouble = _trouble(view)
     touched = max(at for at in (state.since, view.progress.last) if at is not None)
     waited = now - touched
+    if state.attempt > 0 and _killed(view):
+        return Withdraw(trouble or "")
     if trouble is not None:
         return Fail(trouble) if waited > patience.silent else Wait(trouble)
     if state.attempt == 0:
@@ -186,7 +203,7 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
         text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items())) or "without a word"
         return _again(view, state.attempt, left, patience, f"its snapshot ended early: {text}")
     if view.offset is not None and not _runs(view, state.attempt) and waited > patience.lost:
-        return _again(view, state.attempt, left, patience, "its snapshot was lost")
+        return _again(view, state.attempt, left, patience, state.error or "its snapshot was lost")
     if view.progress.paused is not None or view.braked is not None:
         return Wait(view.braked or "paused")
     unheard = now - (view.progress.last or state.began)
@@ -229,6 +246,12 @@ def _committed(view: ShardView) -> bool:
     if view.offset is None:
         return False
     return not str(running_signal(view.offset) or "").startswith(view.signal(0)[:-1])
+
+
+def _killed(view: ShardView) -> bool:
+    """True when the task has died of reading a chunk, and nobody has started it since."""
+    tasks = view.connector.tasks if view.connector is not None else ()
+    return any(task.state == "FAILED" and _CHUNK_DEATH.search(task.trace or "") for task in tasks)
 
 
 def _trouble(view: ShardView) -> str | None:

@@ -123,4 +123,4 @@ class Working:
                 still, since = self.chunks(), time.monotonic()
 
     def end(self) -> Run:
-        return self._future.result(timeout=300)[0]
+        return self._future.result(timeout=540)[0]

@@ -144,7 +144,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
 
 
 def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outside: Outside) -> None:
-    world = make_world(Engine.MARIADB, rows=5000)
+    world = make_world(Engine.MARIADB, rows=10_000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     began = time.monotonic()
     load = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500, max_bytes_per_s=4_000_000)
@@ -155,7 +155,7 @@ def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outs
         assert _rates(outside, clients) == dict.fromkeys(clients, 2_000_000)
         assert not working.end().failed
     seconds = time.monotonic() - began
-    assert 20_000 / seconds < 500 * 1.5, f"20,000 rows in {seconds:.0f} s"
+    assert 40_000 / seconds < 500 * 1.5, f"40,000 rows in {seconds:.0f} s"
     assert _rates(outside, clients) == {}, "its own rate, which is none"
 
 

@@ -17,6 +17,7 @@ from cdc_platform.reconciler import reconcile
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import watermarks
 from cdc_platform.snapshots.request import Load
+from cdc_platform.snapshots.waves import stop
 from cdc_platform.topology import BootstrapMode, Engine, Shard, Table
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
@@ -64,6 +65,29 @@ def test_backfill_while_a_column_changes(engine: Engine, change: str, make_world
     found = column_schema(sample)
     assert found is not None
     assert [column.name for column in found.columns] == _columns(world, "items")
+
+
+@ENGINES
+def test_backfill_whose_task_starts_just_before_a_column_came(
+    engine: Engine, make_world: MakeWorld, outside: Outside
+) -> None:
+    """It reads its first chunk before it streams: with a column that the stream has not told of yet."""
+    world = make_world(engine, count=1, rows=4000)
+    (shard,) = world.shards
+    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+    connect = outside.platform.connect(world.stack.cluster())
+    with Updates(world, pause=0.01):
+        working = Working(outside, backfill(world, load=SLOW), "b1")
+        wait_until(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
+        stop(connect, shard.name)
+        with world.admin(shard.database) as run:
+            run(CHANGES["add"])
+        connect.resume(shard.name)
+        ended = working.end()
+    assert not ended.failed, [done.error for done in working.notes.done]
+    Judge(world).agree()
+    withdrawn = [text for text in working.notes.said if "streams on without its snapshot" in text]
+    assert bool(withdrawn) == (engine is Engine.MARIADB), "a Postgres task reads the columns when it starts"
 
 
 @ENGINES

@@ -23,6 +23,7 @@ from cdc_platform.snapshots.steps import (
     ShardView,
     Step,
     Wait,
+    Withdraw,
     next_step,
     running_signal,
 )
@@ -165,6 +166,25 @@ def test_backfill_fails_with_the_reason() -> None:
     assert failing(uncaptured=("boards",)) == Fail("its connector does not capture boards")
     running = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     assert failing(offset=running) == Fail("no progress for 30 min")
+
+
+def test_backfill_that_kills_its_task_lets_the_stream_go_on_and_is_asked_for_again_later() -> None:
+    trace = (
+        "org.apache.kafka.connect.errors.ConnectException: An exception occurred in the change event producer.\n"
+        "Caused by: io.debezium.DebeziumException: Database error while executing incremental snapshot for table 'x'\n"
+        "Caused by: java.lang.IllegalArgumentException: Column 'extra' not found in result set 'id, extra'"
+    )
+    running = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
+    reading = state(Phase.READING, attempt=1)
+    killed = step(kind=Kind.BACKFILL, state=reading, offset=running, connector=connector(trace=trace))
+    assert isinstance(killed, Withdraw)
+    assert "Column 'extra' not found" in killed.reason
+    without = replace(reading, error=killed.reason)
+    assert step(kind=Kind.BACKFILL, state=without, offset=dict(STREAM)) == Wait("reading")
+    later = replace(without, since=NOW - timedelta(seconds=200))
+    assert step(kind=Kind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
+    last = replace(later, attempt=PATIENCE.attempts)
+    assert step(kind=Kind.BACKFILL, state=last, offset=dict(STREAM)) == Fail(f"{killed.reason}, 5 times")
 
 
 def test_backfill_that_is_held_back_is_never_silent() -> None:
