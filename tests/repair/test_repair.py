@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,12 +14,16 @@ from hypothesis import strategies as st
 
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.conditions import key_condition
-from cdc_platform.errors import BadInput, RepairRefused, TopologyError
+from cdc_platform.errors import BadInput, RepairRefused, TopologyError, Unavailable
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots.records import Phase, Run, ShardState
+from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.topology import Engine
+from cdc_platform.verification import repair
 from cdc_platform.verification.repair import WAVE_BYTES, Condition, waves
 from cdc_platform.verification.repair_plan import _of_verdict, keys_repair, parse_keys, plan_records, recorded_plan
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
-from tests.defs.worlds import topology
+from tests.defs.worlds import World, topology
 
 
 def verdict(*samples: KeyDifference, missing: int = 0, extra: int = 0) -> ShardVerdict:
@@ -77,6 +84,41 @@ def test_repair_is_few_waves_of_which_each_is_one_record() -> None:
     # A shard's parts come one after the other; what does not fit goes with the next.
     assert [sorted(wave) for wave in found] == [["a", "b", "c"], ["a", "b", "d"]]
     assert [len(wave) for wave in waves(parts("a", 2 * WAVE_BYTES))] == [1]
+
+
+def test_repair_of_a_wave_that_failed_is_tried_again_for_just_the_shards_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = World(settings=Settings(cache_dir=str(tmp_path / "cache")))
+    world.put(topology())
+    failing = {"00001"}
+    conditions = {"00000": "`id` IN (1)", "00001": "`id` IN (2)"}
+    request = Request(
+        kind=Kind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000", "00001"), conditions=conditions
+    )
+    worked: list[tuple[str, tuple[str, ...], str | None]] = []
+
+    def work(outside: Any, run: Run, number: int, listener: object) -> None:
+        worked.append((run.id, run.shards, run.request.filter(Engine.MARIADB, "00001")))
+        now = datetime.now(UTC)
+        states = {
+            shard: ShardState(phase=Phase.FAILED if shard in failing else Phase.DONE, since=now, began=now)
+            for shard in run.shards
+        }
+        outside.platform.state.write({run.shard_key(shard): state.document() for shard, state in states.items()})
+
+    monkeypatch.setattr(repair, "work_slice", work)
+    with world.platform() as platform:
+        outside: Any = SimpleNamespace(platform=platform, writer=lambda name: platform.state)
+        with pytest.raises(Unavailable, match="failed in 1 of 2 shards"):
+            repair._backfill(outside, request, "repair-r-0", print)
+        failing.clear()
+        repair._backfill(outside, request, "repair-r-0", print)
+        repair._backfill(outside, request, "repair-r-0", print)  # over: joined, and nothing is sent
+    assert worked == [
+        ("repair-r-0", ("00000", "00001"), "`id` IN (2)"),
+        ("repair-r-0-again", ("00001",), "`id` IN (2)"),
+    ]
 
 
 def test_keys_for_repair_as_people_write_them() -> None:
