@@ -8,6 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cdc_platform.local.stack import Stack
+from cdc_platform.outbox import TROUBLE
+from cdc_platform.restarts import Failure
 from cdc_platform.topology import Credentials, Engine, Limits
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
@@ -93,6 +95,8 @@ def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack, engine:
             for (number,) in sql(SESSIONS[engine], user):
                 sql(ENDED[engine], number)
             wait(lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication")
+            alert = f"{TROUBLE}{Failure.AUTHENTICATION}@{run.site.name}"
+            wait(lambda: alert in run.site.platform.state.read(), "the trouble that an alert tells of is on record")
             path.write_text(f"user={user}\npassword={new}\n")
             run.over()
             wait(lambda: flows_after_restarts(run), "of every shard a later event arrived")
