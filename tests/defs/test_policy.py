@@ -26,6 +26,7 @@ from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
 from cdc_platform.verification.judged import judged_rows
+from cdc_platform.verification.redelivery import TableDuplicates
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.defs.worlds import World, WorldResource
 
@@ -248,6 +249,21 @@ def test_a_table_that_cannot_be_counted_fails_its_checks_and_no_other(
     assert found["pins", "no_duplicates"].passed
     assert not found["boards", "no_duplicates"].passed
     assert found["boards", "no_duplicates"].description == "no broker."
+
+
+def test_duplicates_that_may_be_counted_wrong_are_named(
+    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def counted(*outside: object, run_id: str) -> TableDuplicates:
+        shards = (ShardDuplicates(shard="00000"), ShardDuplicates(shard="00001", unsure=("r7",)))
+        return TableDuplicates(
+            dataset="pins", table="pins", topic="t", run_id=run_id, checked_at=NOW, events=0, read=0, unreadable=0,
+            shards=shards,
+        )  # fmt: skip
+
+    monkeypatch.setattr("cdc_platform.defs.checks.count_duplicates", counted)
+    told = checked(world, resource, instance, "no_duplicates")["pins", "no_duplicates"].metadata["not_exact"].value
+    assert told == "00001: run r7: nothing tells whether it began in the middle of a transaction"
 
 
 def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_elsewhere(
