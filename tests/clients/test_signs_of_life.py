@@ -96,7 +96,7 @@ def test_a_worker_that_does_not_answer_or_answers_something_else_is_unavailable(
 @pytest.mark.stack
 def test_heartbeats_of_a_window_by_shard_and_sender(stack: Stack) -> None:
     topic = f"beats-{secrets.token_hex(4)}"
-    kafka = stack.settings().kafka
+    kafka = stack.kafka_client
     KafkaAdmin(kafka).create_topics(
         [TopicRequest(name=topic, partitions=1, replication=1, config={"message.timestamp.type": "CreateTime"})]
     )
