@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -19,6 +20,7 @@ from cdc_platform.reconciler import plan_pass
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import opening, summary
 from cdc_platform.snapshots.cure import cure
+from cdc_platform.snapshots.detail import TableLine, progress_of
 from cdc_platform.snapshots.opening import Wanted
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Run
@@ -45,6 +47,7 @@ def run_options(command: F) -> F:
             click.option("--pause", "pauses", metavar="RUN", help="Pause RUN; streams go on."),
             click.option("--resume", "resumes", metavar="RUN", help="Let a paused RUN go on."),
             click.option("--stop", "stops", metavar="RUN", help="End RUN; what was read stays."),
+            click.option("--progress", "details", metavar="RUN", help="Show how far each shard and table of RUN is."),
             click.option("--runs", "lists", is_flag=True, help="Show the runs on record."),
             click.option("--json", "as_json", is_flag=True, help="Print JSON."),
         )
@@ -75,6 +78,9 @@ def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | N
                 run = opening.order(outside, given[option], wanted)
                 click.echo(f"Run {run.id} is to be {wanted}: whoever works on it obeys within seconds.")
                 return
+        if given["details"]:
+            click.echo(_details(outside, given["details"], as_json=as_json))
+            return
         if given["lists"]:
             found = summary.all_runs(platform.state.read())
             click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
@@ -241,6 +247,13 @@ def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]
             for shard in over
         },
     }
+
+
+def _details(outside: Outside, run_id: str, *, as_json: bool) -> str:
+    found = progress_of(outside, opening.on_record(outside.platform.state.read(), run_id))
+    return (
+        json.dumps([asdict(line) for line in found], indent=2) if as_json else "\n".join(map(TableLine.sentence, found))
+    )
 
 
 def _lines(found: list[dict[str, Any]]) -> str:

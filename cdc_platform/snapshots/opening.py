@@ -141,18 +141,30 @@ def slices(run: Run) -> tuple[tuple[str, ...], ...]:
     return tuple(run.shards[at : at + size] for at in range(0, len(run.shards), size))
 
 
+def on_record(records: Records, run_id: str) -> Run:
+    """A run on record, finished or not. Raises BadInput for one that is not."""
+    found = runs(records).get(run_id)
+    if found is None:
+        raise _refused(records, run_id, "no run")
+    return found
+
+
 def unfinished(records: Records, run_id: str) -> Run:
     """A run on record. Raises BadInput for one that is not, or is finished."""
-    found = runs(records).get(run_id)
-    if found is None or found.finished is not None:
-        open_runs = sorted(run.id for run in runs(records).values() if run.finished is None)
-        raise BadInput(
-            f"{run_id!r} is {'finished' if found else 'no run'}.",
-            where="request",
-            field="run",
-            cure=f"Unfinished are: {', '.join(open_runs) or 'none'}.",
-        )
+    found = on_record(records, run_id)
+    if found.finished is not None:
+        raise _refused(records, run_id, "finished")
     return found
+
+
+def _refused(records: Records, run_id: str, what: str) -> BadInput:
+    open_runs = sorted(run.id for run in runs(records).values() if run.finished is None)
+    return BadInput(
+        f"{run_id!r} is {what}.",
+        where="request",
+        field="run",
+        cure=f"Unfinished are: {', '.join(open_runs) or 'none'}.",
+    )
 
 
 def order(outside: Outside, run_id: str, wanted: Wanted) -> Run:

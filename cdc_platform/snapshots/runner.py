@@ -24,6 +24,7 @@ from cdc_platform.snapshots.acts import Acts, Pace
 from cdc_platform.snapshots.board import Board, Place
 from cdc_platform.snapshots.brakes import BrakePolicy, Brakes
 from cdc_platform.snapshots.closing import over_records, shard_done
+from cdc_platform.snapshots.detail import CLOCK_SLACK
 from cdc_platform.snapshots.opening import Wanted, slices, wanted_of
 from cdc_platform.snapshots.outside import NotificationReader, Outside
 from cdc_platform.snapshots.records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
@@ -36,9 +37,6 @@ from cdc_platform.topology import BootstrapMode, Dataset, Shard, Topology
 log = logging.getLogger(__name__)
 
 _PARALLEL = 16
-# Clocks of this machine and of the brokers may differ by so much.
-_SLACK = timedelta(minutes=2)
-
 Todo = Sequence[tuple[Place, steps.Step]]
 
 
@@ -112,7 +110,9 @@ class Runner:
     def _notes(self) -> NotificationReader:
         # What tells of the initial snapshot of a connector that is adopted may be as old as the topic keeps it.
         adopts = self.run.mode is BootstrapMode.SNAPSHOT
-        return self.outside.notifications(self.run.created - (timedelta(milliseconds=WEEK_MS) if adopts else _SLACK))
+        return self.outside.notifications(
+            self.run.created - (timedelta(milliseconds=WEEK_MS) if adopts else CLOCK_SLACK)
+        )
 
     def _prepare(self) -> None:
         picture, planned = plan_pass(self.platform)

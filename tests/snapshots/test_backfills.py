@@ -194,6 +194,11 @@ def test_bootstrap_and_backfill_from_the_command_line(make_world: MakeWorld, out
     assert (second.returncode, told["rows"], list(told["shards"])) == (0, 20, ["00001"])
     runs = json.loads(_command(config, "backfill", "--runs", "--json").stdout)
     assert [(run["kind"], run["phases"]) for run in runs] == [("backfill", {"done": 1}), ("bootstrap", {"done": 2})]
+    lines = json.loads(_command(config, "backfill", "--progress", told["run"], "--json").stdout)
+    assert [(line["shard"], line["table"], line["phase"], line["rows"], line["chunks"]) for line in lines] == [
+        ("00001", "items", "read", 10, 1),
+        ("00001", "notes", "read", 10, 1),
+    ]
     unknown = _command(config, "backfill", "--continue", told["run"])
     assert unknown.returncode == 1
     assert "is finished" in unknown.stderr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from io import StringIO
 
 import pytest
@@ -10,10 +10,14 @@ from rich.console import Console
 
 from cdc_platform.cli import snapshot_runs
 from cdc_platform.cli.snapshot_runs import Screen, together
+from cdc_platform.clients.notifications import INCREMENTAL, Notification
+from cdc_platform.snapshots.board import Board
+from cdc_platform.snapshots.detail import lines
 from cdc_platform.snapshots.progress import Sample, eta, rows_per_second
-from cdc_platform.snapshots.records import Hole, Run
+from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.told import RunProgress, ShardDone
+from tests.defs.worlds import dataset, shard
 
 RUN = Run(
     id="r1",
@@ -81,6 +85,32 @@ def test_the_eta_follows_the_pace() -> None:
     assert rows_per_second(samples) == pytest.approx(50.0)
     assert eta(samples[:1]) is None
     assert eta([Sample(0.0, 0.5, 0), Sample(60.0, 0.5, 0)]) is None, "no pace, no guess"
+
+
+def test_the_progress_of_each_shard_and_table_has_rows_chunks_rate_and_eta() -> None:
+    data = dataset("pins")
+    board = Board(RUN, data, [shard("pins", 0), shard("pins", 1)])
+    board.load_states({"00000": ShardState(phase=Phase.READING, since=RUN.created, began=RUN.created, attempt=1)})
+    (table,) = board.places["00000"].tables
+    board.hear(
+        [
+            Notification(
+                id="r1/pins.00000#1",
+                snapshot=INCREMENTAL,
+                type="IN_PROGRESS",
+                shard="pins.00000",
+                at=RUN.created + timedelta(seconds=10 * number),
+                table=table,
+                last_key=str(1024 * number),
+                max_key="10240",
+            )
+            for number in range(6)
+        ]
+    )
+    assert [line.sentence() for line in lines(board)] == [
+        "00000 pins: reading, 5,120 rows in 6 chunks, 50%, 102 rows/s, 50 s left",
+        "00001 pins: waiting, 0 rows in 0 chunks",
+    ]
 
 
 def test_a_shard_that_was_cured_says_what_may_be_lost() -> None:

@@ -1,0 +1,108 @@
+"""How far each table of each shard of a run is: folded from what the connectors said, whoever works on it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from cdc_platform.errors import Unavailable
+from cdc_platform.snapshots.board import Board, Place
+from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.progress import TableProgress
+from cdc_platform.snapshots.records import Phase, Run, shard_states
+from cdc_platform.snapshots.told import duration
+
+# Clocks of this machine and of the brokers may differ by so much.
+CLOCK_SLACK = timedelta(minutes=2)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TableLine:
+    """One table of one shard. `fraction` is 0 to 1, `eta` seconds; None where nothing tells.
+
+    `phase` is the shard's, or `ended`: of a run that is finished only its failed shards are on record.
+    """
+
+    shard: str
+    table: str
+    phase: str
+    rows: int
+    chunks: int
+    fraction: float | None
+    rows_per_s: float
+    eta: float | None
+
+    def sentence(self) -> str:
+        """The line for people."""
+        parts = [f"{self.shard} {self.table}: {self.phase}, {self.rows:,} rows in {self.chunks:,} chunks"]
+        if self.fraction is not None:
+            parts.append(f"{self.fraction:.0%}")
+        if self.rows_per_s:
+            parts.append(f"{self.rows_per_s:,.0f} rows/s")
+        if self.eta is not None:
+            parts.append(f"{duration(self.eta)} left")
+        return ", ".join(parts)
+
+
+def progress_of(outside: Outside, run: Run) -> list[TableLine]:
+    """All shards and tables of the run, in order. Those that are no longer in the topology are left out.
+
+    Raises:
+        KafkaUnavailable: the notifications cannot be read.
+        TopologyError: its dataset is gone.
+    """
+    platform = outside.platform
+    topology = platform.topology.load()
+    dataset = topology.dataset(run.dataset)
+    board = Board(run, dataset, [shard for shard in topology.shards.get(dataset.name, ()) if shard.id in run.shards])
+    board.load_states(shard_states(platform.state.read(), run.id))
+    for name in dataset.clusters:
+        try:
+            found = platform.connect(topology.clusters[name]).connectors()
+        except Unavailable:
+            continue  # then chunks are taken to have the usual size
+        for place in board:
+            place.connector = found.get(place.shard.name, place.connector)
+    notes = outside.notifications(run.created - CLOCK_SLACK)
+    try:
+        board.hear(notes.read())
+    finally:
+        notes.close()
+    return list(lines(board))
+
+
+def lines(board: Board) -> Iterable[TableLine]:
+    """What a board knows of each table. Pure."""
+    for place in board:
+        for name in place.tables:
+            table = place.progress.tables.get(name, TableProgress())
+            pace, eta = _pace(table, place.progress.last)
+            yield TableLine(
+                shard=place.shard.id,
+                table=name.rpartition(".")[2],
+                phase=_phase(board.run, place, table),
+                rows=table.rows,
+                chunks=table.chunks,
+                fraction=1.0 if table.complete else table.fraction,
+                rows_per_s=pace,
+                eta=eta,
+            )
+
+
+def _phase(run: Run, place: Place, table: TableProgress) -> str:
+    if table.complete:
+        return "read"
+    if place.state is not None:
+        return str(place.state.phase)
+    return str(Phase.WAITING) if run.finished is None else "ended"
+
+
+def _pace(table: TableProgress, last: datetime | None) -> tuple[float, float | None]:
+    """Rows a second since its beginning, and seconds left by it."""
+    until = table.ended or last
+    seconds = (until - table.began).total_seconds() if until and table.began else 0.0
+    if seconds <= 0:
+        return 0.0, None
+    left = None if table.complete or not table.fraction else seconds * (1 - table.fraction) / table.fraction
+    return table.rows / seconds, left
