@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.clients.offset_history import WrittenOffset, connector_key
+from cdc_platform.clients.offset_history import OffsetTopics, WrittenOffset, connector_key
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import Batch, Records, TopicBounds
-from cdc_platform.errors import ConnectRejected, NotFound
+from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
 from cdc_platform.settings import Settings
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
 from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
@@ -249,6 +250,20 @@ def test_positions_of_offsets_and_transactions_by_engine() -> None:
     assert transaction_of(Engine.MARIADB, "0-1-7") == (0, 7)
     assert transaction_of(Engine.MYSQL, "aabbccdd-0000-0000-0000-000000000001:7") == (0xAABBCCDD, 7)
     assert transaction_of(Engine.POSTGRES, "760:55014632") == (760, 55014632)
+
+
+def test_an_offsets_topic_that_may_not_be_read_tells_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes = iter([KafkaError.TOPIC_AUTHORIZATION_FAILED, KafkaError._ALL_BROKERS_DOWN])
+
+    def read(*args: object) -> None:
+        raise KafkaException(KafkaError(next(codes)))
+
+    monkeypatch.setattr(OffsetTopics, "_read", read)
+    topics = OffsetTopics({"bootstrap.servers": "127.0.0.1:1"})
+    cluster = Cluster(name="main", urls=("http://127.0.0.1:1",))
+    assert topics.read(cluster, {"pins.00000": (0, 1)}) == {}
+    with pytest.raises(KafkaUnavailable):
+        topics.read(cluster, {"pins.00000": (0, 1)})
 
 
 def test_the_key_of_a_source_offset_is_connects_own() -> None:
