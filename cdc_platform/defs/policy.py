@@ -193,12 +193,15 @@ def _expectation(item: Any, where: str, field: str) -> Expectation:
     if not isinstance(item, Mapping) or not isinstance(item.get("kwargs", {}), Mapping):
         raise BadInput("is no expectation.", where=where, field=field, cure="Write type, kwargs, severity and meta.")
     meta = item.get("meta") or {}
-    check = meta.get("check") if isinstance(meta, Mapping) else None
+    if not isinstance(meta, Mapping):
+        raise BadInput("is no object.", where=where, field=f"{field}.meta", cure='Write {"check": NAME, ...}.')
+    check = meta.get("check")
     if not isinstance(check, str) or not _CHECK.fullmatch(check):
         raise BadInput(
             f"{check!r} is no name of a check.", where=where, field=f"{field}.meta.check", cure="Use a-z, 0-9 and _."
         )
-    kind, severity = item.get("type"), item.get("severity", "critical")
+    # The library's own place is beside the type; older suites have it in `meta`.
+    kind, severity = item.get("type"), item.get("severity") or meta.get("severity", "critical")
     if not isinstance(kind, str) or not _TYPE.fullmatch(kind):
         raise BadInput(
             f"{kind!r} is no expectation.", where=where, field=f"{field}.type", cure="Use expect_... as in the gallery."

@@ -122,7 +122,7 @@ def test_users_tune_thresholds_and_add_checks_in_a_file() -> None:
 
 def test_the_shard_count_is_always_expected(tmp_path: Path) -> None:
     own = {"type": "expect_table_row_count_to_equal", "kwargs": {"value": {"$PARAMETER": "shards"}}}
-    softer = {**own, "severity": "warning", "meta": {"check": "shard_count", "owner": "ann"}}
+    softer = {**own, "meta": {"check": "shard_count", "owner": "ann", "severity": "warning"}}
     found = {
         item.check: item for item in load_suite(suite_file(tmp_path, {"expectations": [softer]}), "pins").expectations
     }
@@ -143,6 +143,8 @@ IS = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "lag_s"
         ({**IS, "meta": {"check": "Not a name"}}, "meta.check"),
         ({**IS, "type": "drop_table", "meta": {"check": "a"}}, "type"),
         ({**IS, "severity": "awful", "meta": {"check": "a"}}, "severity"),
+        ({**IS, "meta": {"check": "a", "severity": "awful"}}, "severity"),
+        ({**IS, "meta": ["check"]}, "meta"),
         ({**IS, "kwargs": {"column": "lags"}, "meta": {"check": "a"}}, "kwargs.column"),
         ({**IS, "kwargs": {"column": "lag_s", "max_value": {"$PARAMETER": "limit"}}, "meta": {"check": "a"}}, "a.max"),
         (3, "expectations[0]"),
