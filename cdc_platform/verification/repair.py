@@ -19,10 +19,9 @@ from cdc_platform.clients.sources.protocol import Key
 from cdc_platform.clients.tombstones import Tombstone, send_tombstones
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
-from cdc_platform.errors import LockHeld, SourceRejected, Unavailable
+from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.outside import Outside as SnapshotOutside
-from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.request import Kind, Load, Request
 from cdc_platform.snapshots.runner import work_slice
 from cdc_platform.snapshots.told import Silent
@@ -41,9 +40,6 @@ WAVE_KEYS = 1_000
 WAVE_BYTES = 400_000
 # Shards that read at once; so few rows are no load for a host.
 WAVE_SHARDS = 16
-
-# A wave waits so long for passes and other waves.
-_LOCK_SECONDS = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +196,7 @@ class _Told(Silent):
 
 def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tell) -> None:
     """One wave, as a backfill: begun once, joined by whoever starts it again; what failed then is tried once more."""
-    run = _opened(outside, request, run_id)
+    run = opening.open_run(outside, request, run_id)
     if run.finished is not None and run.failed:
         _backfill(outside, replace(request, shards=(), failed_of=run.id), f"{run_id}-again", tell)
         return
@@ -215,17 +211,6 @@ def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tel
             where=request.dataset,
             cure="`cdc-platform status` says why; then repair again under the same id.",
         )
-
-
-def _opened(outside: SnapshotOutside, request: Request, run_id: str) -> Run:
-    """The wave's run, as soon as the lock is free: a pass may hold it. Raises LockHeld."""
-    end = time.monotonic() + _LOCK_SECONDS
-    while True:
-        try:
-            return opening.open_run(outside, request, run_id)
-        except LockHeld:
-            if time.monotonic() > end:
-                raise
 
 
 def _remove(outside: RepairOutside, topology: Topology, plan: RepairPlan) -> int:
