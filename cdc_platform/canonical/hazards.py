@@ -25,9 +25,9 @@ def _binlog(columns: Sequence[Column]) -> list[str]:
     found = []
     for column in columns:
         if column.type in ("inet4", "inet6"):
-            found.append(f"column {column.name}: a change of a row with {column.type.upper()} stops the connector")
+            found.append(f"column {column.name}: a table with {column.type.upper()} stops the connector")
         elif column.type == "year":
-            found.append(f"column {column.name}: the YEAR 0000 stops the connector")
+            found.append(f"column {column.name}: the YEAR 0000 stops a snapshot, and the stream says 1900 for it")
         elif column.type == "uuid":
             found.append(f"column {column.name}: a UUID that ends in zero bytes is captured wrongly")
     return found

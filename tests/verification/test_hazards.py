@@ -10,9 +10,9 @@ from cdc_platform.topology import Engine
 def test_types_that_stop_mariadbs_connector_or_are_captured_wrongly() -> None:
     columns = [Column(name=kind, type=kind) for kind in ("int", "inet4", "inet6", "year", "uuid", "date")]
     assert hazards(Engine.MARIADB, columns) == (
-        "column inet4: a change of a row with INET4 stops the connector",
-        "column inet6: a change of a row with INET6 stops the connector",
-        "column year: the YEAR 0000 stops the connector",
+        "column inet4: a table with INET4 stops the connector",
+        "column inet6: a table with INET6 stops the connector",
+        "column year: the YEAR 0000 stops a snapshot, and the stream says 1900 for it",
         "column uuid: a UUID that ends in zero bytes is captured wrongly",
     )
 
