@@ -37,9 +37,10 @@ def _newest(instance: dg.DagsterInstance, check: dg.AssetCheckKey) -> tuple[dg.A
     latest = instance.get_latest_asset_check_evaluation_record(check)
     if latest is None:
         return None
-    if latest.evaluation is not None:
+    # That of a check that is under way is none yet, whatever its type says.
+    if isinstance(latest.evaluation, dg.AssetCheckEvaluation):
         return latest.evaluation, latest.run_id
-    # A check that is under way hides the one before it: the event log is read backwards.
+    # It hides the one before it: the event log is read backwards.
     before: int | None = None
     for _ in range(_PAGES):
         records = instance.get_event_records(

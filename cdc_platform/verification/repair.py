@@ -144,16 +144,19 @@ class Condition:
 
 def waves(conditions: Iterable[Condition]) -> Iterator[dict[str, Condition]]:
     """Packs them by shard: no shard twice in a wave, and no more text than a record may have. Pure."""
-    open_waves: list[dict[str, Condition]] = []
+    packed: list[dict[str, Condition]] = []
+    sizes: list[int] = []
     for condition in conditions:
-        for wave in open_waves:
-            size = sum(len(one.sql) for one in wave.values()) + len(condition.sql)
-            if condition.shard not in wave and size <= WAVE_BYTES:
+        size = len(condition.sql.encode())
+        for number, wave in enumerate(packed):
+            if condition.shard not in wave and sizes[number] + size <= WAVE_BYTES:
                 wave[condition.shard] = condition
+                sizes[number] += size
                 break
         else:
-            open_waves.append({condition.shard: condition})
-    yield from open_waves
+            packed.append({condition.shard: condition})
+            sizes.append(size)
+    yield from packed
 
 
 def _conditions(

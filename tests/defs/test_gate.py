@@ -135,6 +135,24 @@ def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_
     assert (asked(), asked()) == (1, 0)
 
 
+@pytest.mark.parametrize("known", [Verdict.PROVEN, Verdict.MISMATCHED], ids=str)
+def test_gate_while_a_check_is_under_way_goes_by_the_one_before(
+    downstream: dg.Definitions, world: World, instance: dg.DagsterInstance, known: Verdict
+) -> None:
+    say(world, known)
+    run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
+    job = dg.Definitions(
+        assets=downstream.assets,
+        asset_checks=downstream.asset_checks,
+        resources=downstream.resources,
+        jobs=[dg.define_asset_job("judge", selection=dg.AssetSelection.checks(COMPLETE))],
+    ).resolve_job_def("judge")
+    instance.create_run_for_job(job)
+    latest = instance.get_latest_asset_check_evaluation_record(COMPLETE)
+    assert latest is not None and latest.status.value == "PLANNED"
+    assert built(run(downstream, instance, alone())) is (known is Verdict.PROVEN)
+
+
 def test_gate_across_runs(downstream: dg.Definitions, world: World, instance: dg.DagsterInstance) -> None:
     # Never checked is not known to be right.
     assert not built(run(downstream, instance, alone()))

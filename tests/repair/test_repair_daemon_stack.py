@@ -21,6 +21,7 @@ from cdc_platform.topology import Engine
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.verdicts import Verdict
 from tests.alerts.receivers import HttpReceiver, SmtpReceiver, served
+from tests.clients.waiting import wait_until
 from tests.repair.scene import ROWS, SHARDS, MakeScene, Scene, lost
 from tests.snapshots.dagster_outside import OutsideDagster
 
@@ -112,9 +113,9 @@ class Daemon:
         """True once `complete` was evaluated after that time, and said so."""
         table = dg.AssetKey([self.scene.platform.settings.platform, self.scene.world.name, "items"])
         latest = self.instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(table, "complete"))
-        if latest is None or latest.evaluation is None or latest.create_timestamp < since:
-            return False
-        return latest.evaluation.passed is passed
+        found = None if latest is None or latest.create_timestamp < since else latest.evaluation
+        # That of a check that is under way is none yet.
+        return isinstance(found, dg.AssetCheckEvaluation) and found.passed is passed
 
 
 @pytest.fixture
@@ -202,18 +203,28 @@ def skip_rows(scene: Scene, rows: int) -> int:
     """Rows written while the first shard's connector is stopped, whose offset is then moved behind them."""
     shard = scene.world.shards[0]
     connect: Connect = scene.platform.connect(scene.world.stack.cluster())
-    stop(connect, shard.name)
-    before: Any = None
-    while (now := list(connect.offsets(shard.name))) != before:
-        before = now
-        time.sleep(2.0)  # its last commit follows its last event
+    # Passes would start it again.
+    with scene.platform.topology.lock(owner="test", timeout=300.0):
+        stop(connect, shard.name)
+        last: Any = None
+        while (now := list(connect.offsets(shard.name))) != last:
+            last = now
+            time.sleep(2.0)  # its last commit follows its last event
+        with scene.world.admin(shard.database) as run:
+            scene.world.fill(run, "items", 5_001, 5_000 + rows)
+        offset = {name: value for name, value in last[0]["offset"].items() if name in _PLACE}
+        moved = offset | {"gtids": scene.world.position(shard)}
+        connect.alter_offsets(shard.name, [{"partition": {"server": shard.name}, "offset": moved}])
+        connect.resume(shard.name)
     with scene.world.admin(shard.database) as run:
-        scene.world.fill(run, "items", 5_001, 5_000 + rows)
-    last = before[0]["offset"]
-    kept = {name: last[name] for name in ("file", "pos", "server_id", "ts_sec") if name in last}
-    offset = kept | {"gtids": scene.world.position(shard)}
-    connect.alter_offsets(shard.name, [{"partition": {"server": shard.name}, "offset": offset}])
-    connect.resume(shard.name)
-    with scene.world.admin(shard.database) as run:
-        run("UPDATE items SET v = v + 1 WHERE id = 1")  # the new run sends an event of the table
+        run("UPDATE items SET v = v + 1 WHERE id = 1")
+    wait_until(
+        lambda: any(value and value["op"] == "u" for _, _, value in scene.records()),
+        what="the new run sends an event of the table",
+        seconds=PATIENCE,
+    )
     return rows
+
+
+# What of an offset is no transaction's and no snapshot's.
+_PLACE = ("file", "pos", "server_id", "ts_sec")
