@@ -16,6 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
+from rich.text import Text
 
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit import AuditFrame
@@ -83,11 +84,11 @@ def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
         lag = "" if verdict.lag_s is None else f"{verdict.lag_s:.1f} s"
         grid.add_row(
             verdict.shard,
-            f"[{style}]{verdict.verdict}[/{style}]",
+            Text(verdict.verdict, style),
             f"{verdict.source_rows:,}",
             verdict.fence,
             lag,
-            verdict.reason,
+            Text(verdict.reason),
         )
     console = Console()
     console.print(grid)

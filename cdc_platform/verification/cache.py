@@ -11,7 +11,11 @@ import hashlib
 import re
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
+
+# What nobody has changed for so long belongs to a topic, table or run that is no more. Not at once: it may be read.
+KEPT_SECONDS = 7 * 86_400.0
 
 _LONGEST = 200  # of 255 bytes that file systems allow, with room for endings
 
@@ -41,8 +45,9 @@ def remove(cache: Path, path: Path) -> None:
 def remove_others(cache: Path, kept: Path, *, idle_s: float = 0.0) -> None:
     """Remove what stands beside `kept` and has not been changed for `idle_s` seconds. Raises ValueError as `remove`."""
     for other in kept.parent.iterdir():
-        if other != kept and time.time() - other.stat().st_mtime >= idle_s:
-            remove(cache, other)
+        with suppress(FileNotFoundError):  # another process was faster
+            if other != kept and time.time() - other.stat().st_mtime >= idle_s:
+                remove(cache, other)
 
 
 def _part(name: str) -> str:

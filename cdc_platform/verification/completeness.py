@@ -27,7 +27,7 @@ from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.explain import samples
 from cdc_platform.verification.outside import Outside, Policy, Progress, Report
 from cdc_platform.verification.reach import Connectors, Reached
-from cdc_platform.verification.scan import Scan
+from cdc_platform.verification.scan import Scan, remove_old_scans
 from cdc_platform.verification.store import Drifted
 from cdc_platform.verification.topic import TopicFold
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
@@ -127,6 +127,8 @@ class _Run:
                 return self._all(shards, str(error))
             cases = self._open(shards, verdicts)
             try:
+                if cases:
+                    remove_old_scans(self._cache, self._run_id)
                 for shape, group in _by_shape(cases):
                     verdicts.update(self._verify(records, shape, group, watermarks))
             finally:

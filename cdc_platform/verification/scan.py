@@ -23,7 +23,7 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.sources.protocol import Key, Slice
 from cdc_platform.positions import Position, parse_position
 from cdc_platform.verification import runs
-from cdc_platform.verification.cache import place, remove
+from cdc_platform.verification.cache import KEPT_SECONDS, place, remove, remove_others
 from cdc_platform.verification.compare import NOWHERE, Bracket, Indexes, SourceRows
 from cdc_platform.verification.crew import Crew
 from cdc_platform.verification.events import Words, digests, gathered, spread
@@ -171,6 +171,11 @@ class Scan:
             self.chunks.append(Chunk(_key(after), _key(until), bracket))
         self._runs = list(state["runs"])
         self.rows, self.complete = int(state["rows"]), bool(state["complete"])
+
+
+def remove_old_scans(home: Path, run_id: str) -> None:
+    """Remove those of runs that were killed, or ended as pending, and that nobody went on with; never this run's."""
+    remove_others(home, place(home, "scans", run_id), idle_s=KEPT_SECONDS)
 
 
 def stored_keys(integer: bool, keys: Words) -> Words:

@@ -14,7 +14,7 @@ from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.positions import Position
-from cdc_platform.verification.cache import place, remove_others
+from cdc_platform.verification.cache import KEPT_SECONDS, place, remove_others
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import EVENT, OFFSET_BITS, Events, Trouble, Words, packed
 from cdc_platform.verification.fold import in_order
@@ -22,7 +22,6 @@ from cdc_platform.verification.partials import complete
 from cdc_platform.verification.store import Drifted, PartitionFold
 
 _WAIT_SECONDS = 0.05
-_KEPT_SECONDS = 7 * 86_400.0
 
 
 class TopicFold:
@@ -132,8 +131,7 @@ class TopicFold:
         self._root = place(self._place[0], "folds", *self._place[1:], f"{topic_id}-{self.shape.fingerprint}")
         self._root.mkdir(parents=True, exist_ok=True)
         self._partitions.clear()
-        # Of a topic or table that is no more; not at once, for somebody may be reading it.
-        remove_others(self._place[0], self._root, idle_s=_KEPT_SECONDS)
+        remove_others(self._place[0], self._root, idle_s=KEPT_SECONDS)
 
     def _extend(
         self,

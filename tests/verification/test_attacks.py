@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -290,3 +291,17 @@ def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path, monkeypatch:
     verdict = world.verify()
     assert verdict.verdict is Verdict.UNVERIFIABLE
     assert "the cache cannot be used: [Errno 28] No space left on device" in verdict.reason
+
+
+def test_what_a_killed_run_left_in_the_cache_is_removed_in_a_week(tmp_path: Path) -> None:
+    world = _world(tmp_path)
+    world.table.committed = 1
+    assert world.verify("waits").verdict is Verdict.PENDING
+    assert world.verify("waits too").verdict is Verdict.PENDING
+    left = {path.name: path for path in (tmp_path / "scans").iterdir()}
+    assert set(left) == {"waits", "waits%20too"}
+    os.utime(left["waits"], (0, 0))
+    world.table.committed = None
+    assert world.verify("waits too").verdict is Verdict.PROVEN
+    assert not left["waits"].exists()
+    assert not any(path.is_file() for path in (tmp_path / "scans").rglob("*"))
