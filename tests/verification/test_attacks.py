@@ -101,6 +101,17 @@ def test_a_topic_made_anew_in_mid_run_is_not_proven(tmp_path: Path, stage: str) 
         assert "made anew in mid-run" in verdict.reason
 
 
+def test_a_topic_that_goes_away_in_mid_run_is_unverifiable(tmp_path: Path) -> None:
+    world = _world(tmp_path, topic=MemoryTopic(batch=10))
+
+    def gone(taken: int) -> None:
+        world.topic.gone = True
+
+    world.topic.on_batch = gone
+    verdict = world.verify()
+    assert (verdict.verdict, verdict.reason) == (Verdict.UNVERIFIABLE, "there is no such topic")
+
+
 def test_a_log_cut_at_its_end_in_mid_run_is_not_proven(tmp_path: Path) -> None:
     world = _world(tmp_path, topic=MemoryTopic(batch=10))
 

@@ -194,6 +194,43 @@ def test_completeness_without_rights_is_unverifiable(ground: Ground, monkeypatch
         ground.execute(None, f"DROP USER {name}@'%'" if ground.engine is Engine.MARIADB else f"DROP ROLE {name}")
 
 
+@pytest.mark.parametrize("engine", ENGINES)
+def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
+    make_ground: MakeGround, monkeypatch: pytest.MonkeyPatch, engine: Engine
+) -> None:
+    """What the user may not see would be missing from the proof, and nobody would be told."""
+    ground = make_ground(engine)
+    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    _insert(ground, shard, range(20))
+    name = f"{ground.name}_half"
+    user = f"{name}@'%'" if engine is Engine.MARIADB else name
+    if engine is Engine.POSTGRES:
+        ground.own(shard, "t")
+    ground.field.deploy(ground.dataset)  # its topics, no connector
+    monkeypatch.setenv("HALF_USER", name)
+    monkeypatch.setenv("HALF_PASSWORD", "half")
+    credentials = Credentials(user="${env:HALF_USER}", password="${env:HALF_PASSWORD}")
+    half = _changed(ground.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
+    try:
+        if engine is Engine.MARIADB:
+            ground.execute(None, f"CREATE USER {user} IDENTIFIED BY 'half'")
+            ground.execute(shard, f"GRANT SELECT (id) ON {shard.database}.t TO {user}")
+            _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
+            return
+        ground.execute(shard, f"CREATE ROLE {user} LOGIN PASSWORD 'half'")
+        ground.execute(shard, f"GRANT SELECT (id) ON t TO {user}")
+        _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "no SELECT right")
+        ground.execute(shard, f"GRANT SELECT ON t TO {user}")
+        ground.execute(shard, "ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+        ground.execute(shard, f"CREATE POLICY few ON t FOR SELECT TO {user} USING (id < 5)")
+        _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "row-level security")
+        ground.execute(shard, f"REVOKE ALL ON t FROM {user}; DROP POLICY few ON t")
+    finally:
+        ground.execute(
+            shard, f"DROP USER {user}" if engine is Engine.MARIADB else f"DROP OWNED BY {user}; DROP ROLE {user}"
+        )
+
+
 @pytest.mark.parametrize(
     "statement",
     ["ALTER TABLE t ADD COLUMN more INT", "ALTER TABLE t DROP COLUMN title", "DROP TABLE t", "TRUNCATE TABLE t"],
