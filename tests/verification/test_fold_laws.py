@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.positions import MariaDbPosition, MySqlPosition, PostgresPosition
+from cdc_platform.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
 from cdc_platform.verification.compare import NOWHERE, Bracket, SourceRows, compare
 from cdc_platform.verification.events import EVENT, ORIGIN_BITS, Events
 from cdc_platform.verification.fold import in_order, settle, starts_of
@@ -249,3 +249,27 @@ def test_postgres_positions_see_what_had_ended_also_across_the_32_bit_circle(
     lsn = data.draw(st.integers(1, before)) if xid < xmax else data.draw(st.integers(before + 1, before + 10**6))
     sees = bool(position.sees(np.array([xid & 0xFFFFFFFF], dtype=np.uint32), np.array([lsn], dtype=np.uint64))[0])
     assert sees == (xid < xmax and xid not in running)
+
+
+SNAPSHOTS = st.tuples(st.integers(10, 20), st.sets(st.integers(10, 19), max_size=4))
+
+
+def _snapshot(xmax: int, listed: set[int]) -> PostgresPosition:
+    running = tuple(sorted(xid for xid in listed if xid < xmax))
+    return PostgresPosition(min(running, default=xmax), xmax, running, 0, 100)
+
+
+@given(SNAPSHOTS, SNAPSHOTS)
+def test_postgres_snapshots_cover_what_they_see(one: tuple[int, set[int]], other: tuple[int, set[int]]) -> None:
+    first, second = _snapshot(*one), _snapshot(*other)
+    xids = np.arange(5, 25, dtype=np.uint32)
+    seqs = np.full(len(xids), 50, dtype=np.uint64)
+    assert first.covers(first)
+    assert first.covers(second) == bool((first.sees(xids, seqs) | ~second.sees(xids, seqs)).all())
+
+
+@given(st.permutations(range(1, 8)))
+def test_the_furthest_position_covers_all_in_whatever_order_they_came(order: list[int]) -> None:
+    assert furthest([at(seq) for seq in order]) == at(7)
+    snapshots = [_snapshot(10 + seq, {9 + seq}) for seq in order]
+    assert all(furthest(snapshots).covers(snapshot) for snapshot in snapshots)
