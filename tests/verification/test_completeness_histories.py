@@ -11,11 +11,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pymysql
 import pytest
 from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from cdc_platform.clients.secrets import resolve_all
+from cdc_platform.clients.sources.mariadb import MariaDbSource
+from cdc_platform.positions import MariaDbPosition
 from cdc_platform.topology import BootstrapMode, Engine, Shard
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
@@ -328,6 +331,39 @@ def test_completeness_is_proven_from_a_replica(make_ground: MakeGround) -> None:
     assert verdict.source == str(replica)
     _proven(ground, {shard.id: verdict})
     assert verdict.source_rows == 500
+
+
+def test_completeness_from_a_replica_that_lags_is_proven_at_its_own_position(make_ground: MakeGround) -> None:
+    """The topic is ahead of what is read; what came later counts for nothing, and what is lost before is named."""
+    ground = make_ground(Engine.MARIADB, verification={"replicas": True, "chunk_rows": 20})
+    shard = _shard(ground, "00000", rows=200)
+    replica = ground.stack.mariadb_replica
+    assert replica is not None
+    ground.shards[0] = replace(shard, replicas=(replica,))
+    ground.deploy()
+    ground.settle(shard)
+    login = ground.stack.admin(Engine.MARIADB)
+    with pymysql.connect(
+        host=replica.host, port=replica.port, user=login.user, password=login.password, autocommit=True
+    ) as standby, standby.cursor() as there:  # fmt: skip
+        there.execute("STOP SLAVE SQL_THREAD")
+        try:
+            ground.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 50")
+            ground.execute(shard, "DELETE FROM t WHERE id >= 150")
+            _insert(ground, shard, range(1000, 1010))
+            leader = MariaDbSource(
+                shard.leader, user=login.user, password=login.password, database=shard.database or "", table="t"
+            )
+            ahead = leader.position()
+            leader.close()
+            verdict = ground.verify()[shard.id]
+            _proven(ground, {shard.id: verdict})
+            assert (verdict.source, verdict.source_rows, verdict.topic_rows) == (str(replica), 200, 200)
+            assert not MariaDbPosition.parse(verdict.fence).covers(MariaDbPosition.parse(str(ahead)))
+        finally:
+            there.execute("START SLAVE SQL_THREAD")
+    ground.field.wait(lambda: ground.verify()[shard.id].source_rows == 160, "the replica has caught up", 120)
+    _proven(ground, ground.verify())
 
 
 def test_completeness_of_what_mariadb_captures_wrongly_is_named_and_of_early_years_proven(
