@@ -295,3 +295,47 @@ def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_g
     finally:
         ground.execute(shard, f"SET GLOBAL binlog_row_image = '{before}'")
     _said(verdicts, Verdict.UNVERIFIABLE, "binlog_row_image is MINIMAL, not FULL")
+
+
+_LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
+    Engine.MARIADB: {
+        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is a VIEW, not a table"),
+        "maybe": ("CREATE TABLE maybe (id BIGINT NULL, UNIQUE (id))", "there is no primary key"),
+        "floats": ("CREATE TABLE floats (f FLOAT PRIMARY KEY)", "keys of type float cannot be looked up"),
+    },
+    Engine.POSTGRES: {
+        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is no plain table"),
+        "parted": ("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)", "it is no plain table"),
+        "silent": (
+            "CREATE TABLE silent (id int PRIMARY KEY); ALTER TABLE silent REPLICA IDENTITY NOTHING",
+            "REPLICA IDENTITY NOTHING: updates and deletes are not captured",
+        ),
+        "unlogged": ("CREATE UNLOGGED TABLE unlogged (id int PRIMARY KEY)", "it is not logged"),
+        "maybe": ("CREATE TABLE maybe (id int UNIQUE)", "there is no primary key"),
+        "floats": ("CREATE TABLE floats (f float8 PRIMARY KEY)", "keys of type float8 cannot be looked up"),
+    },
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_completeness_preflight_names_what_the_source_lacks(make_ground: MakeGround, engine: Engine) -> None:
+    lacking = _LACKING[engine]
+    ground = make_ground(engine, *(Table(name=name) for name in lacking))
+    shard = ground.add_shard("00000", *(statement for statement, _ in lacking.values()))
+    outside = ground.outside()
+    for table, (_, words) in zip(ground.tables, lacking.values(), strict=True):
+        if engine is Engine.POSTGRES:
+            ground.own(shard, table.name)
+        source = outside.source(ground.dataset, shard, table)
+        found = source.inspect()
+        source.close()
+        assert found.shape is None and words in "; ".join(found.problems), found
+    standby = ground.stack.postgres_standby
+    if engine is Engine.POSTGRES and standby is not None:
+        source = outside.source(ground.dataset, replace(shard, leader=standby), Table(name="maybe"))
+
+        def told() -> bool:
+            return "the server is a standby" in "; ".join(source.inspect().problems)
+
+        ground.field.wait(told, "the standby has the table", 60)
+        source.close()
