@@ -265,7 +265,10 @@ def test_postgres_snapshots_cover_what_they_see(one: tuple[int, set[int]], other
     xids = np.arange(5, 25, dtype=np.uint32)
     seqs = np.full(len(xids), 50, dtype=np.uint64)
     assert first.covers(first)
-    assert first.covers(second) == bool((first.sees(xids, seqs) | ~second.sees(xids, seqs)).all())
+    if first.covers(second):
+        assert (first.sees(xids, seqs) | ~second.sees(xids, seqs)).all()
+    else:  # what had ended there is to come or runs here, or may: a snapshot does not list subtransactions
+        assert first.xmax < second.xmax or (second.sees(xids, seqs) & ~first.sees(xids, seqs)).any()
 
 
 @given(st.permutations(range(1, 8)))
