@@ -194,6 +194,21 @@ def test_a_zombie_that_sends_old_events_again_does_not_hide_that_the_new_one_is_
     _says(world.verify("two"), mismatched=[5])
 
 
+def test_a_tombstone_without_a_delete_counts_from_where_it_stands(tmp_path: Path) -> None:
+    """As `repair` or a person writes one: a row that only the topic has goes by it, and so does one that lives."""
+    world = _world(tmp_path)
+    world.table.lose = True
+    world.table.delete(4)
+    world.table.lose = False
+    _says(world.verify("one"), extra=[4])
+    world.topic.append(4, None)
+    assert world.verify("two").verdict is Verdict.PROVEN
+    world.topic.append(5, None)
+    _says(world.verify("three"), missing=[5])
+    world.table.put(5, "written again")
+    assert world.verify("four").verdict is Verdict.PROVEN
+
+
 def test_clocks_that_jump_change_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = [1e9]
 

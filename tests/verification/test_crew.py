@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,27 @@ def test_a_connection_that_is_lost_costs_the_chunks_ahead_and_no_place(tmp_path:
     assert scan.rows == 1_000 and scan.complete
     keys = scan.source_rows(0, 1 << 64).keys.tolist()
     assert len(keys) == len(set(keys)) == 1_000
+
+
+def test_a_scan_that_goes_on_keeps_where_it_began(tmp_path: Path) -> None:
+    """No bracket begins before it: what was settled in the fold by then is all that may be."""
+    table = _table(100)
+
+    def before(number: int, after: Key | None) -> None:
+        if after == ("49",) and table.seq == 100:
+            raise SourceUnavailable("It did not answer.", where="there", cure="Wait.")
+
+    source, begun = Watched(table, before=before), str(table.position())
+    with pytest.raises(SourceUnavailable):
+        _scanned(tmp_path, source, Connections(1))
+    assert str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).since) == "None"  # nothing was written down yet
+    scan = Scan(tmp_path, ("run", "d", "t", "0"), SHAPE)
+    for _ in range(2):
+        with suppress(SourceUnavailable), Connections(1).crew(source, "there") as crew:
+            scan.run(crew, lambda rows: None, chunk_rows=10)
+        table.put(1, "later")
+    assert scan.complete and str(table.position()) != begun
+    assert str(scan.since) == str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).since) == begun
 
 
 def test_completeness_by_several_connections_is_proven_while_rows_change(tmp_path: Path) -> None:
