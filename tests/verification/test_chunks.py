@@ -64,7 +64,9 @@ def test_completeness_reads_chunks_of_the_size_asked_for(make_ground: MakeGround
     assert len(words) == 1234
 
 
-@pytest.mark.parametrize("kind", _ORDERED)
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "text" else pytest.param(kind, marks=pytest.mark.slow) for kind in _ORDERED]
+)
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES])
 def test_completeness_reads_ranges_of_keys_by_several_connections(
     make_ground: MakeGround, tmp_path: Path, engine: Engine, kind: str
