@@ -153,8 +153,12 @@ class Runner:
         """True when a connector lacks one of our tables because the topology has lost it meanwhile."""
         if not any(place.uncaptured for place in self.board) or not self._due("topology", self.pace.report):
             return False
-        now = {table.name for table in self.platform.topology.load().dataset(self.run.dataset).tables}
-        return not now.issuperset(self.run.tables)
+        return not self._known_tables().issuperset(self.run.tables)
+
+    def _known_tables(self) -> frozenset[str]:
+        """The dataset's tables as the topology has them now."""
+        dataset = self.platform.topology.load().datasets.get(self.run.dataset)
+        return frozenset(table.name for table in dataset.tables) if dataset is not None else frozenset()
 
     def _leave_out(self, shards: Sequence[Shard]) -> None:
         gone = sorted(self.ids - {shard.id for shard in shards})
@@ -300,9 +304,12 @@ class Runner:
         if not moved:
             return
         records: dict[str, Mapping[str, Any] | None] = {}
+        known = self._known_tables() if any(state.phase is not Phase.FAILED for _, state in moved) else frozenset()
+        # A table that has just left has lost its watermark in a pass, and must not get one back.
+        run = replace(self.run, tables=tuple(table for table in self.run.tables if table in known))
         for place, state in moved:
             records[self.run.shard_key(place.shard.id)] = state.document()
-            records |= over_records(self.run, self.board.dataset, place.shard, state, self.marks)
+            records |= over_records(run, self.board.dataset, place.shard, state, self.marks)
         done = [(place, state) for place, state in moved if state.phase.over]
         if done:
             self.listener.over(tuple(shard_done(self.run, self.board.dataset, p.shard, s) for p, s in done))

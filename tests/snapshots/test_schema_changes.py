@@ -72,7 +72,7 @@ def test_backfill_whose_task_starts_just_before_a_column_came(
     engine: Engine, make_world: MakeWorld, outside: Outside
 ) -> None:
     """It reads its first chunk before it streams: with a column that the stream has not told of yet."""
-    world = make_world(engine, count=1, rows=4000)
+    world = make_world(engine, count=1, rows=20_000)
     (shard,) = world.shards
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     connect = outside.platform.connect(world.stack.cluster())
