@@ -17,6 +17,7 @@ import argparse
 import contextlib
 import json
 import os
+import re
 import secrets
 import statistics
 import tempfile
@@ -209,7 +210,7 @@ def worker_kill(stack: Stack, platform: Platform, *, count: int, who: str) -> Me
     """kill -9 of one of the workers, until events written later flow of all shards."""
     cpu = Cpu(stack)
     with capturing(Agents, stack, platform, count, stack.mariadb_primary) as shards:
-        victim = stack.workers[-1]
+        victim = _follower(stack)
         at = time.monotonic()
         stack.kill(victim)
         firsts = shards.flowing(at)
@@ -227,6 +228,19 @@ def worker_kill(stack: Stack, platform: Platform, *, count: int, who: str) -> Me
         load=os.getloadavg()[0],
         cpu=spent,
     )
+
+
+def _follower(stack: Stack) -> str:
+    """A worker that does not lead the group.
+
+    Only the leader knows which tasks a lost worker had, and so delays them (KIP-415): where it is the
+    one that is lost, the next leader gives them away at once, whatever the settings.
+    """
+    for name in stack.workers:
+        joined = re.findall(r"leaderUrl='https?://([^/']+)", stack.log(name).read_text(errors="replace"))
+        if joined and joined[-1] != str(stack.address(name, "connect")):
+            return name
+    raise LookupError("no worker's log tells of another that leads the group")
 
 
 class Cpu:
