@@ -26,10 +26,10 @@ from cdc_platform.snapshots.waves import Item, hopeless
 from cdc_platform.topology import Cluster, Topology
 
 _PARALLEL = 16
-# Under a row rate chunks are so small that this many a second keep it: one shard alone may read four times
+# Under a row rate chunks are so small that this many a second keep it: one shard alone may read twice
 # as many (460 of 4 rows, MariaDB on the local stack) until a pause reaches it, some seconds later.
-_CHUNKS_PER_S = 100
-_CHUNK_ROWS = range(4, 2049)
+_CHUNKS_PER_S = 200
+_CHUNK_ROWS = range(2, 2049)
 
 Failed = list[tuple[Place, steps.Fail]]
 

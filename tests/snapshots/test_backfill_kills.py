@@ -37,7 +37,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1800)]
 
 ROWS = 8000
 LOAD = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500)
-CHUNKS = 2 * 2 * ROWS // 5  # two shards, two tables, 5 rows a chunk at this rate
+CHUNKS = 2 * 2 * ROWS // 2  # two shards, two tables, 2 rows a chunk at this rate
 WORKER = "w0"
 PATIENCE = 600.0
 
