@@ -15,7 +15,7 @@ from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.planner import ConfigOf
 from cdc_platform.snapshots import steps
-from cdc_platform.snapshots.begin import begin, end
+from cdc_platform.snapshots.begin import begin, end, wanted_chunk
 from cdc_platform.snapshots.board import Board, Place
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Phase, Run, ShardState, Watermark
@@ -135,6 +135,7 @@ class Acts:
                 for item in self._items(wave, lock)
             ]
             results = begin(lock, self.state, self.run, items)
+        sizes = {item.shard.id: wanted_chunk(item) for item in items}
         now = datetime.now(UTC)
         records: dict[str, Mapping[str, object] | None] = {}
         for shard, result in results.items():
@@ -147,6 +148,8 @@ class Acts:
                 place.nudges += 1
             place.state = replace(place.state, since=now, attempt=orders[shard].attempt, error=None)
             place.offset, place.connector = None, None
+            # Chunks may be heard of before its configuration is seen again.
+            place.chunk_rows = int(sizes[shard] or place.chunk_rows)
             records[self.run.shard_key(shard)] = place.state.document()
         self.state.write(records)
         begun = [key.rpartition("/")[2] for key in records]

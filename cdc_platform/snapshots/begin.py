@@ -133,12 +133,18 @@ def _change(item: Item, change: Any) -> Mapping[str, Any]:
         item.connect.resume(name)
 
 
+def wanted_chunk(item: Item) -> str | None:
+    """The chunk size that the shard's connector is given; None: it keeps its own. Pure."""
+    usual = item.config.get(CHUNK_ROWS)
+    if item.chunk_rows is None:
+        return usual
+    # An override may be smaller still.
+    return str(min(item.chunk_rows, int(usual or item.chunk_rows)))
+
+
 def _configure(item: Item) -> None:
     seen = item.connect.connector(item.shard.name).config
-    wanted = item.config.get(CHUNK_ROWS)
-    if item.chunk_rows is not None:
-        # An override may be smaller still.
-        wanted = str(min(item.chunk_rows, int(wanted or item.chunk_rows)))
+    wanted = wanted_chunk(item)
     if wanted is not None and seen.get(CHUNK_ROWS) != wanted:
         own = {key: value for key, value in seen.items() if key != "name"}
         item.connect.update(item.shard.name, {**own, CHUNK_ROWS: wanted})

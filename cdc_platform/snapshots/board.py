@@ -44,6 +44,14 @@ class Place:
     ended: bool = False
     # Tables that its connector's configuration does not name.
     uncaptured: tuple[str, ...] = ()
+    # Rows a chunk, as its connector has it or was just given it.
+    chunk_rows: int = _CHUNK
+
+    def see(self, connector: ObservedConnector | None) -> None:
+        """Take note of the connector as it is now."""
+        self.connector = connector
+        if connector is not None:
+            self.chunk_rows = int(connector.config.get("incremental.snapshot.chunk.size", _CHUNK))
 
     @property
     def over(self) -> bool:
@@ -114,9 +122,7 @@ class Board:
             dataset, _, shard_id = one.shard.partition(".")
             place = self.places.get(shard_id) if dataset == self.dataset.name else None
             if place is not None and self._concerns(place, one):
-                config = place.connector.config if place.connector else {}
-                rows = int(config.get("incremental.snapshot.chunk.size", _CHUNK))
-                place.progress = fold(place.progress, one, chunk_rows=rows)
+                place.progress = fold(place.progress, one, chunk_rows=place.chunk_rows)
                 place.nudges = 0
 
     def _concerns(self, place: Place, said: Notification) -> bool:

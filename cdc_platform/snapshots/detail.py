@@ -63,7 +63,7 @@ def progress_of(outside: Outside, run: Run) -> list[TableLine]:
         except Unavailable:
             continue  # then chunks are taken to have the usual size
         for place in board:
-            place.connector = found.get(place.shard.name, place.connector)
+            place.see(found.get(place.shard.name, place.connector))
     notes = outside.notifications(run.created - CLOCK_SLACK)
     try:
         board.hear(notes.read())

@@ -205,7 +205,8 @@ class Runner:
                 if found.owner == self.platform.settings.platform:
                     seen[found.name] = (name, found)
         for place in self.board:
-            place.cluster, place.connector = seen.get(place.shard.name, (self.homes.get(place.shard.name), None))
+            place.cluster, connector = seen.get(place.shard.name, (self.homes.get(place.shard.name), None))
+            place.see(connector)
             seen_config = place.connector.config if place.connector is not None else None
             place.uncaptured = uncaptured(self.board.dataset, place.shard, self.run.tables, seen_config)
 

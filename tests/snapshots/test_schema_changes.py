@@ -77,7 +77,7 @@ def test_backfill_whose_task_starts_just_before_a_column_came(
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     connect = outside.platform.connect(world.stack.cluster())
     with Updates(world, pause=0.01):
-        working = Working(outside, backfill(world, load=SLOW), "b1")
+        working = Working(outside, backfill(world, tables=("items",), load=SLOW), "b1")
         wait_until(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
         stop(connect, shard.name)
         with world.admin(shard.database) as run:
