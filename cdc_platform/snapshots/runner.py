@@ -122,6 +122,7 @@ class Runner:
         self._leave_out_tables(dataset)
         shards = [shard for shard in self.topology.shards.get(dataset.name, ()) if shard.id in self.ids]
         self.board = Board(self.run, dataset, shards)
+        self._next.pop("connectors", None)  # seen before they are heard: a chunk counts by its connector's size
         records = self.platform.state.read()
         self.board.load_states(shard_states(records, self.run.id))
         self.marks = watermarks(records, dataset.name)
