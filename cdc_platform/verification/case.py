@@ -16,7 +16,7 @@ from cdc_platform.clients.sources.protocol import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.positions import Position
 from cdc_platform.topology import Shard
-from cdc_platform.verification.compare import Bracket, Differences, SourceRows, compare
+from cdc_platform.verification.compare import Bracket, Differences, SourceRows, behind, compare
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.events import Words, digests, gathered, places
 from cdc_platform.verification.fold import starts_of
@@ -39,7 +39,10 @@ _PAUSE_SECONDS = 1.0
 
 @dataclass(slots=True)
 class Case:
-    """What is known of a shard so far. `failed` holds the reason once it cannot be judged."""
+    """What is known of a shard so far. `failed` holds the reason once it cannot be judged.
+
+    `behind` are keys that end in the topic with an older row, by what the last comparison saw.
+    """
 
     shard: Shard
     source: Source
@@ -50,6 +53,7 @@ class Case:
     started: float = field(default_factory=time.monotonic)
     failed: str | None = None
     differences: Differences | None = None
+    behind: Words = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
     goals: list[Position] = field(default_factory=list)
     fenced_at: float = 0.0
 
@@ -86,13 +90,14 @@ class Case:
         slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
         edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
         brackets, since = self.scan.brackets(), self.since
-        differences = joined([])
+        differences, late = joined([]), self.behind[:0]
         for first, end in itertools.pairwise(edges):
             events = topic.events(self.shard.id, first, end)
+            late = np.append(late, behind(events, since))[:_KEPT_KEYS]
             homes = self.scan.homes(events["key"][starts_of(events)])
             found = compare(events, self.scan.source_rows(first, end), brackets, homes, since)
             differences = joined([differences, found]).keeping(_KEPT_KEYS)
-        self.differences = differences
+        self.differences, self.behind = differences, late
         if differences.twins:
             self.failed = (
                 f"{differences.twins} rows of the source have the key of another one, in 64 bits of a digest"

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.positions import Position
-from cdc_platform.verification.events import ABSENT, Events, Words
+from cdc_platform.verification.events import ABSENT, OFFSET_BITS, Events, Words
 from cdc_platform.verification.fold import starts_of
 
 Indexes = npt.NDArray[np.int64]
@@ -127,6 +127,31 @@ def compare(
         topics=int(np.where(right, shown != ABSENT, live).sum()),
         twins=int(twice.sum()),
     )
+
+
+def behind(events: Events, fence: Position) -> Words:
+    """Keys that end in the topic with an older row than their newest one at the fence.
+
+    Verdicts go by the source's order. Who reads a topic goes by offsets, and so
+    does compaction: a copy that a zombie sends late, behind newer events of
+    its key, leaves them with a row of the past. What came after the fence may
+    still be on its way, and is not judged.
+    """
+    starts = starts_of(events)
+    counts = np.diff(np.append(starts, len(events)))
+    places, begins = _all_of(starts[counts > 1], counts[counts > 1])
+    if not len(places):
+        return np.zeros(0, dtype=np.uint64)
+    part, lengths = events[places], counts[counts > 1]
+    index = np.arange(len(part))
+    seen = fence.sees(part["stream"], part["seq"])
+    newest = np.repeat(np.maximum.reduceat(np.where(seen, index, -1), begins), lengths)
+    # Offsets of two partitions do not compare; a key has two when partitions were added in its life.
+    partition = part["offset"] >> OFFSET_BITS
+    offset = np.where(partition == partition[newest], part["offset"], -1)
+    tail = offset == np.repeat(np.maximum.reduceat(offset, begins), lengths)
+    late = tail & (index < newest) & (part["row"] != part["row"][newest])
+    return np.unique(part["key"][late])
 
 
 def _matches(these: Words, among: Words) -> tuple[Indexes, npt.NDArray[np.bool_]]:

@@ -12,7 +12,7 @@ from cdc_platform.positions import furthest
 from cdc_platform.snapshots.records import Watermark
 from cdc_platform.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.verification.case import Case
-from cdc_platform.verification.explain import samples
+from cdc_platform.verification.explain import names, samples
 from cdc_platform.verification.outside import Policy
 from cdc_platform.verification.reach import Reached
 from cdc_platform.verification.store import Drifted
@@ -60,13 +60,13 @@ class Conclusions:
             return replace(known, reason="it was not compared")
         missing, extra, mismatched = differences.counts
         known = replace(known, topic_rows=differences.topics, missing=missing, extra=extra, mismatched=mismatched)
-        if not missing and not extra and not mismatched:
-            return replace(known, verdict=Verdict.PROVEN, reason="")
         try:
-            found = samples(case, topic, self._policy.samples)
+            known = replace(known, warnings=(*known.warnings, *self._behind(case, topic)))
+            if not missing and not extra and not mismatched:
+                return replace(known, verdict=Verdict.PROVEN, reason="")
+            known = replace(known, samples=samples(case, topic, self._policy.samples))
         except (CdcError, Drifted) as error:
             return replace(known, reason=f"what differs could not be looked at: {error}")
-        known = replace(known, samples=found)
         if missing and not extra and not mismatched:
             scope = self._out_of_scope(topic, watermark)
             if scope:
@@ -77,6 +77,17 @@ class Conclusions:
             if count
         ]
         return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
+
+    def _behind(self, case: Case, topic: TopicFold) -> tuple[str, ...]:
+        count = len(case.behind)
+        if not count:
+            return ()
+        some = ", ".join(names(case, topic, case.behind[: self._policy.samples]))
+        more = f" and {count - self._policy.samples} more" if count > self._policy.samples else ""
+        return (
+            f"shard {case.shard.id}: an older row of {some}{more} stands in the topic behind the newest one;"
+            " who goes by offset, as compaction does, has the old one: `repair --keys` sends them again",
+        )
 
     def _out_of_scope(self, topic: TopicFold, watermark: Watermark | None) -> str | None:
         """Why rows may be missing from the topic without having been lost."""

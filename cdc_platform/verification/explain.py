@@ -10,7 +10,7 @@ import numpy as np
 
 from cdc_platform.clients.sources.protocol import Key
 from cdc_platform.verification.case import Case
-from cdc_platform.verification.events import places
+from cdc_platform.verification.events import Words, places
 from cdc_platform.verification.fold import starts_of
 from cdc_platform.verification.store import Drifted
 from cdc_platform.verification.topic import TopicFold
@@ -46,6 +46,12 @@ def samples(case: Case, topic: TopicFold, count: int) -> tuple[KeyDifference, ..
     return tuple(found)
 
 
+def names(case: Case, topic: TopicFold, words: Words) -> list[str]:
+    """Keys as people know them, by their 64-bit numbers."""
+    keys = case.keys(topic, words)
+    return [_shown(case, keys.get(word), word) for word in words.tolist()]
+
+
 def _chosen(case: Case, count: int) -> list[tuple[int, str]]:
     differences = case.differences
     if differences is None:
@@ -68,9 +74,7 @@ def _chosen(case: Case, count: int) -> list[tuple[int, str]]:
     ]
 
 
-def _latest(
-    case: Case, topic: TopicFold, words: np.ndarray[tuple[int], np.dtype[np.uint64]]
-) -> dict[int, tuple[int, int]]:
+def _latest(case: Case, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
     events = topic.events(case.shard.id, 0, _WHOLE, only=words)
     if not len(events):
         return {}

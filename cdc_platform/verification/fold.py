@@ -99,7 +99,9 @@ def settle(events: Events, sees: Sees) -> Events:
     """Drop, of sorted events, what no comparison at the fence or later can need.
 
     An event goes when it and a later event of its key are both visible at the
-    fence. One that lacks unchanged values replaces nothing.
+    fence. One that lacks unchanged values replaces nothing. An event of an older
+    row that stands in the topic behind all others of its key stays: who reads
+    the topic by offset has that row (`compare.behind`).
     """
     visible = visible_events(events, sees)
     starts = starts_of(events)
@@ -107,8 +109,11 @@ def settle(events: Events, sees: Sees) -> Events:
         return events
     places = np.arange(len(events))
     last = np.maximum.reduceat(np.where(visible & (events["row"] != PARTIAL), places, -1), starts)
-    last = np.repeat(last, np.diff(np.append(starts, len(events))))
-    return events[~(visible & (places < last))]
+    counts = np.diff(np.append(starts, len(events)))
+    last = np.repeat(last, counts)
+    tail: Mask = events["offset"] == np.repeat(np.maximum.reduceat(events["offset"], starts), counts)
+    replaced: Mask = visible & (places < last) & ~(tail & (events["row"] != PARTIAL))
+    return events[~replaced]
 
 
 def visible_events(events: Events, sees: Sees) -> Mask:

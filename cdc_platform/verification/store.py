@@ -31,7 +31,7 @@ from cdc_platform.verification.placing import CARRIED, Placer
 # Events held in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
 SPILL_EVENTS = 400_000
 
-_VERSION = 4
+_VERSION = 5
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,7 +42,7 @@ class ShardVerdict:
     the fence until then. Counts are rows, those of the topic as of the positions at
     which the source was read; `samples` names some of the keys.
     `left_out` are columns that no event carries, `warnings` columns whose values
-    the capture may get wrong.
+    the capture may get wrong, and keys that end in the topic with an older row.
     """
 
     dataset: str

@@ -14,7 +14,6 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.canonical.rows import RowReader
-from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.topic_records import TopicRecords
@@ -29,7 +28,7 @@ from cdc_platform.verification.completeness import plan_verification, verify_sha
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.outside import Outside, Progress
 from cdc_platform.verification.verdicts import ShardVerdict
-from cdc_platform.wiring import verification_of
+from cdc_platform.wiring import connect_client, verification_of
 from tests.connectors.field import Field
 
 
@@ -159,7 +158,7 @@ class Ground:
             topology=None,  # type: ignore[arg-type]  # a verification is given its topology
             kafka=None,  # type: ignore[arg-type]
             state=FakeStateStore(),
-            connect=lambda cluster: ConnectClient(cluster.name, cluster.urls, timeout=20),
+            connect=lambda cluster: connect_client(self.settings, cluster.name, cluster.urls),
         )
 
     def outside(self) -> Outside:

@@ -194,6 +194,19 @@ def test_a_zombie_that_sends_old_events_again_does_not_hide_that_the_new_one_is_
     _says(world.verify("two"), mismatched=[5])
 
 
+def test_events_in_another_order_than_the_source_s_are_named(tmp_path: Path) -> None:
+    """A zombie sends an old event behind the new one: who goes by offset has a row of the past."""
+    world = _world(tmp_path)
+    world.table.put(5, "new")
+    world.topic.append(5, event(5, "row 5", 6, op="c"))
+    for run in ("one", "two"):
+        found = world.verify(run)
+        assert found.verdict is Verdict.PROVEN
+        assert [text.split(" stands")[0] for text in found.warnings] == ['shard 00000: an older row of {"id": "5"}']
+    world.table.put(5, "newer")
+    assert world.verify("three").warnings == ()
+
+
 def test_a_tombstone_without_a_delete_counts_from_where_it_stands(tmp_path: Path) -> None:
     """As `repair` or a person writes one: a row that only the topic has goes by it, and so does one that lives."""
     world = _world(tmp_path)

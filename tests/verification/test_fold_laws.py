@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
-from cdc_platform.verification.compare import NOWHERE, Bracket, SourceRows, compare
+from cdc_platform.verification.compare import NOWHERE, Bracket, SourceRows, behind, compare
 from cdc_platform.verification.events import EVENT, ORIGIN_BITS, Events
 from cdc_platform.verification.fold import in_order, settle, starts_of
 
@@ -164,6 +164,28 @@ def test_the_fold_is_the_same_by_pieces_and_at_once(
     # Of what the fence sees one event a key is left.
     settled = pieces[at(fence).sees(pieces["stream"], pieces["seq"])]
     assert len(starts_of(settled)) == len(settled)
+
+
+@settings(max_examples=150, deadline=None)
+@given(deliveries(), st.data())
+def test_a_key_is_behind_when_an_older_row_was_sent_after_its_newest_and_else_never(
+    delivery: tuple[list[Change], list[Events]], data: st.DataObject
+) -> None:
+    """However the topic was cut into pieces, and whichever fences they were folded at."""
+    changes, parts = delivery
+    end = changes[-1].seq
+    fence = data.draw(st.integers(0, end), label="fence")
+    for seq in range(fence, end + 1):
+        assert not len(behind(folded(parts, fence), at(seq)))
+    late = data.draw(st.sampled_from(changes), label="late")
+    copy = events([late])
+    copy["offset"] = sum(map(len, parts))
+    newest = [change for change in changes if change.key == late.key][-1]
+    expected = {late.key} if newest.row != late.row else set()
+    assert set(behind(folded([*parts, copy], fence), at(end)).tolist()) == expected
+    healed = events([newest])
+    healed["offset"] = copy["offset"] + 1
+    assert not len(behind(folded([*parts, copy, healed], fence), at(end)))
 
 
 @settings(max_examples=100, deadline=None)
