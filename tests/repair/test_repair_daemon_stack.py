@@ -182,8 +182,7 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     daemon.dagster.launch("checks", {})
     daemon.wait(lambda: proofs(daemon), "the ledger's break starts a proof")
     (proof,) = proofs(daemon)
-    config = proof.run_config["ops"]["plan_verification"]["config"]
-    assert (config["tables"], config["shards"]) == (["items"], ["00000"])
+    assert proof.run_config["ops"]["plan_verification"]["config"]["shards"] == ["00000"]
     assert "was skipped" in proof.tags[TAG_BREAKS]
     audit = AuditFrame(scene.platform.settings.audit_dir)
 
@@ -196,7 +195,9 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
 
 
 def proofs(daemon: Daemon) -> Sequence[dg.DagsterRun]:
-    return [run for run in daemon.instance.get_runs() if TAG_BREAKS in run.tags]
+    """Of this table: the dataset's other one, whose events the same connector sends, has a break and a proof, too."""
+    broken = [run for run in daemon.instance.get_runs() if TAG_BREAKS in run.tags]
+    return [run for run in broken if run.run_config["ops"]["plan_verification"]["config"]["tables"] == ["items"]]
 
 
 def skip_rows(scene: Scene, rows: int) -> int:
