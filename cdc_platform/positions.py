@@ -221,6 +221,20 @@ def parse_position(engine: Engine, text: str) -> Position:
     return kinds[engine].parse(text)
 
 
+# What an offset says of a snapshot; `INCREMENTAL` where it was committed within a chunk's window.
+SNAPSHOT = "snapshot"
+
+
+def marked_initial(offset: Mapping[str, Any]) -> bool:
+    """True for a committed offset that says `snapshot`, and does not mean a chunk of an incremental one.
+
+    Seen with Debezium 3.5.0, MariaDB: a task that starts at an offset from within a window keeps
+    `snapshot: INCREMENTAL` in all its offsets until another window closes, however long it has streamed since.
+    """
+    said = offset.get(SNAPSHOT)
+    return bool(said) and str(said).upper() != "INCREMENTAL"
+
+
 @dataclass(frozen=True, slots=True)
 class Committed:
     """What a connector's committed source offset says.
@@ -243,7 +257,7 @@ class Committed:
         if not offset:
             return cls(engine, None)
         busy = None
-        if offset.get("snapshot") and offset.get("snapshot_completed") is not True:
+        if marked_initial(offset) and offset.get("snapshot_completed") is not True:
             busy = "initial snapshot"
         elif offset.get("incremental_snapshot_collections") or offset.get("incremental_snapshot_maximum_key"):
             busy = "incremental snapshot"

@@ -16,6 +16,7 @@ from typing import Any
 from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.errors import CdcError, ConnectRejected, NotFound, Unavailable
 from cdc_platform.holds import SNAPSHOT_OPTIONS
+from cdc_platform.positions import SNAPSHOT, marked_initial
 from cdc_platform.snapshots.records import Run, hold_key
 from cdc_platform.snapshots.steps import running_signal, signal_id, streams
 from cdc_platform.snapshots.waves import Item, committed, each, hold, stop
@@ -60,7 +61,7 @@ def end(
     def one(item: Item) -> Mapping[str, Any]:
         def without(offset: dict[str, Any]) -> dict[str, Any]:
             mine = str(running_signal(offset) or "").startswith(signal_id(run.id, item.shard.name, 0)[:-1])
-            return {key: value for key, value in offset.items() if not (mine and key.startswith(PREFIX))}
+            return without_snapshot(offset) if mine else offset
 
         return _change(replace(item, chunk_rows=None), without)
 
@@ -81,8 +82,15 @@ def asked_offset(
         }
         for table in tables
     ]
-    plain = {key: value for key, value in offset.items() if not key.startswith(PREFIX)}
-    return {**plain, COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+    return {**without_snapshot(offset), COLLECTIONS: json.dumps(collections), CORRELATION_ID: signal}
+
+
+def without_snapshot(offset: Mapping[str, Any]) -> dict[str, Any]:
+    """The offset of a stream, without an incremental snapshot and the mark that a window's rows have. Pure."""
+    kept = {key: value for key, value in offset.items() if not key.startswith(PREFIX)}
+    if not marked_initial(kept):
+        kept.pop(SNAPSHOT, None)
+    return kept
 
 
 def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:

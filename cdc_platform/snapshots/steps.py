@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from cdc_platform.plan import first_line
-from cdc_platform.positions import Committed
+from cdc_platform.positions import Committed, marked_initial
 from cdc_platform.snapshots.progress import HOPELESS, ShardProgress
 from cdc_platform.snapshots.records import Phase, ShardState
 from cdc_platform.snapshots.request import Kind
@@ -270,7 +270,7 @@ def _trouble(view: ShardView) -> str | None:
 
 def streams(engine: Engine, offset: Mapping[str, Any] | None) -> bool:
     """True when the committed offset is a place in the source's log and no initial snapshot is under way."""
-    if not offset or offset.get("snapshot"):
+    if not offset or marked_initial(offset):
         return False
     return Committed.parse(engine, offset).position is not None or ("file" in offset and engine is Engine.MYSQL)
 

@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.position_text import format_lsn, parse_lsn
-from cdc_platform.positions import mysql_stream, parse_position
+from cdc_platform.positions import marked_initial, mysql_stream, parse_position
 from cdc_platform.topology import Engine
 from cdc_platform.verification.events import OFFSET_BITS, Words
 
@@ -380,7 +380,7 @@ def commit_of(engine: Engine, at: int, offset: Mapping[str, Any] | None) -> Comm
 
 def _is_reading(offset: Mapping[str, Any]) -> bool:
     """Seen: `snapshot: INITIAL` until it ends (MariaDB 3.5), `snapshot_completed: false` beside it (Postgres 3.7)."""
-    return bool(offset.get("snapshot")) and not (offset.get("snapshot_completed") or offset.get("last_snapshot_record"))
+    return marked_initial(offset) and not (offset.get("snapshot_completed") or offset.get("last_snapshot_record"))
 
 
 def marks_of(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int, int] | None:

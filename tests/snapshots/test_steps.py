@@ -105,6 +105,8 @@ def step(**more: Any) -> Step:
         ({"connector": connector("initial"), "mode": BootstrapMode.SNAPSHOT}, Adopt()),
         ({"offset": {}}, Wait("waiting for its first position")),
         ({"offset": {**STREAM, "snapshot": True}}, Wait("waiting for its first position")),
+        # A chunk's window was open as it was committed: it streams.
+        ({"offset": {**STREAM, "snapshot": "INCREMENTAL"}}, Adopt()),
         ({"uncaptured": ("boards",)}, Wait("its connector does not capture boards")),
         # A reset that was begun is brought to its end, whatever is seen.
         ({"state": state(Phase.RESETTING, reset=True)}, Reset()),
@@ -272,6 +274,8 @@ def test_a_snapshot_that_ended_just_before_it_was_nudged_is_not_asked_for_again(
     running = wanted_offset(item, run, dict(STREAM))
     assert running_signal(running) == SIGNAL
     assert wanted_offset(item, run, running) == running, "asked once"
+    marked = {**STREAM, "snapshot": "INCREMENTAL"}
+    assert wanted_offset(item, run, marked) == running, "a task keeps the mark of a window that is gone for ever"
     nudged = replace(item, nudged=True)
     assert wanted_offset(nudged, run, running) == running
     assert wanted_offset(nudged, run, dict(STREAM)) == STREAM

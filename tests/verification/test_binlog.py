@@ -42,3 +42,12 @@ def test_a_position_goes_on_only_without_a_gap() -> None:
 def test_what_was_committed_says_where_it_stands() -> None:
     found = Committed.parse(Engine.MARIADB, {"file": "binlog.000001", "pos": 179049003, "gtids": "0-1-419091"})
     assert (found.position, found.file, found.place) == ("0-1-419091", "binlog.000001", 179049003)
+
+
+def test_a_window_s_mark_on_an_offset_is_no_snapshot_under_way() -> None:
+    """A task keeps `INCREMENTAL` over restarts, for as long as no window closes."""
+    stream = {"file": "binlog.000001", "pos": 4, "gtids": "0-1-8"}
+    assert Committed.parse(Engine.MARIADB, {**stream, "snapshot": "INCREMENTAL"}).busy is None
+    assert Committed.parse(Engine.MARIADB, {**stream, "snapshot": "INITIAL"}).busy == "initial snapshot"
+    under_way = {**stream, "snapshot": "INCREMENTAL", "incremental_snapshot_collections": "[]"}
+    assert Committed.parse(Engine.MARIADB, under_way).busy == "incremental snapshot"
