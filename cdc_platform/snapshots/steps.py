@@ -209,6 +209,8 @@ def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience)
     unheard = now - (view.progress.last or state.began)
     if waited > patience.silent or (view.nudges and unheard > patience.silent):
         return Fail(f"no progress for {_minutes(patience.silent)}")
+    if state.error is not None:
+        return Wait(state.error)  # it was taken out of the offset: there is nothing to go on with before `lost`
     if waited > patience.stalled * 2**view.nudges:
         return Begin(state.attempt, left)
     return Wait("reading")

@@ -182,7 +182,9 @@ def test_backfill_that_kills_its_task_lets_the_stream_go_on_and_is_asked_for_aga
     assert isinstance(killed, Withdraw)
     assert "Column 'extra' not found" in killed.reason
     without = replace(reading, error=killed.reason)
-    assert step(kind=Kind.BACKFILL, state=without, offset=dict(STREAM)) == Wait("reading")
+    assert step(kind=Kind.BACKFILL, state=without, offset=dict(STREAM)) == Wait(killed.reason)
+    soon = replace(without, since=NOW - 2 * PATIENCE.stalled)
+    assert step(kind=Kind.BACKFILL, state=soon, offset=None) == Wait(killed.reason), "there is nothing to go on with"
     later = replace(without, since=NOW - timedelta(seconds=200))
     assert step(kind=Kind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
     last = replace(later, attempt=PATIENCE.attempts)
