@@ -12,10 +12,12 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import psutil
 
+from cdc_platform.errors import ZooKeeperUnavailable
 from cdc_platform.settings import CONFIG_ENV
 from cdc_platform.topology import Address, Shard
 from cdc_platform.verification.verdicts import Verdict
@@ -87,9 +89,17 @@ class Scenario:
                 one.send_signal(number)
 
     def move(self, leader: Address, shards: Iterable[Shard] | None = None) -> None:
-        """Tell ZooKeeper of a new leader, as an operator's tooling does."""
+        """Tell ZooKeeper of a new leader, as an operator's tooling does: again where a connection is lost just then."""
+
+        def told(shard: Shard) -> bool:
+            try:
+                self.site.platform.topology.set_leader(shard.dataset, shard.id, leader)
+            except ZooKeeperUnavailable:
+                return False
+            return True
+
         for shard in shards or self.site.shards:
-            self.site.platform.topology.set_leader(shard.dataset, shard.id, leader)
+            wait(partial(told, shard), "ZooKeeper takes a new leader", 60)
             self.moved[shard.id] = (*self.moved.get(shard.id, ()), datetime.now(UTC))
 
     def command(self, *arguments: str) -> str:
