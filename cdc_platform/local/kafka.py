@@ -57,7 +57,9 @@ def kafka_launch(
     """
     home.mkdir(parents=True, exist_ok=True)
     listeners = advertised = f"{'CLIENTS' if security else 'PLAINTEXT'}://127.0.0.1:{ports['kafka']}"
+    protocols = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
     if worker_port is not None:
+        protocols += ",WORKERS:PLAINTEXT"
         listeners += f",WORKERS://127.0.0.1:{ports['workers']}"
         advertised += f",WORKERS://127.0.0.1:{worker_port}"
     config = home / "server.properties"
@@ -73,7 +75,7 @@ def kafka_launch(
                 "listeners": f"{listeners},CONTROLLER://127.0.0.1:{ports['controller']}",
                 "advertised.listeners": advertised,
                 "controller.listener.names": "CONTROLLER",
-                "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,WORKERS:PLAINTEXT,CONTROLLER:PLAINTEXT",
+                "listener.security.protocol.map": protocols,
                 "log.dirs": str(home / "data"),
                 "num.partitions": "1",
                 "default.replication.factor": "1",

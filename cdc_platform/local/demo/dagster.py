@@ -5,7 +5,9 @@ Dagster runs as processes of its own; nothing is imported from it here.
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -47,6 +49,7 @@ class DagsterProcesses:
             self._stack.control.reserve([port])
         self.address = f"http://127.0.0.1:{port}"
         bin_dir = Path(sys.executable).parent
+        self._make_databases(bin_dir / "dagster")
         module = ["-m", "cdc_platform.definitions"]
         self._spawn(DAEMON, [str(bin_dir / "dagster-daemon"), "run", *module], {})
         self._spawn(
@@ -56,6 +59,30 @@ class DagsterProcesses:
         )
         self._wait()
 
+    def _make_databases(self, dagster: Path) -> None:
+        """Webserver and daemon, started at once on an empty home, would both make them, and one may end of it."""
+        done = subprocess.run(
+            [str(dagster), "instance", "info"],
+            env={**os.environ, **self._env()},
+            capture_output=True,
+            text=True,
+            timeout=STARTED_WITHIN,
+        )
+        if done.returncode != 0:
+            raise StackError(
+                f"Dagster cannot make its databases:\n{done.stderr[-2000:]}",
+                where=str(self.home),
+                cure="Read the message.",
+            )
+
+    def _env(self) -> dict[str, str]:
+        return {
+            "DAGSTER_HOME": str(self.home),
+            CONFIG_ENV: str(self._stack.settings_file),
+            "DAGSTER_DISABLE_TELEMETRY": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+
     def _spawn(self, name: str, argv: list[str], ports: dict[str, int]) -> None:
         self._stack.control.spawn(
             Launch(
@@ -63,12 +90,7 @@ class DagsterProcesses:
                 argv=tuple(argv),
                 cwd=str(self.home),
                 log=str(self._log(name)),
-                env={
-                    "DAGSTER_HOME": str(self.home),
-                    CONFIG_ENV: str(self._stack.settings_file),
-                    "DAGSTER_DISABLE_TELEMETRY": "1",
-                    "PYTHONUNBUFFERED": "1",
-                },
+                env=self._env(),
                 ports=ports,
                 grace=15.0,
                 stage=99,
