@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from cdc_platform.positions import Position
 from cdc_platform.verification.events import ABSENT, OFFSET_BITS, Events, Words
-from cdc_platform.verification.fold import starts_of
+from cdc_platform.verification.fold import came_late, starts_of
 
 Indexes = npt.NDArray[np.int64]
 
@@ -137,11 +137,11 @@ def behind(events: Events, fence: Position) -> Words:
     its key, leaves them with a row of the past. What came after the fence may
     still be on its way, and is not judged.
     """
+    if not came_late(events):
+        return np.zeros(0, dtype=np.uint64)
     starts = starts_of(events)
     counts = np.diff(np.append(starts, len(events)))
     places, begins = _all_of(starts[counts > 1], counts[counts > 1])
-    if not len(places):
-        return np.zeros(0, dtype=np.uint64)
     part, lengths = events[places], counts[counts > 1]
     index = np.arange(len(part))
     seen = fence.sees(part["stream"], part["seq"])

@@ -110,10 +110,17 @@ def settle(events: Events, sees: Sees) -> Events:
     places = np.arange(len(events))
     last = np.maximum.reduceat(np.where(visible & (events["row"] != PARTIAL), places, -1), starts)
     counts = np.diff(np.append(starts, len(events)))
-    last = np.repeat(last, counts)
-    tail: Mask = events["offset"] == np.repeat(np.maximum.reduceat(events["offset"], starts), counts)
-    replaced: Mask = visible & (places < last) & ~(tail & (events["row"] != PARTIAL))
+    replaced: Mask = visible & (places < np.repeat(last, counts))
+    if came_late(events):
+        tail = events["offset"] == np.repeat(np.maximum.reduceat(events["offset"], starts), counts)
+        replaced &= ~(tail & (events["row"] != PARTIAL))
     return events[~replaced]
+
+
+def came_late(events: Events) -> bool:
+    """Does any of the sorted events stand in the topic behind the next one of its key?"""
+    offset = events["offset"]
+    return bool((_same_key(events) & (offset[1:] < offset[:-1])).any())
 
 
 def visible_events(events: Events, sees: Sees) -> Mask:
