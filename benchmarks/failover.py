@@ -249,19 +249,19 @@ class Cpu:
     def __init__(self, stack: Stack) -> None:
         names = [*stack.workers, *(f"agent-{worker}" for worker in stack.workers)]
         running = stack.running()
-        self._processes = [psutil.Process(running[name].pid) for name in names if name in running]
-        self._before = self._now()
+        self._before = {one: _seconds(one) for one in (psutil.Process(running[n].pid) for n in names if n in running)}
 
     def spent(self) -> float:
-        return self._now() - self._before
-
-    def _now(self) -> float:
         found = 0.0
-        for process in self._processes:
+        for process, before in self._before.items():
             with contextlib.suppress(psutil.NoSuchProcess):
-                times = process.cpu_times()
-                found += times.user + times.system
+                found += _seconds(process) - before
         return found
+
+
+def _seconds(process: psutil.Process) -> float:
+    times = process.cpu_times()
+    return float(times.user + times.system)
 
 
 def main(arguments: list[str]) -> int:
