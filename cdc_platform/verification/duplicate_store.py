@@ -78,7 +78,8 @@ class PartitionSightings:
         """
         begin, end = bounds
         state = self.state()
-        if end < state.next_offset:
+        if end < state.next_offset or not state.serial:
+            # Without a state of this version, files of another may still lie here.
             self._clear()
             state = PartitionState()
         writer = SlabWriter(self._dir, replace(state, begin=begin), takeovers)

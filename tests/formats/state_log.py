@@ -1,0 +1,106 @@
+"""The state topic's log in memory: what `StateTopic` sends to a broker, byte for byte, and reads back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from unittest import mock
+
+from confluent_kafka import KafkaError
+
+from cdc_platform.clients.state_topic import StateTopic
+from cdc_platform.state import ObservedTopic
+
+TOPIC = "cdc.platform.state"
+
+Records = list[tuple[bytes, bytes | None]]
+
+
+@dataclass(frozen=True)
+class _Message:
+    at: int
+    record: tuple[bytes, bytes | None]
+    problem: KafkaError | None = None
+
+    def error(self) -> KafkaError | None:
+        return self.problem
+
+    def partition(self) -> int:
+        return 0
+
+    def offset(self) -> int:
+        return self.at
+
+    def key(self) -> bytes:
+        return self.record[0]
+
+    def value(self) -> bytes | None:
+        return self.record[1]
+
+
+class _Admin:
+    def __init__(self, *_: Any) -> None:
+        pass
+
+    def topics(self, names: list[str]) -> Mapping[str, ObservedTopic]:
+        return {
+            name: ObservedTopic(name=name, partitions=1, replication=1, config={"cleanup.policy": "compact"})
+            for name in names
+        }
+
+
+class _Consumer:
+    def __init__(self, records: Records) -> None:
+        self._records, self._next = records, 0
+
+    def assign(self, partitions: object) -> None:
+        pass
+
+    def get_watermark_offsets(self, partition: object, timeout: float) -> tuple[int, int]:
+        return 0, len(self._records)
+
+    def consume(self, count: int, timeout: float) -> list[_Message]:
+        found = [_Message(at, self._records[at]) for at in range(self._next, len(self._records))]
+        self._next = len(self._records)
+        return [*found, _Message(self._next, (b"", None), KafkaError(KafkaError._PARTITION_EOF))]
+
+    def close(self) -> None:
+        pass
+
+
+class _Producer:
+    """Records are in the log once their transaction is committed."""
+
+    def __init__(self, records: Records) -> None:
+        self._records, self._open = records, []  # type: tuple[Records, Records]
+
+    def init_transactions(self, timeout: float) -> None:
+        pass
+
+    def begin_transaction(self) -> None:
+        self._open = []
+
+    def produce(self, topic: str, key: bytes, value: bytes | None, on_delivery: Callable[..., None]) -> None:
+        at = len(self._records) + len(self._open)
+        self._open.append((key, value))
+        on_delivery(None, _Message(at, (key, value)))
+
+    def flush(self, timeout: float) -> None:
+        pass
+
+    def commit_transaction(self, timeout: float) -> None:
+        self._records += self._open
+
+
+@contextmanager
+def state_topic(records: Records) -> Iterator[StateTopic]:
+    """The real store on a log of these records; what it writes is appended to them."""
+    module = "cdc_platform.clients.state_topic"
+    with (
+        mock.patch(f"{module}.KafkaAdmin", _Admin),
+        mock.patch(f"{module}.Consumer", lambda *_, **__: _Consumer(records)),
+        mock.patch(f"{module}.Producer", lambda *_, **__: _Producer(records)),
+    ):
+        yield StateTopic({"bootstrap.servers": "memory:1"}, TOPIC)

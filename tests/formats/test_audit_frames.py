@@ -1,0 +1,40 @@
+"""The audit frames of an earlier release, read by the code of now."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from cdc_platform.verification.audit import AuditFrame
+from cdc_platform.verification.verdicts import ShardVerdict
+from tests.formats import values
+from tests.formats.releases import RELEASES
+
+
+@pytest.fixture(params=RELEASES, ids=lambda path: path.name)
+def frames(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(request.param / "audit", tmp_path / "audit"))
+
+
+def test_verdicts_and_their_history(frames: Path) -> None:
+    frame = AuditFrame(str(frames))
+    assert frame.history("pins", "pins") == (values.PROVEN, values.MISMATCHED, values.HEALED)
+    assert frame.latest("pins", "pins") == (values.PROVEN, values.HEALED)
+    assert frame.latest("pins", "pins", ["00001"]) == (values.HEALED,)
+    assert frame.run("pins", "pins", "run-1") == (values.PROVEN, values.MISMATCHED)
+
+
+def test_columns_of_a_later_release_are_left_out_and_missing_ones_have_their_default(frames: Path) -> None:
+    """The frames carry no version: columns that another release has beside ours, or lacks, are all that may differ."""
+    newest = max(frames.rglob("*.parquet"))
+    table = pyarrow.parquet.read_table(newest)
+    table = table.append_column("proven_to", pa.array(["0-1-9"])).drop_columns(["fence", "samples", "lag_s"])
+    pyarrow.parquet.write_table(table, newest)
+    frame = AuditFrame(str(frames))
+    healed: tuple[ShardVerdict, ...] = frame.latest("pins", "pins", ["00001"])
+    assert healed == (values.HEALED,)
+    assert frame.history("pins", "pins")[:2] == (values.PROVEN, values.MISMATCHED)

@@ -1,0 +1,214 @@
+"""The state topic of an earlier release, read by the code of now."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from cdc_platform.alerts import AlertRecord, Event, Message, Severity
+from cdc_platform.clients.platform import Platform
+from cdc_platform.errors import Fenced
+from cdc_platform.outbox import AlertOutside, Seen, tell
+from cdc_platform.planner import Memory
+from cdc_platform.reconciler.last_pass import age
+from cdc_platform.reconciler.memory import read_memory
+from cdc_platform.settings import AlertTarget, Settings
+from cdc_platform.snapshots.opening import Wanted, wanted_of
+from cdc_platform.snapshots.records import runs, shard_states, watermarks
+from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
+from cdc_platform.verification.continuity import Break, BreakKind
+from cdc_platform.verification.ledger import breaks_on_record
+from cdc_platform.verification.repair_plan import recorded_plan
+from tests.formats import values
+from tests.formats.record import STATE, topology
+from tests.formats.releases import RELEASES
+from tests.formats.state_log import Records, state_topic
+from tests.formats.values import MINUTE, NOW
+
+Documents = dict[str, dict[str, object]]
+
+
+def log_of(release: Path) -> Records:
+    lines = (release / "state" / STATE).read_bytes().splitlines()
+    return [(key, value or None) for key, _, value in (line.partition(b"\t") for line in lines)]
+
+
+@pytest.fixture(params=RELEASES, ids=lambda path: path.name)
+def records(request: pytest.FixtureRequest) -> Records:
+    return log_of(request.param)
+
+
+@pytest.fixture
+def documents(records: Records) -> Documents:
+    with state_topic(records) as store:
+        found = store.read()
+        assert store.problems == {}
+    return {key: dict(document) for key, document in found.items()}
+
+
+def test_the_kinds_of_records_are_all_there(documents: Documents) -> None:
+    assert {key.partition("/")[0] for key in documents} == {
+        "restart", "shard", "live", "leader", "zombie", "skew", "canary", "rollout", "trouble", "size", "hold", "pass",
+        "backfill", "watermark", "alert", "outbox", "repair", "continuity",
+    }  # fmt: skip
+    assert "live/pins.00009" not in documents  # its tombstone came last
+
+
+def test_what_passes_remember(documents: Documents) -> None:
+    assert read_memory(documents) == Memory(
+        restarts=values.RESTARTS,
+        cluster_sizes=values.CLUSTER_SIZES,
+        dataset_sizes=values.DATASET_SIZES,
+        captured=values.CAPTURED,
+        live=values.LIVE,
+        leaders=values.LEADERS,
+        zombies=values.ZOMBIES,
+        skews=values.SKEWS,
+        canaries=values.CANARIES,
+        rollouts=values.ROLLOUTS,
+        troubles=values.TROUBLES,
+        holds=values.HOLDS,
+    )
+
+
+def test_the_last_pass(documents: Documents) -> None:
+    quantiles = ("0.5", "0.9", "0.99", "1.0")
+    assert documents["pass/last"] == {
+        "at": "2026-01-02T03:04:05.678901+00:00",
+        "generation": 7,
+        "seconds": {"observe": 0.123, "apply": 1.0},
+        "planned": {},
+        "done": {},
+        "failed": {},
+        "refused": ["boards"],
+        "totals": {"passes": 42, "restarts": {"connection": 3}},
+        "datasets": {
+            "pins": {
+                "shards": 2,
+                "up": 1,
+                "states": {"RUNNING": 1, "FAILED": 1},
+                "lag_s": dict.fromkeys(quantiles, 1.5),
+                "beat_s": dict.fromkeys(quantiles, 15.0),
+            }
+        },
+        "clusters": {
+            "main": {
+                "reachable": True,
+                "connectors": 1,
+                "workers": {"w0:8083": {"tasks": 1, "answers": True, "heap": 0.25, "rebalances": 2}},
+            }
+        },
+    }
+    assert age(documents["pass/last"], NOW + MINUTE) == 60.0
+
+
+def test_bootstraps_and_backfills(documents: Documents) -> None:
+    assert runs(documents) == {"run-0": values.BOOTSTRAP, "run-1": values.BACKFILL}
+    assert shard_states(documents, "run-1") == values.BACKFILL_SHARDS
+    assert wanted_of(documents, values.BACKFILL) is Wanted.PAUSED
+    assert wanted_of(documents, values.BOOTSTRAP) is Wanted.RUNNING
+    assert watermarks(documents, "pins") == values.WATERMARKS
+
+
+def test_a_repair_under_way(documents: Documents) -> None:
+    assert recorded_plan(documents, "rep-1") == values.REPAIR
+
+
+def test_breaks_of_the_ledger(documents: Documents) -> None:
+    gap = Break(
+        shard="00000",
+        kind=BreakKind.TRANSACTION,
+        range="transaction 0-1-4 (its END: partition 0, offset 3)",
+        found_at=NOW,
+        expected=3,
+        found=2,
+    )
+    assert breaks_on_record(documents, "pins", "pins") == {"00000": (gap,)}
+
+
+MESSAGE = Message(
+    id="85e6716647b3ed2d",
+    incident="9523962ebc854846",
+    route="oncall",
+    event=Event.FIRING,
+    severity=Severity.CRITICAL,
+    title="[CRITICAL] complete of cdc/pins/pins fails",
+    body=(
+        "1 of 8 shards is mismatched.\nSince 2026-01-02 03:05:05Z.\nWhat to do: Repair it.\nOwner: team:pins\n"
+        "Runbook: https://wiki.example/cdc#check-complete\nDagster run: https://dagster.example/runs/1"
+    ),
+    created=NOW + MINUTE,
+    attempts=1,
+    not_before=NOW + 1.5 * MINUTE,
+)
+
+
+class Receiver:
+    def __init__(self) -> None:
+        self.taken: list[Message] = []
+
+    def send(self, message: Message) -> None:
+        self.taken.append(message)
+
+    def ping(self, route: str) -> None:
+        pass
+
+
+def test_alerts_that_were_open_go_on(records: Records) -> None:
+    """The message that could not be sent is sent, nobody is told twice, and what is right again recovers."""
+    receiver = Receiver()
+    zookeeper = InMemoryTopologyStore()
+    zookeeper.import_topology(topology())
+    with state_topic(records) as store:
+        platform = Platform(
+            settings=replace(Settings(), alerts={"oncall": AlertTarget(url="${env:URL}")}),
+            topology=zookeeper,
+            kafka=FakeKafka(),
+            state=store,
+            connect=lambda cluster: None,  # type: ignore[arg-type,return-value]
+        )
+        outside = AlertOutside(platform=platform, store=store, notifiers=receiver)
+        key = values.CONDITION.key
+        told = msgspec.convert(store.read()[f"alert/{key}"], AlertRecord)
+        assert told == AlertRecord(
+            condition=values.CONDITION,
+            active=True,
+            since=NOW + MINUTE,
+            changed=NOW + MINUTE,
+            told=Event.FIRING,
+            told_severity=Severity.CRITICAL,
+            routes=("oncall",),
+            fired=(NOW + MINUTE,),
+        )
+        report = tell(outside, Seen(present={key: values.CONDITION}), now=NOW + 2 * MINUTE)
+        assert receiver.taken == [MESSAGE]
+        assert (report.waiting, report.open) == (0, 1)
+        tell(outside, Seen(absent=[key]), now=NOW + 2.5 * MINUTE)
+        assert [(one.event, one.incident) for one in receiver.taken[1:]] == [(Event.RECOVERED, MESSAGE.incident)]
+
+
+def test_an_older_control_plane_is_refused(records: Records) -> None:
+    with state_topic(records) as store:
+        with pytest.raises(Fenced, match="written under lock generation 7, ours is 6"):
+            store.claim(6)
+        store.claim(8)
+    assert records[-1] == (b"writer", b'{"version":1,"generation":8}')
+
+
+def test_a_record_of_a_higher_version_is_left_alone_and_named(records: Records) -> None:
+    key = b"restart/pins.00000"
+    newer = json.loads(dict(records)[key] or b"") | {"version": 2}
+    records.append((b"hold/pins.00007", json.dumps({**newer, "run": "x"}).encode()))
+    at = len(records) - 1
+    with state_topic(records) as store:
+        documents = store.read()
+        assert store.problems == {"hold/pins.00007": f"offset {at}: its version is 2, not 1"}
+        assert read_memory(documents).holds == values.HOLDS
+        # The way on: who writes the key anew is understood again.
+        store.write({"hold/pins.00007": {"run": "y", "reason": "z", "since": NOW.isoformat()}})
+        assert store.read()["hold/pins.00007"]["run"] == "y"
+        assert store.problems == {}

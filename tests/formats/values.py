@@ -1,0 +1,244 @@
+"""The values that are recorded, written out by hand.
+
+Fixtures of every release hold them, so none is ever changed: what a later format adds gets a value of its own.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from cdc_platform.alerts import Condition, Severity
+from cdc_platform.balance import SkewRecord
+from cdc_platform.holds import HoldRecord
+from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.restarts import Failure, RestartRecord
+from cdc_platform.rollout import CanaryRecord, RolledOut
+from cdc_platform.rollout import Verdict as RolloutVerdict
+from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
+from cdc_platform.topology import BootstrapMode
+from cdc_platform.troubles import Trouble
+from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
+from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.zombies import ZombieRecord
+
+NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+# What passes remember
+
+RESTARTS = {
+    "pins.00000": RestartRecord(
+        failure=Failure.CONNECTION,
+        attempts=3,
+        first_failed=NOW,
+        last_restart=NOW + MINUTE,
+        next_restart=NOW + 5 * MINUTE,
+    ),
+    "pins.00001": RestartRecord(
+        failure=Failure.STALE_LOGIN, attempts=0, first_failed=NOW, last_restart=None, next_restart=NOW + MINUTE
+    ),
+}
+CAPTURED = {"pins.00000": CapturedRecord(since=NOW, generation=7, cluster="main")}
+LIVE = {"pins.00000": LiveRecord(since=NOW + MINUTE)}
+LEADERS = {"pins.00000": LeaderRecord(generation=4, since=NOW)}
+ZOMBIES = {
+    "pins.00000": ZombieRecord(since=NOW, workers=("w0:8083", "w1:8083"), bounces=1, last_bounce=NOW + MINUTE),
+    "pins.00001": ZombieRecord(since=NOW, workers=("w1:8083", "w2:8083")),
+}
+SKEWS = {"main": SkewRecord(since=NOW, cures=2, last_cure=NOW + MINUTE)}
+CANARIES = {
+    "pins": CanaryRecord(
+        digest="0123456789abcdef",
+        shards={"pins.00000": {"poll.interval.ms": "500", "max.batch.size": None}},
+        since=NOW,
+        passes=2,
+        verdict=RolloutVerdict.FAILED,
+        reason="pins.00000: its task failed",
+    )
+}
+ROLLOUTS = {"boards": RolledOut(digest="fedcba9876543210")}
+TROUBLES = {
+    "connection@db-1:3306": Trouble(
+        failure=Failure.CONNECTION,
+        place="db-1:3306",
+        since=NOW,
+        down=2,
+        recovering=1,
+        sample=("pins.00000", "pins.00001"),
+        cause="Connection refused",
+        advice="See whether the server runs.",
+        crash_looping=1,
+    )
+}
+HOLDS = {"pins.00002": HoldRecord(run="run-1", reason="backfill run-1 resets its offsets", since=NOW)}
+CLUSTER_SIZES = {"main": 12}
+DATASET_SIZES = {"pins": 8, "boards": 4}
+
+# Bootstraps and backfills
+
+BACKFILL = Run(
+    id="run-1",
+    request=Request(
+        kind=Kind.BACKFILL,
+        dataset="pins",
+        tables=("pins",),
+        shards=("00000", "00001"),
+        failed_of=None,
+        key_range=KeyRange(column="id", low="10", high="20"),
+        conditions={"00000": "id IN (1,2)"},
+        load=Load(max_parallel_shards=4, max_parallel_per_host=2, max_rows_per_s=1000, max_bytes_per_s=None),
+    ),
+    mode=None,
+    tables=("pins",),
+    shards=("00000", "00001"),
+    created=NOW,
+)
+BOOTSTRAP = Run(
+    id="run-0",
+    request=Request(
+        kind=Kind.BOOTSTRAP,
+        dataset="pins",
+        shards=("00000",),
+        mode=BootstrapMode.POSITION,
+        positions={"00000": "0-1-5"},
+        again=True,
+        schema_unchanged=True,
+    ),
+    mode=BootstrapMode.POSITION,
+    tables=("pins", "boards"),
+    shards=("00000",),
+    created=NOW,
+    finished=NOW + 5 * MINUTE,
+    failed=1,
+)
+OFFSET = {"gtids": "0-1-9", "file": "b.1", "pos": 4, "incremental_snapshot_collections": "[]"}
+BACKFILL_SHARDS = {
+    "00000": ShardState(
+        phase=Phase.READING,
+        since=NOW + MINUTE,
+        began=NOW,
+        reset=True,
+        attempt=2,
+        before={"gtids": "0-1-4"},
+        start=OFFSET,
+        rows={"pins": 120},
+    ),
+    "00001": ShardState(
+        phase=Phase.FAILED,
+        since=NOW + MINUTE,
+        began=NOW,
+        end={"gtids": "0-1-12"},
+        error="its source did not answer",
+    ),
+}
+WATERMARKS = {
+    ("pins", "00000"): Watermark(
+        dataset="pins",
+        table="pins",
+        shard="00000",
+        mode=BootstrapMode.INCREMENTAL,
+        run="run-0",
+        position="0-1-9",
+        offset=OFFSET,
+        since=NOW,
+        complete=NOW + MINUTE,
+        rows=120,
+        hole=Hole(since="0-1-4", until=None),
+        backfilled="run-1",
+    ),
+    ("pins", "00001"): Watermark(
+        dataset="pins",
+        table="pins",
+        shard="00001",
+        mode=BootstrapMode.LATEST,
+        run="run-0",
+        position=None,
+        offset={},
+        since=NOW,
+    ),
+}
+
+# Alerts
+
+CONDITION = Condition(
+    key="check/cdc/pins/pins/complete",
+    cause="check/cdc/pins/pins/complete",
+    severity=Severity.CRITICAL,
+    title="complete of cdc/pins/pins fails",
+    text="1 of 8 shards is mismatched.",
+    advice="Repair it.",
+    owners=("team:pins",),
+    runbook="https://wiki.example/cdc#check-complete",
+    run="https://dagster.example/runs/1",
+)
+
+# Verdicts and repairs
+
+REPAIR = RepairPlan(
+    run_id="rep-1",
+    dataset="pins",
+    table="pins",
+    created=NOW,
+    shards=(
+        ShardRepair(shard="00000", emit=(("1",), ("2",)), extra=((0, 17), (3, 4))),
+        ShardRepair(shard="00001", emit=(("a", "b"),)),
+    ),
+    tombstones=True,
+)
+PROVEN = ShardVerdict(
+    dataset="pins",
+    table="pins",
+    shard="00000",
+    verdict=Verdict.PROVEN,
+    reason="every row equals the topic",
+    run_id="run-1",
+    checked_at=NOW,
+    topic="cdc.pins.pins",
+    source="db-1:3306",
+    source_rows=100,
+    topic_rows=100,
+    first="0-1-4",
+    fence="0-1-9",
+    committed="0-1-10",
+    lag_s=0.25,
+    seconds=1.5,
+    columns=3,
+    left_out=("note",),
+    warnings=("price: rounded",),
+)
+MISMATCHED = ShardVerdict(
+    dataset="pins",
+    table="pins",
+    shard="00001",
+    verdict=Verdict.MISMATCHED,
+    reason="3 keys differ",
+    run_id="run-1",
+    checked_at=NOW,
+    topic="cdc.pins.pins",
+    source="db-1:3306",
+    source_rows=9,
+    topic_rows=9,
+    missing=1,
+    extra=1,
+    mismatched=1,
+    samples=(
+        KeyDifference(key='{"id": 1}', kind="missing"),
+        KeyDifference(key='{"id": 2}', kind="mismatched", columns=("title",), partition=2, offset=44),
+        KeyDifference(key="#0123456789abcdef", kind="extra", partition=0, offset=7),
+    ),
+)
+# Its shard was judged once more, in a run of its own.
+HEALED = ShardVerdict(
+    dataset="pins",
+    table="pins",
+    shard="00001",
+    verdict=Verdict.PROVEN,
+    reason="every row equals the topic",
+    run_id="rep-1-proof",
+    checked_at=NOW + MINUTE,
+    topic="cdc.pins.pins",
+    source="db-1:3306",
+    source_rows=10,
+    topic_rows=10,
+)
