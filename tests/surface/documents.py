@@ -1,0 +1,67 @@
+"""What is stored outside: records of the state topic."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from cdc_platform.holds import HoldRecord
+from cdc_platform.planner import Planned
+from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
+from cdc_platform.reconciler.last_pass import last_pass
+from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
+from cdc_platform.reconciler.report import DatasetHealth, Outcome
+from cdc_platform.restarts import RestartRecord
+from cdc_platform.snapshots.records import Hole, Run, ShardState, Watermark, hold_key
+from cdc_platform.snapshots.request import Request
+from cdc_platform.verification.repair_plan import RepairPlan, plan_records
+from tests.surface.json_output import GIVEN, picture
+from tests.surface.samples import NOW, sample
+
+Records = dict[str, Any]
+
+
+def state_topic() -> Records:
+    """Key to document, one record of each kind, with the value that each field has when it is filled."""
+    return json.loads(json.dumps(records(), default=msgspec.to_builtins))  # type: ignore[no-any-return]
+
+
+def records() -> Records:
+    """The records as they are written."""
+    planned = sample(Planned, given=GIVEN)
+    run = Run(
+        id="RUN",
+        request=sample(Request, given=GIVEN),
+        mode=sample(Watermark).mode,
+        tables=("pins",),
+        shards=("00000",),
+        created=NOW,
+        finished=NOW,
+    )
+    state = sample(ShardState)
+    mark = replace(sample(Watermark), dataset="pins", table="pins", shard="00000", hole=sample(Hole), offset={"f": 1})
+    found: Records = {**news(planned, {})}
+    found |= restart_documents({"pins.00000": sample(RestartRecord)})
+    found |= captured_documents({"pins.00000": "main"}, {}, NOW, 1)
+    found |= {hold_key("pins.00000"): msgspec.to_builtins(sample(HoldRecord))}
+    found |= {run.key: run.document(), run.shard_key("00000"): state.document(), mark.key: mark.document()}
+    found |= plan_records(sample(RepairPlan))
+    found[LAST_PASS] = _last_pass()
+    return found
+
+
+def _last_pass() -> Any:
+    seen = picture()
+    return last_pass(
+        generation=1,
+        picture=seen,
+        planned=sample(Planned, given=GIVEN),
+        outcomes=[replace(sample(Outcome), status=status) for status in ("done", "failed")],
+        clusters=seen.clusters,
+        health={"pins": replace(sample(DatasetHealth), dataset="pins")},
+        seconds={"look": 1.0},
+        before=None,
+    )
