@@ -8,7 +8,12 @@ from typing import Any, get_type_hints
 from unittest import mock
 
 from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST, WORKER_ENV
+from cdc_platform.defs.policy import load_suite
+from cdc_platform.errors import SettingsError
 from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, SEVERITIES, AlertTarget, Settings
+from cdc_platform.verification.duplicates import DuplicatePolicy
+from cdc_platform.verification.judged import COLUMNS
+from cdc_platform.verification.outside import Policy
 
 
 def settings() -> dict[str, Any]:
@@ -48,15 +53,32 @@ def _environment(name: str) -> str | None:
     for text in sorted(_GIVEN):
         try:
             found = Settings.load(env={variable: text})
-        except ValueError:
-            continue
-        except Exception as error:
-            if type(error).__name__ != "SettingsError":
-                raise
+        except SettingsError:
             continue
         if getattr(found, name) != getattr(plain, name):
             return variable
     return None
+
+
+def policy() -> dict[str, Any]:
+    """What a dataset's `verification` may say, and the columns that a suite file may name."""
+    return {
+        "verification": _fields(Policy),
+        "verification.duplicates": _fields(DuplicatePolicy),
+        "columns": sorted(COLUMNS),
+        "default_suite": [
+            {"check": one.check, "type": one.type, "severity": one.severity, "kwargs": dict(one.kwargs)}
+            for one in load_suite(None, "pins").expectations
+        ],
+    }
+
+
+def _fields(kind: type[Any]) -> dict[str, Any]:
+    plain, hints = kind(), get_type_hints(kind)
+    return {
+        field.name: {"type": _type(hints[field.name]), "default": _plain(getattr(plain, field.name))}
+        for field in fields(kind)
+    }
 
 
 def _type(hint: Any) -> str:

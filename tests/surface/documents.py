@@ -9,14 +9,20 @@ from typing import Any
 import msgspec
 
 from cdc_platform.holds import HoldRecord
+from cdc_platform.plan import Plan
 from cdc_platform.planner import Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
 from cdc_platform.reconciler.report import DatasetHealth, Outcome
 from cdc_platform.restarts import RestartRecord
+from cdc_platform.snapshots.opening import ORDER
 from cdc_platform.snapshots.records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.snapshots.request import Request
+from cdc_platform.testing import FakeStateStore, FakeStateTopic
+from cdc_platform.verification.continuity import Break
+from cdc_platform.verification.ledger import CONTINUITY
+from cdc_platform.verification.ledger import _document as _break
 from cdc_platform.verification.repair_plan import RepairPlan, plan_records
 from tests.surface.json_output import GIVEN, picture
 from tests.surface.samples import NOW, sample
@@ -43,14 +49,25 @@ def records() -> Records:
     )
     state = sample(ShardState)
     mark = replace(sample(Watermark), dataset="pins", table="pins", shard="00000", hole=sample(Hole), offset={"f": 1})
-    found: Records = {**news(planned, {})}
+    troubles = {one.key: one for one in planned.changes.troubles.values()}
+    found: Records = {**news(replace(planned, changes=replace(planned.changes, troubles=troubles)), {})}
     found |= restart_documents({"pins.00000": sample(RestartRecord)})
     found |= captured_documents({"pins.00000": "main"}, {}, NOW, 1)
     found |= {hold_key("pins.00000"): msgspec.to_builtins(sample(HoldRecord))}
     found |= {run.key: run.document(), run.shard_key("00000"): state.document(), mark.key: mark.document()}
+    found |= {run.shard_key(ORDER): {"wanted": "paused", "at": NOW.isoformat()}}
+    found |= {f"{CONTINUITY}pins/pins/00000": {"breaks": [_break(sample(Break))]}}
     found |= plan_records(sample(RepairPlan))
     found[LAST_PASS] = _last_pass()
     return found
+
+
+def store() -> FakeStateStore:
+    """A store with all of these records."""
+    made = FakeStateStore(FakeStateTopic())
+    made.claim(1)
+    made.write(state_topic())
+    return made
 
 
 def _last_pass() -> Any:
@@ -59,7 +76,11 @@ def _last_pass() -> Any:
         generation=1,
         picture=seen,
         planned=sample(Planned, given=GIVEN),
-        outcomes=[replace(sample(Outcome), status=status) for status in ("done", "failed")],
+        outcomes=[
+            replace(sample(Outcome), action=action, status=status)
+            for action in sample(Plan).actions
+            for status in ("done", "failed")
+        ],
         clusters=seen.clusters,
         health={"pins": replace(sample(DatasetHealth), dataset="pins")},
         seconds={"look": 1.0},

@@ -9,7 +9,6 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
 import click
 import msgspec
@@ -69,7 +68,7 @@ def shapes() -> dict[str, Any]:
         "verify": {"run_id": "str", "shards": [_of(verify._document(one) for one in both(ShardVerdict))]},
         "repair": _of(_printed(print_repair, plan, True) for plan in both(RepairPlan)),
         "repair --apply": _of(map(_encoded, both(RepairReport))),
-        "topology show": shape(topology_command._document(_whole_topology(), None)),
+        "topology show": shape(topology_command._document(whole_topology(), None)),
         "topology import": _of([[asdict(sample(Change))]]),
         "topology set-leader": _of(_set_leader(item) for item in both(Item)),
         "topology discover": _of([_printed(tell_discovery, sample(Discovery, given=GIVEN), {SHARD: "moved"}, True)]),
@@ -95,14 +94,11 @@ def _encoded(value: Any) -> Any:
 
 def picture(*, bare: bool = False) -> Picture:
     """One shard that is captured, in one cluster with one worker."""
+    connector = replace(sample(ObservedConnector, bare=bare), name=SHARD)
     return Picture(
         taken_at=NOW,
         topology=topology(pins=1, orders=0),
-        clusters={
-            "main": replace(
-                sample(ObservedCluster), name="main", connectors={SHARD: sample(ObservedConnector, bare=bare)}
-            )
-        },
+        clusters={"main": replace(sample(ObservedCluster), name="main", connectors={SHARD: connector})},
         topics={},
         heartbeats=None
         if bare
@@ -115,7 +111,8 @@ def _planned(bare: bool) -> Planned:
     planned: Planned = sample(Planned, bare=bare, given=GIVEN)
     troubles = {key: replace(one, sample=(SHARD,)) for key, one in planned.troubles.items()}
     findings = tuple(replace(one, subject=SHARD) for one in planned.plan.findings)
-    actions = tuple(replace(one, name=SHARD) if hasattr(one, "name") else one for one in planned.plan.actions)
+    actions: Any = planned.plan.actions
+    actions = tuple(replace(one, name=SHARD) if hasattr(one, "name") else one for one in actions)
     return replace(
         planned,
         plan=replace(planned.plan, findings=findings, actions=actions),
@@ -157,7 +154,7 @@ def _snapshots() -> dict[str, Any]:
     }
 
 
-def _whole_topology() -> Topology:
+def whole_topology() -> Topology:
     pause = Pause(reason="work", author="ann", until=NOW + timedelta(days=1))
     known = topology(pins=1, orders=0)
     pins = replace(
@@ -203,8 +200,7 @@ def _stack() -> Any:
 
 
 def _worker_properties() -> Any:
-    with mock.patch.dict("os.environ", clear=True), CliRunner().isolated_filesystem():
-        found = CliRunner().invoke(worker_properties, ["--cluster", "main", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(worker_properties, ["--cluster", "main", "--json"], catch_exceptions=False)
     return json.loads(found.output)
 
 

@@ -43,9 +43,11 @@ def definitions() -> dict[str, Any]:
 
 def extension_points() -> dict[str, Any]:
     """Public names of `cdc_platform.defs`, and the attributes that a YAML file of the component may have."""
+    component = CdcPlatformComponent.get_model_cls()
+    assert component is not None
     return {
         "names": sorted(public.__all__),
-        "component": _schema(CdcPlatformComponent.get_model_cls().model_json_schema()),
+        "component": _schema(component.model_json_schema()),
         "resource": _schema(CdcPlatformResource.model_json_schema()),
         "partition_axis_of_dataset_pins": shards_partition("cdc", "pins"),
     }
@@ -104,7 +106,8 @@ def _checks(repository: dg.RepositoryDefinition) -> dict[str, Any]:
 
 
 def _job(job: dg.JobDefinition) -> dict[str, Any]:
-    sections = job.run_config_schema.config_type.fields
+    whole: Any = job.run_config_schema.config_type
+    sections = whole.fields
     ops = sections["ops"].config_type.fields if "ops" in sections else {}
     return {
         "description": job.description,

@@ -47,7 +47,7 @@ def sample(kind: Any, *, bare: bool = False, given: Mapping[Any, Any] | None = N
             return _MANY[origin](map(make, _alternatives(inner[0])))
         if isinstance(kind, type) and issubclass(kind, Enum):
             return next(iter(kind))
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             hints = get_type_hints(kind)
             return kind(**{field.name: make(hints[field.name]) for field in fields(kind) if field.init})
         raise TypeError(f"no sample of {kind!r}: give one")
