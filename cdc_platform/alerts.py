@@ -14,24 +14,9 @@ from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from enum import StrEnum
 
+from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.topology import EMPTY
-
-
-class Severity(StrEnum):
-    """How bad."""
-
-    WARNING = "warning"
-    CRITICAL = "critical"
-
-
-class Event(StrEnum):
-    """What a message tells of."""
-
-    FIRING = "firing"
-    WORSE = "worse"
-    RECOVERED = "recovered"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,24 +74,6 @@ class Route:
         return (not self.owners or bool(set(self.owners) & set(condition.owners))) and (
             not self.severities or severity in self.severities
         )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Message:
-    """One message for one route. The same transition has the same `id`, whoever decides it; `incident`
-    is the same for what fires and for what recovers.
-    """
-
-    id: str
-    incident: str
-    route: str
-    event: Event
-    severity: Severity
-    title: str
-    body: str
-    created: datetime
-    attempts: int = 0
-    not_before: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

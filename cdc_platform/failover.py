@@ -10,21 +10,16 @@ knows instead is with which file it last saw or made each task start: `applied`.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Any
+from dataclasses import dataclass
 
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.state import ObservedTask
-from cdc_platform.topology import Cluster, Problem, Shard, Topology
+from cdc_platform.topology import Problem, Topology
 
 # A task that starts just when the file is replaced may have read the old one, and shows on its new
 # worker only once it runs or has failed: connecting to a dead host takes Debezium 30 s by default.
 SETTLE_SECONDS = 60.0
 FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.2, 10.0
-# Names in an agent's znode, so that it stays far below ZooKeeper's 1 MiB.
-MAX_NAMED = 1000
-MAX_TEXTS, MAX_TEXT = 200, 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,120 +168,3 @@ def next_steps(
 def retry_after(tries: int, jitter: float) -> float:
     """Seconds to wait after that many failed restarts; `jitter` in [0, 1) spreads workers."""
     return float(min(FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 16), LAST_RETRY_SECONDS) * (0.5 + jitter))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AgentReport:
-    """What an agent says of itself in **`/cdc/agents/<worker>`**.
-
-    `synced` answers "has it written the file of shard X" for all shards at
-    once: all files of a topology with that `zxid` or a lesser one are written,
-    but those in `unsynced`. `connect_worker` is the worker's id in Connect
-    (host:port). `moving` maps shards whose tasks wait for their restart to
-    their new generation; `held` those of them that must not be restarted yet to
-    the reason; `split` shards whose old leader goes on taking writes to what was seen.
-    """
-
-    connect_worker: str
-    connect_url: str
-    leader_dir: str
-    pid: int
-    host: str
-    started: datetime
-    reported: datetime
-    synced: int
-    files: int
-    unsynced: frozenset[str] = frozenset()
-    ahead: frozenset[str] = frozenset()
-    moving: Mapping[str, int] = field(default_factory=dict)
-    problem: str | None = None
-    held: Mapping[str, str] = field(default_factory=dict)
-    split: Mapping[str, str] = field(default_factory=dict)
-
-    def has_written(self, topology: Topology, shard: Shard) -> bool:
-        """True when the shard's leader file is on the worker, as this topology has it."""
-        return self.synced >= topology.zxid and shard.name not in self.unsynced
-
-    def to_document(self) -> dict[str, Any]:
-        """As JSON; long lists are cut, `synced` then makes up for it."""
-        return {
-            "connect_worker": self.connect_worker,
-            "connect_url": self.connect_url,
-            "leader_dir": self.leader_dir,
-            "pid": self.pid,
-            "host": self.host,
-            "started": self.started.isoformat(timespec="seconds"),
-            "reported": self.reported.isoformat(timespec="seconds"),
-            # Names that do not fit would pass for written.
-            "synced": self.synced if len(self.unsynced) <= MAX_NAMED else 0,
-            "files": self.files,
-            "unsynced": sorted(self.unsynced)[:MAX_NAMED],
-            "ahead": sorted(self.ahead)[:MAX_NAMED],
-            "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
-            "problem": self.problem,
-            "held": {name: text[:MAX_TEXT] for name, text in sorted(self.held.items())[:MAX_TEXTS]},
-            "split": {name: text[:MAX_TEXT] for name, text in sorted(self.split.items())[:MAX_TEXTS]},
-        }
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> AgentReport | None:
-        """None for what this version cannot read: such an agent counts as absent."""
-        try:
-            return cls(
-                connect_worker=str(document["connect_worker"]),
-                connect_url=str(document["connect_url"]),
-                leader_dir=str(document["leader_dir"]),
-                pid=int(document["pid"]),
-                host=str(document["host"]),
-                started=datetime.fromisoformat(document["started"]),
-                reported=datetime.fromisoformat(document["reported"]),
-                synced=int(document["synced"]),
-                files=int(document["files"]),
-                unsynced=frozenset(map(str, document.get("unsynced", ()))),
-                ahead=frozenset(map(str, document.get("ahead", ()))),
-                moving={str(name): int(generation) for name, generation in document.get("moving", {}).items()},
-                problem=document.get("problem"),
-                held={str(name): str(text) for name, text in document.get("held", {}).items()},
-                split={str(name): str(text) for name, text in document.get("split", {}).items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
-            return None
-
-
-def reports_by_worker(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentReport]:
-    """What `TopologyStore.agents` gave, by Connect's worker id (host:port)."""
-    reports = map(AgentReport.from_document, agents.values())
-    return {report.connect_worker: report for report in reports if report is not None}
-
-
-def agents_of(cluster: Cluster, workers: Iterable[str], reports: Mapping[str, AgentReport]) -> frozenset[str]:
-    """The worker ids of a cluster beside which a live agent is.
-
-    Args:
-        workers: ids that are known to belong to it, such as those that run its tasks.
-    """
-    known = {*workers, *cluster.metrics, *cluster.labels}
-    return frozenset(
-        worker for worker, report in reports.items() if worker in known or report.connect_url in cluster.urls
-    )
-
-
-def workers_without(
-    topology: Topology, shard: Shard, workers: Iterable[str], reports: Mapping[str, AgentReport]
-) -> dict[str, str]:
-    """Workers on which the shard's leader file is not known to be, with the reason.
-
-    Args:
-        workers: Connect's worker ids of one cluster.
-        reports: read after the topology.
-    """
-    result: dict[str, str] = {}
-    for worker in workers:
-        report = reports.get(worker)
-        if report is None:
-            result[worker] = "no live agent"
-        elif shard.name in report.ahead:
-            result[worker] = "its leader file is newer than ZooKeeper"
-        elif not report.has_written(topology, shard):
-            result[worker] = "its agent has not written the leader file yet"
-    return result

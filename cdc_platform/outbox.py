@@ -3,7 +3,7 @@
 | key | document (fields of) |
 |---|---|
 | `alert/<condition>` | `alerts.AlertRecord` |
-| `outbox/<route>/<id>` | `alerts.Message`: not sent yet |
+| `outbox/<route>/<id>` | `alert_messages.Message`: not sent yet |
 
 One transaction writes what is remembered together with what is to be sent; a message leaves
 the outbox after its receiver has taken it.
@@ -22,12 +22,13 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cdc_platform.alerts import AlertPolicy, AlertRecord, Condition, Message, Route, Severity, decide, due, failed
+from cdc_platform.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
 from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
-from cdc_platform.failover import AgentReport, reports_by_worker
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker
+from cdc_platform.model.alert_messages import Message, Severity
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.memory import RESTART, read_memory

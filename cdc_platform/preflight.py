@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc_platform.promotion import Kind, ServerView, judge, last_gtids, shown_lsn
+from cdc_platform.model.servers import ServerView
+from cdc_platform.promotion import Kind, judge, last_gtids, shown_lsn
 from cdc_platform.topology import Engine
 
 # Shorter, and a night's outage is a new snapshot.

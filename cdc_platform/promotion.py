@@ -8,54 +8,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.servers import ServerView
 from cdc_platform.position_text import format_lsn, parse_gtids
-from cdc_platform.topology import EMPTY, Address, Engine
+from cdc_platform.topology import Address, Engine
 
 # The first Debezium release that compares MariaDB's GTIDs without the server that wrote them (dbz#1672).
 FIXED_IN = "3.6.0.Beta2"
 
 _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)\.(?:(Alpha|Beta|CR)(\d+)|Final)")
 _STAGES = ("Alpha", "Beta", "CR", None)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SlotView:
-    """A logical slot on a server. `flushed` is an LSN as a number; None where the slot never was used."""
-
-    flushed: int | None
-    temporary: bool = False
-    synced: bool = False
-    failover: bool = False
-    status: str = "reserved"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ServerView:
-    """What one database server says of itself.
-
-    `identity` is the same for two addresses of one server. `position` is its GTID
-    position or set (binlog engines) or its LSN as a number in text; `oldest` what was
-    written before the log that it keeps. `behind` are the seconds to the server that it
-    follows, None where that is unknown. `settings` are the server's own, by its own names.
-    """
-
-    address: Address
-    engine: Engine
-    identity: str
-    writable: bool
-    following: bool
-    position: str
-    version: int = 0
-    server_id: int | None = None
-    oldest: str = ""
-    behind: float | None = None
-    settings: Mapping[str, str] = EMPTY
-    slots: Mapping[str, SlotView] = field(default_factory=dict)
 
 
 class Kind(StrEnum):

@@ -16,7 +16,8 @@ from datetime import UTC, datetime, timedelta
 from cdc_platform.agent.journal import OldLeader
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError
-from cdc_platform.promotion import ServerView, Split, split_brain
+from cdc_platform.model.servers import ServerView
+from cdc_platform.promotion import Split, split_brain
 from cdc_platform.topology import Address, Dataset, Shard, Topology
 
 log = logging.getLogger(__name__)

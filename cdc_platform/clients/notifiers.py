@@ -13,9 +13,9 @@ from typing import Any, Protocol
 import apprise
 import httpx
 
-from cdc_platform.alerts import Event, Message, Severity
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.errors import AlertUndelivered, SettingsError
+from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.settings import AlertTarget
 
 # What apprise itself logs may show parts of a URL.

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cdc_platform import balance, restarts, zombies
-from cdc_platform.failover import AgentReport, reports_by_worker
 from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
 from cdc_platform.planner.differences import few, trouble_of
 from cdc_platform.planner.inputs import Memory, Policy

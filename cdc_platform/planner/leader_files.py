@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cdc_platform.failover import AgentReport, agents_of, reports_by_worker, workers_without
 from cdc_platform.liveness import LeaderRecord
+from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
 from cdc_platform.planner.inputs import Memory, Policy
 from cdc_platform.restarts import Waiting
 from cdc_platform.state import Picture

@@ -15,8 +15,8 @@ from typing import Any, TypeVar
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unavailable
-from cdc_platform.failover import reports_by_worker
 from cdc_platform.liveness import LivenessPolicy, silence_limit
+from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.planner import Wanted
 from cdc_platform.reconciler.ideal import ideal_state
 from cdc_platform.reconciler.logins import ask_sources

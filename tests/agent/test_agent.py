@@ -15,7 +15,7 @@ from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import ConnectRebalancing, ConnectUnavailable, LockHeld, NotFound
-from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
 from cdc_platform.state import ObservedTask
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 from cdc_platform.topology import Address

@@ -17,8 +17,8 @@ import pytest
 
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
-from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
 from cdc_platform.topology import Address, BootstrapMode, Cluster, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import topology_store
 from tests.connectors.field import Field, Record

@@ -30,8 +30,9 @@ from cdc_platform.errors import (
     SourceRejected,
     SourceUnavailable,
 )
-from cdc_platform.failover import AgentReport
-from cdc_platform.promotion import Kind, ServerView
+from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.servers import ServerView
+from cdc_platform.promotion import Kind
 from cdc_platform.state import ObservedConnector, ObservedTask
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 from cdc_platform.topology import Address, Dataset, Engine, Shard

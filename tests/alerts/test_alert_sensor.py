@@ -11,12 +11,13 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.alerts import Condition, Severity
+from cdc_platform.alerts import Condition
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.errors import KafkaUnavailable
+from cdc_platform.model.alert_messages import Severity
 from cdc_platform.outbox import AlertOutside, AlertReport, Seen, tell
 from cdc_platform.planner import Policy
 from cdc_platform.reconciler import reconcile

@@ -8,18 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.alerts import (
-    AlertPolicy,
-    AlertRecord,
-    Condition,
-    Event,
-    Message,
-    Route,
-    Severity,
-    decide,
-    due,
-    failed,
-)
+from cdc_platform.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
+from cdc_platform.model.alert_messages import Event, Message, Severity
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

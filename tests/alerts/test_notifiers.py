@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 from apprise.plugins.pagerduty import PAGERDUTY_API_LOOKUP
 
-from cdc_platform.alerts import Event, Message, Severity
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.errors import AlertUndelivered, SecretUnresolved, SettingsError
+from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.settings import AlertTarget, Settings
 from tests.alerts.receivers import HttpReceiver, SmtpReceiver, served
 

@@ -18,7 +18,7 @@ from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.errors import ConnectUnavailable, NotFound, PromotionRefused, SettingsError, SourceUnavailable
 from cdc_platform.leaders import LeaderOutside, check_leader, discover, refuse_unfit
-from cdc_platform.promotion import ServerView
+from cdc_platform.model.servers import ServerView
 from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore
 from cdc_platform.topology import Address, Dataset, Engine, Shard

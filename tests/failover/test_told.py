@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cdc_platform.failover import AgentReport, reports_by_worker, workers_without
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
 from cdc_platform.outbox import Seen, tell
 from cdc_platform.planner import make_plan
 from cdc_platform.settings import AlertTarget, Settings

@@ -7,8 +7,8 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.balance import SkewRecord
-from cdc_platform.failover import AgentReport
 from cdc_platform.liveness import CapturedRecord, LiveRecord
+from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
 from cdc_platform.planner import Memory, Planned, Policy, Wanted, make_plan
 from cdc_platform.restarts import Failure, RestartRecord

@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from cdc_platform.failover import AgentReport
+from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.plan import CreateConnector
 from cdc_platform.planner import Memory, Planned, Policy, make_plan
 from cdc_platform.state import Picture
