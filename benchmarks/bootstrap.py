@@ -35,6 +35,7 @@ from benchmarks.worker import OwnWorker, Watched
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.outside import Outside
@@ -42,7 +43,6 @@ from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.runner import work_slice
 from cdc_platform.snapshots.told import Silent
 from cdc_platform.snapshots.waves import committed, wait_idle
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.wiring import open_platform, open_snapshots
 from tests.conftest import own_stack
 

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.clients.topic_records import Batch
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicate_store import PartitionSightings
 from cdc_platform.verification.sightings import SightingReader
 

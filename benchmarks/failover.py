@@ -32,7 +32,7 @@ import psutil
 from benchmarks._movers import Agents, Mover, Recreate, Restart
 from cdc_platform.clients.platform import Platform
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.conftest import own_stack
 from tests.faults.far_proxy import FarProxy
 from tests.faults.site import TABLE, open_site_platform, wait

@@ -28,10 +28,7 @@ from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.local.stack import Stack
-from cdc_platform.settings import Settings
-from cdc_platform.testing.connect_model import ConnectModel
-from cdc_platform.testing.connect_rest import FakeConnectServer
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     Address,
     Cluster,
     Credentials,
@@ -42,6 +39,9 @@ from cdc_platform.topology import (
     TopicSpec,
     Topology,
 )
+from cdc_platform.settings import Settings
+from cdc_platform.testing.connect_model import ConnectModel
+from cdc_platform.testing.connect_rest import FakeConnectServer
 from cdc_platform.wiring import open_platform
 
 WORKERS_A_CLUSTER = 3

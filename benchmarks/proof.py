@@ -21,7 +21,7 @@ from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table, TopicSpec, Topology
 
 PARTITIONS = 8
 SHARDS = 4

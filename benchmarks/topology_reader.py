@@ -28,7 +28,7 @@ from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.documents.znodes import read_shard
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from tests.conftest import own_stack
 
 SMALL = {"workers": 1, "mariadb": False, "postgres": False}

@@ -42,9 +42,9 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.model.topology import Engine
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.topology import Engine
 from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.outside import Policy
 from cdc_platform.verification.topic import TopicFold

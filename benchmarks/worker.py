@@ -17,7 +17,7 @@ from cdc_platform.local.ports import chosen
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import LEADER_DIR, worker_problem
-from cdc_platform.topology import Cluster, Shard
+from cdc_platform.model.topology import Cluster, Shard
 
 _STARTED_WITHIN = 120.0
 _MARK = "java.lang.OutOfMemoryError"

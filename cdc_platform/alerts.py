@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cdc_platform.model.alert_messages import Event, Message, Severity
-from cdc_platform.topology import EMPTY
+from cdc_platform.model.topology import EMPTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cdc_platform.state import ObservedCluster, ObservedWorker
-from cdc_platform.topology import Cluster
+from cdc_platform.model.observed import ObservedCluster, ObservedWorker
+from cdc_platform.model.topology import Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,8 +13,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cdc_platform.connectors.leader_files import LeaderFile
-from cdc_platform.state import ObservedTask
-from cdc_platform.topology import Problem, Topology
+from cdc_platform.model.observed import ObservedTask
+from cdc_platform.model.topology import Problem, Topology
 
 # A task that starts just when the file is replaced may have read the old one, and shows on its new
 # worker only once it runs or has failed: connecting to a dead host takes Debezium 30 s by default.

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cdc_platform.connectors.binlog import keep_alive_ms
-from cdc_platform.state import ObservedHeartbeats, ObservedWorker
-from cdc_platform.topology import EMPTY, Dataset, Shard
+from cdc_platform.model.observed import ObservedHeartbeats, ObservedWorker
+from cdc_platform.model.topology import EMPTY, Dataset, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

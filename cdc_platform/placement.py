@@ -11,7 +11,7 @@ import heapq
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cdc_platform.topology import Cluster, Dataset, Shard
+from cdc_platform.model.topology import Cluster, Dataset, Shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

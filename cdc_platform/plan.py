@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
+from cdc_platform.model.observed import TopicRequest
 from cdc_platform.restarts import Failure
-from cdc_platform.state import TopicRequest
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,9 +13,9 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.position_codec import format_lsn, parse_gtids
 from cdc_platform.model.servers import ServerView
-from cdc_platform.position_text import format_lsn, parse_gtids
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.topology import Address, Engine
 
 # The first Debezium release that compares MariaDB's GTIDs without the server that wrote them (dbz#1672).
 FIXED_IN = "3.6.0.Beta2"

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from cdc_platform.topology import EMPTY
+from cdc_platform.model.topology import EMPTY
 
 # Values before a change: None where the key was absent.
 Before = Mapping[str, str | None]

@@ -33,10 +33,10 @@ from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
 from cdc_platform.leaders import LeaderOutside
+from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.verification.ledger import LedgerOutside
 from cdc_platform.verification.outside import Outside as VerificationOutside
 from cdc_platform.verification.outside import Policy

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
-from cdc_platform.state import ObservedBeats, ObservedHeartbeats, ObservedWorker
+from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

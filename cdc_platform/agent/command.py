@@ -24,8 +24,8 @@ from cdc_platform.clients.secrets import login
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
+from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
-from cdc_platform.topology import LEADER_DIR
 
 # Connect restarts a worker's tasks one after another, and gives a request up after 90 s. Given up earlier here, a
 # restart that still waits in its queue would be asked for again and done twice.

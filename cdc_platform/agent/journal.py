@@ -13,7 +13,7 @@ from pathlib import Path
 
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Address
+from cdc_platform.model.topology import Address
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 # A JSON token as read from the wire, never `null`, to the canonical token.
 Normaliser = Callable[[bytes], bytes]

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.engines import INTEGER_KEYS, quote_name
 from cdc_platform.errors import BadInput
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 _BINARY = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
 

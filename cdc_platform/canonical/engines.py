@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from cdc_platform.canonical import mariadb, postgres
 from cdc_platform.canonical.columns import Column, Form, Shape
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 # Both databases have these built in, and both sides compute them in hardware on
 # recent processors. Eight bytes of the digest are kept.

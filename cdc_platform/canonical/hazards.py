@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdc_platform.canonical.columns import Column
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 # Types of Postgres whose values may be long enough to be stored apart (TOAST).
 _LONG = {"text", "varchar", "bpchar", "bytea", "json", "jsonb", "xml", "citext", "hstore", "tsvector", "numeric"}

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 
 from cdc_platform.canonical import wire
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

@@ -8,8 +8,8 @@ import click
 
 from cdc_platform.cli.snapshot_runs import handle, run_options
 from cdc_platform.errors import BadInput
+from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.topology import EMPTY, BootstrapMode
 
 
 @click.command()

@@ -10,8 +10,8 @@ import msgspec
 
 from cdc_platform import wiring
 from cdc_platform.errors import BadInput
+from cdc_platform.model.topology import Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.repair import RepairOutside, run_repair
 from cdc_platform.verification.repair_plan import (

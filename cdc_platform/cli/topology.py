@@ -22,8 +22,8 @@ from cdc_platform.connectors.desired import problems
 from cdc_platform.documents import dump_yaml, load_yaml
 from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.errors import BadInput, TopologyError
+from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.verification.policy import check_policy
 from cdc_platform.wiring import topology_store
 

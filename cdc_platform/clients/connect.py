@@ -21,7 +21,7 @@ from cdc_platform.errors import (
     NotFound,
     WrongCluster,
 )
-from cdc_platform.state import CLUSTER_KEY, ObservedConnector, ObservedTask
+from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedTask
 
 log = logging.getLogger(__name__)
 

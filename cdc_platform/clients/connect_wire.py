@@ -14,7 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from cdc_platform.errors import ConnectUnavailable
-from cdc_platform.state import ObservedConnector, ObservedTask
+from cdc_platform.model.observed import ObservedConnector, ObservedTask
 
 T = TypeVar("T")
 

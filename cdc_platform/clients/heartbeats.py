@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.errors import CdcError, KafkaUnavailable
-from cdc_platform.state import ObservedBeats, ObservedHeartbeats
+from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats
 
 _BATCH = 10_000
 _POLL_SECONDS = 0.02

@@ -23,7 +23,7 @@ from confluent_kafka.admin import (
 from cdc_platform.clients import topic_contents
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable
-from cdc_platform.state import ObservedTopic, TopicExtent, TopicRequest
+from cdc_platform.model.observed import ObservedTopic, TopicExtent, TopicRequest
 
 K = TypeVar("K")
 V = TypeVar("V")

@@ -14,8 +14,8 @@ from typing import Any, Protocol
 
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError, SettingsError
+from cdc_platform.model.topology import Address, Dataset, Shard
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Address, Dataset, Shard
 
 GROUP = "cdc_platform.leader_probes"
 

@@ -15,7 +15,7 @@ import pymysql
 from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.servers import ServerView, SlotView
-from cdc_platform.topology import Address, Credentials, Dataset, Engine, Shard
+from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard
 
 _MARIADB = {
     "identity": "CONCAT_WS(':', @@hostname, @@port, @@datadir)",

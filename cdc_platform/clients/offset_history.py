@@ -20,7 +20,7 @@ from kafka.partitioner.default import murmur2
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
 from cdc_platform.connectors.worker_properties import offsets_topic
 from cdc_platform.errors import CdcError, KafkaUnavailable
-from cdc_platform.topology import Cluster
+from cdc_platform.model.topology import Cluster
 
 _BATCH = 5_000
 _POLL_SECONDS = 0.5

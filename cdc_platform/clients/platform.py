@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
 from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.model.topology import Cluster
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Cluster
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from cdc_platform.documents.edits import Change
-from cdc_platform.state import (
+from cdc_platform.model.observed import (
     ObservedConnector,
     ObservedHeartbeats,
     ObservedTopic,
@@ -22,7 +22,7 @@ from cdc_platform.state import (
     TopicExtent,
     TopicRequest,
 )
-from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
+from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

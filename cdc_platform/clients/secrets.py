@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST
 from cdc_platform.errors import SecretUnresolved
-from cdc_platform.topology import Credentials
+from cdc_platform.model.topology import Credentials
 
 _REFERENCE = re.compile(r"\$\{(file|env):([^}]*)\}")
 _ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}

@@ -19,9 +19,9 @@ from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
 from cdc_platform.errors import BadInput, SourceRejected, SourceUnavailable
-from cdc_platform.position_text import format_lsn, parse_lsn
-from cdc_platform.positions import MariaDbPosition, MySqlPosition
-from cdc_platform.topology import Address, Dataset, Engine, Shard, Table
+from cdc_platform.model.position_codec import format_lsn, parse_lsn
+from cdc_platform.model.positions import MariaDbPosition, MySqlPosition
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import pymysql
 
 from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.topology import Address, Credentials
+from cdc_platform.model.topology import Address, Credentials
 
 # A refused login has no sqlstate in libpq, only the server's words.
 _REFUSALS = ("authentication", "permission denied", "not permitted to log in", "no pg_hba.conf entry", "does not exist")

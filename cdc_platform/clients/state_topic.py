@@ -30,7 +30,7 @@ from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, translated
 from cdc_platform.clients.kafka_errors import log as librdkafka
 from cdc_platform.errors import BadInput, CdcError, Fenced, KafkaRejected, KafkaUnavailable
-from cdc_platform.state import TopicRequest
+from cdc_platform.model.observed import TopicRequest
 
 log = logging.getLogger(__name__)
 

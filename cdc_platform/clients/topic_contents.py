@@ -12,7 +12,7 @@ from confluent_kafka.admin import AdminClient, OffsetSpec
 
 from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaUnavailable
-from cdc_platform.state import TopicExtent
+from cdc_platform.model.observed import TopicExtent
 
 # The newest record may be a tombstone or a transaction's end: look at this many before it.
 _LOOK_BACK = 20

@@ -12,7 +12,7 @@ import httpx
 
 from cdc_platform.connectors import jmx
 from cdc_platform.errors import ConnectUnavailable
-from cdc_platform.state import ObservedWorker
+from cdc_platform.model.observed import ObservedWorker
 
 # Only these are asked for: all metrics of a thousand connectors are megabytes.
 _NAMES = (

@@ -41,7 +41,7 @@ from cdc_platform.documents.edits import (
 )
 from cdc_platform.documents.znodes import generation_floor
 from cdc_platform.errors import NotFound, TopologyError, ZooKeeperUnavailable
-from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
+from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 T = TypeVar("T")
 

@@ -20,7 +20,7 @@ from kazoo.exceptions import ConnectionLoss, NoAuthError, NoNodeError, SessionEx
 from cdc_platform.clients.zookeeper_session import ZooKeeperSession
 from cdc_platform.documents.layout import Layout
 from cdc_platform.documents.znodes import assemble, read_cluster, read_dataset, read_pause, read_shard
-from cdc_platform.topology import Pause, Problem, Topology
+from cdc_platform.model.topology import Pause, Problem, Topology
 
 T = TypeVar("T")
 

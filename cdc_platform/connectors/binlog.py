@@ -6,8 +6,8 @@ import math
 
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import literal
+from cdc_platform.model.topology import Dataset, Limits, Shard
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Dataset, Limits, Shard
 
 # The binlog client's keep-alive, and with it the server's heartbeats on an idle
 # binlog (0.8 of it): liveness and incremental snapshots on idle shards wait for

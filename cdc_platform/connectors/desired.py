@@ -16,9 +16,9 @@ from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
 from cdc_platform.connectors.tables import include_list, message_keys
 from cdc_platform.connectors.wire_format import wire_format
 from cdc_platform.errors import OverrideRefused, SettingsError
+from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
+from cdc_platform.model.topology import BootstrapMode, Cluster, Dataset, Engine, Problem, Shard, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.state import CLUSTER_KEY, OWNER_KEY
-from cdc_platform.topology import BootstrapMode, Cluster, Dataset, Engine, Problem, Shard, Topology
 
 CLASSES: Mapping[Engine, str] = {
     Engine.MARIADB: mariadb.CONNECTOR_CLASS,

@@ -15,8 +15,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cdc_platform.model.topology import Dataset, Engine, Problem, Shard, Table, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Dataset, Engine, Problem, Shard, Table, Topology
 
 # Numbers below are left to servers that people number by hand.
 SERVER_IDS = range(2**24, 2**32 - 1)

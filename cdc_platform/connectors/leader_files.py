@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cdc_platform.errors import BadInput
-from cdc_platform.topology import Address, Cluster, Shard
+from cdc_platform.model.topology import Address, Cluster, Shard
 
 HOST = "host"
 PORT = "port"

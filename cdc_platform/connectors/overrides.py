@@ -16,8 +16,8 @@ from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_
 from cdc_platform.connectors.wire_format import CHOSEN, FIXED
 from cdc_platform.documents.fields import REFERENCE
 from cdc_platform.errors import OverrideRefused
-from cdc_platform.state import OWNER_KEY
-from cdc_platform.topology import Dataset, Engine, Shard
+from cdc_platform.model.observed import OWNER_KEY
+from cdc_platform.model.topology import Dataset, Engine, Shard
 
 _IDENTITY = "it is derived from the names of dataset and shard, so that no two connectors share it."
 _ROUTING = "the platform routes all shards of a table to one topic with it."

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from cdc_platform.connectors.identity import Identity
-from cdc_platform.topology import Shard
+from cdc_platform.model.topology import Shard
 
 CONNECTOR_CLASS = "io.debezium.connector.postgresql.PostgresConnector"
 

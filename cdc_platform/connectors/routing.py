@@ -14,8 +14,8 @@ from __future__ import annotations
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD, transaction_topic
 from cdc_platform.connectors.tables import container, literal
 from cdc_platform.connectors.worker_properties import WORKER_ENV
+from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Dataset, Shard
 
 # Headers of every record: `<dataset>.<shard>`, and the worker that sent it.
 SHARD_HEADER = "cdc.shard"

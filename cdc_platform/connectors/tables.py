@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Mapping
 
-from cdc_platform.topology import Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 
 DEFAULT_SCHEMA = "public"
 INCLUDE_LIST = "table.include.list"

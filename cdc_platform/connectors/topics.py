@@ -11,9 +11,9 @@ from cdc_platform.connectors.identity import (
     table_topic,
     transaction_topic,
 )
+from cdc_platform.model.observed import TopicRequest
+from cdc_platform.model.topology import Dataset, Limits, TopicSpec, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.state import TopicRequest
-from cdc_platform.topology import Dataset, Limits, TopicSpec, Topology
 
 DAY_MS = 86_400_000
 WEEK_MS = 7 * DAY_MS

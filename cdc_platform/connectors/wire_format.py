@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdc_platform.connectors.worker_properties import JSON_CONVERTER
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 # What Postgres events hold for a TOAST value that an update left unchanged and
 # the replica identity does not carry.

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import EMPTY, LEADER_DIR, Cluster
+from cdc_platform.model.topology import EMPTY, LEADER_DIR, Cluster
 
 # Each worker's environment names the worker; connectors put it in a header of
 # each event, so that an event can be blamed on the worker that sent it.

@@ -12,9 +12,9 @@ from cdc_platform.defs.passes import fail_dead, judge, unfinished_passes
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.defs.translator import TAG_PLATFORM
+from cdc_platform.model.topology import BootstrapMode, Topology
 from cdc_platform.snapshots.records import Records, Run, runs
 from cdc_platform.snapshots.summary import pending
-from cdc_platform.topology import BootstrapMode, Topology
 
 SENSOR = "bootstrap_sensor"
 # A run reports every ten seconds; one that waits for its executor's next process is silent for longer.

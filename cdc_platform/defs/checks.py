@@ -19,7 +19,7 @@ from cdc_platform.defs.policy import Outcome, Suite, evaluate, suites_for
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
 from cdc_platform.verification.judged import judged_rows

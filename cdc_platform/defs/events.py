@@ -19,11 +19,11 @@ from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, table_props
 from cdc_platform.errors import KafkaRejected, Unavailable
+from cdc_platform.model.observed import TopicExtent
+from cdc_platform.model.topology import Topology
 from cdc_platform.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import Outcome, leftovers_of
-from cdc_platform.state import TopicExtent
-from cdc_platform.topology import Topology
 
 TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
 

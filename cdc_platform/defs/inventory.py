@@ -22,8 +22,8 @@ from cdc_platform.defs.deadline import within
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.errors import Unavailable
+from cdc_platform.model.topology import Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Topology
 
 log = logging.getLogger(__name__)
 

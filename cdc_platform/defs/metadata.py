@@ -8,11 +8,11 @@ import dagster as dg
 
 from cdc_platform.defs.columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.model.observed import TopicExtent
+from cdc_platform.model.topology import Shard
 from cdc_platform.plan import VERBS, to_markdown
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.state import TopicExtent
-from cdc_platform.topology import Shard
 
 Metadata = dict[str, dg.MetadataValue]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from cdc_platform.defs.translator import shards_partition
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 
 # A delete costs Dagster 4 to 10 ms a key, an add of 10,000 keys half a second.
 MOST_DELETES = 500

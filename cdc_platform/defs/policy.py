@@ -18,7 +18,7 @@ from typing import Any
 
 from cdc_platform.defs.data_docs import write_page
 from cdc_platform.errors import BadInput, TopologyError
-from cdc_platform.topology import EMPTY
+from cdc_platform.model.topology import EMPTY
 from cdc_platform.verification.judged import COLUMNS
 
 SEVERITIES = ("critical", "warning", "info")

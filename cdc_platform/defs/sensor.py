@@ -16,8 +16,8 @@ from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.passes import Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, table_props
+from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler import Due, due, plan_pass
-from cdc_platform.topology import Topology
 
 SENSOR = "reconcile_sensor"
 

@@ -15,6 +15,7 @@ from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
+from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.reconciler import plan_pass
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.cure import cure
@@ -24,7 +25,6 @@ from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
 from cdc_platform.snapshots.runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
 from cdc_platform.snapshots.told import RunProgress, ShardDone
-from cdc_platform.topology import BootstrapMode
 from cdc_platform.wiring import open_snapshots
 
 BOOTSTRAP = "bootstrap"

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Dataset, Topology
+from cdc_platform.model.topology import Dataset, Topology
 from cdc_platform.verification.outside import Policy
 
 log = logging.getLogger(__name__)

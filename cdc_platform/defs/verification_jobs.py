@@ -16,7 +16,7 @@ from cdc_platform.defs.audit import AUDIT, audit_metadata
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.repair import RepairOutside, run_repair

@@ -23,7 +23,7 @@ from cdc_platform.documents.znodes import (
     serialize,
 )
 from cdc_platform.errors import NotFound, PlanRefused, TopologyError
-from cdc_platform.topology import Address, Cluster, Dataset, Pause, Problem, Shard, Topology
+from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Problem, Shard, Topology
 
 V = TypeVar("V", Cluster, Dataset, Shard)
 

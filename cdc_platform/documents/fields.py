@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Address
+from cdc_platform.model.topology import Address
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)

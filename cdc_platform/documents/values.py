@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from cdc_platform.documents.fields import Fields, join, located
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     EMPTY,
     LEADER_DIR,
     BootstrapMode,

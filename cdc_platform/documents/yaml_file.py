@@ -21,7 +21,7 @@ from cdc_platform.documents.values import (
 )
 from cdc_platform.documents.yaml_text import MAX_BYTES, YamlText, dump
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard, Topology
+from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard, Topology
 
 
 def load_yaml(path: Path, *, known_clusters: Collection[str] = ()) -> Topology:

@@ -16,7 +16,7 @@ from cdc_platform.documents.values import (
     decode_shard,
 )
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     EMPTY,
     Cluster,
     Credentials,

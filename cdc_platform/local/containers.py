@@ -23,7 +23,7 @@ from cdc_platform.errors import StackError
 from cdc_platform.local import java, kafka, mariadb, postgres, postgres_place, workers
 from cdc_platform.local.artifacts import Lock, Programs, provide
 from cdc_platform.local.secrets import Login, ensure_login
-from cdc_platform.topology import LEADER_DIR
+from cdc_platform.model.topology import LEADER_DIR
 
 WORKERS = 3
 CLUSTER = "main"

@@ -21,8 +21,8 @@ from cdc_platform.local.readiness import probe_of
 from cdc_platform.local.secrets import Login, read_login
 from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch, Running, ServiceStatus
+from cdc_platform.model.topology import Address, Cluster, Credentials, Engine
 from cdc_platform.settings import CONFIG_FILE, Settings, default_cache_dir
-from cdc_platform.topology import Address, Cluster, Credentials, Engine
 
 DEFAULT_DIR = Path(".stack")
 STATE_FILE = "stack.json"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.topology import Cluster, Shard, Topology
+from cdc_platform.model.topology import Cluster, Shard, Topology
 
 # Names in an agent's znode, so that it stays far below ZooKeeper's 1 MiB.
 MAX_NAMED = 1000

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from cdc_platform.topology import EMPTY, Address, Engine
+from cdc_platform.model.topology import EMPTY, Address, Engine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,6 +12,8 @@ from collections.abc import Mapping
 
 from cdc_platform.holds import keep_snapshot_options
 from cdc_platform.liveness import LiveRecord
+from cdc_platform.model.observed import OWNER_KEY, Picture
+from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.placement import Placement, place
 from cdc_platform.plan import (
     Action,
@@ -33,8 +35,6 @@ from cdc_platform.planner.inputs import Changes, ConfigOf, Memory, Planned, Poli
 from cdc_platform.planner.leader_files import LeaderFiles
 from cdc_platform.planner.rollouts import Rollouts, roll_out
 from cdc_platform.restarts import Waiting
-from cdc_platform.state import OWNER_KEY, Picture
-from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.troubles import Trouble
 
 __all__ = [

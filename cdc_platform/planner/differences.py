@@ -6,11 +6,11 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 
+from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
+from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
 from cdc_platform.plan import Action, AddPartitions, AlterTopic, Finding
 from cdc_platform.planner.inputs import ConfigOf
 from cdc_platform.rollout import Before
-from cdc_platform.state import ObservedConnector, ObservedTopic, TopicRequest
-from cdc_platform.topology import Address, Cluster, Dataset, Shard
 
 # What a dataset's configuration is compared by, from pass to pass: that of a
 # shard and a cluster that do not exist, so that neither coming nor going of

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, Picture
+from cdc_platform.model.topology import Pause, Topology
 from cdc_platform.plan import DeleteConnector, Finding, Refusal
 from cdc_platform.planner.inputs import Memory, Policy
-from cdc_platform.state import CLUSTER_KEY, ObservedConnector, Picture
-from cdc_platform.topology import Pause, Topology
 
 # Names shown of what was there before.
 _NAMED = 6

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from cdc_platform.balance import BalancePolicy, SkewRecord
 from cdc_platform.holds import HoldRecord
 from cdc_platform.liveness import CapturedRecord, LeaderRecord, LivenessPolicy, LiveRecord
+from cdc_platform.model.observed import TopicRequest
+from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.plan import Plan
 from cdc_platform.restarts import RestartPolicy, RestartRecord, Waiting
 from cdc_platform.rollout import CanaryRecord, RolledOut, RolloutPolicy
-from cdc_platform.state import TopicRequest
-from cdc_platform.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.troubles import Trouble
 from cdc_platform.zombies import ZombiePolicy, ZombieRecord
 

@@ -6,10 +6,10 @@ from datetime import datetime
 
 from cdc_platform.liveness import LeaderRecord
 from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
+from cdc_platform.model.observed import Picture
+from cdc_platform.model.topology import Cluster, Shard
 from cdc_platform.planner.inputs import Memory, Policy
 from cdc_platform.restarts import Waiting
-from cdc_platform.state import Picture
-from cdc_platform.topology import Cluster, Shard
 
 
 class LeaderFiles:

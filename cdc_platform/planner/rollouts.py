@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from cdc_platform import rollout
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.holds import keep_snapshot_options
+from cdc_platform.model.observed import Picture
+from cdc_platform.model.topology import EMPTY
 from cdc_platform.plan import Finding, UpdateConnector
 from cdc_platform.planner.differences import config_changes, digest_of, with_values
 from cdc_platform.planner.health import Diagnosis, Seen
 from cdc_platform.planner.inputs import Memory, Policy, Wanted
 from cdc_platform.rollout import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
-from cdc_platform.state import Picture
-from cdc_platform.topology import EMPTY
 
 Change = Mapping[str, tuple[str | None, str | None]]
 

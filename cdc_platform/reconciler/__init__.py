@@ -8,6 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
+from cdc_platform.model.observed import ObservedCluster, Picture
+from cdc_platform.model.topology import EMPTY
 from cdc_platform.plan import DeleteConnector, RestartConnector
 from cdc_platform.planner import Planned, Policy, make_plan
 from cdc_platform.reconciler import last_pass
@@ -36,8 +38,6 @@ from cdc_platform.reconciler.report import (
     lags_of,
     running_shards,
 )
-from cdc_platform.state import ObservedCluster, Picture
-from cdc_platform.topology import EMPTY
 
 __all__ = ["Due", "PassReport", "Planned", "Policy", "due", "look", "plan_pass", "policy_of", "reconcile"]
 

@@ -12,6 +12,7 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectUnavailable, LockLost, NotFound, Unavailable
+from cdc_platform.model.topology import Topology
 from cdc_platform.plan import (
     Action,
     AddPartitions,
@@ -30,7 +31,6 @@ from cdc_platform.reconciler.batches import next_size
 from cdc_platform.reconciler.fence import Fence, Tell
 from cdc_platform.reconciler.migrate import bounce, migrate, wait_stopped
 from cdc_platform.reconciler.report import Outcome
-from cdc_platform.topology import Topology
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16

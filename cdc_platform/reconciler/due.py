@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cdc_platform.model.observed import Picture
 from cdc_platform.plan import Plan
 from cdc_platform.planner import Planned
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.memory import SHARD, captured_documents, captured_shards, news
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
-from cdc_platform.state import Picture
 
 # A pass at least this often, so that its record, and what reads it, stays fresh.
 REPORT_SECONDS = 300.0

@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
+from cdc_platform.model.observed import ObservedCluster, ObservedWorker, Picture
 from cdc_platform.plan import VERBS, RestartConnector
 from cdc_platform.planner import Planned
 from cdc_platform.reconciler.report import DatasetHealth, Outcome, lags_of
-from cdc_platform.state import ObservedCluster, ObservedWorker, Picture
 
 KEY = "pass/last"
 

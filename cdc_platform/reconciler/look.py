@@ -17,10 +17,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unavailable
 from cdc_platform.liveness import LivenessPolicy, silence_limit
 from cdc_platform.model.agent_report import reports_by_worker
-from cdc_platform.planner import Wanted
-from cdc_platform.reconciler.ideal import ideal_state
-from cdc_platform.reconciler.logins import ask_sources
-from cdc_platform.state import (
+from cdc_platform.model.observed import (
     ObservedCluster,
     ObservedHeartbeats,
     ObservedTopic,
@@ -28,7 +25,10 @@ from cdc_platform.state import (
     Picture,
     TopicRequest,
 )
-from cdc_platform.topology import Cluster, Topology
+from cdc_platform.model.topology import Cluster, Topology
+from cdc_platform.planner import Wanted
+from cdc_platform.reconciler.ideal import ideal_state
+from cdc_platform.reconciler.logins import ask_sources
 
 log = logging.getLogger(__name__)
 

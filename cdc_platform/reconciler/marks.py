@@ -6,9 +6,9 @@ from collections.abc import Iterable
 
 from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
 from cdc_platform.holds import WATERMARK
+from cdc_platform.model.topology import Topology
 from cdc_platform.plan import Action, DeleteConnector, UpdateConnector
 from cdc_platform.reconciler.memory import Documents, News
-from cdc_platform.topology import Topology
 
 
 def ended_watermarks(actions: Iterable[Action], topology: Topology, records: Documents) -> News:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdc_platform.model.observed import ObservedCluster, ObservedConnector, Picture
+from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.plan import VERBS, Action, DeleteConnector, Finding, Plan
 from cdc_platform.planner import Planned
-from cdc_platform.state import ObservedCluster, ObservedConnector, Picture
-from cdc_platform.topology import EMPTY, Topology
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,6 +13,7 @@ from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.clients.signals import PAUSE, Signal
 from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
+from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planner import ConfigOf
 from cdc_platform.snapshots import steps
 from cdc_platform.snapshots.begin import begin, end, wanted_chunk
@@ -23,7 +24,6 @@ from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.reset import renew, restore
 from cdc_platform.snapshots.told import Listener
 from cdc_platform.snapshots.waves import Item, hopeless
-from cdc_platform.topology import Cluster, Topology
 
 _PARALLEL = 16
 # Under a row rate chunks are so small that this many a second keep it: one shard alone may read twice

@@ -10,13 +10,13 @@ from typing import Any
 
 from cdc_platform.clients.notifications import INITIAL, Notification
 from cdc_platform.connectors.tables import container
+from cdc_platform.model.observed import ObservedConnector
+from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
 from cdc_platform.snapshots.progress import Sample, ShardProgress, eta, fold, rows_per_second
 from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind
 from cdc_platform.snapshots.steps import ShardView, signal_id, unread
 from cdc_platform.snapshots.told import RunProgress
-from cdc_platform.state import ObservedConnector
-from cdc_platform.topology import BootstrapMode, Dataset, Shard
 
 # Pace is measured over this many seconds.
 _WINDOW = 120.0

@@ -16,8 +16,8 @@ from dataclasses import dataclass, field
 from cdc_platform.clients.protocols import Metrics
 from cdc_platform.clients.source_logs import SourceLogs
 from cdc_platform.errors import CdcError, ConnectUnavailable
-from cdc_platform.state import ObservedConnector, ObservedWorker
-from cdc_platform.topology import Cluster, Dataset, Shard
+from cdc_platform.model.observed import ObservedConnector, ObservedWorker
+from cdc_platform.model.topology import Cluster, Dataset, Shard
 
 log = logging.getLogger(__name__)
 

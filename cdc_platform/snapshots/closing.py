@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from cdc_platform.positions import Committed
+from cdc_platform.model.positions import Committed
+from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard
 from cdc_platform.snapshots.records import Hole, Offset, Phase, Run, ShardState, Watermark
 from cdc_platform.snapshots.request import Kind
 from cdc_platform.snapshots.told import ShardDone
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard
 
 
 def over_records(

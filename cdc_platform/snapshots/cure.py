@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.observed import ObservedConnector, Picture
+from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.restarts import Failure, classify
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.state import ObservedConnector, Picture
-from cdc_platform.topology import BootstrapMode
 
 # Restarts do not cure these.
 LOST = frozenset({Failure.LOG_PURGED, Failure.SLOT_MISSING, Failure.SCHEMA_HISTORY})

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import (
     ASIDE,
@@ -21,7 +22,6 @@ from cdc_platform.snapshots.records import (
     watermarks,
 )
 from cdc_platform.snapshots.request import Kind, Request, choose_shards
-from cdc_platform.topology import BootstrapMode, Dataset, Topology
 
 # An order to a run is at `backfill/<run>/!order`.
 ORDER = f"{ASIDE}order"

@@ -17,8 +17,8 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.holds import WATERMARK
+from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.topology import EMPTY, BootstrapMode
 
 RUN = "backfill/"
 # What follows it is no shard's: no shard id holds an exclamation mark.

@@ -11,7 +11,7 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput
-from cdc_platform.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
 
 _WHERE = "request"
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")

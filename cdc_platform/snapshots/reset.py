@@ -22,11 +22,11 @@ from typing import Any, TypeVar
 from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.connectors.identity import identity
 from cdc_platform.errors import BadInput, CdcError, NotFound, SourceUnavailable
-from cdc_platform.positions import Committed, MariaDbPosition, MySqlPosition
+from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Phase, Run, ShardState, hold_key
 from cdc_platform.snapshots.waves import Item, committed, each, hold, wait_idle
-from cdc_platform.topology import BootstrapMode, Engine
 
 T = TypeVar("T")
 

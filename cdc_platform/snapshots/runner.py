@@ -17,6 +17,7 @@ from typing import Any
 from cdc_platform.connectors.tables import uncaptured
 from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
+from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Topology
 from cdc_platform.reconciler import plan_pass
 from cdc_platform.reconciler.ideal import ideal_state
 from cdc_platform.snapshots import steps
@@ -32,7 +33,6 @@ from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.steps import Patience, next_step, stream_offset
 from cdc_platform.snapshots.throttle import Throttle
 from cdc_platform.snapshots.told import Listener
-from cdc_platform.topology import BootstrapMode, Dataset, Shard, Topology
 
 log = logging.getLogger(__name__)
 

@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from cdc_platform.model.observed import ObservedConnector
+from cdc_platform.model.positions import Committed, marked_initial
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.plan import first_line
-from cdc_platform.positions import Committed, marked_initial
 from cdc_platform.snapshots.progress import HOPELESS, ShardProgress
 from cdc_platform.snapshots.records import Phase, ShardState
 from cdc_platform.snapshots.request import Kind
-from cdc_platform.state import ObservedConnector
-from cdc_platform.topology import BootstrapMode, Engine
 
 # AbstractIncrementalSnapshotChangeEventSource.readChunk, its words and its frames.
 _CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)

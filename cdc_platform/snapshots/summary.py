@@ -6,8 +6,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.snapshots.records import Phase, Records, Run, runs, shard_states, watermark, watermarks
-from cdc_platform.topology import Dataset, Shard
 
 
 def dataset_summary(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> dict[str, Any]:

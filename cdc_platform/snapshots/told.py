@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.snapshots.records import Hole
-from cdc_platform.topology import EMPTY, BootstrapMode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from cdc_platform.clients.connect_wire import UNASSIGNED, says_rebalance
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectRejected, NotFound
-from cdc_platform.state import ObservedConnector, ObservedTask
+from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, Refusal
 
 T = TypeVar("T")

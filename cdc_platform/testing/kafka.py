@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from cdc_platform.errors import CdcError, KafkaRejected
-from cdc_platform.state import ObservedTopic, TopicExtent, TopicRequest
+from cdc_platform.model.observed import ObservedTopic, TopicExtent, TopicRequest
 
 _NAME = re.compile(r"(?!\.{1,2}\Z)[A-Za-z0-9._-]{1,249}")
 

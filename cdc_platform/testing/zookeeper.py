@@ -42,7 +42,7 @@ from cdc_platform.documents.znodes import (
     read_shard,
 )
 from cdc_platform.errors import LockHeld, LockLost, NotFound, ZooKeeperUnavailable
-from cdc_platform.topology import Address, Cluster, Dataset, Pause, Shard, Topology
+from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Shard, Topology
 
 T = TypeVar("T")
 

@@ -14,8 +14,8 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.keys import source_key
 from cdc_platform.clients.sources.protocol import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
-from cdc_platform.positions import Position
-from cdc_platform.topology import Shard
+from cdc_platform.model.positions import Position
+from cdc_platform.model.topology import Shard
 from cdc_platform.verification.compare import Bracket, Differences, SourceRows, behind, compare
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.events import Words, digests, gathered, places

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.positions import Position
+from cdc_platform.model.positions import Position
 from cdc_platform.verification.events import ABSENT, OFFSET_BITS, Events, Words
 from cdc_platform.verification.fold import came_late, starts_of
 

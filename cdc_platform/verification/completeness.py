@@ -18,9 +18,9 @@ from typing import Any
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import CdcError, NotFound, TopologyError
-from cdc_platform.positions import Position
+from cdc_platform.model.positions import Position
+from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.records import Watermark, watermarks
-from cdc_platform.topology import Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.verification.case import Case, Look, joined
 from cdc_platform.verification.conclusions import Conclusions
 from cdc_platform.verification.crew import Connections

@@ -8,9 +8,9 @@ from typing import Any
 
 from cdc_platform.clients.sources.opening import address_of
 from cdc_platform.errors import CdcError
-from cdc_platform.positions import furthest
+from cdc_platform.model.positions import furthest
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.records import Watermark
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.verification.case import Case
 from cdc_platform.verification.explain import names, samples
 from cdc_platform.verification.outside import Policy

@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.position_text import format_lsn, parse_lsn
-from cdc_platform.positions import marked_initial, mysql_stream, parse_position
-from cdc_platform.topology import Engine
+from cdc_platform.model.position_codec import format_lsn, parse_lsn
+from cdc_platform.model.positions import marked_initial, mysql_stream, parse_position
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.events import OFFSET_BITS, Words
 
 # An END as far as it is about one table. `stream` and `seq` are the position of the transaction's end, `place`

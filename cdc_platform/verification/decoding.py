@@ -18,8 +18,8 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
-from cdc_platform.positions import mysql_stream
-from cdc_platform.topology import Engine
+from cdc_platform.model.positions import mysql_stream
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.events import (
     ABSENT,
     DELETED,

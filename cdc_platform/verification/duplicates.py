@@ -15,7 +15,7 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import EMPTY, Dataset
+from cdc_platform.model.topology import EMPTY, Dataset
 from cdc_platform.verification.copies import OTHER_PLACE, READ_AGAIN, SAME_RECORD, Pair, PartitionCounts, Span
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from cdc_platform.clients.topic_records import Batch
 from cdc_platform.connectors.tables import container
-from cdc_platform.topology import Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.verification.continuity import END, SENT, Rows, transaction_of
 from cdc_platform.verification.events import packed
 from cdc_platform.verification.ledger_store import codes, numbered

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.topology import EMPTY
+from cdc_platform.model.topology import EMPTY
 from cdc_platform.verification.continuity import ShardContinuity
 from cdc_platform.verification.duplicates import Cause, ShardDuplicates
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict

@@ -24,7 +24,7 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import CdcError, NotFound
-from cdc_platform.topology import Dataset, Shard, Table, Topology
+from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.verification.continuity import (
     SEEN,
     SENT,

@@ -10,7 +10,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.protocol import Source
 from cdc_platform.clients.topic_records import Records
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Dataset, Shard, Table
+from cdc_platform.model.topology import Dataset, Shard, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Dataset
+from cdc_platform.model.topology import Dataset
 from cdc_platform.verification.duplicates import DuplicatePolicy
 from cdc_platform.verification.outside import Policy
 

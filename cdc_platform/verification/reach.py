@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import ConnectRebalancing, NotFound, Unavailable
-from cdc_platform.positions import Committed, Position
-from cdc_platform.topology import Cluster, Dataset, Shard
+from cdc_platform.model.positions import Committed, Position
+from cdc_platform.model.topology import Cluster, Dataset, Shard
 
 _POLL_SECONDS = 1.0
 _ASK_AT_ONCE = 16

@@ -12,7 +12,7 @@ from cdc_platform.clients.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import Records
 from cdc_platform.connectors.identity import table_topic
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import (
     DuplicatePolicy,

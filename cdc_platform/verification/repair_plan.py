@@ -16,7 +16,7 @@ import msgspec
 
 from cdc_platform.clients.sources.protocol import Key
 from cdc_platform.errors import BadInput, RepairRefused
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.outside import Outside, Policy
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict

@@ -10,8 +10,8 @@ import numpy as np
 
 from cdc_platform.clients.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
+from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.records import watermarks
-from cdc_platform.topology import Dataset, Shard, Table, Topology
 from cdc_platform.verification.continuity import (
     CLOCKS_MS,
     Break,

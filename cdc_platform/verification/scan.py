@@ -21,7 +21,7 @@ import numpy as np
 from cdc_platform.canonical import engines
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.sources.protocol import Key, Slice
-from cdc_platform.positions import Position, parse_position
+from cdc_platform.model.positions import Position, parse_position
 from cdc_platform.verification import runs
 from cdc_platform.verification.cache import KEPT_SECONDS, place, remove, remove_others
 from cdc_platform.verification.compare import NOWHERE, Bracket, Indexes, SourceRows

@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from cdc_platform.clients.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource
 from cdc_platform.verification.events import Words
 

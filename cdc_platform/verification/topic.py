@@ -13,7 +13,7 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
-from cdc_platform.positions import Position
+from cdc_platform.model.positions import Position
 from cdc_platform.verification.cache import KEPT_SECONDS, place, remove_others
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import EVENT, OFFSET_BITS, Events, Trouble, Words, packed

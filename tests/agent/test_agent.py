@@ -16,9 +16,9 @@ from cdc_platform.agent.runner import Agent, Identity
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import ConnectRebalancing, ConnectUnavailable, LockHeld, NotFound
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
-from cdc_platform.state import ObservedTask
+from cdc_platform.model.observed import ObservedTask
+from cdc_platform.model.topology import Address
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
-from cdc_platform.topology import Address
 from tests.topology.conftest import eventually
 from tests.topology.test_edits import NEW, OLD, shard, topology
 

@@ -19,7 +19,17 @@ from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
-from cdc_platform.topology import Address, BootstrapMode, Cluster, Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.model.topology import (
+    Address,
+    BootstrapMode,
+    Cluster,
+    Dataset,
+    Engine,
+    Shard,
+    Table,
+    TopicSpec,
+    Topology,
+)
 from cdc_platform.wiring import topology_store
 from tests.connectors.field import Field, Record
 from tests.tcp_proxy import TcpProxy

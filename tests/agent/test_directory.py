@@ -18,7 +18,7 @@ from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.journal import Journal, OldLeader, Remembered
 from cdc_platform.connectors.leader_files import LeaderFile, leader_file, leader_reference
 from cdc_platform.errors import BadInput
-from cdc_platform.topology import Address, Cluster, Shard
+from cdc_platform.model.topology import Address, Cluster, Shard
 
 
 def at(host: str, generation: int) -> LeaderFile:

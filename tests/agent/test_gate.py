@@ -31,11 +31,11 @@ from cdc_platform.errors import (
     SourceUnavailable,
 )
 from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.servers import ServerView
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.promotion import Kind
-from cdc_platform.state import ObservedConnector, ObservedTask
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
-from cdc_platform.topology import Address, Dataset, Engine, Shard
 from tests.topology.conftest import eventually
 from tests.topology.test_edits import NEW, OLD, shard, topology
 

@@ -17,8 +17,8 @@ from cdc_platform.agent.command import agent
 from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.restarter import Restarter
 from cdc_platform.connectors.leader_files import LeaderFile
-from cdc_platform.state import ObservedTask
-from cdc_platform.topology import LEADER_DIR, Address
+from cdc_platform.model.observed import ObservedTask
+from cdc_platform.model.topology import LEADER_DIR, Address
 
 UNIT = Path(__file__).parents[2] / "deploy" / "systemd" / "cdc-platform-agent.service"
 ID = "127.0.0.1:8083"

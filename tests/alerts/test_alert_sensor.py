@@ -18,13 +18,13 @@ from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
+from cdc_platform.model.topology import Address
 from cdc_platform.outbox import AlertOutside, AlertReport, Seen, tell
 from cdc_platform.planner import Policy
 from cdc_platform.reconciler import reconcile
 from cdc_platform.restarts import RestartPolicy
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.testing import FakeStateStore
-from cdc_platform.topology import Address
 from tests.alerts.receivers import HttpReceiver, served
 from tests.defs.worlds import WORLDS, World, WorldResource, shard, topology
 

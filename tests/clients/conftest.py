@@ -14,7 +14,7 @@ from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import NotFound
-from cdc_platform.state import TopicRequest
+from cdc_platform.model.observed import TopicRequest
 from cdc_platform.testing import ConnectModel, FakeConnect, FakeConnectServer
 from cdc_platform.wiring import connect_client
 from tests.clients.waiting import wait_until

@@ -23,7 +23,7 @@ from cdc_platform.errors import (
     ConnectUnavailable,
     WrongCluster,
 )
-from cdc_platform.state import CLUSTER_KEY
+from cdc_platform.model.observed import CLUSTER_KEY
 from cdc_platform.testing import ConnectModel, FakeConnectServer, FaultKind
 from tests.clients.conftest import FILE_SOURCE
 

@@ -14,7 +14,7 @@ from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.errors import ConnectRejected, ConnectUnavailable, WrongCluster
 from cdc_platform.local.stack import Stack
-from cdc_platform.state import CLUSTER_KEY
+from cdc_platform.model.observed import CLUSTER_KEY
 from tests.clients.conftest import Subject
 from tests.clients.waiting import wait_until
 from tests.clients.wire_breaker import WireBreaker

@@ -11,7 +11,7 @@ import pytest
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.protocols import Kafka
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SecretUnresolved, SettingsError
-from cdc_platform.state import ObservedTopic, TopicRequest
+from cdc_platform.model.observed import ObservedTopic, TopicRequest
 from cdc_platform.testing import FakeKafka
 from tests.clients.waiting import wait_until
 

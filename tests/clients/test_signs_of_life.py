@@ -22,7 +22,7 @@ from cdc_platform.connectors import jmx
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable
 from cdc_platform.local.stack import Stack
-from cdc_platform.state import TopicRequest
+from cdc_platform.model.observed import TopicRequest
 
 TEXT = f"""# HELP jvm_memory_used_bytes Used bytes.
 {jmx.HEAP_USED}{{area="heap"}} 6.0E8

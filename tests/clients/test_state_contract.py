@@ -14,7 +14,7 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.clients.state_topic import StateTopic
 from cdc_platform.errors import BadInput, Fenced, KafkaRejected, KafkaUnavailable
 from cdc_platform.local.stack import Stack
-from cdc_platform.state import TopicRequest
+from cdc_platform.model.observed import TopicRequest
 from cdc_platform.testing import FakeStateStore, FakeStateTopic
 from tests.clients.waiting import wait_until
 

@@ -22,8 +22,8 @@ from cdc_platform.documents import load_yaml
 from cdc_platform.local import containers, kafka, mariadb, postgres, postgres_place, workers
 from cdc_platform.local.artifacts import Lock, Programs
 from cdc_platform.local.secrets import Login
+from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
-from cdc_platform.topology import LEADER_DIR
 
 ROOT = Path(__file__).parents[2]
 FILE = ROOT / "docker-compose.yml"

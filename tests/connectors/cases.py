@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_platform.settings import Settings
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     Address,
     BootstrapMode,
     Cluster,
@@ -16,6 +15,7 @@ from cdc_platform.topology import (
     TopicSpec,
     Topology,
 )
+from cdc_platform.settings import Settings
 
 SECRETS = Credentials(
     user="${file:/etc/cdc-platform/secrets/source.properties:user}",

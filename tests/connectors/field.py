@@ -17,8 +17,8 @@ from cdc_platform.connectors import leader_files
 from cdc_platform.connectors.desired import desired_config, problems
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Dataset, Shard, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Dataset, Shard, Topology
 
 
 @dataclass(kw_only=True)

@@ -19,9 +19,9 @@ from cdc_platform.connectors.leader_files import leader_file
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused, SettingsError
+from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Problem, Shard, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.state import CLUSTER_KEY, OWNER_KEY
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Problem, Shard, Topology
 from tests.connectors.cases import (
     EAST,
     ORDERS,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cdc_platform.connectors import identity
 from cdc_platform.connectors.identity import MAX_SIGNAL_GROUP, SERVER_IDS, check
+from cdc_platform.model.topology import Address, Shard, Table, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Address, Shard, Table, Topology
 from tests.connectors.cases import EAST, ORDERS, PINS, PINS_7, PLAIN, TOPOLOGY, numbered
 
 datasets = st.from_regex(r"\A[a-z][a-z0-9_]{0,39}\Z")

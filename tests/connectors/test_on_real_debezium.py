@@ -22,7 +22,7 @@ from cdc_platform.connectors.identity import signal_topic, transaction_topic
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.connectors.field import Field, Record
 
 pytestmark = [pytest.mark.stack]

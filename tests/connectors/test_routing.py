@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.tables import literal
-from cdc_platform.topology import Address, Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 from tests.connectors.cases import EAST, ORDERS, PINS, PLAIN, SECRETS
 
 names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_$]{0,8}\Z")

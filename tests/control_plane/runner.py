@@ -19,8 +19,8 @@ from typing import Any
 
 from cdc_platform import reconciler
 from cdc_platform.errors import CdcError, LockHeld
+from cdc_platform.model.topology import Cluster
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Cluster
 from cdc_platform.wiring import open_platform
 
 CHANGES = frozenset(

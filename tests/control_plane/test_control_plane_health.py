@@ -18,11 +18,11 @@ from confluent_kafka import Producer
 from cdc_platform import reconciler
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.liveness import LivenessPolicy
+from cdc_platform.model.topology import Address
 from cdc_platform.plan import BounceConnector, RestartConnector
 from cdc_platform.reconciler.report import Outcome
 from cdc_platform.restarts import Failure
 from cdc_platform.rollout import RolloutPolicy
-from cdc_platform.topology import Address
 from cdc_platform.zombies import ZombiePolicy
 from tests.tcp_proxy import TcpProxy
 

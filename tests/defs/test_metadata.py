@@ -14,10 +14,10 @@ from cdc_platform.defs.cursor import ALL
 from cdc_platform.defs.events import choose_tables
 from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, table_metadata
 from cdc_platform.defs.translator import table_props
+from cdc_platform.model.observed import TopicExtent
 from cdc_platform.plan import Plan
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.state import TopicExtent
 from tests.defs.worlds import topology
 
 WORLD = topology(pins=250)

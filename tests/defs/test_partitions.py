@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.defs.partitions import diff_partitions, sync_partitions
-from cdc_platform.topology import Problem
+from cdc_platform.model.topology import Problem
 from tests.defs.worlds import topology
 
 

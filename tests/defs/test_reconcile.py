@@ -16,7 +16,7 @@ from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
-from cdc_platform.topology import Table, Topology
+from cdc_platform.model.topology import Table, Topology
 from tests.defs.control import Control
 from tests.defs.worlds import World, WorldResource, dataset, shard, topology
 

@@ -17,12 +17,12 @@ from cdc_platform.defs import snapshot_jobs
 from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
+from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.opening import Wanted
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Run, runs, shard_states, watermarks
 from cdc_platform.testing import FakeStateStore
-from cdc_platform.topology import BootstrapMode, Dataset, Shard, Table
 from tests.defs.control import Control
 from tests.defs.worlds import World, WorldResource, dataset, topology
 

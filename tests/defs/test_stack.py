@@ -23,8 +23,8 @@ from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import Unavailable
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import CONFIG_ENV, Settings
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import open_platform
 from tests.defs.control import Control
 from tests.settings_file import write_settings

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs import CdcPlatformResource
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import (
     FakeConnect,
@@ -17,7 +18,6 @@ from cdc_platform.testing import (
     InMemoryTopologyStore,
     InMemoryZooKeeper,
 )
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")
 

@@ -20,7 +20,7 @@ from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.documents import dump_yaml, parse_yaml
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.wiring import topology_store
 
 from .test_demo import COMMAND, processes_of

@@ -22,7 +22,17 @@ from cdc_platform.clients.secrets import resolve
 from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import signal_topic, slot_name
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import EMPTY, Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.model.topology import (
+    EMPTY,
+    Address,
+    BootstrapMode,
+    Dataset,
+    Engine,
+    Shard,
+    Table,
+    TopicSpec,
+    Topology,
+)
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import Blame, Cause, blame, unsure_runs
 from cdc_platform.verification.sightings import SightingReader

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicate_store import TopicSightings
 from cdc_platform.verification.duplicates import (
     Blame,

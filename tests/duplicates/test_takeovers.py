@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform.clients.offset_history import WrittenOffset
-from cdc_platform.topology import Cluster, Engine
+from cdc_platform.model.topology import Cluster, Engine
 from cdc_platform.verification.duplicates import DuplicatePolicy, PartitionCounts, blame, judge, unsure_runs
 from cdc_platform.verification.takeovers import OffsetTakeovers, StartedRun, Takeover, taken_over
 from tests.defs.worlds import topology

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from cdc_platform.clients.topic_records import Batch, TopicBounds
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicate_store import PartitionSightings
 from cdc_platform.verification.duplicates import PartitionCounts
 from cdc_platform.verification.sightings import SightingReader

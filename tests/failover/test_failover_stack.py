@@ -21,16 +21,7 @@ from cdc_platform.connectors.desired import desired_config
 from cdc_platform.local import mariadb, postgres
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport
-from cdc_platform.topology import (
-    Address,
-    BootstrapMode,
-    Dataset,
-    Engine,
-    Shard,
-    Table,
-    TopicSpec,
-    Topology,
-)
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from tests.conftest import own_stack
 from tests.connectors.field import Field, Record
 

@@ -19,9 +19,9 @@ from cdc_platform.clients.protocols import Plugin
 from cdc_platform.errors import ConnectUnavailable, NotFound, PromotionRefused, SettingsError, SourceUnavailable
 from cdc_platform.leaders import LeaderOutside, check_leader, discover, refuse_unfit
 from cdc_platform.model.servers import ServerView
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore
-from cdc_platform.topology import Address, Dataset, Engine, Shard
 from tests.topology.test_edits import NEW, OLD, shard, topology
 
 THIRD = Address("third", 3306)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.model.servers import ServerView, SlotView
+from cdc_platform.model.topology import Address, Engine
 from cdc_platform.preflight import Case, Item, preflight
 from cdc_platform.promotion import Kind, Obstacle, has_fix, judge, saved_position, split_brain
-from cdc_platform.topology import Address, Engine
 
 MARIADB = ServerView(
     address=Address("db-2", 3306),

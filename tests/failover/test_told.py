@@ -7,11 +7,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
+from cdc_platform.model.observed import ObservedTask
+from cdc_platform.model.topology import Address
 from cdc_platform.outbox import Seen, tell
 from cdc_platform.planner import make_plan
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.state import ObservedTask
-from cdc_platform.topology import Address
 from tests.alerts.receivers import HttpReceiver, served
 from tests.alerts.test_alert_sensor import outside
 from tests.defs.worlds import WORLDS, World, shard, topology

@@ -20,8 +20,8 @@ from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import EMPTY
 from cdc_platform.settings import CONFIG_ENV, Settings
-from cdc_platform.topology import EMPTY
 from cdc_platform.wiring import open_platform
 
 EVERY = 2.0

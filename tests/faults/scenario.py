@@ -18,8 +18,8 @@ from pathlib import Path
 import psutil
 
 from cdc_platform.errors import ZooKeeperUnavailable
+from cdc_platform.model.topology import Address, Shard
 from cdc_platform.settings import CONFIG_ENV
-from cdc_platform.topology import Address, Shard
 from cdc_platform.verification.verdicts import Verdict
 from tests.faults.control_plane import ControlPlane
 from tests.faults.site import DEADLINE, FIRST_ROWS, Site, wait

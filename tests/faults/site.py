@@ -20,8 +20,8 @@ from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.continuity import ShardContinuity
 from cdc_platform.verification.duplicate_store import TopicSightings

@@ -13,7 +13,7 @@ import pymysql
 
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.topology import Address, Engine
 
 Run = Callable[..., list[Any]]
 # A server that is stopped, or waits for disk space, answers late (MariaDB looks for space once a minute).

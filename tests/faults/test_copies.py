@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.site import wait

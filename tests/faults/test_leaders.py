@@ -6,7 +6,7 @@ import pytest
 
 from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.far_proxy import FarProxy
 

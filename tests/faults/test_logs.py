@@ -8,7 +8,7 @@ from __future__ import annotations
 import pytest
 
 from cdc_platform.connectors.identity import identity
-from cdc_platform.topology import Engine, Shard
+from cdc_platform.model.topology import Engine, Shard
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.site import wait

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.topology import Address, Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.site import wait

@@ -8,9 +8,9 @@ from dataclasses import replace
 import pytest
 
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Credentials, Engine, Limits
 from cdc_platform.outbox import TROUBLE
 from cdc_platform.restarts import Failure
-from cdc_platform.topology import Credentials, Engine, Limits
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.site import wait

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.continuity import BreakKind
 from cdc_platform.verification.duplicates import Cause
 from tests.faults.conftest import MakeScenario

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import psycopg
 import pymysql
 
-from cdc_platform.topology import Shard
+from cdc_platform.model.topology import Shard
 from tests.faults.sources import Run, Sources
 
 # A source may be away, stopped or without disk space for as long as this (seconds).

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime, tzinfo
 from pathlib import Path
 
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.scan import Scan
 from cdc_platform.verification.topic import TopicFold

@@ -21,18 +21,7 @@ from cdc_platform.alerts import Message
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import AlertUndelivered, SourceUnavailable
-from cdc_platform.outbox import AlertOutside, Seen, tell
-from cdc_platform.plan import Plan, Refusal
-from cdc_platform.planner import Changes, Planned
-from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
-from cdc_platform.reconciler.last_pass import last_pass
-from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
-from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.opening import Wanted, order
-from cdc_platform.snapshots.records import ASIDE
-from cdc_platform.snapshots.waves import hold
-from cdc_platform.state import (
+from cdc_platform.model.observed import (
     ObservedBeats,
     ObservedCluster,
     ObservedConnector,
@@ -41,8 +30,7 @@ from cdc_platform.state import (
     ObservedWorker,
     Picture,
 )
-from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     Address,
     BootstrapMode,
     Cluster,
@@ -56,6 +44,18 @@ from cdc_platform.topology import (
     TopicSpec,
     Topology,
 )
+from cdc_platform.outbox import AlertOutside, Seen, tell
+from cdc_platform.plan import Plan, Refusal
+from cdc_platform.planner import Changes, Planned
+from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
+from cdc_platform.reconciler.last_pass import last_pass
+from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
+from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.settings import AlertTarget, Settings
+from cdc_platform.snapshots.opening import Wanted, order
+from cdc_platform.snapshots.records import ASIDE
+from cdc_platform.snapshots.waves import hold
+from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.repair_plan import plan_records
 from tests.formats import values

@@ -11,7 +11,7 @@ from unittest import mock
 from confluent_kafka import KafkaError
 
 from cdc_platform.clients.state_topic import StateTopic
-from cdc_platform.state import ObservedTopic
+from cdc_platform.model.observed import ObservedTopic
 
 TOPIC = "cdc.platform.state"
 

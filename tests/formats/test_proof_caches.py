@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cdc_platform.positions import MariaDbPosition
+from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.verification.continuity import END, SEEN, ShardSent, Silence
 from cdc_platform.verification.copies import Pair, Span
 from cdc_platform.verification.duplicate_store import PartitionSightings

@@ -11,12 +11,12 @@ from cdc_platform.alerts import Condition, Severity
 from cdc_platform.balance import SkewRecord
 from cdc_platform.holds import HoldRecord
 from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.restarts import Failure, RestartRecord
 from cdc_platform.rollout import CanaryRecord, RolledOut
 from cdc_platform.rollout import Verdict as RolloutVerdict
 from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
-from cdc_platform.topology import BootstrapMode
 from cdc_platform.troubles import Trouble
 from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict

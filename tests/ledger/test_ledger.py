@@ -20,9 +20,9 @@ from cdc_platform.clients.offset_history import OffsetTopics, WrittenOffset, con
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import Batch, Records, TopicBounds
 from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.verification.continuity import (
     END,
     SEEN,

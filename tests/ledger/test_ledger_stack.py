@@ -16,7 +16,7 @@ from cdc_platform.connectors.identity import slot_name
 from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.translator import table_props
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import BootstrapMode, Engine, Topology
+from cdc_platform.model.topology import BootstrapMode, Engine, Topology
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange, verify_shards
 from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity

@@ -15,7 +15,7 @@ from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.local import mariadb, postgres
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import LEADER_DIR
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.topology import Address, Engine
 
 DEADLINE = 60.0
 

@@ -18,7 +18,7 @@ from cdc_platform.errors import StackError
 from cdc_platform.local import mariadb, postgres, replication, workers
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from tests.conftest import make_stack_dir, own_stack
 from tests.local.debezium import Captured, eventually
 

@@ -20,7 +20,7 @@ from cdc_platform.local.lifecycle import up
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.secrets import read_login
 from cdc_platform.local.stack import Stack, StackSpec
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from tests.local.debezium import Captured, eventually
 
 pytestmark = pytest.mark.stack

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker
-from cdc_platform.state import ObservedCluster, ObservedWorker
+from cdc_platform.model.observed import ObservedCluster, ObservedWorker
 
 from .worlds import NOW, cluster, connector
 

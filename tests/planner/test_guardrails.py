@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.liveness import CapturedRecord
+from cdc_platform.model.topology import Pause, Problem, Topology
 from cdc_platform.plan import (
     CreateConnector,
     DeleteConnector,
@@ -17,7 +18,6 @@ from cdc_platform.plan import (
     to_text,
 )
 from cdc_platform.planner import Memory, Policy, config_changes, make_plan
-from cdc_platform.topology import Pause, Problem, Topology
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
 

@@ -8,10 +8,10 @@ from dataclasses import replace
 import pytest
 
 from cdc_platform.holds import HoldRecord, keep_snapshot_options
+from cdc_platform.model.observed import ObservedConnector
+from cdc_platform.model.topology import Cluster, Dataset, Shard
 from cdc_platform.plan import CreateConnector, UpdateConnector
 from cdc_platform.planner import Memory, Policy, make_plan
-from cdc_platform.state import ObservedConnector
-from cdc_platform.topology import Cluster, Dataset, Shard
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 

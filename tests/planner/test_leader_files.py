@@ -7,10 +7,10 @@ from datetime import timedelta
 from typing import Any
 
 from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.observed import Picture
+from cdc_platform.model.topology import Topology
 from cdc_platform.plan import CreateConnector
 from cdc_platform.planner import Memory, Planned, Policy, make_plan
-from cdc_platform.state import Picture
-from cdc_platform.topology import Topology
 
 from .worlds import NOW, WANTED, cluster, dataset, picture, topology
 

@@ -17,8 +17,8 @@ from cdc_platform.liveness import (
     moving,
     silence_limit,
 )
-from cdc_platform.state import ObservedBeats, ObservedHeartbeats, ObservedWorker
-from cdc_platform.topology import Engine, Limits
+from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
+from cdc_platform.model.topology import Engine, Limits
 
 from .worlds import NOW, dataset, shard
 

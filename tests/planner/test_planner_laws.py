@@ -6,6 +6,7 @@ from datetime import timedelta
 
 from hypothesis import given, settings
 
+from cdc_platform.model.observed import Picture
 from cdc_platform.plan import (
     CreateConnector,
     DeleteConnector,
@@ -16,7 +17,6 @@ from cdc_platform.plan import (
 )
 from cdc_platform.planner import Memory, Policy, make_plan
 from cdc_platform.restarts import RestartPolicy
-from cdc_platform.state import Picture
 
 from .worlds import WANTED, config_of, simulate, worlds
 

@@ -8,11 +8,11 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc_platform.model.observed import Picture
+from cdc_platform.model.topology import Dataset
 from cdc_platform.plan import CreateConnector, UpdateConnector
 from cdc_platform.planner import Memory, Planned, Policy, make_plan
 from cdc_platform.rollout import CanaryRecord, Pending, RolledOut, RolloutPolicy, Verdict, choose
-from cdc_platform.state import Picture
-from cdc_platform.topology import Dataset
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, simulate, topology
 

@@ -8,6 +8,17 @@ from datetime import UTC, datetime
 
 from hypothesis import strategies as st
 
+from cdc_platform.model.observed import (
+    CLUSTER_KEY,
+    OWNER_KEY,
+    ObservedCluster,
+    ObservedConnector,
+    ObservedTask,
+    ObservedTopic,
+    Picture,
+    TopicRequest,
+)
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.plan import (
     AddPartitions,
     AlterTopic,
@@ -21,17 +32,6 @@ from cdc_platform.plan import (
     UpdateConnector,
 )
 from cdc_platform.planner import Wanted
-from cdc_platform.state import (
-    CLUSTER_KEY,
-    OWNER_KEY,
-    ObservedCluster,
-    ObservedConnector,
-    ObservedTask,
-    ObservedTopic,
-    Picture,
-    TopicRequest,
-)
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.memory import captured_documents
-from cdc_platform.topology import Topology
 
 from .worlds import World, cluster, dataset, shards
 

@@ -8,9 +8,9 @@ import time
 import pytest
 
 from cdc_platform.errors import LockLost
+from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.fence import Fence
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore
-from cdc_platform.topology import Topology
 
 from .worlds import World, cluster, dataset, shards
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 
 from .worlds import KillAt, Killed, World, cluster, dataset, shards
 

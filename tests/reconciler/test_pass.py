@@ -17,11 +17,11 @@ from cdc_platform.errors import (
     PlanStale,
     ZooKeeperUnavailable,
 )
+from cdc_platform.model.topology import Pause, Topology
 from cdc_platform.plan import DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.memory import read_memory
 from cdc_platform.rollout import RolloutPolicy
-from cdc_platform.topology import Pause, Topology
 
 from .worlds import KillAt, Killed, World, cluster, dataset, shards
 
@@ -128,7 +128,7 @@ def test_a_delete_takes_offsets_and_history_along_and_forgets_what_was_remembere
 
 
 def test_the_delete_of_a_postgres_shard_says_how_to_drop_its_slot() -> None:
-    from cdc_platform.topology import Engine, Table
+    from cdc_platform.model.topology import Engine, Table
 
     world = settled("east", engine=Engine.POSTGRES, tables=(Table(name="orders", schema="public"),))
     world.control_plane().topology.delete_shard("d0", "00003")

@@ -12,15 +12,8 @@ from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import CdcError
-from cdc_platform.planner import Policy
-from cdc_platform.settings import Settings
-from cdc_platform.state import ObservedBeats, ObservedConnector, ObservedHeartbeats, ObservedWorker
-from cdc_platform.testing.connect import FakeConnect
-from cdc_platform.testing.connect_model import ConnectModel
-from cdc_platform.testing.kafka import FakeKafka
-from cdc_platform.testing.state_topic import FakeStateStore, FakeStateTopic
-from cdc_platform.testing.zookeeper import InMemoryTopologyStore, InMemoryZooKeeper
-from cdc_platform.topology import (
+from cdc_platform.model.observed import ObservedBeats, ObservedConnector, ObservedHeartbeats, ObservedWorker
+from cdc_platform.model.topology import (
     Address,
     Cluster,
     Credentials,
@@ -31,6 +24,13 @@ from cdc_platform.topology import (
     TopicSpec,
     Topology,
 )
+from cdc_platform.planner import Policy
+from cdc_platform.settings import Settings
+from cdc_platform.testing.connect import FakeConnect
+from cdc_platform.testing.connect_model import ConnectModel
+from cdc_platform.testing.kafka import FakeKafka
+from cdc_platform.testing.state_topic import FakeStateStore, FakeStateTopic
+from cdc_platform.testing.zookeeper import InMemoryTopologyStore, InMemoryZooKeeper
 
 CREDENTIALS = Credentials(user="${env:CDC_USER}", password="${env:CDC_PASSWORD}")
 

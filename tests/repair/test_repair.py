@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.conditions import key_condition
 from cdc_platform.errors import BadInput, RepairRefused, TopologyError, Unavailable
+from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.topology import Engine
 from cdc_platform.verification import repair
 from cdc_platform.verification.repair import WAVE_BYTES, Condition, waves
 from cdc_platform.verification.repair_plan import _of_verdict, keys_repair, parse_keys, plan_records, recorded_plan

@@ -19,9 +19,9 @@ from cdc_platform.cli import main
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.protocol import Inspection
 from cdc_platform.clients.tombstones import Tombstone
+from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Request
-from cdc_platform.topology import Engine
 from cdc_platform.verification import repair, repair_plan
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.completeness import ShardRange

@@ -15,8 +15,8 @@ import pytest
 
 from cdc_platform.defs import CdcPlatformResource, build_alert_sensor, build_cdc_asset_checks
 from cdc_platform.defs.inventory import load_tables
+from cdc_platform.model.topology import Engine
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.topology import Engine
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.repair import run_repair
 from cdc_platform.verification.repair_plan import find_repair, recorded_plan

@@ -16,7 +16,7 @@ from click.testing import CliRunner, Result
 from cdc_platform.cli import main
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
+from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import topology_store
 from tests.conftest import own_stack
 

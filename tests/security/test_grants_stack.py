@@ -19,7 +19,7 @@ from cdc_platform.clients.sources.opening import open_source
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.errors import SourceRejected
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import BootstrapMode, Credentials, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.model.topology import BootstrapMode, Credentials, Dataset, Engine, Shard, Table, TopicSpec
 from tests.connectors.field import Field
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]

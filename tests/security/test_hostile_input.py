@@ -36,9 +36,9 @@ from cdc_platform.documents.znodes import read_cluster, read_dataset, read_shard
 from cdc_platform.errors import BadInput, CdcError, SecretUnresolved, StackError, TopologyError
 from cdc_platform.local import unpacking
 from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Problem, Shard, Table, Topology
 from cdc_platform.promotion import saved_position
 from cdc_platform.settings import Settings
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Problem, Shard, Table, Topology
 
 HOSTILE = [
     "${file:/etc/shadow:root}",

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.acts import Pace
@@ -21,7 +22,6 @@ from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.request import Kind, Load, Request
 from cdc_platform.snapshots.runner import work_slice
 from cdc_platform.snapshots.told import RunProgress, ShardDone
-from cdc_platform.topology import Engine
 from cdc_platform.wiring import open_platform, open_snapshots
 from tests.snapshots.live import World
 

@@ -23,16 +23,8 @@ from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
-from cdc_platform.topology import (
-    Address,
-    BootstrapMode,
-    Dataset,
-    Engine,
-    Shard,
-    Table,
-    TopicSpec,
-)
 from tests.clients.waiting import wait_until
 
 TABLES = ("items", "notes")

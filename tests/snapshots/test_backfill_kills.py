@@ -22,12 +22,12 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from cdc_platform.clients.notifications import INCREMENTAL
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import Run, runs, watermarks
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.steps import running_signal, signal_id
-from cdc_platform.topology import BootstrapMode, Engine
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, bootstrap, go
 from tests.snapshots.dagster_outside import OutsideDagster

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.quotas import ClientQuotas
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.acts import producer_client_id
@@ -21,7 +22,6 @@ from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.request import KeyRange, Load
 from cdc_platform.snapshots.steps import running_signal
 from cdc_platform.snapshots.waves import committed
-from cdc_platform.topology import BootstrapMode, Engine
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file

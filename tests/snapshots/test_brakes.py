@@ -12,9 +12,9 @@ import pymysql
 import pytest
 
 from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.brakes import BrakePolicy
 from cdc_platform.snapshots.outside import Outside
-from cdc_platform.topology import BootstrapMode, Engine
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers

@@ -13,12 +13,12 @@ import pytest
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.defs.columns import column_schema
 from cdc_platform.errors import BadInput
+from cdc_platform.model.topology import BootstrapMode, Engine, Shard, Table
 from cdc_platform.reconciler import reconcile
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import watermarks
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.waves import stop
-from cdc_platform.topology import BootstrapMode, Engine, Shard, Table
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import TABLES, Judge, World, Writers

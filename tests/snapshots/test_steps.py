@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.notifications import INCREMENTAL, INITIAL, Notification
+from cdc_platform.model.observed import ObservedConnector, ObservedTask
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.begin import closing_at_once, wanted_offset
 from cdc_platform.snapshots.progress import ShardProgress, fold
 from cdc_platform.snapshots.records import Phase, Run, ShardState
@@ -28,9 +30,7 @@ from cdc_platform.snapshots.steps import (
     running_signal,
 )
 from cdc_platform.snapshots.waves import Item
-from cdc_platform.state import ObservedConnector, ObservedTask
 from cdc_platform.testing import FakeConnect
-from cdc_platform.topology import BootstrapMode, Engine
 from tests.defs.worlds import dataset, shard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)

@@ -13,11 +13,11 @@ from cdc_platform.defs.audit import audit_metadata
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.policy import Outcome
 from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.model.observed import TopicExtent
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.told import ShardDone
-from cdc_platform.state import TopicExtent
 from cdc_platform.verification.duplicates import ShardDuplicates
 from cdc_platform.verification.ledger import TableContinuity
 from cdc_platform.verification.verdicts import ShardVerdict

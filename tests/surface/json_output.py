@@ -25,6 +25,15 @@ from cdc_platform.documents.edits import Change
 from cdc_platform.leaders import Discovery
 from cdc_platform.local.demo.summary import Summary
 from cdc_platform.local.services import ServiceStatus
+from cdc_platform.model.observed import (
+    ObservedBeats,
+    ObservedCluster,
+    ObservedConnector,
+    ObservedHeartbeats,
+    ObservedWorker,
+    Picture,
+)
+from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
 from cdc_platform.plan import Plan, to_json
 from cdc_platform.planner import Planned
 from cdc_platform.preflight import Item
@@ -35,15 +44,6 @@ from cdc_platform.snapshots.records import Run, ShardState, Watermark
 from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.summary import all_runs, dataset_summary, shard_summary
 from cdc_platform.snapshots.told import ShardDone
-from cdc_platform.state import (
-    ObservedBeats,
-    ObservedCluster,
-    ObservedConnector,
-    ObservedHeartbeats,
-    ObservedWorker,
-    Picture,
-)
-from cdc_platform.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
 from cdc_platform.verification.repair import RepairReport
 from cdc_platform.verification.repair_plan import RepairPlan
 from cdc_platform.verification.verdicts import ShardVerdict

@@ -15,6 +15,7 @@ from cdc_platform.defs.alert_sensor import checks_seen
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
 from cdc_platform.failover import AgentReport
+from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.outbox import AlertOutside, Seen, tell
 from cdc_platform.reconciler.exporter import registry
 from cdc_platform.restarts import CURES, Failure
@@ -23,7 +24,6 @@ from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.opening import Wanted
 from cdc_platform.snapshots.records import Phase
 from cdc_platform.snapshots.request import Kind
-from cdc_platform.topology import BootstrapMode, Engine
 from cdc_platform.verification.continuity import BreakKind
 from cdc_platform.verification.duplicates import Cause
 from cdc_platform.verification.verdicts import Verdict

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from cdc_platform.topology import (
+from cdc_platform.model.topology import (
     EMPTY,
     Address,
     BootstrapMode,

@@ -14,7 +14,7 @@ from kazoo.security import make_digest_acl
 
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.errors import ZooKeeperUnavailable
-from cdc_platform.topology import Topology
+from cdc_platform.model.topology import Topology
 from tests.tcp_proxy import TcpProxy
 from tests.topology.conftest import eventually, packets_received
 from tests.topology.test_edits import NEW, shard, topology

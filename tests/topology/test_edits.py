@@ -24,18 +24,8 @@ from cdc_platform.documents.edits import (
 from cdc_platform.documents.values import encode_shard
 from cdc_platform.documents.znodes import generation_floor, read_generation_floor, serialize
 from cdc_platform.errors import NotFound, PlanRefused, TopologyError
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Pause, Shard, Table, Topology
 from cdc_platform.testing import InMemoryTopologyStore
-from cdc_platform.topology import (
-    Address,
-    Cluster,
-    Credentials,
-    Dataset,
-    Engine,
-    Pause,
-    Shard,
-    Table,
-    Topology,
-)
 from tests.topology.strategies import topologies
 
 LAYOUT = Layout()

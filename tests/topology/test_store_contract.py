@@ -12,7 +12,7 @@ import pytest
 
 from cdc_platform.clients.protocols import TopologyStore
 from cdc_platform.errors import LockHeld, LockLost, NotFound, PlanRefused, TopologyError
-from cdc_platform.topology import Address, Pause, Topology
+from cdc_platform.model.topology import Address, Pause, Topology
 from tests.topology.conftest import Server, eventually
 from tests.topology.test_edits import CLUSTER, DATASET, NEW, OLD, shard, topology
 

@@ -13,9 +13,9 @@ from cdc_platform.cli import main
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.desired import problems
 from cdc_platform.documents import load_yaml
+from cdc_platform.model.topology import Address, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore
-from cdc_platform.topology import Address, Topology
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "topology.yaml"
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 
 from cdc_platform.documents import dump_yaml, load_yaml, parse_yaml
 from cdc_platform.errors import TopologyError
-from cdc_platform.topology import Address, BootstrapMode, Engine, Problem, Topology
+from cdc_platform.model.topology import Address, BootstrapMode, Engine, Problem, Topology
 from tests.topology.strategies import topologies
 
 GOOD = """\

@@ -31,7 +31,7 @@ from cdc_platform.documents.znodes import (
     serialize,
 )
 from cdc_platform.errors import SettingsError, TopologyError
-from cdc_platform.topology import Cluster, Dataset, Problem, Shard, Topology
+from cdc_platform.model.topology import Cluster, Dataset, Problem, Shard, Topology
 from tests.topology.strategies import json_values, topologies
 
 LAYOUT = Layout()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Engine, Table
+from cdc_platform.model.topology import Engine, Table
 from tests.verification.ground import Ground
 
 

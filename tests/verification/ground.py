@@ -20,10 +20,10 @@ from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.desired import desired_config
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
-from cdc_platform.positions import Committed
+from cdc_platform.model.positions import Committed
+from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.outside import Outside, Progress

@@ -19,10 +19,10 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.protocol import Inspection, Key, Slice, Words
 from cdc_platform.clients.topic_records import Batch, TopicBounds
 from cdc_platform.errors import NotFound
-from cdc_platform.positions import Committed, MariaDbPosition
+from cdc_platform.model.positions import Committed, MariaDbPosition
+from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.verification.completeness import ShardRange, verify_shards
 from cdc_platform.verification.outside import Outside, Progress
 from cdc_platform.verification.verdicts import ShardVerdict

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from cdc_platform.clients.sources.binlog import rowless_groups
-from cdc_platform.positions import Committed, MariaDbPosition
-from cdc_platform.topology import Engine
+from cdc_platform.model.positions import Committed, MariaDbPosition
+from cdc_platform.model.topology import Engine
 
 Event = tuple[str, int, str, int, int, str]
 

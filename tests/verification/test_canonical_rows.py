@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc_platform.canonical import wire
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.rows import RowReader
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 _MARIADB = Shape(
     engine=Engine.MARIADB,

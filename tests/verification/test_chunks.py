@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.scan import Scan
 from tests.verification.ground import Ground

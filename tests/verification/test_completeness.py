@@ -15,7 +15,7 @@ import psycopg
 import pymysql
 import pytest
 
-from cdc_platform.topology import Engine, Shard
+from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
 

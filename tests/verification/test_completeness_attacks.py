@@ -10,7 +10,7 @@ import pytest
 from confluent_kafka import Producer
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from cdc_platform.topology import Engine, Shard, Table
+from cdc_platform.model.topology import Engine, Shard, Table
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
 

@@ -18,8 +18,8 @@ from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, C
 
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.mariadb import MariaDbSource
-from cdc_platform.positions import MariaDbPosition
-from cdc_platform.topology import BootstrapMode, Engine, Shard
+from cdc_platform.model.positions import MariaDbPosition
+from cdc_platform.model.topology import BootstrapMode, Engine, Shard
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
 

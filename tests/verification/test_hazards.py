@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cdc_platform.canonical.columns import Column
 from cdc_platform.canonical.hazards import hazards
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 
 
 def test_types_that_stop_mariadbs_connector_or_are_captured_wrongly() -> None:

@@ -13,7 +13,7 @@ from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.rows import RowReader
 from cdc_platform.clients.topic_records import Batch
 from cdc_platform.connectors.wire_format import UNAVAILABLE_VALUE
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from cdc_platform.verification import partials
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import ABSENT, PARTIAL, UNKNOWN, Events

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from psycopg import sql
 
-from cdc_platform.topology import Engine, Shard
+from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.verdicts import Verdict
 from tests.verification import torture, values
 from tests.verification.ground import Ground

@@ -10,7 +10,7 @@ import pytest
 from cdc_platform.canonical import mariadb, postgres
 from cdc_platform.canonical.columns import Column, Form
 from cdc_platform.canonical.engines import form
-from cdc_platform.topology import Engine
+from cdc_platform.model.topology import Engine
 from tests.verification import torture
 
 DOC = (Path(__file__).parents[2] / "docs" / "verification.md").read_text()

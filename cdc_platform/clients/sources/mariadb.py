@@ -22,8 +22,8 @@ from cdc_platform.canonical.keys import readable_key
 from cdc_platform.clients.sources.binlog import rowless_groups
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.positions import Committed, MariaDbPosition, MySqlPosition, Position
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
+from cdc_platform.model.topology import Address, Engine
 
 _COLUMNS = """
 SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, DATETIME_PRECISION,

@@ -10,7 +10,7 @@ from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
 from cdc_platform.clients.sources.protocol import Captured, Source
 from cdc_platform.connectors.tables import container
-from cdc_platform.topology import Address, Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 
 INCLUDE, EXCLUDE = "column.include.list", "column.exclude.list"
 

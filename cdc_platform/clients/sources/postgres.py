@@ -19,8 +19,8 @@ from cdc_platform.canonical.hazards import hazards
 from cdc_platform.canonical.keys import readable_key
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.positions import Committed, PostgresPosition
-from cdc_platform.topology import Address, Engine
+from cdc_platform.model.positions import Committed, PostgresPosition
+from cdc_platform.model.topology import Address, Engine
 
 _ENGINE = Engine.POSTGRES
 

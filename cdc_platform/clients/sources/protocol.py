@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.positions import Committed, Position
+from cdc_platform.model.positions import Committed, Position
 
 Words = npt.NDArray[np.uint64]
 

@@ -24,7 +24,7 @@ from cdc_platform.local.demo.files import repository_file
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
-from cdc_platform.topology import Engine, Topology
+from cdc_platform.model.topology import Engine, Topology
 from cdc_platform.wiring import topology_store
 
 

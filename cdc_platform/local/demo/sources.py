@@ -22,7 +22,7 @@ import pymysql
 from psycopg import sql
 
 from cdc_platform.local.secrets import Login
-from cdc_platform.topology import Address
+from cdc_platform.model.topology import Address
 
 # (shard, table, key, kind, revision): kind is "write" or "delete"; a delete has revision 0.
 Change = tuple[str, str, tuple[int, ...], str, int]

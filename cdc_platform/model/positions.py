@@ -21,8 +21,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.position_text import bad_position, format_lsn, parse_gtids, parse_lsn
-from cdc_platform.topology import Engine
+from cdc_platform.model.position_codec import bad_position, format_lsn, parse_gtids, parse_lsn
+from cdc_platform.model.topology import Engine
 
 Streams = npt.NDArray[np.uint32]
 Sequences = npt.NDArray[np.uint64]

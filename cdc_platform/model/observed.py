@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.topology import EMPTY, Topology
+from cdc_platform.model.topology import EMPTY, Topology
 
 # A connector config carries this key with the platform's name as its value.
 # Connectors without it were made by somebody else and are never touched.
