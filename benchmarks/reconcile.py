@@ -43,11 +43,11 @@ from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedTask, ObservedTopic, Picture
 from cdc_platform.model.topology import Cluster
-from cdc_platform.planner import Memory, Policy, make_plan
-from cdc_platform.planner.differences import digest_of
+from cdc_platform.planning.canary import RolledOut
+from cdc_platform.planning.drift import digest_of
+from cdc_platform.planning.planner import Memory, Policy, make_plan
 from cdc_platform.reconciler.ideal import ideal_state
 from cdc_platform.reconciler.look import CONFIGS_A_LOOK
-from cdc_platform.rollout import RolledOut
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 

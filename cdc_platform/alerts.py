@@ -1,6 +1,6 @@
 """Who is told what, and when: on transitions, once, grouped by cause. Pure.
 
-A condition is something wrong: one trouble of many shards (`troubles.py`), one failing
+A condition is something wrong: one trouble of many shards (`planning/health/incidents.py`), one failing
 check. Its record says whether it lasts and what was told. A message is decided together
 with its records, and both are written in one transaction before anything is sent: so a
 control plane that dies forgets no message, and one that starts again repeats none. Only a

@@ -30,11 +30,11 @@ from cdc_platform.errors import CdcError
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.alert_messages import Message, Severity
 from cdc_platform.model.topology import EMPTY, Topology
+from cdc_platform.planning.health.incidents import Trouble
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.memory import RESTART, read_memory
 from cdc_platform.settings import Settings
-from cdc_platform.troubles import Trouble
 
 log = logging.getLogger(__name__)
 

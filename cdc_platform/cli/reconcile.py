@@ -13,7 +13,7 @@ import click
 
 from cdc_platform import reconciler
 from cdc_platform.errors import BadInput
-from cdc_platform.plan import to_json, to_markdown, to_text
+from cdc_platform.planning.plan import to_json, to_markdown, to_text
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 

@@ -21,7 +21,7 @@ from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_
 from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
-from cdc_platform.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
+from cdc_platform.planning.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import Outcome, leftovers_of
 

@@ -10,7 +10,7 @@ from cdc_platform.defs.columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard
-from cdc_platform.plan import VERBS, to_markdown
+from cdc_platform.planning.plan import VERBS, to_markdown
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 

@@ -10,8 +10,8 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
 from cdc_platform.model.observed import ObservedCluster, Picture
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.plan import DeleteConnector, RestartConnector
-from cdc_platform.planner import Planned, Policy, make_plan
+from cdc_platform.planning.plan import DeleteConnector, RestartConnector
+from cdc_platform.planning.planner import Planned, Policy, make_plan
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.apply import Applier
 from cdc_platform.reconciler.due import Due, due

@@ -13,7 +13,7 @@ from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectUnavailable, LockLost, NotFound, Unavailable
 from cdc_platform.model.topology import Topology
-from cdc_platform.plan import (
+from cdc_platform.planning.plan import (
     Action,
     AddPartitions,
     AlterTopic,

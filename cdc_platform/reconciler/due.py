@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_platform.model.observed import Picture
-from cdc_platform.plan import Plan
-from cdc_platform.planner import Planned
+from cdc_platform.planning.plan import Plan
+from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.memory import SHARD, captured_documents, captured_shards, news
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards

@@ -7,7 +7,7 @@ from dataclasses import replace
 from cdc_platform.connectors.desired import DesiredConfigs, leftovers, problems
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.model.topology import Topology
-from cdc_platform.planner import Wanted
+from cdc_platform.planning.planner import Wanted
 from cdc_platform.settings import Settings
 
 

@@ -19,8 +19,8 @@ from datetime import datetime
 from typing import Any
 
 from cdc_platform.model.observed import ObservedCluster, ObservedWorker, Picture
-from cdc_platform.plan import VERBS, RestartConnector
-from cdc_platform.planner import Planned
+from cdc_platform.planning.plan import VERBS, RestartConnector
+from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.report import DatasetHealth, Outcome, lags_of
 
 KEY = "pass/last"

@@ -12,9 +12,9 @@ from datetime import timedelta
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.source_logs import SourceLogs
 from cdc_platform.errors import CdcError, SourceRejected
-from cdc_platform.liveness import LivenessPolicy, doubtful, silence_limit
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import Address, Dataset, Shard
+from cdc_platform.planning.health.liveness import LivenessPolicy, doubtful, silence_limit
 
 log = logging.getLogger(__name__)
 

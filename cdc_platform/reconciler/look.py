@@ -15,7 +15,6 @@ from typing import Any, TypeVar
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable, Unavailable
-from cdc_platform.liveness import LivenessPolicy, silence_limit
 from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.observed import (
     ObservedCluster,
@@ -26,7 +25,8 @@ from cdc_platform.model.observed import (
     TopicRequest,
 )
 from cdc_platform.model.topology import Cluster, Topology
-from cdc_platform.planner import Wanted
+from cdc_platform.planning.health.liveness import LivenessPolicy, silence_limit
+from cdc_platform.planning.planner import Wanted
 from cdc_platform.reconciler.ideal import ideal_state
 from cdc_platform.reconciler.logins import ask_sources
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
-from cdc_platform.holds import WATERMARK
 from cdc_platform.model.topology import Topology
-from cdc_platform.plan import Action, DeleteConnector, UpdateConnector
+from cdc_platform.planning.holds import WATERMARK
+from cdc_platform.planning.plan import Action, DeleteConnector, UpdateConnector
 from cdc_platform.reconciler.memory import Documents, News
 
 

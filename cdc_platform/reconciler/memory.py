@@ -27,14 +27,14 @@ from typing import Any
 
 import msgspec
 
-from cdc_platform.balance import SkewRecord
-from cdc_platform.holds import HoldRecord
-from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
-from cdc_platform.planner import Changes, Memory, Planned
-from cdc_platform.restarts import RestartRecord
-from cdc_platform.rollout import CanaryRecord, RolledOut
-from cdc_platform.troubles import Trouble
-from cdc_platform.zombies import ZombieRecord
+from cdc_platform.planning.canary import CanaryRecord, RolledOut
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.planner import Changes, Memory, Planned
 
 log = logging.getLogger(__name__)
 

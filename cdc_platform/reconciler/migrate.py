@@ -19,7 +19,7 @@ from typing import Any
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import ConnectRejected, LockLost, NotFound, Unavailable
 from cdc_platform.model.observed import ObservedConnector
-from cdc_platform.plan import MigrateConnector
+from cdc_platform.planning.plan import MigrateConnector
 from cdc_platform.reconciler.fence import Fence
 
 STOP_LIMIT = 60.0

@@ -8,8 +8,8 @@ from datetime import datetime
 
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, Picture
 from cdc_platform.model.topology import EMPTY, Topology
-from cdc_platform.plan import VERBS, Action, DeleteConnector, Finding, Plan
-from cdc_platform.planner import Planned
+from cdc_platform.planning.plan import VERBS, Action, DeleteConnector, Finding, Plan
+from cdc_platform.planning.planner import Planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

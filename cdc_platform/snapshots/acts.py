@@ -14,7 +14,7 @@ from cdc_platform.clients.signals import PAUSE, Signal
 from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.model.topology import Cluster, Topology
-from cdc_platform.planner import ConfigOf
+from cdc_platform.planning.planner import ConfigOf
 from cdc_platform.snapshots import steps
 from cdc_platform.snapshots.begin import begin, end, wanted_chunk
 from cdc_platform.snapshots.board import Board, Place

@@ -15,8 +15,8 @@ from typing import Any
 
 from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.errors import CdcError, ConnectRejected, NotFound, Unavailable
-from cdc_platform.holds import SNAPSHOT_OPTIONS
 from cdc_platform.model.positions import SNAPSHOT, marked_initial
+from cdc_platform.planning.holds import SNAPSHOT_OPTIONS
 from cdc_platform.snapshots.records import Run, hold_key
 from cdc_platform.snapshots.steps import running_signal, signal_id, streams
 from cdc_platform.snapshots.waves import Item, committed, each, hold, stop

@@ -12,7 +12,7 @@ from dataclasses import replace
 from cdc_platform.errors import BadInput
 from cdc_platform.model.observed import ObservedConnector, Picture
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.restarts import Failure, classify
+from cdc_platform.planning.health.restarts import Failure, classify
 from cdc_platform.snapshots.request import Kind, Request
 
 # Restarts do not cure these.

@@ -16,8 +16,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from cdc_platform.holds import WATERMARK
 from cdc_platform.model.topology import EMPTY, BootstrapMode
+from cdc_platform.planning.holds import WATERMARK
 from cdc_platform.snapshots.request import Kind, Request
 
 RUN = "backfill/"

@@ -14,7 +14,7 @@ from typing import Any
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.positions import Committed, marked_initial
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.plan import first_line
+from cdc_platform.planning.plan import first_line
 from cdc_platform.snapshots.progress import HOPELESS, ShardProgress
 from cdc_platform.snapshots.records import Phase, ShardState
 from cdc_platform.snapshots.request import Kind

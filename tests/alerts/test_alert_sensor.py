@@ -20,9 +20,9 @@ from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Address
 from cdc_platform.outbox import AlertOutside, AlertReport, Seen, tell
-from cdc_platform.planner import Policy
+from cdc_platform.planning.health.restarts import RestartPolicy
+from cdc_platform.planning.planner import Policy
 from cdc_platform.reconciler import reconcile
-from cdc_platform.restarts import RestartPolicy
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.testing import FakeStateStore
 from tests.alerts.receivers import HttpReceiver, served

@@ -24,12 +24,12 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import login, resolve_all
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.errors import CdcError
-from cdc_platform.liveness import LivenessPolicy
 from cdc_platform.local import artifacts
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import worker_launch
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Table, TopicSpec
-from cdc_platform.planner import Policy
+from cdc_platform.planning.health.liveness import LivenessPolicy
+from cdc_platform.planning.planner import Policy
 from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.wiring import open_platform
 from tests.settings_file import write_settings

@@ -20,7 +20,7 @@ import pytest
 from cdc_platform import reconciler
 from cdc_platform.errors import LockLost, ZooKeeperUnavailable
 from cdc_platform.model.topology import Address
-from cdc_platform.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
+from cdc_platform.planning.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import Outcome
 from cdc_platform.wiring import open_platform

@@ -17,13 +17,13 @@ from confluent_kafka import Producer
 
 from cdc_platform import reconciler
 from cdc_platform.connectors.routing import WORKER_HEADER
-from cdc_platform.liveness import LivenessPolicy
 from cdc_platform.model.topology import Address
-from cdc_platform.plan import BounceConnector, RestartConnector
+from cdc_platform.planning.canary import RolloutPolicy
+from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
+from cdc_platform.planning.health.liveness import LivenessPolicy
+from cdc_platform.planning.health.restarts import Failure
+from cdc_platform.planning.plan import BounceConnector, RestartConnector
 from cdc_platform.reconciler.report import Outcome
-from cdc_platform.restarts import Failure
-from cdc_platform.rollout import RolloutPolicy
-from cdc_platform.zombies import ZombiePolicy
 from tests.tcp_proxy import TcpProxy
 
 from .ground import Ground, eventually

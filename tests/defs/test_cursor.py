@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.defs.cursor import ALL, Cursor, Decision, decide, wait_after
-from cdc_platform.plan import DeleteConnector, Plan, Refusal
+from cdc_platform.planning.plan import DeleteConnector, Plan, Refusal
 from cdc_platform.reconciler import Due, last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 

@@ -15,7 +15,7 @@ from cdc_platform.defs.events import choose_tables
 from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, table_metadata
 from cdc_platform.defs.translator import table_props
 from cdc_platform.model.observed import TopicExtent
-from cdc_platform.plan import Plan
+from cdc_platform.planning.plan import Plan
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from tests.defs.worlds import topology

@@ -10,7 +10,7 @@ from cdc_platform.model.agent_report import AgentReport, reports_by_worker, work
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address
 from cdc_platform.outbox import Seen, tell
-from cdc_platform.planner import make_plan
+from cdc_platform.planning.planner import make_plan
 from cdc_platform.settings import AlertTarget, Settings
 from tests.alerts.receivers import HttpReceiver, served
 from tests.alerts.test_alert_sensor import outside

@@ -45,8 +45,8 @@ from cdc_platform.model.topology import (
     Topology,
 )
 from cdc_platform.outbox import AlertOutside, Seen, tell
-from cdc_platform.plan import Plan, Refusal
-from cdc_platform.planner import Changes, Planned
+from cdc_platform.planning.plan import Plan, Refusal
+from cdc_platform.planning.planner import Changes, Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.memory import captured_documents, news, restart_documents

@@ -8,19 +8,19 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 from cdc_platform.alerts import Condition, Severity
-from cdc_platform.balance import SkewRecord
-from cdc_platform.holds import HoldRecord
-from cdc_platform.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.restarts import Failure, RestartRecord
-from cdc_platform.rollout import CanaryRecord, RolledOut
-from cdc_platform.rollout import Verdict as RolloutVerdict
+from cdc_platform.planning.canary import CanaryRecord, RolledOut
+from cdc_platform.planning.canary import Verdict as RolloutVerdict
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.planning.health.restarts import Failure, RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
-from cdc_platform.troubles import Trouble
 from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
-from cdc_platform.zombies import ZombieRecord
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

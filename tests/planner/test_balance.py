@@ -7,8 +7,8 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker
 from cdc_platform.model.observed import ObservedCluster, ObservedWorker
+from cdc_platform.planning.health.task_balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker
 
 from .worlds import NOW, cluster, connector
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
-from cdc_platform.liveness import CapturedRecord
 from cdc_platform.model.topology import Pause, Problem, Topology
-from cdc_platform.plan import (
+from cdc_platform.planning.health.liveness import CapturedRecord
+from cdc_platform.planning.plan import (
     CreateConnector,
     DeleteConnector,
     MigrateConnector,
@@ -17,7 +17,7 @@ from cdc_platform.plan import (
     to_json,
     to_text,
 )
-from cdc_platform.planner import Memory, Policy, config_changes, make_plan
+from cdc_platform.planning.planner import Memory, Policy, config_changes, make_plan
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from cdc_platform.balance import SkewRecord
-from cdc_platform.liveness import CapturedRecord, LiveRecord
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import ObservedBeats, ObservedConnector, ObservedHeartbeats, ObservedWorker, Picture
-from cdc_platform.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
-from cdc_platform.planner import Memory, Planned, Policy, Wanted, make_plan
-from cdc_platform.restarts import Failure, RestartRecord
-from cdc_platform.zombies import ZombieRecord
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
+from cdc_platform.planning.health.restarts import Failure, RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
+from cdc_platform.planning.planner import Memory, Planned, Policy, Wanted, make_plan
 
 from .worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
 

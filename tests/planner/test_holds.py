@@ -7,11 +7,11 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Cluster, Dataset, Shard
-from cdc_platform.plan import CreateConnector, UpdateConnector
-from cdc_platform.planner import Memory, Policy, make_plan
+from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
+from cdc_platform.planning.plan import CreateConnector, UpdateConnector
+from cdc_platform.planning.planner import Memory, Policy, make_plan
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 

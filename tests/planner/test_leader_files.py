@@ -9,8 +9,8 @@ from typing import Any
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import Topology
-from cdc_platform.plan import CreateConnector
-from cdc_platform.planner import Memory, Planned, Policy, make_plan
+from cdc_platform.planning.plan import CreateConnector
+from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
 
 from .worlds import NOW, WANTED, cluster, dataset, picture, topology
 

@@ -7,7 +7,9 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.liveness import (
+from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
+from cdc_platform.model.topology import Engine, Limits
+from cdc_platform.planning.health.liveness import (
     LeaderRecord,
     LivenessPolicy,
     LiveRecord,
@@ -17,8 +19,6 @@ from cdc_platform.liveness import (
     moving,
     silence_limit,
 )
-from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
-from cdc_platform.model.topology import Engine, Limits
 
 from .worlds import NOW, dataset, shard
 

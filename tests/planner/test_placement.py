@@ -7,7 +7,7 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.placement import place
+from cdc_platform.planning.placement import place
 
 from .worlds import cluster, dataset, shard
 

@@ -7,7 +7,8 @@ from datetime import timedelta
 from hypothesis import given, settings
 
 from cdc_platform.model.observed import Picture
-from cdc_platform.plan import (
+from cdc_platform.planning.health.restarts import RestartPolicy
+from cdc_platform.planning.plan import (
     CreateConnector,
     DeleteConnector,
     MigrateConnector,
@@ -15,8 +16,7 @@ from cdc_platform.plan import (
     UpdateConnector,
     to_json,
 )
-from cdc_platform.planner import Memory, Policy, make_plan
-from cdc_platform.restarts import RestartPolicy
+from cdc_platform.planning.planner import Memory, Policy, make_plan
 
 from .worlds import WANTED, config_of, simulate, worlds
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.restarts import (
+from cdc_platform.planning.health.restarts import (
     CURES,
     Failing,
     Failure,

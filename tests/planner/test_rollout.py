@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import Dataset
-from cdc_platform.plan import CreateConnector, UpdateConnector
-from cdc_platform.planner import Memory, Planned, Policy, make_plan
-from cdc_platform.rollout import CanaryRecord, Pending, RolledOut, RolloutPolicy, Verdict, choose
+from cdc_platform.planning.canary import CanaryRecord, Pending, RolledOut, RolloutPolicy, Verdict, choose
+from cdc_platform.planning.plan import CreateConnector, UpdateConnector
+from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
 
 from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, simulate, topology
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from cdc_platform.restarts import Failing, Failure, RestartRecord
-from cdc_platform.troubles import Trouble, troubles
+from cdc_platform.planning.health.incidents import Trouble, troubles
+from cdc_platform.planning.health.restarts import Failing, Failure, RestartRecord
 
 from .worlds import NOW
 

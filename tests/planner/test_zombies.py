@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
-from cdc_platform.zombies import Suspect, ZombiePolicy, ZombieRecord, decide, suspects
+from cdc_platform.planning.health.duplicate_tasks import Suspect, ZombiePolicy, ZombieRecord, decide, suspects
 
 from .worlds import NOW
 

@@ -19,7 +19,7 @@ from cdc_platform.model.observed import (
     TopicRequest,
 )
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
-from cdc_platform.plan import (
+from cdc_platform.planning.plan import (
     AddPartitions,
     AlterTopic,
     CreateConnector,
@@ -31,7 +31,7 @@ from cdc_platform.plan import (
     ResumeConnector,
     UpdateConnector,
 )
-from cdc_platform.planner import Wanted
+from cdc_platform.planning.planner import Wanted
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")

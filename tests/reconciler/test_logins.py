@@ -11,9 +11,9 @@ import pytest
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import SecretUnresolved, SourceRejected, SourceUnavailable
-from cdc_platform.liveness import LivenessPolicy
 from cdc_platform.model.observed import ObservedWorker, Picture
 from cdc_platform.model.topology import Dataset, Shard
+from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.reconciler import logins
 from cdc_platform.reconciler.logins import ask_sources
 from tests.planner.worlds import config_of, connector, dataset, picture, topology

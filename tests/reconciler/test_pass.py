@@ -18,10 +18,10 @@ from cdc_platform.errors import (
     ZooKeeperUnavailable,
 )
 from cdc_platform.model.topology import Pause, Topology
-from cdc_platform.plan import DeleteConnector, RestartConnector, UpdateConnector
+from cdc_platform.planning.canary import RolloutPolicy
+from cdc_platform.planning.plan import DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.memory import read_memory
-from cdc_platform.rollout import RolloutPolicy
 
 from .worlds import KillAt, Killed, World, cluster, dataset, shards
 

@@ -24,7 +24,7 @@ from cdc_platform.model.topology import (
     TopicSpec,
     Topology,
 )
-from cdc_platform.planner import Policy
+from cdc_platform.planning.planner import Policy
 from cdc_platform.settings import Settings
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.connect_model import ConnectModel

@@ -8,14 +8,14 @@ from typing import Any
 
 import msgspec
 
-from cdc_platform.holds import HoldRecord
-from cdc_platform.plan import Plan
-from cdc_platform.planner import Planned
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.plan import Plan
+from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
 from cdc_platform.reconciler.report import DatasetHealth, Outcome
-from cdc_platform.restarts import RestartRecord
 from cdc_platform.snapshots.opening import ORDER
 from cdc_platform.snapshots.records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.snapshots.request import Request

@@ -15,8 +15,8 @@ from cdc_platform.cli import main
 from cdc_platform.leaders import Discovery
 from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
-from cdc_platform.plan import Finding, Plan, Refusal
-from cdc_platform.planner import Planned
+from cdc_platform.planning.plan import Finding, Plan, Refusal
+from cdc_platform.planning.planner import Planned
 from cdc_platform.preflight import Item
 from cdc_platform.reconciler import PassReport
 from cdc_platform.settings import Settings

@@ -34,8 +34,8 @@ from cdc_platform.model.observed import (
     Picture,
 )
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
-from cdc_platform.plan import Plan, to_json
-from cdc_platform.planner import Planned
+from cdc_platform.planning.plan import Plan, to_json
+from cdc_platform.planning.planner import Planned
 from cdc_platform.preflight import Item
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth

@@ -17,9 +17,9 @@ from cdc_platform.errors import AlertUndelivered
 from cdc_platform.failover import AgentReport
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.outbox import AlertOutside, Seen, tell
+from cdc_platform.planning.canary import CanaryRecord
+from cdc_platform.planning.health.restarts import CURES, Failure
 from cdc_platform.reconciler.exporter import registry
-from cdc_platform.restarts import CURES, Failure
-from cdc_platform.rollout import CanaryRecord
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.opening import Wanted
 from cdc_platform.snapshots.records import Phase

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdc_platform.balance import BalancePolicy, SkewRecord
-from cdc_platform.holds import HoldRecord
-from cdc_platform.liveness import CapturedRecord, LeaderRecord, LivenessPolicy, LiveRecord
 from cdc_platform.model.observed import TopicRequest
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
-from cdc_platform.plan import Plan
-from cdc_platform.restarts import RestartPolicy, RestartRecord, Waiting
-from cdc_platform.rollout import CanaryRecord, RolledOut, RolloutPolicy
-from cdc_platform.troubles import Trouble
-from cdc_platform.zombies import ZombiePolicy, ZombieRecord
+from cdc_platform.planning.canary import CanaryRecord, RolledOut, RolloutPolicy
+from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy, ZombieRecord
+from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LivenessPolicy, LiveRecord
+from cdc_platform.planning.health.restarts import RestartPolicy, RestartRecord, Waiting
+from cdc_platform.planning.health.task_balance import BalancePolicy, SkewRecord
+from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.plan import Plan
 
 ConfigOf = Callable[[Dataset, Shard, Cluster], Mapping[str, str]]
 

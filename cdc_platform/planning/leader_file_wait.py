@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cdc_platform.liveness import LeaderRecord
 from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import Cluster, Shard
-from cdc_platform.planner.inputs import Memory, Policy
-from cdc_platform.restarts import Waiting
+from cdc_platform.planning.health.liveness import LeaderRecord
+from cdc_platform.planning.health.restarts import Waiting
+from cdc_platform.planning.inputs import Memory, Policy
 
 
 class LeaderFiles:

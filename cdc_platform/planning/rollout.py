@@ -6,16 +6,16 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdc_platform import rollout
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
-from cdc_platform.holds import keep_snapshot_options
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.plan import Finding, UpdateConnector
-from cdc_platform.planner.differences import config_changes, digest_of, with_values
-from cdc_platform.planner.health import Diagnosis, Seen
-from cdc_platform.planner.inputs import Memory, Policy, Wanted
-from cdc_platform.rollout import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
+from cdc_platform.planning import canary as rollout
+from cdc_platform.planning.canary import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
+from cdc_platform.planning.drift import config_changes, digest_of, with_values
+from cdc_platform.planning.health.diagnosis import Diagnosis, Seen
+from cdc_platform.planning.holds import keep_snapshot_options
+from cdc_platform.planning.inputs import Memory, Policy, Wanted
+from cdc_platform.planning.plan import Finding, UpdateConnector
 
 Change = Mapping[str, tuple[str | None, str | None]]
 

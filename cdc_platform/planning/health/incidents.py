@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cdc_platform.restarts import CURES, LOGIN, Failing, Failure, RestartRecord
+from cdc_platform.planning.health.restarts import CURES, LOGIN, Failing, Failure, RestartRecord
 
 # Names kept of a trouble's shards; `status` shows all.
 SAMPLE = 5

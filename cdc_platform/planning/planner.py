@@ -10,12 +10,19 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from cdc_platform.holds import keep_snapshot_options
-from cdc_platform.liveness import LiveRecord
 from cdc_platform.model.observed import OWNER_KEY, Picture
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
-from cdc_platform.placement import Placement, place
-from cdc_platform.plan import (
+from cdc_platform.planning import guardrails
+from cdc_platform.planning.drift import compare_topic, config_changes, few, with_values
+from cdc_platform.planning.health.diagnosis import Diagnosis, Seen, Treatment, diagnose, treat
+from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.liveness import LiveRecord
+from cdc_platform.planning.health.restarts import Waiting
+from cdc_platform.planning.holds import keep_snapshot_options
+from cdc_platform.planning.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
+from cdc_platform.planning.leader_file_wait import LeaderFiles
+from cdc_platform.planning.placement import Placement, place
+from cdc_platform.planning.plan import (
     Action,
     CreateConnector,
     CreateTopic,
@@ -28,14 +35,7 @@ from cdc_platform.plan import (
     UpdateConnector,
     ordered,
 )
-from cdc_platform.planner import guardrails
-from cdc_platform.planner.differences import compare_topic, config_changes, few, with_values
-from cdc_platform.planner.health import Diagnosis, Seen, Treatment, diagnose, treat
-from cdc_platform.planner.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
-from cdc_platform.planner.leader_files import LeaderFiles
-from cdc_platform.planner.rollouts import Rollouts, roll_out
-from cdc_platform.restarts import Waiting
-from cdc_platform.troubles import Trouble
+from cdc_platform.planning.rollout import Rollouts, roll_out
 
 __all__ = [
     "Changes",

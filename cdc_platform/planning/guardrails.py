@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, Picture
 from cdc_platform.model.topology import Pause, Topology
-from cdc_platform.plan import DeleteConnector, Finding, Refusal
-from cdc_platform.planner.inputs import Memory, Policy
+from cdc_platform.planning.inputs import Memory, Policy
+from cdc_platform.planning.plan import DeleteConnector, Finding, Refusal
 
 # Names shown of what was there before.
 _NAMED = 6

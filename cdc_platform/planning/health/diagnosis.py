@@ -7,16 +7,34 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from cdc_platform import balance, restarts, zombies
-from cdc_platform.liveness import NO_LIVENESS, LeaderRecord, Liveness, judge, leader_changes, moving, silence_limit
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.observed import ObservedConnector, Picture
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
-from cdc_platform.plan import Action, BounceConnector, Finding, RestartConnector, first_line
-from cdc_platform.planner.differences import few, trouble_of
-from cdc_platform.planner.inputs import Memory, Policy
-from cdc_platform.restarts import LOGIN, Failing, Failure, RestartDecision, RestartRecord, Waiting, classify
-from cdc_platform.troubles import Trouble, troubles
+from cdc_platform.planning.drift import few, trouble_of
+from cdc_platform.planning.health import duplicate_tasks as zombies
+from cdc_platform.planning.health import restarts
+from cdc_platform.planning.health import task_balance as balance
+from cdc_platform.planning.health.incidents import Trouble, troubles
+from cdc_platform.planning.health.liveness import (
+    NO_LIVENESS,
+    LeaderRecord,
+    Liveness,
+    judge,
+    leader_changes,
+    moving,
+    silence_limit,
+)
+from cdc_platform.planning.health.restarts import (
+    LOGIN,
+    Failing,
+    Failure,
+    RestartDecision,
+    RestartRecord,
+    Waiting,
+    classify,
+)
+from cdc_platform.planning.inputs import Memory, Policy
+from cdc_platform.planning.plan import Action, BounceConnector, Finding, RestartConnector, first_line
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.model.observed import TopicRequest
-from cdc_platform.restarts import Failure
+from cdc_platform.planning.health.restarts import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,1 @@
+"""From an observed state and a desired state to a plan. Pure."""

@@ -1,0 +1,1 @@
+"""How each connector is, and what is done about those that are not well. Pure."""
