@@ -32,7 +32,7 @@ from cdc_platform.clients.worker_metrics import WorkerMetrics
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
-from cdc_platform.leaders import LeaderOutside
+from cdc_platform.failover.change_leader import LeaderOutside
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings

@@ -16,9 +16,9 @@ from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.failover.promotion import Kind, Obstacle, has_fix, judge, saved_position
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Dataset, Engine, Shard, Topology
-from cdc_platform.promotion import Kind, Obstacle, has_fix, judge, saved_position
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from dataclasses import dataclass, replace
 from cdc_platform.agent.gate import UNREACHABLE_SECONDS
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, ConnectUnavailable, NotFound
-from cdc_platform.failover import retry_after
-from cdc_platform.promotion import Obstacle
+from cdc_platform.failover.promotion import Obstacle
+from cdc_platform.failover.repointing import retry_after
 
 log = logging.getLogger(__name__)
 

@@ -16,9 +16,9 @@ from datetime import UTC, datetime, timedelta
 from cdc_platform.agent.journal import OldLeader
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError
+from cdc_platform.failover.promotion import Split, split_brain
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Dataset, Shard, Topology
-from cdc_platform.promotion import Split, split_brain
 
 log = logging.getLogger(__name__)
 

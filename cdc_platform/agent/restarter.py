@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, NotFound
-from cdc_platform.failover import Move, next_steps, retry_after
+from cdc_platform.failover.repointing import Move, next_steps, retry_after
 from cdc_platform.model.observed import ObservedTask
 
 log = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from cdc_platform.agent.restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import LockHeld, Unavailable
-from cdc_platform.failover import FilePlan, baseline, leftover_files, moved, plan_files, wanted_files
+from cdc_platform.failover.repointing import FilePlan, baseline, leftover_files, moved, plan_files, wanted_files
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, Topology
 

@@ -15,9 +15,9 @@ import click
 from cdc_platform.clients.leader_probes import load_probe
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
 from cdc_platform.errors import CdcError, PromotionRefused
-from cdc_platform.leaders import Discovery, LeaderOutside, check_leader, discover, refuse_unfit
+from cdc_platform.failover.change_leader import Discovery, LeaderOutside, check_leader, discover, refuse_unfit
+from cdc_platform.failover.preflight import Item
 from cdc_platform.model.topology import Address, Shard, Topology
-from cdc_platform.preflight import Item
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_leaders, topology_store
 

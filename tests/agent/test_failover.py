@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.connectors.leader_files import LeaderFile, parse, render
-from cdc_platform.failover import SETTLE_SECONDS, Move, baseline, moved, next_steps, plan_files, retry_after
+from cdc_platform.failover.repointing import SETTLE_SECONDS, Move, baseline, moved, next_steps, plan_files, retry_after
 from cdc_platform.model.agent_report import MAX_NAMED, AgentReport, reports_by_worker, workers_without
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address, Problem, Shard, Topology

@@ -30,11 +30,11 @@ from cdc_platform.errors import (
     SourceRejected,
     SourceUnavailable,
 )
+from cdc_platform.failover.promotion import Kind
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard
-from cdc_platform.promotion import Kind
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 from tests.topology.conftest import eventually
 from tests.topology.test_edits import NEW, OLD, shard, topology

@@ -17,7 +17,7 @@ from cdc_platform.clients.leader_probes import Found, ReadOnlyProbe, load_probe
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.errors import ConnectUnavailable, NotFound, PromotionRefused, SettingsError, SourceUnavailable
-from cdc_platform.leaders import LeaderOutside, check_leader, discover, refuse_unfit
+from cdc_platform.failover.change_leader import LeaderOutside, check_leader, discover, refuse_unfit
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.settings import Settings

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc_platform.failover.preflight import Case, Item, preflight
+from cdc_platform.failover.promotion import Kind, Obstacle, has_fix, judge, saved_position, split_brain
 from cdc_platform.model.servers import ServerView, SlotView
 from cdc_platform.model.topology import Address, Engine
-from cdc_platform.preflight import Case, Item, preflight
-from cdc_platform.promotion import Kind, Obstacle, has_fix, judge, saved_position, split_brain
 
 MARIADB = ServerView(
     address=Address("db-2", 3306),

@@ -34,10 +34,10 @@ from cdc_platform.connectors.worker_properties import WorkerSpec, render, worker
 from cdc_platform.documents import Layout, load_yaml
 from cdc_platform.documents.znodes import read_cluster, read_dataset, read_shard
 from cdc_platform.errors import BadInput, CdcError, SecretUnresolved, StackError, TopologyError
+from cdc_platform.failover.promotion import saved_position
 from cdc_platform.local import unpacking
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Problem, Shard, Table, Topology
-from cdc_platform.promotion import saved_position
 from cdc_platform.settings import Settings
 
 HOSTILE = [

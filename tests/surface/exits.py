@@ -12,12 +12,12 @@ from unittest import mock
 from click.testing import CliRunner
 
 from cdc_platform.cli import main
-from cdc_platform.leaders import Discovery
+from cdc_platform.failover.change_leader import Discovery
+from cdc_platform.failover.preflight import Item
 from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.planning.plan import Finding, Plan, Refusal
 from cdc_platform.planning.planner import Planned
-from cdc_platform.preflight import Item
 from cdc_platform.reconciler import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.records import Run

@@ -22,7 +22,8 @@ from cdc_platform.cli.repair import _print_plan as print_repair
 from cdc_platform.cli.stack import _show as show_stack
 from cdc_platform.cli.worker_properties import worker_properties
 from cdc_platform.documents.edits import Change
-from cdc_platform.leaders import Discovery
+from cdc_platform.failover.change_leader import Discovery
+from cdc_platform.failover.preflight import Item
 from cdc_platform.local.demo.summary import Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.model.observed import (
@@ -36,7 +37,6 @@ from cdc_platform.model.observed import (
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
 from cdc_platform.planning.plan import Plan, to_json
 from cdc_platform.planning.planner import Planned
-from cdc_platform.preflight import Item
 from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.snapshots.detail import TableLine

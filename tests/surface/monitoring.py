@@ -14,7 +14,7 @@ from cdc_platform.alerts import Event, Message, Severity
 from cdc_platform.defs.alert_sensor import checks_seen
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
-from cdc_platform.failover import AgentReport
+from cdc_platform.failover.repointing import AgentReport
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.outbox import AlertOutside, Seen, tell
 from cdc_platform.planning.canary import CanaryRecord

@@ -15,10 +15,10 @@ from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.connectors.identity import slot_name
 from cdc_platform.errors import CdcError, NotFound, PromotionRefused
+from cdc_platform.failover.preflight import Case, Item, preflight
+from cdc_platform.failover.promotion import has_fix, saved_position
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Topology
-from cdc_platform.preflight import Case, Item, preflight
-from cdc_platform.promotion import has_fix, saved_position
 from cdc_platform.settings import Settings
 
 _AT_ONCE = 32

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc_platform.failover.promotion import Kind, judge, last_gtids, shown_lsn
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Engine
-from cdc_platform.promotion import Kind, judge, last_gtids, shown_lsn
 
 # Shorter, and a night's outage is a new snapshot.
 RETENTION_SECONDS = 24 * 3600
