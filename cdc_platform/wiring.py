@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
+from cdc_platform.alerting.outbox import AlertOutside
 from cdc_platform.clients.connect import ConnectClient
 from cdc_platform.clients.connect_http import trusting
 from cdc_platform.clients.heartbeats import HeartbeatTopic
@@ -34,7 +35,6 @@ from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
 from cdc_platform.failover.change_leader import LeaderOutside
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
-from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.verification.ledger import LedgerOutside

@@ -9,7 +9,7 @@ import click
 from prometheus_client import start_http_server
 
 from cdc_platform.errors import BadInput
-from cdc_platform.reconciler.exporter import registry
+from cdc_platform.monitoring.exporter import registry
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import state_store
 

@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_platform.alerts import AlertPolicy, Condition
+from cdc_platform.alerting.alerts import AlertPolicy, Condition
+from cdc_platform.alerting.outbox import Seen, ping_watchdogs, tell
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity
-from cdc_platform.outbox import Seen, ping_watchdogs, tell
 from cdc_platform.settings import Settings
 
 SENSOR = "alert_sensor"

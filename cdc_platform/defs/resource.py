@@ -12,8 +12,8 @@ import dagster as dg
 from pydantic import Field
 
 from cdc_platform import wiring
+from cdc_platform.alerting.outbox import AlertOutside
 from cdc_platform.clients.platform import Platform
-from cdc_platform.outbox import AlertOutside
 from cdc_platform.settings import ENV_PREFIX, Settings
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.alerts import Condition
+from cdc_platform.alerting.alerts import Condition
+from cdc_platform.alerting.outbox import AlertOutside, AlertReport, Seen, tell
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
@@ -19,7 +20,6 @@ from cdc_platform.defs.inventory import load_tables
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Address
-from cdc_platform.outbox import AlertOutside, AlertReport, Seen, tell
 from cdc_platform.planning.health.restarts import RestartPolicy
 from cdc_platform.planning.planner import Policy
 from cdc_platform.reconciler import reconcile
@@ -326,10 +326,10 @@ def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
 def test_a_round_sends_no_longer_than_its_time_and_the_next_goes_on(
     fleet: World, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_platform.outbox.SEND_SECONDS", 0.0)
+    monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 0.0)
     gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(5)}
     assert a_round(fleet, 0, Seen(present=gaps)).waiting == 5
-    monkeypatch.setattr("cdc_platform.outbox.SEND_SECONDS", 20.0)
+    monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 20.0)
     assert a_round(fleet, 1).waiting == 0
     assert len(receiver.got) == 5
 

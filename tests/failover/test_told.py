@@ -6,10 +6,10 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from cdc_platform.alerting.outbox import Seen, tell
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address
-from cdc_platform.outbox import Seen, tell
 from cdc_platform.planning.planner import make_plan
 from cdc_platform.settings import AlertTarget, Settings
 from tests.alerts.receivers import HttpReceiver, served

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from cdc_platform.alerting.outbox import TROUBLE
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Credentials, Engine, Limits
-from cdc_platform.outbox import TROUBLE
 from cdc_platform.planning.health.restarts import Failure
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario

@@ -17,7 +17,8 @@ from unittest import mock
 
 import pytest
 
-from cdc_platform.alerts import Message
+from cdc_platform.alerting.alerts import Message
+from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import AlertUndelivered, SourceUnavailable
@@ -44,7 +45,6 @@ from cdc_platform.model.topology import (
     TopicSpec,
     Topology,
 )
-from cdc_platform.outbox import AlertOutside, Seen, tell
 from cdc_platform.planning.plan import Plan, Refusal
 from cdc_platform.planning.planner import Changes, Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS

@@ -9,10 +9,10 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cdc_platform.alerts import AlertRecord, Event, Message, Severity
+from cdc_platform.alerting.alerts import AlertRecord, Event, Message, Severity
+from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
-from cdc_platform.outbox import AlertOutside, Seen, tell
 from cdc_platform.planning.planner import Memory
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.memory import read_memory

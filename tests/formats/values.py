@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cdc_platform.alerts import Condition, Severity
+from cdc_platform.alerting.alerts import Condition, Severity
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
 from cdc_platform.planning.canary import Verdict as RolloutVerdict

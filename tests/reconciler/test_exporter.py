@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import generate_latest
 
 from cdc_platform.errors import KafkaUnavailable
-from cdc_platform.reconciler.exporter import registry
+from cdc_platform.monitoring.exporter import registry
 from cdc_platform.testing.state_topic import FakeStateStore
 
 from .test_pass import settled

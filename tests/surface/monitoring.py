@@ -10,16 +10,16 @@ from typing import Any
 import dagster as dg
 from prometheus_client.core import Metric
 
-from cdc_platform.alerts import Event, Message, Severity
+from cdc_platform.alerting.alerts import Event, Message, Severity
+from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
 from cdc_platform.defs.alert_sensor import checks_seen
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
 from cdc_platform.failover.repointing import AgentReport
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.outbox import AlertOutside, Seen, tell
+from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.restarts import CURES, Failure
-from cdc_platform.reconciler.exporter import registry
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.opening import Wanted
 from cdc_platform.snapshots.records import Phase

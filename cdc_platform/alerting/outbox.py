@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cdc_platform.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
+from cdc_platform.alerting.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
 from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore

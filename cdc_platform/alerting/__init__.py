@@ -1,0 +1,1 @@
+"""Who is alerted, of what, and when."""

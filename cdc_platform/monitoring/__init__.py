@@ -1,0 +1,1 @@
+"""Metrics of the control plane for Prometheus."""
