@@ -36,7 +36,6 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from kazoo.client import KazooClient
 
 from benchmarks.fleet import HEARTBEATS_A_SHARD, FleetSpec, configs_of, fleet, topology_of
-from cdc_platform import reconciler
 from cdc_platform.connectors.desired import DesiredConfigs
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.lifecycle import down, up
@@ -46,8 +45,9 @@ from cdc_platform.model.topology import Cluster
 from cdc_platform.planning.canary import RolledOut
 from cdc_platform.planning.drift import digest_of
 from cdc_platform.planning.planner import Memory, Policy, make_plan
-from cdc_platform.reconciler.ideal import ideal_state
-from cdc_platform.reconciler.look import CONFIGS_A_LOOK
+from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.reconciler.observe import CONFIGS_A_LOOK
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 

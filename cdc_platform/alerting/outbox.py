@@ -33,7 +33,7 @@ from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.health.incidents import Trouble
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
-from cdc_platform.reconciler.memory import RESTART, read_memory
+from cdc_platform.reconciler.state_records import RESTART, read_memory
 from cdc_platform.settings import Settings
 
 log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
-from cdc_platform.reconciler import plan_pass
+from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import opening, summary
 from cdc_platform.snapshots.cure import cure

@@ -10,8 +10,8 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cdc_platform import reconciler
 from cdc_platform.model.observed import ObservedConnector, ObservedWorker, Picture
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary

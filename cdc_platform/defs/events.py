@@ -22,8 +22,8 @@ from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
-from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import Outcome, leftovers_of
+from cdc_platform.reconciler.run_pass import PassReport
 
 TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
 

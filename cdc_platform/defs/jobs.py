@@ -17,7 +17,7 @@ from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs
 from cdc_platform.errors import CdcError
-from cdc_platform.reconciler import policy_of, reconcile
+from cdc_platform.reconciler.run_pass import policy_of, reconcile
 
 JOB = "reconcile"
 OP = "reconcile_pass"

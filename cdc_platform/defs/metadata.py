@@ -11,8 +11,8 @@ from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard
 from cdc_platform.planning.plan import VERBS, to_markdown
-from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.reconciler.run_pass import PassReport
 
 Metadata = dict[str, dg.MetadataValue]
 

@@ -17,7 +17,8 @@ from cdc_platform.defs.passes import Traffic, fail_dead, judge, unfinished_passe
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.model.topology import Topology
-from cdc_platform.reconciler import Due, due, plan_pass
+from cdc_platform.reconciler.pending_changes import Due, due
+from cdc_platform.reconciler.run_pass import plan_pass
 
 SENSOR = "reconcile_sensor"
 

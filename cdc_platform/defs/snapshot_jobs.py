@@ -16,7 +16,7 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.reconciler import plan_pass
+from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import opening
 from cdc_platform.snapshots.cure import cure
 from cdc_platform.snapshots.outside import Outside

@@ -20,7 +20,7 @@ from prometheus_client.registry import Collector, CollectorRegistry
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
 from cdc_platform.reconciler import last_pass
-from cdc_platform.reconciler.memory import Documents, read_memory
+from cdc_platform.reconciler.state_records import Documents, read_memory
 
 log = logging.getLogger(__name__)
 

@@ -27,9 +27,9 @@ from cdc_platform.planning.plan import (
     ResumeConnector,
     UpdateConnector,
 )
-from cdc_platform.reconciler.batches import next_size
-from cdc_platform.reconciler.fence import Fence, Tell
-from cdc_platform.reconciler.migrate import bounce, migrate, wait_stopped
+from cdc_platform.reconciler.batch_size import next_size
+from cdc_platform.reconciler.lock_watch import Fence, Tell
+from cdc_platform.reconciler.migration import bounce, migrate, wait_stopped
 from cdc_platform.reconciler.report import Outcome
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.

@@ -18,8 +18,8 @@ from cdc_platform.connectors.tables import uncaptured
 from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Topology
-from cdc_platform.reconciler import plan_pass
-from cdc_platform.reconciler.ideal import ideal_state
+from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import steps
 from cdc_platform.snapshots.acts import Acts, Pace
 from cdc_platform.snapshots.board import Board, Place

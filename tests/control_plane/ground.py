@@ -19,7 +19,6 @@ import pymysql
 from confluent_kafka import Consumer, TopicPartition
 from kazoo.client import KazooClient
 
-from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import login, resolve_all
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
@@ -30,6 +29,7 @@ from cdc_platform.local.workers import worker_launch
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.planning.planner import Policy
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.wiring import open_platform
 from tests.settings_file import write_settings

@@ -17,9 +17,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from cdc_platform import reconciler
 from cdc_platform.errors import CdcError, LockHeld
 from cdc_platform.model.topology import Cluster
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 

@@ -17,12 +17,12 @@ from typing import Any
 import httpx
 import pytest
 
-from cdc_platform import reconciler
 from cdc_platform.errors import LockLost, ZooKeeperUnavailable
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
-from cdc_platform.reconciler import PassReport
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import Outcome
+from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
 from tests.tcp_proxy import TcpProxy
@@ -253,7 +253,7 @@ def test_control_plane_survives_a_clock_that_jumps_to_and_fro(ground: Ground, mo
     ground.write_leader(replace(shards[0], leader=Address("127.0.0.1", 1)))
     ground.call("POST", f"/connectors/{name}/tasks/0/restart")
     eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
-    monkeypatch.setattr(sys.modules["cdc_platform.reconciler.look"], "datetime", _Jumped)
+    monkeypatch.setattr(sys.modules["cdc_platform.reconciler.observe"], "datetime", _Jumped)
     for days in (400, -400):
         _Jumped.by = timedelta(days=days)
         report = ground.reconcile()

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from confluent_kafka import Producer
 
-from cdc_platform import reconciler
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.canary import RolloutPolicy
@@ -23,6 +22,7 @@ from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
 from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.planning.health.restarts import Failure
 from cdc_platform.planning.plan import BounceConnector, RestartConnector
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import Outcome
 from tests.tcp_proxy import TcpProxy
 

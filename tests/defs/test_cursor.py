@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from cdc_platform.defs.cursor import ALL, Cursor, Decision, decide, wait_after
 from cdc_platform.planning.plan import DeleteConnector, Plan, Refusal
-from cdc_platform.reconciler import Due, last_pass
+from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.reconciler.run_pass import Due
 
 HEALTHY = {"pins": DatasetHealth(dataset="pins", shards=2, up=2, down=())}
 SICK = {

@@ -16,8 +16,8 @@ from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, tab
 from cdc_platform.defs.translator import table_props
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.planning.plan import Plan
-from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.reconciler.run_pass import PassReport
 from tests.defs.worlds import topology
 
 WORLD = topology(pins=250)

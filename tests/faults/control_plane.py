@@ -16,11 +16,11 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import EMPTY
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.wiring import open_platform
 

@@ -13,7 +13,6 @@ from typing import Any
 import httpx
 import psycopg
 
-from cdc_platform import reconciler
 from cdc_platform.clients.offset_history import OffsetTopics
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.topic_records import TopicRecords
@@ -21,6 +20,7 @@ from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.continuity import ShardContinuity

@@ -49,8 +49,8 @@ from cdc_platform.planning.plan import Plan, Refusal
 from cdc_platform.planning.planner import Changes, Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
-from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
+from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.opening import Wanted, order
 from cdc_platform.snapshots.records import ASIDE

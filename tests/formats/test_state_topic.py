@@ -15,7 +15,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
 from cdc_platform.planning.planner import Memory
 from cdc_platform.reconciler.last_pass import age
-from cdc_platform.reconciler.memory import read_memory
+from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.opening import Wanted, wanted_of
 from cdc_platform.snapshots.records import runs, shard_states, watermarks

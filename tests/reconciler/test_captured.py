@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from cdc_platform.model.topology import Topology
-from cdc_platform.reconciler.memory import captured_documents
+from cdc_platform.reconciler.state_records import captured_documents
 
 from .worlds import World, cluster, dataset, shards
 

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.errors import LockLost
 from cdc_platform.model.topology import Topology
-from cdc_platform.reconciler.fence import Fence
+from cdc_platform.reconciler.lock_watch import Fence
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore
 
 from .worlds import World, cluster, dataset, shards
@@ -100,7 +100,7 @@ def test_a_pass_that_loses_its_session_in_mid_apply_writes_nothing_more() -> Non
             lost_at.append(time.monotonic())
 
     world.after = after
-    from cdc_platform import reconciler
+    from cdc_platform.reconciler import run_pass as reconciler
 
     with pytest.raises(LockLost):
         reconciler.reconcile(platform, owner="old")

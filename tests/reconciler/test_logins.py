@@ -14,8 +14,8 @@ from cdc_platform.errors import SecretUnresolved, SourceRejected, SourceUnavaila
 from cdc_platform.model.observed import ObservedWorker, Picture
 from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.planning.health.liveness import LivenessPolicy
-from cdc_platform.reconciler import logins
-from cdc_platform.reconciler.logins import ask_sources
+from cdc_platform.reconciler import login_checks as logins
+from cdc_platform.reconciler.login_checks import ask_sources
 from tests.planner.worlds import config_of, connector, dataset, picture, topology
 from tests.reconciler.worlds import World
 

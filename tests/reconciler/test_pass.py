@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from cdc_platform import reconciler
 from cdc_platform.errors import (
     ConnectRebalancing,
     ConnectUnavailable,
@@ -20,8 +19,9 @@ from cdc_platform.errors import (
 from cdc_platform.model.topology import Pause, Topology
 from cdc_platform.planning.canary import RolloutPolicy
 from cdc_platform.planning.plan import DeleteConnector, RestartConnector, UpdateConnector
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.last_pass import quantiles
-from cdc_platform.reconciler.memory import read_memory
+from cdc_platform.reconciler.state_records import read_memory
 
 from .worlds import KillAt, Killed, World, cluster, dataset, shards
 

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from cdc_platform import reconciler
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import CdcError
@@ -25,6 +24,7 @@ from cdc_platform.model.topology import (
     Topology,
 )
 from cdc_platform.planning.planner import Policy
+from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.connect_model import ConnectModel

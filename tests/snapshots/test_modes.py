@@ -12,7 +12,7 @@ from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.reconciler import plan_pass
+from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots.cure import cure, lost_shards
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import watermarks

@@ -14,7 +14,7 @@ from cdc_platform.connectors.identity import table_topic
 from cdc_platform.defs.columns import column_schema
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard, Table
-from cdc_platform.reconciler import reconcile
+from cdc_platform.reconciler.run_pass import reconcile
 from cdc_platform.snapshots.outside import Outside
 from cdc_platform.snapshots.records import watermarks
 from cdc_platform.snapshots.request import Load

@@ -14,8 +14,8 @@ from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
-from cdc_platform.reconciler.memory import captured_documents, news, restart_documents
 from cdc_platform.reconciler.report import DatasetHealth, Outcome
+from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.snapshots.opening import ORDER
 from cdc_platform.snapshots.records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.snapshots.request import Request

@@ -14,8 +14,8 @@ from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.policy import Outcome
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
-from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth
+from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.told import ShardDone
 from cdc_platform.verification.duplicates import ShardDuplicates

@@ -18,7 +18,7 @@ from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.planning.plan import Finding, Plan, Refusal
 from cdc_platform.planning.planner import Planned
-from cdc_platform.reconciler import PassReport
+from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.records import Run
 from cdc_platform.snapshots.request import Kind, Request
@@ -116,7 +116,7 @@ def _plan() -> dict[str, Code]:
             "plan",
             patched={
                 "cdc_platform.cli.reconcile.open_platform": _world,
-                "cdc_platform.reconciler.plan_pass": lambda *_, found=plan, **__: (picture(), _planned(found)),
+                "cdc_platform.reconciler.run_pass.plan_pass": lambda *_, found=plan, **__: (picture(), _planned(found)),
             },
         )
         for name, plan in plans.items()
@@ -136,7 +136,7 @@ def _apply() -> dict[str, Code]:
             "apply",
             patched={
                 "cdc_platform.cli.reconcile.open_platform": _world,
-                "cdc_platform.reconciler.reconcile": lambda *_, found=found, **__: found,
+                "cdc_platform.reconciler.run_pass.reconcile": lambda *_, found=found, **__: found,
             },
         )
         for name, found in reports.items()
@@ -157,7 +157,7 @@ def _status() -> dict[str, Code]:
     for name, one in pictures.items():
         patched = {
             "cdc_platform.cli.status.open_platform": _world,
-            "cdc_platform.reconciler.plan_pass": lambda *_, one=one, **__: (one, _planned(Plan())),
+            "cdc_platform.reconciler.run_pass.plan_pass": lambda *_, one=one, **__: (one, _planned(Plan())),
         }
         found[name] = _exit("status", patched=patched)
         found[f"{name}, of a shard"] = _exit("status", "pins", "00000", patched=patched)

@@ -37,8 +37,8 @@ from cdc_platform.model.observed import (
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
 from cdc_platform.planning.plan import Plan, to_json
 from cdc_platform.planning.planner import Planned
-from cdc_platform.reconciler import PassReport
 from cdc_platform.reconciler.report import DatasetHealth
+from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.detail import TableLine
 from cdc_platform.snapshots.records import Run, ShardState, Watermark
 from cdc_platform.snapshots.request import Kind, Request

@@ -20,7 +20,7 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import ConnectRejected, LockLost, NotFound, Unavailable
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.planning.plan import MigrateConnector
-from cdc_platform.reconciler.fence import Fence
+from cdc_platform.reconciler.lock_watch import Fence
 
 STOP_LIMIT = 60.0
 SHOW_LIMIT = 20.0

@@ -27,8 +27,8 @@ from cdc_platform.model.observed import (
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.health.liveness import LivenessPolicy, silence_limit
 from cdc_platform.planning.planner import Wanted
-from cdc_platform.reconciler.ideal import ideal_state
-from cdc_platform.reconciler.logins import ask_sources
+from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.reconciler.login_checks import ask_sources
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from cdc_platform.model.observed import Picture
 from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler import last_pass
-from cdc_platform.reconciler.memory import SHARD, captured_documents, captured_shards, news
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
+from cdc_platform.reconciler.state_records import SHARD, captured_documents, captured_shards, news
 
 # A pass at least this often, so that its record, and what reads it, stays fresh.
 REPORT_SECONDS = 300.0

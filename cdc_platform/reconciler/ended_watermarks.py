@@ -8,7 +8,7 @@ from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.holds import WATERMARK
 from cdc_platform.planning.plan import Action, DeleteConnector, UpdateConnector
-from cdc_platform.reconciler.memory import Documents, News
+from cdc_platform.reconciler.state_records import Documents, News
 
 
 def ended_watermarks(actions: Iterable[Action], topology: Topology, records: Documents) -> News:
