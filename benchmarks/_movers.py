@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.leader_files import file_name, parse
 from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.topology import Address, Dataset, Shard

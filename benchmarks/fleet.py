@@ -22,8 +22,8 @@ from confluent_kafka import Producer
 
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.platform import Platform
-from cdc_platform.connectors import jmx
-from cdc_platform.connectors.desired import DesiredConfigs
+from cdc_platform.connectors import jmx_export as jmx
+from cdc_platform.connectors.config import DesiredConfigs
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.errors import KafkaUnavailable

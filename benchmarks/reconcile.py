@@ -36,7 +36,7 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from kazoo.client import KazooClient
 
 from benchmarks.fleet import HEARTBEATS_A_SHARD, FleetSpec, configs_of, fleet, topology_of
-from cdc_platform.connectors.desired import DesiredConfigs
+from cdc_platform.connectors.config import DesiredConfigs
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec

@@ -7,7 +7,7 @@ wire was read from Debezium MariaDB 3.5.0, streaming and in a snapshot.
 
 from __future__ import annotations
 
-from cdc_platform.canonical import wire
+from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Column, Fidelity, Form
 
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "integer", "bigint"}

@@ -8,7 +8,7 @@ streaming (pgoutput) and in a snapshot, on Postgres 17.
 
 from __future__ import annotations
 
-from cdc_platform.canonical import wire
+from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Column, Fidelity, Form, Normaliser
 
 _NUMBERS = {"int2", "int4", "int8", "oid"}

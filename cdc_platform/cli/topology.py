@@ -18,9 +18,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from cdc_platform.cli.leaders import discover_leaders, set_leader
-from cdc_platform.connectors.desired import problems
+from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
-from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
+from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.settings import Settings

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
-from cdc_platform.connectors import jmx
+from cdc_platform.connectors import jmx_export as jmx
 from cdc_platform.errors import ConnectUnavailable
 from cdc_platform.model.observed import ObservedWorker
 

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Literal, TypeVar
 
-from cdc_platform.documents.layout import Layout
-from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
+from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.documents.znodes import (
     merged,
     parse,
@@ -22,6 +21,7 @@ from cdc_platform.documents.znodes import (
     read_shard,
     serialize,
 )
+from cdc_platform.documents.zookeeper_paths import Layout
 from cdc_platform.errors import NotFound, PlanRefused, TopologyError
 from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Problem, Shard, Topology
 

@@ -7,14 +7,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
 
-from cdc_platform.documents.layout import Layout
-from cdc_platform.documents.values import (
-    Document,
-    decode_cluster,
-    decode_dataset,
-    decode_pause,
-    decode_shard,
-)
+from cdc_platform.documents.topology_fields import Document, decode_cluster, decode_dataset, decode_pause, decode_shard
+from cdc_platform.documents.zookeeper_paths import Layout
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import (
     EMPTY,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cdc_platform.connectors.desired import DesiredConfigs, leftovers, problems
+from cdc_platform.connectors.config import DesiredConfigs, leftovers, problems
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.planner import Wanted

@@ -17,8 +17,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.canonical import engines
-from cdc_platform.canonical.rows import RowReader
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.verification.decoding import Decoder
 from cdc_platform.verification.events import ABSENT, PARTIAL, UNKNOWN, Events, digests, places
 from cdc_platform.verification.fold import starts_of

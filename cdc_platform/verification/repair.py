@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.canonical.conditions import key_condition
+from cdc_platform.canonical.key_conditions import key_condition
 from cdc_platform.clients.sources.protocol import Key
 from cdc_platform.clients.tombstones import Tombstone, send_tombstones
 from cdc_platform.connectors.identity import table_topic

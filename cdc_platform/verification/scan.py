@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from cdc_platform.canonical import engines
+from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.sources.protocol import Key, Slice
 from cdc_platform.model.positions import Position, parse_position

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.canonical.rows import RowReader
+from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.positions import Position

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from cdc_platform.clients.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka import KafkaAdmin
 from cdc_platform.clients.worker_metrics import WorkerMetrics, parse
-from cdc_platform.connectors import jmx
+from cdc_platform.connectors import jmx_export as jmx
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable
 from cdc_platform.local.stack import Stack

@@ -14,7 +14,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.connectors import leader_files
-from cdc_platform.connectors.desired import desired_config, problems
+from cdc_platform.connectors.config import desired_config, problems
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Dataset, Shard, Topology

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.connectors.desired import DesiredConfigs, desired_config, leftovers, problems
+from cdc_platform.connectors.config import DesiredConfigs, desired_config, leftovers, problems
 from cdc_platform.connectors.leader_files import leader_file
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.connectors.wire_format import FIXED

@@ -17,7 +17,7 @@ import pytest
 from confluent_kafka import Producer
 from psycopg import sql
 
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import signal_topic, transaction_topic
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.replication import drop_postgres_database

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.overrides import DENIED, check_dataset, check_shard
 from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused

@@ -9,7 +9,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.tables import literal
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.secrets import resolve
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import slot_name
 from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.translator import table_props

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.conditions import key_condition
+from cdc_platform.canonical.key_conditions import key_condition
 from cdc_platform.errors import BadInput, RepairRefused, TopologyError, Unavailable
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings

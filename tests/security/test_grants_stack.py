@@ -16,7 +16,7 @@ import pytest
 
 from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.sources.opening import open_source
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.errors import SourceRejected
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Credentials, Dataset, Engine, Shard, Table, TopicSpec

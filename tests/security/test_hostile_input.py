@@ -25,9 +25,9 @@ from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.cli import main
 from cdc_platform.clients.secrets import MAX_BYTES, resolve, resolve_credentials
 from cdc_platform.connectors import leader_files
-from cdc_platform.connectors.desired import desired_config, problems
+from cdc_platform.connectors.config import desired_config, problems
 from cdc_platform.connectors.identity import publication_name, slot_name
-from cdc_platform.connectors.jmx import jmx_exporter_config
+from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.connectors.worker_properties import WorkerSpec, render, worker_properties

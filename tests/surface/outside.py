@@ -11,7 +11,7 @@ from cdc_platform.agent.journal import Journal, Remembered
 from cdc_platform.clients.state_topic import VERSION, VERSION_FIELD, WRITER_KEY
 from cdc_platform.connectors import identity, leader_files, routing
 from cdc_platform.documents import Layout, dump_yaml
-from cdc_platform.documents.values import encode_cluster, encode_dataset, encode_pause, encode_shard
+from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.documents.znodes import generation_floor
 from cdc_platform.failover.repointing import AgentReport
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY

@@ -21,7 +21,7 @@ from cdc_platform.documents.edits import (
     edit_shard,
     plan_import,
 )
-from cdc_platform.documents.values import encode_shard
+from cdc_platform.documents.topology_fields import encode_shard
 from cdc_platform.documents.znodes import generation_floor, read_generation_floor, serialize
 from cdc_platform.errors import NotFound, PlanRefused, TopologyError
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Pause, Shard, Table, Topology

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from cdc_platform.cli import main
 from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
-from cdc_platform.connectors.desired import problems
+from cdc_platform.connectors.config import problems
 from cdc_platform.documents import load_yaml
 from cdc_platform.model.topology import Address, Topology
 from cdc_platform.settings import Settings

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.documents import Layout
 from cdc_platform.documents.edits import edit_cluster, edit_dataset, edit_shard
-from cdc_platform.documents.values import (
+from cdc_platform.documents.topology_fields import (
     decode_cluster,
     decode_dataset,
     decode_shard,

@@ -13,11 +13,11 @@ import pymysql
 from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
-from cdc_platform.canonical.rows import RowReader
+from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.topic_records import TopicRecords
-from cdc_platform.connectors.desired import desired_config
+from cdc_platform.connectors.config import desired_config
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.positions import Committed

@@ -9,9 +9,9 @@ import msgspec
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.canonical import wire
+from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.rows import RowReader
+from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.model.topology import Engine
 
 _MARIADB = Shape(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column
-from cdc_platform.canonical.hazards import hazards
 from cdc_platform.model.topology import Engine
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.rows import RowReader
+from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.topic_records import Batch
 from cdc_platform.connectors.wire_format import UNAVAILABLE_VALUE
 from cdc_platform.model.topology import Engine

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.canonical import mariadb, postgres
 from cdc_platform.canonical.columns import Column, Form
-from cdc_platform.canonical.engines import form
+from cdc_platform.canonical.hash_sql import form
 from cdc_platform.model.topology import Engine
 from tests.verification import torture
 

@@ -15,10 +15,10 @@ from typing import Any
 import numpy as np
 import pymysql
 
-from cdc_platform.canonical import engines
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.hazards import hazards
-from cdc_platform.canonical.keys import readable_key
+from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog import rowless_groups
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable

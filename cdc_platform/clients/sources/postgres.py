@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import psycopg
 
-from cdc_platform.canonical import engines
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.hazards import hazards
-from cdc_platform.canonical.keys import readable_key
+from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.model.positions import Committed, PostgresPosition

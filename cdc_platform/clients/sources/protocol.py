@@ -33,7 +33,7 @@ class Inspection:
     `shape` is None when the table cannot be proven at all; `problems` says why.
     `rows` is the server's estimate. `left_out` names columns that no event
     carries (generated ones in Postgres, those the dataset excludes). `warnings`
-    are of columns that the capture may get wrong (`canonical/hazards.py`).
+    are of columns that the capture may get wrong (`canonical/column_hazards.py`).
     """
 
     shape: Shape | None

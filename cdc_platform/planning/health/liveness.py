@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cdc_platform.connectors.binlog import keep_alive_ms
+from cdc_platform.connectors.engines.binlog import keep_alive_ms
 from cdc_platform.model.observed import ObservedHeartbeats, ObservedWorker
 from cdc_platform.model.topology import EMPTY, Dataset, Shard
 

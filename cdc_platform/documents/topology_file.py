@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.documents.fields import Fields
-from cdc_platform.documents.ranges import compact, expand
-from cdc_platform.documents.values import (
+from cdc_platform.documents.shard_ranges import compact, expand
+from cdc_platform.documents.topology_fields import (
     Document,
     decode_cluster,
     decode_dataset,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.canonical.engines import INTEGER_KEYS, quote_name
+from cdc_platform.canonical.hash_sql import INTEGER_KEYS, quote_name
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Engine
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc_platform.connectors import binlog, mariadb, mysql, postgres, routing
+from cdc_platform.connectors import routing
+from cdc_platform.connectors.engines import binlog, mariadb, mysql, postgres
 from cdc_platform.connectors.identity import check, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard, is_secret_in_plain_text

@@ -20,7 +20,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.canonical import engines, wire
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Normaliser, Shape
 
 _FREQUENT = b'0123456789"abcdefghijklmnopqrstuvwxyz,:. '

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from cdc_platform.documents.fields import Fields, kind_of
-from cdc_platform.documents.values import Document
+from cdc_platform.documents.topology_fields import Document
 from cdc_platform.errors import TopologyError
 
 MAX_SHARDS = 100_000

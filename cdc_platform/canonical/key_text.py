@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
-from cdc_platform.canonical import wire
+from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.model.topology import Engine
 

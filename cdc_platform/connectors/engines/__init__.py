@@ -1,0 +1,1 @@
+"""What the connector of each engine needs beyond what all share."""
