@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cdc_platform.clients.topic_records import Batch
+from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicate_store import PartitionSightings
 from cdc_platform.verification.sightings import SightingReader

@@ -20,7 +20,7 @@ from typing import Any
 
 from confluent_kafka import Producer
 
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors import jmx_export as jmx
 from cdc_platform.connectors.config import DesiredConfigs

@@ -24,7 +24,7 @@ from typing import Any
 
 from kazoo.client import KazooClient
 
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.documents.znodes import read_shard
 from cdc_platform.local.stack import Stack

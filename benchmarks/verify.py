@@ -38,8 +38,8 @@ from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import proof
 from benchmarks.measuring import Cost, measured
+from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine

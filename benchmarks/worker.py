@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 
-from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.connectors.worker_properties import WORKER_ENV
 from cdc_platform.local.ports import chosen

@@ -49,7 +49,7 @@ class Settings:
     write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
     the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
     `secrets_dirs`: datasets may name secrets in files below these directories only; empty: anywhere.
-    `leader_probe` names who finds leaders (`clients/leader_probes.py`).
+    `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
     """
 
     platform: str = "cdc"

@@ -10,27 +10,27 @@ from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
 from cdc_platform.alerting.outbox import AlertOutside
-from cdc_platform.clients.connect import ConnectClient
-from cdc_platform.clients.connect_http import trusting
-from cdc_platform.clients.heartbeats import HeartbeatTopic
-from cdc_platform.clients.kafka import KafkaAdmin
-from cdc_platform.clients.leader_servers import LeaderServers
-from cdc_platform.clients.notifications import Notifications
+from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.connect.http import trusting
+from cdc_platform.clients.connect.worker_metrics import WorkerMetrics
+from cdc_platform.clients.kafka.admin import KafkaAdmin
+from cdc_platform.clients.kafka.heartbeats import HeartbeatTopic
+from cdc_platform.clients.kafka.notifications import Notifications
+from cdc_platform.clients.kafka.offset_history import OffsetTopics
+from cdc_platform.clients.kafka.quotas import ClientQuotas
+from cdc_platform.clients.kafka.schema_history import SchemaHistories
+from cdc_platform.clients.kafka.signals import SignalTopics
+from cdc_platform.clients.kafka.state_topic import StateTopic
+from cdc_platform.clients.kafka.topic_records import Records, TopicRecords
 from cdc_platform.clients.notifiers import AppriseNotifiers
-from cdc_platform.clients.offset_history import OffsetTopics
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
-from cdc_platform.clients.quotas import ClientQuotas
-from cdc_platform.clients.schema_history import SchemaHistories
 from cdc_platform.clients.secrets import login
-from cdc_platform.clients.signals import SignalTopics
-from cdc_platform.clients.source_logs import RealSourceLogs
-from cdc_platform.clients.sources.opening import open_source
-from cdc_platform.clients.sources.protocol import Source
-from cdc_platform.clients.state_topic import StateTopic
-from cdc_platform.clients.topic_records import Records, TopicRecords
-from cdc_platform.clients.worker_metrics import WorkerMetrics
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.sources.leader_servers import LeaderServers
+from cdc_platform.clients.sources.logs import RealSourceLogs
+from cdc_platform.clients.sources.open_source import open_source
+from cdc_platform.clients.sources.source import Source
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
 from cdc_platform.failover.change_leader import LeaderOutside

@@ -17,11 +17,11 @@ from cdc_platform.agent.gate import Gate
 from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
-from cdc_platform.clients.connect import ConnectClient
-from cdc_platform.clients.connect_http import trusting
-from cdc_platform.clients.leader_servers import LeaderServers
+from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.connect.http import trusting
 from cdc_platform.clients.secrets import login
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.sources.leader_servers import LeaderServers
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
 from cdc_platform.model.topology import LEADER_DIR
@@ -90,7 +90,7 @@ def agent(
         level=logging.DEBUG if verbose else logging.INFO,
         format="%(asctime)s %(levelname)s %(message)s",
     )
-    for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper_session.kazoo"):
+    for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper.session.kazoo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     Layout(root).agent(worker)  # a bad name is an error now, not after the first sync
     identity = Identity(

@@ -12,8 +12,8 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.failover.promotion import Kind, Obstacle, has_fix, judge, saved_position

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from cdc_platform.agent.journal import OldLeader
-from cdc_platform.clients.leader_servers import LeaderServers
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError
 from cdc_platform.failover.promotion import Split, split_brain
 from cdc_platform.model.servers import ServerView

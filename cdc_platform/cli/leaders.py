@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from cdc_platform.clients.leader_probes import load_probe
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.sources.leader_probes import load_probe
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import CdcError, PromotionRefused
 from cdc_platform.failover.change_leader import Discovery, LeaderOutside, check_leader, discover, refuse_unfit
 from cdc_platform.failover.preflight import Item

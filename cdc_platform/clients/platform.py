@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
-from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.model.topology import Cluster
 from cdc_platform.settings import Settings
 

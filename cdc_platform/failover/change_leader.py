@@ -10,9 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from cdc_platform.clients.leader_probes import Found, LeaderProbe
-from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Connect
+from cdc_platform.clients.sources.leader_probes import Found, LeaderProbe
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.identity import slot_name
 from cdc_platform.errors import CdcError, NotFound, PromotionRefused
 from cdc_platform.failover.preflight import Case, Item, preflight

@@ -135,7 +135,7 @@ def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None
 
 
 def _judge_mysql(view: ServerView, saved: str) -> Obstacle | None:
-    # Whether a set is contained is asked of the server itself: see clients/leader_servers.py.
+    # Whether a set is contained is asked of the server itself: see clients/sources/leader_servers.py.
     contained = view.settings.get("saved_is_contained")
     return _behind(view, saved, "gtid_executed") if contained == "0" else None
 

@@ -1,7 +1,7 @@
 """What should be captured: datasets, tables, shards and Connect clusters.
 
 Frozen values, valid by construction. Reading them from JSON and YAML is the
-business of `documents.py`; storing them of `clients/zookeeper.py`.
+business of `documents.py`; storing them of `clients/zookeeper/topology_store.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import timedelta
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.observed import Picture
 from cdc_platform.model.topology import Address, Dataset, Shard

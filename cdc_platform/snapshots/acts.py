@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from cdc_platform.clients.kafka.signals import PAUSE, Signal
 from cdc_platform.clients.protocols import ControlLock, StateStore
-from cdc_platform.clients.signals import PAUSE, Signal
 from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.model.topology import Cluster, Topology

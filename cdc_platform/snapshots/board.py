@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from cdc_platform.clients.notifications import INITIAL, Notification
+from cdc_platform.clients.kafka.notifications import INITIAL, Notification
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard

@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 from cdc_platform.clients.protocols import Metrics
-from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, ConnectUnavailable
 from cdc_platform.model.observed import ObservedConnector, ObservedWorker
 from cdc_platform.model.topology import Cluster, Dataset, Shard

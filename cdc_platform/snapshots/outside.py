@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from cdc_platform.clients.notifications import Notification
+from cdc_platform.clients.kafka.notifications import Notification
+from cdc_platform.clients.kafka.signals import Signal
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
-from cdc_platform.clients.signals import Signal
-from cdc_platform.clients.source_logs import SourceLogs
+from cdc_platform.clients.sources.logs import SourceLogs
 
 
 class Signals(Protocol):

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from cdc_platform.clients.notifications import INCREMENTAL, INITIAL, Notification
+from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notification
 
 COMPLETE = frozenset({"SUCCEEDED", "EMPTY"})
 # A new signal does not cure these.

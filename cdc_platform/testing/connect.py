@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NoReturn, TypeVar
 
-from cdc_platform.clients.connect_wire import UNASSIGNED, says_rebalance
+from cdc_platform.clients.connect.wire import UNASSIGNED, says_rebalance
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectRejected, NotFound
 from cdc_platform.model.observed import ObservedConnector, ObservedTask

@@ -12,7 +12,7 @@ import numpy as np
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.key_text import source_key
-from cdc_platform.clients.sources.protocol import Inspection, Key, Source
+from cdc_platform.clients.sources.source import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Shard

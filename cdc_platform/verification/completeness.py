@@ -16,7 +16,7 @@ from threading import Lock
 from typing import Any
 
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.clients.topic_records import Records, TopicBounds
+from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import CdcError, NotFound, TopologyError
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology

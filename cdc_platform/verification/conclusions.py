@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
-from cdc_platform.clients.sources.opening import address_of
+from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import furthest
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table

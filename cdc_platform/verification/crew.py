@@ -14,7 +14,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from threading import BoundedSemaphore, Lock
 
-from cdc_platform.clients.sources.protocol import Key, Slice, Source
+from cdc_platform.clients.sources.source import Key, Slice, Source
 from cdc_platform.errors import CdcError
 
 

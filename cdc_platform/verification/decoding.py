@@ -16,7 +16,7 @@ import numpy.typing as npt
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.topic_rows import RowReader
-from cdc_platform.clients.topic_records import Batch
+from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model.positions import mysql_stream
 from cdc_platform.model.topology import Engine

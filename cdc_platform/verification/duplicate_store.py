@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.clients.topic_records import Records
+from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.verification import runs
 from cdc_platform.verification.cache import place, remove_others
 from cdc_platform.verification.copies import PartitionCounts

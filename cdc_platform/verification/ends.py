@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 import numpy as np
 
-from cdc_platform.clients.topic_records import Batch
+from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.verification.continuity import END, SENT, Rows, transaction_of

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import msgspec
 import numpy as np
 
-from cdc_platform.clients.sources.protocol import Key
+from cdc_platform.clients.sources.source import Key
 from cdc_platform.verification.case import Case
 from cdc_platform.verification.events import Words, places
 from cdc_platform.verification.fold import starts_of

@@ -18,10 +18,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from cdc_platform.clients.offset_history import OffsetHistories
+from cdc_platform.clients.kafka.offset_history import OffsetHistories
+from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
-from cdc_platform.clients.topic_records import Records, TopicBounds
 from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import CdcError, NotFound
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any
 
+from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.sources.protocol import Source
-from cdc_platform.clients.topic_records import Records
+from cdc_platform.clients.sources.source import Source
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset, Shard, Table
 

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from cdc_platform.clients.offset_history import OffsetHistories
+from cdc_platform.clients.kafka.offset_history import OffsetHistories
+from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.topic_records import Records
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.duplicate_store import TopicSightings

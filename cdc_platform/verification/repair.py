@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.key_conditions import key_condition
-from cdc_platform.clients.sources.protocol import Key
-from cdc_platform.clients.tombstones import Tombstone, send_tombstones
+from cdc_platform.clients.kafka.tombstones import Tombstone, send_tombstones
+from cdc_platform.clients.sources.source import Key
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from cdc_platform.clients.sources.protocol import Key
+from cdc_platform.clients.sources.source import Key
 from cdc_platform.errors import BadInput, RepairRefused
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.completeness import plan_verification, verify_shards

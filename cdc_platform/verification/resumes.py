@@ -8,7 +8,7 @@ from datetime import datetime
 
 import numpy as np
 
-from cdc_platform.clients.offset_history import OffsetHistories
+from cdc_platform.clients.kafka.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.records import watermarks

@@ -20,7 +20,7 @@ import numpy as np
 
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
-from cdc_platform.clients.sources.protocol import Key, Slice
+from cdc_platform.clients.sources.source import Key, Slice
 from cdc_platform.model.positions import Position, parse_position
 from cdc_platform.verification import runs
 from cdc_platform.verification.cache import KEPT_SECONDS, place, remove, remove_others

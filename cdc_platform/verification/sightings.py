@@ -22,7 +22,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.clients.topic_records import Batch
+from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from cdc_platform.clients.topic_records import Records
+from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.model.positions import Position
 from cdc_platform.verification import runs
 from cdc_platform.verification.decoding import Decoder

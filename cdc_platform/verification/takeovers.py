@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from cdc_platform.clients.offset_history import OffsetHistories, WrittenOffset
+from cdc_platform.clients.kafka.offset_history import OffsetHistories, WrittenOffset
 from cdc_platform.model.topology import Dataset, Engine, Topology
 from cdc_platform.verification.continuity import CLOCKS_MS, transaction_of
 from cdc_platform.verification.sightings import transaction_words

@@ -11,7 +11,7 @@ import numpy as np
 
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.topic_rows import RowReader
-from cdc_platform.clients.topic_records import Records, TopicBounds
+from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.positions import Position
 from cdc_platform.verification.cache import KEPT_SECONDS, place, remove_others

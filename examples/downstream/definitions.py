@@ -19,7 +19,7 @@ import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdc_platform.clients.topic_records import Records, TopicRecords
+from cdc_platform.clients.kafka.topic_records import Records, TopicRecords
 from cdc_platform.defs import (
     CdcPlatformResource,
     CdcTableProps,

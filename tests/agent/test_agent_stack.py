@@ -15,7 +15,7 @@ import psutil
 import pymysql
 import pytest
 
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without

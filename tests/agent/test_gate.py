@@ -19,8 +19,8 @@ from cdc_platform.agent.gatekeeper import Gatekeeper
 from cdc_platform.agent.journal import Journal, OldLeader
 from cdc_platform.agent.old_leaders import OldLeaders
 from cdc_platform.agent.runner import Agent, Identity
-from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import (
     BadInput,

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc_platform.clients.connect import ConnectClient
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import NotFound
 from cdc_platform.model.observed import TopicRequest

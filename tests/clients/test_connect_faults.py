@@ -15,7 +15,7 @@ from threading import Thread
 
 import pytest
 
-from cdc_platform.clients.connect import ConnectClient
+from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.errors import (
     BadInput,
     ConnectRebalancing,

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from cdc_platform.clients.connect import ConnectClient
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.errors import ConnectRejected, ConnectUnavailable, WrongCluster
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.observed import CLUSTER_KEY

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.protocols import Kafka
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SecretUnresolved, SettingsError
 from cdc_platform.model.observed import ObservedTopic, TopicRequest

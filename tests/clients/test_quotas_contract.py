@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from kafka.protocol.admin.client_quotas import AlterClientQuotasResponse, DescribeClientQuotasResponse
 
-from cdc_platform.clients import quotas as subject
+from cdc_platform.clients.kafka import quotas as subject
+from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.clients.protocols import Quotas
-from cdc_platform.clients.quotas import ClientQuotas
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SettingsError
 from cdc_platform.testing import FakeQuotas
 

@@ -15,9 +15,9 @@ from confluent_kafka import Producer
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.clients.heartbeats import HeartbeatTopic
-from cdc_platform.clients.kafka import KafkaAdmin
-from cdc_platform.clients.worker_metrics import WorkerMetrics, parse
+from cdc_platform.clients.connect.worker_metrics import WorkerMetrics, parse
+from cdc_platform.clients.kafka.admin import KafkaAdmin
+from cdc_platform.clients.kafka.heartbeats import HeartbeatTopic
 from cdc_platform.connectors import jmx_export as jmx
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 import pytest
 from confluent_kafka import Producer
 
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.kafka.admin import KafkaAdmin
+from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.clients.protocols import StateStore
-from cdc_platform.clients.state_topic import StateTopic
 from cdc_platform.errors import BadInput, Fenced, KafkaRejected, KafkaUnavailable
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.observed import TopicRequest

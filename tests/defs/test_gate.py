@@ -13,7 +13,7 @@ import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
-from cdc_platform.clients.topic_records import Batch, TopicBounds
+from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.verdicts import Verdict
 from tests.defs.test_policy import verdict

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform import wiring
-from cdc_platform.clients.topic_records import Batch, TopicBounds
+from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.defs import build_cdc_asset_checks
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for

@@ -14,7 +14,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.clients.kafka import KafkaAdmin
+from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.defs.jobs import JOB, OP

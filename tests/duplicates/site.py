@@ -17,9 +17,9 @@ import psycopg
 import pymysql
 from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
-from cdc_platform.clients.offset_history import OffsetTopics
+from cdc_platform.clients.kafka.offset_history import OffsetTopics
+from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.secrets import resolve
-from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import signal_topic, slot_name
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import (

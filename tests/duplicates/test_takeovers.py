@@ -11,7 +11,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.clients.offset_history import WrittenOffset
+from cdc_platform.clients.kafka.offset_history import WrittenOffset
 from cdc_platform.model.topology import Cluster, Engine
 from cdc_platform.verification.duplicates import DuplicatePolicy, PartitionCounts, blame, judge, unsure_runs
 from cdc_platform.verification.takeovers import OffsetTakeovers, StartedRun, Takeover, taken_over

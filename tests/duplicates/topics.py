@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from cdc_platform.clients.topic_records import Batch, TopicBounds
+from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicate_store import PartitionSightings
 from cdc_platform.verification.duplicates import PartitionCounts

@@ -15,8 +15,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdc_platform.cli import main
-from cdc_platform.clients.leader_probes import Found, ReadOnlyProbe
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.local import mariadb, postgres
 from cdc_platform.local.stack import Stack

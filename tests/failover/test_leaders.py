@@ -13,9 +13,9 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdc_platform.cli import main
-from cdc_platform.clients.leader_probes import Found, ReadOnlyProbe, load_probe
-from cdc_platform.clients.leader_servers import LeaderServers
 from cdc_platform.clients.protocols import Plugin
+from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe, load_probe
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.errors import ConnectUnavailable, NotFound, PromotionRefused, SettingsError, SourceUnavailable
 from cdc_platform.failover.change_leader import LeaderOutside, check_leader, discover, refuse_unfit
 from cdc_platform.model.servers import ServerView

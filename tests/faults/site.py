@@ -13,9 +13,9 @@ from typing import Any
 import httpx
 import psycopg
 
-from cdc_platform.clients.offset_history import OffsetTopics
+from cdc_platform.clients.kafka.offset_history import OffsetTopics
+from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, parse
 from cdc_platform.local.stack import Stack

@@ -10,7 +10,7 @@ from unittest import mock
 
 from confluent_kafka import KafkaError
 
-from cdc_platform.clients.state_topic import StateTopic
+from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.model.observed import ObservedTopic
 
 TOPIC = "cdc.platform.state"
@@ -97,7 +97,7 @@ class _Producer:
 @contextmanager
 def state_topic(records: Records) -> Iterator[StateTopic]:
     """The real store on a log of these records; what it writes is appended to them."""
-    module = "cdc_platform.clients.state_topic"
+    module = "cdc_platform.clients.kafka.state_topic"
     with (
         mock.patch(f"{module}.KafkaAdmin", _Admin),
         mock.patch(f"{module}.Consumer", lambda *_, **__: _Consumer(records)),

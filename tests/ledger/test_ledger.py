@@ -16,9 +16,9 @@ from confluent_kafka import KafkaError, KafkaException
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.clients.offset_history import OffsetTopics, WrittenOffset, connector_key
+from cdc_platform.clients.kafka.offset_history import OffsetTopics, WrittenOffset, connector_key
+from cdc_platform.clients.kafka.topic_records import Batch, Records, TopicBounds
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.topic_records import Batch, Records, TopicBounds
 from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings

@@ -16,9 +16,9 @@ from click.testing import CliRunner, Result
 from cdc_platform import wiring
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.cli import main
+from cdc_platform.clients.kafka.tombstones import Tombstone
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.sources.protocol import Inspection
-from cdc_platform.clients.tombstones import Tombstone
+from cdc_platform.clients.sources.source import Inspection
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Request

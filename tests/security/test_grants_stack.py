@@ -14,8 +14,8 @@ import psycopg
 import pymysql
 import pytest
 
-from cdc_platform.clients.leader_servers import LeaderServers
-from cdc_platform.clients.sources.opening import open_source
+from cdc_platform.clients.sources.leader_servers import LeaderServers
+from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.errors import SourceRejected
 from cdc_platform.local.stack import Stack

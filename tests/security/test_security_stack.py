@@ -15,11 +15,11 @@ from confluent_kafka import Consumer, TopicPartition
 from kazoo.client import KazooClient
 from kazoo.exceptions import NoAuthError
 
-from cdc_platform.clients.connect import ConnectClient
-from cdc_platform.clients.kafka import KafkaAdmin
-from cdc_platform.clients.quotas import ClientQuotas
+from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.kafka.admin import KafkaAdmin
+from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.clients.secrets import parse_properties
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable, ZooKeeperUnavailable
 from cdc_platform.local.stack import Stack

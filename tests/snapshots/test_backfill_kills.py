@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
-from cdc_platform.clients.notifications import INCREMENTAL
+from cdc_platform.clients.kafka.notifications import INCREMENTAL
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.clients.quotas import ClientQuotas
+from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.snapshots import opening

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.clients.notifications import INCREMENTAL, INITIAL, Notification
+from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notification
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.begin import closing_at_once, wanted_offset

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from cdc_platform.cli import snapshot_runs
 from cdc_platform.cli.snapshot_runs import Screen, together
-from cdc_platform.clients.notifications import INCREMENTAL, Notification
+from cdc_platform.clients.kafka.notifications import INCREMENTAL, Notification
 from cdc_platform.snapshots.board import Board
 from cdc_platform.snapshots.detail import lines
 from cdc_platform.snapshots.progress import Sample, eta, rows_per_second

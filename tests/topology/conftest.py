@@ -13,7 +13,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from cdc_platform.clients.protocols import TopologyStore
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 
 ZOOKEEPER_ENV = "CDC_TEST_ZOOKEEPER"

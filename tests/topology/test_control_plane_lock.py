@@ -12,7 +12,7 @@ import pytest
 from kazoo.client import KazooClient
 
 from cdc_platform.clients.protocols import ControlLock
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import LockHeld, LockLost, ZooKeeperUnavailable
 from tests.tcp_proxy import TcpProxy
 from tests.topology.conftest import eventually

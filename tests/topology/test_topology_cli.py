@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from cdc_platform.cli import main
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import load_yaml
 from cdc_platform.model.topology import Address, Topology

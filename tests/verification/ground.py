@@ -14,9 +14,9 @@ from confluent_kafka import KafkaError, KafkaException, Producer
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.canonical.topic_rows import RowReader
+from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve_all
-from cdc_platform.clients.topic_records import TopicRecords
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.sources.protocol import Inspection, Key, Slice, Words
-from cdc_platform.clients.topic_records import Batch, TopicBounds
+from cdc_platform.clients.sources.source import Inspection, Key, Slice, Words
 from cdc_platform.errors import NotFound
 from cdc_platform.model.positions import Committed, MariaDbPosition
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology

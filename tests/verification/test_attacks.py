@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from cdc_platform.clients.sources.protocol import Slice
+from cdc_platform.clients.sources.source import Slice
 from cdc_platform.verification import store
 from cdc_platform.verification.outside import Progress
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_platform.clients.sources.binlog import rowless_groups
+from cdc_platform.clients.sources.binlog_events import rowless_groups
 from cdc_platform.model.positions import Committed, MariaDbPosition
 from cdc_platform.model.topology import Engine
 

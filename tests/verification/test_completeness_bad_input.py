@@ -12,7 +12,7 @@ import pytest
 from confluent_kafka.admin import AdminClient
 
 from cdc_platform.clients.secrets import resolve_all
-from cdc_platform.clients.sources.protocol import Source
+from cdc_platform.clients.sources.source import Source
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
 from cdc_platform.verification.outside import Outside, Progress
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.clients.sources.protocol import Key, Slice
+from cdc_platform.clients.sources.source import Key, Slice
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.verification.crew import Connections
 from cdc_platform.verification.scan import Scan

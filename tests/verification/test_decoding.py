@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.clients.topic_records import Batch
+from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.decoding import JsonDecoder
 from cdc_platform.verification.events import ABSENT, DELETED, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded

@@ -19,8 +19,8 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
-from cdc_platform.clients.sources.binlog import rowless_groups
-from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
+from cdc_platform.clients.sources.binlog_events import rowless_groups
+from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
 from cdc_platform.model.topology import Address, Engine

@@ -17,7 +17,7 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
-from cdc_platform.clients.sources.protocol import Captured, Inspection, Key, Slice, every_column
+from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 from cdc_platform.model.positions import Committed, PostgresPosition
 from cdc_platform.model.topology import Address, Engine

@@ -15,7 +15,7 @@ import httpcore  # noqa: F401 - httpx would import it at first use, which in thr
 import httpx
 import msgspec
 
-from cdc_platform.clients import connect_wire as wire
+from cdc_platform.clients.connect import wire
 from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, SettingsError, WrongCluster
 
 log = logging.getLogger(__name__)

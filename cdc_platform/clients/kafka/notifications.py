@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaUnavailable
 
 INITIAL = "Initial Snapshot"

@@ -22,7 +22,7 @@ from typing import Any
 from kazoo.exceptions import ConnectionLoss, KazooException, NoNodeError
 from kazoo.handlers.threading import KazooTimeoutError
 
-from cdc_platform.clients.zookeeper_session import ZooKeeperSession
+from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.errors import LockHeld, LockLost, ZooKeeperUnavailable
 
 log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.errors import CdcError, KafkaUnavailable
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats

@@ -12,7 +12,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any, Protocol
 
-from cdc_platform.clients.leader_servers import LeaderServers
+from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError, SettingsError
 from cdc_platform.model.topology import Address, Dataset, Shard
 from cdc_platform.settings import Settings

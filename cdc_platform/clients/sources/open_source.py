@@ -8,7 +8,7 @@ from collections.abc import Collection, Sequence
 from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
-from cdc_platform.clients.sources.protocol import Captured, Source
+from cdc_platform.clients.sources.source import Captured, Source
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaUnavailable
 
 PAUSE = "pause-snapshot"

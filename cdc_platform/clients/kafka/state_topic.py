@@ -26,9 +26,9 @@ from confluent_kafka import (
     TopicPartition,
 )
 
-from cdc_platform.clients.kafka import KafkaAdmin
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, translated
-from cdc_platform.clients.kafka_errors import log as librdkafka
+from cdc_platform.clients.kafka.admin import KafkaAdmin
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, translated
+from cdc_platform.clients.kafka.librdkafka import log as librdkafka
 from cdc_platform.errors import BadInput, CdcError, Fenced, KafkaRejected, KafkaUnavailable
 from cdc_platform.model.observed import TopicRequest
 

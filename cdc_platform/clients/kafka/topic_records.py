@@ -11,7 +11,7 @@ from typing import Any, Protocol, TypeVar
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaUnavailable, NotFound
 
 # Records a call: enough that the call itself costs nothing, few enough to stay in the processor's cache.

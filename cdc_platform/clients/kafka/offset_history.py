@@ -17,7 +17,7 @@ import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from kafka.partitioner.default import murmur2
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.connectors.worker_properties import offsets_topic
 from cdc_platform.errors import CdcError, KafkaUnavailable
 from cdc_platform.model.topology import Cluster

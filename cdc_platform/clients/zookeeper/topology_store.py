@@ -18,11 +18,11 @@ from kazoo.exceptions import (
     RuntimeInconsistency,
 )
 
-from cdc_platform.clients import zookeeper_lock
 from cdc_platform.clients.protocols import ControlLock
-from cdc_platform.clients.zookeeper_agents import ZooKeeperAgentRegistration
-from cdc_platform.clients.zookeeper_reader import TopologyReader, Znode
-from cdc_platform.clients.zookeeper_session import ZooKeeperSession
+from cdc_platform.clients.zookeeper import lock as zookeeper_lock
+from cdc_platform.clients.zookeeper.agents import ZooKeeperAgentRegistration
+from cdc_platform.clients.zookeeper.reader import TopologyReader, Znode
+from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.documents import Layout
 from cdc_platform.documents.edits import (
     Change,

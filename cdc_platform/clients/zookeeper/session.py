@@ -27,7 +27,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import Callback
 from kazoo.security import make_digest_acl
 
-from cdc_platform.clients.zookeeper_polling import PollingHandler
+from cdc_platform.clients.zookeeper.polling import PollingHandler
 from cdc_platform.errors import ZooKeeperUnavailable
 
 log = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from typing import Any
 import psycopg
 import pymysql
 
-from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.servers import ServerView, SlotView
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard

@@ -20,8 +20,8 @@ from confluent_kafka.admin import (
     NewTopic,
 )
 
-from cdc_platform.clients import topic_contents
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka import topic_contents
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable
 from cdc_platform.model.observed import ObservedTopic, TopicExtent, TopicRequest
 

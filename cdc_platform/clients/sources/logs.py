@@ -15,7 +15,7 @@ import psycopg
 import pymysql
 from psycopg import sql
 
-from cdc_platform.clients.source_sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
 from cdc_platform.errors import BadInput, SourceRejected, SourceUnavailable

@@ -9,7 +9,7 @@ from typing import Any
 
 from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
 
-from cdc_platform.clients.zookeeper_session import ZooKeeperSession
+from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.errors import LockHeld
 
 

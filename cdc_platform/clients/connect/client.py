@@ -11,8 +11,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
-from cdc_platform.clients import connect_wire as wire
-from cdc_platform.clients.connect_http import Answer, Deadline, Refused, Unknown, Workers
+from cdc_platform.clients.connect import wire
+from cdc_platform.clients.connect.http import Answer, Deadline, Refused, Unknown, Workers
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import (
     CdcError,

@@ -13,7 +13,7 @@ from concurrent.futures import TimeoutError as FutureTimeout
 from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient
 
-from cdc_platform.clients.kafka_errors import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
 from cdc_platform.errors import CdcError
 
 

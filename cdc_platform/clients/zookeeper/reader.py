@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from kazoo.exceptions import ConnectionLoss, NoAuthError, NoNodeError, SessionExpiredError
 
-from cdc_platform.clients.zookeeper_session import ZooKeeperSession
+from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.documents.znodes import assemble, read_cluster, read_dataset, read_pause, read_shard
 from cdc_platform.documents.zookeeper_paths import Layout
 from cdc_platform.model.topology import Pause, Problem, Topology

@@ -1,0 +1,1 @@
+"""Kafka Connect's REST API, and the metrics of its workers."""

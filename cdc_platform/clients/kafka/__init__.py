@@ -1,0 +1,1 @@
+"""Kafka: admin calls, the platform's own topics, records in bulk."""

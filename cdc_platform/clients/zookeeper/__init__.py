@@ -1,0 +1,1 @@
+"""ZooKeeper: the topology, the lock, the agents."""
