@@ -37,12 +37,12 @@ from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.connector_waves import committed, wait_idle
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.snapshots.runner import work_slice
-from cdc_platform.snapshots.told import Silent
-from cdc_platform.snapshots.waves import committed, wait_idle
+from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
 from tests.conftest import own_stack
 

@@ -26,7 +26,7 @@ from cdc_platform.local.ports import chosen
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.records import Phase, runs, shard_states
+from cdc_platform.snapshots.run_records import Phase, runs, shard_states
 from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
 from tests.snapshots.dagster_outside import OutsideDagster

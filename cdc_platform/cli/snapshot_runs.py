@@ -18,15 +18,16 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import opening, summary
-from cdc_platform.snapshots.cure import cure
-from cdc_platform.snapshots.detail import TableLine, progress_of
-from cdc_platform.snapshots.opening import Wanted
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Run
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import summary
+from cdc_platform.snapshots.lost_positions import cure
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import RunProgress, ShardDone, duration
 from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import work_slice
-from cdc_platform.snapshots.told import RunProgress, ShardDone, duration
+from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.run_records import Run
+from cdc_platform.snapshots.slice_runner import work_slice
+from cdc_platform.snapshots.table_progress import TableLine, progress_of
 from cdc_platform.wiring import open_platform, open_snapshots
 
 F = TypeVar("F", bound=Callable[..., Any])

@@ -13,7 +13,7 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.defs.translator import TAG_PLATFORM
 from cdc_platform.model.topology import BootstrapMode, Topology
-from cdc_platform.snapshots.records import Records, Run, runs
+from cdc_platform.snapshots.run_records import Records, Run, runs
 from cdc_platform.snapshots.summary import pending
 
 SENSOR = "bootstrap_sensor"

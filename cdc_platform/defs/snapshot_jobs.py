@@ -17,14 +17,14 @@ from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTransla
 from cdc_platform.errors import CdcError
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.reconciler.run_pass import plan_pass
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.cure import cure
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Phase, Run, runs, shard_states
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.lost_positions import cure
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
-from cdc_platform.snapshots.runner import work_slice
+from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
+from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
-from cdc_platform.snapshots.told import RunProgress, ShardDone
 from cdc_platform.wiring import open_snapshots
 
 BOOTSTRAP = "bootstrap"

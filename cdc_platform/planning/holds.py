@@ -13,7 +13,7 @@ from datetime import datetime
 
 # Read when a connector has no offsets, and when an incremental snapshot reads its chunks.
 SNAPSHOT_OPTIONS = ("snapshot.mode", "incremental.snapshot.chunk.size")
-# `watermark/<dataset>/<table>/<shard>`: what is known of a (shard, table); see snapshots/records.py.
+# `watermark/<dataset>/<table>/<shard>`: what is known of a (shard, table); see snapshots/run_records.py.
 WATERMARK = "watermark/"
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from cdc_platform.model.topology import Dataset, Shard
-from cdc_platform.snapshots.records import Phase, Records, Run, runs, shard_states, watermark, watermarks
+from cdc_platform.snapshots.run_records import Phase, Records, Run, runs, shard_states, watermark, watermarks
 
 
 def dataset_summary(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import CdcError, NotFound, TopologyError
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology
-from cdc_platform.snapshots.records import Watermark, watermarks
+from cdc_platform.snapshots.run_records import Watermark, watermarks
 from cdc_platform.verification.case import Case, Look, joined
 from cdc_platform.verification.conclusions import Conclusions
 from cdc_platform.verification.crew import Connections

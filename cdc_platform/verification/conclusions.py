@@ -10,7 +10,7 @@ from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import furthest
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
-from cdc_platform.snapshots.records import Watermark
+from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification.case import Case
 from cdc_platform.verification.explain import names, samples
 from cdc_platform.verification.outside import Policy

@@ -21,11 +21,11 @@ from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.model.topology import Topology
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.outside import Outside as SnapshotOutside
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.ports import Outside as SnapshotOutside
+from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import work_slice
-from cdc_platform.snapshots.told import Silent
+from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.completeness import plan_verification, verify_shards
 from cdc_platform.verification.outside import Outside
 from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair, Tell, plan_records, proof_id

@@ -11,7 +11,7 @@ import numpy as np
 from cdc_platform.clients.kafka.offset_history import OffsetHistories
 from cdc_platform.clients.platform import Platform
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
-from cdc_platform.snapshots.records import watermarks
+from cdc_platform.snapshots.run_records import watermarks
 from cdc_platform.verification.continuity import (
     CLOCKS_MS,
     Break,

@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from cdc_platform.cli import main
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.records import Hole, Watermark
+from cdc_platform.snapshots.run_records import Hole, Watermark
 from tests.defs.worlds import World, topology
 
 SINCE = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)

@@ -18,10 +18,10 @@ from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.opening import Wanted
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Run, runs, shard_states, watermarks
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
 from cdc_platform.testing import FakeStateStore
 from tests.defs.control import Control
 from tests.defs.worlds import World, WorldResource, dataset, topology

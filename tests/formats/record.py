@@ -52,9 +52,9 @@ from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.opening import Wanted, order
-from cdc_platform.snapshots.records import ASIDE
-from cdc_platform.snapshots.waves import hold
+from cdc_platform.snapshots.connector_waves import hold
+from cdc_platform.snapshots.run_lifecycle import Wanted, order
+from cdc_platform.snapshots.run_records import ASIDE
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.repair_plan import plan_records
@@ -176,10 +176,10 @@ def _backfills(store: StateStore) -> None:
     store.write({run.shard_key(shard): state.document() for shard, state in values.BACKFILL_SHARDS.items()})
     store.write({one.key: one.document() for one in values.WATERMARKS.values()})
     outside: Any = SimpleNamespace(platform=_platform(store), writer=lambda name: store)
-    with mock.patch("cdc_platform.snapshots.opening.datetime", FixedClock):
+    with mock.patch("cdc_platform.snapshots.run_lifecycle.datetime", FixedClock):
         order(outside, run.id, Wanted.PAUSED)
     held: Any = SimpleNamespace(shard=SimpleNamespace(name="pins.00002"))
-    with mock.patch("cdc_platform.snapshots.waves.datetime", FixedClock):
+    with mock.patch("cdc_platform.snapshots.connector_waves.datetime", FixedClock):
         hold(store, run, [held], values.HOLDS["pins.00002"].reason)
     # As `snapshots.runner` writes it, for no reader but the broker: it fences an older worker.
     store.write({run.shard_key(f"{ASIDE}worker/slice-run-1-0"): {"at": NOW.isoformat()}})

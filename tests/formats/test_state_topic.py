@@ -17,8 +17,8 @@ from cdc_platform.planning.planner import Memory
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.opening import Wanted, wanted_of
-from cdc_platform.snapshots.records import runs, shard_states, watermarks
+from cdc_platform.snapshots.run_lifecycle import Wanted, wanted_of
+from cdc_platform.snapshots.run_records import runs, shard_states, watermarks
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.continuity import Break, BreakKind
 from cdc_platform.verification.ledger import breaks_on_record

@@ -17,8 +17,8 @@ from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, 
 from cdc_platform.planning.health.restarts import Failure, RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
-from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
+from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
 from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
 

@@ -13,10 +13,10 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import opening
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import Runner
-from cdc_platform.snapshots.told import Silent
+from cdc_platform.snapshots.slice_runner import Runner
 from cdc_platform.verification.repair import RepairOutside
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.repair.scene import ROWS, SHARDS, MakeScene, Scene

@@ -17,8 +17,8 @@ from cdc_platform.canonical.key_conditions import key_condition
 from cdc_platform.errors import BadInput, RepairRefused, TopologyError, Unavailable
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.records import Phase, Run, ShardState
 from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.verification import repair
 from cdc_platform.verification.repair import WAVE_BYTES, Condition, waves
 from cdc_platform.verification.repair_plan import _of_verdict, keys_repair, parse_keys, plan_records, recorded_plan

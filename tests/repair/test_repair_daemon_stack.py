@@ -17,7 +17,7 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.defs.ledger_sensor import TAG_BREAKS
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.waves import stop
+from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.verification.audit import AuditFrame
 from cdc_platform.verification.verdicts import Verdict
 from tests.alerts.receivers import HttpReceiver, SmtpReceiver, served

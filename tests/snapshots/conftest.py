@@ -15,13 +15,13 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.acts import Pace
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Run
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.executor import Pace
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.runner import work_slice
-from cdc_platform.snapshots.told import RunProgress, ShardDone
+from cdc_platform.snapshots.run_records import Run
+from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
 from tests.snapshots.live import World
 

@@ -24,10 +24,10 @@ from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Run, runs, watermarks
+from cdc_platform.snapshots.ports import Outside
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.steps import running_signal, signal_id
+from cdc_platform.snapshots.run_records import Run, runs, watermarks
+from cdc_platform.snapshots.shard_steps import running_signal, signal_id
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, bootstrap, go
 from tests.snapshots.dagster_outside import OutsideDagster

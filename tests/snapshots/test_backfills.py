@@ -15,13 +15,13 @@ import pytest
 from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import CONFIG_ENV, Settings
-from cdc_platform.snapshots import opening
-from cdc_platform.snapshots.acts import producer_client_id
-from cdc_platform.snapshots.opening import Wanted
-from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.connector_waves import committed
+from cdc_platform.snapshots.executor import producer_client_id
+from cdc_platform.snapshots.ports import Outside
 from cdc_platform.snapshots.request import KeyRange, Load
-from cdc_platform.snapshots.steps import running_signal
-from cdc_platform.snapshots.waves import committed
+from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.shard_steps import running_signal
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file

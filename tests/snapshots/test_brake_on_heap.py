@@ -9,9 +9,9 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.acts import producer_client_id
-from cdc_platform.snapshots.brakes import BrakePolicy
-from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.executor import producer_client_id
+from cdc_platform.snapshots.pacing.brakes import BrakePolicy
+from cdc_platform.snapshots.ports import Outside
 from tests.clients.waiting import wait_until
 from tests.conftest import own_stack
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go

@@ -13,8 +13,8 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.brakes import BrakePolicy
-from cdc_platform.snapshots.outside import Outside
+from cdc_platform.snapshots.pacing.brakes import BrakePolicy
+from cdc_platform.snapshots.ports import Outside
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers

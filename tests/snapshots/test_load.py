@@ -14,10 +14,10 @@ from cdc_platform.clients.protocols import Metrics
 from cdc_platform.errors import ConnectUnavailable, SourceUnavailable
 from cdc_platform.model.observed import ObservedConnector, ObservedTask, ObservedWorker
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
-from cdc_platform.snapshots.acts import chunk_rows
-from cdc_platform.snapshots.brakes import BrakePolicy, Brakes, Held, Signs, judge, reasons
+from cdc_platform.snapshots.executor import chunk_rows
+from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes, Held, Signs, judge, reasons
+from cdc_platform.snapshots.pacing.throttle import Throttle
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.throttle import Throttle
 from tests.defs.worlds import dataset, shard
 
 POLICY = BrakePolicy()

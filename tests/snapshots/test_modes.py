@@ -13,9 +13,9 @@ from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.reconciler.run_pass import plan_pass
-from cdc_platform.snapshots.cure import cure, lost_shards
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import watermarks
+from cdc_platform.snapshots.lost_positions import cure, lost_shards
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.run_records import watermarks
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers

@@ -10,9 +10,9 @@ import pytest
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Limits, Topology
-from cdc_platform.snapshots.opening import plan_run, slices
-from cdc_platform.snapshots.records import Watermark
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request, choose_shards
+from cdc_platform.snapshots.run_lifecycle import plan_run, slices
+from cdc_platform.snapshots.run_records import Watermark
 from tests.defs.worlds import dataset, shard, topology
 
 

@@ -15,10 +15,10 @@ from cdc_platform.defs.columns import column_schema
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard, Table
 from cdc_platform.reconciler.run_pass import reconcile
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import watermarks
+from cdc_platform.snapshots.connector_waves import stop
+from cdc_platform.snapshots.ports import Outside
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.waves import stop
+from cdc_platform.snapshots.run_records import watermarks
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import TABLES, Judge, World, Writers

@@ -11,11 +11,12 @@ import pytest
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notification
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.begin import closing_at_once, wanted_offset
-from cdc_platform.snapshots.progress import ShardProgress, fold
-from cdc_platform.snapshots.records import Phase, Run, ShardState
+from cdc_platform.snapshots.connector_waves import Item
+from cdc_platform.snapshots.incremental_offsets import closing_at_once, wanted_offset
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.snapshots.steps import (
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState
+from cdc_platform.snapshots.shard_progress import ShardProgress, fold
+from cdc_platform.snapshots.shard_steps import (
     Adopt,
     Begin,
     Fail,
@@ -29,7 +30,6 @@ from cdc_platform.snapshots.steps import (
     next_step,
     running_signal,
 )
-from cdc_platform.snapshots.waves import Item
 from cdc_platform.testing import FakeConnect
 from tests.defs.worlds import dataset, shard
 

@@ -11,12 +11,12 @@ from rich.console import Console
 from cdc_platform.cli import snapshot_runs
 from cdc_platform.cli.snapshot_runs import Screen, together
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, Notification
-from cdc_platform.snapshots.board import Board
-from cdc_platform.snapshots.detail import lines
-from cdc_platform.snapshots.progress import Sample, eta, rows_per_second
-from cdc_platform.snapshots.records import Hole, Phase, Run, ShardState
+from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.snapshots.told import RunProgress, ShardDone
+from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState
+from cdc_platform.snapshots.shard_progress import Sample, eta, rows_per_second
+from cdc_platform.snapshots.slice_state import Board
+from cdc_platform.snapshots.table_progress import lines
 from tests.defs.worlds import dataset, shard
 
 RUN = Run(

@@ -16,9 +16,9 @@ from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, Outcome
 from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
-from cdc_platform.snapshots.opening import ORDER
-from cdc_platform.snapshots.records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.snapshots.request import Request
+from cdc_platform.snapshots.run_lifecycle import ORDER
+from cdc_platform.snapshots.run_records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.testing import FakeStateStore, FakeStateTopic
 from cdc_platform.verification.continuity import Break
 from cdc_platform.verification.ledger import CONTINUITY

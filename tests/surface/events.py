@@ -16,8 +16,8 @@ from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
-from cdc_platform.snapshots.records import Run
-from cdc_platform.snapshots.told import ShardDone
+from cdc_platform.snapshots.progress_events import ShardDone
+from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.duplicates import ShardDuplicates
 from cdc_platform.verification.ledger import TableContinuity
 from cdc_platform.verification.verdicts import ShardVerdict

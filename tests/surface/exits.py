@@ -20,9 +20,9 @@ from cdc_platform.planning.plan import Finding, Plan, Refusal
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.records import Run
+from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Kind, Request
-from cdc_platform.snapshots.told import ShardDone
+from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.repair import RepairReport
 from cdc_platform.verification.repair_plan import RepairPlan
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict
@@ -244,8 +244,8 @@ def _snapshots() -> dict[str, Code]:
                 "cdc_platform.cli.snapshot_runs.open_platform": _world,
                 "cdc_platform.cli.snapshot_runs.open_snapshots": _nothing,
                 "cdc_platform.cli.snapshot_runs.work_slice": work,
-                "cdc_platform.snapshots.opening.open_run": lambda *_: run,
-                "cdc_platform.snapshots.opening.finish": lambda *_: run,
+                "cdc_platform.snapshots.run_lifecycle.open_run": lambda *_: run,
+                "cdc_platform.snapshots.run_lifecycle.finish": lambda *_: run,
             },
         )
 

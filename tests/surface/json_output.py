@@ -39,11 +39,11 @@ from cdc_platform.planning.plan import Plan, to_json
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
-from cdc_platform.snapshots.detail import TableLine
-from cdc_platform.snapshots.records import Run, ShardState, Watermark
+from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.run_records import Run, ShardState, Watermark
 from cdc_platform.snapshots.summary import all_runs, dataset_summary, shard_summary
-from cdc_platform.snapshots.told import ShardDone
+from cdc_platform.snapshots.table_progress import TableLine
 from cdc_platform.verification.repair import RepairReport
 from cdc_platform.verification.repair_plan import RepairPlan
 from cdc_platform.verification.verdicts import ShardVerdict

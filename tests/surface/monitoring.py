@@ -21,9 +21,9 @@ from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.restarts import CURES, Failure
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.opening import Wanted
-from cdc_platform.snapshots.records import Phase
 from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.run_records import Phase
 from cdc_platform.verification.continuity import BreakKind
 from cdc_platform.verification.duplicates import Cause
 from cdc_platform.verification.verdicts import Verdict

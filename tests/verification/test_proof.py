@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.errors import KafkaUnavailable, SourceUnavailable
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.snapshots.records import Watermark
+from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification import case, conclusions, runs, scan, store
 from cdc_platform.verification.outside import Progress
 from cdc_platform.verification.verdicts import ShardVerdict, Verdict

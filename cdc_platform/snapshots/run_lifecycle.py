@@ -10,18 +10,9 @@ from typing import Any
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import (
-    ASIDE,
-    RUN,
-    Phase,
-    Records,
-    Run,
-    runs,
-    shard_states,
-    watermarks,
-)
+from cdc_platform.snapshots.ports import Outside
 from cdc_platform.snapshots.request import Kind, Request, choose_shards
+from cdc_platform.snapshots.run_records import ASIDE, RUN, Phase, Records, Run, runs, shard_states, watermarks
 
 # An order to a run is at `backfill/<run>/!order`.
 ORDER = f"{ASIDE}order"

@@ -15,15 +15,15 @@ from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.planner import ConfigOf
-from cdc_platform.snapshots import steps
-from cdc_platform.snapshots.begin import begin, end, wanted_chunk
-from cdc_platform.snapshots.board import Board, Place
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots import shard_steps as steps
+from cdc_platform.snapshots.connector_reset import renew, restore
+from cdc_platform.snapshots.connector_waves import Item, hopeless
+from cdc_platform.snapshots.incremental_offsets import begin, end, wanted_chunk
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.reset import renew, restore
-from cdc_platform.snapshots.told import Listener
-from cdc_platform.snapshots.waves import Item, hopeless
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.slice_state import Board, Place
 
 _PARALLEL = 16
 # Under a row rate chunks are so small that this many a second keep it: one shard alone may read twice

@@ -17,9 +17,9 @@ from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.errors import CdcError, ConnectRejected, NotFound, Unavailable
 from cdc_platform.model.positions import SNAPSHOT, marked_initial
 from cdc_platform.planning.holds import SNAPSHOT_OPTIONS
-from cdc_platform.snapshots.records import Run, hold_key
-from cdc_platform.snapshots.steps import running_signal, signal_id, streams
-from cdc_platform.snapshots.waves import Item, committed, each, hold, stop
+from cdc_platform.snapshots.connector_waves import Item, committed, each, hold, stop
+from cdc_platform.snapshots.run_records import Run, hold_key
+from cdc_platform.snapshots.shard_steps import running_signal, signal_id, streams
 
 PREFIX = "incremental_snapshot_"
 COLLECTIONS = f"{PREFIX}collections"

@@ -12,11 +12,11 @@ from cdc_platform.clients.kafka.notifications import INITIAL, Notification
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
-from cdc_platform.snapshots.progress import Sample, ShardProgress, eta, fold, rows_per_second
-from cdc_platform.snapshots.records import Phase, Run, ShardState
+from cdc_platform.snapshots.progress_events import RunProgress
 from cdc_platform.snapshots.request import Kind
-from cdc_platform.snapshots.steps import ShardView, signal_id, unread
-from cdc_platform.snapshots.told import RunProgress
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState
+from cdc_platform.snapshots.shard_progress import Sample, ShardProgress, eta, fold, rows_per_second
+from cdc_platform.snapshots.shard_steps import ShardView, signal_id, unread
 
 # Pace is measured over this many seconds.
 _WINDOW = 120.0

@@ -20,19 +20,19 @@ from cdc_platform.errors import LockLost, NotFound, Unavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Topology
 from cdc_platform.reconciler.desired_state import ideal_state
 from cdc_platform.reconciler.run_pass import plan_pass
-from cdc_platform.snapshots import steps
-from cdc_platform.snapshots.acts import Acts, Pace
-from cdc_platform.snapshots.board import Board, Place
-from cdc_platform.snapshots.brakes import BrakePolicy, Brakes
-from cdc_platform.snapshots.closing import over_records, shard_done
-from cdc_platform.snapshots.detail import CLOCK_SLACK
-from cdc_platform.snapshots.opening import Wanted, slices, wanted_of
-from cdc_platform.snapshots.outside import NotificationReader, Outside
-from cdc_platform.snapshots.records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
+from cdc_platform.snapshots import shard_steps as steps
+from cdc_platform.snapshots.executor import Acts, Pace
+from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes
+from cdc_platform.snapshots.pacing.throttle import Throttle
+from cdc_platform.snapshots.ports import NotificationReader, Outside
+from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.steps import Patience, next_step, stream_offset
-from cdc_platform.snapshots.throttle import Throttle
-from cdc_platform.snapshots.told import Listener
+from cdc_platform.snapshots.run_lifecycle import Wanted, slices, wanted_of
+from cdc_platform.snapshots.run_records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
+from cdc_platform.snapshots.shard_steps import Patience, next_step, stream_offset
+from cdc_platform.snapshots.slice_state import Board, Place
+from cdc_platform.snapshots.table_progress import CLOCK_SLACK
+from cdc_platform.snapshots.watermarks import over_records, shard_done
 
 log = logging.getLogger(__name__)
 

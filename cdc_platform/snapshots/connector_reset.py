@@ -24,9 +24,9 @@ from cdc_platform.connectors.identity import identity
 from cdc_platform.errors import BadInput, CdcError, NotFound, SourceUnavailable
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.records import Phase, Run, ShardState, hold_key
-from cdc_platform.snapshots.waves import Item, committed, each, hold, wait_idle
+from cdc_platform.snapshots.connector_waves import Item, committed, each, hold, wait_idle
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState, hold_key
 
 T = TypeVar("T")
 

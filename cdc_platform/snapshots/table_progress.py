@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cdc_platform.errors import Unavailable
-from cdc_platform.snapshots.board import Board, Place
-from cdc_platform.snapshots.outside import Outside
-from cdc_platform.snapshots.progress import TableProgress
-from cdc_platform.snapshots.records import Phase, Run, shard_states
-from cdc_platform.snapshots.told import duration
+from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.progress_events import duration
+from cdc_platform.snapshots.run_records import Phase, Run, shard_states
+from cdc_platform.snapshots.shard_progress import TableProgress
+from cdc_platform.snapshots.slice_state import Board, Place
 
 # Clocks of this machine and of the brokers may differ by so much.
 CLOCK_SLACK = timedelta(minutes=2)

@@ -8,9 +8,9 @@ from typing import Any
 
 from cdc_platform.model.positions import Committed
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard
-from cdc_platform.snapshots.records import Hole, Offset, Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Kind
-from cdc_platform.snapshots.told import ShardDone
+from cdc_platform.snapshots.run_records import Hole, Offset, Phase, Run, ShardState, Watermark
 
 
 def over_records(

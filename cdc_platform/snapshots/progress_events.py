@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from cdc_platform.model.topology import EMPTY, BootstrapMode
-from cdc_platform.snapshots.records import Hole
+from cdc_platform.snapshots.run_records import Hole
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

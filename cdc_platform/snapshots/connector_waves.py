@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from cdc_platform.clients.protocols import Connect, StateStore
 from cdc_platform.errors import BadInput, CdcError, LockLost, NotFound, Unavailable
 from cdc_platform.model.topology import Dataset, Shard
-from cdc_platform.snapshots.records import Run, ShardState, hold_key
+from cdc_platform.snapshots.run_records import Run, ShardState, hold_key
 
 T = TypeVar("T")
 

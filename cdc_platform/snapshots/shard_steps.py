@@ -15,9 +15,9 @@ from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.positions import Committed, marked_initial
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.planning.plan import first_line
-from cdc_platform.snapshots.progress import HOPELESS, ShardProgress
-from cdc_platform.snapshots.records import Phase, ShardState
 from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.run_records import Phase, ShardState
+from cdc_platform.snapshots.shard_progress import HOPELESS, ShardProgress
 
 # AbstractIncrementalSnapshotChangeEventSource.readChunk, its words and its frames.
 _CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)

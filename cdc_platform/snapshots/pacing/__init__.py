@@ -1,0 +1,1 @@
+"""How hard a run may press: rows a second, replicas, heap."""
