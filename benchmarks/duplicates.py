@@ -23,8 +23,8 @@ from typing import Any
 
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicate_store import PartitionSightings
-from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.duplicates.deliveries import SightingReader
+from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
 
 BATCH = 5_000
 CONTEXT = ("connectorLogicalName", "taskId", "connectorName")

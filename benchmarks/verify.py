@@ -45,10 +45,10 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
-from cdc_platform.verification.outside import Policy
-from cdc_platform.verification.topic import TopicFold
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
+from cdc_platform.verification.proof.topic_fold import TopicFold
+from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import verification_of
 
 CHUNK = 10_000

@@ -37,9 +37,9 @@ from cdc_platform.failover.change_leader import LeaderOutside
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.ports import Outside
-from cdc_platform.verification.ledger import LedgerOutside
-from cdc_platform.verification.outside import Outside as VerificationOutside
-from cdc_platform.verification.outside import Policy
+from cdc_platform.verification.continuity.ledger import LedgerOutside
+from cdc_platform.verification.ports import Outside as VerificationOutside
+from cdc_platform.verification.ports import Policy
 
 log = logging.getLogger(__name__)
 

@@ -12,9 +12,10 @@ from cdc_platform import wiring
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Topology
 from cdc_platform.settings import Settings
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.repair import RepairOutside, run_repair
-from cdc_platform.verification.repair_plan import (
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import Verdict
+from cdc_platform.verification.repair.reemit import RepairOutside, run_repair
+from cdc_platform.verification.repair.repair_plan import (
     CAP,
     RepairPlan,
     find_repair,
@@ -22,7 +23,6 @@ from cdc_platform.verification.repair_plan import (
     parse_keys,
     recorded_plan,
 )
-from cdc_platform.verification.verdicts import Verdict
 
 
 @click.command()

@@ -24,7 +24,7 @@ from cdc_platform.documents.topology_fields import encode_cluster, encode_datase
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.settings import Settings
-from cdc_platform.verification.policy import check_policy
+from cdc_platform.verification.verification_policy import check_policy
 from cdc_platform.wiring import topology_store
 
 _SHOWN = 40

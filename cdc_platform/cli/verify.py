@@ -19,11 +19,11 @@ from rich.table import Table as Grid
 from rich.text import Text
 
 from cdc_platform.settings import Settings
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.outside import Progress as Step
-from cdc_platform.verification.outside import Report
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.ports import Progress as Step
+from cdc_platform.verification.ports import Report
+from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, verification_of
 
 _STAGES = {"source": "reading sources", "reach": "waiting for connectors", "topic": "reading the topic"}

@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, CdcTranslator
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
 AUDIT = "audit"
 

@@ -20,12 +20,12 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
 from cdc_platform.model.topology import Topology
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.duplicates import Cause, ShardDuplicates
-from cdc_platform.verification.judged import judged_rows
-from cdc_platform.verification.ledger import TableContinuity, count_and_keep
-from cdc_platform.verification.redelivery import count_duplicates
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.check_rows import judged_rows
+from cdc_platform.verification.continuity.ledger import TableContinuity, count_and_keep
+from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
+from cdc_platform.verification.duplicates.duplicate_count import count_duplicates
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 OP = "cdc_checks"
 

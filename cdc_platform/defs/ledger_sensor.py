@@ -11,10 +11,10 @@ import dagster as dg
 
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.continuity import unproven_of
-from cdc_platform.verification.ledger import breaks_on_record
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.continuity.handovers import unproven_of
+from cdc_platform.verification.continuity.ledger import breaks_on_record
+from cdc_platform.verification.proof.verdicts import Verdict
 
 SENSOR = "ledger_sensor"
 

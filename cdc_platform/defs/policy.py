@@ -19,7 +19,7 @@ from typing import Any
 from cdc_platform.defs.data_docs import write_page
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.verification.judged import COLUMNS
+from cdc_platform.verification.check_rows import COLUMNS
 
 SEVERITIES = ("critical", "warning", "info")
 _CHECK = re.compile(r"[a-z][a-z0-9_]{0,60}")

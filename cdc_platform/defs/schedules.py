@@ -11,8 +11,8 @@ import dagster as dg
 
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_DATASET, CdcTableProps
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import dagster as dg
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset, Topology
-from cdc_platform.verification.outside import Policy
+from cdc_platform.verification.ports import Policy
 
 log = logging.getLogger(__name__)
 

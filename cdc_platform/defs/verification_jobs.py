@@ -17,11 +17,11 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
 from cdc_platform.model.topology import Topology
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange, plan_verification, verify_shards
-from cdc_platform.verification.repair import RepairOutside, run_repair
-from cdc_platform.verification.repair_plan import CAP, find_repair, keys_repair, parse_keys, proof_id
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.repair.reemit import RepairOutside, run_repair
+from cdc_platform.verification.repair.repair_plan import CAP, find_repair, keys_repair, parse_keys, proof_id
 
 VERIFY = "verify"
 REPAIR = "repair"

@@ -14,8 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.test_policy import verdict
 from tests.defs.worlds import World, WorldResource
 

@@ -10,11 +10,11 @@ import pytest
 
 from cdc_platform.defs import build_cdc_jobs, build_ledger_sensor, checks, verification_jobs
 from cdc_platform.defs.inventory import load_tables
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange
-from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
-from cdc_platform.verification.ledger import TableContinuity
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.ledger import TableContinuity
+from cdc_platform.verification.proof.completeness import ShardRange
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.defs.test_policy import checked, verdict
 from tests.defs.worlds import World, WorldResource
 

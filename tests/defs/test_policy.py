@@ -22,12 +22,12 @@ from cdc_platform.defs import build_cdc_asset_checks
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
-from cdc_platform.verification.duplicates import Cause, ShardDuplicates
-from cdc_platform.verification.judged import judged_rows
-from cdc_platform.verification.redelivery import TableDuplicates
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.check_rows import judged_rows
+from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
+from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.defs.worlds import World, WorldResource
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)

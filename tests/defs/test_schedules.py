@@ -15,9 +15,9 @@ from cdc_platform.defs import build_cdc_jobs, build_verification_schedules, veri
 from cdc_platform.defs.audit import differing, picture
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.defs.schedules import due_shards
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange
-from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.completeness import ShardRange
+from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from tests.defs.test_policy import NOW, verdict
 from tests.defs.worlds import World, WorldResource, dataset, topology
 

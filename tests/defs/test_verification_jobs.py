@@ -9,11 +9,11 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import build_cdc_jobs, verification_jobs
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange
-from cdc_platform.verification.repair import RepairReport
-from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.completeness import ShardRange
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.repair.reemit import RepairReport
+from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
 from tests.defs.test_policy import verdict
 from tests.defs.worlds import World, WorldResource
 

@@ -33,10 +33,10 @@ from cdc_platform.model.topology import (
     TopicSpec,
     Topology,
 )
-from cdc_platform.verification.duplicate_store import TopicSightings
-from cdc_platform.verification.duplicates import Blame, Cause, blame, unsure_runs
-from cdc_platform.verification.sightings import SightingReader
-from cdc_platform.verification.takeovers import OffsetTakeovers
+from cdc_platform.verification.duplicates.causes import Blame, Cause, blame, unsure_runs
+from cdc_platform.verification.duplicates.deliveries import SightingReader
+from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 from tests.connectors.field import Field
 
 

@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicate_store import TopicSightings
-from cdc_platform.verification.duplicates import (
-    Blame,
-    Cause,
-    DuplicatePolicy,
-    PartitionCounts,
-    blame,
-    judge,
-)
-from cdc_platform.verification.sightings import SightingReader
+from cdc_platform.verification.duplicates.causes import Blame, Cause, DuplicatePolicy, PartitionCounts, blame, judge
+from cdc_platform.verification.duplicates.deliveries import SightingReader
+from cdc_platform.verification.duplicates.delivery_store import TopicSightings
 from tests.defs.worlds import dataset
 from tests.duplicates.topics import Topic, run_id
 

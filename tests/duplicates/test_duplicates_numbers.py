@@ -8,7 +8,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.verification.sightings import (
+from cdc_platform.verification.continuity.transaction_counts import tally
+from cdc_platform.verification.duplicates.deliveries import (
     RUN_HEADER,
     SHARD_HEADER,
     SIGHTING,
@@ -16,7 +17,6 @@ from cdc_platform.verification.sightings import (
     Runs,
     key_words,
 )
-from cdc_platform.verification.tallies import tally
 
 _KEYS = st.lists(st.binary(max_size=40) | st.binary(min_size=250, max_size=300), min_size=1, max_size=30)
 

@@ -13,7 +13,7 @@ from cdc_platform.connectors.config import desired_config
 from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicates import Cause
+from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
 from tests.duplicates.site import Site, ask_for_snapshot, drop_slot, sites
 

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicate_store import PartitionSightings
-from cdc_platform.verification.duplicates import PartitionCounts
-from cdc_platform.verification.sightings import SightingReader
-from cdc_platform.verification.takeovers import Takeovers
+from cdc_platform.verification.duplicates.causes import PartitionCounts
+from cdc_platform.verification.duplicates.deliveries import SightingReader
+from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
+from cdc_platform.verification.duplicates.transaction_takeovers import Takeovers
 
 
 def run_id(born_ms: int, number: int = 0) -> str:

@@ -20,7 +20,7 @@ import psutil
 from cdc_platform.errors import ZooKeeperUnavailable
 from cdc_platform.model.topology import Address, Shard
 from cdc_platform.settings import CONFIG_ENV
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.faults.control_plane import ControlPlane
 from tests.faults.site import DEADLINE, FIRST_ROWS, Site, wait
 from tests.faults.topic import Tap, read

@@ -22,14 +22,14 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
-from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.continuity import ShardContinuity
-from cdc_platform.verification.duplicate_store import TopicSightings
-from cdc_platform.verification.duplicates import Blame, blame
-from cdc_platform.verification.ledger import count_and_keep
-from cdc_platform.verification.sightings import SightingReader
-from cdc_platform.verification.takeovers import OffsetTakeovers
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.continuity.handovers import ShardContinuity
+from cdc_platform.verification.continuity.ledger import count_and_keep
+from cdc_platform.verification.duplicates.causes import Blame, blame
+from cdc_platform.verification.duplicates.deliveries import SightingReader
+from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
+from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.faults.far_proxy import FarProxy
 from tests.faults.sources import Sources

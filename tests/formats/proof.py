@@ -8,9 +8,9 @@ from datetime import datetime, tzinfo
 from pathlib import Path
 
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.crew import Connections
-from cdc_platform.verification.scan import Scan
-from cdc_platform.verification.topic import TopicFold
+from cdc_platform.verification.proof.connection_pool import Connections
+from cdc_platform.verification.proof.scan import Scan
+from cdc_platform.verification.proof.topic_fold import TopicFold
 from tests.duplicates.topics import Topic, run_id
 from tests.formats.values import NOW
 from tests.ledger.test_ledger import Scene

@@ -56,8 +56,8 @@ from cdc_platform.snapshots.connector_waves import hold
 from cdc_platform.snapshots.run_lifecycle import Wanted, order
 from cdc_platform.snapshots.run_records import ASIDE
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.repair_plan import plan_records
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.repair.repair_plan import plan_records
 from tests.formats import values
 from tests.formats.proof import (
     FixedClock,
@@ -94,7 +94,7 @@ def state_topic_records(root: Path) -> None:
         _backfills(store)
         _alerts(store)
         store.write(plan_records(values.REPAIR))
-    with mock.patch("cdc_platform.verification.ledger.datetime", FixedClock):
+    with mock.patch("cdc_platform.verification.continuity.ledger.datetime", FixedClock):
         found = kept_ledger(root / "scratch")
     shutil.rmtree(root / "scratch")
     with state_topic(records) as store:
@@ -275,7 +275,7 @@ def proof_caches(root: Path) -> None:
     with pytest.raises(SourceUnavailable):
         scan(root / "begun", table, chunk_rows=1)
     sent_topic().counts(root / "sent")
-    with mock.patch("cdc_platform.verification.ledger.datetime", FixedClock):
+    with mock.patch("cdc_platform.verification.continuity.ledger.datetime", FixedClock):
         kept_ledger(root / "kept")
     for lock in root.rglob("lock"):
         lock.unlink()

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 from tests.formats import values
 from tests.formats.releases import RELEASES
 

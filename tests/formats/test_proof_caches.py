@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from cdc_platform.model.positions import MariaDbPosition
-from cdc_platform.verification.continuity import END, SEEN, ShardSent, Silence
-from cdc_platform.verification.copies import Pair, Span
-from cdc_platform.verification.duplicate_store import PartitionSightings
-from cdc_platform.verification.events import OFFSET_BITS, OWN, Trouble, spread
-from cdc_platform.verification.ledger_store import LedgerState, LedgerStore, ShardBook
-from cdc_platform.verification.scan import Scan
-from cdc_platform.verification.slabs import PartitionState
-from cdc_platform.verification.store import FoldState
-from cdc_platform.verification.tallies import TALLY
+from cdc_platform.verification.continuity.handovers import END, SEEN, ShardSent, Silence
+from cdc_platform.verification.continuity.ledger_store import LedgerState, LedgerStore, ShardBook
+from cdc_platform.verification.continuity.transaction_counts import TALLY
+from cdc_platform.verification.duplicates.copies import Pair, Span
+from cdc_platform.verification.duplicates.delivery_batches import PartitionState
+from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
+from cdc_platform.verification.proof.change_events import OFFSET_BITS, OWN, Trouble, spread
+from cdc_platform.verification.proof.fold_files import FoldState
+from cdc_platform.verification.proof.scan import Scan
 from tests.formats.proof import SCAN, append_more, extend, scan, sent_topic, source_table, table_topic
 from tests.formats.releases import RELEASES
 from tests.verification.memory import SHAPE, MemoryTopic

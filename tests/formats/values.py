@@ -19,8 +19,8 @@ from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
 from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState, Watermark
-from cdc_platform.verification.repair_plan import RepairPlan, ShardRepair
-from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -23,7 +23,7 @@ from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
-from cdc_platform.verification.continuity import (
+from cdc_platform.verification.continuity.handovers import (
     END,
     SEEN,
     SENT,
@@ -45,8 +45,8 @@ from cdc_platform.verification.continuity import (
     transaction_of,
     unproven_of,
 )
-from cdc_platform.verification.ledger import LedgerOutside, TableContinuity, breaks_on_record, count_and_keep
-from cdc_platform.verification.ledger_store import LedgerStore
+from cdc_platform.verification.continuity.ledger import LedgerOutside, TableContinuity, breaks_on_record, count_and_keep
+from cdc_platform.verification.continuity.ledger_store import LedgerStore
 from tests.duplicates.topics import Topic, run_id
 
 NONE = np.zeros(0, dtype=np.uint64)

@@ -17,11 +17,11 @@ from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.translator import table_props
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine, Topology
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange, verify_shards
-from cdc_platform.verification.continuity import Break, BreakKind, ShardContinuity
-from cdc_platform.verification.ledger import LedgerOutside, breaks_on_record, count_and_keep
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.ledger import LedgerOutside, breaks_on_record, count_and_keep
+from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
+from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.duplicates.site import Site, ask_for_snapshot, sites
 

@@ -17,7 +17,7 @@ from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Kind, Load, Request
 from cdc_platform.snapshots.slice_runner import Runner
-from cdc_platform.verification.repair import RepairOutside
+from cdc_platform.verification.repair.reemit import RepairOutside
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.repair.scene import ROWS, SHARDS, MakeScene, Scene
 from tests.snapshots.live import World

@@ -14,10 +14,10 @@ from confluent_kafka import Consumer, KafkaError, Producer, TopicPartition
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve_all
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.repair import RepairOutside
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict
+from cdc_platform.verification.repair.reemit import RepairOutside
 from tests.snapshots.live import World
 
 SHARDS, ROWS = 5, 400

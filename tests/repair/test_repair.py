@@ -19,10 +19,16 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
-from cdc_platform.verification import repair
-from cdc_platform.verification.repair import WAVE_BYTES, Condition, waves
-from cdc_platform.verification.repair_plan import _of_verdict, keys_repair, parse_keys, plan_records, recorded_plan
-from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.repair import reemit as repair
+from cdc_platform.verification.repair.reemit import WAVE_BYTES, Condition, waves
+from cdc_platform.verification.repair.repair_plan import (
+    _of_verdict,
+    keys_repair,
+    parse_keys,
+    plan_records,
+    recorded_plan,
+)
 from tests.defs.worlds import World, topology
 
 

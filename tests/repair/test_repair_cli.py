@@ -22,11 +22,12 @@ from cdc_platform.clients.sources.source import Inspection
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Request
-from cdc_platform.verification import repair, repair_plan
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.completeness import ShardRange
-from cdc_platform.verification.outside import Outside
-from cdc_platform.verification.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.ports import Outside
+from cdc_platform.verification.proof.completeness import ShardRange
+from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.repair import reemit as repair
+from cdc_platform.verification.repair import repair_plan
 from tests.defs.worlds import World, topology
 
 

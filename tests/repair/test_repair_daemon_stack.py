@@ -18,8 +18,8 @@ from cdc_platform.defs.ledger_sensor import TAG_BREAKS
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.connector_waves import stop
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.alerts.receivers import HttpReceiver, SmtpReceiver, served
 from tests.clients.waiting import wait_until
 from tests.repair.scene import ROWS, SHARDS, MakeScene, Scene, lost

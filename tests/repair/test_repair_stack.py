@@ -17,10 +17,10 @@ from cdc_platform.defs import CdcPlatformResource, build_alert_sensor, build_cdc
 from cdc_platform.defs.inventory import load_tables
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.repair import run_repair
-from cdc_platform.verification.repair_plan import find_repair, recorded_plan
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import Verdict
+from cdc_platform.verification.repair.reemit import run_repair
+from cdc_platform.verification.repair.repair_plan import find_repair, recorded_plan
 from tests.alerts.receivers import HttpReceiver, served
 from tests.clients.waiting import wait_until
 from tests.repair.scene import MakeScene, lost

@@ -11,9 +11,9 @@ from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST, WORKER_ENV
 from cdc_platform.defs.policy import load_suite
 from cdc_platform.errors import SettingsError
 from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, SEVERITIES, AlertTarget, Settings
-from cdc_platform.verification.duplicates import DuplicatePolicy
-from cdc_platform.verification.judged import COLUMNS
-from cdc_platform.verification.outside import Policy
+from cdc_platform.verification.check_rows import COLUMNS
+from cdc_platform.verification.duplicates.causes import DuplicatePolicy
+from cdc_platform.verification.ports import Policy
 
 
 def settings() -> dict[str, Any]:

@@ -20,10 +20,10 @@ from cdc_platform.snapshots.request import Request
 from cdc_platform.snapshots.run_lifecycle import ORDER
 from cdc_platform.snapshots.run_records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.testing import FakeStateStore, FakeStateTopic
-from cdc_platform.verification.continuity import Break
-from cdc_platform.verification.ledger import CONTINUITY
-from cdc_platform.verification.ledger import _document as _break
-from cdc_platform.verification.repair_plan import RepairPlan, plan_records
+from cdc_platform.verification.continuity.handovers import Break
+from cdc_platform.verification.continuity.ledger import CONTINUITY
+from cdc_platform.verification.continuity.ledger import _document as _break
+from cdc_platform.verification.repair.repair_plan import RepairPlan, plan_records
 from tests.surface.json_output import GIVEN, picture
 from tests.surface.samples import NOW, sample
 

@@ -18,9 +18,9 @@ from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.run_records import Run
-from cdc_platform.verification.duplicates import ShardDuplicates
-from cdc_platform.verification.ledger import TableContinuity
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.continuity.ledger import TableContinuity
+from cdc_platform.verification.duplicates.causes import ShardDuplicates
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 from tests.defs.worlds import shard
 from tests.surface.json_output import GIVEN
 from tests.surface.samples import sample

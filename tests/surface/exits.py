@@ -23,9 +23,9 @@ from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.run_records import Run
-from cdc_platform.verification.repair import RepairReport
-from cdc_platform.verification.repair_plan import RepairPlan
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.repair.reemit import RepairReport
+from cdc_platform.verification.repair.repair_plan import RepairPlan
 from tests.defs.worlds import World, topology
 from tests.surface.json_output import GIVEN, picture
 from tests.surface.samples import NOW, sample

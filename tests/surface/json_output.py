@@ -44,9 +44,9 @@ from cdc_platform.snapshots.request import Kind, Request
 from cdc_platform.snapshots.run_records import Run, ShardState, Watermark
 from cdc_platform.snapshots.summary import all_runs, dataset_summary, shard_summary
 from cdc_platform.snapshots.table_progress import TableLine
-from cdc_platform.verification.repair import RepairReport
-from cdc_platform.verification.repair_plan import RepairPlan
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict
+from cdc_platform.verification.repair.reemit import RepairReport
+from cdc_platform.verification.repair.repair_plan import RepairPlan
 from tests.defs.worlds import dataset, shard, topology
 from tests.surface.golden import merged, shape
 from tests.surface.samples import NOW, both, sample

@@ -24,9 +24,9 @@ from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.request import Kind
 from cdc_platform.snapshots.run_lifecycle import Wanted
 from cdc_platform.snapshots.run_records import Phase
-from cdc_platform.verification.continuity import BreakKind
-from cdc_platform.verification.duplicates import Cause
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.continuity.handovers import BreakKind
+from cdc_platform.verification.duplicates.causes import Cause
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.worlds import topology
 from tests.surface.documents import state_topic, store
 from tests.surface.samples import NOW, sample

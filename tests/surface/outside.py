@@ -16,10 +16,10 @@ from cdc_platform.documents.znodes import generation_floor
 from cdc_platform.failover.repointing import AgentReport
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
 from cdc_platform.settings import Settings
-from cdc_platform.verification import frames
-from cdc_platform.verification.audit import AuditFrame
-from cdc_platform.verification.repair import REPAIR_HEADER
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification import verdict_tables as frames
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import ShardVerdict
+from cdc_platform.verification.repair.reemit import REPAIR_HEADER
 from tests.defs.worlds import topology
 from tests.surface.json_output import whole_topology
 from tests.surface.samples import sample

@@ -24,10 +24,10 @@ from cdc_platform.model.positions import Committed
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.completeness import plan_verification, verify_shards
-from cdc_platform.verification.decoding import JsonDecoder
-from cdc_platform.verification.outside import Outside, Progress
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
+from cdc_platform.verification.proof.decoding import JsonDecoder
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.wiring import connect_client, verification_of
 from tests.connectors.field import Field
 

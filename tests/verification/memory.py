@@ -23,9 +23,9 @@ from cdc_platform.model.positions import Committed, MariaDbPosition
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.completeness import ShardRange, verify_shards
-from cdc_platform.verification.outside import Outside, Progress
-from cdc_platform.verification.verdicts import ShardVerdict
+from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 SHAPE = Shape(
     engine=Engine.MARIADB,

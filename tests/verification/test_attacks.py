@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from cdc_platform.clients.sources.source import Slice
-from cdc_platform.verification import store
-from cdc_platform.verification.outside import Progress
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.ports import Progress
+from cdc_platform.verification.proof import fold_files as store
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.verification.memory import MemoryTopic, MemoryWorld, event, key_json
 
 

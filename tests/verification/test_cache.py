@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc_platform.verification.cache import place, remove, remove_others
+from cdc_platform.verification.storage.cache import place, remove, remove_others
 
 ids = st.binary(min_size=16, max_size=16).map(lambda raw: base64.b64encode(raw).decode().rstrip("="))
 names = st.one_of(ids, st.text(max_size=300), st.sampled_from(["", ".", "..", "/", "//", "/etc", "a/../../b", "%2e"]))

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.crew import Connections
-from cdc_platform.verification.scan import Scan
+from cdc_platform.verification.proof.connection_pool import Connections
+from cdc_platform.verification.proof.scan import Scan
 from tests.verification.ground import Ground
 
 pytestmark = pytest.mark.stack

@@ -16,7 +16,7 @@ import pymysql
 import pytest
 
 from cdc_platform.model.topology import Engine, Shard
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
 
 pytestmark = [pytest.mark.stack]

@@ -14,8 +14,8 @@ from confluent_kafka.admin import AdminClient
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.source import Source
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
-from cdc_platform.verification.outside import Outside, Progress
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.tcp_proxy import TcpProxy
 from tests.verification.ground import Ground
 

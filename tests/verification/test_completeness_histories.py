@@ -20,7 +20,7 @@ from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.verification.ground import Ground
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]

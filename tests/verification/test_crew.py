@@ -15,9 +15,9 @@ import pytest
 
 from cdc_platform.clients.sources.source import Key, Slice
 from cdc_platform.errors import SourceUnavailable
-from cdc_platform.verification.crew import Connections
-from cdc_platform.verification.scan import Scan
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.proof.connection_pool import Connections
+from cdc_platform.verification.proof.scan import Scan
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification.memory import SHAPE, MemoryTable, MemoryTopic, MemoryWorld
 
 

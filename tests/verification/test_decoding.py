@@ -10,8 +10,8 @@ import pytest
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.decoding import JsonDecoder
-from cdc_platform.verification.events import ABSENT, DELETED, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded
+from cdc_platform.verification.proof.change_events import ABSENT, DELETED, READ, SNAPSHOT, STREAMED, TOMBSTONE, Decoded
+from cdc_platform.verification.proof.decoding import JsonDecoder
 from tests.verification.memory import SHAPE, Record, event, key_json
 
 TEXT_KEY = Shape(

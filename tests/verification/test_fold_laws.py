@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
-from cdc_platform.verification.compare import NOWHERE, Bracket, SourceRows, behind, compare
-from cdc_platform.verification.events import EVENT, ORIGIN_BITS, Events
-from cdc_platform.verification.fold import in_order, settle, starts_of
+from cdc_platform.verification.proof.change_events import EVENT, ORIGIN_BITS, Events
+from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, SourceRows, behind, compare
+from cdc_platform.verification.proof.fold import in_order, settle, starts_of
 
 KEYS = range(1, 5)
 

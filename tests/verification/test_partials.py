@@ -14,10 +14,10 @@ from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.wire_format import UNAVAILABLE_VALUE
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification import partials
-from cdc_platform.verification.decoding import JsonDecoder
-from cdc_platform.verification.events import ABSENT, PARTIAL, UNKNOWN, Events
-from cdc_platform.verification.fold import in_order
+from cdc_platform.verification.proof import toast_values as partials
+from cdc_platform.verification.proof.change_events import ABSENT, PARTIAL, UNKNOWN, Events
+from cdc_platform.verification.proof.decoding import JsonDecoder
+from cdc_platform.verification.proof.fold import in_order
 
 SHAPE = Shape(
     engine=Engine.POSTGRES,

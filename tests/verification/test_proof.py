@@ -15,9 +15,13 @@ from hypothesis import strategies as st
 from cdc_platform.errors import KafkaUnavailable, SourceUnavailable
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.snapshots.run_records import Watermark
-from cdc_platform.verification import case, conclusions, runs, scan, store
-from cdc_platform.verification.outside import Progress
-from cdc_platform.verification.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.ports import Progress
+from cdc_platform.verification.proof import fold_files as store
+from cdc_platform.verification.proof import scan
+from cdc_platform.verification.proof import shard_proof as case
+from cdc_platform.verification.proof import verdict_rules as conclusions
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.storage import sorted_files as runs
 from tests.verification.memory import MemoryTopic, MemoryWorld, event, key_json
 
 

@@ -12,7 +12,7 @@ import pytest
 from psycopg import sql
 
 from cdc_platform.model.topology import Engine, Shard
-from cdc_platform.verification.verdicts import Verdict
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification import torture, values
 from tests.verification.ground import Ground
 

@@ -1,0 +1,1 @@
+"""The continuity ledger: was every step handed on?"""

@@ -1,0 +1,47 @@
+"""How many events of each transaction a task run has sent: what the ledger takes in. Pure, on arrays."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.verification.duplicates.deliveries import Sightings, mixed
+from cdc_platform.verification.proof.change_events import Words
+
+# So many distinct events of a transaction were sent by a task run, from `offset` on.
+TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
+
+
+def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
+    """How many distinct events each task run sent of each transaction (`TALLY`); rows of snapshots have none."""
+    streamed = transactions != 0
+    if not streamed.any():
+        return np.zeros(0, dtype=TALLY)
+    run = fresh["run"][streamed]
+    # Most transactions have one event in a partition, so only the others' events are told apart.
+    groups = mixed(mixed(run.astype(np.uint64)) ^ transactions[streamed])
+    order = np.argsort(groups, kind="stable")
+    starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
+    count = np.diff(np.append(starts, len(order)))
+    places = np.flatnonzero(streamed)[order]
+    found = np.zeros(len(starts), dtype=TALLY)
+    found["transaction"], found["run"] = transactions[places[starts]], run[order[starts]]
+    found["offset"] = np.minimum.reduceat(fresh["offset"][places], starts)
+    found["time"] = np.maximum.reduceat(fresh["time"][places], starts)
+    found["count"] = count
+    several = np.repeat(count > 1, count)
+    if several.any():
+        group = np.repeat(np.arange(len(starts)), count)[several]
+        events = fresh[places[several]]
+        found["count"] -= _again(group, events["key"], events["place"], len(starts))
+    return found
+
+
+def _again(group: npt.NDArray[np.int64], keys: Words, at: Words, groups: int) -> npt.NDArray[np.uint32]:
+    """How many events of each group are in it already, by key and place."""
+    order = np.lexsort((at, keys, group))
+    same = np.ones(len(order) - 1, dtype=np.bool_)
+    for values in (group, keys, at):
+        ranked = values[order]
+        same &= ranked[1:] == ranked[:-1]
+    return np.bincount(group[order][1:][same], minlength=groups).astype(np.uint32)

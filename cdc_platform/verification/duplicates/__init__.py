@@ -1,0 +1,1 @@
+"""Which events were sent more than once, and why."""

@@ -1,0 +1,276 @@
+"""Who sent which event: records as sightings, one fixed-size row each.
+
+An event's identity, by engine, as 64 bits of a hash:
+
+- MariaDB, MySQL: GTID (domain or server, number), key, operation. Where it stands (`place`) is kept beside it:
+  its number in the transaction tells two changes of one row apart, its place in the binlog two servers.
+- Postgres: transaction id, LSN, key, operation. Rows of one COPY share an LSN.
+- Rows that a snapshot read have no position: the key alone. To see one again is a
+  re-snapshot.
+
+The key holds the shard. Tombstones follow their delete and are no events of their own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.clients.kafka.topic_records import Batch
+from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.model.topology import Engine
+from cdc_platform.verification.proof.change_events import Words
+from cdc_platform.verification.proof.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource
+
+# `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
+# `run` is a number within one partition's `Runs`.
+SIGHTING = np.dtype(
+    [("key", "u8"), ("place", "u8"), ("offset", "i8"), ("time", "i8"), ("seq", "u8"), ("run", "u4"), ("kind", "u1")]
+)
+
+Sightings = npt.NDArray[np.void]
+
+STREAMED, READ = range(2)
+
+# The low bits of a place: the number of the event in its transaction, from 1 on; 0 where it has none. MariaDB's
+# events have the position of their transaction, and row numbers begin anew with each statement. Above it a hash of the
+# place in the binlog.
+NUMBERS = np.uint64((1 << 36) - 1)
+
+SHARD_HEADER = "cdc.shard"
+WORKER_HEADER = "cdc.worker"
+RUN_HEADER = "__debezium.context.runId"
+_SENDER = (SHARD_HEADER, RUN_HEADER, WORKER_HEADER)
+
+_PLACED = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
+_READ_OP = ord("r")
+_KNOWN = np.isin(np.arange(256), OPERATIONS)
+
+# Bytes; a longer one is hashed first.
+_LONGEST_KEY = 256
+
+
+class _Key(msgspec.Struct):
+    shard: str | None = msgspec.field(default=None, name=SHARD_KEY_FIELD)
+    payload: Any = None
+
+
+class _Order(msgspec.Struct, gc=False):
+    total_order: int = 0
+
+
+class _Binlog(msgspec.Struct, gc=False):
+    op: str
+    source: BinlogSource
+    transaction: _Order | None = None
+
+
+class _Postgres(msgspec.Struct, gc=False):
+    op: str
+    source: PostgresSource
+
+
+class _WrappedBinlog(msgspec.Struct, gc=False):
+    payload: _Binlog
+
+
+class _WrappedPostgres(msgspec.Struct, gc=False):
+    payload: _Postgres
+
+
+_KEY = msgspec.json.Decoder(_Key)
+
+
+@dataclass(slots=True)
+class Runs:
+    """Numbers of (shard, run id, worker), in the order in which they were met. An empty run id is unknown."""
+
+    names: list[tuple[str, str, str]] = field(default_factory=list)
+    _codes: dict[tuple[str, str, str], int] = field(default_factory=dict)
+    _raw: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
+    # Where shard, run and worker stand among so many headers.
+    _places: tuple[int, ...] = (0, 0, 0, -1)
+
+    @classmethod
+    def of(cls, names: Sequence[tuple[str, str, str]]) -> Runs:
+        """Runs that go on from these."""
+        return cls(list(names), {name: code for code, name in enumerate(names)})
+
+    def codes(self, headers: Sequence[Sequence[tuple[str, bytes]]], keys: Sequence[bytes]) -> list[int]:
+        """The number of the sender of each record."""
+        found = self._known(headers)
+        if None not in found:
+            return found
+        return [self._code(headers[at], keys[at]) if code is None else code for at, code in enumerate(found)]
+
+    def _known(self, headers: Sequence[Sequence[tuple[str, bytes]]]) -> list[Any]:
+        """The numbers of senders that were met, where all have their headers in the same places, as Connect does it."""
+        places = self._places
+        if set(map(len, headers)) == {places[-1]}:
+            values = []
+            for wanted, place in zip(_SENDER, places, strict=False):
+                if [own[place][0] for own in headers].count(wanted) < len(headers):
+                    break
+                values.append([own[place][1] for own in headers])
+            else:
+                return list(map(self._raw.get, zip(*values, strict=True)))
+        return [None] * len(headers)
+
+    def _code(self, headers: Sequence[tuple[str, bytes]], key: bytes) -> int:
+        at = {name: place for place, (name, _) in enumerate(headers)}
+        raw = tuple(headers[at[name]][1] if name in at else None for name in _SENDER)
+        code = self._raw.get(raw)
+        if code is None:
+            shard, run, worker = (b"" if part is None else part for part in raw)
+            code = self._number((shard.decode().partition(".")[2] or _shard(key), run.decode(), worker.decode()))
+            if raw[0] is not None:
+                self._raw[raw] = code
+        if all(name in at for name in _SENDER):
+            self._places = (*(at[name] for name in _SENDER), len(headers))
+        return code
+
+    def _number(self, name: tuple[str, str, str]) -> int:
+        if name not in self._codes:
+            self._codes[name] = len(self.names)
+            self.names.append(name)
+        return self._codes[name]
+
+
+class SightingReader:
+    """Makes sightings of traced records. Records that are no change events are counted, by `strangers`."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._kinds = (_Binlog, _WrappedBinlog) if engine.reads_binlog else (_Postgres, _WrappedPostgres)
+        self._decoder: msgspec.json.Decoder[Any] | None = None
+        self._wrapped = False
+        self.strangers = 0
+        # The transaction of each event of the last batch, as `transaction_words` has it; 0 for rows of snapshots.
+        self.transactions: Words = np.zeros(0, dtype=np.uint64)
+
+    def read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        """The batch's events in its order, and the stream (domain, server) of each."""
+        try:
+            return self._read(batch, runs)
+        except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+            return self._one_by_one(batch, runs)
+
+    def _read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        every = None not in batch.values
+        live = range(len(batch.values)) if every else [at for at, value in enumerate(batch.values) if value is not None]
+        found = np.zeros(len(live), dtype=SIGHTING)
+        if not live:
+            self.transactions = np.zeros(0, dtype=np.uint64)
+            return found, np.zeros(0, dtype=np.uint64)
+        values, keys = _at(batch.values, live), _at(batch.keys, live)
+        if None in keys:
+            raise ValueError("a record without a key")
+        events = self._envelopes(values)
+        ops = np.frombuffer("".join([event.op for event in events]).encode("ascii"), dtype=np.uint8)
+        if len(ops) != len(events) or not _KNOWN[ops].all():
+            raise ValueError("an operation that is none of c, u, d, r")
+        placed = np.zeros(len(events), dtype=_PLACED)
+        POSITIONS[self._engine](events, placed)
+        reads = ops == _READ_OP
+        if not placed["seq"][~reads].all():
+            raise ValueError("a streamed event without a source position")
+        for name in ("seq", "sub", "stream"):
+            placed[name][reads] = 0
+        words = key_words(keys)
+        found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
+        found["place"], found["seq"] = self._places(events, placed["sub"], reads), placed["seq"]
+        found["kind"] = np.where(reads, READ, STREAMED)
+        found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
+        found["run"] = runs.codes(_at(batch.headers, live), keys)
+        self.transactions = transaction_words(self._engine, placed["stream"], placed["seq"])
+        self.transactions[reads] = 0
+        # Postgres' transactions are no streams: LSNs of one server are one.
+        streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
+        return found, streams.astype(np.uint64)
+
+    def _places(self, events: Sequence[Any], subs: Words, reads: npt.NDArray[np.bool_]) -> Words:
+        """Binlog and number of each event; 0 for rows of snapshots, and on Postgres."""
+        if not self._engine.reads_binlog:
+            return np.zeros(len(events), dtype=np.uint64)
+        numbers = [0 if event.transaction is None else event.transaction.total_order for event in events]
+        found = (mixed(subs) & ~NUMBERS) | (np.array(numbers, dtype=np.uint64) & NUMBERS)
+        found[reads] = 0
+        return found
+
+    def _envelopes(self, values: Sequence[Any]) -> list[Any]:
+        if self._decoder is None:
+            self._wrapped = b'"payload"' in values[0] and b'"schema"' in values[0][:20]
+            self._decoder = msgspec.json.Decoder(self._kinds[self._wrapped])
+        decode = self._decoder.decode
+        events = [decode(value) for value in values]
+        return [event.payload for event in events] if self._wrapped else events
+
+    def _one_by_one(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+        parts, streams = [np.zeros(0, dtype=SIGHTING)], [np.zeros(0, dtype=np.uint64)]
+        transactions = [np.zeros(0, dtype=np.uint64)]
+        for at in range(len(batch.offsets)):
+            one = Batch(*(_at(column, [at]) for column in _columns(batch)))
+            try:
+                found, stream = self._read(one, runs)
+            except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+                self.strangers += 1
+                continue
+            parts.append(found)
+            streams.append(stream)
+            transactions.append(self.transactions)
+        self.transactions = np.concatenate(transactions)
+        return np.concatenate(parts), np.concatenate(streams)
+
+
+def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:
+    return batch.keys, batch.values, batch.offsets, batch.headers, batch.times
+
+
+def _at(column: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
+    return column if len(places) == len(column) else [column[at] for at in places]
+
+
+def _shard(key: bytes) -> str:
+    """The shard by the record's key, for records whose headers do not name it."""
+    found = _KEY.decode(key)
+    if found.shard is None and isinstance(found.payload, dict):
+        return str(found.payload.get(SHARD_KEY_FIELD, ""))
+    return found.shard or ""
+
+
+def key_words(keys: Sequence[bytes]) -> Words:
+    """64 bits of each key, the same wherever it is met. Not against somebody who wants two keys to collide."""
+    keys = [key if len(key) <= _LONGEST_KEY else hashlib.blake2b(key).digest() for key in keys]
+    lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
+    width = -(-int(lengths.max()) // 8) * 8
+    table = np.frombuffer(b"".join([key.ljust(width, b"\0") for key in keys]), dtype="<u8").reshape(len(keys), -1)
+    found = lengths.astype(np.uint64)
+    for at in range(width // 8):
+        found = np.where(lengths > 8 * at, mixed(found ^ table[:, at]), found)
+    return found
+
+
+def _identity(keys: Words, streams: Words, seqs: Words, ops: npt.NDArray[np.uint8]) -> Words:
+    word = mixed(keys ^ mixed(streams + np.uint64(0x632BE59BD9B4E019)))
+    return mixed(word ^ mixed(seqs + ops.astype(np.uint64) * np.uint64(0xD6E8FEB86659FD93)))
+
+
+def transaction_words(engine: Engine, streams: npt.NDArray[Any], seqs: npt.NDArray[Any]) -> Words:
+    """A number for each transaction of one shard: of (stream, seq) of a GTID, or the transaction id of Postgres."""
+    if engine.reads_binlog:
+        return mixed(mixed(streams.astype(np.uint64)) + seqs.astype(np.uint64))
+    return streams.astype(np.uint64)
+
+
+def mixed(words: Words) -> Words:
+    """The finalizer of SplitMix64: a bijection that spreads (https://prng.di.unimi.it/splitmix64.c)."""
+    words = words + np.uint64(0x9E3779B97F4A7C15)
+    words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return words ^ (words >> np.uint64(31))

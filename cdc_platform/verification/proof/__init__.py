@@ -1,0 +1,1 @@
+"""Is a topic, folded, equal to its table? Fold, scan, compare, verdict."""

@@ -1,0 +1,228 @@
+"""The comparison of one slab: topic events and source rows of a range of keys. Pure, on arrays.
+
+A row is right if it equals its version at the low position of its chunk's
+bracket, or any version up to the high one. A row that is not there is right if
+its key was absent at the low position or deleted within.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.model.positions import Position
+from cdc_platform.verification.proof.change_events import ABSENT, OFFSET_BITS, Events, Words
+from cdc_platform.verification.proof.fold import came_late, starts_of
+
+Indexes = npt.NDArray[np.int64]
+
+# The chunk of a key that no chunk had and whose place is unknown.
+NOWHERE = -1
+
+
+@dataclass(frozen=True, slots=True)
+class SourceRows:
+    """Rows as the source showed them: key, digest, and the chunk they were read in."""
+
+    keys: Words
+    rows: Words
+    chunks: Indexes
+
+
+@dataclass(frozen=True, slots=True)
+class Bracket:
+    """The positions between which one statement read a chunk."""
+
+    low: Position
+    high: Position
+
+
+@dataclass(frozen=True, slots=True)
+class Differences:
+    """Keys (as the fold stores them) that differ, and how many were right.
+
+    `missing`: in the source, not in the topic. `extra`: the other way round.
+    `unplaced`: in the topic only, and not to be judged without another look at
+    the source. `sources` and `topics` count rows, those of the topic as of the
+    positions at which the source was read. `beyond` counts
+    missing, extra and mismatched keys that are not kept. `twins` are keys that two
+    rows of the source share, in 64 bits or in how the topic writes them.
+    """
+
+    missing: Words
+    extra: Words
+    mismatched: Words
+    unplaced: Words
+    sources: int
+    topics: int
+    beyond: tuple[int, int, int] = (0, 0, 0)
+    twins: int = 0
+
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        """How many keys are missing, extra and mismatched."""
+        missing, extra, mismatched = self.beyond
+        return (
+            missing + len(self.missing),
+            extra + len(self.extra) + len(self.unplaced),
+            mismatched + len(self.mismatched),
+        )
+
+    @property
+    def any(self) -> bool:
+        """True when anything differs or is open."""
+        return any(self.counts)
+
+    def keys(self) -> Words:
+        """All that are kept."""
+        return np.concatenate([self.missing, self.extra, self.mismatched, self.unplaced])
+
+    def keeping(self, most: int) -> Differences:
+        """The same, but of each kind no more than the first `most` keys; the others are counted."""
+        found = replace(
+            self,
+            missing=self.missing[:most],
+            extra=self.extra[:most],
+            mismatched=self.mismatched[:most],
+            unplaced=self.unplaced[:most],
+        )
+        missing, extra, mismatched = (all_of - kept for all_of, kept in zip(self.counts, found.counts, strict=True))
+        before = self.beyond
+        return replace(found, beyond=(before[0] + missing, before[1] + extra, before[2] + mismatched))
+
+
+def compare(
+    events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes, since: Position
+) -> Differences:
+    """Compare one shard's sorted events with its rows.
+
+    `homes` gives for each key of the events (in the order of `starts_of`) the
+    chunk that a row of it would have been in, or NOWHERE. No bracket begins
+    before `since`.
+    """
+    starts = starts_of(events)
+    counts = np.diff(np.append(starts, len(events)))
+    keys = events["key"][starts]
+    order = np.argsort(source.keys, kind="stable")
+    known, rows, chunks = source.keys[order], source.rows[order], source.chunks[order]
+    twice = np.append(False, known[1:] == known[:-1])[: len(known)]
+
+    at, there = _matches(keys, known)
+    shown, home = np.full(len(keys), ABSENT), homes.copy()
+    shown[there], home[there] = rows[at[there]], chunks[at[there]]
+    matched = _matches(known, keys)[1]
+
+    right, live = _judge(events, starts, counts, shown, home, brackets, since)
+    unplaced = ~right & (home == NOWHERE)
+    wrong = ~right & ~unplaced
+    return Differences(
+        missing=np.unique(np.concatenate([known[~matched], keys[wrong & there & ~live]])),
+        extra=keys[wrong & ~there],
+        mismatched=keys[wrong & there & live],
+        unplaced=keys[unplaced],
+        sources=len(known),
+        topics=int(np.where(right, shown != ABSENT, live).sum()),
+        twins=int(twice.sum()),
+    )
+
+
+def behind(events: Events, fence: Position) -> Words:
+    """Keys that end in the topic with an older row than their newest one at the fence.
+
+    Verdicts go by the source's order. Who reads a topic goes by offsets, and so
+    does compaction: a copy that a zombie sends late, behind newer events of
+    its key, leaves them with a row of the past. What came after the fence may
+    still be on its way, and is not judged.
+    """
+    if not came_late(events):
+        return np.zeros(0, dtype=np.uint64)
+    starts = starts_of(events)
+    counts = np.diff(np.append(starts, len(events)))
+    places, begins = _all_of(starts[counts > 1], counts[counts > 1])
+    part, lengths = events[places], counts[counts > 1]
+    index = np.arange(len(part))
+    seen = fence.sees(part["stream"], part["seq"])
+    newest = np.repeat(np.maximum.reduceat(np.where(seen, index, -1), begins), lengths)
+    # Offsets of two partitions do not compare; a key has two when partitions were added in its life.
+    partition = part["offset"] >> OFFSET_BITS
+    offset = np.where(partition == partition[newest], part["offset"], -1)
+    tail = offset == np.repeat(np.maximum.reduceat(offset, begins), lengths)
+    late = tail & (index < newest) & (part["row"] != part["row"][newest])
+    return np.unique(part["key"][late])
+
+
+def _matches(these: Words, among: Words) -> tuple[Indexes, npt.NDArray[np.bool_]]:
+    """For each of `these`: a place in the sorted `among`, and whether it stands there."""
+    if not len(among):
+        return np.zeros(len(these), dtype=np.int64), np.zeros(len(these), dtype=np.bool_)
+    at = np.minimum(np.searchsorted(among, these), len(among) - 1)
+    return at, among[at] == these
+
+
+def _judge(
+    events: Events,
+    starts: Indexes,
+    counts: Indexes,
+    shown: Words,
+    home: Indexes,
+    brackets: Sequence[Bracket],
+    since: Position,
+) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """For each key: is what the source shows right, and does the topic hold a row of it in the end?"""
+    if not len(events):
+        nothing = np.zeros(0, dtype=np.bool_)
+        return nothing, nothing
+    live = events["row"][starts + counts - 1] != ABSENT
+    # Nearly all keys have one event, and it says the same as the source.
+    right = (counts == 1) & (events["row"][starts] == shown)
+    rest = np.flatnonzero(~right)
+    rest = rest[np.argsort(home[rest], kind="stable")]
+    chunks, begins = np.unique(home[rest], return_index=True)
+    edges = [*begins.tolist(), len(rest)]
+    for at, chunk in enumerate(chunks.tolist()):
+        chosen = rest[edges[at] : edges[at + 1]]
+        if chunk == NOWHERE:
+            # No row, and no telling where it would have been: right when there was none in any chunk's bracket.
+            right[chosen] = _never_there(events, starts[chosen], counts[chosen], since)
+        else:
+            right[chosen] = _in_bracket(events, starts[chosen], counts[chosen], shown[chosen], brackets[chunk])
+    return right, live
+
+
+def _never_there(events: Events, starts: Indexes, counts: Indexes, since: Position) -> npt.NDArray[np.bool_]:
+    """For each key: was it absent at that position, and ever since?"""
+    places, begins = _all_of(starts, counts)
+    part = events[places]
+    low = since.sees(part["stream"], part["seq"])
+    index = np.arange(len(part))
+    base = np.maximum.reduceat(np.where(low, index, -1), begins)
+    later = (index >= np.repeat(base, counts)) & (part["row"] != ABSENT)
+    never: npt.NDArray[np.bool_] = ~np.logical_or.reduceat(later, begins)
+    return never
+
+
+def _all_of(starts: Indexes, counts: Indexes) -> tuple[Indexes, Indexes]:
+    """The places of all events of some keys, and where each key begins among them."""
+    begins = np.append(0, np.cumsum(counts)[:-1])
+    return np.repeat(starts - begins, counts) + np.arange(counts.sum()), begins
+
+
+def _in_bracket(
+    events: Events, starts: Indexes, counts: Indexes, shown: Words, bracket: Bracket
+) -> npt.NDArray[np.bool_]:
+    """For each key of a chunk: does a version in the bracket equal what was shown?"""
+    places, begins = _all_of(starts, counts)
+    part = events[places]
+    low = bracket.low.sees(part["stream"], part["seq"])
+    high = low if bracket.high is bracket.low else bracket.high.sees(part["stream"], part["seq"])
+    index = np.arange(len(part))
+    base = np.maximum.reduceat(np.where(low, index, -1), begins)
+    accepted = high & ~low & (index > np.repeat(base, counts))
+    accepted[base[base >= 0]] = True
+    same = accepted & (part["row"] == np.repeat(shown, counts))
+    right = np.logical_or.reduceat(same, begins)
+    right |= (base < 0) & (shown == ABSENT)
+    return right

@@ -1,0 +1,416 @@
+"""From records to events: JSON as Connect's JsonConverter writes it, with and without schemas.
+
+Other formats (Avro, Protobuf) would be further classes that satisfy `Decoder`.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.canonical.topic_rows import RowReader
+from cdc_platform.clients.kafka.topic_records import Batch
+from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.model.positions import mysql_stream
+from cdc_platform.model.topology import Engine
+from cdc_platform.verification.proof.change_events import (
+    ABSENT,
+    DELETED,
+    EVENT,
+    ORIGIN_BITS,
+    PARTIAL,
+    READ,
+    SNAPSHOT,
+    STREAMED,
+    TOMBSTONE,
+    Decoded,
+    Trouble,
+    digests,
+    spread,
+)
+
+_NULL = msgspec.Raw(b"null")
+_ENDLESS = (1 << 20) - 1
+_ENDLESS_FILE = (1 << 36) - 1
+
+
+class Decoder(Protocol):
+    """Makes events of records. Keeps the numbers that it gives to shards."""
+
+    shards: list[str]
+    drifted: bool
+
+    def know(self, shards: Sequence[str]) -> None:
+        """Begin a partition: the shards that its fold has numbered."""
+
+    def decode(self, partition: int, batch: Batch) -> Decoded:
+        """The batch's events in its order; records that cannot be read become troubles."""
+
+    def after(self, value: bytes) -> bytes:
+        """The `after` of one record's value as canonical JSON reads it. Raises msgspec.DecodeError."""
+
+    def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
+        """Shard and key columns' wire tokens of one record's key. Raises msgspec.DecodeError."""
+
+
+class BinlogSource(msgspec.Struct, gc=False):
+    """`source` of MariaDB's and MySQL's events, as far as it is needed."""
+
+    gtid: str | None = None
+    file: str | None = None
+    pos: int = 0
+    row: int | None = 0
+    snapshot: str | bool | None = None
+
+
+class PostgresSource(msgspec.Struct, gc=False):
+    """`source` of Postgres' events, as far as it is needed."""
+
+    txId: int | None = None
+    lsn: int | None = None
+    snapshot: str | bool | None = None
+
+
+class BinlogEvent(msgspec.Struct, gc=False):
+    """The envelope of a MariaDB or MySQL event."""
+
+    op: str
+    source: BinlogSource
+    after: msgspec.Raw = _NULL
+
+
+class PostgresEvent(msgspec.Struct, gc=False):
+    """The envelope of a Postgres event."""
+
+    op: str
+    source: PostgresSource
+    after: msgspec.Raw = _NULL
+
+
+class _WrappedBinlog(msgspec.Struct, gc=False):
+    payload: BinlogEvent
+
+
+class _WrappedPostgres(msgspec.Struct, gc=False):
+    payload: PostgresEvent
+
+
+class _Sniffed(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
+    # Not `Raw | None`: msgspec takes that for a union that allows null alone.
+    op: msgspec.Raw = msgspec.Raw()
+    shard: msgspec.Raw = msgspec.Raw()
+    payload: msgspec.Raw = msgspec.Raw()
+
+
+_SNIFF = msgspec.json.Decoder(_Sniffed)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError)
+_KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class JsonDecoder:
+    """Events in JSON, with schemas or without: what a batch begins with is looked at.
+
+    `projected` makes every row canonical column by column: for topics whose
+    events do not all have the columns that the table has now.
+    """
+
+    def __init__(self, shape: Shape, *, projected: bool = False) -> None:
+        self.shards: list[str] = []
+        self.drifted = False
+        self._codes: dict[str, int] = {}
+        self._shape = shape
+        self._rows = RowReader(shape)
+        self._projected = projected
+        self._digest = engines.DIGESTS[shape.engine]
+        width = self._digest(b"").digest_size
+        self._digest_type = np.dtype([("word", ">u8"), ("rest", f"V{width - 8}")])
+        self._partial: list[int] = []
+        self._integer = engines.integer_key(shape)
+        self._wrapped = self._wrapped_key = False
+        self._value = _value_decoder(shape, wrapped=False)
+        self._key = _key_decoder(shape, self._integer, wrapped=False)
+
+    def know(self, shards: Sequence[str]) -> None:
+        """Begin a partition: the shards that its fold has numbered."""
+        self.shards = list(shards)
+        self._codes = {shard: code for code, shard in enumerate(self.shards)}
+
+    def decode(self, partition: int, batch: Batch) -> Decoded:
+        """The batch's events in its order."""
+        try:
+            return self._decode(partition, batch)
+        except _UNREADABLE:
+            return self._one_by_one(partition, batch)
+
+    def after(self, value: bytes) -> bytes:
+        """The `after` of one record's value."""
+        return bytes(self._event(value).after)
+
+    def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
+        """Shard and key columns' wire tokens of one record's key."""
+        fields = _KEY.decode(key)
+        if SHARD_KEY_FIELD not in fields and "payload" in fields:
+            fields = _KEY.decode(bytes(fields["payload"]))
+        shard = msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str)
+        return shard, {name: bytes(fields[name]) for name in self._shape.key}
+
+    def _decode(self, partition: int, batch: Batch) -> Decoded:
+        self._sniff(batch.keys, batch.values)
+        count = len(batch.offsets)
+        events = np.zeros(count, dtype=EVENT)
+        kinds = np.empty(count, dtype=np.uint8)
+        events["offset"] = batch.offsets
+        if None in batch.keys:
+            # Only a TRUNCATE has no key: it says nothing of a row.
+            return self._with_truncates(partition, batch, [at for at, key in enumerate(batch.keys) if key is None])
+        values = batch.values
+        self._read_keys(batch.keys, events)
+        if None not in values:
+            self._read_values(values, events, kinds)
+        else:
+            live = [at for at, value in enumerate(values) if value is not None]
+            kinds[:] = TOMBSTONE
+            part = events[live]
+            sorts = np.empty(len(live), dtype=np.uint8)
+            self._read_values([values[at] for at in live], part, sorts)
+            events[live] = part
+            kinds[live] = sorts
+        return Decoded(events, kinds, ())
+
+    def _read_keys(self, keys: Sequence[bytes | None], events: Any) -> None:
+        if self._integer:
+            decode = self._key.decode
+            found = [decode(key) for key in keys]  # type: ignore[arg-type]
+            if self._wrapped_key:
+                found = [item.payload for item in found]
+            names = [item.shard for item in found]
+            events["key"] = spread(_words([item.id for item in found]))
+        else:
+            pairs = [self.key_tokens(key) for key in keys]  # type: ignore[arg-type]
+            names = [shard for shard, _ in pairs]
+            packed = b"".join([self._digest(self._rows.key(tokens)).digest()[:8] for _, tokens in pairs])
+            events["key"] = np.frombuffer(packed, dtype=">u8")
+        codes = self._codes
+        for name in sorted(set(names) - codes.keys()):
+            codes[name] = len(self.shards)
+            self.shards.append(name)
+        events["shard"] = list(map(codes.__getitem__, names))
+
+    def _read_values(self, values: Sequence[Any], events: Any, kinds: npt.NDArray[np.uint8]) -> None:
+        if not values:
+            return
+        decode = self._value.decode
+        found = [decode(value) for value in values]
+        if self._wrapped:
+            found = [item.payload for item in found]
+        ops = np.frombuffer("".join([item.op for item in found]).encode("ascii"), dtype=np.uint8)
+        kinds[:] = _KINDS[ops] if len(ops) == len(found) else _NO_KIND
+        if (kinds == _NO_KIND).any():
+            raise ValueError("an operation that is none of c, u, d, r")
+        for at in np.flatnonzero(kinds == SNAPSHOT):
+            if found[at].source.snapshot == "incremental":
+                kinds[at] = READ
+        POSITIONS[self._shape.engine](found, events)
+        placed = (kinds == STREAMED) | (kinds == DELETED)
+        if not events["seq"][placed].all():
+            raise ValueError("a streamed event without a source position")
+        events["row"] = self._digests(found, kinds)
+
+    def _digests(self, found: Sequence[Any], kinds: npt.NDArray[np.uint8]) -> Any:
+        digest = self._digest
+        self._partial.clear()
+        # Raw is hashed where it stands: a copy of it as bytes costs as much as its hash.
+        rows = [item.after for item in found]
+        if self._projected:
+            rows = [self._canonical(at, bytes(row)) for at, row in enumerate(rows)]
+        else:
+            self._watch(bytes(rows[0]), bytes(rows[-1]))
+            for at in self._rows.suspects(rows).tolist():
+                rows[at] = self._canonical(at, bytes(rows[at]))
+        parts = [digest(row).digest() for row in rows]
+        words = digests(np.frombuffer(b"".join(parts), dtype=self._digest_type)["word"].astype(np.uint64))
+        words[kinds == DELETED] = ABSENT
+        words[self._partial] = PARTIAL
+        return words
+
+    def _canonical(self, at: int, after: bytes) -> bytes:
+        if after == b"null":
+            return after
+        row = self._rows.row(after) if self._projected else self._rows.canonical(after)
+        if row is None:
+            self._partial.append(at)
+            return after
+        return row
+
+    def _watch(self, *rows: bytes) -> None:
+        """Two rows a batch are looked at: have they the table's columns?"""
+        for after in rows:
+            if after != b"null" and not self._rows.same_columns(after):
+                self.drifted = True
+
+    def _event(self, value: bytes) -> Any:
+        self._sniff((), (value,))
+        item = self._value.decode(value)
+        return item.payload if self._wrapped else item
+
+    def _sniff(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Have the first key and the first value a schema? A converter may have been told otherwise in between."""
+        for key in keys:
+            if key is not None:
+                wrapped = _wrapped(key, self._wrapped_key)
+                if wrapped is not self._wrapped_key:
+                    self._wrapped_key = wrapped
+                    self._key = _key_decoder(self._shape, self._integer, wrapped=wrapped)
+                break
+        for value in values:
+            if value is not None:
+                wrapped = _wrapped(value, self._wrapped)
+                if wrapped is not self._wrapped:
+                    self._wrapped = wrapped
+                    self._value = _value_decoder(self._shape, wrapped=wrapped)
+                break
+
+    def _with_truncates(self, partition: int, batch: Batch, truncated: Sequence[int]) -> Decoded:
+        bad = set(truncated)
+        rest = _picked(batch, [at for at in range(len(batch.offsets)) if at not in bad])
+        decoded = self.decode(partition, rest)
+        troubles = [
+            Trouble(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)") for at in truncated
+        ]
+        return Decoded(decoded.events, decoded.kinds, [*decoded.troubles, *troubles])
+
+    def _one_by_one(self, partition: int, batch: Batch) -> Decoded:
+        parts: list[Decoded] = []
+        troubles: list[Trouble] = []
+        for at, offset in enumerate(batch.offsets):
+            try:
+                parts.append(self._decode(partition, _picked(batch, [at])))
+            except _UNREADABLE as error:
+                troubles.append(Trouble(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}"))
+        events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
+        kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
+        return Decoded(events, kinds, troubles)
+
+    def _shard_of(self, key: bytes | None) -> str | None:
+        if key is None:
+            return None
+        try:
+            return self.key_tokens(key)[0]
+        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+            return None
+
+
+def _words(keys: Sequence[int]) -> npt.NDArray[np.uint64]:
+    """Keys in 64 bits, the negative ones in two's complement."""
+    try:
+        return np.array(keys, dtype=np.int64).view(np.uint64)
+    except OverflowError:
+        return np.array([key & 0xFFFFFFFFFFFFFFFF for key in keys], dtype=np.uint64)
+
+
+OPERATIONS = np.frombuffer(b"cudr", dtype=np.uint8)
+
+# Operation, as a byte, to what the event is.
+_NO_KIND = 255
+_KINDS = np.full(256, _NO_KIND, dtype=np.uint8)
+_KINDS[[ord("c"), ord("u")]] = STREAMED
+_KINDS[ord("d")] = DELETED
+_KINDS[ord("r")] = SNAPSHOT
+
+
+def _picked(batch: Batch, places: Sequence[int]) -> Batch:
+    return Batch(
+        [batch.keys[at] for at in places], [batch.values[at] for at in places], [batch.offsets[at] for at in places]
+    )
+
+
+def _wrapped(record: bytes, before: bool) -> bool:
+    """Does a key or value stand below `payload`, with its schema beside it? `before` where that cannot be told."""
+    try:
+        seen = _SNIFF.decode(record)
+    except msgspec.DecodeError:
+        return before
+    return bytes(seen.payload) != b"" and not bytes(seen.op) and not bytes(seen.shard)
+
+
+def _value_decoder(shape: Shape, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
+    kind: Any
+    if shape.engine.reads_binlog:
+        kind = _WrappedBinlog if wrapped else BinlogEvent
+    else:
+        kind = _WrappedPostgres if wrapped else PostgresEvent
+    return msgspec.json.Decoder(kind)
+
+
+def _key_decoder(shape: Shape, integer: bool, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
+    if not integer:
+        return _KEY
+    name = shape.key[0]
+    flat = msgspec.defstruct(
+        "IntegerKey", [("id", int), ("shard", str)], rename={"id": name, "shard": SHARD_KEY_FIELD}, gc=False
+    )
+    return msgspec.json.Decoder(msgspec.defstruct("WrappedKey", [("payload", flat)]) if wrapped else flat)
+
+
+def _binlog_positions(found: Sequence[Any], events: Any) -> None:
+    """`domain-server-sequence`; sub is the place in the binlog."""
+    texts = [item.source.gtid or "0-0-0" for item in found]
+    numbers = np.fromstring("-".join(texts).replace("-", " "), sep=" ", dtype=np.uint64)
+    if len(numbers) != 3 * len(texts):
+        raise ValueError("a GTID that is none of MariaDB")
+    numbers = numbers.reshape(-1, 3)
+    events["stream"] = numbers[:, 0]
+    events["seq"] = numbers[:, 2]
+    events["sub"] = _places(found)
+
+
+def _mysql_positions(found: Sequence[Any], events: Any) -> None:
+    """`uuid:number`."""
+    texts = [(item.source.gtid or "00000000:0").partition(":") for item in found]
+    events["stream"] = [mysql_stream(uuid) for uuid, _, _ in texts]
+    events["seq"] = [int(number) for _, _, number in texts]
+    events["sub"] = _places(found)
+
+
+class _Files(dict[str | None, int]):
+    """Seven bits for the name of a binlog file, above 36 for the position in it and 20 for the row."""
+
+    def __missing__(self, name: str | None) -> int:
+        self[name] = (zlib.crc32((name or "").encode()) & 0x7F) << ORIGIN_BITS
+        return self[name]
+
+
+_FILES = _Files()
+
+
+def _places(found: Sequence[Any]) -> npt.NDArray[np.uint64]:
+    sources = [item.source for item in found]
+    places = np.array([source.pos for source in sources], dtype=np.uint64)
+    places &= np.uint64(_ENDLESS_FILE)
+    places <<= np.uint64(20)
+    rows = [source.row for source in sources]
+    if any(rows):
+        places |= np.array([min(row or 0, _ENDLESS) for row in rows], dtype=np.uint64)
+    places |= np.array([_FILES[source.file] for source in sources], dtype=np.uint64)
+    return places
+
+
+def _postgres_positions(found: Sequence[Any], events: Any) -> None:
+    """Transaction id and LSN."""
+    events["stream"] = [(item.source.txId or 0) & 0xFFFFFFFF for item in found]
+    events["seq"] = [item.source.lsn or 0 for item in found]
+
+
+# Writes stream, seq and sub of decoded envelopes into an array that has these fields.
+POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
+    Engine.MARIADB: _binlog_positions,
+    Engine.MYSQL: _mysql_positions,
+    Engine.POSTGRES: _postgres_positions,
+}

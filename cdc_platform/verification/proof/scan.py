@@ -1,0 +1,187 @@
+"""One shard's table read chunk by chunk, each chunk in its own bracket; resumable.
+
+What was read lies on disk as sorted runs; the list of chunks is the checkpoint.
+Chunks are read in any order and written down in that of the key. A chunk's
+bracket stays true for ever, so a run that was killed goes on behind the last
+chunk that it wrote down.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.clients.sources.source import Key, Slice
+from cdc_platform.model.positions import Position, parse_position
+from cdc_platform.verification.proof.change_events import Words, digests, gathered, spread
+from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, Indexes, SourceRows
+from cdc_platform.verification.proof.connection_pool import Crew
+from cdc_platform.verification.storage import sorted_files as runs
+from cdc_platform.verification.storage.cache import KEPT_SECONDS, place, remove, remove_others
+
+ROW = np.dtype([("key", "u8"), ("row", "u8"), ("chunk", "u4")])
+
+# Rows a SELECT: some 30 ms of the server's time, and a bracket of a few transactions.
+CHUNK_ROWS = 10_000
+
+# Chunks that a table must have for each connection that reads it: below that, opening one gains nothing.
+_CHUNKS_A_CONNECTION = 8
+
+# Rows held before they are sorted and written, and the list of chunks with them.
+_SPILL_ROWS = 500_000
+_SPILL_CHUNKS = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A range of keys (above `after` up to `until`) and the bracket it was read in."""
+
+    after: Key | None
+    until: Key | None
+    bracket: Bracket
+
+
+class Scan:
+    """The rows of one shard as they were read. `shape` says what a row is.
+
+    `since`: where the source was before the first chunk was read; no bracket begins earlier.
+    """
+
+    def __init__(self, home: Path, names: Sequence[str], shape: Shape) -> None:
+        self._home = home
+        self._dir = place(home, "scans", *names)
+        self._shape = shape
+        self._integer = engines.integer_key(shape)
+        self._dir.mkdir(parents=True, exist_ok=True)
+        self.since: Position | None = None
+        self.chunks: list[Chunk] = []
+        self.complete = False
+        self.rows = 0
+        self._runs: list[str] = []
+        self._held: list[Any] = []
+        self._held_rows = 0
+        self._load()
+
+    def run(self, crew: Crew, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
+        """Read what has not been read. Raises SourceUnavailable and SourceRejected; then call it again."""
+        if self.since is None:
+            self.since = crew.first.position()
+        after = self.chunks[-1].until if self.chunks else None
+        more = not self.complete
+        reads: deque[tuple[Key | None, Key | None, Future[Slice]]] = deque()
+        while more or reads:
+            if more:
+                until = crew.first.chunk_end(after, chunk_rows)
+                if until is not None and len(self.chunks) + len(reads) >= _CHUNKS_A_CONNECTION * crew.size:
+                    crew.grow()
+                reads.append((after, until, crew.read(after, until)))
+                after, more = until, until is not None
+            # What is read ahead of a slow chunk waits in memory: two chunks a connection.
+            while reads and (reads[0][2].done() or not more or len(reads) > 2 * crew.size):
+                begin, end, read = reads.popleft()
+                found = read.result()
+                self._add(found, Chunk(begin, end, Bracket(found.low, found.high)))
+                progress(len(found.keys))
+        self._save()
+
+    def source_rows(self, first: int, end: int, only: Words | None = None) -> SourceRows:
+        """The rows with keys (as the fold stores them) from `first` up to, not with, `end`; `only` picks among them."""
+        until = (0, end) if end < 1 << 64 else (1, 0)
+        parts = [runs.between(runs.read(self._dir / name, ROW), (0, first), until) for name in self._runs]
+        if only is not None:
+            parts = [runs.picked(part, only) for part in parts]
+        found = np.concatenate([np.zeros(0, dtype=ROW), *parts])
+        return SourceRows(found["key"].copy(), found["row"].copy(), found["chunk"].astype(np.int64))
+
+    def homes(self, keys: Words) -> Indexes:
+        """For each key (as the fold stores it) the chunk it belongs to; NOWHERE where that cannot be told."""
+        if not self._integer or not self.chunks:
+            return np.full(len(keys), NOWHERE, dtype=np.int64)
+        unsigned = self._shape.column(self._shape.key[0]).unsigned
+        kind = np.uint64 if unsigned else np.int64
+        ends = np.array([int(chunk.until[0]) for chunk in self.chunks if chunk.until is not None], dtype=kind)
+        return np.searchsorted(ends, gathered(keys).view(kind), side="left").astype(np.int64)
+
+    def brackets(self) -> list[Bracket]:
+        """The brackets, by chunk."""
+        return [chunk.bracket for chunk in self.chunks]
+
+    def discard(self) -> None:
+        """Remove what is on disk."""
+        remove(self._home, self._dir)
+
+    def _add(self, found: Slice, chunk: Chunk) -> None:
+        rows = np.zeros(len(found.keys), dtype=ROW)
+        rows["key"] = stored_keys(self._integer, found.keys)
+        rows["row"] = digests(found.rows)
+        rows["chunk"] = len(self.chunks)
+        self.chunks.append(chunk)
+        self.complete = chunk.until is None
+        self.rows += len(rows)
+        self._held.append(rows)
+        self._held_rows += len(rows)
+        if self._held_rows >= _SPILL_ROWS or len(self._held) >= _SPILL_CHUNKS:
+            self._save()
+
+    def _save(self) -> None:
+        if not self._held:
+            return
+        rows = np.concatenate(self._held)
+        name = f"rows-{len(self._runs)}"
+        runs.write(self._dir / name, rows[np.argsort(rows["key"], kind="stable")])
+        self._runs.append(name)
+        self._held, self._held_rows = [], 0
+        state = {
+            "fingerprint": self._shape.fingerprint,
+            "since": str(self.since),
+            "runs": self._runs,
+            "rows": self.rows,
+            "complete": self.complete,
+            "chunks": [
+                [chunk.after, chunk.until, str(chunk.bracket.low), str(chunk.bracket.high)] for chunk in self.chunks
+            ],
+        }
+        fresh = self._dir / "scan.json.new"
+        with fresh.open("w") as stream:
+            json.dump(state, stream)
+            runs.sync(stream)
+        fresh.replace(self._dir / "scan.json")
+
+    def _load(self) -> None:
+        try:
+            state = json.loads((self._dir / "scan.json").read_text())
+        except (FileNotFoundError, json.JSONDecodeError):
+            return
+        if state["fingerprint"] != self._shape.fingerprint or "since" not in state:
+            return
+        engine = self._shape.engine
+        self.since = parse_position(engine, state["since"])
+        for after, until, low, high in state["chunks"]:
+            first = parse_position(engine, low)
+            bracket = Bracket(first, first if high == low else parse_position(engine, high))
+            self.chunks.append(Chunk(_key(after), _key(until), bracket))
+        self._runs = list(state["runs"])
+        self.rows, self.complete = int(state["rows"]), bool(state["complete"])
+
+
+def remove_old_scans(home: Path, run_id: str) -> None:
+    """Remove those of runs that were killed, or ended as pending, and that nobody went on with; never this run's."""
+    remove_others(home, place(home, "scans", run_id), idle_s=KEPT_SECONDS)
+
+
+def stored_keys(integer: bool, keys: Words) -> Words:
+    """Keys of a source as the fold stores them."""
+    return spread(keys) if integer else keys
+
+
+def _key(parts: Sequence[str] | None) -> Key | None:
+    return None if parts is None else tuple(parts)

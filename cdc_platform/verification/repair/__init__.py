@@ -1,0 +1,1 @@
+"""Re-emit what is missing or wrong, remove what is extra, prove the shards again."""

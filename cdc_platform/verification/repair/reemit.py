@@ -1,0 +1,240 @@
+"""Repair: re-emit just the keys that are missing or wrong, then prove the shards again.
+
+Find (`repair_plan`): the shards are verified anew, so nothing is repaired that healed meanwhile. Emit:
+a backfill whose conditions name the keys of each shard, in waves (`snapshots/`: never by a signal, which
+may leave stale rows). Extra rows get a tombstone, and only when that was asked for. Prove: the same
+verification once more. Each wave is a run of its own name, joined by whoever does it again.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from cdc_platform.canonical.columns import Shape
+from cdc_platform.canonical.key_conditions import key_condition
+from cdc_platform.clients.kafka.tombstones import Tombstone, send_tombstones
+from cdc_platform.clients.sources.source import Key
+from cdc_platform.connectors.identity import table_topic
+from cdc_platform.connectors.routing import SHARD_HEADER
+from cdc_platform.errors import SourceRejected, Unavailable
+from cdc_platform.model.topology import Topology
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.ports import Outside as SnapshotOutside
+from cdc_platform.snapshots.progress_events import Silent
+from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.slice_runner import work_slice
+from cdc_platform.verification.ports import Outside
+from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair, Tell, plan_records, proof_id
+
+# On a tombstone: which repair wrote it.
+REPAIR_HEADER = "cdc.repair"
+
+# Keys of one shard in a wave: a connector's condition is parsed for each chunk, and is in each offset it commits.
+WAVE_KEYS = 1_000
+# Text of all conditions of a wave: they are one record of the state topic.
+WAVE_BYTES = 400_000
+# Shards that read at once; so few rows are no load for a host.
+WAVE_SHARDS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairReport:
+    """What a repair did. `proof` are the verdicts afterwards."""
+
+    plan: RepairPlan
+    emitted: int
+    tombstoned: int
+    proof: tuple[ShardVerdict, ...]
+    seconds: float
+
+    @property
+    def proven(self) -> bool:
+        """True when every repaired shard is proven now."""
+        return all(verdict.verdict is Verdict.PROVEN for verdict in self.proof)
+
+    def sentence(self) -> str:
+        """It in one sentence."""
+        good = sum(1 for verdict in self.proof if verdict.verdict is Verdict.PROVEN)
+        removed = f", {self.tombstoned} extra rows removed" if self.tombstoned else ""
+        return (
+            f"Re-emitted {self.emitted} keys of {self.plan.dataset}.{self.plan.table}{removed}; "
+            f"{good} of {len(self.proof)} shards proven; {self.seconds:.1f} s."
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RepairOutside:
+    """The outside systems: those of a proof, and those of snapshots."""
+
+    proof: Outside
+    snapshots: SnapshotOutside
+
+    def tombstones(self, topic: str, tombstones: Sequence[Tombstone]) -> None:
+        """Write them."""
+        send_tombstones(self.proof.platform.settings.kafka, topic, tombstones)
+
+
+def run_repair(
+    outside: RepairOutside,
+    topology: Topology,
+    plan: RepairPlan,
+    *,
+    tell: Tell = lambda text: None,
+) -> RepairReport:
+    """Do what the plan says, and prove the shards. The same plan again goes on where it was killed.
+
+    Raises:
+        KafkaUnavailable, SourceUnavailable, SourceRejected, LockHeld, Unavailable (a snapshot failed): run it
+            again under the same id.
+        Fenced: another process has taken this run over.
+    """
+    began = time.monotonic()
+    store = outside.snapshots.writer(f"repair-{plan.run_id}")
+    records = plan_records(plan)
+    store.write(records)
+    emitted = _emit(outside, topology, plan, tell)
+    tombstoned = _remove(outside, topology, plan) if plan.tombstones else 0
+    tell("Proving the shards again.")
+    proof: list[ShardVerdict] = []
+    shards = [shard.shard for shard in plan.shards]
+    for part in plan_verification(topology, plan.dataset, plan.table, shards) if shards else ():
+        proof += verify_shards(outside.proof, topology, part, run_id=proof_id(plan.run_id))
+    store.write(dict.fromkeys(records))
+    return RepairReport(
+        plan=plan,
+        emitted=emitted,
+        tombstoned=tombstoned,
+        proof=tuple(proof),
+        seconds=time.monotonic() - began,
+    )
+
+
+def _emit(outside: RepairOutside, topology: Topology, plan: RepairPlan, tell: Tell) -> int:
+    """Re-emit the keys, wave by wave. The shards of a wave are begun under one lock and read side by side."""
+    todo = [shard for shard in plan.shards if shard.emit]
+    done = 0
+    for number, wave in enumerate(waves(_conditions(outside.proof, topology, plan, todo))):
+        request = Request(
+            kind=Kind.BACKFILL,
+            dataset=plan.dataset,
+            tables=(plan.table,),
+            shards=tuple(wave),
+            conditions={shard: condition.sql for shard, condition in wave.items()},
+            load=Load(max_parallel_shards=WAVE_SHARDS, max_parallel_per_host=WAVE_SHARDS),
+        )
+        _backfill(outside.snapshots, request, f"repair-{plan.run_id}-{number}", tell)
+        done += sum(condition.keys for condition in wave.values())
+        tell(f"{done} of {plan.keys} keys re-emitted.")
+    return done
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Some keys of one shard as SQL, and how many they are."""
+
+    shard: str
+    sql: str
+    keys: int
+
+
+def waves(conditions: Iterable[Condition]) -> Iterator[dict[str, Condition]]:
+    """Packs them by shard: no shard twice in a wave, and no more text than a record may have. Pure."""
+    packed: list[dict[str, Condition]] = []
+    sizes: list[int] = []
+    for condition in conditions:
+        size = len(condition.sql.encode())
+        for number, wave in enumerate(packed):
+            if condition.shard not in wave and sizes[number] + size <= WAVE_BYTES:
+                wave[condition.shard] = condition
+                sizes[number] += size
+                break
+        else:
+            packed.append({condition.shard: condition})
+            sizes.append(size)
+    yield from packed
+
+
+def _conditions(
+    outside: Outside, topology: Topology, plan: RepairPlan, todo: Sequence[ShardRepair]
+) -> Iterator[Condition]:
+    """The keys of each shard, so many at a time, as its table's key is typed."""
+    with ThreadPoolExecutor(WAVE_SHARDS, thread_name_prefix="repair") as pool:
+        shapes = list(pool.map(lambda shard: _shape(outside, topology, plan, shard.shard), todo))
+    for shard, shape in zip(todo, shapes, strict=True):
+        for at in range(0, len(shard.emit), WAVE_KEYS):
+            keys: Sequence[Key] = shard.emit[at : at + WAVE_KEYS]
+            yield Condition(shard.shard, key_condition(shape, keys), len(keys))
+
+
+def _shape(outside: Outside, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
+    dataset = topology.dataset(plan.dataset)
+    place = topology.shard(plan.dataset, shard)
+    source = outside.source(dataset, place, dataset.table(plan.table))
+    try:
+        shape = source.inspect().shape
+    finally:
+        source.close()
+    if shape is None:
+        raise SourceRejected(
+            "its table cannot be read as the proof reads it.", where=place.name, cure="`cdc-platform verify` says why."
+        )
+    return shape
+
+
+class _Told(Silent):
+    """Passes on what happens in a wave."""
+
+    def __init__(self, tell: Tell) -> None:
+        self._tell = tell
+
+    def say(self, text: str) -> None:
+        """Something happened, in one sentence."""
+        self._tell(text)
+
+
+def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tell) -> None:
+    """One wave, as a backfill: begun once, joined by whoever starts it again; what failed then is tried once more."""
+    run = opening.open_run(outside, request, run_id)
+    if run.finished is not None and run.failed:
+        _backfill(outside, replace(request, shards=(), failed_of=run.id), f"{run_id}-again", tell)
+        return
+    if run.finished is None:
+        parts = range(len(opening.slices(run)))
+        with ThreadPoolExecutor(len(parts), thread_name_prefix="repair") as pool:
+            list(pool.map(lambda number: work_slice(outside, run, number, _Told(tell)), parts))
+        run = opening.finish(outside, run)
+    if run.failed or run.finished is None:
+        raise Unavailable(
+            f"the snapshot of wave {run.id} failed in {run.failed} of {len(run.shards)} shards.",
+            where=request.dataset,
+            cure="`cdc-platform status` says why; then repair again under the same id.",
+        )
+
+
+def _remove(outside: RepairOutside, topology: Topology, plan: RepairPlan) -> int:
+    """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
+    dataset = topology.dataset(plan.dataset)
+    topic = table_topic(dataset, dataset.table(plan.table))
+    places: dict[int, dict[int, str]] = {}
+    for shard in plan.shards:
+        for partition, offset in shard.extra:
+            places.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
+    if not places:
+        return 0
+    records = outside.proof.records(topic)
+    try:
+        tombstones = [
+            Tombstone(partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id})
+            for partition, owners in places.items()
+            for offset, (key, _) in records.fetch(partition, list(owners)).items()
+            if key is not None
+        ]
+    finally:
+        records.close()
+    outside.tombstones(topic, tombstones)
+    return len(tombstones)

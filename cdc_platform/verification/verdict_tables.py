@@ -1,0 +1,89 @@
+"""Verdicts as Arrow tables: one row a shard, for Parquet and for whoever reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC
+from typing import Any
+
+import pyarrow as pa
+
+from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+
+_SAMPLE = pa.struct(
+    [
+        ("key", pa.string()),
+        ("kind", pa.string()),
+        ("columns", pa.list_(pa.string())),
+        ("partition", pa.int32()),
+        ("offset", pa.int64()),
+    ]
+)
+SCHEMA = pa.schema(
+    [
+        ("dataset", pa.string()),
+        ("table", pa.string()),
+        ("shard", pa.string()),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("run_id", pa.string()),
+        ("checked_at", pa.timestamp("us", tz="UTC")),
+        ("topic", pa.string()),
+        ("source", pa.string()),
+        ("source_rows", pa.int64()),
+        ("topic_rows", pa.int64()),
+        ("missing", pa.int64()),
+        ("extra", pa.int64()),
+        ("mismatched", pa.int64()),
+        ("first", pa.string()),
+        ("fence", pa.string()),
+        ("committed", pa.string()),
+        ("lag_s", pa.float64()),
+        ("seconds", pa.float64()),
+        ("columns", pa.int32()),
+        ("left_out", pa.list_(pa.string())),
+        ("warnings", pa.list_(pa.string())),
+        ("samples", pa.list_(_SAMPLE)),
+    ]
+)
+
+
+def to_table(verdicts: Sequence[ShardVerdict]) -> Any:
+    """The verdicts as an Arrow table of `SCHEMA`."""
+    return pa.Table.from_pylist([asdict(verdict) | {"verdict": str(verdict.verdict)} for verdict in verdicts], SCHEMA)
+
+
+def from_table(table: Any) -> list[ShardVerdict]:
+    """The inverse of `to_table`. Columns of other versions are left out; missing ones take their default."""
+    known = set(SCHEMA.names)
+    found = []
+    for row in table.to_pylist():
+        given = {name: value for name, value in row.items() if name in known}
+        given |= {
+            "verdict": Verdict(given["verdict"]),
+            "checked_at": given["checked_at"].astimezone(UTC),
+            "left_out": tuple(given.get("left_out") or ()),
+            "warnings": tuple(given.get("warnings") or ()),
+            "samples": tuple(
+                KeyDifference(**{**sample, "columns": tuple(sample["columns"] or ())})
+                for sample in given.get("samples") or ()
+            ),
+        }
+        found.append(ShardVerdict(**given))
+    return found
+
+
+def last_of_each_shard(table: Any) -> Any:
+    """The rows with the latest `checked_at` of their shard; of two at one moment the later row."""
+    latest: dict[str, tuple[Any, int]] = {}
+    times = table.column("checked_at").cast(pa.int64()).to_pylist()
+    for at, (shard, checked) in enumerate(zip(table.column("shard").to_pylist(), times, strict=True)):
+        if shard not in latest or latest[shard][0] <= checked:
+            latest[shard] = (checked, at)
+    return table.take(pa.array(sorted(at for _, at in latest.values()), type=pa.int64()))
+
+
+def concatenated(tables: Sequence[Any]) -> Any:
+    """Tables of this and of earlier versions in one."""
+    return pa.concat_tables([SCHEMA.empty_table(), *tables], promote_options="default")
