@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 
 import click
 
-from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.agent.gate import Gate
+from cdc_platform.agent.agent_loop import Agent, Identity
 from cdc_platform.agent.journal import Journal
-from cdc_platform.agent.old_leaders import OldLeaders
-from cdc_platform.agent.runner import Agent, Identity
+from cdc_platform.agent.leader_directory import LeaderDirectory
+from cdc_platform.agent.leader_gate import Gate
+from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.connect.http import trusting
 from cdc_platform.clients.secrets import login

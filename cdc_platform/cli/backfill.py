@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from cdc_platform.cli.snapshot_runs import handle, run_options
+from cdc_platform.cli.run_progress import handle, run_options
 from cdc_platform.errors import BadInput
 from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
 

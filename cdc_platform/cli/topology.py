@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from cdc_platform.cli.leaders import discover_leaders, set_leader
+from cdc_platform.cli.set_leader import discover_leaders, set_leader
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard

@@ -5,14 +5,14 @@ from cdc_platform.defs.assets import build_cdc_assets
 from cdc_platform.defs.bootstrap_sensor import build_bootstrap_sensor
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
+from cdc_platform.defs.completeness_gate import require_check
 from cdc_platform.defs.component import CdcPlatformComponent
-from cdc_platform.defs.gate import require_check
-from cdc_platform.defs.inventory import Inventory, load_tables
-from cdc_platform.defs.jobs import build_cdc_jobs
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
+from cdc_platform.defs.reconcile_job import build_cdc_jobs
+from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
-from cdc_platform.defs.sensor import build_reconcile_sensor
+from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 
 __all__ = [

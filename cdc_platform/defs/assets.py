@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import dagster as dg
 
-from cdc_platform.defs.audit import audit_spec
+from cdc_platform.defs.audit_asset import audit_spec
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec
 
 

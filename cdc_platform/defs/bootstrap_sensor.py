@@ -8,7 +8,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdc_platform.defs.passes import fail_dead, judge, unfinished_passes
+from cdc_platform.defs.live_passes import fail_dead, judge, unfinished_passes
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.defs.translator import TAG_PLATFORM

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from cdc_platform.defs.audit import AUDIT
+from cdc_platform.defs.audit_asset import AUDIT
 
 SENSOR = "checks_sensor"
 JOB = "checks"

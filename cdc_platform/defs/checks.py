@@ -14,8 +14,8 @@ from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.audit import differing, positions
-from cdc_platform.defs.policy import Outcome, Suite, evaluate, suites_for
+from cdc_platform.defs.audit_asset import differing, positions
+from cdc_platform.defs.check_suites import Outcome, Suite, evaluate, suites_for
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError

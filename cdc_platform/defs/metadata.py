@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import dagster as dg
 
-from cdc_platform.defs.columns import column_schema
+from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.audit import AUDIT, audit_metadata
+from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.errors import CdcError

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdc_platform.local import kafka, mariadb, postgres, postgres_place, workers
+from cdc_platform.local import kafka, mariadb, postgres, workers
+from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.artifacts import Programs
-from cdc_platform.local.secrets import logins
-from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.stack_passwords import logins
+from cdc_platform.local.stack_security import Security
 from cdc_platform.settings import CONFIG_FILE
 
 

@@ -20,9 +20,10 @@ import click
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, render, worker_properties
 from cdc_platform.errors import StackError
-from cdc_platform.local import java, kafka, mariadb, postgres, postgres_place, workers
+from cdc_platform.local import java, kafka, mariadb, postgres, workers
+from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.artifacts import Lock, Programs, provide
-from cdc_platform.local.secrets import Login, ensure_login
+from cdc_platform.local.stack_passwords import Login, ensure_login
 from cdc_platform.model.topology import LEADER_DIR
 
 WORKERS = 3

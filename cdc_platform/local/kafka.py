@@ -18,8 +18,8 @@ from cdc_platform.connectors.worker_properties import render
 from cdc_platform.errors import StackError
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
-from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
+from cdc_platform.local.stack_security import Security
 
 KAFKA = "kafka"
 ZOOKEEPER = "zookeeper"

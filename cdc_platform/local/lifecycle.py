@@ -13,7 +13,8 @@ from pathlib import Path
 import psutil
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import artifacts, java, kafka, postgres_place, replication
+from cdc_platform.local import artifacts, java, kafka, replication
+from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.configuring import configure, port_names
 from cdc_platform.local.control import Control
 from cdc_platform.local.ports import chosen

@@ -15,8 +15,8 @@ import pymysql.cursors
 
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
-from cdc_platform.local.secrets import Login, Logins
 from cdc_platform.local.services import Launch
+from cdc_platform.local.stack_passwords import Login, Logins
 
 SERVERS = ("mariadb-1", "mariadb-2")
 # By role, not by server: whoever is promoted takes the primary's over.

@@ -16,9 +16,9 @@ from psycopg.rows import dict_row
 
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
-from cdc_platform.local.postgres_place import Place, own, run, write_private
-from cdc_platform.local.secrets import Login, Logins
+from cdc_platform.local.postgres_directories import Place, own, run, write_private
 from cdc_platform.local.services import Launch
+from cdc_platform.local.stack_passwords import Login, Logins
 
 SERVERS = ("postgres-1", "postgres-2")
 STANDBY_SLOT = "stack_standby"

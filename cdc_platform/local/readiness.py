@@ -7,9 +7,9 @@ from pathlib import Path
 
 from cdc_platform.local import kafka, mariadb, postgres, workers
 from cdc_platform.local.probes import Probe
-from cdc_platform.local.secrets import read_login
-from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch, Running
+from cdc_platform.local.stack_passwords import read_login
+from cdc_platform.local.stack_security import Security
 
 
 def probe_of(

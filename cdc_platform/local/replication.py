@@ -18,10 +18,11 @@ import psycopg
 import pymysql
 
 from cdc_platform.errors import SourceUnavailable, StackError
-from cdc_platform.local import mariadb, postgres, postgres_place
+from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.probes import Probe, wait_ready
-from cdc_platform.local.secrets import Logins, logins
 from cdc_platform.local.stack import Stack
+from cdc_platform.local.stack_passwords import Logins, logins
 
 # Between two looks at a server that is waited for, in seconds.
 _INTERVAL = 0.1

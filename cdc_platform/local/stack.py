@@ -18,9 +18,9 @@ from cdc_platform.local import workers
 from cdc_platform.local.control import Control
 from cdc_platform.local.probes import STARTED_WITHIN, wait_ready
 from cdc_platform.local.readiness import probe_of
-from cdc_platform.local.secrets import Login, read_login
-from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch, Running, ServiceStatus
+from cdc_platform.local.stack_passwords import Login, read_login
+from cdc_platform.local.stack_security import Security
 from cdc_platform.model.topology import Address, Cluster, Credentials, Engine
 from cdc_platform.settings import CONFIG_FILE, Settings, default_cache_dir
 

@@ -20,8 +20,8 @@ from cdc_platform.documents import Layout
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.kafka import KAFKA, ZOOKEEPER, log4j_flags
-from cdc_platform.local.security import Security
 from cdc_platform.local.services import Launch
+from cdc_platform.local.stack_security import Security
 
 _quiet = logging.getLogger(f"{__name__}.kazoo")
 _quiet.setLevel(logging.CRITICAL)

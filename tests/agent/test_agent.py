@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cdc_platform.agent import restarter, runner
-from cdc_platform.agent.directory import LeaderDirectory
+from cdc_platform.agent import agent_loop as runner
+from cdc_platform.agent import task_restarter as restarter
+from cdc_platform.agent.agent_loop import Agent, Identity
 from cdc_platform.agent.journal import Journal
-from cdc_platform.agent.runner import Agent, Identity
+from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import ConnectRebalancing, ConnectUnavailable, LockHeld, NotFound
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from cdc_platform.agent.directory import LeaderDirectory
 from cdc_platform.agent.journal import Journal, OldLeader, Remembered
+from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.connectors.leader_files import LeaderFile, leader_file, leader_reference
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Address, Cluster, Shard
@@ -123,7 +123,7 @@ def test_a_directory_or_group_that_cannot_be_used_is_one_clear_error(tmp_path: P
 def test_a_lock_holder_that_was_stopped_gives_an_error_not_a_hang(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_platform.agent.directory._LOCK_SECONDS", 0.3)
+    monkeypatch.setattr("cdc_platform.agent.leader_directory._LOCK_SECONDS", 0.3)
     directory = LeaderDirectory(tmp_path, owner="w0")
     code = (
         "import fcntl, sys, time; f = open(sys.argv[1]); fcntl.flock(f, fcntl.LOCK_EX); "

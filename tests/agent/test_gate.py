@@ -12,13 +12,24 @@ from typing import Any
 
 import pytest
 
-from cdc_platform.agent import gatekeeper, old_leaders, restarter, runner
-from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.agent.gate import UNREACHABLE_SECONDS, Gate
-from cdc_platform.agent.gatekeeper import Gatekeeper
+from cdc_platform.agent import (
+    agent_loop as runner,
+)
+from cdc_platform.agent import (
+    leader_admission as gatekeeper,
+)
+from cdc_platform.agent import (
+    split_brain_watch as old_leaders,
+)
+from cdc_platform.agent import (
+    task_restarter as restarter,
+)
+from cdc_platform.agent.agent_loop import Agent, Identity
 from cdc_platform.agent.journal import Journal, OldLeader
-from cdc_platform.agent.old_leaders import OldLeaders
-from cdc_platform.agent.runner import Agent, Identity
+from cdc_platform.agent.leader_admission import Gatekeeper
+from cdc_platform.agent.leader_directory import LeaderDirectory
+from cdc_platform.agent.leader_gate import UNREACHABLE_SECONDS, Gate
+from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile

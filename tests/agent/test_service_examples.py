@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 
 from cdc_platform.agent.command import agent
-from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.agent.restarter import Restarter
+from cdc_platform.agent.leader_directory import LeaderDirectory
+from cdc_platform.agent.task_restarter import Restarter
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import LEADER_DIR, Address

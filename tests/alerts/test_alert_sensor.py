@@ -16,7 +16,7 @@ from cdc_platform.alerting.outbox import AlertOutside, AlertReport, Seen, tell
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
-from cdc_platform.defs.inventory import load_tables
+from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Address

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 from click.testing import CliRunner, Result
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.run_records import Hole, Watermark

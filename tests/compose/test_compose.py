@@ -19,9 +19,10 @@ import yaml
 
 from cdc_platform.connectors.worker_properties import WORKER_ENV
 from cdc_platform.documents import load_yaml
-from cdc_platform.local import containers, kafka, mariadb, postgres, postgres_place, workers
+from cdc_platform.local import containers, kafka, mariadb, postgres, workers
+from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.artifacts import Lock, Programs
-from cdc_platform.local.secrets import Login
+from cdc_platform.local.stack_passwords import Login
 from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
 

@@ -55,7 +55,7 @@ def test_control_plane_with_an_unreachable_cluster_plans_nothing_for_it(ground: 
 
     def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [sys.executable, "-c", "from cdc_platform.cli import main; main()", "plan", *arguments],
+            [sys.executable, "-c", "from cdc_platform.cli.main import main; main()", "plan", *arguments],
             env={**ground.process_environment(), "CDC_PLATFORM_CONNECT_TIMEOUT": "5"},
             capture_output=True,
             text=True,

@@ -101,7 +101,7 @@ def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble
     assert "backing off" in down.reason
     assert [key for key in ground.records() if key.startswith("trouble/")] == [f"trouble/connection@{shards[0].leader}"]
     told = subprocess.run(
-        [sys.executable, "-c", "from cdc_platform.cli import main; main()", "status", ground.name, "00000"],
+        [sys.executable, "-c", "from cdc_platform.cli.main import main; main()", "status", ground.name, "00000"],
         env=ground.process_environment(),
         capture_output=True,
         text=True,
@@ -211,7 +211,7 @@ def test_control_plane_exporter_serves_what_the_last_pass_recorded(ground: Groun
     ground.add(1)
     ground.settle()
     process = subprocess.Popen(
-        [sys.executable, "-c", "from cdc_platform.cli import main; main()", "exporter", "--port", "0"],
+        [sys.executable, "-c", "from cdc_platform.cli.main import main; main()", "exporter", "--port", "0"],
         env=ground.process_environment(),
         stdout=subprocess.PIPE,
         text=True,

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
-from cdc_platform.defs.jobs import JOB
-from cdc_platform.defs.sensor import SENSOR
+from cdc_platform.defs.reconcile_job import JOB
+from cdc_platform.defs.reconcile_sensor import SENSOR
 
 
 class Control:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dagster as dg
 
 from cdc_platform.defs import build_cdc_asset_checks, build_check_job, build_check_sensor
-from cdc_platform.defs.inventory import load_tables
+from cdc_platform.defs.table_inventory import load_tables
 from tests.defs.worlds import World, WorldResource
 
 PINS, BOARDS = dg.AssetKey(["cdc", "pins", "pins"]), dg.AssetKey(["cdc", "pins", "boards"])

@@ -13,9 +13,9 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from cdc_platform.defs import CdcPlatformComponent, load_tables
-from cdc_platform.defs.inventory import cache_file
-from cdc_platform.defs.jobs import JOB
-from cdc_platform.defs.sensor import SENSOR
+from cdc_platform.defs.reconcile_job import JOB
+from cdc_platform.defs.reconcile_sensor import SENSOR
+from cdc_platform.defs.table_inventory import cache_file
 from tests.defs.worlds import World, WorldResource, topology
 
 TYPE = "cdc_platform.defs.CdcPlatformComponent"

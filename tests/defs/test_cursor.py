@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.defs.cursor import ALL, Cursor, Decision, decide, wait_after
+from cdc_platform.defs.sensor_cursor import ALL, Cursor, Decision, decide, wait_after
 from cdc_platform.planning.plan import DeleteConnector, Plan, Refusal
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown

@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 
-from cdc_platform.defs.jobs import MAX_RUNTIME, TAG_EXCLUSIVE, run_tags
+from cdc_platform.defs.reconcile_job import MAX_RUNTIME, TAG_EXCLUSIVE, run_tags
 
 ROOT = Path(__file__).parents[2]
 HOME = ROOT / "dagster_home"

@@ -9,10 +9,10 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from cdc_platform.defs.columns import column_schema
-from cdc_platform.defs.cursor import ALL
-from cdc_platform.defs.events import choose_tables
 from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, table_metadata
+from cdc_platform.defs.pass_events import choose_tables
+from cdc_platform.defs.sampled_columns import column_schema
+from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import table_props
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.planning.plan import Plan

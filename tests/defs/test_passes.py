@@ -8,8 +8,8 @@ from dataclasses import replace
 import dagster as dg
 import pytest
 
-from cdc_platform.defs.jobs import JOB, build_cdc_jobs, run_tags
-from cdc_platform.defs.passes import PassRun, Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
+from cdc_platform.defs.live_passes import PassRun, Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
+from cdc_platform.defs.reconcile_job import JOB, build_cdc_jobs, run_tags
 
 Status = dg.DagsterRunStatus
 

@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from cdc_platform import wiring
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.defs import build_cdc_asset_checks
-from cdc_platform.defs.inventory import load_tables
-from cdc_platform.defs.policy import DEFAULT, Outcome, evaluate, load_suite, suites_for
+from cdc_platform.defs.check_suites import DEFAULT, Outcome, evaluate, load_suite, suites_for
+from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.check_rows import judged_rows

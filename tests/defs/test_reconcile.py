@@ -12,8 +12,8 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import build_reconcile_sensor
-from cdc_platform.defs.jobs import JOB, OP, build_cdc_jobs, run_tags
-from cdc_platform.defs.passes import GIVEN_BACK, TAG_LOCK
+from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
+from cdc_platform.defs.reconcile_job import JOB, OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.model.topology import Table, Topology
@@ -145,7 +145,7 @@ def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
     dead = control.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=run_tags("cdc"))
     assert control.tick().skip_reason is not None, "it may still be booting"
     later = time.time() + 60
-    monkeypatch.setattr("cdc_platform.defs.passes.time", lambda: later)
+    monkeypatch.setattr("cdc_platform.defs.live_passes.time", lambda: later)
     result = control.tick()
     assert result.run_requests
     ended = control.instance.get_run_by_id(dead.run_id)
@@ -302,8 +302,8 @@ def test_a_new_dagster_instance_learns_which_shards_are_captured(control: Contro
 def test_materializing_shards_has_one_bound_a_pass(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was spent under the lock is not granted again when all tables are observed."""
     ticks = iter(range(1_000_000))
-    monkeypatch.setattr("cdc_platform.defs.events.monotonic", lambda: float(next(ticks)))
-    monkeypatch.setattr("cdc_platform.defs.events.MATERIALIZE_SECONDS", 3.0)
+    monkeypatch.setattr("cdc_platform.defs.pass_events.monotonic", lambda: float(next(ticks)))
+    monkeypatch.setattr("cdc_platform.defs.pass_events.MATERIALIZE_SECONDS", 3.0)
     control.pass_()
     orders = dg.AssetKey(["cdc", "orders", "orders"])
     boards = dg.AssetKey(["cdc", "pins", "boards"])
@@ -313,7 +313,7 @@ def test_materializing_shards_has_one_bound_a_pass(control: Control, monkeypatch
 def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
     control: Control, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_platform.defs.events.MATERIALIZE_SECONDS", 0.0)
+    monkeypatch.setattr("cdc_platform.defs.pass_events.MATERIALIZE_SECONDS", 0.0)
     control.quiet()
     assert control.materialized(PINS) == []
     monkeypatch.undo()

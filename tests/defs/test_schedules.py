@@ -12,9 +12,9 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import build_cdc_jobs, build_verification_schedules, verification_jobs
-from cdc_platform.defs.audit import differing, picture
-from cdc_platform.defs.inventory import load_tables
+from cdc_platform.defs.audit_asset import differing, picture
 from cdc_platform.defs.schedules import due_shards
+from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict

@@ -17,8 +17,8 @@ import pytest
 from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.defs import CdcPlatformResource
-from cdc_platform.defs.jobs import JOB, OP
-from cdc_platform.defs.passes import TAG_LOCK
+from cdc_platform.defs.live_passes import TAG_LOCK
+from cdc_platform.defs.reconcile_job import JOB, OP
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import Unavailable
 from cdc_platform.local.demo import sources

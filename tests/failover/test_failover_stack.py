@@ -14,7 +14,7 @@ import pymysql
 import pytest
 from click.testing import CliRunner, Result
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.config import desired_config

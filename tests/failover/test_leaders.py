@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe, load_probe
 from cdc_platform.clients.sources.leader_servers import LeaderServers
@@ -221,9 +221,9 @@ def store(monkeypatch: pytest.MonkeyPatch, servers: Servers) -> InMemoryTopology
     def opened(settings: Settings) -> Iterator[LeaderOutside]:
         yield outside(servers, Connect())
 
-    monkeypatch.setattr("cdc_platform.cli.leaders.topology_store", lambda settings: made)
-    monkeypatch.setattr("cdc_platform.cli.leaders.open_leaders", opened)
-    monkeypatch.setattr("cdc_platform.cli.leaders.load_probe", lambda settings: ReadOnlyProbe(settings, servers))
+    monkeypatch.setattr("cdc_platform.cli.set_leader.topology_store", lambda settings: made)
+    monkeypatch.setattr("cdc_platform.cli.set_leader.open_leaders", opened)
+    monkeypatch.setattr("cdc_platform.cli.set_leader.load_probe", lambda settings: ReadOnlyProbe(settings, servers))
     return made
 
 
@@ -273,7 +273,7 @@ def test_set_leader_waits_for_what_time_cures(store: InMemoryTopologyStore, serv
 def test_discover_applies_only_what_passes_the_preflight(
     store: InMemoryTopologyStore, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cdc_platform.cli.leaders.discover", partial(discover, again_after=0.01))
+    monkeypatch.setattr("cdc_platform.cli.set_leader.discover", partial(discover, again_after=0.01))
     seen = run("discover")
     assert seen.exit_code == 2 and "pins.00000: new:3306 leads\n" in seen.output
     assert store.load().shard("pins", "00000").leader == OLD

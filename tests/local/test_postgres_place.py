@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from cdc_platform.errors import StackError
-from cdc_platform.local.postgres_place import remove
+from cdc_platform.local.postgres_directories import remove
 
 
 @pytest.mark.parametrize("note", ["", "/", ".", "{here}/mine", "{here}/cdc-platform-postgres-x/.."])

@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from kazoo.client import KazooClient
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import up
 from cdc_platform.local.replication import drop_postgres_database
-from cdc_platform.local.secrets import read_login
 from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
 from tests.local.debezium import Captured, eventually
 

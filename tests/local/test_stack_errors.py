@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.errors import StackError
 from cdc_platform.local import java
 from cdc_platform.local.lifecycle import up
-from cdc_platform.local.secrets import logins, read_login
 from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.stack_passwords import logins, read_login
 
 
 def test_no_jre_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from click.testing import CliRunner, Result
 
 from cdc_platform import wiring
 from cdc_platform.canonical.columns import Column, Shape
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.clients.kafka.tombstones import Tombstone
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source import Inspection

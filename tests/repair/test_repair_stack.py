@@ -14,7 +14,7 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import CdcPlatformResource, build_alert_sensor, build_cdc_asset_checks
-from cdc_platform.defs.inventory import load_tables
+from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.verification.audit_frame import AuditFrame

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.local.demo import sources
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology

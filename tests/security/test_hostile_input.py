@@ -21,8 +21,8 @@ from click.testing import CliRunner
 from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.cli import main
+from cdc_platform.agent.leader_directory import LeaderDirectory
+from cdc_platform.cli.main import main
 from cdc_platform.clients.secrets import MAX_BYTES, resolve, resolve_credentials
 from cdc_platform.connectors import leader_files
 from cdc_platform.connectors.config import desired_config, problems

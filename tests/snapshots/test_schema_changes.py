@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cdc_platform.connectors.identity import table_topic
-from cdc_platform.defs.columns import column_schema
+from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard, Table
 from cdc_platform.reconciler.run_pass import reconcile

@@ -8,8 +8,8 @@ from io import StringIO
 import pytest
 from rich.console import Console
 
-from cdc_platform.cli import snapshot_runs
-from cdc_platform.cli.snapshot_runs import Screen, together
+from cdc_platform.cli import run_progress as snapshot_runs
+from cdc_platform.cli.run_progress import Screen, together
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, Notification
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import Kind, Request

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 
 WIDTH = 100
 

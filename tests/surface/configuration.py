@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 from unittest import mock
 
 from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST, WORKER_ENV
-from cdc_platform.defs.policy import load_suite
+from cdc_platform.defs.check_suites import load_suite
 from cdc_platform.errors import SettingsError
 from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, SEVERITIES, AlertTarget, Settings
 from cdc_platform.verification.check_rows import COLUMNS

@@ -8,10 +8,11 @@ from typing import Any
 
 import dagster as dg
 
-from cdc_platform.defs import checks, jobs, snapshot_jobs
-from cdc_platform.defs.audit import audit_metadata
+from cdc_platform.defs import checks, snapshot_jobs
+from cdc_platform.defs import reconcile_job as jobs
+from cdc_platform.defs.audit_asset import audit_metadata
+from cdc_platform.defs.check_suites import Outcome
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
-from cdc_platform.defs.policy import Outcome
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.reconciler.report import DatasetHealth

@@ -11,7 +11,7 @@ from unittest import mock
 
 from click.testing import CliRunner
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.failover.change_leader import Discovery
 from cdc_platform.failover.preflight import Item
 from cdc_platform.local.demo.summary import DagsterSummary, Summary
@@ -115,7 +115,7 @@ def _plan() -> dict[str, Code]:
         name: _exit(
             "plan",
             patched={
-                "cdc_platform.cli.reconcile.open_platform": _world,
+                "cdc_platform.cli.plan_and_apply.open_platform": _world,
                 "cdc_platform.reconciler.run_pass.plan_pass": lambda *_, found=plan, **__: (picture(), _planned(found)),
             },
         )
@@ -135,7 +135,7 @@ def _apply() -> dict[str, Code]:
         name: _exit(
             "apply",
             patched={
-                "cdc_platform.cli.reconcile.open_platform": _world,
+                "cdc_platform.cli.plan_and_apply.open_platform": _world,
                 "cdc_platform.reconciler.run_pass.reconcile": lambda *_, found=found, **__: found,
             },
         )
@@ -241,9 +241,9 @@ def _snapshots() -> dict[str, Code]:
             "backfill",
             *more,
             patched={
-                "cdc_platform.cli.snapshot_runs.open_platform": _world,
-                "cdc_platform.cli.snapshot_runs.open_snapshots": _nothing,
-                "cdc_platform.cli.snapshot_runs.work_slice": work,
+                "cdc_platform.cli.run_progress.open_platform": _world,
+                "cdc_platform.cli.run_progress.open_snapshots": _nothing,
+                "cdc_platform.cli.run_progress.work_slice": work,
                 "cdc_platform.snapshots.run_lifecycle.open_run": lambda *_: run,
                 "cdc_platform.snapshots.run_lifecycle.finish": lambda *_: run,
             },
@@ -288,9 +288,9 @@ def _set_leader() -> dict[str, Code]:
             "db-9:3306",
             *more,
             patched={
-                "cdc_platform.cli.leaders.topology_store": lambda settings: _store(),
-                "cdc_platform.cli.leaders.open_leaders": _nothing,
-                "cdc_platform.cli.leaders.check_leader": lambda *_: (item,),
+                "cdc_platform.cli.set_leader.topology_store": lambda settings: _store(),
+                "cdc_platform.cli.set_leader.open_leaders": _nothing,
+                "cdc_platform.cli.set_leader.check_leader": lambda *_: (item,),
             },
         )
 
@@ -315,9 +315,9 @@ def _discover() -> dict[str, Code]:
             "topology",
             "discover",
             patched={
-                "cdc_platform.cli.leaders.topology_store": lambda settings: _store(),
-                "cdc_platform.cli.leaders.open_leaders": _nothing,
-                "cdc_platform.cli.leaders.discover": lambda *_, one=one, **__: one,
+                "cdc_platform.cli.set_leader.topology_store": lambda settings: _store(),
+                "cdc_platform.cli.set_leader.open_leaders": _nothing,
+                "cdc_platform.cli.set_leader.discover": lambda *_, one=one, **__: one,
             },
         )
         for name, one in situations.items()

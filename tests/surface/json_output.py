@@ -14,11 +14,13 @@ import click
 import msgspec
 from click.testing import CliRunner
 
-from cdc_platform.cli import reconcile, snapshot_runs, status, verify
+from cdc_platform.cli import plan_and_apply as reconcile
+from cdc_platform.cli import run_progress as snapshot_runs
+from cdc_platform.cli import status, verify
 from cdc_platform.cli import topology as topology_command
-from cdc_platform.cli.leaders import _say as say_leader
-from cdc_platform.cli.leaders import _tell as tell_discovery
 from cdc_platform.cli.repair import _print_plan as print_repair
+from cdc_platform.cli.set_leader import _say as say_leader
+from cdc_platform.cli.set_leader import _tell as tell_discovery
 from cdc_platform.cli.stack import _show as show_stack
 from cdc_platform.cli.worker_properties import worker_properties
 from cdc_platform.documents.edits import Change

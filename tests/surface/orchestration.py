@@ -13,7 +13,7 @@ import dagster as dg
 from cdc_platform import defs as public
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
 from cdc_platform.defs.alert_sensor import checks_seen
-from cdc_platform.defs.cursor import Cursor
+from cdc_platform.defs.sensor_cursor import Cursor
 from cdc_platform.defs.translator import shards_partition
 from cdc_platform.settings import Settings
 from tests.defs.worlds import WORLDS, World, WorldResource, topology

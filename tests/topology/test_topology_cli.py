@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from cdc_platform.cli import main
+from cdc_platform.cli.main import main
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import load_yaml
@@ -26,7 +26,7 @@ Run = Callable[..., Result]
 def store(monkeypatch: pytest.MonkeyPatch) -> InMemoryTopologyStore:
     made = InMemoryTopologyStore()
     monkeypatch.setattr("cdc_platform.cli.topology.topology_store", lambda settings: made)
-    monkeypatch.setattr("cdc_platform.cli.leaders.topology_store", lambda settings: made)
+    monkeypatch.setattr("cdc_platform.cli.set_leader.topology_store", lambda settings: made)
     return made
 
 

@@ -21,7 +21,7 @@ import psycopg
 import pymysql
 from psycopg import sql
 
-from cdc_platform.local.secrets import Login
+from cdc_platform.local.stack_passwords import Login
 from cdc_platform.model.topology import Address
 
 # (shard, table, key, kind, revision): kind is "write" or "delete"; a delete has revision 0.

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.serialization import pkcs12
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cdc_platform.clients.secrets import resolve, resolve_all
-from cdc_platform.local.secrets import Login, ensure_login
+from cdc_platform.local.stack_passwords import Login, ensure_login
 
 SASL = "SCRAM-SHA-512"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"

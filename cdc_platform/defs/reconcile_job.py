@@ -9,10 +9,10 @@ import dagster as dg
 from pydantic import Field
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.cursor import ALL
-from cdc_platform.defs.events import EventWriter
-from cdc_platform.defs.passes import GIVEN_BACK, TAG_LOCK
+from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
+from cdc_platform.defs.pass_events import EventWriter
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs

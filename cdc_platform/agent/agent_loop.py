@@ -15,12 +15,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from cdc_platform.agent.directory import LeaderDirectory
-from cdc_platform.agent.gate import Gate
-from cdc_platform.agent.gatekeeper import Gatekeeper
 from cdc_platform.agent.journal import Journal, OldLeader, Remembered
-from cdc_platform.agent.old_leaders import OldLeaders
-from cdc_platform.agent.restarter import Restarter, Worker
+from cdc_platform.agent.leader_admission import Gatekeeper
+from cdc_platform.agent.leader_directory import LeaderDirectory
+from cdc_platform.agent.leader_gate import Gate
+from cdc_platform.agent.split_brain_watch import OldLeaders
+from cdc_platform.agent.task_restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import LockHeld, Unavailable

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from cdc_platform.agent.gate import UNREACHABLE_SECONDS
+from cdc_platform.agent.leader_gate import UNREACHABLE_SECONDS
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, ConnectUnavailable, NotFound
 from cdc_platform.failover.promotion import Obstacle

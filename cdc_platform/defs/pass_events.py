@@ -13,10 +13,10 @@ from time import monotonic
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.cursor import ALL
 from cdc_platform.defs.deadline import within
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.partitions import sync_partitions
+from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, table_props
 from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.observed import TopicExtent

@@ -9,12 +9,12 @@ from collections.abc import Iterable
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.cursor import Cursor, decide
 from cdc_platform.defs.deadline import within
-from cdc_platform.defs.jobs import JOB, OP, run_tags
+from cdc_platform.defs.live_passes import Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
 from cdc_platform.defs.partitions import sync_partitions
-from cdc_platform.defs.passes import Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
+from cdc_platform.defs.reconcile_job import JOB, OP, run_tags
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.sensor_cursor import Cursor, decide
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.pending_changes import Due, due

@@ -1,0 +1,78 @@
+"""The command line: arguments and printing; what it does lives below.
+
+Each command sits in the module of its subject and is imported when it is
+called, so that `cdc-platform agent` loads neither Dagster nor numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+from typing import Any
+
+import click
+
+from cdc_platform.errors import CdcError
+
+# Command name to "module:attribute".
+COMMANDS = {
+    "agent": "cdc_platform.agent.command:agent",
+    "apply": "cdc_platform.cli.plan_and_apply:apply",
+    "backfill": "cdc_platform.cli.backfill:backfill",
+    "bootstrap": "cdc_platform.cli.bootstrap:bootstrap",
+    "demo": "cdc_platform.cli.demo:demo",
+    "exporter": "cdc_platform.cli.exporter:exporter",
+    "pause": "cdc_platform.cli.topology:pause",
+    "plan": "cdc_platform.cli.plan_and_apply:plan",
+    "repair": "cdc_platform.cli.repair:repair",
+    "resume": "cdc_platform.cli.topology:resume",
+    "stack": "cdc_platform.cli.stack:stack",
+    "status": "cdc_platform.cli.status:status",
+    "topology": "cdc_platform.cli.topology:topology",
+    "verify": "cdc_platform.cli.verify:verify",
+    "worker-properties": "cdc_platform.cli.worker_properties:worker_properties",
+}
+
+
+# Long-lived commands set up their own logging.
+SERVICES = frozenset({"agent", "exporter"})
+
+
+class _Lazy(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module, attribute = COMMANDS[cmd_name].split(":")
+        command: click.Command = getattr(importlib.import_module(module), attribute)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except CdcError as error:
+            click.echo(f"Error: {error}", err=True)
+            ctx.exit(1)
+        except OSError as error:
+            # A path that a person named: one sentence instead of a traceback.
+            if not isinstance(error.filename, str | bytes):
+                raise
+            name = os.fsdecode(error.filename)
+            click.echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
+            ctx.exit(1)
+
+
+@click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="cdc-platform")
+@click.option("-v", "--verbose", is_flag=True, help="Also show what the clients log.")
+@click.pass_context
+def main(ctx: click.Context, verbose: bool) -> None:
+    """Change data capture for sharded databases: Debezium kept alive, topics proven complete."""
+    if verbose:
+        logging.basicConfig(level=logging.INFO)
+    elif ctx.invoked_subcommand not in SERVICES:
+        # An error is one sentence: what the clients log on the way to it would bury it.
+        logging.getLogger().addHandler(logging.NullHandler())
