@@ -9,7 +9,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
 
-from .ground import Ground, ground_of
+from tests.control_plane.ground import Ground, ground_of
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from .ground import DEADLINE, Ground, eventually
+from tests.control_plane.ground import DEADLINE, Ground, eventually
 
 
 @dataclass(frozen=True, kw_only=True)

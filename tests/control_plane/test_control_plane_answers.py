@@ -27,8 +27,8 @@ from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
 from tests.tcp_proxy import TcpProxy
 
-from .faulty_rest import BROKEN, DONE_AND_CUT, DONE_AND_SILENT, REBALANCE, Fault, FaultyRest, faulty_rest
-from .ground import Ground, eventually
+from tests.control_plane.faulty_rest import BROKEN, DONE_AND_CUT, DONE_AND_SILENT, REBALANCE, Fault, FaultyRest, faulty_rest
+from tests.control_plane.ground import Ground, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

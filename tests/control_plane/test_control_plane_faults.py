@@ -22,7 +22,7 @@ from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
 from tests.clients.wire_breaker import WireBreaker
 
-from .ground import Ground, eventually
+from tests.control_plane.ground import Ground, eventually
 
 pytestmark = pytest.mark.stack
 

@@ -26,7 +26,7 @@ from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import Outcome
 from tests.tcp_proxy import TcpProxy
 
-from .ground import Ground, eventually
+from tests.control_plane.ground import Ground, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .ground import Ground, eventually
+from tests.control_plane.ground import Ground, eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

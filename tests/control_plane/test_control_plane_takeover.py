@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from .ground import Ground
-from .takeover import take_over
+from tests.control_plane.ground import Ground
+from tests.control_plane.takeover import take_over
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

@@ -23,7 +23,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.wiring import topology_store
 
-from .test_demo import COMMAND, processes_of
+from tests.demo.test_demo import COMMAND, processes_of
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from cdc_platform.model.observed import ObservedCluster, ObservedWorker
 from cdc_platform.planning.health.task_balance import BalancePolicy, SkewRecord, decide, fullest, tasks_by_worker
 
-from .worlds import NOW, cluster, connector
+from tests.planner.worlds import NOW, cluster, connector
 
 POLICY = BalancePolicy()
 

@@ -19,7 +19,7 @@ from cdc_platform.planning.plan import (
 )
 from cdc_platform.planning.planner import Memory, Policy, config_changes, make_plan
 
-from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
+from tests.planner.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
 
 POLICY = Policy()
 

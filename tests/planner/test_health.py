@@ -15,7 +15,7 @@ from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
 from cdc_platform.planning.planner import Memory, Planned, Policy, Wanted, make_plan
 
-from .worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
+from tests.planner.worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
 
 POLICY = Policy()
 WANTED = Wanted(topics=(), config_of=config_of)

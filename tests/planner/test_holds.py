@@ -13,7 +13,7 @@ from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.plan import CreateConnector, UpdateConnector
 from cdc_platform.planning.planner import Memory, Policy, make_plan
 
-from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
+from tests.planner.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 
 POLICY = Policy()
 HOLD = HoldRecord(run="r1", reason="started anew by bootstrap r1", since=NOW)

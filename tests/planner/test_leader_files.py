@@ -12,7 +12,7 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import CreateConnector
 from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
 
-from .worlds import NOW, WANTED, cluster, dataset, picture, topology
+from tests.planner.worlds import NOW, WANTED, cluster, dataset, picture, topology
 
 POLICY = Policy()
 HOME = cluster(metrics={"w0:8083": "http://w0:9404/metrics", "w1:8083": "http://w1:9404/metrics"})

@@ -20,7 +20,7 @@ from cdc_platform.planning.health.liveness import (
     silence_limit,
 )
 
-from .worlds import NOW, dataset, shard
+from tests.planner.worlds import NOW, dataset, shard
 
 POLICY = LivenessPolicy()
 LIMIT = timedelta(seconds=60)

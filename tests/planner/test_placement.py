@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.planning.placement import place
 
-from .worlds import cluster, dataset, shard
+from tests.planner.worlds import cluster, dataset, shard
 
 
 def fleet(count: int, *clusters: str) -> list[tuple[object, object]]:

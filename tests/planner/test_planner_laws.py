@@ -18,7 +18,7 @@ from cdc_platform.planning.plan import (
 )
 from cdc_platform.planning.planner import Memory, Policy, make_plan
 
-from .worlds import WANTED, config_of, simulate, worlds
+from tests.planner.worlds import WANTED, config_of, simulate, worlds
 
 # Free of budgets and caps, which would spread the work over several passes.
 BOUNDLESS = Policy(allow_deletes=1000, restarts=RestartPolicy(fleet_budget=1000, worker_budget=1000, group_from=1000))

@@ -19,7 +19,7 @@ from cdc_platform.planning.health.restarts import (
     decide,
 )
 
-from .worlds import NOW
+from tests.planner.worlds import NOW
 
 POLICY = RestartPolicy()
 

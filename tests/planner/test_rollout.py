@@ -14,7 +14,7 @@ from cdc_platform.planning.canary import CanaryRecord, Pending, RolledOut, Rollo
 from cdc_platform.planning.plan import CreateConnector, UpdateConnector
 from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
 
-from .worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, simulate, topology
+from tests.planner.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, simulate, topology
 
 POLICY = Policy()
 RULES = RolloutPolicy()

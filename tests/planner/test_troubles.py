@@ -7,7 +7,7 @@ from datetime import timedelta
 from cdc_platform.planning.health.incidents import Trouble, troubles
 from cdc_platform.planning.health.restarts import Failing, Failure, RestartRecord
 
-from .worlds import NOW
+from tests.planner.worlds import NOW
 
 
 def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-1:3306") -> tuple[Failing, str]:

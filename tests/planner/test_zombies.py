@@ -7,7 +7,7 @@ from datetime import timedelta
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
 from cdc_platform.planning.health.duplicate_tasks import Suspect, ZombiePolicy, ZombieRecord, decide, suspects
 
-from .worlds import NOW
+from tests.planner.worlds import NOW
 
 POLICY = ZombiePolicy()
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.state_records import captured_documents
 
-from .worlds import World, cluster, dataset, shards
+from tests.reconciler.worlds import World, cluster, dataset, shards
 
 
 def test_a_move_changes_the_record_and_not_its_beginning() -> None:

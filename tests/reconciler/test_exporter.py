@@ -8,7 +8,7 @@ from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.testing.state_topic import FakeStateStore
 
-from .test_pass import settled
+from tests.reconciler.test_pass import settled
 
 
 def test_metrics_of_cluster_dataset_worker_and_pass() -> None:

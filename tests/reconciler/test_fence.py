@@ -12,7 +12,7 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.lock_watch import Fence
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore
 
-from .worlds import World, cluster, dataset, shards
+from tests.reconciler.worlds import World, cluster, dataset, shards
 
 
 class Lock:

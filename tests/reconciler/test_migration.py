@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.model.topology import Topology
 
-from .worlds import KillAt, Killed, World, cluster, dataset, shards
+from tests.reconciler.worlds import KillAt, Killed, World, cluster, dataset, shards
 
 OFFSETS = [{"partition": {"server": "pins.00000"}, "offset": {"file": "bin.1", "pos": 4711, "gtids": "0-1-9"}}]
 NAME = "pins.00000"

@@ -23,7 +23,7 @@ from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.state_records import read_memory
 
-from .worlds import KillAt, Killed, World, cluster, dataset, shards
+from tests.reconciler.worlds import KillAt, Killed, World, cluster, dataset, shards
 
 
 def settled(*names: str, count: int = 4, **fields: Any) -> World:
