@@ -24,7 +24,7 @@ slow: setup
 	$(BIN)/python -m pytest -m slow
 
 # The main tests on a stack with TLS, passwords and ACLs everywhere (docs/security.md).
-MAIN := agent clients connectors control_plane defs duplicates failover ledger repair snapshots verification
+MAIN := agent clients connectors control_plane defs failover snapshots verification
 secure: setup
 	CDC_TEST_SECURE=1 $(BIN)/python -m pytest -m "stack and not slow" $(MAIN:%=tests/%)
 

@@ -8,7 +8,6 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.settings import Settings
-
 from tests.control_plane.ground import Ground, ground_of
 
 

@@ -25,10 +25,17 @@ from cdc_platform.reconciler.report import Outcome
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
-from tests.tcp_proxy import TcpProxy
-
-from tests.control_plane.faulty_rest import BROKEN, DONE_AND_CUT, DONE_AND_SILENT, REBALANCE, Fault, FaultyRest, faulty_rest
+from tests.control_plane.faulty_rest import (
+    BROKEN,
+    DONE_AND_CUT,
+    DONE_AND_SILENT,
+    REBALANCE,
+    Fault,
+    FaultyRest,
+    faulty_rest,
+)
 from tests.control_plane.ground import Ground, eventually
+from tests.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

@@ -20,8 +20,7 @@ from cdc_platform.model.topology import Address, Cluster, Shard
 from cdc_platform.planning.plan import CreateConnector, DeleteConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
-from tests.clients.wire_breaker import WireBreaker
-
+from tests.clients.connect.wire_breaker import WireBreaker
 from tests.control_plane.ground import Ground, eventually
 
 pytestmark = pytest.mark.stack

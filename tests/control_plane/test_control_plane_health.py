@@ -24,9 +24,8 @@ from cdc_platform.planning.health.restarts import Failure
 from cdc_platform.planning.plan import BounceConnector, RestartConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import Outcome
-from tests.tcp_proxy import TcpProxy
-
 from tests.control_plane.ground import Ground, eventually
+from tests.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 

@@ -15,7 +15,7 @@ from cdc_platform.verification.continuity.handovers import Break, BreakKind, Sha
 from cdc_platform.verification.continuity.ledger import TableContinuity
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from tests.defs.test_policy import checked, verdict
+from tests.defs.test_check_suites import checked, verdict
 from tests.defs.worlds import World, WorldResource
 
 VERIFY = next(job for job in build_cdc_jobs() if job.name == "verify")

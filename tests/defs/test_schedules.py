@@ -18,7 +18,7 @@ from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
-from tests.defs.test_policy import NOW, verdict
+from tests.defs.test_check_suites import NOW, verdict
 from tests.defs.worlds import World, WorldResource, dataset, topology
 
 JOBS = {job.name: job for job in build_cdc_jobs()}

@@ -14,7 +14,7 @@ from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairReport
 from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
-from tests.defs.test_policy import verdict
+from tests.defs.test_check_suites import verdict
 from tests.defs.worlds import World, WorldResource
 
 JOBS = {job.name: job for job in build_cdc_jobs()}

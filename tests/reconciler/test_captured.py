@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.state_records import captured_documents
-
 from tests.reconciler.worlds import World, cluster, dataset, shards
 
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from cdc_platform.model.topology import Topology
-
 from tests.reconciler.worlds import KillAt, Killed, World, cluster, dataset, shards
 
 OFFSETS = [{"partition": {"server": "pins.00000"}, "offset": {"file": "bin.1", "pos": 4711, "gtids": "0-1-9"}}]

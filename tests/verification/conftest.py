@@ -10,7 +10,7 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine, Table
-from tests.verification.ground import Ground
+from tests.verification.proof.ground import Ground
 
 
 @pytest.fixture

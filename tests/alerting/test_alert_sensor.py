@@ -1,0 +1,361 @@
+"""The alert sensor over a fake fleet and real receivers: nothing lost, nothing repeated, also over restarts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from cdc_platform.alerting.alerts import Condition
+from cdc_platform.alerting.outbox import AlertOutside, AlertReport, Seen, tell
+from cdc_platform.clients.notifiers import AppriseNotifiers
+from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.alert_sensor import build_alert_sensor
+from cdc_platform.defs.table_inventory import load_tables
+from cdc_platform.errors import KafkaUnavailable
+from cdc_platform.model.alert_messages import Severity
+from cdc_platform.model.topology import Address
+from cdc_platform.planning.health.restarts import RestartPolicy
+from cdc_platform.planning.planner import Policy
+from cdc_platform.reconciler.run_pass import reconcile
+from cdc_platform.settings import AlertTarget, Settings
+from cdc_platform.testing import FakeStateStore
+from tests.alerting.receivers import HttpReceiver, served
+from tests.defs.worlds import WORLDS, World, WorldResource, shard, topology
+
+TRACE = "java.net.ConnectException: Connection refused"
+NOW = datetime.now(UTC)
+
+
+class AlertResource(WorldResource):
+    """The world's platform with real notifiers."""
+
+    @contextmanager
+    def alerts(self) -> Iterator[AlertOutside]:
+        with self.platform() as platform:
+            yield outside(WORLDS[str(self.config_file)], platform)
+
+
+def outside(world: World, platform: Platform) -> AlertOutside:
+    notifiers = AppriseNotifiers(targets=world.settings.alerts)
+    return AlertOutside(platform=platform, store=FakeStateStore(world.state), notifiers=notifiers)
+
+
+@pytest.fixture
+def receiver() -> Iterator[HttpReceiver]:
+    with served(HttpReceiver()) as found:
+        yield found
+
+
+@pytest.fixture
+def fleet(receiver: HttpReceiver, tmp_path: Path) -> Iterator[World]:
+    """700 shards, 500 of them on one host; the owners' route is a real HTTP receiver."""
+    secrets = tmp_path / "alerts.properties"
+    secrets.write_text(f"hook=json://{receiver.address}\ndog=http://{receiver.address}/ping\n")
+    settings = Settings(
+        cache_dir=str(tmp_path / "cache"),
+        runbook_url="https://wiki/cdc",
+        dagster_url="https://dagster",
+        alerts={
+            "team": AlertTarget(url=f"${{file:{secrets}:hook}}", owners=("data-platform",)),
+            "dog": AlertTarget(url=f"${{file:{secrets}:dog}}", watchdog=True),
+        },
+    )
+    WORLDS["fleet"] = world = World(settings=settings, name="fleet")
+    wanted = topology(orders=0)
+    shards = tuple(shard("pins", n, leader=Address("db-1" if n < 500 else "db-2", 3306)) for n in range(700))
+    world.put(replace(wanted, shards={"pins": shards, "orders": ()}))
+    passes(world)
+    yield world
+    del WORLDS["fleet"]
+
+
+def passes(world: World, times: int = 1) -> None:
+    """Passes of a control plane that tries again at once, and takes a shard for healthy at once."""
+    policy = Policy(
+        restarts=RestartPolicy(fleet_budget=10_000, worker_budget=10_000, healthy_after=timedelta(), group_from=10_000)
+    )
+    for _ in range(times):
+        with world.platform() as platform:
+            reconcile(platform, owner="test", policy=policy)
+
+
+def a_round(world: World, minutes: float, seen: Seen | None = None) -> AlertReport:
+    """A tick of a control plane that was just started."""
+    with world.platform() as platform:
+        return tell(outside(world, platform), seen or Seen(), now=NOW + timedelta(minutes=minutes))
+
+
+def break_host(world: World) -> None:
+    for number in range(500):
+        world.connect.model.fail_task(f"pins.{number:05d}", TRACE)
+
+
+def test_500_shards_down_are_one_alert_and_one_recovery_also_with_restarts_between(
+    fleet: World, receiver: HttpReceiver
+) -> None:
+    # The source is away: whatever is restarted fails again.
+    fleet.connect.model.fails = lambda name, config: TRACE if int(name.partition(".")[2]) < 500 else None
+    break_host(fleet)
+    passes(fleet, 2)
+    for minute in range(10):
+        # Each round is a new process: nothing but the state topic is carried over.
+        a_round(fleet, minute)
+        passes(fleet)
+    assert len(receiver.got) == 1
+    (first,) = receiver.got
+    assert first["title"] == "[CRITICAL] 500 shards down: connection at db-1:3306"
+    assert "Owner: ann@example.org, data-platform" in first["message"]
+    assert "Runbook: https://wiki/cdc#connection" in first["message"]
+    fleet.connect.model.fails = lambda name, config: None
+    with fleet.platform() as platform:
+        for number in range(500):
+            platform.connect(platform.topology.load().clusters["main"]).restart_failed(f"pins.{number:05d}")
+    passes(fleet, 3)
+    for minute in range(10, 14):
+        a_round(fleet, minute)
+        passes(fleet)
+    assert [message["type"] for message in receiver.got] == ["failure", "success"]
+    assert receiver.titles[1].startswith("[RECOVERED]")
+    assert not [key for key in fleet.state.documents if key.startswith("outbox/")]
+
+
+def test_alerts_are_not_lost_while_the_receiver_is_away(fleet: World, receiver: HttpReceiver) -> None:
+    break_host(fleet)
+    fleet.connect.model.fails = lambda name, config: TRACE
+    passes(fleet)
+    a_round(fleet, 0)
+    receiver.refuse = 2
+    report = a_round(fleet, 3)
+    assert report.waiting == 1
+    assert "was not taken" in report.problems[0]
+    assert a_round(fleet, 3.1).waiting == 1  # not before its time
+    assert a_round(fleet, 4).waiting == 1
+    assert a_round(fleet, 6).waiting == 0
+    assert len(receiver.got) == 1
+
+
+def test_a_death_before_sending_loses_no_alert_and_one_after_it_repeats_it_under_its_id(
+    fleet: World, receiver: HttpReceiver
+) -> None:
+    break_host(fleet)
+    fleet.connect.model.fails = lambda name, config: TRACE
+    passes(fleet)
+    a_round(fleet, 0)
+
+    class Dies(BaseException):
+        pass
+
+    class Dying(AppriseNotifiers):
+        def send(self, message: object) -> None:
+            raise Dies
+
+    class Forgets(FakeStateStore):
+        """Dies before it can cross the message off."""
+
+        def write(self, records: object) -> None:
+            if any(str(key).startswith("outbox/") and value is None for key, value in dict(records).items()):  # type: ignore[call-overload]
+                raise Dies
+            super().write(records)  # type: ignore[arg-type]
+
+    with fleet.platform() as platform, pytest.raises(Dies):
+        dying = replace(outside(fleet, platform), notifiers=Dying(targets=fleet.settings.alerts))
+        tell(dying, Seen(), now=NOW + timedelta(minutes=3))
+    assert receiver.got == []
+    with fleet.platform() as platform, pytest.raises(Dies):
+        forgetting = replace(outside(fleet, platform), store=Forgets(fleet.state))
+        tell(forgetting, Seen(), now=NOW + timedelta(minutes=4))
+    a_round(fleet, 5)
+    a_round(fleet, 6)
+    ids = [message["message"].rpartition("Id: ")[2] for message in receiver.got]
+    assert len(ids) == 2
+    assert len(set(ids)) == 1
+
+
+def test_alerts_of_a_control_plane_that_is_silent(fleet: World, receiver: HttpReceiver) -> None:
+    assert a_round(fleet, 5).open == 0
+    with fleet.platform() as platform:
+        free = replace(fleet.settings.alerts["team"], owners=())
+        world = outside(fleet, replace(platform, settings=replace(fleet.settings, alerts={"team": free})))
+        tell(world, Seen(), now=NOW + timedelta(minutes=30))
+    assert "has not looked for" in receiver.titles[0]
+
+
+# Checks
+
+
+PINS, BOARDS = dg.AssetKey(["cdc", "pins", "pins"]), dg.AssetKey(["cdc", "pins", "boards"])
+
+
+@pytest.fixture
+def resource(fleet: World) -> AlertResource:
+    return AlertResource(config_file="fleet")
+
+
+def evaluate(instance: dg.DagsterInstance, verdicts: dict[dg.AssetKey, bool], name: str = "complete") -> str:
+    """A run whose checks say that."""
+
+    @dg.multi_asset_check(specs=[dg.AssetCheckSpec(name, asset=key) for key in verdicts])
+    def checks() -> Iterator[dg.AssetCheckResult]:
+        for key, passed in verdicts.items():
+            yield dg.AssetCheckResult(
+                asset_key=key, check_name=name, passed=passed, description="37 rows are missing in 5 shards."
+            )
+
+    run = dg.materialize(
+        [*(dg.AssetSpec(key) for key in verdicts), checks],
+        instance=instance,
+        selection=dg.AssetSelection.all_asset_checks(),
+    )
+    return run.run_id
+
+
+def tick(resource: AlertResource, instance: dg.DagsterInstance, cursor: str | None) -> str | None:
+    sensor = build_alert_sensor(tables=load_tables(resource=resource).tables)
+    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"cdc_platform": resource})
+    sensor.evaluate_tick(context)
+    return context.cursor
+
+
+def test_alerts_of_checks_fire_once_and_recover_once(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    run = evaluate(instance, {PINS: False, BOARDS: True})
+    cursor = tick(resource, instance, None)
+    cursor = tick(resource, instance, cursor)
+    evaluate(instance, {PINS: False, BOARDS: True})
+    cursor = tick(resource, instance, cursor)
+    (first,) = receiver.got
+    assert first["title"] == "[CRITICAL] complete fails for pins.pins"
+    assert f"Dagster run: https://dagster/runs/{run}" in first["message"]
+    assert "37 rows are missing" in first["message"]
+    evaluate(instance, {PINS: True, BOARDS: True})
+    # A lost cursor costs nothing: what was told is on record.
+    tick(resource, instance, None)
+    assert [message["type"] for message in receiver.got] == ["failure", "success"]
+
+
+def test_alerts_of_many_tables_with_one_failing_check_are_one_message(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    evaluate(instance, {PINS: False, BOARDS: False})
+    tick(resource, instance, None)
+    assert receiver.titles == ["[CRITICAL] complete fails for pins.boards and 1 more"]
+
+
+def test_a_round_that_fails_moves_no_cursor(
+    fleet: World, resource: AlertResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    evaluate(instance, {PINS: False})
+
+    def down(*args: object) -> None:
+        raise KafkaUnavailable("no broker.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FakeStateStore, "write", down)
+        with pytest.raises(KafkaUnavailable):
+            tick(resource, instance, None)
+    assert not [key for key in fleet.state.documents if key.startswith("alert/check")]
+    tick(resource, instance, None)
+    assert [key for key in fleet.state.documents if key.startswith("alert/check")]
+
+
+def test_a_watchdog_is_called_by_each_tick(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    cursor = tick(resource, instance, None)
+    tick(resource, instance, cursor)
+    assert receiver.pings == ["/ping", "/ping"]
+
+
+# Receivers that fail
+
+
+def condition(key: str, title: str) -> Condition:
+    return Condition(key=key, cause=key, severity=Severity.CRITICAL, title=title, text="x", owners=("data-platform",))
+
+
+def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver: HttpReceiver) -> None:
+    day = 24 * 60
+    for number in range(3):
+        # Each day a check fails and recovers; nobody takes a message.
+        gap = condition("check/x", f"x {number}")
+        receiver.refuse = 10_000
+        a_round(fleet, number * day, Seen(present={gap.key: gap}))
+        a_round(fleet, number * day + 60, Seen(absent={gap.key}))
+    assert receiver.got == []
+    receiver.refuse = 0
+    # Restarted in between: the outbox is in the state topic.
+    for minute in range(3):
+        a_round(fleet, 3 * day + 20 * minute)
+    assert [(m["type"], m["title"]) for m in receiver.got] == [
+        (kind, f"[{word}] x {number}")
+        for number in range(3)
+        for kind, word in (("failure", "CRITICAL"), ("success", "RECOVERED"))
+    ]
+    assert not [key for key in fleet.state.documents if key.startswith("outbox/")]
+
+
+def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
+    fleet: World, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.clients.notifiers._TIMEOUT", 0.5)
+    with served(HttpReceiver()) as stuck:
+        stuck.hang.set()
+        secrets = tmp_path / "stuck.properties"
+        secrets.write_text(f"hook=json://{stuck.address}\n")
+        alerts = {**fleet.settings.alerts, "stuck": AlertTarget(url=f"${{file:{secrets}:hook}}")}
+        fleet.settings = replace(fleet.settings, alerts=alerts)
+        gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(20)}
+        report = a_round(fleet, 0, Seen(present=gaps))
+        assert len(receiver.got) == 20
+        assert report.waiting == 20
+        assert len([problem for problem in report.problems if "stuck" in problem]) == 1
+        stuck.hang.clear()
+        stuck.go_on.set()
+        assert a_round(fleet, 5).waiting == 0
+        assert sorted(stuck.titles) == sorted(f"[CRITICAL] check {n}" for n in range(20))
+    assert len(receiver.got) == 20
+
+
+def test_a_round_sends_no_longer_than_its_time_and_the_next_goes_on(
+    fleet: World, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 0.0)
+    gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(5)}
+    assert a_round(fleet, 0, Seen(present=gaps)).waiting == 5
+    monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 20.0)
+    assert a_round(fleet, 1).waiting == 0
+    assert len(receiver.got) == 5
+
+
+def test_a_round_that_fails_calls_no_watchdog(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Nobody would be told of anything: whoever watches the calls is to find that out.
+    evaluate(instance, {PINS: False})
+
+    def down(*args: object) -> None:
+        raise KafkaUnavailable("no broker.")
+
+    monkeypatch.setattr(FakeStateStore, "write", down)
+    with pytest.raises(KafkaUnavailable):
+        tick(resource, instance, None)
+    assert receiver.pings == []
+
+
+def test_a_watchdog_that_is_gone_stops_no_alert(
+    fleet: World, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, tmp_path: Path
+) -> None:
+    secrets = tmp_path / "gone.properties"
+    secrets.write_text("dog=http://127.0.0.1:1/ping\n")
+    gone = AlertTarget(url=f"${{file:{secrets}:dog}}", watchdog=True)
+    fleet.settings = replace(fleet.settings, alerts={**fleet.settings.alerts, "dog": gone})
+    evaluate(instance, {PINS: False})
+    tick(resource, instance, None)
+    assert [message["type"] for message in receiver.got] == ["failure"]

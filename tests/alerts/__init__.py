@@ -1,1 +1,0 @@
-"""Alerts: decided, kept, sent."""

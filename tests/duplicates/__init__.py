@@ -1,1 +1,0 @@
-"""Duplicates: found, counted, blamed."""

@@ -1,0 +1,122 @@
+"""Laws of the planner: applied to what was observed, a plan gives the desired state; a second plan is empty."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from hypothesis import given, settings
+
+from cdc_platform.model.observed import Picture
+from cdc_platform.planning.health.restarts import RestartPolicy
+from cdc_platform.planning.plan import (
+    CreateConnector,
+    DeleteConnector,
+    MigrateConnector,
+    RestartConnector,
+    UpdateConnector,
+    to_json,
+)
+from cdc_platform.planning.planner import Memory, Policy, make_plan
+from tests.planning.worlds import WANTED, config_of, simulate, worlds
+
+# Free of budgets and caps, which would spread the work over several passes.
+BOUNDLESS = Policy(allow_deletes=1000, restarts=RestartPolicy(fleet_budget=1000, worker_budget=1000, group_from=1000))
+
+
+@given(worlds())
+@settings(max_examples=300, deadline=None)
+def test_after_a_plan_is_applied_the_second_plan_is_empty(world: Picture) -> None:
+    planned = make_plan(world, WANTED, Memory(), BOUNDLESS)
+    after = simulate(world, planned.plan)
+    second = make_plan(after, WANTED, Memory(), BOUNDLESS).plan
+    if any(isinstance(a, MigrateConnector) for a in planned.plan.actions):
+        # A move frees a place, and a place that was freed may take another: but it must come to rest.
+        for _ in range(20):
+            after = simulate(after, second)
+            second = make_plan(after, WANTED, Memory(), BOUNDLESS).plan
+    assert second.actions == ()
+
+
+@given(worlds())
+@settings(max_examples=300, deadline=None)
+def test_after_a_plan_is_applied_every_placed_shard_runs_once_with_the_wanted_config(world: Picture) -> None:
+    planned = make_plan(world, WANTED, Memory(), BOUNDLESS)
+    after = simulate(world, planned.plan)
+    if world.topics is None:
+        return
+    refused = {refusal.scope for refusal in planned.plan.refusals}
+    moving = {a.name for a in planned.plan.actions if isinstance(a, MigrateConnector)}
+    for dataset, shard in world.topology.all_shards():
+        home = planned.homes.get(shard.name)
+        if home is None or shard.name in refused or after.clusters[home].connectors is None:
+            continue
+        seen = after.clusters[home].connectors[shard.name]
+        wanted = config_of(dataset, shard, world.topology.clusters[home])
+        assert {k: v for k, v in seen.config.items() if k != "name"} == dict(wanted)
+        assert seen.running
+        elsewhere = [
+            c.name
+            for c in after.clusters.values()
+            if c.connectors
+            and c.name != home
+            and shard.name in c.connectors
+            and c.connectors[shard.name].owner == "cdc"
+        ]
+        # Three copies take two moves, one a pass.
+        assert len(elsewhere) <= (1 if shard.name in moving else 0)
+
+
+@given(worlds())
+@settings(max_examples=300, deadline=None)
+def test_what_could_not_be_read_and_what_others_made_is_never_touched(world: Picture) -> None:
+    plan = make_plan(world, WANTED, Memory(), BOUNDLESS).plan
+    unknown = {name for name, c in world.clusters.items() if c.connectors is None}
+    for action in plan.actions:
+        for cluster in {getattr(action, f, None) for f in ("cluster", "source", "target")} - {None}:
+            assert cluster not in unknown
+            held = world.clusters[cluster].connectors or {}
+            seen = held.get(getattr(action, "name", ""))
+            if seen is not None and not isinstance(action, MigrateConnector):
+                assert seen.owner == "cdc"
+    if world.topics is None:
+        assert not [a for a in plan.actions if isinstance(a, CreateConnector)]
+    for name in unknown:
+        assert f"cluster {name}" in {r.scope for r in plan.refusals}
+
+
+@given(worlds())
+@settings(max_examples=200, deadline=None)
+def test_no_more_is_deleted_than_the_cap_allows(world: Picture) -> None:
+    plan = make_plan(world, WANTED, Memory(), Policy(max_deletes=1, max_delete_fraction=0.0)).plan
+    assert len([a for a in plan.actions if isinstance(a, DeleteConnector)]) <= 1
+
+
+@given(worlds())
+@settings(max_examples=200, deadline=None)
+def test_the_same_picture_gives_the_same_plan(world: Picture) -> None:
+    first = make_plan(world, WANTED, Memory(), BOUNDLESS).plan
+    backwards = Picture(
+        taken_at=world.taken_at,
+        topology=world.topology,
+        clusters=dict(reversed(list(world.clusters.items()))),
+        topics=world.topics,
+    )
+    assert make_plan(backwards, WANTED, Memory(), BOUNDLESS).plan.fingerprint == first.fingerprint
+    assert to_json(first)["exit_code"] == first.exit_code
+
+
+@given(worlds())
+@settings(max_examples=200, deadline=None)
+def test_a_restart_is_not_repeated_before_its_backoff(world: Picture) -> None:
+    first = make_plan(world, WANTED, Memory(), BOUNDLESS)
+    records = {name: record for name, record in first.records.items() if record is not None}
+    soon = Picture(
+        taken_at=world.taken_at + timedelta(seconds=5),
+        topology=world.topology,
+        clusters=world.clusters,
+        topics=world.topics,
+    )
+    again = make_plan(soon, WANTED, Memory(restarts=records), BOUNDLESS).plan
+    restarted = {a.name for a in first.plan.actions if isinstance(a, RestartConnector)}
+    assert not restarted & {a.name for a in again.actions if isinstance(a, RestartConnector)}
+    assert all(a.changes for a in again.actions if isinstance(a, UpdateConnector))

@@ -1,1 +1,0 @@
-"""Repair: found, re-emitted, proven."""

@@ -1,0 +1,234 @@
+"""Duplicates on real Connect and Debezium: made by kills, twins, snapshots and leader switches, and counted twice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from cdc_platform.connectors.config import desired_config
+from cdc_platform.local import replication
+from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import Engine
+from cdc_platform.verification.duplicates.causes import Cause
+from tests.conftest import own_stack
+from tests.verification.duplicates.site import Site, ask_for_snapshot, drop_slot, sites
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+
+
+@pytest.fixture
+def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Site]]:
+    """Makes a captured shard; everything is taken away at the end."""
+    with sites(stack, tmp_path) as make:
+        yield make
+
+
+@ENGINES
+def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
+    stack = place.field.stack
+    expected, home = 0, ""
+    # A commit may fall between arrival and kill: then nothing is sent again, and it is tried once more.
+    for _ in range(5):
+        place.sent_but_not_committed(200)
+        home = place.home()
+        stack.kill(home)
+        try:
+            place.field.wait(lambda gone=home: place.home() != gone, "another worker has the task", 180)  # type: ignore[misc]
+            place.write(5)
+            place.arrived()
+        finally:
+            stack.start(home)
+        expected = place.copies()
+        if expected:
+            break
+    assert expected > 0
+    found = place.blames()
+    assert sum(item.count for item in found) == expected
+    assert {item.cause for item in found} == {Cause.REDELIVERY}
+    assert {item.worker_before for item in found} == {home}
+    assert home not in {item.worker for item in found}
+    before = place.causes()
+    # Read again, only what is new costs anything, and the count stays.
+    place.write(3)
+    place.arrived()
+    assert place.causes() == before
+
+
+@ENGINES
+def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
+    engine: Engine, stack: Stack, tmp_path: Path
+) -> None:
+    # Slow enough that an offset is committed in the transaction's middle, and events are sent after it.
+    slow = {"max.batch.size": "250", "max.queue.size": "500", "poll.interval.ms": "100"}
+    with sites(stack, tmp_path, connector=slow) as make:
+        place = make(engine)
+        place.write(1)
+        place.arrived()
+        changes = 1
+        # The kill may come right after a commit: then nothing is sent again, and it is tried once more.
+        for _ in range(5):
+            changes += _killed_in_mid_transaction(place)
+            place.field.wait(lambda: place.last_offsets() >= changes, f"{changes} events arrived", 300)  # noqa: B023
+            place.write(1)
+            place.arrived()
+            changes += 1
+            # Each change is one event: what is more is a copy. Nothing else could tell the hot row's changes apart.
+            expected = len(place.records()) - changes
+            assert place.causes() == ({Cause.REDELIVERY: expected} if expected else {})
+            if expected:
+                break
+        assert expected > 0
+
+
+def _killed_in_mid_transaction(place: Site) -> int:
+    """One transaction of 20,000 changes, whose worker is killed behind an offset in its middle; how many changes."""
+    stack, changes = place.field.stack, 0
+    before, home = place.last_offsets(), place.home()
+    with place.admin(place.shard.database) as run:
+        run("BEGIN")
+        for _ in range(64):
+            rows = range(place.written + 1, place.written + 301)
+            run(f"INSERT INTO pins VALUES {','.join(f'({row}, 0)' for row in rows)}")
+            place.written += 300
+            changes += 300
+            for _ in range(13):  # the same two values, over and over
+                run("UPDATE pins SET n = 1 - n WHERE id = 1")
+                changes += 1
+        run("COMMIT")
+
+    def halfway() -> bool:
+        offset = place.field.offset(place.shard)
+        inside = any(name.startswith("transaction_data_collection_order_") for name in offset)
+        return inside or place.last_offsets() - before >= changes
+
+    place.field.wait(halfway, "an offset in the middle is committed", 120)
+    # A moment's events more than were committed.
+    sent = place.last_offsets()
+    place.field.wait(lambda: place.last_offsets() >= min(sent + 500, before + changes), "more is sent", 60)
+    stack.kill(home)
+    try:
+        place.field.wait(lambda: place.home() != home, "another worker has the task", 180)
+    finally:
+        stack.start(home)
+    return changes
+
+
+@ENGINES
+def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
+    field = place.field
+    config = desired_config(place.dataset, place.shard, field.stack.cluster(), field.settings)
+    twin = replace(place.shard, id="zombie")
+    # Everything of the shard, headers and prefix too; only what two connectors may not share is another's.
+    if engine.reads_binlog:
+        own = {
+            "database.server.id": str(int(config["database.server.id"]) + 1),
+            "schema.history.internal.kafka.topic": config["schema.history.internal.kafka.topic"] + "-zombie",
+        }
+    else:
+        own = {"slot.name": config["slot.name"] + "_z"}
+    forged = config | own | {"name": twin.name}
+    field.put(twin.name, forged)
+    try:
+        field.wait(lambda: field.task_state(twin) == "RUNNING", "the second task runs", 120)
+
+        def both() -> bool:
+            place.write(1)
+            return len({h["__debezium.context.runId"] for _, _, h in place.records()}) > 1
+
+        field.wait(both, "both send", 120)
+        place.write(50)
+        place.arrived()
+        # Every row of the last fifty comes twice.
+        last = set(range(place.written - 49, place.written + 1))
+        field.wait(
+            lambda: sum(1 for key, _, _ in place.records() if key["id"] in last) == 100,
+            "the second copies arrived",
+            120,
+        )
+    finally:
+        place.field.rest.delete(f"{place.url()}/connectors/{twin.name}", timeout=60)
+        if not engine.reads_binlog:
+            drop_slot(place, config["slot.name"] + "_z")
+    expected = place.copies()
+    assert expected >= 50
+    assert place.causes() == {Cause.ZOMBIE: expected}
+
+
+@ENGINES
+def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
+    engine: Engine, site: Callable[[Engine], Site]
+) -> None:
+    place = site(engine)
+    place.write(30)
+    place.arrived()
+    for number in (1, 2):
+        if engine.reads_binlog:
+            ask_for_snapshot(place, f"again-{number}")
+        else:
+            # A signal waits on an idle Postgres shard until something changes; a start does not.
+            config = desired_config(place.dataset, place.shard, place.field.stack.cluster(), place.field.settings)
+            place.field.put(place.shard.name, config | {"snapshot.mode": "always", "max.batch.size": f"204{number}"})
+
+        def read(times: int = number) -> bool:
+            return sum(1 for _, value, _ in place.records() if value["op"] == "r") == 30 * times
+
+        place.field.wait(read, f"snapshot {number} is in the topic", 180)
+    # A row read by the first snapshot is no copy of the change event of its insert.
+    assert place.copies() == 30
+    assert place.causes() == {Cause.RESNAPSHOT: 30}
+
+
+@ENGINES
+def test_duplicates_after_a_leader_switch_are_the_failovers(engine: Engine, tmp_path: Path) -> None:
+    # On a stack of its own: afterwards the other server is the primary.
+    binlog = engine.reads_binlog
+    with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, sites(stack, tmp_path) as site:
+        _switch_leaders_until_there_are_duplicates(site(engine))
+
+
+def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
+    stack = place.field.stack
+    expected, moved = 0, list[datetime]()
+    for _ in range(5):
+        place.sent_but_not_committed(200)
+        # No worker is left to go on from the old leader, and none has committed.
+        workers = list(stack.worker_pids())
+        for name in workers:
+            stack.kill(name)
+        try:
+            if place.dataset.engine.reads_binlog:
+                stack = replication.promote_mariadb_replica(stack, timeout=120)
+                leader = stack.mariadb_primary
+            else:
+                stack = replication.promote_postgres_standby(stack, timeout=120)
+                leader = stack.postgres_primary
+            # Both servers may have each event at the same place: the topology says what moved.
+            moved.append(datetime.now(UTC))
+            place.field.stack = stack
+            place.shard = replace(place.shard, leader=leader, generation=place.shard.generation + 1)
+            place.field.write_leader(place.shard)
+        finally:
+            for name in workers:
+                stack.start(name, timeout=180)
+            replication.rejoin(stack)
+        place.home()
+        place.write(5)
+        place.arrived()
+        expected = place.copies()
+        if expected:
+            break
+    assert expected > 0
+    assert place.causes(*moved) == {Cause.FAILOVER: expected}

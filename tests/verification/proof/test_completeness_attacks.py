@@ -1,0 +1,211 @@
+"""What the databases and Kafka themselves can do to a proof, on the real stack."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from confluent_kafka import Producer
+from confluent_kafka.admin import AdminClient, NewPartitions
+
+from cdc_platform.model.topology import Engine, Shard, Table
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.verification.proof.ground import Ground
+
+pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
+
+MakeGround = Callable[..., Ground]
+
+
+def _proven(ground: Ground, table: str | None = None) -> ShardVerdict:
+    [verdict] = ground.verify(table).values()
+    assert verdict.verdict is Verdict.PROVEN, (table, "\n".join(ground.explain(verdict)))
+    return verdict
+
+
+def _named(verdict: ShardVerdict) -> dict[str, list[Any]]:
+    found: dict[str, list[Any]] = {}
+    for sample in verdict.samples:
+        found.setdefault(sample.kind, []).append(next(iter(json.loads(sample.key).values())))
+    return {kind: sorted(keys) for kind, keys in found.items()}
+
+
+# Table, its key, and keys that a careless comparison confuses.
+_KEYS: dict[Engine, dict[str, tuple[str, list[Any]]]] = {
+    Engine.MARIADB: {
+        "k_ci": ("k VARCHAR(40) COLLATE utf8mb4_general_ci", ["a", "B", "é", "straße", "x ", "", "0", "Ω"]),
+        "k_latin": ("k VARCHAR(40) CHARACTER SET latin1", ["ä", "€", "~", "A b", "'", '"']),
+        "k_padded": ("k CHAR(10)", ["a", " b", "c d", "", "é"]),
+        "k_unsigned": ("k BIGINT UNSIGNED", [0, 1, 2**31, 2**63 - 1, 2**63, 2**63 + 1, 2**64 - 1]),
+        "k_signed": ("k BIGINT", [-(2**63), -1, 0, 1, 2**63 - 1]),
+        "k_fixed": ("k BINARY(16)", [b"\0" * 16, b"a" + b"\0" * 15, b"a" * 15 + b"\0", b"\xff" * 16, b" " * 16]),
+        "k_moment": (
+            "k DATETIME(6)",
+            ["2024-03-31 02:30:00.000001", "2024-10-27 02:30:00", "9999-12-31 23:59:59.999999"],
+        ),
+        "k_stamp": ("k TIMESTAMP(3)", ["2024-03-31 01:30:00.001", "2024-10-27 00:30:00", "2038-01-19 03:14:07.999"]),
+    },
+    Engine.POSTGRES: {
+        "k_padded": ("k CHAR(10)", ["a", " b", "c d", "", "é"]),
+        "k_cased": ("k TEXT", ["a", "A", "a ", "", "é", "e\u0301", '"', "\\", "'"]),
+        "k_numbers": ("k NUMERIC", ["0", "-0.5", "1e40", "NaN", "Infinity", "-Infinity", "1.5"]),
+        "k_signed": ("k BIGINT", [-(2**63), -1, 0, 1, 2**63 - 1]),
+        "k_raw": ("k BYTEA", [b"", b"\0", b"\0\0", b"\\", b"\xff"]),
+        "k_moment": ("k TIMESTAMPTZ", ["2024-03-31 02:30:00+01", "2024-10-27 02:30:00+02", "294276-12-31 23:59:59+00"]),
+    },
+}
+
+
+@pytest.mark.parametrize("engine", list(_KEYS))
+def test_completeness_of_keys_that_are_easily_confused_is_proven(make_ground: MakeGround, engine: Engine) -> None:
+    tables = _KEYS[engine]
+    ground = make_ground(engine, *(Table(name=name) for name in tables))
+    shard = ground.add_shard(
+        "00000", *(f"CREATE TABLE {t} ({k}, n INT, PRIMARY KEY (k))" for t, (k, _) in tables.items())
+    )
+    for table, (_, keys) in tables.items():
+        if engine is Engine.POSTGRES:
+            ground.own(shard, table)
+        for n, key in enumerate(keys):
+            ground.execute(shard, f"INSERT INTO {table} VALUES (%s, %s)", (key, n))
+    ground.deploy()
+    ground.settle(shard)
+    for table, (_, keys) in tables.items():
+        for key in keys[::2]:
+            ground.execute(shard, f"UPDATE {table} SET n = n + 100 WHERE k = %s", (key,))
+        ground.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[1],))
+        ground.execute(shard, f"INSERT INTO {table} VALUES (%s, 7)", (keys[1],))
+        ground.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[-1],))
+    ground.settle(shard)
+    for table, (_, keys) in tables.items():
+        verdict = _proven(ground, table)
+        assert verdict.source_rows == verdict.topic_rows == len(keys) - 1
+
+
+def test_completeness_of_keys_that_a_collation_holds_for_equal(make_ground: MakeGround) -> None:
+    """'a' becomes 'A', 'b' 'b ': other keys in the topic, the same to MariaDB. One whose delete is lost is named."""
+    ground = make_ground(Engine.MARIADB)
+    shard = ground.add_shard(
+        "00000", "CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, n INT)",
+        "INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3), ('d', 4)",
+    )  # fmt: skip
+    ground.deploy()
+    ground.settle(shard)
+    for old, new in (("a", "A"), ("b", "b "), ("c", "C")):
+        ground.execute(shard, "UPDATE t SET k = %s WHERE k = %s", (new, old))
+    assert _proven(ground).source_rows == 4
+    ground.settle(shard)
+    ground.stop(shard)
+    records = ground.records()
+    for part in records:
+        for at, (key, value) in reversed(list(enumerate(part))):
+            if json.loads(key or b"")["k"] == "c" and (value is None or json.loads(value)["op"] == "d"):
+                del part[at]
+    ground.rewrite(records)
+    ground.resume(shard)
+    [verdict] = ground.verify().values()
+    assert _named(verdict) == {"extra": ["c"]}, verdict
+
+
+def _numbered(ground: Ground, rows: int = 60) -> Shard:
+    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    if ground.engine is Engine.POSTGRES:
+        ground.own(shard, "t")
+    for n in range(rows):
+        ground.execute(shard, "INSERT INTO t VALUES (%s, %s)", (n, f"row {n}"))
+    ground.deploy()
+    ground.settle(shard)
+    return shard
+
+
+def test_completeness_after_partitions_were_added_is_proven(make_ground: MakeGround) -> None:
+    """Keys move to other partitions; the events of before stay where they are."""
+    ground = make_ground(Engine.MARIADB)
+    shard = _numbered(ground)
+    _proven(ground)
+    admin = AdminClient(dict(ground.settings.kafka))
+    admin.create_partitions([NewPartitions(ground.topic(), 7)])[ground.topic()].result(30)
+
+    def moved() -> bool:
+        # The connector's producer learns of them in a while (metadata.max.age.ms), or by a new start.
+        ground.execute(shard, "UPDATE t SET title = CONCAT(title, '.')")
+        ground.settle(shard)
+        return any(ground.records()[number] for number in range(3, 7))
+
+    ground.stop(shard)
+    ground.resume(shard)
+    ground.field.wait(moved, "events stand in the new partitions", 120)
+    ground.execute(shard, "DELETE FROM t WHERE id < 10")
+    verdict = _proven(ground)
+    assert verdict.source_rows == verdict.topic_rows == 50
+
+
+def test_completeness_does_not_see_what_an_aborted_transaction_wrote(make_ground: MakeGround) -> None:
+    ground = make_ground(Engine.MARIADB)
+    shard = _numbered(ground)
+    key, value = next(pair for part in ground.records() for pair in part if json.loads(pair[0] or b"")["id"] == 5)
+    made = json.dumps({"id": 999, "shard": shard.id}, separators=(",", ":")).encode()
+    event = json.loads(value or b"")
+    event["after"]["id"] = 999
+    producer = Producer({**ground.settings.kafka, "transactional.id": ground.name})
+    producer.init_transactions(60)
+    for commit in (False, True):
+        producer.begin_transaction()
+        producer.produce(ground.topic(), json.dumps(event, separators=(",", ":")).encode(), made, 0)
+        producer.flush(30)
+        if not commit:
+            producer.abort_transaction(60)
+            assert key and _proven(ground).topic_rows == 60
+        else:
+            producer.commit_transaction(60)
+    [verdict] = ground.verify().values()
+    assert _named(verdict) == {"extra": ["999"]}
+
+
+@pytest.mark.parametrize("kind", ["INET4", "INET6"])
+def test_completeness_of_a_table_whose_type_stops_the_connector_says_so(make_ground: MakeGround, kind: str) -> None:
+    ground = make_ground(Engine.MARIADB)
+    shard = ground.add_shard("00000", f"CREATE TABLE t (id INT PRIMARY KEY, y {kind})")
+    ground.deploy()
+    ground.field.wait(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    [verdict] = ground.verify().values()
+    assert verdict.warnings == (f"column y: a table with {kind} stops the connector",)
+    assert (verdict.verdict, verdict.reason) == (
+        Verdict.UNVERIFIABLE,
+        f"column y: the type {kind.lower()} has no canonical form",
+    )
+
+
+def test_completeness_of_the_year_0000(make_ground: MakeGround) -> None:
+    """The stream says 1900 for it, and so does the proof; a snapshot stops there."""
+    ground = make_ground(Engine.MARIADB)
+    shard = ground.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)")
+    ground.deploy()
+    ground.settle(shard)
+    ground.execute(shard, "INSERT INTO t VALUES (1, '0000'), (2, 1901)")
+    verdict = _proven(ground)
+    assert verdict.warnings == ("column y: the YEAR 0000 stops a snapshot, and the stream says 1900 for it",)
+    ground.more["verification"] = {"reach_seconds": 3}
+    other = ground.add_shard("00001", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)", "INSERT INTO t VALUES (1, '0000')")
+    ground.deploy()
+    ground.field.wait(lambda: ground.field.task_state(other) == "FAILED", "the connector has stopped", 120)
+    assert ground.verify(shards=[other.id])[other.id].verdict is Verdict.PENDING
+
+
+def test_completeness_of_a_null_in_an_array_of_an_enum_is_warned_of_and_never_proven(make_ground: MakeGround) -> None:
+    ground = make_ground(Engine.POSTGRES)
+    types = "CREATE TYPE mood AS ENUM ('sad', 'glad')"
+    shard = ground.add_shard("00000", types, "CREATE TABLE t (id INT PRIMARY KEY, y mood[])")
+    ground.own(shard, "t")
+    ground.execute(shard, "INSERT INTO t VALUES (1, '{sad}')")
+    ground.deploy()
+    ground.settle(shard)
+    verdict = _proven(ground)
+    assert verdict.warnings[0] == "column y: a NULL in an array of an enum stops the connector"
+    ground.more["verification"] = {"reach_seconds": 3}
+    ground.execute(shard, "INSERT INTO t VALUES (2, '{sad,NULL}')")
+    ground.field.wait(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    [verdict] = ground.verify().values()
+    assert verdict.verdict is Verdict.PENDING, verdict

@@ -1,0 +1,59 @@
+"""Fixtures: settings with a state topic of the test's own, and bootstrapped datasets."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cdc_platform.local.stack import Stack
+from cdc_platform.model.topology import BootstrapMode, Engine
+from cdc_platform.settings import Settings
+from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots.progress_events import Silent
+from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.slice_runner import Runner
+from cdc_platform.verification.repair.reemit import RepairOutside
+from cdc_platform.wiring import open_platform, open_snapshots, verification_of
+from tests.snapshots.live import World
+from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene
+
+
+@pytest.fixture
+def settings(stack: Stack) -> Settings:
+    """Settings of the shared stack as its agents have them, with a state topic of the test's own."""
+    return replace(stack.settings(), state_topic=f"cdc.test-{secrets.token_hex(4)}.state")
+
+
+@pytest.fixture
+def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[MakeScene]:
+    closing: list[Callable[[], Any]] = []
+
+    def make(engine: Engine, own: Settings, shards: int = SHARDS) -> Scene:
+        opened = open_platform(own)
+        platform = opened.__enter__()
+        closing.append(lambda: opened.__exit__(None, None, None))
+        more = open_snapshots(platform)
+        snapshots = more.__enter__()
+        closing.append(lambda: more.__exit__(None, None, None))
+        world = World(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
+        closing.append(lambda: world.clean(platform))
+        world.make()
+        world.put(platform)
+        request = Request(
+            kind=Kind.BOOTSTRAP, dataset=world.name, mode=BootstrapMode.SNAPSHOT,
+            load=Load(max_parallel_shards=8, max_parallel_per_host=8),
+        )  # fmt: skip
+        run = opening.open_run(snapshots, request, "boot")
+        for number, part in enumerate(opening.slices(run)):
+            Runner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
+        opening.finish(snapshots, run)
+        return Scene(world, RepairOutside(proof=verification_of(platform), snapshots=snapshots))
+
+    yield make
+    for close in reversed(closing):
+        close()
