@@ -39,9 +39,9 @@ from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, T
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.connector_waves import committed, wait_idle
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Silent
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
 from tests.conftest import own_stack
@@ -215,13 +215,13 @@ class Ours(Contender):
         self.worker.lead(self.shard)
         self._closing = contextlib.ExitStack()
         platform = self._closing.enter_context(open_platform(self.settings))
-        self.outside: Outside = self._closing.enter_context(open_snapshots(platform))
+        self.outside: SnapshotPorts = self._closing.enter_context(open_snapshots(platform))
         platform.topology.put_cluster(self.worker.cluster)
         platform.topology.put_dataset(self.dataset)
         platform.topology.put_shard(self.shard)
 
     def bootstrap(self, mode: BootstrapMode) -> None:
-        wanted = Request(kind=Kind.BOOTSTRAP, dataset=self.dataset.name, mode=mode, again=True)
+        wanted = Request(kind=RunKind.BOOTSTRAP, dataset=self.dataset.name, mode=mode, again=True)
         run = opening.open_run(self.outside, wanted, f"run-{secrets.token_hex(4)}")
         work_slice(self.outside, run, 0, Silent())
         closed = opening.finish(self.outside, run)

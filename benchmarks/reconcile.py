@@ -40,13 +40,13 @@ from cdc_platform.connectors.config import DesiredConfigs
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
-from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedTask, ObservedTopic, Picture
+from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState, ObservedTask, ObservedTopic
 from cdc_platform.model.topology import Cluster
 from cdc_platform.planning.canary import RolledOut
 from cdc_platform.planning.drift import digest_of
-from cdc_platform.planning.planner import Memory, Policy, make_plan
+from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
 from cdc_platform.reconciler import run_pass as reconciler
-from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.reconciler.observe import CONFIGS_A_LOOK
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
@@ -318,7 +318,7 @@ def planning(shards: int, *, drift: float) -> float:
     clusters = [Cluster(name=f"c{n}", urls=("http://127.0.0.1:1",)) for n in range(spec.clusters)]
     topology = topology_of(spec, clusters)
     worker = "10.0.0.1:8083"
-    picture = Picture(
+    picture = ObservedState(
         taken_at=datetime.now(UTC),
         topology=topology,
         clusters={
@@ -350,8 +350,8 @@ def planning(shards: int, *, drift: float) -> float:
     done = {name: RolledOut(digest=digest_of(d, DesiredConfigs(settings))) for name, d in topology.datasets.items()}
 
     def plan() -> None:
-        checked, wanted = ideal_state(topology, settings)
-        planned = make_plan(replace(picture, topology=checked), wanted, Memory(rollouts=done), Policy())
+        checked, wanted = desired_state(topology, settings)
+        planned = make_plan(replace(picture, topology=checked), wanted, Memory(rollouts=done), PassPolicy())
         assert len(planned.plan.actions) == round(shards * drift), planned.plan.sentence()
 
     gc.collect()

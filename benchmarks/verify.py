@@ -45,7 +45,7 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.ports import VerificationPolicy
 from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import Verdict
@@ -176,7 +176,7 @@ def fold(cache: str, *place: Any) -> Callable[[], int]:
     return call
 
 
-def verify(cache: str, run: str, part: ShardRange, policy: Policy | None, *place: Any) -> Callable[[], int]:
+def verify(cache: str, run: str, part: ShardRange, policy: VerificationPolicy | None, *place: Any) -> Callable[[], int]:
     """The verification of a range of shards; returns the rows that were proven."""
     bench = Bench(*place)
     outside = verification_of(bench.platform(cache))
@@ -306,7 +306,7 @@ def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> 
     def cache() -> str:
         return tempfile.mkdtemp(dir=caches)
 
-    def verified(where: str, parts: Sequence[ShardRange], policy: Policy | None = None) -> tuple[Cost, ...]:
+    def verified(where: str, parts: Sequence[ShardRange], policy: VerificationPolicy | None = None) -> tuple[Cost, ...]:
         name = secrets.token_hex(4)
         calls = [(verify, (where, name, part, policy, *place)) for part in parts]
         found = measured(*calls, servers=servers)
@@ -364,7 +364,7 @@ def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> 
 
     # What a slab holds, and what is there for a table of any size: client queue, batches, one partition's events.
     cap = FIXED + 150 * (rows // 10)
-    capped = verified(cache(), whole, Policy(slab_rows=rows // 10))
+    capped = verified(cache(), whole, VerificationPolicy(slab_rows=rows // 10))
     paper.line(
         engine, f"verify, slab_rows {rows // 10:,}", capped, f"proven; {capped[0].memory / 1e6:.0f} MB at the peak"
     )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-from cdc_platform.alerting.outbox import AlertOutside
+from cdc_platform.alerting.outbox import AlertPorts
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.connect.http import trusting
 from cdc_platform.clients.connect.worker_metrics import WorkerMetrics
@@ -33,13 +33,13 @@ from cdc_platform.clients.sources.source import Source
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
-from cdc_platform.failover.change_leader import LeaderOutside
+from cdc_platform.failover.change_leader import LeaderPorts
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.ports import Outside
-from cdc_platform.verification.continuity.ledger import LedgerOutside
-from cdc_platform.verification.ports import Outside as VerificationOutside
-from cdc_platform.verification.ports import Policy
+from cdc_platform.snapshots.ports import SnapshotPorts
+from cdc_platform.verification.continuity.ledger import LedgerPorts
+from cdc_platform.verification.ports import VerificationPolicy
+from cdc_platform.verification.ports import VerificationPorts as VerificationOutside
 
 log = logging.getLogger(__name__)
 
@@ -145,11 +145,11 @@ class _Connects:
 
 
 @contextmanager
-def open_leaders(settings: Settings) -> Iterator[LeaderOutside]:
+def open_leaders(settings: Settings) -> Iterator[LeaderPorts]:
     """What moving leaders needs; closed at the end."""
     connect = _Connects(settings)
     try:
-        yield LeaderOutside(
+        yield LeaderPorts(
             settings=settings, servers=LeaderServers(timeout=5.0, secrets_dirs=settings.secrets_dirs), connect=connect
         )
     finally:
@@ -157,7 +157,7 @@ def open_leaders(settings: Settings) -> Iterator[LeaderOutside]:
 
 
 @contextmanager
-def open_snapshots(platform: Platform) -> Iterator[Outside]:
+def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
     """What bootstraps and backfills need beyond a pass; closed at the end, `platform` stays open."""
     settings = platform.settings
     with ExitStack() as cleanup:
@@ -169,7 +169,7 @@ def open_snapshots(platform: Platform) -> Iterator[Outside]:
 
         rates = ClientQuotas(settings.kafka)
         cleanup.callback(rates.close)
-        yield Outside(
+        yield SnapshotPorts(
             platform=platform,
             signals=SignalTopics(settings.kafka),
             writer=_state_writers(settings, cleanup),
@@ -188,7 +188,7 @@ def verification_of(platform: Platform) -> VerificationOutside:
         return TopicRecords(settings.kafka, topic)
 
     def source(dataset: Dataset, shard: Shard, table: Table) -> Source:
-        policy = Policy.of(dataset)
+        policy = VerificationPolicy.of(dataset)
         return open_source(
             dataset,
             shard,
@@ -203,22 +203,22 @@ def verification_of(platform: Platform) -> VerificationOutside:
 
 
 @contextmanager
-def open_alerts(platform: Platform) -> Iterator[AlertOutside]:
+def open_alerts(platform: Platform) -> Iterator[AlertPorts]:
     """What telling people needs beyond a pass; closed at the end, `platform` stays open."""
     settings = platform.settings
     store = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer="alerts")
     try:
-        yield AlertOutside(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))
+        yield AlertPorts(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))
     finally:
         store.close()
 
 
 @contextmanager
-def open_ledger(platform: Platform) -> Iterator[LedgerOutside]:
+def open_ledger(platform: Platform) -> Iterator[LedgerPorts]:
     """What the continuity ledger needs beyond a pass; closed at the end, `platform` stays open."""
     settings = platform.settings
     with ExitStack() as cleanup:
-        yield LedgerOutside(
+        yield LedgerPorts(
             platform=platform,
             records=traced_records(platform),
             offsets=OffsetTopics(settings.kafka),

@@ -16,7 +16,7 @@ from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.failover.promotion import Kind, Obstacle, has_fix, judge, saved_position
+from cdc_platform.failover.promotion import Obstacle, ObstacleKind, has_fix, judge, saved_position
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Dataset, Engine, Shard, Topology
 
@@ -85,7 +85,9 @@ class Gate:
         except SourceUnavailable as error:
             if waited > UNREACHABLE_SECONDS:
                 return None
-            return Obstacle(kind=Kind.UNREACHABLE, text=f"it does not answer: {error.message}", cure="Start it.")
+            return Obstacle(
+                kind=ObstacleKind.UNREACHABLE, text=f"it does not answer: {error.message}", cure="Start it."
+            )
         except (SourceRejected, CdcError) as error:
             # No user of ours there, no secret on this host: the check is a help, not a condition.
             self._say_once(name, f"its new leader {leader.leader} is not checked: {error}")
@@ -98,7 +100,7 @@ class Gate:
                 # Its own writes pass the saved position in time, and cure nothing.
                 return known_diverged[1]
             self._diverged.pop(name, None)
-            if found is not None and found.kind is Kind.DIVERGED:
+            if found is not None and found.kind is ObstacleKind.DIVERGED:
                 self._diverged[name] = (leader, found)
         return found
 

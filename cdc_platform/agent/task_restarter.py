@@ -13,7 +13,7 @@ from typing import Protocol
 
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, NotFound
-from cdc_platform.failover.repointing import Move, next_steps, retry_after
+from cdc_platform.failover.repointing import LeaderMove, next_steps, retry_after
 from cdc_platform.model.observed import ObservedTask
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class Restarter:
         self._worker_id = worker_id
         self._settled = settled
         self._restarted = restarted
-        self._moves: dict[str, Move] = {}
+        self._moves: dict[str, LeaderMove] = {}
         self._lock = threading.Lock()
         self._wake = threading.Event()
         self._stop = threading.Event()
@@ -82,7 +82,7 @@ class Restarter:
             for name, leader in moves.items():
                 known = self._moves.get(name)
                 if known is None or known.leader != leader:
-                    self._moves[name] = Move(leader=leader, written_at=now)
+                    self._moves[name] = LeaderMove(leader=leader, written_at=now)
         self._wake.set()
 
     def waiting(self) -> dict[str, LeaderFile]:
@@ -121,7 +121,7 @@ class Restarter:
             self._settle([*steps.settled, *done], moves)
             self._wake.wait(self._pause())
 
-    def _restart(self, name: str, tasks: list[int], move: Move) -> str | None:
+    def _restart(self, name: str, tasks: list[int], move: LeaderMove) -> str | None:
         """The name when all its tasks were restarted."""
         try:
             for task in tasks:
@@ -148,7 +148,7 @@ class Restarter:
             self._restarted(name)
         return name
 
-    def _settle(self, names: list[str], moves: Mapping[str, Move]) -> None:
+    def _settle(self, names: list[str], moves: Mapping[str, LeaderMove]) -> None:
         settled = {name: moves[name].leader for name in names}
         if settled:
             # First told, then forgotten: whoever adds a move in between adds a known one.

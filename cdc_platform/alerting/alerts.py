@@ -1,6 +1,6 @@
 """Who is told what, and when: on transitions, once, grouped by cause. Pure.
 
-A condition is something wrong: one trouble of many shards (`planning/health/incidents.py`), one failing
+A condition is something wrong: one incident of many shards (`planning/health/incidents.py`), one failing
 check. Its record says whether it lasts and what was told. A message is decided together
 with its records, and both are written in one transaction before anything is sent: so a
 control plane that dies forgets no message, and one that starts again repeats none. Only a
@@ -20,7 +20,7 @@ from cdc_platform.model.topology import EMPTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Condition:
+class AlertCondition:
     """Something wrong now.
 
     `key` names it as long as it lasts; conditions of one `cause` that begin or end together
@@ -46,7 +46,7 @@ class AlertRecord:
     `routes` whom; `fired` are the times it was told as firing, newest last.
     """
 
-    condition: Condition
+    condition: AlertCondition
     active: bool
     since: datetime
     changed: datetime
@@ -69,7 +69,7 @@ class Route:
     owners: tuple[str, ...] = ()
     severities: tuple[Severity, ...] = ()
 
-    def takes(self, condition: Condition, severity: Severity) -> bool:
+    def takes(self, condition: AlertCondition, severity: Severity) -> bool:
         """True when the condition is for this route."""
         return (not self.owners or bool(set(self.owners) & set(condition.owners))) and (
             not self.severities or severity in self.severities
@@ -92,7 +92,7 @@ class AlertPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class AlertDecision:
     """`records` to write (None forgets), `messages` to send, in that order; `unrouted` are titles for nobody."""
 
     records: Mapping[str, AlertRecord | None] = EMPTY
@@ -110,13 +110,13 @@ class _Told:
 
 
 def decide(
-    present: Mapping[str, Condition],
+    present: Mapping[str, AlertCondition],
     absent: Collection[str],
     records: Mapping[str, AlertRecord],
     routes: Sequence[Route],
     now: datetime,
     policy: AlertPolicy,
-) -> Decision:
+) -> AlertDecision:
     """What changes, and who is told.
 
     Args:
@@ -145,10 +145,12 @@ def decide(
                 changes[key] = None
         elif after != before:
             changes[key] = after
-    return Decision(records=changes, messages=tuple(_messages(told, now, policy)), unrouted=tuple(unrouted))
+    return AlertDecision(records=changes, messages=tuple(_messages(told, now, policy)), unrouted=tuple(unrouted))
 
 
-def _observed(before: AlertRecord | None, condition: Condition | None, gone: bool, now: datetime) -> AlertRecord | None:
+def _observed(
+    before: AlertRecord | None, condition: AlertCondition | None, gone: bool, now: datetime
+) -> AlertRecord | None:
     if condition is not None:
         if before is None:
             return AlertRecord(condition=condition, active=True, since=now, changed=now)

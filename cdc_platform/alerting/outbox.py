@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cdc_platform.alerting.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
+from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
@@ -30,7 +30,7 @@ from cdc_platform.errors import CdcError
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.alert_messages import Message, Severity
 from cdc_platform.model.topology import EMPTY, Topology
-from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import RESTART, read_memory
@@ -40,13 +40,13 @@ log = logging.getLogger(__name__)
 
 ALERT = "alert/"
 OUTBOX = "outbox/"
-TROUBLE = "trouble/"
+INCIDENT = "trouble/"
 PASS = "pass"
 LEADER = "leader/"
 
-# Most troubles are cured by the next passes: nobody is woken for those.
-TROUBLE_PATIENCE = timedelta(minutes=2)
-# No pass for so long: the control plane itself is the trouble.
+# Most incidents are cured by the next passes: nobody is woken for those.
+INCIDENT_PATIENCE = timedelta(minutes=2)
+# No pass for so long: the control plane itself is the incident.
 SILENT_PASSES = timedelta(minutes=15)
 
 _AT_ONCE = 8
@@ -57,7 +57,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class AlertOutside:
+class AlertPorts:
     """The outside systems. `store` is a writer of the state topic of its own name."""
 
     platform: Platform
@@ -82,22 +82,22 @@ class AlertReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seen:
+class CheckView:
     """What a caller has seen: conditions by key, and keys that are right again."""
 
-    present: Mapping[str, Condition] = EMPTY
+    present: Mapping[str, AlertCondition] = EMPTY
     absent: Collection[str] = field(default_factory=tuple)
 
 
 def tell(
-    outside: AlertOutside,
-    seen: Seen,
+    outside: AlertPorts,
+    seen: CheckView,
     *,
     now: datetime,
     policy: AlertPolicy | None = None,
-    patience: timedelta = TROUBLE_PATIENCE,
+    patience: timedelta = INCIDENT_PATIENCE,
 ) -> AlertReport:
-    """One round: decide on `seen` and on the troubles in the state topic, then send what is in the outbox.
+    """One round: decide on `seen` and on the incidents in the state topic, then send what is in the outbox.
 
     Raises:
         KafkaUnavailable, KafkaRejected: nothing was lost, call again with the same.
@@ -115,7 +115,7 @@ def tell(
     topology = outside.platform.topology.load()
     standing = _standing(documents, topology, settings, now, patience)
     standing |= _leaders(reports_by_worker(outside.platform.topology.agents()).values(), topology, settings, patience)
-    gone = {key for key in records if key.startswith((TROUBLE, LEADER, f"{PASS}/")) and key not in standing}
+    gone = {key for key in records if key.startswith((INCIDENT, LEADER, f"{PASS}/")) and key not in standing}
     decision = decide({**standing, **seen.present}, {*seen.absent, *gone}, records, routes, now, policy)
     news: dict[str, Mapping[str, Any] | None] = {
         f"{ALERT}{key}": None if record is None else msgspec.to_builtins(record)
@@ -136,7 +136,7 @@ def tell(
     )
 
 
-def ping_watchdogs(outside: AlertOutside) -> tuple[str, ...]:
+def ping_watchdogs(outside: AlertPorts) -> tuple[str, ...]:
     """Call the watchdogs; the problems as sentences."""
     problems = []
     for name, target in sorted(outside.platform.settings.alerts.items()):
@@ -149,7 +149,7 @@ def ping_watchdogs(outside: AlertOutside) -> tuple[str, ...]:
 
 
 def _send(
-    outside: AlertOutside, waiting: Mapping[str, Message], now: datetime, policy: AlertPolicy, problems: list[str]
+    outside: AlertPorts, waiting: Mapping[str, Message], now: datetime, policy: AlertPolicy, problems: list[str]
 ) -> list[Message]:
     """Send what is due, routes side by side, each in order; each is crossed off as soon as it is taken."""
 
@@ -189,27 +189,27 @@ def _standing(
     settings: Settings,
     now: datetime,
     patience: timedelta,
-) -> dict[str, Condition]:
+) -> dict[str, AlertCondition]:
     """What the state topic says is wrong now."""
-    memory = read_memory({key: doc for key, doc in documents.items() if key.startswith((TROUBLE, f"{RESTART}/"))})
+    memory = read_memory({key: doc for key, doc in documents.items() if key.startswith((INCIDENT, f"{RESTART}/"))})
     hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for dataset, shard in topology.all_shards():
         record = memory.restarts.get(shard.name)
         if record is not None:
             hosts[str(record.failure), str(shard.leader)].add(dataset.name)
     found = {}
-    for key, trouble in memory.troubles.items():
-        if not trouble.down and f"{ALERT}{TROUBLE}{key}" not in documents:
+    for key, incident in memory.incidents.items():
+        if not incident.down and f"{ALERT}{INCIDENT}{key}" not in documents:
             continue  # it recovers, and nobody was told of it
-        # A trouble names some of its shards; restart records name the others, credentials their dataset.
-        concerned = {trouble.place, *hosts[str(trouble.failure), trouble.place]} | {
-            name.partition(".")[0] for name in trouble.sample
+        # An incident names some of its shards; restart records name the others, credentials their dataset.
+        concerned = {incident.place, *hosts[str(incident.failure), incident.place]} | {
+            name.partition(".")[0] for name in incident.sample
         }
-        found[f"{TROUBLE}{key}"] = _of_trouble(trouble, concerned, topology, settings, patience)
+        found[f"{INCIDENT}{key}"] = _of_incident(incident, concerned, topology, settings, patience)
     silent = age(documents.get(LAST_PASS), now)
     if silent is not None and silent > SILENT_PASSES.total_seconds():
         name = settings.platform
-        found[f"{PASS}/{name}"] = Condition(
+        found[f"{PASS}/{name}"] = AlertCondition(
             key=f"{PASS}/{name}",
             cause=f"{PASS}/{name}",
             severity=Severity.CRITICAL,
@@ -223,7 +223,7 @@ def _standing(
 
 def _leaders(
     reports: Iterable[AgentReport], topology: Topology, settings: Settings, patience: timedelta
-) -> dict[str, Condition]:
+) -> dict[str, AlertCondition]:
     """What agents say of leaders: old ones that take writes (told at once), new ones that are not fit."""
     found = {}
     shards = {shard.name: (dataset, shard) for dataset, shard in topology.all_shards()}
@@ -237,7 +237,7 @@ def _leaders(
                     continue
                 dataset, shard = shards[name]
                 key = f"{LEADER}{anchor}/{name}"
-                found[key] = Condition(
+                found[key] = AlertCondition(
                     key=key,
                     # A host's shards move together: one message.
                     cause=f"{LEADER}{anchor}/{shard.leader}",
@@ -252,20 +252,20 @@ def _leaders(
     return found
 
 
-def _of_trouble(
-    trouble: Trouble, datasets: set[str], topology: Topology, settings: Settings, patience: timedelta
-) -> Condition:
+def _of_incident(
+    incident: Incident, datasets: set[str], topology: Topology, settings: Settings, patience: timedelta
+) -> AlertCondition:
     owners = {owner for name in datasets if name in topology.datasets for owner in topology.datasets[name].owners}
-    count = f"{trouble.down} shard{'' if trouble.down == 1 else 's'} down" if trouble.down else "Shards recover"
-    return Condition(
-        key=f"{TROUBLE}{trouble.key}",
-        cause=f"{TROUBLE}{trouble.key}",
+    count = f"{incident.down} shard{'' if incident.down == 1 else 's'} down" if incident.down else "Shards recover"
+    return AlertCondition(
+        key=f"{INCIDENT}{incident.key}",
+        cause=f"{INCIDENT}{incident.key}",
         severity=Severity.CRITICAL,
-        title=f"{count}: {trouble.failure} at {trouble.place}",
-        text=f"{trouble.sentence()}.",
-        advice=trouble.advice,
+        title=f"{count}: {incident.failure} at {incident.place}",
+        text=f"{incident.sentence()}.",
+        advice=incident.advice,
         owners=tuple(sorted(owners)),
-        runbook=_runbook(settings, str(trouble.failure)),
+        runbook=_runbook(settings, str(incident.failure)),
         patience=patience,
     )
 

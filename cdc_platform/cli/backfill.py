@@ -8,7 +8,7 @@ import click
 
 from cdc_platform.cli.run_progress import handle, run_options
 from cdc_platform.errors import BadInput
-from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
+from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
 
 
 @click.command()
@@ -42,7 +42,7 @@ def backfill(
         if dataset is None:
             return None
         return Request(
-            kind=Kind.BACKFILL,
+            kind=RunKind.BACKFILL,
             dataset=dataset,
             tables=tables,
             shards=shards,
@@ -52,7 +52,7 @@ def backfill(
             load=load,
         )
 
-    handle(Kind.BACKFILL, given, make)
+    handle(RunKind.BACKFILL, given, make)
 
 
 def _range(column: str | None, low: str | None, high: str | None) -> KeyRange | None:

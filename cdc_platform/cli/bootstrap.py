@@ -9,7 +9,7 @@ import click
 from cdc_platform.cli.run_progress import handle, run_options
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import EMPTY, BootstrapMode
-from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.request import Load, Request, RunKind
 
 
 @click.command()
@@ -46,7 +46,7 @@ def bootstrap(
         if dataset is None:
             return None
         return Request(
-            kind=Kind.BOOTSTRAP,
+            kind=RunKind.BOOTSTRAP,
             dataset=dataset,
             tables=tables,
             shards=shards,
@@ -58,7 +58,7 @@ def bootstrap(
             load=load,
         )
 
-    handle(Kind.BOOTSTRAP, given, make, lost=lost)
+    handle(RunKind.BOOTSTRAP, given, make, lost=lost)
 
 
 def _position(text: str) -> tuple[str, str]:

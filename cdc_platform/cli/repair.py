@@ -14,7 +14,7 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
-from cdc_platform.verification.repair.reemit import RepairOutside, run_repair
+from cdc_platform.verification.repair.reemit import RepairPorts, run_repair
 from cdc_platform.verification.repair.repair_plan import (
     CAP,
     RepairPlan,
@@ -65,7 +65,7 @@ def repair(
 
     settings = Settings.load()
     with wiring.open_platform(settings) as platform, wiring.open_snapshots(platform) as snapshots:
-        outside = RepairOutside(proof=wiring.verification_of(platform), snapshots=snapshots)
+        outside = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
         topology = platform.topology.load()
         name = run_id or secrets.token_hex(4)
         if run_id:

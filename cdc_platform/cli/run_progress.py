@@ -21,10 +21,10 @@ from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots import summary
 from cdc_platform.snapshots.lost_positions import cure
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone, duration
-from cdc_platform.snapshots.request import Kind, Load, Request
-from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.request import Load, Request, RunKind
+from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.table_progress import TableLine, progress_of
@@ -63,7 +63,7 @@ def load_of(given: dict[str, Any]) -> Load:
     return Load(**{name: given.pop(name) for name in names})
 
 
-def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | None], *, lost: bool = False) -> None:
+def handle(kind: RunKind, given: dict[str, Any], make: Callable[[Load], Request | None], *, lost: bool = False) -> None:
     """Do what was asked for: an order to a run, the list of runs, or a run to its end.
 
     Args:
@@ -74,7 +74,7 @@ def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | N
     """
     as_json = given["as_json"]
     with open_platform(Settings.load()) as platform, open_snapshots(platform) as outside:
-        for option, wanted in (("pauses", Wanted.PAUSED), ("resumes", Wanted.RUNNING)):
+        for option, wanted in (("pauses", RequestedRun.PAUSED), ("resumes", RequestedRun.RUNNING)):
             if given[option]:
                 run = opening.order(outside, given[option], wanted)
                 click.echo(f"Run {run.id} is to be {wanted}: whoever works on it obeys within seconds.")
@@ -87,10 +87,10 @@ def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | N
             click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
             return
         if given["stops"]:
-            run = opening.order(outside, given["stops"], Wanted.STOPPED)
+            run = opening.order(outside, given["stops"], RequestedRun.STOPPED)
         elif given["goes_on"]:
             run = opening.unfinished(platform.state.read(), given["goes_on"])
-            opening.order(outside, run.id, Wanted.RUNNING)
+            opening.order(outside, run.id, RequestedRun.RUNNING)
         else:
             request = make(load_of(given))
             if request is None:
@@ -101,7 +101,7 @@ def handle(kind: Kind, given: dict[str, Any], make: Callable[[Load], Request | N
         work(outside, run, as_json=as_json)
 
 
-def work(outside: Outside, run: Run, *, as_json: bool) -> None:
+def work(outside: SnapshotPorts, run: Run, *, as_json: bool) -> None:
     """Work on a run to its end; exits 1 when a shard failed. Interrupted, the run stays on record."""
     screen = Screen(run, quiet=as_json)
     parts = opening.slices(run)
@@ -250,7 +250,7 @@ def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]
     }
 
 
-def _details(outside: Outside, run_id: str, *, as_json: bool) -> str:
+def _details(outside: SnapshotPorts, run_id: str, *, as_json: bool) -> str:
     found = progress_of(outside, opening.on_record(outside.platform.state.read(), run_id))
     return (
         json.dumps([asdict(line) for line in found], indent=2) if as_json else "\n".join(map(TableLine.sentence, found))

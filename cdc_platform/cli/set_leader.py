@@ -15,8 +15,8 @@ import click
 from cdc_platform.clients.sources.leader_probes import load_probe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import CdcError, PromotionRefused
-from cdc_platform.failover.change_leader import Discovery, LeaderOutside, check_leader, discover, refuse_unfit
-from cdc_platform.failover.preflight import Item
+from cdc_platform.failover.change_leader import Discovery, LeaderPorts, check_leader, discover, refuse_unfit
+from cdc_platform.failover.preflight import PreflightItem
 from cdc_platform.model.topology import Address, Shard, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_leaders, topology_store
@@ -79,8 +79,8 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
 
 
 def _checked(
-    outside: LeaderOutside, topology: Topology, shard: Shard, leader: Address, wait: float, *, quiet: bool
-) -> tuple[Item, ...]:
+    outside: LeaderPorts, topology: Topology, shard: Shard, leader: Address, wait: float, *, quiet: bool
+) -> tuple[PreflightItem, ...]:
     """The preflight; asked again while what only time cures is left."""
     deadline = time.monotonic() + wait
     told = False
@@ -96,7 +96,7 @@ def _checked(
         time.sleep(min(0.5, left))
 
 
-def _say(as_json: bool, before: Shard, after: Shard, items: tuple[Item, ...], text: str) -> None:
+def _say(as_json: bool, before: Shard, after: Shard, items: tuple[PreflightItem, ...], text: str) -> None:
     if as_json:
         document = {
             "shard": after.name,
@@ -141,9 +141,7 @@ def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_
             time.sleep(every)
 
 
-def _apply(
-    store: ZooKeeperTopologyStore, outside: LeaderOutside, topology: Topology, found: Discovery
-) -> dict[str, str]:
+def _apply(store: ZooKeeperTopologyStore, outside: LeaderPorts, topology: Topology, found: Discovery) -> dict[str, str]:
     """Shard name to what became of its move."""
     done = {}
     for name, leader in sorted(found.moves.items()):

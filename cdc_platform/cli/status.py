@@ -10,7 +10,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from cdc_platform.model.observed import ObservedConnector, ObservedWorker, Picture
+from cdc_platform.model.observed import ObservedConnector, ObservedState, ObservedWorker
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.settings import Settings
@@ -55,7 +55,7 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
 def _document(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
-    picture: Picture,
+    picture: ObservedState,
     planned: reconciler.Planned,
     owner: str | None,
 ) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _document(
 def _print(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
-    picture: Picture,
+    picture: ObservedState,
     planned: reconciler.Planned,
     owner: str | None,
 ) -> None:
@@ -122,7 +122,9 @@ def _print(
     console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _shard_document(picture: Picture, planned: reconciler.Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
+def _shard_document(
+    picture: ObservedState, planned: reconciler.Planned, health: DatasetHealth, name: str
+) -> dict[str, Any]:
     down = next((d for d in health.down if d.shard == name), None)
     home = planned.homes.get(name)
     seen: ObservedConnector | None = None
@@ -133,7 +135,7 @@ def _shard_document(picture: Picture, planned: reconciler.Planned, health: Datas
     waiting = planned.waiting.get(name)
     worker = seen.tasks[0].worker if seen and seen.tasks else None
     measured = picture.workers.get(worker) if worker else None
-    troubles = [t for t in planned.troubles.values() if name in t.sample or t.place in (str(shard.leader), worker)]
+    incidents = [t for t in planned.incidents.values() if name in t.sample or t.place in (str(shard.leader), worker)]
     return {
         "shard": name,
         "up": down is None,
@@ -148,7 +150,7 @@ def _shard_document(picture: Picture, planned: reconciler.Planned, health: Datas
         "trace": next((t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None),
         "next_restart": waiting.until.isoformat() if waiting and waiting.until else None,
         "next": [a.sentence() for a in planned.plan.actions if getattr(a, "name", None) == name],
-        "troubles": [{"sentence": t.sentence(), "since": t.since.isoformat(), "advice": t.advice} for t in troubles],
+        "troubles": [{"sentence": t.sentence(), "since": t.since.isoformat(), "advice": t.advice} for t in incidents],
         "findings": [f.text for f in planned.plan.findings if f.subject in (name, dataset)],
     }
 

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_platform.alerting.alerts import AlertPolicy, Condition
-from cdc_platform.alerting.outbox import Seen, ping_watchdogs, tell
+from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy
+from cdc_platform.alerting.outbox import CheckView, ping_watchdogs, tell
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity
@@ -106,7 +106,7 @@ def checks_seen(
     cursor: str | None,
     watched: Mapping[dg.AssetKey, CdcTableProps],
     settings: Settings,
-) -> tuple[Seen, str]:
+) -> tuple[CheckView, str]:
     """What the evaluations behind the cursor say, and the next cursor. The last of a check counts."""
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
     place = _Place.parse(cursor)
@@ -118,7 +118,7 @@ def checks_seen(
         id=place.id, run_updated_after=datetime.fromtimestamp(max(0.0, place.at - OVERLAP), UTC)
     )
     records = instance.get_event_records(dg.EventRecordsFilter(kind, after_cursor=behind), ascending=True)
-    present: dict[str, Condition] = {}
+    present: dict[str, AlertCondition] = {}
     absent: set[str] = set()
     last, at, newest_id = dict(place.last), place.at, place.id
     for record in sorted(records, key=lambda found: (found.timestamp, found.storage_id)):
@@ -138,17 +138,17 @@ def checks_seen(
             absent.discard(key)
             run = record.event_log_entry.run_id
             present[key] = _condition(key, evaluation, watched[evaluation.asset_key], run, settings)
-    return Seen(present=present, absent=absent), _Place(id=newest_id, at=at, last=last).dump()
+    return CheckView(present=present, absent=absent), _Place(id=newest_id, at=at, last=last).dump()
 
 
 def _condition(
     key: str, evaluation: dg.AssetCheckEvaluation, props: CdcTableProps, run: str, settings: Settings
-) -> Condition:
+) -> AlertCondition:
     told = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
     owners = tuple(owner for owner in told.get("owner", "").split(", ") if owner) or props.owners
     text = evaluation.description or f"Check {evaluation.check_name} failed."
     anchor = f"check-{evaluation.check_name.replace('_', '-')}"
-    return Condition(
+    return AlertCondition(
         key=key,
         cause=f"{CHECK}{props.dataset}/{evaluation.check_name}",
         severity=Severity.CRITICAL if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARNING,

@@ -64,7 +64,7 @@ class Suite:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class CheckOutcome:
     """What an expectation says. `shards` fail it, by name; `observed` is its own figure, if it has one."""
 
     expectation: Expectation
@@ -249,7 +249,7 @@ def _check_parameters(suite: Suite, where: str) -> None:
 
 def evaluate(
     suite: Suite, rows: Sequence[Mapping[str, Any]], shards: int, *, page: Path | None = None
-) -> list[Outcome]:
+) -> list[CheckOutcome]:
     """What each expectation says of the frame, in the suite's order. Imports Great Expectations.
 
     `page`: a file in which the library says the same as HTML.
@@ -320,12 +320,12 @@ def _unknown(item: Expectation, rows: Sequence[Mapping[str, Any]]) -> set[str]:
     return {str(row["shard"]) for row in rows if row[column] is None}
 
 
-def _outcome(item: Expectation, result: Any, unknown: set[str]) -> Outcome:
+def _outcome(item: Expectation, result: Any, unknown: set[str]) -> CheckOutcome:
     problem = _raised(result.exception_info)
     details = result.result or {}
     index = details.get("unexpected_index_list") or []
     observed = details.get("observed_value")
-    return Outcome(
+    return CheckOutcome(
         expectation=item,
         passed=bool(result.success) and not problem and not unknown,
         shards=tuple(sorted({str(entry["shard"]) for entry in index} | unknown)),

@@ -15,7 +15,7 @@ from pydantic import Field
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import differing, positions
-from cdc_platform.defs.check_suites import Outcome, Suite, evaluate, suites_for
+from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
@@ -140,7 +140,7 @@ def judge_table(
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")
         for item in table.suite.expectations:
-            yield _result(table.key, Outcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
+            yield _result(table.key, CheckOutcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
         return
     more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
     by_shard = {row["shard"]: row for row in rows}
@@ -173,7 +173,7 @@ _CAUSES = frozenset(str(cause) for cause in Cause)
 _LEDGER = frozenset({"transactions", "breaks"})
 
 
-def _without_ledger(outcome: Outcome, continuity: TableContinuity) -> Outcome:
+def _without_ledger(outcome: CheckOutcome, continuity: TableContinuity) -> CheckOutcome:
     """A check of the ledger fails where there is none, and says why."""
     if outcome.passed or not continuity.problem or outcome.expectation.kwargs.get("column") not in _LEDGER:
         return outcome
@@ -208,7 +208,7 @@ def _of_ledger(continuity: TableContinuity) -> Mapping[str, Any]:
 
 def _result(
     key: dg.AssetKey,
-    outcome: Outcome,
+    outcome: CheckOutcome,
     rows: Mapping[str, Mapping[str, Any]],
     more: Mapping[str, Any],
     shards: int,
@@ -241,7 +241,7 @@ def _result(
     )
 
 
-def _sentence(outcome: Outcome, rows: Mapping[str, Mapping[str, Any]], shards: int) -> str:
+def _sentence(outcome: CheckOutcome, rows: Mapping[str, Mapping[str, Any]], shards: int) -> str:
     if outcome.problem:
         return outcome.problem
     if outcome.passed:

@@ -22,7 +22,7 @@ from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
-from cdc_platform.reconciler.report import Outcome, leftovers_of
+from cdc_platform.reconciler.report import ActionOutcome, leftovers_of
 from cdc_platform.reconciler.run_pass import PassReport
 
 TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
@@ -211,7 +211,7 @@ def _sizes(homes: Mapping[str, str]) -> dict[str, int]:
     return sizes
 
 
-def _count(outcomes: list[Outcome]) -> dict[tuple[str, str], int]:
+def _count(outcomes: list[ActionOutcome]) -> dict[tuple[str, str], int]:
     counts: dict[tuple[str, str], int] = {}
     for outcome in outcomes:
         pair = (VERBS[type(outcome.action)], outcome.status)

@@ -14,7 +14,7 @@ from cdc_platform.defs.live_passes import Traffic, fail_dead, judge, unfinished_
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.reconcile_job import JOB, OP, run_tags
 from cdc_platform.defs.resource import CdcPlatformResource
-from cdc_platform.defs.sensor_cursor import Cursor, decide
+from cdc_platform.defs.sensor_cursor import SensorCursor, decide
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.pending_changes import Due, due
@@ -108,7 +108,7 @@ def build_reconcile_sensor(
         if hint:
             context.log.warning(hint)
 
-        decision = decide(found, Cursor.parse(context.cursor), now=time.time(), refresh_seconds=refresh_seconds)
+        decision = decide(found, SensorCursor.parse(context.cursor), now=time.time(), refresh_seconds=refresh_seconds)
         cursor = decision.cursor.dump()
         if not decision.run:
             text = " ".join(part for part in (decision.reason, hint) if part)

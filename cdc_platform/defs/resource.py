@@ -12,7 +12,7 @@ import dagster as dg
 from pydantic import Field
 
 from cdc_platform import wiring
-from cdc_platform.alerting.outbox import AlertOutside
+from cdc_platform.alerting.outbox import AlertPorts
 from cdc_platform.clients.platform import Platform
 from cdc_platform.settings import ENV_PREFIX, Settings
 
@@ -55,7 +55,7 @@ class CdcPlatformResource(dg.ConfigurableResource, dg.Resolvable):  # type: igno
             yield platform
 
     @contextmanager
-    def alerts(self) -> Iterator[AlertOutside]:
+    def alerts(self) -> Iterator[AlertPorts]:
         """What telling people needs, closed at the end."""
         with self.platform() as platform, wiring.open_alerts(platform) as outside:
             yield outside

@@ -23,7 +23,7 @@ LONGEST_WAIT = 300.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cursor:
+class SensorCursor:
     """`need` is the fingerprint of what was due, asked for `tries` times, and not again before `not_before`.
 
     `health` maps a dataset to a digest of its health as last asked to be observed, `refused`
@@ -40,7 +40,7 @@ class Cursor:
     health: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str | None) -> Cursor:
+    def parse(cls, text: str | None) -> SensorCursor:
         """The cursor; a fresh one for anything that is not one."""
         try:
             return msgspec.json.decode(text or "{}", type=cls)
@@ -53,16 +53,16 @@ class Cursor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class TickDecision:
     """Whether to ask for a pass. `observe` names the datasets whose tables it shall observe, or ALL."""
 
     run: bool
     reason: str
-    cursor: Cursor
+    cursor: SensorCursor
     observe: tuple[str, ...] = ()
 
 
-def decide(due: Due, cursor: Cursor, *, now: float, refresh_seconds: float) -> Decision:
+def decide(due: Due, cursor: SensorCursor, *, now: float, refresh_seconds: float) -> TickDecision:
     """Ask for a pass when something is due, when health changed, or when the assets' metadata got old."""
     health = {name: digest(one) for name, one in due.health.items()}
     refused = _hash("\n".join(f"{refusal.scope}: {refusal.reason}" for refusal in due.plan.refusals))
@@ -78,19 +78,19 @@ def decide(due: Due, cursor: Cursor, *, now: float, refresh_seconds: float) -> D
         if tries and now < cursor.not_before and not due.overdue:
             wait = cursor.not_before - now
             reason = f"{tries} passes did not do it; next in {wait:.0f} s: {due.sentence()}"
-            return Decision(run=False, reason=reason, cursor=cursor)
+            return TickDecision(run=False, reason=reason, cursor=cursor)
         asked = replace(seen, need=due.fingerprint, tries=tries + 1, not_before=now + wait_after(tries + 1))
-        return Decision(run=True, reason=due.sentence(), cursor=asked, observe=observe)
+        return TickDecision(run=True, reason=due.sentence(), cursor=asked, observe=observe)
 
     idle = replace(seen, need="", tries=0, not_before=0.0)
     up = up_of(due.health)
     if refused != cursor.refused:
-        return Decision(run=True, reason=due.plan.sentence(), cursor=idle, observe=observe)
+        return TickDecision(run=True, reason=due.plan.sentence(), cursor=idle, observe=observe)
     if changed and not refresh:
-        return Decision(run=True, reason=f"Health changed; {up}.", cursor=idle, observe=observe)
+        return TickDecision(run=True, reason=f"Health changed; {up}.", cursor=idle, observe=observe)
     if refresh:
-        return Decision(run=True, reason=f"All assets are observed anew; {up}.", cursor=idle, observe=observe)
-    return Decision(run=False, reason=f"{due.plan.sentence()} {up}.", cursor=idle)
+        return TickDecision(run=True, reason=f"All assets are observed anew; {up}.", cursor=idle, observe=observe)
+    return TickDecision(run=False, reason=f"{due.plan.sentence()} {up}.", cursor=idle)
 
 
 def wait_after(tries: int) -> float:

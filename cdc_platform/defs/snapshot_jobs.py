@@ -19,9 +19,9 @@ from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.lost_positions import cure
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
-from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
+from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
@@ -75,7 +75,7 @@ class BootstrapConfig(_RunConfig):
     def request(self) -> Request:
         """The request, checked. Raises BadInput."""
         return Request(
-            kind=Kind.BOOTSTRAP,
+            kind=RunKind.BOOTSTRAP,
             dataset=self.dataset,
             tables=tuple(self.tables),
             shards=tuple(self.shards),
@@ -102,7 +102,7 @@ class BackfillConfig(_RunConfig):
         if self.key_column is not None:
             key_range = KeyRange(column=self.key_column, low=self.key_from, high=self.key_to)
         return Request(
-            kind=Kind.BACKFILL,
+            kind=RunKind.BACKFILL,
             dataset=self.dataset,
             tables=tuple(self.tables),
             shards=tuple(self.shards),
@@ -128,7 +128,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
     tags = {TAG_PLATFORM: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
     def open_for(
-        context: dg.OpExecutionContext, config: _RunConfig, request: Request | None, outside: Outside
+        context: dg.OpExecutionContext, config: _RunConfig, request: Request | None, outside: SnapshotPorts
     ) -> Iterator[dg.DynamicOutput[Any]]:
         if request is None:
             run = opening.unfinished(outside.platform.state.read(), config.continues or "")
@@ -273,7 +273,7 @@ def _materialization(
 
 
 @contextmanager
-def _outside(resource: CdcPlatformResource) -> Iterator[Outside]:
+def _outside(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
     with resource.platform() as platform, open_snapshots(platform) as outside:
         yield outside
 

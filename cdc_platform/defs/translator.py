@@ -11,7 +11,7 @@ import dagster as dg
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset, Topology
-from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.ports import VerificationPolicy
 
 log = logging.getLogger(__name__)
 
@@ -71,11 +71,11 @@ def table_props(topology: Topology, *, platform: str) -> tuple[CdcTableProps, ..
 
 def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
     try:
-        policy = Policy.of(dataset)
+        policy = VerificationPolicy.of(dataset)
     except TopologyError as error:
         # A verification says so when it is asked for; the assets are there all the same.
         log.error("%s", error)
-        policy = Policy()
+        policy = VerificationPolicy()
     for table in dataset.tables:
         yield CdcTableProps(
             platform=platform,

@@ -20,7 +20,7 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from cdc_platform.verification.repair.reemit import RepairOutside, run_repair
+from cdc_platform.verification.repair.reemit import RepairPorts, run_repair
 from cdc_platform.verification.repair.repair_plan import CAP, find_repair, keys_repair, parse_keys, proof_id
 
 VERIFY = "verify"
@@ -159,7 +159,7 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             wiring.open_snapshots(clients) as snapshots,
             _told(),
         ):
-            outside = RepairOutside(proof=wiring.verification_of(clients), snapshots=snapshots)
+            outside = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
             return _repaired(context, outside, config, part, run_id)
 
     @dg.op(name="conclude_repair", tags=tags)
@@ -201,7 +201,7 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
 
 
 def _repaired(
-    context: dg.OpExecutionContext, outside: RepairOutside, config: RepairConfig, part: dict[str, Any], run_id: str
+    context: dg.OpExecutionContext, outside: RepairPorts, config: RepairConfig, part: dict[str, Any], run_id: str
 ) -> dict[str, Any]:
     """One range: found, and repaired when that was asked for."""
     clients = outside.proof.platform

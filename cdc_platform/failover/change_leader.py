@@ -15,7 +15,7 @@ from cdc_platform.clients.sources.leader_probes import Found, LeaderProbe
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.identity import slot_name
 from cdc_platform.errors import CdcError, NotFound, PromotionRefused
-from cdc_platform.failover.preflight import Case, Item, preflight
+from cdc_platform.failover.preflight import PreflightItem, PromotionCase, preflight
 from cdc_platform.failover.promotion import has_fix, saved_position
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Topology
@@ -26,7 +26,7 @@ _MARIADB_CLASS = "io.debezium.connector.mariadb.MariaDbConnector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderOutside:
+class LeaderPorts:
     """What moving leaders needs. `connect` gives the client of a Connect cluster."""
 
     settings: Settings
@@ -34,7 +34,7 @@ class LeaderOutside:
     connect: Callable[[Cluster], Connect]
 
 
-def check_leader(outside: LeaderOutside, topology: Topology, shard: Shard, leader: Address) -> tuple[Item, ...]:
+def check_leader(outside: LeaderPorts, topology: Topology, shard: Shard, leader: Address) -> tuple[PreflightItem, ...]:
     """The preflight of a move of `shard` to `leader`: read-only, bounded by the clients' deadlines."""
     dataset = topology.dataset(shard.dataset)
     slot = slot_name(outside.settings, shard) if dataset.engine is Engine.POSTGRES else None
@@ -48,7 +48,7 @@ def check_leader(outside: LeaderOutside, topology: Topology, shard: Shard, leade
             rights = None
     old = None if leader == shard.leader else _view(outside, dataset, shard, shard.leader, None)
     return preflight(
-        Case(
+        PromotionCase(
             new=new,
             old=old,
             saved=saved,
@@ -60,7 +60,7 @@ def check_leader(outside: LeaderOutside, topology: Topology, shard: Shard, leade
     )
 
 
-def refuse_unfit(items: Sequence[Item], shard: Shard, leader: Address) -> None:
+def refuse_unfit(items: Sequence[PreflightItem], shard: Shard, leader: Address) -> None:
     """Raises PromotionRefused when an item fails, or could not be told."""
     bad = [item for item in items if not item.ok]
     if bad:
@@ -72,7 +72,7 @@ def refuse_unfit(items: Sequence[Item], shard: Shard, leader: Address) -> None:
 
 
 def _saved(
-    outside: LeaderOutside, topology: Topology, dataset: Dataset, shard: Shard
+    outside: LeaderPorts, topology: Topology, dataset: Dataset, shard: Shard
 ) -> tuple[str | None, str | None, str | None]:
     """The saved position, why it could not be read, and the MariaDB plugin's version."""
     position: str | None = None
@@ -94,9 +94,7 @@ def _saved(
     return position, None, version
 
 
-def _view(
-    outside: LeaderOutside, dataset: Dataset, shard: Shard, server: Address, saved: str | None
-) -> ServerView | str:
+def _view(outside: LeaderPorts, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView | str:
     try:
         return outside.servers.view(dataset, shard, server, saved=saved)
     except CdcError as error:

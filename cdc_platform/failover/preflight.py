@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from cdc_platform.failover.promotion import Kind, judge, last_gtids, shown_lsn
+from cdc_platform.failover.promotion import ObstacleKind, judge, last_gtids, shown_lsn
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Engine
 
@@ -14,7 +14,7 @@ RETENTION_SECONDS = 24 * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class PreflightItem:
     """One line of a preflight. `ok` is None where nothing could be told."""
 
     name: str
@@ -29,7 +29,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
+class PromotionCase:
     """What a preflight looks at.
 
     `new` and `old` are views, or why there is none. `saved` is the position or, where it
@@ -46,15 +46,15 @@ class Case:
     rights: Sequence[str] | None = ()
 
 
-def preflight(case: Case) -> tuple[Item, ...]:
+def preflight(case: PromotionCase) -> tuple[PreflightItem, ...]:
     """Every item of a planned move, in the order to print them."""
     view = case.new
     if isinstance(view, str):
-        return (Item(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
-    items = [Item(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
+        return (PreflightItem(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
+    items = [PreflightItem(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
     state = "takes writes" if view.writable else "is read-only"
     items.append(
-        Item(
+        PreflightItem(
             name="promoted",
             ok=view.writable and not view.following,
             text=f"it {'still follows another server' if view.following else state}.",
@@ -66,11 +66,13 @@ def preflight(case: Case) -> tuple[Item, ...]:
     items += _log_items(view)
     if case.rights is None:
         items.append(
-            Item(name="grants", ok=None, text="the user's rights could not be read.", cure="See docs/security.md.")
+            PreflightItem(
+                name="grants", ok=None, text="the user's rights could not be read.", cure="See docs/security.md."
+            )
         )
     else:
         items.append(
-            Item(
+            PreflightItem(
                 name="grants",
                 ok=not case.rights,
                 text=f"the user lacks {', '.join(case.rights)}." if case.rights else "nothing is missing.",
@@ -80,43 +82,45 @@ def preflight(case: Case) -> tuple[Item, ...]:
     return tuple(items)
 
 
-def _caught_up(case: Case, view: ServerView) -> list[Item]:
+def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
     if case.saved_problem:
         text = f"the saved position could not be read: {case.saved_problem}"
-        return [Item(name="caught up", ok=None, text=text, cure="See that a Connect worker answers.")]
+        return [PreflightItem(name="caught up", ok=None, text=text, cure="See that a Connect worker answers.")]
     if case.saved is None:
-        return [Item(name="caught up", ok=True, text="there is no saved position yet.")]
+        return [PreflightItem(name="caught up", ok=True, text="there is no saved position yet.")]
     obstacle = judge(view, case.saved, connector=case.connector, slot=case.slot)
-    names = {Kind.SERVER_ID: "gtid", Kind.NO_SLOT: "slot"}
+    names = {ObstacleKind.SERVER_ID: "gtid", ObstacleKind.NO_SLOT: "slot"}
     found = []
     shown = shown_lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
-    if obstacle is None or obstacle.kind not in (Kind.BEHIND, Kind.DIVERGED):
-        found.append(Item(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
+    if obstacle is None or obstacle.kind not in (ObstacleKind.BEHIND, ObstacleKind.DIVERGED):
+        found.append(PreflightItem(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
     if obstacle is not None:
-        found.append(Item(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure))
+        found.append(
+            PreflightItem(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure)
+        )
     elif view.engine is Engine.POSTGRES:
-        found.append(Item(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
+        found.append(PreflightItem(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
     else:
-        found.append(Item(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
+        found.append(PreflightItem(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
     if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
         wanted, oldest = last_gtids(case.saved), last_gtids(view.oldest)
         last = {domain: sequence for (domain, _), sequence in wanted.items()}
         purged = any(last.get(domain, 0) < sequence for (domain, _), sequence in oldest.items())
         text = f"its binlog begins after {view.oldest}." if purged else "its binlog still holds what follows."
-        found.append(Item(name="log kept", ok=not purged, text=text, cure="Bootstrap the shard."))
+        found.append(PreflightItem(name="log kept", ok=not purged, text=text, cure="Bootstrap the shard."))
     return found
 
 
-def _old_leader(new: ServerView, old: ServerView | str | None) -> Item:
+def _old_leader(new: ServerView, old: ServerView | str | None) -> PreflightItem:
     name = "old leader"
     if old is None:
-        return Item(name=name, ok=True, text="there is none, or it is the same address.")
+        return PreflightItem(name=name, ok=True, text="there is none, or it is the same address.")
     if isinstance(old, str):
         # Not a failure: an unplanned move is made because of it. What is not seen is said.
-        return Item(name=name, ok=True, text=f"not seen, so nobody knows whether it takes writes: {old}")
+        return PreflightItem(name=name, ok=True, text=f"not seen, so nobody knows whether it takes writes: {old}")
     if old.identity == new.identity:
-        return Item(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
-    return Item(
+        return PreflightItem(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
+    return PreflightItem(
         name=name,
         ok=not old.writable,
         text=f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
@@ -124,16 +128,16 @@ def _old_leader(new: ServerView, old: ServerView | str | None) -> Item:
     )
 
 
-def _log_items(view: ServerView) -> list[Item]:
+def _log_items(view: ServerView) -> list[PreflightItem]:
     s = view.settings
     if view.engine is Engine.POSTGRES:
         level = s.get("wal_level", "")
         keep = s.get("max_slot_wal_keep_size", "-1")
         return [
-            Item(
+            PreflightItem(
                 name="log format", ok=level == "logical", text=f"wal_level is {level}.", cure="Set wal_level = logical."
             ),
-            Item(
+            PreflightItem(
                 name="log retention",
                 ok=keep == "-1" or int(keep) >= 1024,
                 text="a slot keeps all that it needs." if keep == "-1" else f"a slot keeps at most {keep} MB.",
@@ -142,19 +146,19 @@ def _log_items(view: ServerView) -> list[Item]:
         ]
     seconds = float(s.get("binlog_expire_logs_seconds") or 0)
     items = [
-        Item(
+        PreflightItem(
             name="log format",
             ok=s.get("log_bin") == "1" and s.get("binlog_format") == "ROW",
             text=f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
             cure="Set log_bin and binlog_format = ROW.",
         ),
-        Item(
+        PreflightItem(
             name="row image",
             ok=s.get("binlog_row_image") == "FULL",
             text=f"binlog_row_image is {s.get('binlog_row_image')}.",
             cure="SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
         ),
-        Item(
+        PreflightItem(
             name="log retention",
             ok=not seconds or seconds >= RETENTION_SECONDS,
             text=f"the binlog is kept for {seconds / 3600:.0f} h."
@@ -165,5 +169,7 @@ def _log_items(view: ServerView) -> list[Item]:
     ]
     if view.engine is Engine.MYSQL:
         mode = s.get("gtid_mode", "")
-        items.append(Item(name="gtid mode", ok=mode == "ON", text=f"gtid_mode is {mode}.", cure="Set gtid_mode = ON."))
+        items.append(
+            PreflightItem(name="gtid mode", ok=mode == "ON", text=f"gtid_mode is {mode}.", cure="Set gtid_mode = ON.")
+        )
     return items

@@ -24,7 +24,7 @@ _VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)\.(?:(Alpha|Beta|CR)(\d+)|Final)")
 _STAGES = ("Alpha", "Beta", "CR", None)
 
 
-class Kind(StrEnum):
+class ObstacleKind(StrEnum):
     """What stands in the way."""
 
     UNREACHABLE = "unreachable"
@@ -39,7 +39,7 @@ class Kind(StrEnum):
 class Obstacle:
     """Why a task must not start on a server yet, and what to do."""
 
-    kind: Kind
+    kind: ObstacleKind
     text: str
     cure: str
 
@@ -105,7 +105,7 @@ def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None
     if many:
         domain, servers = next(iter(sorted(many.items())))
         return Obstacle(
-            kind=Kind.SERVER_ID,
+            kind=ObstacleKind.SERVER_ID,
             text=f"the saved position {saved} names several servers of GTID domain {domain} "
             f"({', '.join(map(str, sorted(servers)))}); this connector would call it no longer available.",
             cure=f"No server id cures it: use a MariaDB connector of {FIXED_IN} or later, or bootstrap the shard.",
@@ -117,13 +117,13 @@ def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None
             continue
         if view.server_id == old:
             return Obstacle(
-                kind=Kind.SERVER_ID,
+                kind=ObstacleKind.SERVER_ID,
                 text=f"server_id is {old} as it must be, but the last transaction of GTID domain {domain} is one of "
                 f"server {wrote}, and the saved position {saved} names server {old}.",
                 cure="Write one row there in a new session (a heartbeat row).",
             )
         return Obstacle(
-            kind=Kind.SERVER_ID,
+            kind=ObstacleKind.SERVER_ID,
             text=f"its server_id is {view.server_id}, the saved position {saved} names server {old}: "
             f"this connector (before {FIXED_IN}) would fail with 'no longer available', now or at its next restart.",
             cure=f"Finish the promotion, in this order: 1. fence the old primary for good (stop it, or cut it off) and "
@@ -143,7 +143,7 @@ def _judge_mysql(view: ServerView, saved: str) -> Obstacle | None:
 def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Obstacle | None:
     if view.following:
         return Obstacle(
-            kind=Kind.NOT_PROMOTED,
+            kind=ObstacleKind.NOT_PROMOTED,
             text="it is in recovery: a standby.",
             cure="Promote it (pg_promote), or correct the leader.",
         )
@@ -163,7 +163,7 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
             else "did not sync slot"
         )
         return Obstacle(
-            kind=Kind.NO_SLOT,
+            kind=ObstacleKind.NO_SLOT,
             text=f"it {what} {slot}: what was written since {shown_lsn(saved)} cannot be read from it.",
             cure=f"Bootstrap the shard.{older}",
         )
@@ -172,7 +172,7 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
         return _behind(view, shown_lsn(saved), "the log", shown_lsn(view.position))
     if found.flushed is not None and found.flushed > int(saved):
         return Obstacle(
-            kind=Kind.NO_SLOT,
+            kind=ObstacleKind.NO_SLOT,
             text=f"slot {slot} begins at {shown_lsn(str(found.flushed))}, after the saved {shown_lsn(saved)}: "
             "what lies between is lost.",
             cure="Bootstrap the shard.",
@@ -183,14 +183,14 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
 def _behind(view: ServerView, saved: str, what: str, position: str | None = None) -> Obstacle:
     if view.writable and not view.following:
         return Obstacle(
-            kind=Kind.DIVERGED,
+            kind=ObstacleKind.DIVERGED,
             text=f"it takes writes of its own from {position or view.position or 'the beginning'} on, but the saved "
             f"position is {saved} ({what}): it was promoted before it had everything, and what it writes up to there "
             "would be skipped.",
             cure="Bring the old leader back, or bootstrap the shard: the topic has changes that this server never had.",
         )
     return Obstacle(
-        kind=Kind.BEHIND,
+        kind=ObstacleKind.BEHIND,
         text=f"it is at {position or view.position or 'the beginning'} and has not reached the saved position "
         f"{saved} ({what}).",
         cure="Wait until it has applied everything, and only then promote it.",

@@ -36,7 +36,7 @@ class FilePlan:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Move:
+class LeaderMove:
     """A leader that moved, and tasks of this worker that may still run with the old one.
 
     Times are seconds on the monotonic clock. `tries` counts restarts that failed.
@@ -147,7 +147,7 @@ def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile | N
 
 
 def next_steps(
-    moves: Mapping[str, Move], tasks: Mapping[str, tuple[ObservedTask, ...]], worker: str, now: float
+    moves: Mapping[str, LeaderMove], tasks: Mapping[str, tuple[ObservedTask, ...]], worker: str, now: float
 ) -> Steps:
     """What to do about the moves, given a status that was read after their files were written.
 

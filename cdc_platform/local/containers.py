@@ -138,7 +138,7 @@ def _mariadb(root: Path, name: str, *, primary: bool) -> str:
 
 
 def _postgres(root: Path, name: str, *, primary: bool) -> str:
-    place = postgres_place.Place(root=root, bindir=root, user=None)
+    place = postgres_place.PostgresDirectories(root=root, bindir=root, user=None)
     account = Login(user="stack_replication", password="")
     postgres.write_config(place, name, port=5432, other_port=5432, primary=primary, replication=account)
     conninfo = f"'host=postgres-primary port=5432 user={account.user} passfile={PASSFILE} dbname=postgres'"

@@ -16,7 +16,7 @@ from psycopg.rows import dict_row
 
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
-from cdc_platform.local.postgres_directories import Place, own, run, write_private
+from cdc_platform.local.postgres_directories import PostgresDirectories, own, run, write_private
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack_passwords import Login, Logins
 
@@ -24,7 +24,7 @@ SERVERS = ("postgres-1", "postgres-2")
 STANDBY_SLOT = "stack_standby"
 
 
-def create_data(place: Place, name: str, admin: Login) -> None:
+def create_data(place: PostgresDirectories, name: str, admin: Login) -> None:
     """Make the primary's data directory, once. Raises StackError."""
     data = place.root / name
     if data.exists():
@@ -59,7 +59,7 @@ def create_data(place: Place, name: str, admin: Login) -> None:
     scratch.replace(data)
 
 
-def build_standby(place: Place, name: str, primary: str, *, primary_port: int, admin: Login) -> None:
+def build_standby(place: PostgresDirectories, name: str, primary: str, *, primary_port: int, admin: Login) -> None:
     """Make a standby's data directory from the running primary's, replacing what was there.
 
     The low-level backup API, because the package has no pg_basebackup:
@@ -103,7 +103,7 @@ def _copy_live(source: Path, target: Path) -> None:
                     shutil.copy2(Path(folder, name), target / inside / name)
 
 
-def mark_stale(place: Place, name: str, stale: bool) -> None:
+def mark_stale(place: PostgresDirectories, name: str, stale: bool) -> None:
     """Note that a server's data went another way than the primary's: it must be built anew."""
     marker = place.root / f"{name}.stale"
     if stale:
@@ -112,19 +112,21 @@ def mark_stale(place: Place, name: str, stale: bool) -> None:
         marker.unlink(missing_ok=True)
 
 
-def is_stale(place: Place, name: str) -> bool:
+def is_stale(place: PostgresDirectories, name: str) -> bool:
     """True after a promotion left this server behind."""
     return (place.root / f"{name}.stale").exists()
 
 
-def make_standby(place: Place, name: str) -> None:
+def make_standby(place: PostgresDirectories, name: str) -> None:
     """Make a server come up read-only: one that must never take writes again."""
     path = place.root / name / "standby.signal"
     path.touch()
     own(place, path)
 
 
-def write_config(place: Place, name: str, *, port: int, other_port: int, primary: bool, replication: Login) -> None:
+def write_config(
+    place: PostgresDirectories, name: str, *, port: int, other_port: int, primary: bool, replication: Login
+) -> None:
     """Write what differs from Postgres' defaults, for its role; `other_port` is the other server's."""
     conninfo = (
         f"host=127.0.0.1 port={other_port} user={replication.user} password={replication.password} "
@@ -158,7 +160,7 @@ log_timezone = 'UTC'
     )
 
 
-def launch(place: Place, name: str, *, port: int, log: Path) -> Launch:
+def launch(place: PostgresDirectories, name: str, *, port: int, log: Path) -> Launch:
     """How the server is started."""
     return Launch(
         name=name,

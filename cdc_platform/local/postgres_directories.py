@@ -26,7 +26,7 @@ _OUTSIDE = "cdc-platform-postgres-"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Place:
+class PostgresDirectories:
     """Where Postgres lives and who runs it (None: whoever runs the stack)."""
 
     root: Path
@@ -34,7 +34,7 @@ class Place:
     user: str | None
 
 
-def find_place(root: Path, programs: Programs) -> Place:
+def find_place(root: Path, programs: Programs) -> PostgresDirectories:
     """Where Postgres can run: `root`, its programs in the cache, unless we are root.
 
     As root, all of it moves to where the other user can reach it: `root` if
@@ -46,7 +46,7 @@ def find_place(root: Path, programs: Programs) -> Place:
     cached = programs.directories["postgres"]
     if os.geteuid() != 0:
         root.mkdir(parents=True, exist_ok=True)
-        return Place(root=root, bindir=cached / "bin", user=None)
+        return PostgresDirectories(root=root, bindir=cached / "bin", user=None)
     try:
         account = pwd.getpwnam(_OTHER_USER)
     except KeyError as error:
@@ -74,7 +74,7 @@ def find_place(root: Path, programs: Programs) -> Place:
             shutil.copytree(cached, scratch, symlinks=True)
             scratch.replace(copied)
         bindir = copied / "bin"
-    return Place(root=root, bindir=bindir, user=_OTHER_USER)
+    return PostgresDirectories(root=root, bindir=bindir, user=_OTHER_USER)
 
 
 def remove(root: Path) -> None:
@@ -105,14 +105,14 @@ def _pointed(pointer: Path) -> Path:
     return found
 
 
-def own(place: Place, path: Path) -> None:
+def own(place: PostgresDirectories, path: Path) -> None:
     """Give a file to the user that runs Postgres."""
     if place.user:
         account = pwd.getpwnam(place.user)
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
-def write_private(place: Place, path: Path, text: str) -> None:
+def write_private(place: PostgresDirectories, path: Path, text: str) -> None:
     """Write a file that only the user that runs Postgres can read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as stream:
@@ -124,7 +124,7 @@ def _others_pass(directory: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (directory, *directory.parents))
 
 
-def run(place: Place, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+def run(place: PostgresDirectories, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a program as the user that runs Postgres."""
     account = pwd.getpwnam(place.user) if place.user else None
     return subprocess.run(
@@ -142,6 +142,6 @@ def run(place: Place, argv: list[str], **more: Any) -> subprocess.CompletedProce
     )
 
 
-def place_of(launched: Launch) -> Place:
+def place_of(launched: Launch) -> PostgresDirectories:
     """The place that a launch was made for."""
-    return Place(root=Path(launched.cwd), bindir=Path(launched.argv[0]).parent, user=launched.user)
+    return PostgresDirectories(root=Path(launched.cwd), bindir=Path(launched.argv[0]).parent, user=launched.user)

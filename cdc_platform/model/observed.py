@@ -1,4 +1,4 @@
-"""What was observed: connectors, tasks, topics, workers. One `Picture` a pass.
+"""What was observed: connectors, tasks, topics, workers. One `ObservedState` a pass.
 
 What could not be read is None or `unknown`, never empty: nothing may be
 decided on it.
@@ -157,7 +157,7 @@ class ObservedHeartbeats:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class ObservedState:
     """Everything that one pass decides on, read once.
 
     None is unknown: `topics` when Kafka was not readable, `heartbeats` and

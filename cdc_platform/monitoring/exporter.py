@@ -139,7 +139,7 @@ def _clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
 def _memory(records: Documents) -> Iterator[Metric]:
     memory = read_memory(records)
     troubles = GaugeMetricFamily("cdc_trouble_shards", "Shards down by cause.", labels=["failure", "place"])
-    for trouble in memory.troubles.values():
+    for trouble in memory.incidents.values():
         troubles.add_metric([str(trouble.failure), trouble.place], trouble.down)
     yield troubles
     backing_off = GaugeMetricFamily("cdc_restart_records", "Shards restarted or waiting for it.", labels=["failure"])

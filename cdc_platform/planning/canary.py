@@ -19,7 +19,7 @@ from cdc_platform.model.topology import EMPTY
 Before = Mapping[str, str | None]
 
 
-class Verdict(StrEnum):
+class CanaryVerdict(StrEnum):
     """What is known of a rollout's canaries."""
 
     WATCHING = "watching"
@@ -48,7 +48,7 @@ class CanaryRecord:
     shards: Mapping[str, Before]
     since: datetime
     passes: int = 0
-    verdict: Verdict = Verdict.WATCHING
+    verdict: CanaryVerdict = CanaryVerdict.WATCHING
     reason: str | None = None
 
     @property
@@ -81,9 +81,9 @@ class Pending:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Canary:
-    """How a canary is. `trouble`: it fails. `unclear`: why nothing can be said of it. Neither: it is healthy."""
+    """How a canary is. `incident`: it fails. `unclear`: why nothing can be said of it. Neither: it is healthy."""
 
-    trouble: str | None = None
+    incident: str | None = None
     unclear: str | None = None
 
 
@@ -148,7 +148,7 @@ def decide(
             since=now,
         )
         return _watching(record, done, f"tried on {_few(record.shards)} first, {len(pending)} connectors change")
-    if record.verdict is Verdict.PASSED:
+    if record.verdict is CanaryVerdict.PASSED:
         if not pending:
             return RolloutDecision(done=settled)
         return RolloutDecision(now=everyone, record=record, done=done)
@@ -156,7 +156,7 @@ def decide(
     if not left:
         return RolloutDecision(done=done, finding="its canaries are gone: chosen anew in the next pass")
     record = replace(record, shards=left) if len(left) < len(record.shards) else record
-    if record.verdict is Verdict.FAILED:
+    if record.verdict is CanaryVerdict.FAILED:
         return _failed(record, done)
     return _judged(record, pending, canaries, done, now, policy)
 
@@ -173,17 +173,17 @@ def _judged(
     if any(name in pending for name in record.shards):
         return _watching(replace(record, since=now, passes=0), done, f"tried on {names} first")
     unclear = {name: canary.unclear for name, canary in canaries.items() if canary.unclear}
-    failed = {name: canary.trouble for name, canary in canaries.items() if canary.trouble and name not in unclear}
+    failed = {name: canary.incident for name, canary in canaries.items() if canary.incident and name not in unclear}
     if failed:
         worst = min(failed)
-        return _failed(replace(record, verdict=Verdict.FAILED, reason=f"{worst}: {failed[worst]}"), done)
+        return _failed(replace(record, verdict=CanaryVerdict.FAILED, reason=f"{worst}: {failed[worst]}"), done)
     if unclear:
         which = min(unclear)
         return _watching(record, done, f"tried on {names}; nothing can be said of {which}: {unclear[which]}")
     passes = record.passes + 1
     since = min(record.since, now)
     if passes >= policy.passes and now - since >= policy.watch:
-        passed = replace(record, passes=passes, verdict=Verdict.PASSED)
+        passed = replace(record, passes=passes, verdict=CanaryVerdict.PASSED)
         text = f"proven on {names}, goes to {len(pending)} other connectors"
         return RolloutDecision(now=frozenset(pending), record=passed, done=done, finding=text)
     text = f"tried on {names}, healthy in {passes} of {policy.passes} passes"

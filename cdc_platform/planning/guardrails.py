@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, Picture
+from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedState
 from cdc_platform.model.topology import Pause, Topology
-from cdc_platform.planning.inputs import Memory, Policy
+from cdc_platform.planning.inputs import Memory, PassPolicy
 from cdc_platform.planning.plan import DeleteConnector, Finding, Refusal
 
 # Names shown of what was there before.
@@ -15,7 +15,7 @@ _NAMED = 6
 Connectors = Mapping[str, Mapping[str, ObservedConnector]]
 
 
-def split(picture: Picture, platform: str) -> tuple[Connectors, Connectors, list[Refusal]]:
+def split(picture: ObservedState, platform: str) -> tuple[Connectors, Connectors, list[Refusal]]:
     """Our connectors, and the others, by cluster and name; clusters that could not be read are absent."""
     ours: dict[str, dict[str, ObservedConnector]] = {}
     strangers: dict[str, dict[str, ObservedConnector]] = {}
@@ -54,7 +54,9 @@ def _same_groups(ours: Connectors) -> list[tuple[str, str]]:
     return sorted(same)
 
 
-def whole_pass(picture: Picture, ours: Connectors, memory: Memory, policy: Policy) -> Refusal | Finding | None:
+def whole_pass(
+    picture: ObservedState, ours: Connectors, memory: Memory, policy: PassPolicy
+) -> Refusal | Finding | None:
     """Why nothing at all may be planned; None when something may."""
     pause = picture.topology.pause
     if pause is not None and pause.holds(picture.taken_at):
@@ -85,7 +87,7 @@ def _before(memory: Memory) -> str:
     return ", ".join(parts[:_NAMED]) + (", ..." if len(parts) > _NAMED else "")
 
 
-def shrink_is_meant(policy: Policy) -> bool:
+def shrink_is_meant(policy: PassPolicy) -> bool:
     """True when a person said that what is gone is meant to be."""
     return policy.accept_shrink or policy.allow_deletes is not None
 
@@ -104,7 +106,7 @@ def lost_clusters(topology: Topology, memory: Memory) -> dict[str, str]:
     }
 
 
-def hidden_clusters(picture: Picture, ours: Connectors, memory: Memory, policy: Policy) -> frozenset[str]:
+def hidden_clusters(picture: ObservedState, ours: Connectors, memory: Memory, policy: PassPolicy) -> frozenset[str]:
     """Clusters that had connectors of ours at the last pass and cannot be looked at now."""
     hidden = {name for name, n in memory.cluster_sizes.items() if n and name not in ours}
     if shrink_is_meant(policy):
@@ -122,7 +124,7 @@ def may_run_in(name: str, memory: Memory, hidden: frozenset[str]) -> str | None:
     return known.cluster if known.cluster in hidden else None
 
 
-def shrunk(scope: str, before: int | None, now: int, policy: Policy) -> Refusal | None:
+def shrunk(scope: str, before: int | None, now: int, policy: PassPolicy) -> Refusal | None:
     """A refusal when an inventory is suddenly smaller than the last pass saw it."""
     if before is None or shrink_is_meant(policy):
         return None
@@ -133,7 +135,7 @@ def shrunk(scope: str, before: int | None, now: int, policy: Policy) -> Refusal 
     return None
 
 
-def too_many_deletes(gone: list[DeleteConnector], total: int, policy: Policy) -> Refusal | None:
+def too_many_deletes(gone: list[DeleteConnector], total: int, policy: PassPolicy) -> Refusal | None:
     """A refusal of all deletes when there are more than the cap."""
     cap = max(policy.max_deletes, int(total * policy.max_delete_fraction))
     if policy.allow_deletes is not None:

@@ -9,7 +9,7 @@ from cdc_platform.model.observed import TopicRequest
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning.canary import CanaryRecord, RolledOut, RolloutPolicy
 from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy, ZombieRecord
-from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LivenessPolicy, LiveRecord
 from cdc_platform.planning.health.restarts import RestartPolicy, RestartRecord, Waiting
 from cdc_platform.planning.health.task_balance import BalancePolicy, SkewRecord
@@ -23,7 +23,7 @@ Leftovers = Callable[[str, Mapping[str, str]], tuple[tuple[str, ...], tuple[str,
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class PassPolicy:
     """The bounds of one pass.
 
     A pass deletes at most the greater of `max_deletes` and `max_delete_fraction` of the platform's
@@ -48,7 +48,7 @@ class Policy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What earlier passes left, by connector, dataset, cluster or (troubles) key."""
+    """What earlier passes left, by connector, dataset, cluster or (incidents) key."""
 
     restarts: Mapping[str, RestartRecord] = field(default_factory=dict)
     cluster_sizes: Mapping[str, int] = field(default_factory=dict)
@@ -60,7 +60,7 @@ class Memory:
     skews: Mapping[str, SkewRecord] = field(default_factory=dict)
     canaries: Mapping[str, CanaryRecord] = field(default_factory=dict)
     rollouts: Mapping[str, RolledOut] = field(default_factory=dict)
-    troubles: Mapping[str, Trouble] = field(default_factory=dict)
+    incidents: Mapping[str, Incident] = field(default_factory=dict)
     holds: Mapping[str, HoldRecord] = field(default_factory=dict)
 
 
@@ -74,11 +74,11 @@ class Changes:
     skews: Mapping[str, SkewRecord | None] = EMPTY
     canaries: Mapping[str, CanaryRecord | None] = EMPTY
     rollouts: Mapping[str, RolledOut | None] = EMPTY
-    troubles: Mapping[str, Trouble | None] = EMPTY
+    incidents: Mapping[str, Incident | None] = EMPTY
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
+class DesiredState:
     """What should be there: topics, and the config of any shard in any cluster.
 
     `leftovers` says for a connector that goes which topics go with it, and what is left to a person.
@@ -96,7 +96,7 @@ class Planned:
     `records` are restart records to store once applied (None forgets), `changes`
     all other memory. `waiting` says why a failing connector is not restarted.
     `homes` maps a connector to its cluster. `unwell` says of connectors that
-    Connect calls RUNNING why they are not. `troubles` are all that there are now.
+    Connect calls RUNNING why they are not. `incidents` are all that there are now.
     """
 
     plan: Plan
@@ -109,4 +109,4 @@ class Planned:
     changes: Changes = field(default_factory=Changes)
     unwell: Mapping[str, str] = EMPTY
     alive: frozenset[str] = frozenset()
-    troubles: Mapping[str, Trouble] = EMPTY
+    incidents: Mapping[str, Incident] = EMPTY

@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 
 from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Cluster, Shard
 from cdc_platform.planning.health.liveness import LeaderRecord
 from cdc_platform.planning.health.restarts import Waiting
-from cdc_platform.planning.inputs import Memory, Policy
+from cdc_platform.planning.inputs import Memory, PassPolicy
 
 
 class LeaderFiles:
@@ -20,7 +20,7 @@ class LeaderFiles:
     agent get their files by other means.
     """
 
-    def __init__(self, picture: Picture, memory: Memory, policy: Policy) -> None:
+    def __init__(self, picture: ObservedState, memory: Memory, policy: PassPolicy) -> None:
         self.records: dict[str, LeaderRecord | None] = {}
         self._picture = picture
         self._memory = memory

@@ -120,7 +120,7 @@ class ResumeConnector:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BounceConnector:
+class StopAndResumeConnector:
     """A connector is stopped and resumed: its task is taken from every worker and given to one anew."""
 
     cluster: str
@@ -173,7 +173,7 @@ Action = (
     | UpdateConnector
     | RestartConnector
     | ResumeConnector
-    | BounceConnector
+    | StopAndResumeConnector
     | MigrateConnector
     | DeleteConnector
 )
@@ -187,7 +187,7 @@ ORDER: tuple[type, ...] = (
     ResumeConnector,
     CreateConnector,
     UpdateConnector,
-    BounceConnector,
+    StopAndResumeConnector,
     MigrateConnector,
     DeleteConnector,
 )
@@ -200,7 +200,7 @@ VERBS: Mapping[type, str] = {
     UpdateConnector: "update connector",
     RestartConnector: "restart connector",
     ResumeConnector: "resume connector",
-    BounceConnector: "stop and resume connector",
+    StopAndResumeConnector: "stop and resume connector",
     MigrateConnector: "move connector",
     DeleteConnector: "delete connector",
 }
@@ -299,7 +299,7 @@ def _action_json(action: Action, *, full: bool) -> dict[str, Any]:
         case DeleteConnector():
             document |= {"connector": action.name, "cluster": action.cluster, "reason": action.reason}
             document |= {"topics": list(action.left_topics), "leftovers": list(action.leftovers)}
-        case BounceConnector():
+        case StopAndResumeConnector():
             document |= {"connector": action.name, "cluster": action.cluster, "reason": action.reason}
         case CreateConnector() | ResumeConnector():
             document |= {"connector": action.name, "cluster": action.cluster}
@@ -336,7 +336,7 @@ _SIGNS: Mapping[type, str] = {
     DeleteConnector: "-",
     RestartConnector: "!",
     ResumeConnector: "!",
-    BounceConnector: "!",
+    StopAndResumeConnector: "!",
     MigrateConnector: ">",
 }
 

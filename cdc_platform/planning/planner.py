@@ -10,16 +10,16 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
-from cdc_platform.model.observed import OWNER_KEY, Picture
+from cdc_platform.model.observed import OWNER_KEY, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning import guardrails
 from cdc_platform.planning.drift import compare_topic, config_changes, few, with_values
-from cdc_platform.planning.health.diagnosis import Diagnosis, Seen, Treatment, diagnose, treat
-from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis, Treatment, diagnose, treat
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LiveRecord
 from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.holds import keep_snapshot_options
-from cdc_platform.planning.inputs import Changes, ConfigOf, Memory, Planned, Policy, Wanted
+from cdc_platform.planning.inputs import Changes, ConfigOf, DesiredState, Memory, PassPolicy, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
 from cdc_platform.planning.placement import Placement, place
 from cdc_platform.planning.plan import (
@@ -40,22 +40,22 @@ from cdc_platform.planning.rollout import Rollouts, roll_out
 __all__ = [
     "Changes",
     "ConfigOf",
+    "DesiredState",
     "Memory",
+    "PassPolicy",
     "Planned",
-    "Policy",
-    "Wanted",
     "config_changes",
     "make_plan",
 ]
 
 
-def make_plan(picture: Picture, wanted: Wanted, memory: Memory, policy: Policy) -> Planned:
+def make_plan(picture: ObservedState, wanted: DesiredState, memory: Memory, policy: PassPolicy) -> Planned:
     """Compare what is with what should be."""
     return _Planner(picture, wanted, memory, policy).plan()
 
 
 class _Planner:
-    def __init__(self, picture: Picture, wanted: Wanted, memory: Memory, policy: Policy) -> None:
+    def __init__(self, picture: ObservedState, wanted: DesiredState, memory: Memory, policy: PassPolicy) -> None:
         self.picture = picture
         self.wanted = wanted
         self.memory = memory
@@ -110,8 +110,8 @@ class _Planner:
     ) -> Planned:
         now = self.picture.taken_at
         live: dict[str, LiveRecord | None] = {name: LiveRecord(since=now) for name in diagnosis.liveness.first}
-        troubles: dict[str, Trouble | None] = dict.fromkeys(self.memory.troubles.keys() - treatment.troubles)
-        troubles |= {key: t for key, t in treatment.troubles.items() if self.memory.troubles.get(key) != t}
+        incidents: dict[str, Incident | None] = dict.fromkeys(self.memory.incidents.keys() - treatment.incidents)
+        incidents |= {key: t for key, t in treatment.incidents.items() if self.memory.incidents.get(key) != t}
         return Planned(
             plan=Plan(actions=ordered(self.actions), refusals=tuple(self.refusals), findings=tuple(self.findings)),
             records=treatment.restarts.records,
@@ -127,11 +127,11 @@ class _Planner:
                 skews=treatment.skews,
                 canaries=rollouts.canaries,
                 rollouts=rollouts.done,
-                troubles=troubles,
+                incidents=incidents,
             ),
             unwell=diagnosis.unwell,
             alive=diagnosis.liveness.alive,
-            troubles=treatment.troubles,
+            incidents=treatment.incidents,
         )
 
     def _sizes_afterwards(self) -> dict[str, int]:
@@ -176,10 +176,10 @@ class _Planner:
             foreign={cluster: len(connectors) for cluster, connectors in self.strangers.items()},
         )
 
-    def _sort(self, placement: Placement) -> tuple[list[Seen], list[tuple[Dataset, Shard, Cluster]]]:
+    def _sort(self, placement: Placement) -> tuple[list[ConnectorView], list[tuple[Dataset, Shard, Cluster]]]:
         """The shards that have a connector where it belongs, and those that have none; moves are planned."""
         shrunk = {cluster: self._shrunk(cluster, len(names)) for cluster, names in self.ours.items()}
-        seen: list[Seen] = []
+        seen: list[ConnectorView] = []
         missing: list[tuple[Dataset, Shard, Cluster]] = []
         for dataset, shard in self.topology.all_shards():
             name = shard.name
@@ -196,7 +196,7 @@ class _Planner:
             if name in placement.moves:
                 self._move(dataset, shard, cluster, placement.moves[name])
             elif found is not None:
-                seen.append(Seen(dataset, shard, cluster, found, name))
+                seen.append(ConnectorView(dataset, shard, cluster, found, name))
             elif name in self.strangers[home]:
                 self.refusals.append(
                     Refusal(

@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning import canary as rollout
 from cdc_platform.planning.canary import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
 from cdc_platform.planning.drift import config_changes, digest_of, with_values
-from cdc_platform.planning.health.diagnosis import Diagnosis, Seen
+from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.holds import keep_snapshot_options
-from cdc_platform.planning.inputs import Memory, Policy, Wanted
+from cdc_platform.planning.inputs import DesiredState, Memory, PassPolicy
 from cdc_platform.planning.plan import Finding, UpdateConnector
 
 Change = Mapping[str, tuple[str | None, str | None]]
@@ -33,13 +33,18 @@ class Rollouts:
 
 @dataclass(slots=True)
 class _Dataset:
-    seen: dict[str, Seen] = field(default_factory=dict)
+    seen: dict[str, ConnectorView] = field(default_factory=dict)
     configs: dict[str, Mapping[str, str]] = field(default_factory=dict)
     changes: dict[str, Change] = field(default_factory=dict)
 
 
 def roll_out(
-    picture: Picture, seen: Sequence[Seen], diagnosis: Diagnosis, wanted: Wanted, memory: Memory, policy: Policy
+    picture: ObservedState,
+    seen: Sequence[ConnectorView],
+    diagnosis: Diagnosis,
+    wanted: DesiredState,
+    memory: Memory,
+    policy: PassPolicy,
 ) -> Rollouts:
     """Compare each connector's configuration with what is wanted, and let through what may change now."""
     datasets: dict[str, _Dataset] = defaultdict(_Dataset)
@@ -77,11 +82,11 @@ def roll_out(
 def _decide(
     name: str,
     part: _Dataset,
-    picture: Picture,
+    picture: ObservedState,
     diagnosis: Diagnosis,
-    wanted: Wanted,
+    wanted: DesiredState,
     memory: Memory,
-    policy: Policy,
+    policy: PassPolicy,
 ) -> RolloutDecision:
     record = memory.canaries.get(name)
     pending = {
@@ -105,7 +110,7 @@ def _decide(
     )
 
 
-def _canaries(record: CanaryRecord, picture: Picture, diagnosis: Diagnosis, memory: Memory) -> dict[str, Canary]:
+def _canaries(record: CanaryRecord, picture: ObservedState, diagnosis: Diagnosis, memory: Memory) -> dict[str, Canary]:
     """How each canary is that is still in the topology."""
     hosts = {shard.name: str(shard.leader) for _, shard in picture.topology.all_shards()}
     failing_hosts = {item.host for name, (item, _) in diagnosis.failing.items() if name not in record.shards}
@@ -117,9 +122,9 @@ def _canaries(record: CanaryRecord, picture: Picture, diagnosis: Diagnosis, memo
         if name in diagnosis.failing:
             item, cause = diagnosis.failing[name]
             shared = f"others of {item.host} fail too" if item.host in failing_hosts else None
-            found[name] = Canary(trouble=f"{item.failure}: {cause}", unclear=shared)
+            found[name] = Canary(incident=f"{item.failure}: {cause}", unclear=shared)
         elif restarted is not None and restarted.attempts and restarted.first_failed >= record.since:
-            found[name] = Canary(trouble=f"it failed ({restarted.failure}) and was restarted")
+            found[name] = Canary(incident=f"it failed ({restarted.failure}) and was restarted")
         elif name in diagnosis.healthy:
             found[name] = Canary()
         else:

@@ -17,7 +17,6 @@ from cdc_platform.planning.plan import (
     Action,
     AddPartitions,
     AlterTopic,
-    BounceConnector,
     CreateConnector,
     CreateTopic,
     DeleteConnector,
@@ -25,12 +24,13 @@ from cdc_platform.planning.plan import (
     Plan,
     RestartConnector,
     ResumeConnector,
+    StopAndResumeConnector,
     UpdateConnector,
 )
 from cdc_platform.reconciler.batch_size import next_size
-from cdc_platform.reconciler.lock_watch import Fence, Tell
+from cdc_platform.reconciler.lock_watch import LockWatch, Tell
 from cdc_platform.reconciler.migration import bounce, migrate, wait_stopped
-from cdc_platform.reconciler.report import Outcome
+from cdc_platform.reconciler.report import ActionOutcome
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16
@@ -52,15 +52,15 @@ class Applier:
     """
 
     platform: Platform
-    fence: Fence
+    fence: LockWatch
     topology: Topology
     deadline: float
     progress: Tell
     on_restart: Callable[[RestartConnector], None]
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ActionOutcome] = field(default_factory=list)
     _clients: dict[str, Connect] = field(default_factory=dict)
 
-    def apply(self, plan: Plan) -> tuple[Outcome, ...]:
+    def apply(self, plan: Plan) -> tuple[ActionOutcome, ...]:
         """Do it. Raises LockLost as soon as the lock may be another's; what was done stays done.
 
         Clusters do not wait for each other: a slow one costs only its own shards.
@@ -107,7 +107,7 @@ class Applier:
                 self.on_restart(restart)
             elif self._gone(restart, actions):
                 return
-        for kind in (ResumeConnector, CreateConnector, UpdateConnector, BounceConnector, DeleteConnector):
+        for kind in (ResumeConnector, CreateConnector, UpdateConnector, StopAndResumeConnector, DeleteConnector):
             group = [a for a in actions if isinstance(a, kind)]
             if kind is CreateConnector and failed_topics:
                 # Connect would make the missing topic itself, with the wrong settings.
@@ -200,9 +200,9 @@ class Applier:
         return outcome.status == "done"
 
     def _skip(self, actions: Sequence[Action], why: str) -> None:
-        self.outcomes += [Outcome(action=action, status="skipped", error=why) for action in actions]
+        self.outcomes += [ActionOutcome(action=action, status="skipped", error=why) for action in actions]
 
-    def _perform(self, action: Action) -> Outcome:
+    def _perform(self, action: Action) -> ActionOutcome:
         started = time.monotonic()
         try:
             self._call(action)
@@ -230,7 +230,7 @@ class Applier:
                 self._restart(action)
             case ResumeConnector():
                 self._clients[action.cluster].resume(action.name)
-            case BounceConnector():
+            case StopAndResumeConnector():
                 bounce(action.name, self._clients[action.cluster], self.fence)
             case MigrateConnector():
                 migrate(action, self._clients[action.source], self._clients[action.target], self.fence)
@@ -273,12 +273,12 @@ class Applier:
             self.platform.kafka.delete_topics(action.left_topics)
 
 
-def _done(action: Action, started: float) -> Outcome:
-    return Outcome(action=action, status="done", seconds=time.monotonic() - started)
+def _done(action: Action, started: float) -> ActionOutcome:
+    return ActionOutcome(action=action, status="done", seconds=time.monotonic() - started)
 
 
-def _failed(action: Action, error: CdcError, started: float) -> Outcome:
-    return Outcome(
+def _failed(action: Action, error: CdcError, started: float) -> ActionOutcome:
+    return ActionOutcome(
         action=action,
         status="failed",
         error=str(error),

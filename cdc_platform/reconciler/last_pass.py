@@ -18,10 +18,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from cdc_platform.model.observed import ObservedCluster, ObservedWorker, Picture
+from cdc_platform.model.observed import ObservedCluster, ObservedState, ObservedWorker
 from cdc_platform.planning.plan import VERBS, RestartConnector
 from cdc_platform.planning.planner import Planned
-from cdc_platform.reconciler.report import DatasetHealth, Outcome, lags_of
+from cdc_platform.reconciler.report import ActionOutcome, DatasetHealth, lags_of
 
 KEY = "pass/last"
 
@@ -32,9 +32,9 @@ _MOST_REFUSALS = 20
 def last_pass(
     *,
     generation: int,
-    picture: Picture,
+    picture: ObservedState,
     planned: Planned,
-    outcomes: Sequence[Outcome],
+    outcomes: Sequence[ActionOutcome],
     clusters: Mapping[str, ObservedCluster],
     health: Mapping[str, DatasetHealth],
     seconds: Mapping[str, float],
@@ -79,11 +79,11 @@ def age(document: Mapping[str, Any] | None, now: datetime) -> float | None:
         return None
 
 
-def _by_verb(outcomes: Iterable[Outcome], status: str) -> dict[str, int]:
+def _by_verb(outcomes: Iterable[ActionOutcome], status: str) -> dict[str, int]:
     return dict(Counter(VERBS[type(outcome.action)] for outcome in outcomes if outcome.status == status))
 
 
-def _datasets(picture: Picture, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
+def _datasets(picture: ObservedState, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
     lags = lags_of(picture)
     found: dict[str, Any] = {}
     for name, dataset in health.items():

@@ -19,7 +19,7 @@ _LOOK_SECONDS = 0.2
 Tell = Callable[[str], None]
 
 
-class Fence:
+class LockWatch:
     """Runs the work of a pass under its lock.
 
     A call that was sent cannot be called back, and may hang for its whole

@@ -12,19 +12,19 @@ from datetime import timedelta
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, SourceRejected
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Address, Dataset, Shard
 from cdc_platform.planning.health.liveness import LivenessPolicy, doubtful, silence_limit
 
 log = logging.getLogger(__name__)
 
 _THREADS = 16
-# A server that refuses a login says so at once; one that is away is another trouble, and not waited for.
+# A server that refuses a login says so at once; one that is away is another incident, and not waited for.
 _SECONDS = 5.0
 
 
-def ask_sources(platform: Platform, picture: Picture, policy: LivenessPolicy) -> dict[str, str | None]:
-    """What the sources said, by shard: None for let in, else their refusal; see `Picture.logins`.
+def ask_sources(platform: Platform, picture: ObservedState, policy: LivenessPolicy) -> dict[str, str | None]:
+    """What the sources said, by shard: None for let in, else their refusal; see `ObservedState.logins`.
 
     One login for each leader and dataset that has a shard of which `doubtful` doubts, with the dataset's own
     user, as the control plane resolves it. Takes five seconds at most: who did not answer by then is left out.
@@ -58,7 +58,7 @@ def _ask(sources: SourceLogs, group: Sequence[tuple[Dataset, Shard]]) -> dict[st
     return {shard.name: said for _, shard in group}
 
 
-def _doubted(picture: Picture, policy: LivenessPolicy) -> list[tuple[Dataset, Shard]]:
+def _doubted(picture: ObservedState, policy: LivenessPolicy) -> list[tuple[Dataset, Shard]]:
     running: dict[str, tuple[str, timedelta]] = {}
     limits = {dataset.name: silence_limit(dataset, policy) for dataset in picture.topology.datasets.values()}
     for cluster in picture.clusters.values():

@@ -20,14 +20,14 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import ConnectRejected, LockLost, NotFound, Unavailable
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.planning.plan import MigrateConnector
-from cdc_platform.reconciler.lock_watch import Fence
+from cdc_platform.reconciler.lock_watch import LockWatch
 
 STOP_LIMIT = 60.0
 SHOW_LIMIT = 20.0
 _POLL_SECONDS = 0.2
 
 
-def migrate(action: MigrateConnector, source: Connect, target: Connect, fence: Fence) -> None:
+def migrate(action: MigrateConnector, source: Connect, target: Connect, fence: LockWatch) -> None:
     """Bring the move to its end from wherever an earlier pass left it.
 
     Raises:
@@ -60,7 +60,7 @@ def migrate(action: MigrateConnector, source: Connect, target: Connect, fence: F
     target.resume(name)
 
 
-def bounce(name: str, client: Connect, fence: Fence) -> None:
+def bounce(name: str, client: Connect, fence: LockWatch) -> None:
     """Stop a connector on all workers of its group, and resume it on one.
 
     Killed in between, the next pass finds it STOPPED and resumes it.
@@ -79,7 +79,7 @@ def bounce(name: str, client: Connect, fence: Fence) -> None:
     client.resume(name)
 
 
-def wait_stopped(client: Connect, name: str, fence: Fence) -> None:
+def wait_stopped(client: Connect, name: str, fence: LockWatch) -> None:
     """Wait until the connector is STOPPED without tasks.
 
     Raises:
@@ -97,7 +97,7 @@ def wait_stopped(client: Connect, name: str, fence: Fence) -> None:
         fence.sleep(_POLL_SECONDS)
 
 
-def _wait_offsets(client: Connect, name: str, offsets: Sequence[Mapping[str, Any]], fence: Fence) -> None:
+def _wait_offsets(client: Connect, name: str, offsets: Sequence[Mapping[str, Any]], fence: LockWatch) -> None:
     """Wait until the cluster shows these offsets: a worker may read its offsets topic a moment late."""
     end = time.monotonic() + SHOW_LIMIT
     while not _same(offsets, list(client.offsets(name))):

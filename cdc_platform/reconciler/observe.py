@@ -19,15 +19,15 @@ from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.observed import (
     ObservedCluster,
     ObservedHeartbeats,
+    ObservedState,
     ObservedTopic,
     ObservedWorker,
-    Picture,
     TopicRequest,
 )
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.health.liveness import LivenessPolicy, silence_limit
-from cdc_platform.planning.planner import Wanted
-from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.planning.planner import DesiredState
+from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.reconciler.login_checks import ask_sources
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ CONFIGS_A_LOOK = 1000
 TURN_SECONDS = 300
 
 
-def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
+def observe(platform: Platform, policy: LivenessPolicy) -> tuple[ObservedState, DesiredState]:
     """The picture now, and what is wanted by the topology in it.
 
     What cannot be read, or not before the deadline (`connect_timeout` and half
@@ -69,14 +69,14 @@ def look(platform: Platform, policy: LivenessPolicy) -> tuple[Picture, Wanted]:
             for worker, url in sorted(cluster.metrics.items())
         }
         # Meanwhile this thread works out what is wanted, hence which topics to look at.
-        checked, wanted = ideal_state(topology, platform.settings)
+        checked, wanted = desired_state(topology, platform.settings)
         topics = pool.submit(_topics, platform, wanted.topics)
         late = "no answer before the deadline of the look"
         found = {
             name: _in_time(seen, end, ObservedCluster(name=name, connectors=None, problem=late))
             for name, seen in clusters.items()
         }
-        picture = Picture(
+        picture = ObservedState(
             taken_at=datetime.now(UTC),
             topology=checked,
             clusters=found,
@@ -115,7 +115,7 @@ def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
         return ObservedCluster(name=cluster.name, connectors=None, problem=str(error))
 
 
-def look_again(platform: Platform, topology: Topology) -> dict[str, ObservedCluster]:
+def observe_again(platform: Platform, topology: Topology) -> dict[str, ObservedCluster]:
     """The Connect clusters only, after a plan was applied."""
     with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="look") as pool:
         found = pool.map(lambda cluster: look_at_cluster(platform, cluster), topology.clusters.values())

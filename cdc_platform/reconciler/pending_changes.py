@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler import last_pass
@@ -61,7 +61,7 @@ class Due:
         return f"Records of the state topic that are out of date: {len(self.records)}."
 
 
-def due(picture: Picture, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
+def due(picture: ObservedState, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
     """Compare what was seen and planned with what the state topic has on record."""
     running = running_shards(picture, picture.clusters)
     captured = tuple(sorted(running.keys() - captured_shards(records)))

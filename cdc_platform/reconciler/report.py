@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from cdc_platform.model.observed import ObservedCluster, ObservedConnector, Picture
+from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.plan import VERBS, Action, DeleteConnector, Finding, Plan
 from cdc_platform.planning.planner import Planned
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class ActionOutcome:
     """What became of one action: `status` is done, failed or skipped; `seconds` is the call's.
 
     `unreachable`: it failed because its Connect cluster did not answer, or rebalanced all the time.
@@ -62,7 +62,7 @@ class PassReport:
     generation: int
     taken_at: datetime
     plan: Plan
-    outcomes: tuple[Outcome, ...]
+    outcomes: tuple[ActionOutcome, ...]
     health: Mapping[str, DatasetHealth]
     captured: tuple[str, ...]
     phases: Mapping[str, float] = EMPTY
@@ -70,7 +70,7 @@ class PassReport:
     lags: Mapping[str, float] = EMPTY
 
     @property
-    def failed(self) -> tuple[Outcome, ...]:
+    def failed(self) -> tuple[ActionOutcome, ...]:
         """The actions that did not come through."""
         return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
 
@@ -136,7 +136,7 @@ def _down(
     return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
 
 
-def running_shards(picture: Picture, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:
+def running_shards(picture: ObservedState, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:
     """The shards whose connector and tasks run, with the cluster where they do."""
     return {
         shard.name: cluster
@@ -158,7 +158,7 @@ def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[
     }
 
 
-def lags_of(picture: Picture) -> dict[str, float]:
+def lags_of(picture: ObservedState) -> dict[str, float]:
     """Shard to seconds behind its source, by the workers' metrics; the worst where two tell of one shard."""
     lags: dict[str, float] = {}
     for worker in picture.workers.values():
@@ -167,7 +167,7 @@ def lags_of(picture: Picture) -> dict[str, float]:
     return lags
 
 
-def leftovers_of(outcomes: tuple[Outcome, ...]) -> tuple[Finding, ...]:
+def leftovers_of(outcomes: tuple[ActionOutcome, ...]) -> tuple[Finding, ...]:
     """What deletes left for a person to remove."""
     return tuple(
         Finding(subject=outcome.action.name, text=text)

@@ -8,20 +8,20 @@ from concurrent.futures import ThreadPoolExecutor
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
-from cdc_platform.model.observed import ObservedCluster, Picture
+from cdc_platform.model.observed import ObservedCluster, ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning.plan import DeleteConnector, RestartConnector
-from cdc_platform.planning.planner import Planned, Policy, make_plan
+from cdc_platform.planning.planner import PassPolicy, Planned, make_plan
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.apply import Applier
 from cdc_platform.reconciler.ended_watermarks import ended_watermarks
-from cdc_platform.reconciler.lock_watch import Fence, Tell
-from cdc_platform.reconciler.observe import look, look_again
+from cdc_platform.reconciler.lock_watch import LockWatch, Tell
+from cdc_platform.reconciler.observe import observe, observe_again
 from cdc_platform.reconciler.pending_changes import Due, due
 from cdc_platform.reconciler.process_memory import at_rest, give_back_large_blocks
 from cdc_platform.reconciler.report import (
+    ActionOutcome,
     DatasetHealth,
-    Outcome,
     PassReport,
     health_of,
     homes_of,
@@ -39,15 +39,15 @@ from cdc_platform.reconciler.state_records import (
     restart_documents,
 )
 
-__all__ = ["Due", "PassReport", "Planned", "Policy", "due", "look", "plan_pass", "policy_of", "reconcile"]
+__all__ = ["Due", "PassPolicy", "PassReport", "Planned", "due", "observe", "plan_pass", "policy_of", "reconcile"]
 
 Captured = Callable[[tuple[str, ...]], None]
 
 
-def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_shrink: bool = False) -> Policy:
+def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_shrink: bool = False) -> PassPolicy:
     """The bounds that the settings give, with one pass's allowances."""
     settings = platform.settings
-    return Policy(
+    return PassPolicy(
         platform=settings.platform,
         max_deletes=settings.max_deletes,
         max_delete_fraction=settings.max_delete_fraction,
@@ -56,19 +56,19 @@ def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_sh
     )
 
 
-def plan_pass(platform: Platform, policy: Policy | None = None) -> tuple[Picture, Planned]:
+def plan_pass(platform: Platform, policy: PassPolicy | None = None) -> tuple[ObservedState, Planned]:
     """Look and plan, and change nothing. Raises Unavailable when there is no whole picture."""
     return _seen(platform, policy)[:2]
 
 
-def _seen(platform: Platform, policy: Policy | None) -> tuple[Picture, Planned, Documents, dict[str, float]]:
-    """Picture, plan, the state topic's records, and seconds by phase."""
+def _seen(platform: Platform, policy: PassPolicy | None) -> tuple[ObservedState, Planned, Documents, dict[str, float]]:
+    """ObservedState, plan, the state topic's records, and seconds by phase."""
     give_back_large_blocks()
     clock = _Phases()
     policy = policy or policy_of(platform)
     with at_rest(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
         reading = pool.submit(platform.state.read)
-        picture, wanted = look(platform, policy.liveness)
+        picture, wanted = observe(platform, policy.liveness)
         records = reading.result()
         clock.lap("look")
         planned = make_plan(picture, wanted, read_memory(records), policy)
@@ -80,7 +80,7 @@ def reconcile(
     platform: Platform,
     *,
     owner: str,
-    policy: Policy | None = None,
+    policy: PassPolicy | None = None,
     expect: str | None = None,
     progress: Tell = lambda text: None,
     on_captured: Captured = lambda names: None,
@@ -105,19 +105,19 @@ def reconcile(
     """
     with platform.topology.lock(owner=owner, timeout=wait_for_lock) as lock:
         on_lock(lock.generation)
-        return _Pass(platform, Fence(lock), progress, on_captured).run(policy, expect)
+        return _Pass(platform, LockWatch(lock), progress, on_captured).run(policy, expect)
 
 
 class _Pass:
     """One pass under a lock."""
 
-    def __init__(self, platform: Platform, fence: Fence, progress: Tell, on_captured: Captured) -> None:
+    def __init__(self, platform: Platform, fence: LockWatch, progress: Tell, on_captured: Captured) -> None:
         self.platform = platform
         self.fence = fence
         self.progress = progress
         self.on_captured = on_captured
 
-    def run(self, policy: Policy | None, expect: str | None) -> PassReport:
+    def run(self, policy: PassPolicy | None, expect: str | None) -> PassReport:
         deadline = time.monotonic() + self.platform.settings.pass_budget
         picture, planned, records, seconds = self.fence.run(lambda tell: _seen(self.platform, policy))
         clock = _Phases(seconds)
@@ -132,14 +132,14 @@ class _Pass:
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
         self._write(news(planned, records) | ended_watermarks(planned.plan.actions, picture.topology, records))
-        outcomes: tuple[Outcome, ...] = ()
+        outcomes: tuple[ActionOutcome, ...] = ()
         if planned.plan:
             self.progress(planned.plan.sentence())
             outcomes = self.fence.run(lambda tell: self._apply(picture, planned, deadline, tell), self.progress)
         clock.lap("apply")
         clusters = picture.clusters
         if outcomes:
-            clusters = self.fence.run(lambda tell: look_again(self.platform, picture.topology))
+            clusters = self.fence.run(lambda tell: observe_again(self.platform, picture.topology))
         running = running_shards(picture, clusters)
         captured = tuple(sorted(running.keys() - captured_shards(records)))
         if captured:
@@ -159,7 +159,9 @@ class _Pass:
             lags=lags_of(picture),
         )
 
-    def _apply(self, picture: Picture, planned: Planned, deadline: float, tell: Tell) -> tuple[Outcome, ...]:
+    def _apply(
+        self, picture: ObservedState, planned: Planned, deadline: float, tell: Tell
+    ) -> tuple[ActionOutcome, ...]:
         def remember(restart: RestartConnector) -> None:
             record = planned.records.get(restart.name)
             if record is not None:
@@ -177,9 +179,9 @@ class _Pass:
 
     def _record(
         self,
-        picture: Picture,
+        picture: ObservedState,
         planned: Planned,
-        outcomes: tuple[Outcome, ...],
+        outcomes: tuple[ActionOutcome, ...],
         clusters: Mapping[str, ObservedCluster],
         health: Mapping[str, DatasetHealth],
         running: Mapping[str, str],

@@ -10,7 +10,7 @@
 | `skew/<cluster>` | `balance.SkewRecord` |
 | `canary/<dataset>`, `rollout/<dataset>` | `rollout.CanaryRecord`, `rollout.RolledOut` |
 | `hold/<dataset>.<shard>` | `holds.HoldRecord`: a bootstrap or backfill is changing its offsets |
-| `trouble/<failure>@<place>` | `troubles.Trouble`: what one alert tells of |
+| `trouble/<failure>@<place>` | `incidents.Incident`: what one alert tells of |
 | `size/cluster/<name>`, `size/dataset/<name>` | how many connectors, shards the last pass saw |
 | `pass/last` | see `last_pass.py` |
 
@@ -29,7 +29,7 @@ import msgspec
 
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
-from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
@@ -55,7 +55,7 @@ _KINDS: Mapping[str, tuple[str, type]] = {
     "skew": ("skews", SkewRecord),
     "canary": ("canaries", CanaryRecord),
     "rollout": ("rollouts", RolledOut),
-    "trouble": ("troubles", Trouble),
+    "trouble": ("incidents", Incident),
     HOLD: ("holds", HoldRecord),
 }
 _SIZES: Mapping[str, tuple[str, str]] = {

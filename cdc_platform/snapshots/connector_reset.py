@@ -24,8 +24,8 @@ from cdc_platform.connectors.identity import identity
 from cdc_platform.errors import BadInput, CdcError, NotFound, SourceUnavailable
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.connector_waves import Item, committed, each, hold, wait_idle
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.connector_waves import WaveItem, committed, each, hold, wait_idle
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState, hold_key
 
 T = TypeVar("T")
@@ -68,7 +68,7 @@ def reaches(engine: Engine, base: str | None, start: Mapping[str, Any], committe
 
 
 def renew(
-    outside: Outside, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
+    outside: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, ShardState | CdcError]:
     """Start a wave of shards anew, in mode `run.mode`.
 
@@ -83,10 +83,10 @@ def renew(
     return _Renewing(outside, lock, state, run).wave(wave)
 
 
-def restore(wave: Sequence[Item]) -> dict[str, CdcError]:
+def restore(wave: Sequence[WaveItem]) -> dict[str, CdcError]:
     """Give connectors their usual configuration back, after a first start with `recovery`."""
 
-    def one(item: Item) -> None:
+    def one(item: WaveItem) -> None:
         if item.connect.connector(item.shard.name).config.get(SNAPSHOT_MODE) == RECOVERY:
             item.connect.update(item.shard.name, item.config)
 
@@ -94,7 +94,7 @@ def restore(wave: Sequence[Item]) -> dict[str, CdcError]:
 
 
 class _Renewing:
-    def __init__(self, outside: Outside, lock: ControlLock, state: StateStore, run: Run) -> None:
+    def __init__(self, outside: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run) -> None:
         assert run.mode is not None
         self.outside = outside
         self.lock = lock
@@ -103,11 +103,11 @@ class _Renewing:
         self.mode = run.mode
         self.settings = outside.platform.settings
 
-    def wave(self, wave: Sequence[Item]) -> dict[str, ShardState | CdcError]:
+    def wave(self, wave: Sequence[WaveItem]) -> dict[str, ShardState | CdcError]:
         results: dict[str, ShardState | CdcError] = {}
         items = {item.shard.id: item for item in wave}
 
-        def proceed(step: Callable[[Item], T]) -> dict[str, T]:
+        def proceed(step: Callable[[WaveItem], T]) -> dict[str, T]:
             self.lock.check()
             done: dict[str, T] = {}
             for shard, answer in each(list(items.values()), step).items():
@@ -130,7 +130,7 @@ class _Renewing:
         self._write(started, release=True)
         return {**results, **started}
 
-    def _start(self, item: Item) -> _Start:
+    def _start(self, item: WaveItem) -> _Start:
         """What the stream shall begin with; finds all that can be wrong before anything is touched."""
         if self.mode is not BootstrapMode.POSITION:
             self.outside.sources.check(item.dataset, item.shard)
@@ -151,13 +151,13 @@ class _Renewing:
             )
         return _Start(offset, keep)
 
-    def _committed(self, item: Item) -> Mapping[str, Any] | None:
+    def _committed(self, item: WaveItem) -> Mapping[str, Any] | None:
         try:
             return committed(item.connect, item.shard.name)
         except NotFound:
             return None
 
-    def _stop(self, item: Item) -> Mapping[str, Any] | None:
+    def _stop(self, item: WaveItem) -> Mapping[str, Any] | None:
         name = item.shard.name
         try:
             item.connect.stop(name)
@@ -166,14 +166,14 @@ class _Renewing:
         wait_idle(item.connect, name)
         return self._committed(item)
 
-    def _resetting(self, item: Item, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
+    def _resetting(self, item: WaveItem, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
         if item.state is None:
             return ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, before=before)
         # What an earlier attempt noted is older, and so says more.
         noted = item.state.before if item.state.before is not None else before
         return replace(item.state, phase=Phase.RESETTING, since=now, reset=True, before=noted, error=None)
 
-    def _change(self, item: Item, start: _Start) -> None:
+    def _change(self, item: WaveItem, start: _Start) -> None:
         name = item.shard.name
         own = identity(self.settings, item.dataset, item.shard)
         item.connect.reset_offsets(name)
@@ -188,7 +188,7 @@ class _Renewing:
         wait_idle(item.connect, name)
         item.connect.resume(name)
 
-    def _drop_slot(self, item: Item) -> None:
+    def _drop_slot(self, item: WaveItem) -> None:
         """A slot that stays would send all that was written since: this start is to be from now on."""
         own = identity(self.settings, item.dataset, item.shard)
         end = time.monotonic() + _SLOT_PATIENCE
@@ -203,7 +203,7 @@ class _Renewing:
                     raise
                 time.sleep(0.5)
 
-    def _first_config(self, item: Item, start: _Start) -> dict[str, str]:
+    def _first_config(self, item: WaveItem, start: _Start) -> dict[str, str]:
         mode = snapshot_mode(self.mode, recover=item.dataset.engine.reads_binlog and not start.keep_history)
         return {**item.config, SNAPSHOT_MODE: mode}
 

@@ -21,7 +21,7 @@ _STOP_PATIENCE = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Item:
+class WaveItem:
     """One shard of a wave.
 
     `connect` checks the lock before each change. `config` is what a pass would give the shard's connector.
@@ -45,10 +45,10 @@ class Item:
     nudged: bool = False
 
 
-def each(items: Sequence[Item], step: Callable[[Item], T]) -> dict[str, T | CdcError]:
+def each(items: Sequence[WaveItem], step: Callable[[WaveItem], T]) -> dict[str, T | CdcError]:
     """The step for all items side by side: shard id to the answer or the error. A lost lock ends it all."""
 
-    def one(item: Item) -> T | CdcError:
+    def one(item: WaveItem) -> T | CdcError:
         try:
             return step(item)
         except LockLost:
@@ -62,7 +62,7 @@ def each(items: Sequence[Item], step: Callable[[Item], T]) -> dict[str, T | CdcE
         return {item.shard.id: answer for item, answer in zip(items, pool.map(one, items), strict=True)}
 
 
-def hold(state: StateStore, run: Run, items: Sequence[Item], reason: str) -> None:
+def hold(state: StateStore, run: Run, items: Sequence[WaveItem], reason: str) -> None:
     """Passes leave these shards alone from now on."""
     now = datetime.now(UTC)
     document = {"run": run.id, "reason": reason, "since": now.isoformat()}

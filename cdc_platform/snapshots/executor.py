@@ -17,13 +17,13 @@ from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.planner import ConfigOf
 from cdc_platform.snapshots import shard_steps as steps
 from cdc_platform.snapshots.connector_reset import renew, restore
-from cdc_platform.snapshots.connector_waves import Item, hopeless
+from cdc_platform.snapshots.connector_waves import WaveItem, hopeless
 from cdc_platform.snapshots.incremental_offsets import begin, end, wanted_chunk
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState, Watermark
-from cdc_platform.snapshots.slice_state import Board, Place
+from cdc_platform.snapshots.slice_state import Board, SliceShard
 
 _PARALLEL = 16
 # Under a row rate chunks are so small that this many a second keep it: one shard alone may read twice
@@ -31,7 +31,7 @@ _PARALLEL = 16
 _CHUNKS_PER_S = 200
 _CHUNK_ROWS = range(2, 2049)
 
-Failed = list[tuple[Place, steps.Fail]]
+Failed = list[tuple[SliceShard, steps.Fail]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,7 +48,7 @@ class Pace:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Source:
-    """What a source said just before a snapshot begins; as in `Item`."""
+    """What a source said just before a snapshot begins; as in `WaveItem`."""
 
     chunk_rows: int | None
     settled: int | None
@@ -59,7 +59,7 @@ class Acts:
 
     def __init__(
         self,
-        outside: Outside,
+        outside: SnapshotPorts,
         run: Run,
         board: Board,
         topology: Topology,
@@ -70,7 +70,7 @@ class Acts:
         load: Load,
         pace: Pace,
         listener: Listener,
-        patience: steps.Patience,
+        patience: steps.Timeouts,
     ) -> None:
         self.outside = outside
         self.run = run
@@ -85,7 +85,7 @@ class Acts:
         self.patience = patience
         self._not_before = 0.0
 
-    def renew(self, places: Sequence[Place]) -> Failed:
+    def renew(self, places: Sequence[SliceShard]) -> Failed:
         """Start shards anew; those that cannot be are returned."""
         wave = self._wave(places)
         if not wave:
@@ -104,7 +104,7 @@ class Acts:
                 failed += self._trouble(place, result, "could not be started anew")
         return failed
 
-    def begin(self, asked: Sequence[tuple[Place, steps.Begin]]) -> Failed:
+    def begin(self, asked: Sequence[tuple[SliceShard, steps.Begin]]) -> Failed:
         """Ask for incremental snapshots; shards that can have none are returned."""
         orders = {place.shard.id: step for place, step in asked}
         wave = self._wave([place for place, _ in asked])
@@ -157,7 +157,7 @@ class Acts:
         self._say("Reading began again where it stood still", [s for s in begun if self.board.places[s].nudges])
         return failed
 
-    def _at_the_source(self, place: Place) -> _Source | CdcError:
+    def _at_the_source(self, place: SliceShard) -> _Source | CdcError:
         """Sees that all that is read is published, and what a snapshot needs to know of the source."""
         dataset, shard = self.board.dataset, place.shard
         tables = [dataset.table(name) for name in self.run.tables]
@@ -170,12 +170,12 @@ class Acts:
         rows = chunk_rows(self.load, width=width, room=dataset.limits.queue_bytes)
         return _Source(chunk_rows=rows, settled=settled)
 
-    def end(self, places: Sequence[Place]) -> None:
+    def end(self, places: Sequence[SliceShard]) -> None:
         """End the snapshots of these shards for good; the stream goes on."""
         for place in self._take_out(places):
             place.ended = True
 
-    def withdraw(self, asked: Sequence[tuple[Place, steps.Withdraw]]) -> None:
+    def withdraw(self, asked: Sequence[tuple[SliceShard, steps.Withdraw]]) -> None:
         """End the snapshots of these shards for now, and note why."""
         why = {place.shard.id: step.reason for place, step in asked}
         records: dict[str, Mapping[str, object] | None] = {}
@@ -189,7 +189,7 @@ class Acts:
         if records:
             self.state.write(records)
 
-    def _take_out(self, places: Sequence[Place]) -> list[Place]:
+    def _take_out(self, places: Sequence[SliceShard]) -> list[SliceShard]:
         """Those of the places whose snapshot is no longer in the offset."""
         wave = self._wave(places)
         if not wave:
@@ -237,7 +237,7 @@ class Acts:
                 self._go_on(place)
         self.outside.signals.send(signals)
 
-    def set_rates(self, places: Sequence[Place], *, limited: bool) -> None:
+    def set_rates(self, places: Sequence[SliceShard], *, limited: bool) -> None:
         """The run's byte rate, shared by the shards that may run at once; or the dataset's own again."""
         if self.load.max_bytes_per_s is None or not places:
             return
@@ -246,12 +246,12 @@ class Acts:
         rate = min(share, usual or share) if limited else usual
         self.outside.rates.set_rates({producer_client_id(place.shard.name): rate for place in places})
 
-    def cluster(self, place: Place) -> Cluster:
+    def cluster(self, place: SliceShard) -> Cluster:
         """The Connect cluster that runs the shard."""
         assert place.cluster is not None
         return self.topology.clusters[place.cluster]
 
-    def _pause(self, place: Place) -> Signal:
+    def _pause(self, place: SliceShard) -> Signal:
         return Signal(
             topic=signal_topic(self.outside.platform.settings, place.shard),
             shard=place.shard.name,
@@ -260,7 +260,7 @@ class Acts:
             data={"type": "incremental"},
         )
 
-    def _go_on(self, place: Place) -> None:
+    def _go_on(self, place: SliceShard) -> None:
         """A restarted task has forgotten the pause, and reads its next chunk before it streams."""
         try:
             self.outside.platform.connect(self.cluster(place)).restart_task(place.shard.name, 0)
@@ -268,18 +268,18 @@ class Acts:
             self.listener.say(f"{place.shard.name} could not go on yet: {error}")
             place.steered = None
 
-    def _wave(self, places: Sequence[Place]) -> list[Place]:
+    def _wave(self, places: Sequence[SliceShard]) -> list[SliceShard]:
         if time.monotonic() < self._not_before:
             return []
         return [place for place in places if place.cluster is not None][: self.pace.wave]
 
-    def _items(self, wave: Sequence[Place], lock: ControlLock) -> list[Item]:
+    def _items(self, wave: Sequence[SliceShard], lock: ControlLock) -> list[WaveItem]:
         items = []
         for place in wave:
             cluster = self.cluster(place)
             marks = [self.marks.get((table, place.shard.id)) for table in self.run.tables]
             items.append(
-                Item(
+                WaveItem(
                     dataset=self.board.dataset,
                     shard=place.shard,
                     connect=self.outside.platform.connect(cluster).fenced(lock.check),
@@ -306,7 +306,7 @@ class Acts:
             self.listener.say(f"Waiting for the lock: {error.message}")
             yield None
 
-    def _trouble(self, place: Place, error: CdcError, what: str) -> Failed:
+    def _trouble(self, place: SliceShard, error: CdcError, what: str) -> Failed:
         now = datetime.now(UTC)
         self.listener.say(f"{place.shard.name}: {what}: {error}")
         if place.state is None:

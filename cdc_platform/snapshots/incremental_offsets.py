@@ -17,7 +17,7 @@ from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.errors import CdcError, ConnectRejected, NotFound, Unavailable
 from cdc_platform.model.positions import SNAPSHOT, marked_initial
 from cdc_platform.planning.holds import SNAPSHOT_OPTIONS
-from cdc_platform.snapshots.connector_waves import Item, committed, each, hold, stop
+from cdc_platform.snapshots.connector_waves import WaveItem, committed, each, hold, stop
 from cdc_platform.snapshots.run_records import Run, hold_key
 from cdc_platform.snapshots.shard_steps import running_signal, signal_id, streams
 
@@ -29,7 +29,7 @@ assert CHUNK_ROWS in SNAPSHOT_OPTIONS
 
 
 def begin(
-    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Ask for `item.tables` in one incremental snapshot for each shard.
 
@@ -47,18 +47,18 @@ def begin(
         KafkaUnavailable, Fenced: the state topic cannot be written.
     """
 
-    def one(item: Item) -> Mapping[str, Any]:
+    def one(item: WaveItem) -> Mapping[str, Any]:
         return _change(item, lambda offset: wanted_offset(item, run, offset))
 
     return _wave(lock, state, run, wave, one)
 
 
 def end(
-    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item]
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Take the snapshots of this run out of the offsets again; rows that were read stay in the topic."""
 
-    def one(item: Item) -> Mapping[str, Any]:
+    def one(item: WaveItem) -> Mapping[str, Any]:
         def without(offset: dict[str, Any]) -> dict[str, Any]:
             mine = str(running_signal(offset) or "").startswith(signal_id(run.id, item.shard.name, 0)[:-1])
             return without_snapshot(offset) if mine else offset
@@ -108,7 +108,7 @@ def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:
     return {"lsn": lsn, "txId": min(offset.get("txId") or settled, settled), **kept}
 
 
-def wanted_offset(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+def wanted_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
     """The offset with which a stopped shard goes on. Pure. Raises Unavailable: another snapshot runs."""
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
@@ -122,7 +122,7 @@ def wanted_offset(item: Item, run: Run, offset: dict[str, Any]) -> dict[str, Any
     return offset if item.settled is None else closing_at_once(offset, item.settled)
 
 
-def _change(item: Item, change: Any) -> Mapping[str, Any]:
+def _change(item: WaveItem, change: Any) -> Mapping[str, Any]:
     name = item.shard.name
     stop(item.connect, name)
     try:
@@ -141,7 +141,7 @@ def _change(item: Item, change: Any) -> Mapping[str, Any]:
         item.connect.resume(name)
 
 
-def wanted_chunk(item: Item) -> str | None:
+def wanted_chunk(item: WaveItem) -> str | None:
     """The chunk size that the shard's connector is given; None: it keeps its own. Pure."""
     usual = item.config.get(CHUNK_ROWS)
     if item.chunk_rows is None:
@@ -150,7 +150,7 @@ def wanted_chunk(item: Item) -> str | None:
     return str(min(item.chunk_rows, int(usual or item.chunk_rows)))
 
 
-def _configure(item: Item) -> None:
+def _configure(item: WaveItem) -> None:
     seen = item.connect.connector(item.shard.name).config
     wanted = wanted_chunk(item)
     if wanted is not None and seen.get(CHUNK_ROWS) != wanted:
@@ -159,7 +159,7 @@ def _configure(item: Item) -> None:
 
 
 def _wave(
-    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[Item], one: Any
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem], one: Any
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     lock.check()
     hold(state, run, wave, f"an incremental snapshot of {run.kind} {run.id} begins or ends")

@@ -10,16 +10,16 @@ from __future__ import annotations
 from dataclasses import replace
 
 from cdc_platform.errors import BadInput
-from cdc_platform.model.observed import ObservedConnector, Picture
+from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.planning.health.restarts import Failure, classify
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 
 # Restarts do not cure these.
 LOST = frozenset({Failure.LOG_PURGED, Failure.SLOT_MISSING, Failure.SCHEMA_HISTORY})
 
 
-def lost_shards(picture: Picture, dataset: str) -> dict[str, Failure]:
+def lost_shards(picture: ObservedState, dataset: str) -> dict[str, Failure]:
     """Shard id to what has happened, for the shards of a dataset that cannot go on where they were."""
     found: dict[str, Failure] = {}
     for shard in picture.topology.shards.get(dataset, ()):
@@ -31,13 +31,13 @@ def lost_shards(picture: Picture, dataset: str) -> dict[str, Failure]:
     return found
 
 
-def cure(picture: Picture, request: Request) -> Request:
+def cure(picture: ObservedState, request: Request) -> Request:
     """The request for just the lost shards of its dataset.
 
     Raises:
         BadInput: there is none, or the request names shards itself.
     """
-    if request.kind is not Kind.BOOTSTRAP or request.shards or request.failed_of or request.positions:
+    if request.kind is not RunKind.BOOTSTRAP or request.shards or request.failed_of or request.positions:
         raise BadInput("takes the shards that are lost, and no others.", where="request", field="lost")
     lost = lost_shards(picture, request.dataset)
     if not lost:

@@ -46,7 +46,7 @@ class Rates(Protocol):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class SnapshotPorts:
     """Everything outside, as the use cases of this package take it.
 
     `writer` makes a writer of the state topic of the given name: of two with one name only the newer

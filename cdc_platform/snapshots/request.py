@@ -17,7 +17,7 @@ _WHERE = "request"
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 
-class Kind(StrEnum):
+class RunKind(StrEnum):
     """The two kinds of run."""
 
     BOOTSTRAP = "bootstrap"
@@ -94,7 +94,7 @@ class Request:
     `condition` and `key_range` choose rows, and only for a backfill; so do `conditions`, by shard id.
     """
 
-    kind: Kind
+    kind: RunKind
     dataset: str
     tables: tuple[str, ...] = ()
     shards: tuple[str, ...] = ()
@@ -109,7 +109,7 @@ class Request:
     load: Load = field(default_factory=Load)
 
     def __post_init__(self) -> None:
-        bootstrap = self.kind is Kind.BOOTSTRAP
+        bootstrap = self.kind is RunKind.BOOTSTRAP
         if self.shards and self.failed_of:
             raise _bad("failed_of", "and shards exclude each other.", "Give one of the two.")
         if bootstrap and (self.condition or self.key_range or self.conditions):
@@ -157,7 +157,7 @@ class Request:
     def from_document(cls, document: Mapping[str, Any]) -> Request:
         """Read what `document` wrote."""
         return cls(
-            kind=Kind(document["kind"]),
+            kind=RunKind(document["kind"]),
             dataset=document["dataset"],
             tables=tuple(document["tables"]),
             shards=tuple(document["shards"]),
@@ -226,7 +226,7 @@ def choose_shards(
     missing = sorted(chosen - request.positions.keys()) if request.positions else []
     if missing:
         raise _bad("positions", f"shard {missing[0]!r} has none.", "Give SHARD=POSITION for each shard.")
-    if request.kind is Kind.BOOTSTRAP and not request.again and request.mode is not BootstrapMode.POSITION:
+    if request.kind is RunKind.BOOTSTRAP and not request.again and request.mode is not BootstrapMode.POSITION:
         left = chosen - set(bootstrapped)
         if chosen and not left:
             raise _bad(

@@ -10,8 +10,8 @@ from typing import Any
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
-from cdc_platform.snapshots.ports import Outside
-from cdc_platform.snapshots.request import Kind, Request, choose_shards
+from cdc_platform.snapshots.ports import SnapshotPorts
+from cdc_platform.snapshots.request import Request, RunKind, choose_shards
 from cdc_platform.snapshots.run_records import ASIDE, RUN, Phase, Records, Run, runs, shard_states, watermarks
 
 # An order to a run is at `backfill/<run>/!order`.
@@ -23,7 +23,7 @@ SLICE = 250
 MOST_SLICES = 16
 
 
-class Wanted(StrEnum):
+class RequestedRun(StrEnum):
     """What a person wants of a run."""
 
     RUNNING = "running"
@@ -31,7 +31,7 @@ class Wanted(StrEnum):
     STOPPED = "stopped"
 
 
-def open_run(outside: Outside, request: Request, run_id: str) -> Run:
+def open_run(outside: SnapshotPorts, request: Request, run_id: str) -> Run:
     """Begin a run, or join the one that does this already.
 
     A run of the same id, or an unfinished one that asks for the same rows, is joined: launched twice, the
@@ -67,7 +67,7 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
     """The run that a request asks for. Pure but for the time. Raises BadInput and TopologyError."""
     dataset = topology.dataset(request.dataset)
     tables = request.tables_of(dataset)
-    mode = request.mode_for(dataset) if request.kind is Kind.BOOTSTRAP else None
+    mode = request.mode_for(dataset) if request.kind is RunKind.BOOTSTRAP else None
     if mode is BootstrapMode.POSITION and not request.positions:
         raise BadInput(
             f"dataset {dataset.name} is bootstrapped at positions.",
@@ -158,7 +158,7 @@ def _refused(records: Records, run_id: str, what: str) -> BadInput:
     )
 
 
-def order(outside: Outside, run_id: str, wanted: Wanted) -> Run:
+def order(outside: SnapshotPorts, run_id: str, wanted: RequestedRun) -> Run:
     """Pause, go on or stop a run; whoever works on it obeys within seconds. Raises BadInput."""
     run = unfinished(outside.platform.state.read(), run_id)
     state = outside.writer(f"order-{run_id}")
@@ -166,13 +166,13 @@ def order(outside: Outside, run_id: str, wanted: Wanted) -> Run:
     return run
 
 
-def wanted_of(records: Records, run: Run) -> Wanted:
+def wanted_of(records: Records, run: Run) -> RequestedRun:
     """What a person wants of the run."""
     document = records.get(run.shard_key(ORDER))
-    return Wanted(document["wanted"]) if document else Wanted.RUNNING
+    return RequestedRun(document["wanted"]) if document else RequestedRun.RUNNING
 
 
-def finish(outside: Outside, run: Run) -> Run:
+def finish(outside: SnapshotPorts, run: Run) -> Run:
     """Close a run whose shards are all over; no change while one is not.
 
     What was done is in the watermarks; of the shards only the failed ones stay on record.

@@ -18,7 +18,7 @@ from typing import Any
 
 from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.planning.holds import WATERMARK
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 
 RUN = "backfill/"
 # What follows it is no shard's: no shard id holds an exclamation mark.
@@ -64,7 +64,7 @@ class Run:
         return self.request.dataset
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> RunKind:
         """Bootstrap or backfill."""
         return self.request.kind
 

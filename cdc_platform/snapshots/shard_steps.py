@@ -15,7 +15,7 @@ from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.positions import Committed, marked_initial
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.planning.plan import first_line
-from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Phase, ShardState
 from cdc_platform.snapshots.shard_progress import HOPELESS, ShardProgress
 
@@ -24,7 +24,7 @@ _CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Patience:
+class Timeouts:
     """How long is waited before something counts as wrong.
 
     `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
@@ -54,7 +54,7 @@ class ShardView:
     run: str
     shard: str
     engine: Engine
-    kind: Kind
+    kind: RunKind
     mode: BootstrapMode | None
     state: ShardState | None
     tables: tuple[str, ...]
@@ -122,13 +122,13 @@ class Fail:
 Step = Wait | Reset | Adopt | Begin | Withdraw | Finish | Fail
 
 
-def next_step(view: ShardView, now: datetime, patience: Patience) -> Step:
+def next_step(view: ShardView, now: datetime, patience: Timeouts) -> Step:
     """The next step of one shard."""
     state = view.state
     if state is not None and state.phase.over:
         return Wait("it is done" if state.phase is Phase.DONE else "it failed")
     if state is None or state.phase is Phase.RESETTING:
-        if view.kind is Kind.BOOTSTRAP and _needs_reset(view, state):
+        if view.kind is RunKind.BOOTSTRAP and _needs_reset(view, state):
             return Reset()
         if state is None:
             # An existing stream is taken as it is.
@@ -155,7 +155,7 @@ def _suits(view: ShardView) -> bool:
     return made == wanted
 
 
-def _start(view: ShardView, since: datetime, now: datetime, patience: Patience) -> Step:
+def _start(view: ShardView, since: datetime, now: datetime, patience: Timeouts) -> Step:
     waited = now - since
     trouble = _trouble(view)
     if trouble is not None:
@@ -176,7 +176,7 @@ def _start(view: ShardView, since: datetime, now: datetime, patience: Patience) 
     return Adopt()
 
 
-def _read(view: ShardView, state: ShardState, now: datetime, patience: Patience) -> Step:
+def _read(view: ShardView, state: ShardState, now: datetime, patience: Timeouts) -> Step:
     left = unread(view.progress, view.tables)
     if not left:
         return Finish() if _committed(view) else Wait("its last rows are being committed")
@@ -227,7 +227,7 @@ def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:
     return Begin(1, left)
 
 
-def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Patience, why: str) -> Step:
+def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Timeouts, why: str) -> Step:
     if attempt >= patience.attempts:
         return Fail(f"{why}, {attempt} times")
     return Begin(attempt + 1, left)

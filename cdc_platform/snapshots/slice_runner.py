@@ -18,26 +18,26 @@ from cdc_platform.connectors.tables import uncaptured
 from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Topology
-from cdc_platform.reconciler.desired_state import ideal_state
+from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import shard_steps as steps
 from cdc_platform.snapshots.executor import Acts, Pace
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes
 from cdc_platform.snapshots.pacing.throttle import Throttle
-from cdc_platform.snapshots.ports import NotificationReader, Outside
+from cdc_platform.snapshots.ports import NotificationReader, SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.run_lifecycle import Wanted, slices, wanted_of
+from cdc_platform.snapshots.run_lifecycle import RequestedRun, slices, wanted_of
 from cdc_platform.snapshots.run_records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
-from cdc_platform.snapshots.shard_steps import Patience, next_step, stream_offset
-from cdc_platform.snapshots.slice_state import Board, Place
+from cdc_platform.snapshots.shard_steps import Timeouts, next_step, stream_offset
+from cdc_platform.snapshots.slice_state import Board, SliceShard
 from cdc_platform.snapshots.table_progress import CLOCK_SLACK
 from cdc_platform.snapshots.watermarks import over_records, shard_done
 
 log = logging.getLogger(__name__)
 
 _PARALLEL = 16
-Todo = Sequence[tuple[Place, steps.Step]]
+Todo = Sequence[tuple[SliceShard, steps.Step]]
 
 
 class Runner:
@@ -45,14 +45,14 @@ class Runner:
 
     def __init__(
         self,
-        outside: Outside,
+        outside: SnapshotPorts,
         run: Run,
         shards: Sequence[str],
         *,
         name: str,
         listener: Listener,
         load: Load | None = None,
-        patience: Patience | None = None,
+        patience: Timeouts | None = None,
         brakes: BrakePolicy | None = None,
         pace: Pace | None = None,
     ) -> None:
@@ -63,12 +63,12 @@ class Runner:
         self.name = name
         self.listener = listener
         self.load = load or run.request.load
-        self.patience = patience or Patience()
+        self.patience = patience or Timeouts()
         self.pace = pace or Pace()
         self.brakes = Brakes(outside.sources, outside.platform.metrics, brakes or BrakePolicy(), say=listener.say)
         self.throttle = Throttle(self.load.max_rows_per_s)
         self.braked: Mapping[str, str] = {}
-        self.wanted = Wanted.RUNNING
+        self.wanted = RequestedRun.RUNNING
         self.restores: set[str] = set()
         self._states_known = True
         self._next: dict[str, float] = {}
@@ -131,7 +131,7 @@ class Runner:
             self.run,
             self.board,
             self.topology,
-            ideal_state(self.topology, self.platform.settings)[1].config_of,
+            desired_state(self.topology, self.platform.settings)[1].config_of,
             state=self.state,
             marks=self.marks,
             load=self.load,
@@ -184,7 +184,7 @@ class Runner:
         self.board.hear(notes.read())
         self._admit()
         self._brake()
-        if self.wanted is Wanted.STOPPED:
+        if self.wanted is RequestedRun.STOPPED:
             self._stop()
         todo = self._decide()
         failed = self.acts.renew([place for place, step in todo if isinstance(step, steps.Reset)])
@@ -211,7 +211,7 @@ class Runner:
             seen_config = place.connector.config if place.connector is not None else None
             place.uncaptured = uncaptured(self.board.dataset, place.shard, self.run.tables, seen_config)
 
-    def _decide(self) -> list[tuple[Place, steps.Step]]:
+    def _decide(self) -> list[tuple[SliceShard, steps.Step]]:
         active = [place for place in self.board if place.admitted and not place.over]
         now = datetime.now(UTC)
         asking = []
@@ -226,7 +226,7 @@ class Runner:
             for place in active
         ]
 
-    def _wants_offset(self, place: Place, now: datetime) -> bool:
+    def _wants_offset(self, place: SliceShard, now: datetime) -> bool:
         if place.cluster is None:
             return False
         state = place.state
@@ -236,7 +236,7 @@ class Runner:
             return True
         return now - max(state.since, place.progress.last or state.since) > self.patience.lost
 
-    def _read_offset(self, place: Place) -> None:
+    def _read_offset(self, place: SliceShard) -> None:
         try:
             found = list(self.platform.connect(self.acts.cluster(place)).offsets(place.shard.name))
         except (Unavailable, NotFound):
@@ -246,7 +246,7 @@ class Runner:
     # Waves and brakes
 
     def _admit(self) -> None:
-        if self.wanted is not Wanted.RUNNING:
+        if self.wanted is not RequestedRun.RUNNING:
             return
         hosts: dict[str, int] = {}
         for place in self.board:
@@ -277,10 +277,10 @@ class Runner:
         )
         self.throttle.update(self.board.rows(), time.monotonic())
         free = [place for place in self.board if (place.reading or place.unbegun) and place.shard.name not in held]
-        free.sort(key=Place.turn)
+        free.sort(key=SliceShard.turn)
         for place in free[self.throttle.allowed(len(free)) :]:
             held[place.shard.name] = "rows a second"
-        if self.wanted is Wanted.PAUSED:
+        if self.wanted is RequestedRun.PAUSED:
             held |= {place.shard.name: "paused by hand" for place in self.board if not place.over}
         self.braked = held
 
@@ -322,7 +322,7 @@ class Runner:
                 self.restores.add(place.shard.id)
         self.acts.set_rates([place for place, _ in done], limited=False)
 
-    def _moved(self, place: Place, step: steps.Step, now: datetime) -> ShardState | None:
+    def _moved(self, place: SliceShard, step: steps.Step, now: datetime) -> ShardState | None:
         if place.over:
             return None
         state = place.state or ShardState(phase=Phase.STARTING, since=now, began=place.admitted_at or now)
@@ -352,7 +352,7 @@ class Runner:
         return True
 
 
-def work_slice(outside: Outside, run: Run, number: int, listener: Listener, **more: Any) -> None:
+def work_slice(outside: SnapshotPorts, run: Run, number: int, listener: Listener, **more: Any) -> None:
     """Work on one of `opening.slices(run)`, with its share of the run's load, until its shards are over.
 
     Raises:

@@ -13,7 +13,7 @@ from cdc_platform.connectors.tables import container
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
 from cdc_platform.snapshots.progress_events import RunProgress
-from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, ShardProgress, eta, fold, rows_per_second
 from cdc_platform.snapshots.shard_steps import ShardView, signal_id, unread
@@ -24,7 +24,7 @@ _CHUNK = 1024
 
 
 @dataclass(slots=True, kw_only=True)
-class Place:
+class SliceShard:
     """One shard of the slice."""
 
     shard: Shard
@@ -93,7 +93,7 @@ class Board:
         self.dataset = dataset
         chosen = [table for table in dataset.tables if table.name in run.tables]
         self.places = {
-            shard.id: Place(
+            shard.id: SliceShard(
                 shard=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
             )
             for shard in shards
@@ -105,7 +105,7 @@ class Board:
         }
         self._samples: deque[Sample] = deque()
 
-    def __iter__(self) -> Iterator[Place]:
+    def __iter__(self) -> Iterator[SliceShard]:
         return iter(self.places.values())
 
     def load_states(self, states: Mapping[str, ShardState]) -> None:
@@ -125,7 +125,7 @@ class Board:
                 place.progress = fold(place.progress, one, chunk_rows=place.chunk_rows)
                 place.nudges = 0
 
-    def _concerns(self, place: Place, said: Notification) -> bool:
+    def _concerns(self, place: SliceShard, said: Notification) -> bool:
         """True for a step of a snapshot that this run asked for or adopts, whoever worked on it then."""
         if said.snapshot != INITIAL:
             return said.id.startswith(signal_id(self.run.id, said.shard, 0)[:-1])
@@ -134,7 +134,7 @@ class Board:
         # Before a start anew: the snapshot of a stream that is no more.
         return place.state is None or not place.state.reset or said.at >= place.state.began
 
-    def view(self, place: Place, braked: str | None) -> ShardView:
+    def view(self, place: SliceShard, braked: str | None) -> ShardView:
         """The shard as the steps see it."""
         return ShardView(
             run=self.run.id,
@@ -153,7 +153,7 @@ class Board:
             uncaptured=place.uncaptured,
         )
 
-    def rows_of(self, place: Place) -> dict[str, int]:
+    def rows_of(self, place: SliceShard) -> dict[str, int]:
         """Rows read by table name."""
         return {
             self._table_of[place.shard.id, name]: table.rows
@@ -195,12 +195,12 @@ class Board:
             eta=eta(self._samples),
         )
 
-    def reads(self, place: Place) -> bool:
+    def reads(self, place: SliceShard) -> bool:
         """True when a shard that streams still has rows to come in chunks.
 
         After a snapshot only those of tables that it is not known to have read: one that was added to the
         dataset since, or one that a connector read so long ago that nothing tells of it any more.
         """
-        if self.run.kind is Kind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
+        if self.run.kind is RunKind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
             return True
         return self.run.mode is BootstrapMode.SNAPSHOT and bool(unread(place.progress, place.tables))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cdc_platform.errors import Unavailable
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import duration
 from cdc_platform.snapshots.run_records import Phase, Run, shard_states
 from cdc_platform.snapshots.shard_progress import TableProgress
-from cdc_platform.snapshots.slice_state import Board, Place
+from cdc_platform.snapshots.slice_state import Board, SliceShard
 
 # Clocks of this machine and of the brokers may differ by so much.
 CLOCK_SLACK = timedelta(minutes=2)
@@ -45,7 +45,7 @@ class TableLine:
         return ", ".join(parts)
 
 
-def progress_of(outside: Outside, run: Run) -> list[TableLine]:
+def progress_of(outside: SnapshotPorts, run: Run) -> list[TableLine]:
     """All shards and tables of the run, in order. Those that are no longer in the topology are left out.
 
     Raises:
@@ -90,7 +90,7 @@ def lines(board: Board) -> Iterable[TableLine]:
             )
 
 
-def _phase(run: Run, place: Place, table: TableProgress) -> str:
+def _phase(run: Run, place: SliceShard, table: TableProgress) -> str:
     if table.complete:
         return "read"
     if place.state is not None:

@@ -9,7 +9,7 @@ from typing import Any
 from cdc_platform.model.positions import Committed
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard
 from cdc_platform.snapshots.progress_events import ShardDone
-from cdc_platform.snapshots.request import Kind
+from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Hole, Offset, Phase, Run, ShardState, Watermark
 
 
@@ -31,7 +31,7 @@ def over_records(
     for table in run.tables:
         before = marks.get((table, shard.id))
         mark = _backfilled(run, dataset, shard, state, table, before)
-        if run.kind is Kind.BOOTSTRAP:
+        if run.kind is RunKind.BOOTSTRAP:
             mark = _bootstrapped(run, dataset, shard, state, table, before)
         if mark is not None:
             found[mark.key] = mark.document()
@@ -65,7 +65,7 @@ def _bootstrapped(
 def _backfilled(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
 ) -> Watermark | None:
-    if run.kind is not Kind.BACKFILL or state.phase is not Phase.DONE:
+    if run.kind is not RunKind.BACKFILL or state.phase is not Phase.DONE:
         return None
     mark = before or Watermark(
         dataset=dataset.name,
@@ -112,6 +112,6 @@ def shard_done(run: Run, dataset: Dataset, shard: Shard, state: ShardState) -> S
         rows=dict(state.rows),
         start=position(dataset.engine, state.start),
         end=position(dataset.engine, state.end),
-        hole=hole(run, dataset.engine, state) if run.kind is Kind.BOOTSTRAP else None,
+        hole=hole(run, dataset.engine, state) if run.kind is RunKind.BOOTSTRAP else None,
         error=state.error if state.phase is Phase.FAILED else None,
     )

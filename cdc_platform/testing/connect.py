@@ -11,7 +11,7 @@ from cdc_platform.clients.connect.wire import UNASSIGNED, says_rebalance
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectRejected, NotFound
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
-from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, Refusal
+from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, RestRefusal
 
 T = TypeVar("T")
 
@@ -158,10 +158,10 @@ class FakeConnect:
             raise self.outage
         try:
             return call()
-        except Refusal as refusal:
+        except RestRefusal as refusal:
             self._refuse(refusal)
 
-    def _refuse(self, refusal: Refusal) -> NoReturn:
+    def _refuse(self, refusal: RestRefusal) -> NoReturn:
         where = f"Connect cluster {self.name}"
         if refusal.status == 404:
             raise NotFound(f"{refusal.message}.", where=where) from None

@@ -34,7 +34,7 @@ _EXPECTED = "Request cannot be completed because a rebalance is expected"
 Config = Mapping[str, str]
 
 
-class Refusal(Exception):
+class RestRefusal(Exception):
     """What the REST API answers instead: an HTTP status and a message."""
 
     def __init__(self, status: int, message: str) -> None:
@@ -182,7 +182,7 @@ class ConnectModel:
         """GET /connectors/{name}: in a rebalance it is a 500, unlike all else."""
         with self._lock:
             if self.rebalancing:
-                raise Refusal(500, _EXPECTED)
+                raise RestRefusal(500, _EXPECTED)
             return self._info(name, self._known(name))
 
     def status(self, name: str) -> dict[str, Any]:
@@ -191,7 +191,7 @@ class ConnectModel:
             self._tick()
             held = self._held.get(name)
             if held is None or held.connector is None:
-                raise Refusal(404, f"No status found for connector {name}")
+                raise RestRefusal(404, f"No status found for connector {name}")
             return self._status(name, held)
 
     def offsets(self, name: str) -> dict[str, Any]:
@@ -205,11 +205,11 @@ class ConnectModel:
         """POST /connectors."""
         with self._lock:
             if initial_state not in (None, RUNNING, PAUSED, STOPPED):
-                raise Refusal(500, f"No enum constant CreateConnectorRequest.InitialState.{initial_state}")
+                raise RestRefusal(500, f"No enum constant CreateConnectorRequest.InitialState.{initial_state}")
             self._validate(name, config)
             self._leader()
             if name in self._held:
-                raise Refusal(409, f"Connector {name} already exists")
+                raise RestRefusal(409, f"Connector {name} already exists")
             return self._put(name, config, initial_state or RUNNING)
 
     def put_config(self, name: str, config: Config) -> tuple[bool, dict[str, Any]]:
@@ -239,7 +239,7 @@ class ConnectModel:
             if target == STOPPED:
                 self._leader()
             if name not in self._held:
-                raise Refusal(404, f"Unknown connector {name}")
+                raise RestRefusal(404, f"Unknown connector {name}")
             held = self._held[name]
             if held.target != target:
                 held.target = target
@@ -250,7 +250,7 @@ class ConnectModel:
         with self._lock:
             self._leader()
             if name not in self._held:
-                raise Refusal(404, f"Unknown connector: {name}")
+                raise RestRefusal(404, f"Unknown connector: {name}")
             held = self._held[name]
             if held.connector is not None and held.connector.state == FAILED:
                 held.connector = _Part(held.target, held.connector.worker)
@@ -265,17 +265,17 @@ class ConnectModel:
         with self._lock:
             self._leader()
             if name not in self._held:
-                raise Refusal(404, f"Unknown connector: {name}")
+                raise RestRefusal(404, f"Unknown connector: {name}")
             held = self._held[name]
             if not 0 <= task < len(held.tasks):
-                raise Refusal(404, f"Unknown task: {name}-{task}")
+                raise RestRefusal(404, f"Unknown task: {name}-{task}")
             held.tasks[task] = self._task(name, held, held.tasks[task].worker)
             self.version += 1
 
     def alter_offsets(self, name: str, offsets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """PATCH /connectors/{name}/offsets: partitions that are not named stay, null forgets one."""
         if not offsets:
-            raise Refusal(400, "Partitions / offsets need to be provided for an alter offsets request")
+            raise RestRefusal(400, "Partitions / offsets need to be provided for an alter offsets request")
         with self._lock:
             self._must_be_stopped(name)
             self._merge(name, offsets)
@@ -293,17 +293,17 @@ class ConnectModel:
     def _known(self, name: str) -> _Held:
         self._tick()
         if name not in self._held:
-            raise Refusal(404, f"Connector {name} not found")
+            raise RestRefusal(404, f"Connector {name} not found")
         return self._held[name]
 
     def _leader(self) -> None:
         if self.rebalancing:
-            raise Refusal(409, _STALE)
+            raise RestRefusal(409, _STALE)
 
     def _must_be_stopped(self, name: str) -> None:
         self._leader()
         if self._known(name).target != STOPPED:
-            raise Refusal(
+            raise RestRefusal(
                 400,
                 "Connectors must be in the STOPPED state before their offsets can be modified. This can be done "
                 f"for the specified connector by issuing a 'PUT' request to the '/connectors/{name}/stop' endpoint",
@@ -311,15 +311,15 @@ class ConnectModel:
 
     def _validate(self, name: str, config: Config) -> None:
         if config.get("name", name) != name:
-            raise Refusal(
+            raise RestRefusal(
                 400,
                 f"Connector name configuration ({config['name']}) doesn't match connector name in the URL ({name})",
             )
         kind = config.get("connector.class")
         if not kind:
-            raise Refusal(400, f"Connector config {{name={name}}} contains no connector type")
+            raise RestRefusal(400, f"Connector config {{name={name}}} contains no connector type")
         if not any(kind in _aliases(known) for known in self.classes):
-            raise Refusal(400, f"Failed to find any class that implements Connector and which name matches {kind}")
+            raise RestRefusal(400, f"Failed to find any class that implements Connector and which name matches {kind}")
         problems = []
         tasks = config.get("tasks.max", "1")
         if not tasks.isdigit() or int(tasks) < 1:
@@ -328,7 +328,7 @@ class ConnectModel:
         if found is not None:
             problems.append(found)
         if problems:
-            raise Refusal(
+            raise RestRefusal(
                 400,
                 f"Connector configuration is invalid and contains the following {len(problems)} error(s):\n"
                 + "\n".join(problems),

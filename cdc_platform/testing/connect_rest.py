@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, Refusal
+from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, RestRefusal
 
 
 class FaultKind(Enum):
@@ -131,7 +131,7 @@ class FakeConnectServer:
                 self._stopped.wait(fault.seconds)
         try:
             reply = self._route(method, target, body)
-        except Refusal as refusal:
+        except RestRefusal as refusal:
             reply = _error(refusal.status, refusal.message)
         if fault is not None and fault.kind is FaultKind.SILENCE:
             self._stopped.wait(60.0)
@@ -163,7 +163,7 @@ class FakeConnectServer:
                 return _ok(made, 201)
             case _, ["connectors", name, *rest]:
                 return self._one(method, name, rest, body)
-        raise Refusal(404, "HTTP 404 Not Found")
+        raise RestRefusal(404, "HTTP 404 Not Found")
 
     def _one(self, method: str, name: str, rest: list[str], body: bytes) -> _Reply:
         model = self.model
@@ -194,7 +194,7 @@ class FakeConnectServer:
                 return _ok(model.alter_offsets(name, _read(body).get("offsets") or []))
             case "DELETE", ["offsets"]:
                 return _ok(model.reset_offsets(name))
-        raise Refusal(404, "HTTP 404 Not Found")
+        raise RestRefusal(404, "HTTP 404 Not Found")
 
     def _list(self, expand: list[str]) -> _Reply:
         """Encoded once a change: a benchmark measures its client, not this."""
@@ -287,4 +287,4 @@ def _read(body: bytes) -> Any:
     try:
         return json.loads(body)
     except ValueError as error:
-        raise Refusal(500, f"Unexpected character: {error}") from None
+        raise RestRefusal(500, f"Unexpected character: {error}") from None

@@ -14,7 +14,7 @@ from cdc_platform.model.topology import Dataset, Shard, Table
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outside:
+class VerificationPorts:
     """The outside systems. `records` reads a topic, `source` opens a shard's server for one table."""
 
     platform: Platform
@@ -35,7 +35,7 @@ Report = Callable[[Progress], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Policy:
+class VerificationPolicy:
     """Bounds of a verification; `dataset.verification` sets them by these names.
 
     `sources_at_once` shards are read at once, and each server by `server_connections`
@@ -62,7 +62,7 @@ class Policy:
     scheduled_shards: int = 0
 
     @classmethod
-    def of(cls, dataset: Dataset) -> Policy:
+    def of(cls, dataset: Dataset) -> VerificationPolicy:
         """The dataset's policy. Raises TopologyError."""
         given: Mapping[str, Any] = dataset.verification
         found: dict[str, Any] = {}

@@ -9,9 +9,9 @@ from pathlib import Path
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset
 from cdc_platform.verification.duplicates.causes import DuplicatePolicy
-from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.ports import VerificationPolicy
 
-_KNOWN = (*sorted(item.name for item in fields(Policy)), "duplicates")
+_KNOWN = (*sorted(item.name for item in fields(VerificationPolicy)), "duplicates")
 _CRON = re.compile(r"@(hourly|daily|weekly|monthly|yearly)|[0-9*/,\-]+ [0-9*/,\-]+( [0-9A-Za-z*/,\-]+){3}")
 
 
@@ -22,7 +22,7 @@ def check_policy(dataset: Dataset, where: Path | str) -> None:
         TopologyError: something is not; with field and cure.
     """
     try:
-        policy = Policy.of(dataset)
+        policy = VerificationPolicy.of(dataset)
         DuplicatePolicy.of(dataset)
     except TopologyError as error:
         field = f"datasets.{dataset.name}.{error.field}"

@@ -41,7 +41,7 @@ from cdc_platform.errors import (
     SourceRejected,
     SourceUnavailable,
 )
-from cdc_platform.failover.promotion import Kind
+from cdc_platform.failover.promotion import ObstacleKind
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.servers import ServerView
@@ -142,7 +142,7 @@ def test_a_fit_leader_passes(gate: Gate) -> None:
 def test_a_fixed_connector_goes_on_whatever_the_server_id(gate: Gate, servers: Servers, worker: Worker) -> None:
     servers.views[NEW] = view(NEW, server_id=2, position="0-2-60")
     found = gate.obstacle("pins.00000", FILE, 0.0)
-    assert found is not None and found.kind is Kind.SERVER_ID
+    assert found is not None and found.kind is ObstacleKind.SERVER_ID
     worker.version = "3.6.1.Final"
     fresh = Gate(worker, servers)
     fresh.learn(topology(shard(0)))
@@ -152,7 +152,7 @@ def test_a_fixed_connector_goes_on_whatever_the_server_id(gate: Gate, servers: S
 def test_a_leader_that_does_not_answer_is_waited_for_and_then_left_to_the_worker(gate: Gate, servers: Servers) -> None:
     servers.views[NEW] = SourceUnavailable("refused")
     found = gate.obstacle("pins.00000", FILE, 1.0)
-    assert found is not None and found.kind is Kind.UNREACHABLE
+    assert found is not None and found.kind is ObstacleKind.UNREACHABLE
     assert gate.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1) is None
 
 
@@ -170,7 +170,7 @@ def test_a_worker_that_does_not_answer_is_an_error_not_a_pass(gate: Gate, worker
 def test_a_diverged_leader_stays_so_though_its_own_writes_pass_the_saved_position(gate: Gate, servers: Servers) -> None:
     servers.views[NEW] = view(NEW, position="0-1-40")
     found = gate.obstacle("pins.00000", FILE, 0.0)
-    assert found is not None and found.kind is Kind.DIVERGED
+    assert found is not None and found.kind is ObstacleKind.DIVERGED
     servers.views[NEW] = view(NEW, position="0-1-90")
     assert gate.obstacle("pins.00000", FILE, 5.0) == found
     assert gate.obstacle("pins.00001", FILE, 5.0) is None

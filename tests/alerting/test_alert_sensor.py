@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.alerting.alerts import Condition
-from cdc_platform.alerting.outbox import AlertOutside, AlertReport, Seen, tell
+from cdc_platform.alerting.alerts import AlertCondition
+from cdc_platform.alerting.outbox import AlertPorts, AlertReport, CheckView, tell
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
@@ -21,7 +21,7 @@ from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.health.restarts import RestartPolicy
-from cdc_platform.planning.planner import Policy
+from cdc_platform.planning.planner import PassPolicy
 from cdc_platform.reconciler.run_pass import reconcile
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.testing import FakeStateStore
@@ -36,14 +36,14 @@ class AlertResource(WorldResource):
     """The world's platform with real notifiers."""
 
     @contextmanager
-    def alerts(self) -> Iterator[AlertOutside]:
+    def alerts(self) -> Iterator[AlertPorts]:
         with self.platform() as platform:
             yield outside(WORLDS[str(self.config_file)], platform)
 
 
-def outside(world: World, platform: Platform) -> AlertOutside:
+def outside(world: World, platform: Platform) -> AlertPorts:
     notifiers = AppriseNotifiers(targets=world.settings.alerts)
-    return AlertOutside(platform=platform, store=FakeStateStore(world.state), notifiers=notifiers)
+    return AlertPorts(platform=platform, store=FakeStateStore(world.state), notifiers=notifiers)
 
 
 @pytest.fixture
@@ -77,7 +77,7 @@ def fleet(receiver: HttpReceiver, tmp_path: Path) -> Iterator[World]:
 
 def passes(world: World, times: int = 1) -> None:
     """Passes of a control plane that tries again at once, and takes a shard for healthy at once."""
-    policy = Policy(
+    policy = PassPolicy(
         restarts=RestartPolicy(fleet_budget=10_000, worker_budget=10_000, healthy_after=timedelta(), group_from=10_000)
     )
     for _ in range(times):
@@ -85,10 +85,10 @@ def passes(world: World, times: int = 1) -> None:
             reconcile(platform, owner="test", policy=policy)
 
 
-def a_round(world: World, minutes: float, seen: Seen | None = None) -> AlertReport:
+def a_round(world: World, minutes: float, seen: CheckView | None = None) -> AlertReport:
     """A tick of a control plane that was just started."""
     with world.platform() as platform:
-        return tell(outside(world, platform), seen or Seen(), now=NOW + timedelta(minutes=minutes))
+        return tell(outside(world, platform), seen or CheckView(), now=NOW + timedelta(minutes=minutes))
 
 
 def break_host(world: World) -> None:
@@ -165,11 +165,11 @@ def test_a_death_before_sending_loses_no_alert_and_one_after_it_repeats_it_under
 
     with fleet.platform() as platform, pytest.raises(Dies):
         dying = replace(outside(fleet, platform), notifiers=Dying(targets=fleet.settings.alerts))
-        tell(dying, Seen(), now=NOW + timedelta(minutes=3))
+        tell(dying, CheckView(), now=NOW + timedelta(minutes=3))
     assert receiver.got == []
     with fleet.platform() as platform, pytest.raises(Dies):
         forgetting = replace(outside(fleet, platform), store=Forgets(fleet.state))
-        tell(forgetting, Seen(), now=NOW + timedelta(minutes=4))
+        tell(forgetting, CheckView(), now=NOW + timedelta(minutes=4))
     a_round(fleet, 5)
     a_round(fleet, 6)
     ids = [message["message"].rpartition("Id: ")[2] for message in receiver.got]
@@ -182,7 +182,7 @@ def test_alerts_of_a_control_plane_that_is_silent(fleet: World, receiver: HttpRe
     with fleet.platform() as platform:
         free = replace(fleet.settings.alerts["team"], owners=())
         world = outside(fleet, replace(platform, settings=replace(fleet.settings, alerts={"team": free})))
-        tell(world, Seen(), now=NOW + timedelta(minutes=30))
+        tell(world, CheckView(), now=NOW + timedelta(minutes=30))
     assert "has not looked for" in receiver.titles[0]
 
 
@@ -276,8 +276,10 @@ def test_a_watchdog_is_called_by_each_tick(
 # Receivers that fail
 
 
-def condition(key: str, title: str) -> Condition:
-    return Condition(key=key, cause=key, severity=Severity.CRITICAL, title=title, text="x", owners=("data-platform",))
+def condition(key: str, title: str) -> AlertCondition:
+    return AlertCondition(
+        key=key, cause=key, severity=Severity.CRITICAL, title=title, text="x", owners=("data-platform",)
+    )
 
 
 def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver: HttpReceiver) -> None:
@@ -286,8 +288,8 @@ def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver:
         # Each day a check fails and recovers; nobody takes a message.
         gap = condition("check/x", f"x {number}")
         receiver.refuse = 10_000
-        a_round(fleet, number * day, Seen(present={gap.key: gap}))
-        a_round(fleet, number * day + 60, Seen(absent={gap.key}))
+        a_round(fleet, number * day, CheckView(present={gap.key: gap}))
+        a_round(fleet, number * day + 60, CheckView(absent={gap.key}))
     assert receiver.got == []
     receiver.refuse = 0
     # Restarted in between: the outbox is in the state topic.
@@ -312,7 +314,7 @@ def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
         alerts = {**fleet.settings.alerts, "stuck": AlertTarget(url=f"${{file:{secrets}:hook}}")}
         fleet.settings = replace(fleet.settings, alerts=alerts)
         gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(20)}
-        report = a_round(fleet, 0, Seen(present=gaps))
+        report = a_round(fleet, 0, CheckView(present=gaps))
         assert len(receiver.got) == 20
         assert report.waiting == 20
         assert len([problem for problem in report.problems if "stuck" in problem]) == 1
@@ -328,7 +330,7 @@ def test_a_round_sends_no_longer_than_its_time_and_the_next_goes_on(
 ) -> None:
     monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 0.0)
     gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(5)}
-    assert a_round(fleet, 0, Seen(present=gaps)).waiting == 5
+    assert a_round(fleet, 0, CheckView(present=gaps)).waiting == 5
     monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 20.0)
     assert a_round(fleet, 1).waiting == 0
     assert len(receiver.got) == 5

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.alerting.alerts import AlertPolicy, AlertRecord, Condition, Route, decide, due, failed
+from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.model.alert_messages import Event, Message, Severity
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -17,12 +17,12 @@ ALL = Route(name="all")
 POLICY = AlertPolicy()
 
 
-def condition(key: str = "a", **fields: object) -> Condition:
+def condition(key: str = "a", **fields: object) -> AlertCondition:
     defaults: dict[str, object] = {
         "key": key, "cause": "c", "severity": Severity.CRITICAL, "title": f"{key} is down", "text": f"{key} fails.",
         "advice": "Look.", "owners": ("ann",), "runbook": "https://wiki/x", "run": "https://dagster/runs/1",
     }  # fmt: skip
-    return Condition(**(defaults | fields))  # type: ignore[arg-type]
+    return AlertCondition(**(defaults | fields))  # type: ignore[arg-type]
 
 
 class Told:
@@ -34,7 +34,7 @@ class Told:
         self.records: dict[str, AlertRecord] = {}
         self.now = NOW
 
-    def round(self, *present: Condition, gone: tuple[str, ...] = (), after: timedelta = MINUTE) -> list[Message]:
+    def round(self, *present: AlertCondition, gone: tuple[str, ...] = (), after: timedelta = MINUTE) -> list[Message]:
         self.now += after
         decision = decide({c.key: c for c in present}, gone, self.records, self.routes, self.now, self.policy)
         for key, record in decision.records.items():

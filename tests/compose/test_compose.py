@@ -108,7 +108,7 @@ def test_mariadb_runs_with_the_local_stack_s_settings(tmp_path: Path, service: s
 
 @pytest.mark.parametrize(("service", "primary"), [("postgres-primary", True), ("postgres-standby", False)])
 def test_postgres_runs_with_the_local_stack_s_settings(tmp_path: Path, service: str, primary: bool) -> None:
-    place = postgres_place.Place(root=tmp_path, bindir=tmp_path, user=None)
+    place = postgres_place.PostgresDirectories(root=tmp_path, bindir=tmp_path, user=None)
     account = Login(user="stack_replication", password="")
     postgres.write_config(place, service, port=5432, other_port=5432, primary=primary, replication=account)
     local = settings((tmp_path / f"{service}.conf").read_text(), " = ")

@@ -28,7 +28,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import worker_launch
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.planning.health.liveness import LivenessPolicy
-from cdc_platform.planning.planner import Policy
+from cdc_platform.planning.planner import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.wiring import open_platform
@@ -117,7 +117,7 @@ class Ground:
     def insert(self, number: int, key: int) -> None:
         self.execute(f"INSERT INTO {self.name}_{number:05d}.items VALUES ({key}, 'v{key}')")
 
-    def policy(self, **more: Any) -> Policy:
+    def policy(self, **more: Any) -> PassPolicy:
         """That of the settings, with times a test can wait for."""
         quick = LivenessPolicy()
         return replace(reconciler.policy_of(self.platform), liveness=quick, **more)

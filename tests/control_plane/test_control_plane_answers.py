@@ -21,7 +21,7 @@ from cdc_platform.errors import LockLost, ZooKeeperUnavailable
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler import run_pass as reconciler
-from cdc_platform.reconciler.report import Outcome
+from cdc_platform.reconciler.report import ActionOutcome
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
@@ -66,7 +66,7 @@ def drift(ground: Ground) -> None:
     ground.platform.topology.delete_shard(ground.name, "00002")
 
 
-def of_connectors(report: PassReport) -> list[Outcome]:
+def of_connectors(report: PassReport) -> list[ActionOutcome]:
     return [o for o in report.outcomes if isinstance(o.action, CreateConnector | UpdateConnector | DeleteConnector)]
 
 

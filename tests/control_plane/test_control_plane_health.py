@@ -21,9 +21,9 @@ from cdc_platform.planning.canary import RolloutPolicy
 from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
 from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.planning.health.restarts import Failure
-from cdc_platform.planning.plan import BounceConnector, RestartConnector
+from cdc_platform.planning.plan import RestartConnector, StopAndResumeConnector
 from cdc_platform.reconciler import run_pass as reconciler
-from cdc_platform.reconciler.report import Outcome
+from cdc_platform.reconciler.report import ActionOutcome
 from tests.control_plane.ground import Ground, eventually
 from tests.tcp_proxy import TcpProxy
 
@@ -166,7 +166,7 @@ def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(gro
         ground.policy(), zombies=ZombiePolicy(overlap=timedelta(seconds=12), confirmed=timedelta(seconds=5))
     )
     producer = Producer(dict(ground.settings.kafka))
-    bounced: list[Outcome] = []
+    bounced: list[ActionOutcome] = []
 
     def forged() -> bool:
         """A second worker beats for the shard, as one would that was never told to stop."""
@@ -179,7 +179,7 @@ def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(gro
         )
         producer.flush(30)
         report = ground.reconcile(policy=policy)
-        bounced.extend(o for o in report.outcomes if isinstance(o.action, BounceConnector))
+        bounced.extend(o for o in report.outcomes if isinstance(o.action, StopAndResumeConnector))
         return bool(bounced)
 
     eventually(forged, "the task is stopped and resumed")
@@ -229,5 +229,5 @@ def test_control_plane_exporter_serves_what_the_last_pass_recorded(ground: Groun
         assert process.wait(30) == 0
 
 
-def _up(ground: Ground, policy: reconciler.Policy) -> bool:
+def _up(ground: Ground, policy: reconciler.PassPolicy) -> bool:
     return all(h.up == h.shards for h in ground.reconcile(policy=policy).health.values())

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from cdc_platform import wiring
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.defs import build_cdc_asset_checks
-from cdc_platform.defs.check_suites import DEFAULT, Outcome, evaluate, load_suite, suites_for
+from cdc_platform.defs.check_suites import DEFAULT, CheckOutcome, evaluate, load_suite, suites_for
 from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -58,7 +58,7 @@ def rows(
     )  # fmt: skip
 
 
-def judged(found: list[dict[str, Any]], shards: int = 3, suite: Any = DEFAULT) -> dict[str, Outcome]:
+def judged(found: list[dict[str, Any]], shards: int = 3, suite: Any = DEFAULT) -> dict[str, CheckOutcome]:
     return {outcome.expectation.check: outcome for outcome in evaluate(suite, found, shards)}
 
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.defs.sensor_cursor import ALL, Cursor, Decision, decide, wait_after
+from cdc_platform.defs.sensor_cursor import ALL, SensorCursor, TickDecision, decide, wait_after
 from cdc_platform.planning.plan import DeleteConnector, Plan, Refusal
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
@@ -33,31 +33,31 @@ def due(*names: str, health: dict[str, DatasetHealth] | None = None, **fields: o
     return Due(**(defaults | fields))  # type: ignore[arg-type]
 
 
-def ask(what: Due, cursor: Cursor, now: float, refresh: float = 900.0) -> Decision:
+def ask(what: Due, cursor: SensorCursor, now: float, refresh: float = 900.0) -> TickDecision:
     return decide(what, cursor, now=now, refresh_seconds=refresh)
 
 
-def settled(now: float = 1000.0) -> Cursor:
-    return ask(due(), Cursor(), now).cursor
+def settled(now: float = 1000.0) -> SensorCursor:
+    return ask(due(), SensorCursor(), now).cursor
 
 
 @pytest.mark.parametrize("text", [None, "", "nonsense", "[]", "null", '{"tries": "many"}', '{"health": 3}', "\ud800"])
 def test_a_garbled_cursor_is_a_fresh_one(text: str | None) -> None:
-    assert Cursor.parse(text) == Cursor()
+    assert SensorCursor.parse(text) == SensorCursor()
 
 
 @given(st.text(max_size=20), st.integers(0, 99), st.dictionaries(st.text(max_size=5), st.text(max_size=5)))
 def test_a_cursor_survives_dagster(need: str, tries: int, health: dict[str, str]) -> None:
-    cursor = Cursor(need=need, tries=tries, health=health, refreshed=1.5)
-    assert Cursor.parse(cursor.dump()) == cursor
+    cursor = SensorCursor(need=need, tries=tries, health=health, refreshed=1.5)
+    assert SensorCursor.parse(cursor.dump()) == cursor
 
 
 def test_a_newer_cursor_with_unknown_fields_is_read() -> None:
-    assert Cursor.parse('{"tries": 2, "later": 1}').tries == 2
+    assert SensorCursor.parse('{"tries": 2, "later": 1}').tries == 2
 
 
 def test_the_first_tick_asks_for_a_pass_that_observes_everything() -> None:
-    decision = ask(due(), Cursor(), 1000.0)
+    decision = ask(due(), SensorCursor(), 1000.0)
     assert decision.run and decision.observe == (ALL,)
 
 

@@ -19,8 +19,8 @@ from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots.ports import Outside
-from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.ports import SnapshotPorts
+from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
 from cdc_platform.testing import FakeStateStore
 from tests.defs.control import Control
@@ -90,13 +90,13 @@ class Snapshots(Control):
             self.world.connect.model.commit_offsets(name, offset)
 
     @contextmanager
-    def outside(self, platform: Platform) -> Iterator[Outside]:
+    def outside(self, platform: Platform) -> Iterator[SnapshotPorts]:
         quiet = Quiet()
 
         def notifications(since: datetime) -> Quiet:
             return quiet
 
-        yield Outside(
+        yield SnapshotPorts(
             platform=platform,
             signals=quiet,
             writer=lambda name: FakeStateStore(self.world.state),
@@ -315,7 +315,7 @@ def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
     with world.platform() as platform, latest.outside(platform) as outside:
-        opening.order(outside, first, Wanted.STOPPED)
+        opening.order(outside, first, RequestedRun.STOPPED)
     stopped = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not stopped.success
     assert shard_states(latest.records, first)["00000"].error == "stopped by hand"
@@ -353,7 +353,7 @@ def _dies(control: Snapshots, monkeypatch: pytest.MonkeyPatch, **config: Any) ->
 
 
 def _break(patched: pytest.MonkeyPatch) -> None:
-    def work_slice(outside: Outside, run: Run, number: int, listener: object) -> None:
+    def work_slice(outside: SnapshotPorts, run: Run, number: int, listener: object) -> None:
         raise KafkaUnavailable("no broker answers.")
 
     patched.setattr(snapshot_jobs, "work_slice", work_slice)

@@ -17,7 +17,7 @@ from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe, load_probe
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.errors import ConnectUnavailable, NotFound, PromotionRefused, SettingsError, SourceUnavailable
-from cdc_platform.failover.change_leader import LeaderOutside, check_leader, discover, refuse_unfit
+from cdc_platform.failover.change_leader import LeaderPorts, check_leader, discover, refuse_unfit
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.settings import Settings
@@ -78,8 +78,8 @@ class Connect:
         return [{"partition": {}, "offset": {"gtids": self.gtids}}]
 
 
-def outside(servers: Servers, connect: Connect) -> LeaderOutside:
-    return LeaderOutside(settings=Settings(), servers=servers, connect=lambda cluster: connect)  # type: ignore[arg-type,return-value]
+def outside(servers: Servers, connect: Connect) -> LeaderPorts:
+    return LeaderPorts(settings=Settings(), servers=servers, connect=lambda cluster: connect)  # type: ignore[arg-type,return-value]
 
 
 def failing(servers: Servers, connect: Connect | None = None) -> list[str]:
@@ -218,7 +218,7 @@ def store(monkeypatch: pytest.MonkeyPatch, servers: Servers) -> InMemoryTopology
     made.import_topology(with_replicas())
 
     @contextmanager
-    def opened(settings: Settings) -> Iterator[LeaderOutside]:
+    def opened(settings: Settings) -> Iterator[LeaderPorts]:
         yield outside(servers, Connect())
 
     monkeypatch.setattr("cdc_platform.cli.set_leader.topology_store", lambda settings: made)

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.failover.preflight import Case, Item, preflight
-from cdc_platform.failover.promotion import Kind, Obstacle, has_fix, judge, saved_position, split_brain
+from cdc_platform.failover.preflight import PreflightItem, PromotionCase, preflight
+from cdc_platform.failover.promotion import Obstacle, ObstacleKind, has_fix, judge, saved_position, split_brain
 from cdc_platform.model.servers import ServerView, SlotView
 from cdc_platform.model.topology import Address, Engine
 
@@ -41,7 +41,7 @@ POSTGRES = ServerView(
 OLD = replace(MARIADB, address=Address("db-1", 3306), identity="one")
 
 
-def kind(found: Obstacle | None) -> Kind | None:
+def kind(found: Obstacle | None) -> ObstacleKind | None:
     return found.kind if found else None
 
 
@@ -69,32 +69,34 @@ def test_which_release_follows_a_changed_server_id(version: str | None, fixed: b
     [
         ("0-1-50", "0-1-60", 1, "3.5.0.Final", None),
         ("0-1-50", "0-1-50", 1, "3.5.0.Final", None),
-        ("0-1-61", "0-1-60", 1, "3.5.0.Final", Kind.DIVERGED),
-        ("0-1-61", "0-1-60", 2, "3.6.0.Final", Kind.DIVERGED),
-        ("1-1-1", "0-1-60", 1, "3.5.0.Final", Kind.DIVERGED),
-        ("0-1-50", "", 1, "3.5.0.Final", Kind.DIVERGED),
+        ("0-1-61", "0-1-60", 1, "3.5.0.Final", ObstacleKind.DIVERGED),
+        ("0-1-61", "0-1-60", 2, "3.6.0.Final", ObstacleKind.DIVERGED),
+        ("1-1-1", "0-1-60", 1, "3.5.0.Final", ObstacleKind.DIVERGED),
+        ("0-1-50", "", 1, "3.5.0.Final", ObstacleKind.DIVERGED),
         # Nothing was written under the new id yet: the task would start, and die at its next restart.
-        ("0-1-50", "0-1-60", 2, "3.5.0.Final", Kind.SERVER_ID),
-        ("0-1-50", "0-2-60", 2, "3.5.0.Final", Kind.SERVER_ID),
-        ("0-1-50", "0-2-60", 1, "3.5.0.Final", Kind.SERVER_ID),
-        ("0-1-50", "0-2-60", 2, None, Kind.SERVER_ID),
-        ("0-1-50,0-2-55", "0-2-60", 2, "3.5.0.Final", Kind.SERVER_ID),
+        ("0-1-50", "0-1-60", 2, "3.5.0.Final", ObstacleKind.SERVER_ID),
+        ("0-1-50", "0-2-60", 2, "3.5.0.Final", ObstacleKind.SERVER_ID),
+        ("0-1-50", "0-2-60", 1, "3.5.0.Final", ObstacleKind.SERVER_ID),
+        ("0-1-50", "0-2-60", 2, None, ObstacleKind.SERVER_ID),
+        ("0-1-50,0-2-55", "0-2-60", 2, "3.5.0.Final", ObstacleKind.SERVER_ID),
         ("0-1-50", "0-2-60", 2, "3.6.0.Final", None),
         ("0-1-50,0-2-55", "0-2-60", 2, "3.6.0.Final", None),
         (None, "0-2-60", 2, "3.5.0.Final", None),
         ("0-1-50,7-1-3", "0-1-60,7-1-3", 1, "3.5.0.Final", None),
     ],
 )
-def test_mariadb(saved: str | None, position: str, server_id: int, version: str | None, expected: Kind | None) -> None:
+def test_mariadb(
+    saved: str | None, position: str, server_id: int, version: str | None, expected: ObstacleKind | None
+) -> None:
     view = replace(MARIADB, position=position, server_id=server_id)
     assert kind(judge(view, saved, connector=version)) == expected
 
 
 def test_who_is_behind_and_still_follows_is_waited_for_who_went_its_own_way_is_not() -> None:
     late = replace(MARIADB, position="0-1-49")
-    assert kind(judge(late, "0-1-50")) is Kind.DIVERGED
-    assert kind(judge(replace(late, following=True), "0-1-50")) is Kind.BEHIND
-    assert kind(judge(replace(late, writable=False), "0-1-50")) is Kind.BEHIND
+    assert kind(judge(late, "0-1-50")) is ObstacleKind.DIVERGED
+    assert kind(judge(replace(late, following=True), "0-1-50")) is ObstacleKind.BEHIND
+    assert kind(judge(replace(late, writable=False), "0-1-50")) is ObstacleKind.BEHIND
 
 
 def test_the_promotion_that_is_left_is_said_in_its_order() -> None:
@@ -123,7 +125,7 @@ def test_whoever_lacks_a_saved_transaction_is_never_fit(
     view = replace(MARIADB, position=text(there), server_id=server)
     found = judge(view, text(saved), connector="3.6.0.Final" if fixed else "3.5.0.Final")
     lacks = any(d not in there or there[d][1] < n for d, (_, n) in saved.items())
-    assert (kind(found) is Kind.DIVERGED) == lacks
+    assert (kind(found) is ObstacleKind.DIVERGED) == lacks
     if not lacks and not fixed:
         same = all(there[d][0] == s == server for d, (s, _) in saved.items())
         assert (found is None) == same
@@ -134,24 +136,24 @@ def test_whoever_lacks_a_saved_transaction_is_never_fit(
     [
         ({}, "1000", None),
         ({}, "2000", None),
-        ({}, "2001", Kind.DIVERGED),
-        ({"following": True, "writable": False}, "1000", Kind.NOT_PROMOTED),
-        ({"slots": {}}, "1000", Kind.NO_SLOT),
-        ({"slots": {"s": SlotView(flushed=900, temporary=True)}}, "1000", Kind.NO_SLOT),
-        ({"slots": {"s": SlotView(flushed=900, status="lost")}}, "1000", Kind.NO_SLOT),
-        ({"slots": {"s": SlotView(flushed=1001)}}, "1000", Kind.NO_SLOT),
+        ({}, "2001", ObstacleKind.DIVERGED),
+        ({"following": True, "writable": False}, "1000", ObstacleKind.NOT_PROMOTED),
+        ({"slots": {}}, "1000", ObstacleKind.NO_SLOT),
+        ({"slots": {"s": SlotView(flushed=900, temporary=True)}}, "1000", ObstacleKind.NO_SLOT),
+        ({"slots": {"s": SlotView(flushed=900, status="lost")}}, "1000", ObstacleKind.NO_SLOT),
+        ({"slots": {"s": SlotView(flushed=1001)}}, "1000", ObstacleKind.NO_SLOT),
         ({"slots": {"s": SlotView(flushed=1000)}}, "1000", None),
         ({"slots": {}}, None, None),
     ],
 )
-def test_postgres(changes: dict[str, object], saved: str | None, expected: Kind | None) -> None:
+def test_postgres(changes: dict[str, object], saved: str | None, expected: ObstacleKind | None) -> None:
     assert kind(judge(replace(POSTGRES, **changes), saved, slot="s")) == expected  # type: ignore[arg-type]
 
 
 def test_mysql_asks_the_server_itself() -> None:
     view = replace(MARIADB, engine=Engine.MYSQL, position="u:1-9", settings={"saved_is_contained": "0"})
-    assert kind(judge(view, "u:1-10")) is Kind.DIVERGED
-    assert kind(judge(replace(view, writable=False), "u:1-10")) is Kind.BEHIND
+    assert kind(judge(view, "u:1-10")) is ObstacleKind.DIVERGED
+    assert kind(judge(replace(view, writable=False), "u:1-10")) is ObstacleKind.BEHIND
     assert judge(replace(view, settings={"saved_is_contained": "1"}), "u:1-9") is None
 
 
@@ -165,48 +167,51 @@ def test_saved_positions_are_the_furthest_of_what_connect_committed() -> None:
     assert saved_position(Engine.POSTGRES, []) is None
 
 
-def failing(items: tuple[Item, ...]) -> list[str]:
+def failing(items: tuple[PreflightItem, ...]) -> list[str]:
     return [item.name for item in items if not item.ok]
 
 
 def test_a_fit_server_passes_every_item() -> None:
-    case = Case(new=MARIADB, old="refused", saved="0-1-50", connector="3.5.0.Final")
+    case = PromotionCase(new=MARIADB, old="refused", saved="0-1-50", connector="3.5.0.Final")
     assert failing(preflight(case)) == []
-    assert failing(preflight(Case(new=POSTGRES, saved="1000", slot="s"))) == []
+    assert failing(preflight(PromotionCase(new=POSTGRES, saved="1000", slot="s"))) == []
     assert "nobody knows" in next(str(item) for item in preflight(case) if item.name == "old leader")
 
 
 @pytest.mark.parametrize(
     ("case", "expected"),
     [
-        (Case(new="it does not answer"), ["reachable"]),
-        (Case(new=replace(MARIADB, writable=False)), ["promoted"]),
-        (Case(new=replace(MARIADB, following=True)), ["promoted"]),
-        (Case(new=MARIADB, old=OLD), ["old leader"]),
-        (Case(new=MARIADB, old=replace(OLD, writable=False)), []),
-        (Case(new=MARIADB, old=replace(OLD, identity="two")), []),
-        (Case(new=MARIADB, saved="0-1-99"), ["caught up"]),
-        (Case(new=replace(MARIADB, server_id=2), saved="0-1-50"), ["gtid"]),
-        (Case(new=MARIADB, saved_problem="no worker answers"), ["caught up"]),
-        (Case(new=replace(MARIADB, oldest="0-1-55"), saved="0-1-50"), ["log kept"]),
-        (Case(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_format": "MIXED"})), ["log format"]),
-        (Case(new=replace(MARIADB, settings={**MARIADB.settings, "log_bin": "0"})), ["log format"]),
-        (Case(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_row_image": "MINIMAL"})), ["row image"]),
+        (PromotionCase(new="it does not answer"), ["reachable"]),
+        (PromotionCase(new=replace(MARIADB, writable=False)), ["promoted"]),
+        (PromotionCase(new=replace(MARIADB, following=True)), ["promoted"]),
+        (PromotionCase(new=MARIADB, old=OLD), ["old leader"]),
+        (PromotionCase(new=MARIADB, old=replace(OLD, writable=False)), []),
+        (PromotionCase(new=MARIADB, old=replace(OLD, identity="two")), []),
+        (PromotionCase(new=MARIADB, saved="0-1-99"), ["caught up"]),
+        (PromotionCase(new=replace(MARIADB, server_id=2), saved="0-1-50"), ["gtid"]),
+        (PromotionCase(new=MARIADB, saved_problem="no worker answers"), ["caught up"]),
+        (PromotionCase(new=replace(MARIADB, oldest="0-1-55"), saved="0-1-50"), ["log kept"]),
+        (PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_format": "MIXED"})), ["log format"]),
+        (PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "log_bin": "0"})), ["log format"]),
         (
-            Case(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_expire_logs_seconds": "3600"})),
+            PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_row_image": "MINIMAL"})),
+            ["row image"],
+        ),
+        (
+            PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_expire_logs_seconds": "3600"})),
             ["log retention"],
         ),
-        (Case(new=MARIADB, rights=("SELECT on a.t",)), ["grants"]),
-        (Case(new=MARIADB, rights=None), ["grants"]),
-        (Case(new=replace(POSTGRES, settings={"wal_level": "replica"})), ["log format"]),
+        (PromotionCase(new=MARIADB, rights=("SELECT on a.t",)), ["grants"]),
+        (PromotionCase(new=MARIADB, rights=None), ["grants"]),
+        (PromotionCase(new=replace(POSTGRES, settings={"wal_level": "replica"})), ["log format"]),
         (
-            Case(new=replace(POSTGRES, settings={"wal_level": "logical", "max_slot_wal_keep_size": "64"})),
+            PromotionCase(new=replace(POSTGRES, settings={"wal_level": "logical", "max_slot_wal_keep_size": "64"})),
             ["log retention"],
         ),
-        (Case(new=replace(POSTGRES, slots={}), saved="1000", slot="s"), ["slot"]),
+        (PromotionCase(new=replace(POSTGRES, slots={}), saved="1000", slot="s"), ["slot"]),
     ],
 )
-def test_each_failing_item_is_one_line_with_its_cure(case: Case, expected: list[str]) -> None:
+def test_each_failing_item_is_one_line_with_its_cure(case: PromotionCase, expected: list[str]) -> None:
     items = preflight(case)
     assert failing(items) == expected
     for item in items:

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.connectors.leader_files import LeaderFile, parse, render
-from cdc_platform.failover.repointing import SETTLE_SECONDS, Move, baseline, moved, next_steps, plan_files, retry_after
+from cdc_platform.failover.repointing import (
+    SETTLE_SECONDS,
+    LeaderMove,
+    baseline,
+    moved,
+    next_steps,
+    plan_files,
+    retry_after,
+)
 from cdc_platform.model.agent_report import MAX_NAMED, AgentReport, reports_by_worker, workers_without
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address, Problem, Shard, Topology
@@ -87,26 +95,29 @@ def test_the_baseline_knows_what_tasks_started_with() -> None:
 
 
 def test_only_this_workers_tasks_are_restarted() -> None:
-    moves = {"pins.0": Move(leader=at(B, 1), written_at=0.0), "pins.1": Move(leader=at(B, 1), written_at=0.0)}
+    moves = {
+        "pins.0": LeaderMove(leader=at(B, 1), written_at=0.0),
+        "pins.1": LeaderMove(leader=at(B, 1), written_at=0.0),
+    }
     tasks = {"pins.0": (task(),), "pins.1": (task("w1:1"),)}
     steps = next_steps(moves, tasks, "w0:1", now=1.0)
     assert (steps.restart, steps.settled) == ((("pins.0", 0),), ())
 
 
 def test_a_failed_task_is_restarted_and_an_unassigned_one_is_waited_for() -> None:
-    moves = {"a": Move(leader=at(B, 1), written_at=0.0), "b": Move(leader=at(B, 1), written_at=0.0)}
+    moves = {"a": LeaderMove(leader=at(B, 1), written_at=0.0), "b": LeaderMove(leader=at(B, 1), written_at=0.0)}
     tasks = {"a": (task(state="FAILED"),), "b": (task(state="UNASSIGNED"),)}
     assert next_steps(moves, tasks, "w0:1", now=1.0).restart == (("a", 0),)
 
 
 def test_a_move_without_a_task_here_is_settled_when_none_can_turn_up_any_more() -> None:
-    moves = {"a": Move(leader=at(B, 1), written_at=10.0)}
+    moves = {"a": LeaderMove(leader=at(B, 1), written_at=10.0)}
     assert next_steps(moves, {}, "w0:1", now=10.0 + SETTLE_SECONDS - 1).settled == ()
     assert next_steps(moves, {}, "w0:1", now=10.0 + SETTLE_SECONDS).settled == ("a",)
 
 
 def test_a_task_waits_for_its_next_try() -> None:
-    moves = {"a": Move(leader=at(B, 1), written_at=0.0, tries=1, not_before=5.0)}
+    moves = {"a": LeaderMove(leader=at(B, 1), written_at=0.0, tries=1, not_before=5.0)}
     assert next_steps(moves, {"a": (task(),)}, "w0:1", now=4.9).restart == ()
     assert next_steps(moves, {"a": (task(),)}, "w0:1", now=5.0).restart == (("a", 0),)
 

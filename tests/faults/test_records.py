@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.alerting.outbox import TROUBLE
+from cdc_platform.alerting.outbox import INCIDENT
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Credentials, Engine, Limits
 from cdc_platform.planning.health.restarts import Failure
@@ -95,7 +95,7 @@ def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack, engine:
             for (number,) in sql(SESSIONS[engine], user):
                 sql(ENDED[engine], number)
             wait(lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication")
-            alert = f"{TROUBLE}{Failure.AUTHENTICATION}@{run.site.name}"
+            alert = f"{INCIDENT}{Failure.AUTHENTICATION}@{run.site.name}"
             wait(lambda: alert in run.site.platform.state.read(), "the trouble that an alert tells of is on record")
             path.write_text(f"user={user}\npassword={new}\n")
             run.over()

@@ -11,10 +11,10 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.scan import Scan
 from cdc_platform.verification.proof.topic_fold import TopicFold
-from tests.duplicates.topics import Topic, run_id
 from tests.formats.values import NOW
-from tests.ledger.test_ledger import Scene
-from tests.verification.memory import SHAPE, MemoryTable, MemoryTopic, event
+from tests.verification.continuity.test_ledger import Scene
+from tests.verification.duplicates.topics import Topic, run_id
+from tests.verification.proof.memory import SHAPE, MemoryTable, MemoryTopic, event
 
 PLATFORM = "cdc"
 TOPIC = "cdc.d.t"

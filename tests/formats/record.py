@@ -17,19 +17,19 @@ from unittest import mock
 
 import pytest
 
-from cdc_platform.alerting.alerts import Message
-from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import AlertUndelivered, SourceUnavailable
+from cdc_platform.model.alert_messages import Message
 from cdc_platform.model.observed import (
     ObservedBeats,
     ObservedCluster,
     ObservedConnector,
     ObservedHeartbeats,
+    ObservedState,
     ObservedTask,
     ObservedWorker,
-    Picture,
 )
 from cdc_platform.model.topology import (
     Address,
@@ -53,7 +53,7 @@ from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.connector_waves import hold
-from cdc_platform.snapshots.run_lifecycle import Wanted, order
+from cdc_platform.snapshots.run_lifecycle import RequestedRun, order
 from cdc_platform.snapshots.run_records import ASIDE
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -122,7 +122,7 @@ def _remember(store: StateStore) -> None:
             skews=values.SKEWS,
             canaries=values.CANARIES,
             rollouts=values.ROLLOUTS,
-            troubles=values.TROUBLES,
+            incidents=values.TROUBLES,
         ),
     )
     store.write(news(planned, {}))
@@ -142,7 +142,7 @@ def _last_pass(planned: Planned) -> Mapping[str, object]:
             )
         },
     )
-    picture = Picture(
+    picture = ObservedState(
         taken_at=NOW,
         topology=topology(),
         clusters={"main": seen},
@@ -177,7 +177,7 @@ def _backfills(store: StateStore) -> None:
     store.write({one.key: one.document() for one in values.WATERMARKS.values()})
     outside: Any = SimpleNamespace(platform=_platform(store), writer=lambda name: store)
     with mock.patch("cdc_platform.snapshots.run_lifecycle.datetime", FixedClock):
-        order(outside, run.id, Wanted.PAUSED)
+        order(outside, run.id, RequestedRun.PAUSED)
     held: Any = SimpleNamespace(shard=SimpleNamespace(name="pins.00002"))
     with mock.patch("cdc_platform.snapshots.connector_waves.datetime", FixedClock):
         hold(store, run, [held], values.HOLDS["pins.00002"].reason)
@@ -186,8 +186,8 @@ def _backfills(store: StateStore) -> None:
 
 
 def _alerts(store: StateStore) -> None:
-    outside = AlertOutside(platform=_platform(store), store=store, notifiers=_DeadReceiver())
-    tell(outside, Seen(present={values.CONDITION.key: values.CONDITION}), now=NOW + MINUTE)
+    outside = AlertPorts(platform=_platform(store), store=store, notifiers=_DeadReceiver())
+    tell(outside, CheckView(present={values.CONDITION.key: values.CONDITION}), now=NOW + MINUTE)
 
 
 def _platform(store: StateStore) -> Platform:

@@ -16,12 +16,12 @@ from cdc_platform.verification.continuity.transaction_counts import TALLY
 from cdc_platform.verification.duplicates.copies import Pair, Span
 from cdc_platform.verification.duplicates.delivery_batches import PartitionState
 from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
-from cdc_platform.verification.proof.change_events import OFFSET_BITS, OWN, Trouble, spread
+from cdc_platform.verification.proof.change_events import OFFSET_BITS, OWN, UnreadableRecord, spread
 from cdc_platform.verification.proof.fold_files import FoldState
 from cdc_platform.verification.proof.scan import Scan
 from tests.formats.proof import SCAN, append_more, extend, scan, sent_topic, source_table, table_topic
 from tests.formats.releases import RELEASES
-from tests.verification.memory import SHAPE, MemoryTopic
+from tests.verification.proof.memory import SHAPE, MemoryTopic
 
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.name)
@@ -64,7 +64,7 @@ FOLDS = [
         shards=("00000",),
         runs=("run-1-0", "run-2-1"),
         deletes=(),
-        troubles=(Trouble(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
+        troubles=(UnreadableRecord(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
         events=7,
         serial=2,
         last=(8, "e758ff929e16809b"),

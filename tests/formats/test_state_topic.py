@@ -9,15 +9,16 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cdc_platform.alerting.alerts import AlertRecord, Event, Message, Severity
-from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
+from cdc_platform.alerting.alerts import AlertRecord
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
+from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.planning.planner import Memory
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.run_lifecycle import Wanted, wanted_of
+from cdc_platform.snapshots.run_lifecycle import RequestedRun, wanted_of
 from cdc_platform.snapshots.run_records import runs, shard_states, watermarks
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.continuity.handovers import Break, BreakKind
@@ -70,7 +71,7 @@ def test_what_passes_remember(documents: Documents) -> None:
         skews=values.SKEWS,
         canaries=values.CANARIES,
         rollouts=values.ROLLOUTS,
-        troubles=values.TROUBLES,
+        incidents=values.TROUBLES,
         holds=values.HOLDS,
     )
 
@@ -109,8 +110,8 @@ def test_the_last_pass(documents: Documents) -> None:
 def test_bootstraps_and_backfills(documents: Documents) -> None:
     assert runs(documents) == {"run-0": values.BOOTSTRAP, "run-1": values.BACKFILL}
     assert shard_states(documents, "run-1") == values.BACKFILL_SHARDS
-    assert wanted_of(documents, values.BACKFILL) is Wanted.PAUSED
-    assert wanted_of(documents, values.BOOTSTRAP) is Wanted.RUNNING
+    assert wanted_of(documents, values.BACKFILL) is RequestedRun.PAUSED
+    assert wanted_of(documents, values.BOOTSTRAP) is RequestedRun.RUNNING
     assert watermarks(documents, "pins") == values.WATERMARKS
 
 
@@ -171,7 +172,7 @@ def test_alerts_that_were_open_go_on(records: Records) -> None:
             state=store,
             connect=lambda cluster: None,  # type: ignore[arg-type,return-value]
         )
-        outside = AlertOutside(platform=platform, store=store, notifiers=receiver)
+        outside = AlertPorts(platform=platform, store=store, notifiers=receiver)
         key = values.CONDITION.key
         told = msgspec.convert(store.read()[f"alert/{key}"], AlertRecord)
         assert told == AlertRecord(
@@ -184,10 +185,10 @@ def test_alerts_that_were_open_go_on(records: Records) -> None:
             routes=("oncall",),
             fired=(NOW + MINUTE,),
         )
-        report = tell(outside, Seen(present={key: values.CONDITION}), now=NOW + 2 * MINUTE)
+        report = tell(outside, CheckView(present={key: values.CONDITION}), now=NOW + 2 * MINUTE)
         assert receiver.taken == [MESSAGE]
         assert (report.waiting, report.open) == (0, 1)
-        tell(outside, Seen(absent=[key]), now=NOW + 2.5 * MINUTE)
+        tell(outside, CheckView(absent=[key]), now=NOW + 2.5 * MINUTE)
         assert [(one.event, one.incident) for one in receiver.taken[1:]] == [(Event.RECOVERED, MESSAGE.incident)]
 
 

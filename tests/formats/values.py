@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from cdc_platform.alerting.alerts import Condition, Severity
+from cdc_platform.alerting.alerts import AlertCondition
+from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
-from cdc_platform.planning.canary import Verdict as RolloutVerdict
+from cdc_platform.planning.canary import CanaryVerdict as RolloutVerdict
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
-from cdc_platform.planning.health.incidents import Trouble
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import Failure, RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
-from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request
+from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
@@ -59,7 +60,7 @@ CANARIES = {
 }
 ROLLOUTS = {"boards": RolledOut(digest="fedcba9876543210")}
 TROUBLES = {
-    "connection@db-1:3306": Trouble(
+    "connection@db-1:3306": Incident(
         failure=Failure.CONNECTION,
         place="db-1:3306",
         since=NOW,
@@ -80,7 +81,7 @@ DATASET_SIZES = {"pins": 8, "boards": 4}
 BACKFILL = Run(
     id="run-1",
     request=Request(
-        kind=Kind.BACKFILL,
+        kind=RunKind.BACKFILL,
         dataset="pins",
         tables=("pins",),
         shards=("00000", "00001"),
@@ -97,7 +98,7 @@ BACKFILL = Run(
 BOOTSTRAP = Run(
     id="run-0",
     request=Request(
-        kind=Kind.BOOTSTRAP,
+        kind=RunKind.BOOTSTRAP,
         dataset="pins",
         shards=("00000",),
         mode=BootstrapMode.POSITION,
@@ -161,7 +162,7 @@ WATERMARKS = {
 
 # Alerts
 
-CONDITION = Condition(
+CONDITION = AlertCondition(
     key="check/cdc/pins/pins/complete",
     cause="check/cdc/pins/pins/complete",
     severity=Severity.CRITICAL,

@@ -17,10 +17,10 @@ from cdc_platform.planning.plan import (
     to_json,
     to_text,
 )
-from cdc_platform.planning.planner import Memory, Policy, config_changes, make_plan
+from cdc_platform.planning.planner import Memory, PassPolicy, config_changes, make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
 
-POLICY = Policy()
+POLICY = PassPolicy()
 
 
 def running(ideal: Topology, *names: str, cluster_name: str = "main") -> dict[str, object]:

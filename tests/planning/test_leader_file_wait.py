@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 from cdc_platform.model.agent_report import AgentReport
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import CreateConnector
-from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
+from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, dataset, picture, topology
 
-POLICY = Policy()
+POLICY = PassPolicy()
 HOME = cluster(metrics={"w0:8083": "http://w0:9404/metrics", "w1:8083": "http://w1:9404/metrics"})
 
 
@@ -34,7 +34,7 @@ def report(worker: str, synced: int, **fields: Any) -> dict[str, Any]:
     ).to_document()
 
 
-def world(*agents: dict[str, Any], ideal: Topology | None = None) -> Picture:
+def world(*agents: dict[str, Any], ideal: Topology | None = None) -> ObservedState:
     ideal = ideal or topology([(dataset(), 2)], HOME)
     seen = picture(replace(ideal, zxid=100))
     return replace(seen, agents={f"a{n}": document for n, document in enumerate(agents)})

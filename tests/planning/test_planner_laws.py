@@ -6,7 +6,7 @@ from datetime import timedelta
 
 from hypothesis import given, settings
 
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.planning.health.restarts import RestartPolicy
 from cdc_platform.planning.plan import (
     CreateConnector,
@@ -16,16 +16,18 @@ from cdc_platform.planning.plan import (
     UpdateConnector,
     to_json,
 )
-from cdc_platform.planning.planner import Memory, Policy, make_plan
+from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
 from tests.planning.worlds import WANTED, config_of, simulate, worlds
 
 # Free of budgets and caps, which would spread the work over several passes.
-BOUNDLESS = Policy(allow_deletes=1000, restarts=RestartPolicy(fleet_budget=1000, worker_budget=1000, group_from=1000))
+BOUNDLESS = PassPolicy(
+    allow_deletes=1000, restarts=RestartPolicy(fleet_budget=1000, worker_budget=1000, group_from=1000)
+)
 
 
 @given(worlds())
 @settings(max_examples=300, deadline=None)
-def test_after_a_plan_is_applied_the_second_plan_is_empty(world: Picture) -> None:
+def test_after_a_plan_is_applied_the_second_plan_is_empty(world: ObservedState) -> None:
     planned = make_plan(world, WANTED, Memory(), BOUNDLESS)
     after = simulate(world, planned.plan)
     second = make_plan(after, WANTED, Memory(), BOUNDLESS).plan
@@ -39,7 +41,7 @@ def test_after_a_plan_is_applied_the_second_plan_is_empty(world: Picture) -> Non
 
 @given(worlds())
 @settings(max_examples=300, deadline=None)
-def test_after_a_plan_is_applied_every_placed_shard_runs_once_with_the_wanted_config(world: Picture) -> None:
+def test_after_a_plan_is_applied_every_placed_shard_runs_once_with_the_wanted_config(world: ObservedState) -> None:
     planned = make_plan(world, WANTED, Memory(), BOUNDLESS)
     after = simulate(world, planned.plan)
     if world.topics is None:
@@ -68,7 +70,7 @@ def test_after_a_plan_is_applied_every_placed_shard_runs_once_with_the_wanted_co
 
 @given(worlds())
 @settings(max_examples=300, deadline=None)
-def test_what_could_not_be_read_and_what_others_made_is_never_touched(world: Picture) -> None:
+def test_what_could_not_be_read_and_what_others_made_is_never_touched(world: ObservedState) -> None:
     plan = make_plan(world, WANTED, Memory(), BOUNDLESS).plan
     unknown = {name for name, c in world.clusters.items() if c.connectors is None}
     for action in plan.actions:
@@ -86,16 +88,16 @@ def test_what_could_not_be_read_and_what_others_made_is_never_touched(world: Pic
 
 @given(worlds())
 @settings(max_examples=200, deadline=None)
-def test_no_more_is_deleted_than_the_cap_allows(world: Picture) -> None:
-    plan = make_plan(world, WANTED, Memory(), Policy(max_deletes=1, max_delete_fraction=0.0)).plan
+def test_no_more_is_deleted_than_the_cap_allows(world: ObservedState) -> None:
+    plan = make_plan(world, WANTED, Memory(), PassPolicy(max_deletes=1, max_delete_fraction=0.0)).plan
     assert len([a for a in plan.actions if isinstance(a, DeleteConnector)]) <= 1
 
 
 @given(worlds())
 @settings(max_examples=200, deadline=None)
-def test_the_same_picture_gives_the_same_plan(world: Picture) -> None:
+def test_the_same_picture_gives_the_same_plan(world: ObservedState) -> None:
     first = make_plan(world, WANTED, Memory(), BOUNDLESS).plan
-    backwards = Picture(
+    backwards = ObservedState(
         taken_at=world.taken_at,
         topology=world.topology,
         clusters=dict(reversed(list(world.clusters.items()))),
@@ -107,10 +109,10 @@ def test_the_same_picture_gives_the_same_plan(world: Picture) -> None:
 
 @given(worlds())
 @settings(max_examples=200, deadline=None)
-def test_a_restart_is_not_repeated_before_its_backoff(world: Picture) -> None:
+def test_a_restart_is_not_repeated_before_its_backoff(world: ObservedState) -> None:
     first = make_plan(world, WANTED, Memory(), BOUNDLESS)
     records = {name: record for name, record in first.records.items() if record is not None}
-    soon = Picture(
+    soon = ObservedState(
         taken_at=world.taken_at + timedelta(seconds=5),
         topology=world.topology,
         clusters=world.clusters,

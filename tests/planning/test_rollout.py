@@ -8,11 +8,11 @@ from datetime import timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.model.observed import Picture
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Dataset
-from cdc_platform.planning.canary import CanaryRecord, Pending, RolledOut, RolloutPolicy, Verdict, choose
+from cdc_platform.planning.canary import CanaryRecord, CanaryVerdict, Pending, RolledOut, RolloutPolicy, choose
 from cdc_platform.planning.plan import CreateConnector, UpdateConnector
-from cdc_platform.planning.planner import Memory, Planned, Policy, make_plan
+from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import (
     NOW,
     WANTED,
@@ -26,7 +26,7 @@ from tests.planning.worlds import (
     topology,
 )
 
-POLICY = Policy()
+POLICY = PassPolicy()
 RULES = RolloutPolicy()
 OLD, NEW, BAD = {"poll.interval.ms": "500"}, {"poll.interval.ms": "900"}, {"poll.interval.ms": "0"}
 
@@ -115,7 +115,7 @@ def test_a_failure_that_others_on_the_host_share_says_nothing() -> None:
     neighbour = next(n for n in sorted(host) if host[n] == host[canaries[0]] and n not in canaries)
     fleet.break_(canaries[0], neighbour)
     assert updates(fleet.run(fleet.wish(NEW))) == []
-    assert fleet.memory.canaries["pins"].verdict is Verdict.WATCHING
+    assert fleet.memory.canaries["pins"].verdict is CanaryVerdict.WATCHING
 
 
 def test_new_shards_get_the_old_value_while_the_change_is_not_proven() -> None:
@@ -197,12 +197,12 @@ def test_however_canaries_fare_nobody_else_changes_before_they_pass(data: st.Dat
         fleet.break_(*data.draw(st.lists(st.sampled_from([f"pins.{n:05d}" for n in range(24)]), max_size=2)))
         fleet.run(fleet.wish(NEW))
         after = fleet.memory.canaries.get("pins")
-        if after is not None and after.verdict is Verdict.FAILED:
+        if after is not None and after.verdict is CanaryVerdict.FAILED:
             assert fleet.with_value("900") == set()
-        elif after is not None and after.verdict is Verdict.WATCHING:
+        elif after is not None and after.verdict is CanaryVerdict.WATCHING:
             assert fleet.with_value("900") <= set(after.shards)
-        if before is not None and before.verdict is Verdict.FAILED:
+        if before is not None and before.verdict is CanaryVerdict.FAILED:
             assert after is not None
-            assert after.verdict is Verdict.FAILED
-    assert isinstance(fleet.picture, Picture)
+            assert after.verdict is CanaryVerdict.FAILED
+    assert isinstance(fleet.picture, ObservedState)
     assert fleet.memory.rollouts.get("pins") != RolledOut(digest="")

@@ -13,9 +13,9 @@ from cdc_platform.model.observed import (
     OWNER_KEY,
     ObservedCluster,
     ObservedConnector,
+    ObservedState,
     ObservedTask,
     ObservedTopic,
-    Picture,
     TopicRequest,
 )
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
@@ -31,7 +31,7 @@ from cdc_platform.planning.plan import (
     ResumeConnector,
     UpdateConnector,
 )
-from cdc_platform.planning.planner import Wanted
+from cdc_platform.planning.planner import DesiredState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")
@@ -81,7 +81,7 @@ def config_of(dataset: Dataset, shard: Shard, cluster: Cluster) -> Mapping[str, 
 
 
 TOPICS = (TopicRequest(name="cdc.pins.pins", partitions=4, replication=3, config={"cleanup.policy": "compact"}),)
-WANTED = Wanted(topics=TOPICS, config_of=config_of)
+WANTED = DesiredState(topics=TOPICS, config_of=config_of)
 
 
 def connector(
@@ -101,9 +101,9 @@ def picture(
     topology: Topology,
     clusters: Mapping[str, Mapping[str, ObservedConnector] | None] | None = None,
     topics: Mapping[str, ObservedTopic] | str | None = "empty",
-) -> Picture:
+) -> ObservedState:
     held = clusters if clusters is not None else {name: {} for name in topology.clusters}
-    return Picture(
+    return ObservedState(
         taken_at=NOW,
         topology=topology,
         clusters={
@@ -114,7 +114,7 @@ def picture(
     )
 
 
-def simulate(before: Picture, plan: Plan) -> Picture:
+def simulate(before: ObservedState, plan: Plan) -> ObservedState:
     """What Connect and Kafka would show after the plan was applied without a fault."""
     clusters = {name: dict(c.connectors) for name, c in before.clusters.items() if c.connectors is not None}
     topics = dict(before.topics or {})
@@ -154,7 +154,7 @@ def simulate(before: Picture, plan: Plan) -> Picture:
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> Picture:
+def worlds(draw: st.DrawFn) -> ObservedState:
     """Topologies of 1 to 3 datasets and 1 to 3 clusters, with any drift a hand or a crash could make."""
     names = draw(st.lists(st.sampled_from(["east", "main", "west"]), min_size=1, max_size=3, unique=True))
     clusters = [cluster(n, capacity=draw(st.integers(1, 12)), draining=draw(st.booleans())) for n in names]

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.errors import LockLost
 from cdc_platform.model.topology import Topology
-from cdc_platform.reconciler.lock_watch import Fence
+from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore
 from tests.reconciler.worlds import World, cluster, dataset, shards
 
@@ -36,7 +36,7 @@ def test_work_that_hangs_is_left_behind_within_a_second() -> None:
     lock, never = Lock(), threading.Event()
     at = lose_in(lock, 0.3)
     with pytest.raises(LockLost):
-        Fence(lock).run(lambda tell: never.wait(60))
+        LockWatch(lock).run(lambda tell: never.wait(60))
     assert time.monotonic() - at < 1.0
     never.set()
 
@@ -50,7 +50,7 @@ def test_calls_in_flight_are_not_waited_for_and_the_rest_is_never_made() -> None
 
     at = lose_in(lock, 0.3)
     with pytest.raises(LockLost):
-        Fence(lock).each([call] * 50, at_once=4)
+        LockWatch(lock).each([call] * 50, at_once=4)
     assert time.monotonic() - at < 1.0
     never.set()
     time.sleep(0.2)
@@ -61,7 +61,7 @@ def test_sleeping_ends_with_the_lock() -> None:
     lock = Lock()
     at = lose_in(lock, 0.2)
     with pytest.raises(LockLost):
-        Fence(lock).sleep(60)
+        LockWatch(lock).sleep(60)
     assert time.monotonic() - at < 1.0
 
 
@@ -74,10 +74,10 @@ def test_what_the_work_tells_arrives_in_the_calling_thread_and_its_errors_too() 
         return 3
 
     here = threading.current_thread().name
-    assert Fence(Lock()).run(work, lambda text: told.append((text, threading.current_thread().name))) == 3
+    assert LockWatch(Lock()).run(work, lambda text: told.append((text, threading.current_thread().name))) == 3
     assert told == [("one", here), ("two", here)]
     with pytest.raises(ZeroDivisionError):
-        Fence(Lock()).run(lambda tell: 1 // 0)
+        LockWatch(Lock()).run(lambda tell: 1 // 0)
 
 
 def test_a_pass_that_loses_its_session_in_mid_apply_writes_nothing_more() -> None:

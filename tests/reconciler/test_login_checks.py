@@ -11,7 +11,7 @@ import pytest
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import SecretUnresolved, SourceRejected, SourceUnavailable
-from cdc_platform.model.observed import ObservedWorker, Picture
+from cdc_platform.model.observed import ObservedState, ObservedWorker
 from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.reconciler import login_checks as logins
@@ -42,7 +42,7 @@ def platform(servers: Servers | None) -> Platform:
     return replace(World("main").control_plane(), sources=servers)  # type: ignore[arg-type]
 
 
-def seen(streaming: frozenset[str] = frozenset(), *, task: str = "RUNNING") -> Picture:
+def seen(streaming: frozenset[str] = frozenset(), *, task: str = "RUNNING") -> ObservedState:
     """Six shards of each of two datasets, by turns on db-0, db-1 and db-2."""
     ideal = topology([(dataset("pins"), 6), (dataset("boards"), 6)])
     held = {

@@ -23,7 +23,7 @@ from cdc_platform.model.topology import (
     TopicSpec,
     Topology,
 )
-from cdc_platform.planning.planner import Policy
+from cdc_platform.planning.planner import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
 from cdc_platform.testing.connect import FakeConnect
@@ -143,7 +143,7 @@ class World:
         """One pass of a new control plane."""
         return reconciler.reconcile(self.control_plane(), owner="test", **more)
 
-    def policy(self, **more: Any) -> Policy:
+    def policy(self, **more: Any) -> PassPolicy:
         return replace(reconciler.policy_of(self.control_plane()), **more)
 
     def running(self, name: str) -> list[str]:

@@ -17,9 +17,9 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.executor import Pace
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
-from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
@@ -58,13 +58,13 @@ def settings(stack: Stack) -> Settings:
 
 
 @pytest.fixture
-def outside(stack: Stack, settings: Settings) -> Iterator[Outside]:
+def outside(stack: Stack, settings: Settings) -> Iterator[SnapshotPorts]:
     with open_platform(settings) as platform, open_snapshots(platform) as found:
         yield found
 
 
 @pytest.fixture
-def make_world(stack: Stack, settings: Settings, outside: Outside) -> Iterator[MakeWorld]:
+def make_world(stack: Stack, settings: Settings, outside: SnapshotPorts) -> Iterator[MakeWorld]:
     with ExitStack() as cleanup:
 
         def make(engine: Engine, *, count: int = 2, rows: int = 3000, **more: Any) -> World:
@@ -78,7 +78,7 @@ def make_world(stack: Stack, settings: Settings, outside: Outside) -> Iterator[M
 
 
 def go(
-    outside: Outside, request: Request, run_id: str = "r1", *, notes: Notes | None = None, **more: Any
+    outside: SnapshotPorts, request: Request, run_id: str = "r1", *, notes: Notes | None = None, **more: Any
 ) -> tuple[Run, Notes]:
     """Work on the request until it is over."""
     notes = notes or Notes()
@@ -89,17 +89,17 @@ def go(
 
 
 def bootstrap(world: World, **more: Any) -> Request:
-    return Request(kind=Kind.BOOTSTRAP, dataset=world.name, **{"load": WIDE, **more})
+    return Request(kind=RunKind.BOOTSTRAP, dataset=world.name, **{"load": WIDE, **more})
 
 
 def backfill(world: World, **more: Any) -> Request:
-    return Request(kind=Kind.BACKFILL, dataset=world.name, **{"load": WIDE, **more})
+    return Request(kind=RunKind.BACKFILL, dataset=world.name, **{"load": WIDE, **more})
 
 
 class Working:
     """A run that goes on in a thread."""
 
-    def __init__(self, outside: Outside, request: Request, run_id: str, **more: Any) -> None:
+    def __init__(self, outside: SnapshotPorts, request: Request, run_id: str, **more: Any) -> None:
         self.notes = Notes()
         self._pool = ThreadPoolExecutor(max_workers=1)
         self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes, pace=Pace(report=1.0), **more)

@@ -24,7 +24,7 @@ from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import Run, runs, watermarks
 from cdc_platform.snapshots.shard_steps import running_signal, signal_id
@@ -79,7 +79,7 @@ def dagster(settings: Settings, tmp_path: Path) -> Iterator[OutsideDagster]:
 
 @pytest.mark.parametrize("point", points(), ids=str)
 def test_backfill_goes_on_after_a_kill(
-    point: Point, make_world: MakeWorld, outside: Outside, dagster: OutsideDagster, stack: Stack
+    point: Point, make_world: MakeWorld, outside: SnapshotPorts, dagster: OutsideDagster, stack: Stack
 ) -> None:
     world = make_world(point.engine, rows=ROWS)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
@@ -139,7 +139,7 @@ def _start(point: Point, world: World, dagster: OutsideDagster, stack: Stack) ->
     return kill_worker
 
 
-def _open_run(outside: Outside, world: World, dagster: OutsideDagster) -> Run:
+def _open_run(outside: SnapshotPorts, world: World, dagster: OutsideDagster) -> Run:
     found: list[Run] = []
 
     def opened() -> bool:
@@ -158,7 +158,7 @@ def _open_run(outside: Outside, world: World, dagster: OutsideDagster) -> Run:
     return found[0]
 
 
-def _finished(outside: Outside, run: Run) -> Run | None:
+def _finished(outside: SnapshotPorts, run: Run) -> Run | None:
     found = runs(outside.platform.state.read())[run.id]
     return found if found.finished is not None else None
 
@@ -166,7 +166,7 @@ def _finished(outside: Outside, run: Run) -> Run | None:
 class _Chunks:
     """Counts the chunks that the run's shards have read."""
 
-    def __init__(self, outside: Outside, run: Run, since: datetime) -> None:
+    def __init__(self, outside: SnapshotPorts, run: Run, since: datetime) -> None:
         self._run = run
         self._topic = outside.notifications(since)
         self._count = 0
@@ -179,7 +179,7 @@ class _Chunks:
         return self._count
 
 
-def _times_asked(outside: Outside, world: World, run: Run) -> dict[str, dict[str, int]]:
+def _times_asked(outside: SnapshotPorts, world: World, run: Run) -> dict[str, dict[str, int]]:
     """Shard to signal to how often an offset without that snapshot was followed by one with it, as Connect keeps it."""
     names = {shard.name for shard in world.shards}
     before: dict[str, str | None] = {}
@@ -197,7 +197,7 @@ def _times_asked(outside: Outside, world: World, run: Run) -> dict[str, dict[str
     return found
 
 
-def _records(outside: Outside, topic: str) -> Iterator[tuple[bytes, bytes | None]]:
+def _records(outside: SnapshotPorts, topic: str) -> Iterator[tuple[bytes, bytes | None]]:
     consumer = Consumer(
         {
             **resolve_all(outside.platform.settings.kafka),

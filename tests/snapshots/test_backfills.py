@@ -18,9 +18,9 @@ from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.connector_waves import committed
 from cdc_platform.snapshots.executor import producer_client_id
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
-from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.shard_steps import running_signal
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
@@ -38,7 +38,7 @@ def slow(rows_per_s: int) -> Load:
 
 @ENGINES
 def test_backfill_by_key_range_and_condition_sends_just_those_rows(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine, rows=1000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
@@ -61,7 +61,7 @@ def test_backfill_by_key_range_and_condition_sends_just_those_rows(
 
 @ENGINES
 def test_backfill_of_a_few_rows_of_the_only_shard_and_nobody_writes(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     """Its chunk is closed by a heartbeat or by a start anew, not by a change that may not come for days."""
     world = make_world(engine, count=1, rows=500)
@@ -77,7 +77,7 @@ def test_backfill_of_a_few_rows_of_the_only_shard_and_nobody_writes(
 
 
 def test_backfill_of_an_idle_shard_while_a_transaction_is_open_elsewhere(
-    make_world: MakeWorld, outside: Outside
+    make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     """In another database of the server, for longer than a heartbeat: no transaction of the shard is older then."""
     world = make_world(Engine.POSTGRES, count=1, rows=500)
@@ -96,7 +96,7 @@ def test_backfill_of_an_idle_shard_while_a_transaction_is_open_elsewhere(
         run("ROLLBACK")
 
 
-def _seen_since(outside: Outside, world: World, run: Callable[..., list[Any]]) -> bool:
+def _seen_since(outside: SnapshotPorts, world: World, run: Callable[..., list[Any]]) -> bool:
     """True when the stream has committed a transaction that is younger than the one open in this session."""
     offset = committed(outside.platform.connect(world.stack.cluster()), world.shards[0].name) or {}
     mine = int(run("SELECT pg_current_xact_id()::text")[0][0])
@@ -104,33 +104,33 @@ def _seen_since(outside: Outside, world: World, run: Callable[..., list[Any]]) -
 
 
 @ENGINES
-def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorld, outside: Outside) -> None:
+def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorld, outside: SnapshotPorts) -> None:
     world = make_world(engine, rows=10_000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02) as writers:
         working = Working(outside, backfill(world, load=slow(500)), "b1")
         wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", Wanted.PAUSED)
+        opening.order(outside, "b1", RequestedRun.PAUSED)
         wait_until(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
         before = writers.writes
         working.reads_nothing(25)
         assert writers.writes > before + 100
-        opening.order(outside, "b1", Wanted.RUNNING)
+        opening.order(outside, "b1", RequestedRun.RUNNING)
         assert not working.end().failed
     judge.agree()
 
 
 @ENGINES
 def test_backfill_can_be_stopped_and_the_stream_goes_on(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine, rows=4000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     with Writers(world, pause=0.02) as writers:
         working = Working(outside, backfill(world, load=slow(250)), "b1")
         wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", Wanted.STOPPED)
+        opening.order(outside, "b1", RequestedRun.STOPPED)
         ended = working.end()
     assert {done.error for done in working.notes.done} == {"stopped by hand"}
     assert ended.failed == 2
@@ -143,7 +143,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
     Judge(world).agree()
 
 
-def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outside: Outside) -> None:
+def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outside: SnapshotPorts) -> None:
     world = make_world(Engine.MARIADB, rows=10_000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     began = time.monotonic()
@@ -159,7 +159,7 @@ def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outs
     assert _rates(outside, clients) == {}, "its own rate, which is none"
 
 
-def _rates(outside: Outside, clients: list[str]) -> dict[str, int]:
+def _rates(outside: SnapshotPorts, clients: list[str]) -> dict[str, int]:
     assert isinstance(outside.rates, ClientQuotas)
     return {client: rate for client, rate in outside.rates.rates().items() if client in clients}
 
@@ -179,7 +179,9 @@ def _command(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_bootstrap_and_backfill_from_the_command_line(make_world: MakeWorld, outside: Outside, config: Path) -> None:
+def test_bootstrap_and_backfill_from_the_command_line(
+    make_world: MakeWorld, outside: SnapshotPorts, config: Path
+) -> None:
     world = make_world(Engine.MARIADB, rows=500)
     first = _command(config, "bootstrap", world.name)
     assert first.returncode == 0, first.stderr

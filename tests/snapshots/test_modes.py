@@ -14,7 +14,7 @@ from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots.lost_positions import cure, lost_shards
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_records import watermarks
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, backfill, bootstrap, go
@@ -28,7 +28,7 @@ ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], i
 @ENGINES
 @pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
 def test_bootstrap_of_all_rows_under_live_writes(
-    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: Outside
+    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine)
     with Writers(world) as writers:
@@ -43,7 +43,9 @@ def test_bootstrap_of_all_rows_under_live_writes(
 
 
 @ENGINES
-def test_bootstrap_of_idle_shards_does_not_stand_still(engine: Engine, make_world: MakeWorld, outside: Outside) -> None:
+def test_bootstrap_of_idle_shards_does_not_stand_still(
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+) -> None:
     world = make_world(engine, count=3, rows=6000)
     began = time.monotonic()
     go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL))
@@ -53,7 +55,7 @@ def test_bootstrap_of_idle_shards_does_not_stand_still(engine: Engine, make_worl
 
 @ENGINES
 def test_bootstrap_from_latest_brings_what_changes_from_then_on(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine)
     with Writers(world) as writers:
@@ -73,7 +75,7 @@ def test_bootstrap_from_latest_brings_what_changes_from_then_on(
     assert all(mark.complete and mark.backfilled == "b1" for mark in marks.values())
 
 
-def test_bootstrap_from_a_position_of_a_binlog(make_world: MakeWorld, outside: Outside) -> None:
+def test_bootstrap_from_a_position_of_a_binlog(make_world: MakeWorld, outside: SnapshotPorts) -> None:
     world = make_world(Engine.MARIADB)
     positions = {shard.id: world.position(shard) for shard in world.shards}
     with Writers(world) as writers:
@@ -88,7 +90,7 @@ def test_bootstrap_from_a_position_of_a_binlog(make_world: MakeWorld, outside: O
     assert modes == {"no_data"}, "recovery is for the first start only"
 
 
-def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, outside: Outside) -> None:
+def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, outside: SnapshotPorts) -> None:
     world = make_world(Engine.POSTGRES)
     user = str(resolve(world.dataset.credentials.user))
     for shard in world.shards:
@@ -123,7 +125,7 @@ def _make_slot(run: Callable[..., list[Any]], own: Identity) -> None:
     wait_until(made, what="a slot younger than its publication", seconds=90)
 
 
-def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: MakeWorld, outside: Outside) -> None:
+def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: MakeWorld, outside: SnapshotPorts) -> None:
     """What was written before the publication would be left out without a word."""
     world = make_world(Engine.POSTGRES, count=1)
     shard = world.shards[0]
@@ -144,7 +146,7 @@ def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: Mak
 @ENGINES
 @pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
 def test_bootstrap_again_of_running_shards(
-    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: Outside
+    engine: Engine, mode: BootstrapMode, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine)
     with Writers(world):
@@ -160,7 +162,9 @@ def test_bootstrap_again_of_running_shards(
     assert rows
 
 
-def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(make_world: MakeWorld, outside: Outside) -> None:
+def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(
+    make_world: MakeWorld, outside: SnapshotPorts
+) -> None:
     world = make_world(Engine.MARIADB, count=1)
     shard = world.shards[0]
     go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")
@@ -187,7 +191,7 @@ def _purged(run: Callable[..., list[Any]]) -> bool:
     return len(run("SHOW BINARY LOGS")) == 1
 
 
-def _lose(world: World, outside: Outside) -> None:
+def _lose(world: World, outside: SnapshotPorts) -> None:
     """Stop capturing, write and delete, and take the log away."""
     connect = outside.platform.connect(world.stack.cluster())
     for shard in world.shards:
@@ -223,7 +227,7 @@ def _lose(world: World, outside: Outside) -> None:
 
 @ENGINES
 def test_bootstrap_of_lost_shards_is_one_command_that_says_what_may_be_lost(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine, count=2)
     go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")

@@ -12,7 +12,7 @@ from cdc_platform.cli import run_progress as snapshot_runs
 from cdc_platform.cli.run_progress import Screen, together
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, Notification
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, eta, rows_per_second
 from cdc_platform.snapshots.slice_state import Board
@@ -21,7 +21,7 @@ from tests.defs.worlds import dataset, shard
 
 RUN = Run(
     id="r1",
-    request=Request(kind=Kind.BACKFILL, dataset="pins"),
+    request=Request(kind=RunKind.BACKFILL, dataset="pins"),
     mode=None,
     tables=("pins",),
     shards=("00000", "00001", "00002", "00003"),

@@ -10,18 +10,18 @@ import pytest
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Limits, Topology
-from cdc_platform.snapshots.request import KeyRange, Kind, Load, Request, choose_shards
+from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind, choose_shards
 from cdc_platform.snapshots.run_lifecycle import plan_run, slices
 from cdc_platform.snapshots.run_records import Watermark
 from tests.defs.worlds import dataset, shard, topology
 
 
 def bootstrap(**more: Any) -> Request:
-    return Request(kind=Kind.BOOTSTRAP, dataset="pins", **more)
+    return Request(kind=RunKind.BOOTSTRAP, dataset="pins", **more)
 
 
 def backfill(**more: Any) -> Request:
-    return Request(kind=Kind.BACKFILL, dataset="pins", **more)
+    return Request(kind=RunKind.BACKFILL, dataset="pins", **more)
 
 
 def mark(table: str, number: int, **more: Any) -> dict[str, Mapping[str, Any]]:

@@ -16,7 +16,7 @@ from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard, Table
 from cdc_platform.reconciler.run_pass import reconcile
 from cdc_platform.snapshots.connector_waves import stop
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import watermarks
 from tests.clients.waiting import wait_until
@@ -45,7 +45,9 @@ class Updates(Writers):
 
 @ENGINES
 @pytest.mark.parametrize("change", CHANGES)
-def test_backfill_while_a_column_changes(engine: Engine, change: str, make_world: MakeWorld, outside: Outside) -> None:
+def test_backfill_while_a_column_changes(
+    engine: Engine, change: str, make_world: MakeWorld, outside: SnapshotPorts
+) -> None:
     world = make_world(engine, rows=4000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     with Updates(world, pause=0.01):
@@ -69,7 +71,7 @@ def test_backfill_while_a_column_changes(engine: Engine, change: str, make_world
 
 @ENGINES
 def test_backfill_whose_task_starts_just_before_a_column_came(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     """It reads its first chunk before it streams: with a column that the stream has not told of yet."""
     world = make_world(engine, count=1, rows=20_000)
@@ -92,7 +94,7 @@ def test_backfill_whose_task_starts_just_before_a_column_came(
 
 @ENGINES
 def test_bootstrap_of_a_table_that_is_new_in_the_dataset(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     """It was there all the time, full of rows, and not captured; one column was added meanwhile."""
     world = make_world(engine, rows=2000)
@@ -127,7 +129,7 @@ def test_bootstrap_of_a_table_that_is_new_in_the_dataset(
 
 @ENGINES
 def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
-    engine: Engine, make_world: MakeWorld, outside: Outside
+    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
 ) -> None:
     world = make_world(engine, rows=4000)
     go(outside, bootstrap(world), "first")
@@ -152,7 +154,7 @@ def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
     Judge(world).agree()
 
 
-def _settled_pass(outside: Outside) -> None:
+def _settled_pass(outside: SnapshotPorts) -> None:
     """Passes until one has nothing to do (a changed configuration may go by canaries first)."""
     end = time.monotonic() + 120
     while True:

@@ -11,9 +11,9 @@ import pytest
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notification
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.snapshots.connector_waves import Item
+from cdc_platform.snapshots.connector_waves import WaveItem
 from cdc_platform.snapshots.incremental_offsets import closing_at_once, wanted_offset
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import ShardProgress, fold
 from cdc_platform.snapshots.shard_steps import (
@@ -21,10 +21,10 @@ from cdc_platform.snapshots.shard_steps import (
     Begin,
     Fail,
     Finish,
-    Patience,
     Reset,
     ShardView,
     Step,
+    Timeouts,
     Wait,
     Withdraw,
     next_step,
@@ -34,7 +34,7 @@ from cdc_platform.testing import FakeConnect
 from tests.defs.worlds import dataset, shard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-PATIENCE = Patience()
+PATIENCE = Timeouts()
 TABLES = ("p.pins", "p.boards")
 STREAM = {"file": "b.1", "pos": 7, "gtids": "0-1-50"}
 SIGNAL = "r1/pins.00000#1"
@@ -57,7 +57,7 @@ def view(**more: Any) -> ShardView:
         run="r1",
         shard="pins.00000",
         engine=Engine.MARIADB,
-        kind=Kind.BOOTSTRAP,
+        kind=RunKind.BOOTSTRAP,
         mode=BootstrapMode.INCREMENTAL,
         state=None,
         tables=TABLES,
@@ -125,8 +125,8 @@ def test_bootstrap_by_snapshot_waits_for_each_table_and_then_adopts() -> None:
     assert step(**starting, progress=heard(*complete(INITIAL, "p.pins"), said("COMPLETED", of=INITIAL))) == Adopt()
 
 
-@pytest.mark.parametrize("kind", list(Kind))
-def test_backfill_and_bootstrap_ask_once_and_wait(kind: Kind) -> None:
+@pytest.mark.parametrize("kind", list(RunKind))
+def test_backfill_and_bootstrap_ask_once_and_wait(kind: RunKind) -> None:
     reading = {"kind": kind, "state": state(Phase.READING)}
     assert step(**reading) == Begin(1, TABLES)
     asked = {"kind": kind, "state": state(Phase.READING, attempt=1)}
@@ -138,27 +138,27 @@ def test_backfill_and_bootstrap_ask_once_and_wait(kind: Kind) -> None:
 
 def test_backfill_that_read_all_before_it_was_recorded_is_not_asked_for_again() -> None:
     """Killed between the change of the offset and the record of it; meanwhile all was read."""
-    assert step(kind=Kind.BACKFILL, state=state(Phase.READING), progress=heard(*complete())) == Finish()
+    assert step(kind=RunKind.BACKFILL, state=state(Phase.READING), progress=heard(*complete())) == Finish()
 
 
 def test_backfill_of_a_lost_snapshot_asks_for_what_is_left() -> None:
-    lost = {"kind": Kind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=300.0)}
+    lost = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=300.0)}
     assert step(**lost) == Begin(2, TABLES)
     assert step(**lost, progress=heard(*complete(INCREMENTAL, "p.pins", ago=200))) == Begin(2, ("p.boards",))
-    last = {"kind": Kind.BACKFILL, "state": state(Phase.READING, attempt=5, ago=300.0)}
+    last = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=5, ago=300.0)}
     assert step(**last) == Fail("its snapshot was lost, 5 times")
 
 
 def test_backfill_waits_for_another_snapshot_to_end() -> None:
     other = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": "x"}
-    assert step(kind=Kind.BACKFILL, state=state(Phase.READING), offset=other) == Wait("waiting for x to end")
+    assert step(kind=RunKind.BACKFILL, state=state(Phase.READING), offset=other) == Wait("waiting for x to end")
     late = state(Phase.READING, ago=3600.0)
-    assert step(kind=Kind.BACKFILL, state=late, offset=other) == Fail("another incremental snapshot runs: x")
+    assert step(kind=RunKind.BACKFILL, state=late, offset=other) == Fail("another incremental snapshot runs: x")
 
 
 def test_backfill_fails_with_the_reason() -> None:
     def failing(**more: Any) -> Step:
-        return step(kind=Kind.BACKFILL, state=state(Phase.READING, attempt=1, ago=3600.0), **more)
+        return step(kind=RunKind.BACKFILL, state=state(Phase.READING, attempt=1, ago=3600.0), **more)
 
     no_key = said("TABLE_SCAN_COMPLETED", table="p.pins", status="NO_PRIMARY_KEY")
     assert failing(progress=heard(no_key)) == Fail("cannot be read in chunks: p.pins (NO_PRIMARY_KEY)")
@@ -178,36 +178,36 @@ def test_backfill_that_kills_its_task_lets_the_stream_go_on_and_is_asked_for_aga
     )
     running = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     reading = state(Phase.READING, attempt=1)
-    killed = step(kind=Kind.BACKFILL, state=reading, offset=running, connector=connector(trace=trace))
+    killed = step(kind=RunKind.BACKFILL, state=reading, offset=running, connector=connector(trace=trace))
     assert isinstance(killed, Withdraw)
     assert "Column 'extra' not found" in killed.reason
     without = replace(reading, error=killed.reason)
-    assert step(kind=Kind.BACKFILL, state=without, offset=dict(STREAM)) == Wait(killed.reason)
+    assert step(kind=RunKind.BACKFILL, state=without, offset=dict(STREAM)) == Wait(killed.reason)
     soon = replace(without, since=NOW - 2 * PATIENCE.stalled)
-    assert step(kind=Kind.BACKFILL, state=soon, offset=None) == Wait(killed.reason), "there is nothing to go on with"
+    assert step(kind=RunKind.BACKFILL, state=soon, offset=None) == Wait(killed.reason), "there is nothing to go on with"
     later = replace(without, since=NOW - timedelta(seconds=200))
-    assert step(kind=Kind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
+    assert step(kind=RunKind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
     last = replace(later, attempt=PATIENCE.attempts)
-    assert step(kind=Kind.BACKFILL, state=last, offset=dict(STREAM)) == Fail(f"{killed.reason}, 5 times")
+    assert step(kind=RunKind.BACKFILL, state=last, offset=dict(STREAM)) == Fail(f"{killed.reason}, 5 times")
 
 
 def test_backfill_that_is_held_back_is_never_silent() -> None:
-    held = {"kind": Kind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=36_000.0), "braked": "rows a second"}
+    held = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=36_000.0), "braked": "rows a second"}
     running = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     assert step(**held, offset=running) == Wait("rows a second")
-    assert step(kind=Kind.BACKFILL, state=state(Phase.READING), braked="worker w0 is short of heap") == Wait(
+    assert step(kind=RunKind.BACKFILL, state=state(Phase.READING), braked="worker w0 is short of heap") == Wait(
         "worker w0 is short of heap"
     )
 
 
 def test_backfill_begins_again_where_it_stands_still() -> None:
     lsn = {"lsn": 5, "lsn_commit": 5, "txId": 700}
-    idle: dict[str, Any] = {"kind": Kind.BACKFILL, "engine": Engine.POSTGRES}
+    idle: dict[str, Any] = {"kind": RunKind.BACKFILL, "engine": Engine.POSTGRES}
     assert step(**idle, state=state(Phase.READING), offset={"lsn": 5}) == Begin(1, TABLES)
     running = {**lsn, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
     assert step(**idle, state=state(Phase.READING, attempt=1, ago=30.0), offset=running) == Begin(1, TABLES)
     binlog = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
-    still = {"kind": Kind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=30.0), "offset": binlog}
+    still = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=30.0), "offset": binlog}
     assert step(**still) == Begin(1, TABLES), "binlogs too"
     waits = state(Phase.READING, attempt=1, ago=30.0)
     assert step(**idle, state=waits, offset=running, nudges=1) == Wait("reading"), "twice as patient the next time"
@@ -253,19 +253,19 @@ def test_a_skipped_table_is_not_complete_whatever_the_snapshot_says_at_its_end()
     skipped = said("TABLE_SCAN_COMPLETED", table="p.boards", status="SQL_EXCEPTION")
     progress = heard(*complete(INCREMENTAL, "p.pins"), skipped, said("COMPLETED"))
     reading = state(Phase.READING, attempt=1)
-    assert step(kind=Kind.BACKFILL, state=reading, progress=progress) == Begin(2, ("p.boards",))
+    assert step(kind=RunKind.BACKFILL, state=reading, progress=progress) == Begin(2, ("p.boards",))
 
 
 def test_a_snapshot_that_ended_just_before_it_was_nudged_is_not_asked_for_again() -> None:
     run = Run(
         id="r1",
-        request=Request(kind=Kind.BACKFILL, dataset="pins"),
+        request=Request(kind=RunKind.BACKFILL, dataset="pins"),
         mode=None,
         tables=("pins",),
         shards=("00000",),
         created=NOW,
     )
-    item = Item(
+    item = WaveItem(
         dataset=dataset("pins"),
         shard=shard("pins", 0),
         connect=FakeConnect(),

@@ -13,7 +13,7 @@ from cdc_platform.errors import SettingsError
 from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, SEVERITIES, AlertTarget, Settings
 from cdc_platform.verification.check_rows import COLUMNS
 from cdc_platform.verification.duplicates.causes import DuplicatePolicy
-from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.ports import VerificationPolicy
 
 
 def settings() -> dict[str, Any]:
@@ -63,7 +63,7 @@ def _environment(name: str) -> str | None:
 def policy() -> dict[str, Any]:
     """What a dataset's `verification` may say, and the columns that a suite file may name."""
     return {
-        "verification": _fields(Policy),
+        "verification": _fields(VerificationPolicy),
         "verification.duplicates": _fields(DuplicatePolicy),
         "columns": sorted(COLUMNS),
         "default_suite": [

@@ -14,7 +14,7 @@ from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
-from cdc_platform.reconciler.report import DatasetHealth, Outcome
+from cdc_platform.reconciler.report import ActionOutcome, DatasetHealth
 from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.snapshots.request import Request
 from cdc_platform.snapshots.run_lifecycle import ORDER
@@ -49,8 +49,8 @@ def records() -> Records:
     )
     state = sample(ShardState)
     mark = replace(sample(Watermark), dataset="pins", table="pins", shard="00000", hole=sample(Hole), offset={"f": 1})
-    troubles = {one.key: one for one in planned.changes.troubles.values()}
-    found: Records = {**news(replace(planned, changes=replace(planned.changes, troubles=troubles)), {})}
+    incidents = {one.key: one for one in planned.changes.incidents.values()}
+    found: Records = {**news(replace(planned, changes=replace(planned.changes, incidents=incidents)), {})}
     found |= restart_documents({"pins.00000": sample(RestartRecord)})
     found |= captured_documents({"pins.00000": "main"}, {}, NOW, 1)
     found |= {hold_key("pins.00000"): msgspec.to_builtins(sample(HoldRecord))}
@@ -77,7 +77,7 @@ def _last_pass() -> Any:
         picture=seen,
         planned=sample(Planned, given=GIVEN),
         outcomes=[
-            replace(sample(Outcome), action=action, status=status)
+            replace(sample(ActionOutcome), action=action, status=status)
             for action in sample(Plan).actions
             for status in ("done", "failed")
         ],

@@ -11,7 +11,7 @@ import dagster as dg
 from cdc_platform.defs import checks, snapshot_jobs
 from cdc_platform.defs import reconcile_job as jobs
 from cdc_platform.defs.audit_asset import audit_metadata
-from cdc_platform.defs.check_suites import Outcome
+from cdc_platform.defs.check_suites import CheckOutcome
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
@@ -45,7 +45,7 @@ def metadata() -> dict[str, Any]:
         extent=sample(TopicExtent),
         sample=_EVENT,
     )
-    outcome = sample(Outcome)
+    outcome = sample(CheckOutcome)
     expectation = replace(outcome.expectation, check="complete", kwargs={"column": "verdict"})
     outcome = replace(outcome, expectation=expectation, shards=("00000",), passed=False)
     rows = {"00000": dict.fromkeys(("shard", "verdict", "reason", "missing", "extra", "mismatched"), None)}

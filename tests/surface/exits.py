@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from cdc_platform.cli.main import main
 from cdc_platform.failover.change_leader import Discovery
-from cdc_platform.failover.preflight import Item
+from cdc_platform.failover.preflight import PreflightItem
 from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.planning.plan import Finding, Plan, Refusal
@@ -21,7 +21,7 @@ from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import ShardDone
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairReport
@@ -209,7 +209,7 @@ def _repair() -> dict[str, Code]:
                 "cdc_platform.wiring.open_platform": _world,
                 "cdc_platform.wiring.open_snapshots": _nothing,
                 "cdc_platform.wiring.verification_of": lambda platform: None,
-                "cdc_platform.cli.repair.RepairOutside": lambda **_: SimpleNamespace(proof=None),
+                "cdc_platform.cli.repair.RepairPorts": lambda **_: SimpleNamespace(proof=None),
                 "cdc_platform.cli.repair.find_repair": lambda *_, **__: plan,
                 "cdc_platform.cli.repair.run_repair": lambda *_, **__: report,
             },
@@ -226,7 +226,7 @@ def _repair() -> dict[str, Code]:
 
 
 def _snapshots() -> dict[str, Code]:
-    request = Request(kind=Kind.BACKFILL, dataset="pins")
+    request = Request(kind=RunKind.BACKFILL, dataset="pins")
     run = Run(id="RUN", request=request, mode=None, tables=("pins",), shards=("00000",), created=NOW)
     done = replace(sample(ShardDone, bare=True), shard="00000")
 
@@ -276,10 +276,10 @@ def _topology() -> dict[str, Code]:
 
 
 def _set_leader() -> dict[str, Code]:
-    good = sample(Item)
+    good = sample(PreflightItem)
     bad = replace(good, ok=False)
 
-    def run(item: Item, *more: str) -> Code:
+    def run(item: PreflightItem, *more: str) -> Code:
         return _exit(
             "topology",
             "set-leader",

@@ -25,7 +25,7 @@ from cdc_platform.cli.stack import _show as show_stack
 from cdc_platform.cli.worker_properties import worker_properties
 from cdc_platform.documents.edits import Change
 from cdc_platform.failover.change_leader import Discovery
-from cdc_platform.failover.preflight import Item
+from cdc_platform.failover.preflight import PreflightItem
 from cdc_platform.local.demo.summary import Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.model.observed import (
@@ -33,8 +33,8 @@ from cdc_platform.model.observed import (
     ObservedCluster,
     ObservedConnector,
     ObservedHeartbeats,
+    ObservedState,
     ObservedWorker,
-    Picture,
 )
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
 from cdc_platform.planning.plan import Plan, to_json
@@ -42,7 +42,7 @@ from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.progress_events import ShardDone
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Run, ShardState, Watermark
 from cdc_platform.snapshots.summary import all_runs, dataset_summary, shard_summary
 from cdc_platform.snapshots.table_progress import TableLine
@@ -54,7 +54,7 @@ from tests.surface.golden import merged, shape
 from tests.surface.samples import NOW, both, sample
 
 LEADER = Address("db-0", 3306)
-REQUEST = Request(kind=Kind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000",), condition="id > 1")
+REQUEST = Request(kind=RunKind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000",), condition="id > 1")
 # What takes not just any text.
 GIVEN: Mapping[Any, Any] = {Address: LEADER, Topology: topology(), Request: REQUEST}
 SHARD = "pins.00000"
@@ -72,7 +72,7 @@ def shapes() -> dict[str, Any]:
         "repair --apply": _of(map(_encoded, both(RepairReport))),
         "topology show": shape(topology_command._document(whole_topology(), None)),
         "topology import": _of([[asdict(sample(Change))]]),
-        "topology set-leader": _of(_set_leader(item) for item in both(Item)),
+        "topology set-leader": _of(_set_leader(item) for item in both(PreflightItem)),
         "topology discover": _of([_printed(tell_discovery, sample(Discovery, given=GIVEN), {SHARD: "moved"}, True)]),
         "bootstrap, backfill": _of(
             snapshot_runs._document(run, [one], 1.5) for run in _runs() for one in both(ShardDone)
@@ -94,10 +94,10 @@ def _encoded(value: Any) -> Any:
     return msgspec.json.decode(msgspec.json.encode(value))
 
 
-def picture(*, bare: bool = False) -> Picture:
+def picture(*, bare: bool = False) -> ObservedState:
     """One shard that is captured, in one cluster with one worker."""
     connector = replace(sample(ObservedConnector, bare=bare), name=SHARD)
-    return Picture(
+    return ObservedState(
         taken_at=NOW,
         topology=topology(pins=1, orders=0),
         clusters={"main": replace(sample(ObservedCluster), name="main", connectors={SHARD: connector})},
@@ -111,7 +111,7 @@ def picture(*, bare: bool = False) -> Picture:
 
 def _planned(bare: bool) -> Planned:
     planned: Planned = sample(Planned, bare=bare, given=GIVEN)
-    troubles = {key: replace(one, sample=(SHARD,)) for key, one in planned.troubles.items()}
+    incidents = {key: replace(one, sample=(SHARD,)) for key, one in planned.incidents.items()}
     findings = tuple(replace(one, subject=SHARD) for one in planned.plan.findings)
     actions: Any = planned.plan.actions
     actions = tuple(replace(one, name=SHARD) if hasattr(one, "name") else one for one in actions)
@@ -120,7 +120,7 @@ def _planned(bare: bool) -> Planned:
         plan=replace(planned.plan, findings=findings, actions=actions),
         homes={SHARD: "main"},
         waiting={SHARD: next(iter(planned.waiting.values()))},
-        troubles=troubles,
+        incidents=incidents,
     )
 
 
@@ -187,7 +187,7 @@ def whole_topology() -> Topology:
     )
 
 
-def _set_leader(item: Item) -> Any:
+def _set_leader(item: PreflightItem) -> Any:
     return _printed(say_leader, True, shard("pins", 0), shard("pins", 1), (item,), "text")
 
 

@@ -10,19 +10,19 @@ from typing import Any
 import dagster as dg
 from prometheus_client.core import Metric
 
-from cdc_platform.alerting.alerts import Event, Message, Severity
-from cdc_platform.alerting.outbox import AlertOutside, Seen, tell
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
 from cdc_platform.defs.alert_sensor import checks_seen
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
-from cdc_platform.failover.repointing import AgentReport
+from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.restarts import CURES, Failure
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.request import Kind
-from cdc_platform.snapshots.run_lifecycle import Wanted
+from cdc_platform.snapshots.request import RunKind
+from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Phase
 from cdc_platform.verification.continuity.handovers import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
@@ -84,12 +84,12 @@ def alerts() -> dict[str, Any]:
         settings=settings, topology=SimpleNamespace(load=lambda: known, agents=lambda: {"w0": report})
     )
     kept: Any = _Store()
-    outside = AlertOutside(platform=platform, store=kept, notifiers=_Refusing())
+    outside = AlertPorts(platform=platform, store=kept, notifiers=_Refusing())
     tell(outside, _failing_check(settings), now=NOW.replace(year=NOW.year + 1))
     return {key: value for key, value in kept.records.items() if key.startswith(("alert/", "outbox/"))}
 
 
-def _failing_check(settings: Settings) -> Seen:
+def _failing_check(settings: Settings) -> CheckView:
     """What the alert sensor sees of a check that fails."""
     props = table_props(topology(), platform="cdc")
     watched = {CdcTranslator().get_asset_spec(one).key: one for one in props}
@@ -111,8 +111,8 @@ def words() -> dict[str, Any]:
         "event of an alert": Event,
         "failure": Failure,
         "kind of a break": BreakKind,
-        "kind of a run": Kind,
-        "order to a run": Wanted,
+        "kind of a run": RunKind,
+        "order to a run": RequestedRun,
         "phase of a shard": Phase,
         "severity": Severity,
         "verdict": Verdict,

@@ -13,7 +13,7 @@ import dagster as dg
 from cdc_platform import defs as public
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
 from cdc_platform.defs.alert_sensor import checks_seen
-from cdc_platform.defs.sensor_cursor import Cursor
+from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.translator import shards_partition
 from cdc_platform.settings import Settings
 from tests.defs.worlds import WORLDS, World, WorldResource, topology
@@ -57,7 +57,7 @@ def cursors() -> dict[str, Any]:
     """The cursor of each sensor that keeps one, as Dagster stores it."""
     with dg.DagsterInstance.ephemeral() as instance:
         _, alerts = checks_seen(instance, None, {}, Settings())
-    return {"reconcile_sensor": sample(Cursor).dump(), "alert_sensor": alerts}
+    return {"reconcile_sensor": sample(SensorCursor).dump(), "alert_sensor": alerts}
 
 
 @contextmanager

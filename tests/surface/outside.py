@@ -13,7 +13,7 @@ from cdc_platform.connectors import identity, leader_files, routing
 from cdc_platform.documents import Layout, dump_yaml
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.documents.znodes import generation_floor
-from cdc_platform.failover.repointing import AgentReport
+from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
 from cdc_platform.settings import Settings
 from cdc_platform.verification import verdict_tables as frames

@@ -204,7 +204,7 @@ class _Demo:
                 for _ in range(self.options.seed_rows):
                     self.shops[shard.name].insert(cursor)
 
-    def _cursor(self, engine: Engine, database: str) -> contextlib.AbstractContextManager[sources.Cursor]:
+    def _cursor(self, engine: Engine, database: str) -> contextlib.AbstractContextManager[sources.DemoCursor]:
         login = self.stack.admin(engine)
         if engine is Engine.POSTGRES:
             return sources.postgres(self.stack.postgres_primary, login, database)

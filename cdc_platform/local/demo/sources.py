@@ -48,7 +48,7 @@ class Ledger:
             return frozenset(self.changes)
 
 
-class Cursor(Protocol):
+class DemoCursor(Protocol):
     """What both drivers' cursors share."""
 
     def execute(self, query: Any, args: Any = ..., /) -> Any:
@@ -59,7 +59,7 @@ class Cursor(Protocol):
 
 
 @contextmanager
-def mariadb(server: Address, login: Login, database: str | None = None) -> Iterator[Cursor]:
+def mariadb(server: Address, login: Login, database: str | None = None) -> Iterator[DemoCursor]:
     """A cursor on MariaDB, each statement its own transaction."""
     connection = pymysql.connect(
         host=server.host,
@@ -78,7 +78,7 @@ def mariadb(server: Address, login: Login, database: str | None = None) -> Itera
 
 
 @contextmanager
-def postgres(server: Address, login: Login, database: str = "postgres") -> Iterator[Cursor]:
+def postgres(server: Address, login: Login, database: str = "postgres") -> Iterator[DemoCursor]:
     """A cursor on Postgres, each statement its own transaction."""
     with (
         psycopg.connect(
@@ -143,7 +143,7 @@ class Shop:
         self.next_id = 1
         self.live: dict[str, list[tuple[int, ...]]] = {self.parent: [], self.child: []}
 
-    def insert(self, cursor: Cursor) -> None:
+    def insert(self, cursor: DemoCursor) -> None:
         """Insert a parent row or a child of one."""
         table = self.parent if not self.live[self.parent] or self.random.random() < 0.3 else self.child
         key = self._insert(cursor, table, self.next_revision())
@@ -151,7 +151,7 @@ class Shop:
         self.live[table].append(key)
         self.ledger.note("insert", (self.shard, table, key, "write", self.revision))
 
-    def change(self, cursor: Cursor) -> None:
+    def change(self, cursor: DemoCursor) -> None:
         """Insert, update or delete, as the dice fall. Keys are never used again."""
         dice = self.random.random()
         table = self.random.choice([self.parent, self.child])
@@ -173,13 +173,13 @@ class Shop:
         self.revision += 1
         return self.revision
 
-    def _insert(self, cursor: Cursor, table: str, revision: int) -> tuple[int, ...]:
+    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
         raise NotImplementedError
 
-    def _update(self, cursor: Cursor, table: str, key: tuple[int, ...], revision: int) -> None:
+    def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         raise NotImplementedError
 
-    def _delete(self, cursor: Cursor, table: str, key: tuple[int, ...]) -> None:
+    def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
         raise NotImplementedError
 
     def words(self, most: int) -> str:
@@ -193,7 +193,7 @@ class PinShop(Shop):
 
     parent, child = "boards", "pins"
 
-    def _insert(self, cursor: Cursor, table: str, revision: int) -> tuple[int, ...]:
+    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
         key = self.next_id
         if table == "boards":
             cursor.execute(
@@ -229,7 +229,7 @@ class PinShop(Shop):
         )
         return (key,)
 
-    def _update(self, cursor: Cursor, table: str, key: tuple[int, ...], revision: int) -> None:
+    def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "boards":
             cursor.execute(
                 "UPDATE boards SET pin_count = %s, name = %s, revision = %s WHERE id = %s",
@@ -241,7 +241,7 @@ class PinShop(Shop):
                 (self.words(30), f"{self.random.randrange(10**6) / 100:.2f}", revision, *key),
             )
 
-    def _delete(self, cursor: Cursor, table: str, key: tuple[int, ...]) -> None:
+    def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
         cursor.execute(f"DELETE FROM {table} WHERE id = %s", key)
 
 
@@ -250,7 +250,7 @@ class OrderShop(Shop):
 
     parent, child = "orders", "order_items"
 
-    def _insert(self, cursor: Cursor, table: str, revision: int) -> tuple[int, ...]:
+    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
         if table == "orders":
             cursor.execute(
                 "INSERT INTO orders (id, customer, status, total, currency, tags, details, note, placed_at, revision)"
@@ -283,7 +283,7 @@ class OrderShop(Shop):
         )
         return key
 
-    def _update(self, cursor: Cursor, table: str, key: tuple[int, ...], revision: int) -> None:
+    def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "orders":
             cursor.execute(
                 "UPDATE orders SET status = %s, note = %s, updated_at = clock_timestamp(), revision = %s WHERE id = %s",
@@ -296,6 +296,6 @@ class OrderShop(Shop):
                 (self.random.randrange(1, 9), revision, *key),
             )
 
-    def _delete(self, cursor: Cursor, table: str, key: tuple[int, ...]) -> None:
+    def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
         condition = "id = %s" if table == "orders" else "order_id = %s AND line = %s"
         cursor.execute(f"DELETE FROM {table} WHERE {condition}", key)

@@ -8,13 +8,13 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
-from cdc_platform.model.observed import ObservedConnector, Picture
+from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning.drift import few, trouble_of
 from cdc_platform.planning.health import duplicate_tasks as zombies
 from cdc_platform.planning.health import restarts
 from cdc_platform.planning.health import task_balance as balance
-from cdc_platform.planning.health.incidents import Trouble, troubles
+from cdc_platform.planning.health.incidents import Incident, incidents_of
 from cdc_platform.planning.health.liveness import (
     NO_LIVENESS,
     LeaderRecord,
@@ -33,12 +33,12 @@ from cdc_platform.planning.health.restarts import (
     Waiting,
     classify,
 )
-from cdc_platform.planning.inputs import Memory, Policy
-from cdc_platform.planning.plan import Action, BounceConnector, Finding, RestartConnector, first_line
+from cdc_platform.planning.inputs import Memory, PassPolicy
+from cdc_platform.planning.plan import Action, Finding, RestartConnector, StopAndResumeConnector, first_line
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ConnectorView:
     """A shard with the connector that it has in its home cluster."""
 
     dataset: Dataset
@@ -77,10 +77,10 @@ class Treatment:
     waiting: Mapping[str, Waiting] = EMPTY
     zombies: Mapping[str, zombies.ZombieRecord | None] = EMPTY
     skews: Mapping[str, balance.SkewRecord | None] = EMPTY
-    troubles: Mapping[str, Trouble] = EMPTY
+    incidents: Mapping[str, Incident] = EMPTY
 
 
-def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Policy) -> Diagnosis:
+def diagnose(picture: ObservedState, seen: Sequence[ConnectorView], memory: Memory, policy: PassPolicy) -> Diagnosis:
     """Tell the healthy from the failing, by Connect's word and by heartbeats."""
     now = picture.taken_at
     limits = {dataset.name: silence_limit(dataset, policy.liveness) for dataset in picture.topology.datasets.values()}
@@ -94,9 +94,9 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
     unwell: dict[str, str] = {}
     for s in seen:
         name, host = s.name, str(s.shard.leader)
-        trouble = trouble_of(s.connector)
-        if trouble is not None:
-            worker, trace = trouble
+        incident = trouble_of(s.connector)
+        if incident is not None:
+            worker, trace = incident
             failure, cause = classify(trace), first_line(trace)
         elif (ill := _unwell(s, liveness, picture.logins, memory)) is not None:
             worker = s.connector.tasks[0].worker if s.connector.tasks else s.connector.worker
@@ -128,7 +128,7 @@ def diagnose(picture: Picture, seen: Sequence[Seen], memory: Memory, policy: Pol
 
 
 def _unwell(
-    s: Seen, liveness: Liveness, logins: Mapping[str, str | None], memory: Memory
+    s: ConnectorView, liveness: Liveness, logins: Mapping[str, str | None], memory: Memory
 ) -> tuple[Failure, str] | None:
     """What ails a connector that Connect calls RUNNING, with the cause in a line; None when nothing is known."""
     if s.connector.state != "RUNNING":
@@ -152,13 +152,13 @@ def _was_refused(name: str, memory: Memory) -> bool:
 
 
 def treat(
-    picture: Picture,
-    seen: Sequence[Seen],
+    picture: ObservedState,
+    seen: Sequence[ConnectorView],
     diagnosis: Diagnosis,
     busy: Collection[str],
     busy_clusters: Collection[str],
     memory: Memory,
-    policy: Policy,
+    policy: PassPolicy,
 ) -> Treatment:
     """Restart what fails, stop and resume what runs twice or unevenly, within all bounds.
 
@@ -184,7 +184,7 @@ def treat(
         )
         for item in decision.restart
     ]
-    now_there = _troubles(picture, diagnosis, memory, decision, records)
+    now_there = _incidents(picture, diagnosis, memory, decision, records)
     findings = [Finding(subject=t.place, text=f"{t.sentence()}. {t.advice}") for t in now_there.values()]
     findings += _without_agent(picture)
     findings += _told_by_agents(picture)
@@ -194,14 +194,16 @@ def treat(
         findings.append(Finding(subject="heartbeats", text=text))
     cures = _zombies(picture, seen, busy, memory, policy)
     findings += [Finding(subject=name, text=text) for name, text in cures.findings.items()]
-    actions += [BounceConnector(cluster=homes[name], name=name, reason=why) for name, why in cures.bounce.items()]
+    actions += [
+        StopAndResumeConnector(cluster=homes[name], name=name, reason=why) for name, why in cures.bounce.items()
+    ]
     busy_clusters = {*busy_clusters, *(homes[name] for name in cures.bounce)}
     skews = _skews(picture, _movable(picture, seen, diagnosis, busy, busy_clusters), memory, policy)
     for cluster, decision_there in skews.items():
         if decision_there.finding:
             findings.append(Finding(subject=f"cluster {cluster}", text=decision_there.finding))
         reason = f"to spread the tasks: {decision_there.finding}"
-        actions += [BounceConnector(cluster=cluster, name=name, reason=reason) for name in decision_there.bounce]
+        actions += [StopAndResumeConnector(cluster=cluster, name=name, reason=reason) for name in decision_there.bounce]
     moved = {
         name: Waiting(until, f"its agent moves it to the new leader until {until:%H:%M:%S}Z")
         for name, until in diagnosis.moving.items()
@@ -213,12 +215,12 @@ def treat(
         waiting={**decision.waiting, **moved},
         zombies=cures.records,
         skews={cluster: found.record for cluster, found in skews.items() if found.changed},
-        troubles=now_there,
+        incidents=now_there,
     )
 
 
 def _pruned(
-    picture: Picture, known: Mapping[str, RestartRecord], decision: RestartDecision
+    picture: ObservedState, known: Mapping[str, RestartRecord], decision: RestartDecision
 ) -> Mapping[str, RestartRecord | None]:
     """The changed records; those of shards that left the topology are forgotten."""
     if not _whole(picture):
@@ -227,20 +229,20 @@ def _pruned(
     return {**decision.records, **{name: None for name in known if name not in shards}}
 
 
-def _troubles(
-    picture: Picture,
+def _incidents(
+    picture: ObservedState,
     diagnosis: Diagnosis,
     memory: Memory,
     decision: RestartDecision,
     changed: Mapping[str, RestartRecord | None],
-) -> dict[str, Trouble]:
+) -> dict[str, Incident]:
     records = {name: r for name, r in {**memory.restarts, **changed}.items() if r is not None}
     hosts = {shard.name: str(shard.leader) for _, shard in picture.topology.all_shards()}
-    return troubles(diagnosis.failing, records, hosts, memory.troubles, decision.crash_looping, picture.taken_at)
+    return incidents_of(diagnosis.failing, records, hosts, memory.incidents, decision.crash_looping, picture.taken_at)
 
 
 def _unproven(
-    seen: Sequence[Seen], diagnosis: Diagnosis, memory: Memory, picture: Picture, policy: Policy
+    seen: Sequence[ConnectorView], diagnosis: Diagnosis, memory: Memory, picture: ObservedState, policy: PassPolicy
 ) -> list[Finding]:
     """Connectors that run, by Connect's word, and never sent a heartbeat."""
     if diagnosis.liveness.problem:
@@ -263,7 +265,7 @@ def _unproven(
 
 
 def _zombies(
-    picture: Picture, seen: Sequence[Seen], busy: Collection[str], memory: Memory, policy: Policy
+    picture: ObservedState, seen: Sequence[ConnectorView], busy: Collection[str], memory: Memory, policy: PassPolicy
 ) -> zombies.ZombieDecision:
     blind = picture.heartbeats is None and not picture.workers
     found = zombies.suspects(picture.heartbeats, picture.workers, policy.zombies)
@@ -277,7 +279,7 @@ def _zombies(
 
 
 def _skews(
-    picture: Picture, movable: Mapping[str, Mapping[str, Sequence[str]]], memory: Memory, policy: Policy
+    picture: ObservedState, movable: Mapping[str, Mapping[str, Sequence[str]]], memory: Memory, policy: PassPolicy
 ) -> dict[str, balance.BalanceDecision]:
     """By cluster; `movable` holds connectors by cluster and worker, and only the clusters to judge."""
     return {
@@ -293,7 +295,11 @@ def _skews(
 
 
 def _movable(
-    picture: Picture, seen: Sequence[Seen], diagnosis: Diagnosis, busy: Collection[str], busy_clusters: Collection[str]
+    picture: ObservedState,
+    seen: Sequence[ConnectorView],
+    diagnosis: Diagnosis,
+    busy: Collection[str],
+    busy_clusters: Collection[str],
 ) -> dict[str, dict[str, list[str]]]:
     """Healthy connectors by cluster and worker, of the clusters whose groups are at rest."""
     found: dict[str, dict[str, list[str]]] = {
@@ -307,7 +313,9 @@ def _movable(
     return found
 
 
-def _left_to_agent(picture: Picture, s: Seen, worker: str, agents: Mapping[str, AgentReport | None] | None) -> bool:
+def _left_to_agent(
+    picture: ObservedState, s: ConnectorView, worker: str, agents: Mapping[str, AgentReport | None] | None
+) -> bool:
     """True while the live agent beside the task's worker has not finished with the shard's new leader."""
     if agents is None:
         return True
@@ -322,7 +330,7 @@ def _is_held(worker: str, name: str, agents: Mapping[str, AgentReport | None] | 
     return report is not None and name in report.held
 
 
-def _told_by_agents(picture: Picture) -> list[Finding]:
+def _told_by_agents(picture: ObservedState) -> list[Finding]:
     """Leaders that are not fit yet, and old ones that go on taking writes."""
     if picture.agents is None:
         return []
@@ -336,7 +344,7 @@ def _told_by_agents(picture: Picture) -> list[Finding]:
     return findings
 
 
-def _without_agent(picture: Picture) -> list[Finding]:
+def _without_agent(picture: ObservedState) -> list[Finding]:
     """Workers that run tasks and have no live agent beside them."""
     if picture.agents is None:
         return []
@@ -351,6 +359,6 @@ def _without_agent(picture: Picture) -> list[Finding]:
     return findings
 
 
-def _whole(picture: Picture) -> bool:
+def _whole(picture: ObservedState) -> bool:
     """True when the topology was read without gaps, so that what is absent is gone."""
     return not picture.topology.problems and any(picture.topology.shards.values())

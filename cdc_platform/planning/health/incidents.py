@@ -1,6 +1,6 @@
 """Failing shards by their common cause: what one alert tells of. Pure.
 
-500 shards of one broken host are one trouble. It lasts until none of its
+500 shards of one broken host are one incident. It lasts until none of its
 shards fails and none has been restarted lately, so that a moment of RUNNING
 neither ends nor repeats it.
 """
@@ -14,12 +14,12 @@ from datetime import datetime
 
 from cdc_platform.planning.health.restarts import CURES, LOGIN, Failing, Failure, RestartRecord
 
-# Names kept of a trouble's shards; `status` shows all.
+# Names kept of a incident's shards; `status` shows all.
 SAMPLE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Trouble:
+class Incident:
     """One cause. `place` is the source host; the dataset for logins, the worker for want of memory.
 
     `down` shards fail now, `recovering` ones were restarted and run; `sample` names
@@ -51,21 +51,21 @@ class Trouble:
         return f"{self.down} {noun} down ({some}): {self.failure} at {self.place}: {self.cause}{loop}"
 
 
-def troubles(
+def incidents_of(
     failing: Mapping[str, tuple[Failing, str]],
     records: Mapping[str, RestartRecord],
     hosts: Mapping[str, str],
-    before: Mapping[str, Trouble],
+    before: Mapping[str, Incident],
     looping: frozenset[str],
     now: datetime,
-) -> dict[str, Trouble]:
-    """The troubles now, by key.
+) -> dict[str, Incident]:
+    """The incidents now, by key.
 
     Args:
         failing: what is down, with its trace in a line.
         records: the restart records as they are after this pass, by shard.
         hosts: each shard's leader now.
-        before: the troubles of the last pass, by key: they keep their beginning.
+        before: the incidents of the last pass, by key: they keep their beginning.
         looping: shards in a crash loop.
         now: the pass's time.
     """
@@ -78,13 +78,13 @@ def troubles(
         # A worker that ran out of memory is forgotten with the restart: the shard runs elsewhere.
         if name not in failing and name in hosts and record.failure is not Failure.OUT_OF_MEMORY:
             recovering[record.failure, _place(record.failure, name, hosts[name], "")] += 1
-    found: dict[str, Trouble] = {}
+    found: dict[str, Incident] = {}
     for failure, place in sorted({*down, *recovering}):
         known = before.get(f"{failure}@{place}")
         names = down.get((failure, place), [])
         if not names and known is None:
             continue  # it was cured before anybody was told
-        trouble = Trouble(
+        incident = Incident(
             failure=failure,
             place=place,
             since=min(known.since, now) if known else now,
@@ -95,7 +95,7 @@ def troubles(
             advice=CURES[failure].advice,
             crash_looping=len(looping.intersection(names)),
         )
-        found[trouble.key] = trouble
+        found[incident.key] = incident
     return found
 
 

@@ -61,7 +61,7 @@ _METADATA = "provide.transaction.metadata"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LedgerOutside:
+class LedgerPorts:
     """The outside systems. `records` reads a topic with headers and times; `store` writes the state topic under
     a name of its own.
     """
@@ -83,7 +83,7 @@ class TableContinuity:
 
 
 def count_and_keep(
-    outside: LedgerOutside,
+    outside: LedgerPorts,
     topology: Topology,
     dataset: str,
     table: str,
@@ -117,7 +117,7 @@ def breaks_on_record(
 
 
 class _Keeper:
-    def __init__(self, outside: LedgerOutside, topology: Topology, dataset: Dataset, table: Table) -> None:
+    def __init__(self, outside: LedgerPorts, topology: Topology, dataset: Dataset, table: Table) -> None:
         self._outside = outside
         self._topology = topology
         self._dataset, self._table = dataset, table

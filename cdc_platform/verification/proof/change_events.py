@@ -51,7 +51,7 @@ _GATHER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
 
 @dataclass(frozen=True, slots=True)
-class Trouble:
+class UnreadableRecord:
     """A record that could not be taken in. `shard` is None when not even its key could be read."""
 
     partition: int
@@ -66,7 +66,7 @@ class Decoded:
 
     events: Events
     kinds: npt.NDArray[np.uint8]
-    troubles: Sequence[Trouble]
+    troubles: Sequence[UnreadableRecord]
 
 
 def spread(keys: Words) -> Words:

@@ -21,13 +21,13 @@ from cdc_platform.errors import CdcError, NotFound, TopologyError
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.run_records import Watermark, watermarks
-from cdc_platform.verification.ports import Outside, Policy, Progress, Report
+from cdc_platform.verification.ports import Progress, Report, VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.committed_offsets import Connectors, Reached
 from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.differing_columns import samples
 from cdc_platform.verification.proof.fold_files import Drifted
 from cdc_platform.verification.proof.scan import Scan, remove_old_scans
-from cdc_platform.verification.proof.shard_proof import Case, Look, joined
+from cdc_platform.verification.proof.shard_proof import Look, ShardProof, joined
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdict_rules import Conclusions
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
@@ -65,12 +65,12 @@ def plan_verification(
 
 
 def verify_shards(
-    outside: Outside,
+    outside: VerificationPorts,
     topology: Topology,
     part: ShardRange,
     *,
     run_id: str,
-    policy: Policy | None = None,
+    policy: VerificationPolicy | None = None,
     report: Report | None = None,
 ) -> tuple[ShardVerdict, ...]:
     """A verdict for each shard of the range, in its order.
@@ -85,7 +85,9 @@ def verify_shards(
     dataset = topology.dataset(part.dataset)
     table = dataset.table(part.table)
     shards = [topology.shard(part.dataset, shard) for shard in part.shards]
-    run = _Run(outside, dataset, table, topology.clusters, run_id, policy or Policy.of(dataset), report or _silent)
+    run = _Run(
+        outside, dataset, table, topology.clusters, run_id, policy or VerificationPolicy.of(dataset), report or _silent
+    )
     return run.verify(shards)
 
 
@@ -96,12 +98,12 @@ def _silent(progress: Progress) -> None:
 class _Run:
     def __init__(
         self,
-        outside: Outside,
+        outside: VerificationPorts,
         dataset: Dataset,
         table: Table,
         clusters: Mapping[str, Cluster],
         run_id: str,
-        policy: Policy,
+        policy: VerificationPolicy,
         report: Report,
     ) -> None:
         self._outside = outside
@@ -149,8 +151,8 @@ class _Run:
         found = watermarks(self._outside.platform.state.read(), self._dataset.name)
         return {shard: mark for (table, shard), mark in found.items() if table == self._table.name}
 
-    def _open(self, shards: Sequence[Shard], verdicts: dict[str, ShardVerdict]) -> list[Case]:
-        def opened(shard: Shard) -> Case | ShardVerdict:
+    def _open(self, shards: Sequence[Shard], verdicts: dict[str, ShardVerdict]) -> list[ShardProof]:
+        def opened(shard: Shard) -> ShardProof | ShardVerdict:
             try:
                 source = self._outside.source(self._dataset, shard, self._table)
             except CdcError as error:
@@ -164,21 +166,21 @@ class _Run:
                 scan = self._scan(shard, found.shape)
                 # A run that goes on has brackets from before: the fold keeps all that they can need.
                 fence = scan.since or source.position()
-                return Case(shard, source, str(self._conclusions.address(shard)), found, scan, fence)
+                return ShardProof(shard, source, str(self._conclusions.address(shard)), found, scan, fence)
             except (CdcError, OSError) as error:
                 source.close()
                 return self._conclusions.plain(shard, Verdict.UNVERIFIABLE, _told(error))
 
         cases = []
         for shard, found in zip(shards, self._parallel(opened, shards), strict=True):
-            if isinstance(found, Case):
+            if isinstance(found, ShardProof):
                 cases.append(found)
             else:
                 verdicts[shard.id] = found
         return cases
 
     def _verify(
-        self, records: Records, shape: Shape, cases: list[Case], watermarks: Mapping[str, Watermark]
+        self, records: Records, shape: Shape, cases: list[ShardProof], watermarks: Mapping[str, Watermark]
     ) -> dict[str, ShardVerdict]:
         settings = self._outside.platform.settings
         topic = TopicFold(self._cache, settings.platform, self._topic, shape, records)
@@ -199,7 +201,7 @@ class _Run:
                 case.scan.discard()
         return found
 
-    def _judge(self, topic: TopicFold, records: Records, alive: list[Case]) -> None:
+    def _judge(self, topic: TopicFold, records: Records, alive: list[ShardProof]) -> None:
         """Fold up to the fences, compare, and look again at what differs."""
         fences = {case.shard.id: case.fence for case in alive}
         ready = self._reach(alive)
@@ -222,7 +224,7 @@ class _Run:
             if case.failed is None and self._altered(case):
                 case.failed = "the table was altered while it was read: run the verification again"
 
-    def _read(self, cases: list[Case]) -> None:
+    def _read(self, cases: list[ShardProof]) -> None:
         total = sum(max(case.inspection.rows, case.scan.rows) for case in cases)
         done, lock = sum(case.scan.rows for case in cases), Lock()
 
@@ -232,7 +234,7 @@ class _Run:
                 done += rows
                 self._report(Progress(stage="source", done=done, total=max(total, done)))
 
-        def read(case: Case) -> None:
+        def read(case: ShardProof) -> None:
             try:
                 case.read(self._connections, progress, self._policy.chunk_rows)
             except (CdcError, OSError) as error:
@@ -240,7 +242,7 @@ class _Run:
 
         list(self._parallel(read, cases))
 
-    def _reach(self, cases: Sequence[Case]) -> list[Case]:
+    def _reach(self, cases: Sequence[ShardProof]) -> list[ShardProof]:
         """The cases whose connectors have got to all of their goals; the others keep what they said."""
         if not cases:
             return []
@@ -261,17 +263,17 @@ class _Run:
         return bounds
 
     def _look_again(
-        self, topic: TopicFold, records: Records, fences: Mapping[str, Position], cases: Sequence[Case]
+        self, topic: TopicFold, records: Records, fences: Mapping[str, Position], cases: Sequence[ShardProof]
     ) -> None:
         looks: list[Look] = []
-        few, many = list[Case](), list[Case]()
+        few, many = list[ShardProof](), list[ShardProof]()
         for case in cases:
             differences = case.differences or joined([])
             known = len(differences.keys())
             all_known = known == sum(differences.counts)
             (few if all_known and known <= self._policy.reread_keys else many).append(case)
 
-        def look(case: Case) -> Look | None:
+        def look(case: ShardProof) -> Look | None:
             try:
                 return case.look_again(topic)
             except CdcError as error:
@@ -291,7 +293,7 @@ class _Run:
         for case in many:
             self._rescan(topic, records, fences, case)
 
-    def _rescan(self, topic: TopicFold, records: Records, fences: Mapping[str, Position], case: Case) -> None:
+    def _rescan(self, topic: TopicFold, records: Records, fences: Mapping[str, Position], case: ShardProof) -> None:
         """Too many keys to read one by one: read the whole table again."""
         case.scan.discard()
         case.scan = self._scan(case.shard, case.shape)
@@ -300,7 +302,7 @@ class _Run:
             self._extend(topic, records, fences)
             case.compare(topic, self._policy.slab_rows)
 
-    def _drifted(self, topic: TopicFold, cases: Sequence[Case]) -> bool:
+    def _drifted(self, topic: TopicFold, cases: Sequence[ShardProof]) -> bool:
         if topic.projected:
             return False
         try:
@@ -311,7 +313,7 @@ class _Run:
             return True
         return False
 
-    def _altered(self, case: Case) -> bool:
+    def _altered(self, case: ShardProof) -> bool:
         try:
             now = case.source.inspect()
         except CdcError as error:
@@ -343,9 +345,9 @@ def _told(error: CdcError | OSError) -> str:
     return str(error) if isinstance(error, CdcError) else f"the cache cannot be used: {error}"
 
 
-def _by_shape(cases: Sequence[Case]) -> list[tuple[Shape, list[Case]]]:
+def _by_shape(cases: Sequence[ShardProof]) -> list[tuple[Shape, list[ShardProof]]]:
     """Shards may differ for a while, as a migration goes through them: each shape has a fold of its own."""
-    groups: dict[str, tuple[Shape, list[Case]]] = {}
+    groups: dict[str, tuple[Shape, list[ShardProof]]] = {}
     for case in cases:
         groups.setdefault(case.shape.fingerprint, (case.shape, []))[1].append(case)
     return list(groups.values())

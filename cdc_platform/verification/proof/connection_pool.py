@@ -27,7 +27,7 @@ class Connections:
         self._lock = Lock()
 
     @contextmanager
-    def crew(self, first: Source, server: str) -> Iterator[Crew]:
+    def crew(self, first: Source, server: str) -> Iterator[ConnectionPool]:
         """Wait until the server has a place for `first`; others join it as places allow, and leave at the end."""
         with self._lock:
             place = self._places.setdefault(server, BoundedSemaphore(self._connections))
@@ -42,14 +42,14 @@ class Connections:
         with place:
             try:
                 with ThreadPoolExecutor(self._connections, thread_name_prefix="range") as pool:
-                    yield Crew(first, join, pool)
+                    yield ConnectionPool(first, join, pool)
             finally:
                 for source in joined:
                     source.close()
                     place.release()
 
 
-class Crew:
+class ConnectionPool:
     """Some connections to one table. Calls come from one thread; `first` works in it, the others in their own."""
 
     def __init__(self, first: Source, join: Callable[[], Source | None], pool: ThreadPoolExecutor) -> None:

@@ -31,7 +31,7 @@ from cdc_platform.verification.proof.change_events import (
     STREAMED,
     TOMBSTONE,
     Decoded,
-    Trouble,
+    UnreadableRecord,
     digests,
     spread,
 )
@@ -282,18 +282,21 @@ class JsonDecoder:
         rest = _picked(batch, [at for at in range(len(batch.offsets)) if at not in bad])
         decoded = self.decode(partition, rest)
         troubles = [
-            Trouble(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)") for at in truncated
+            UnreadableRecord(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)")
+            for at in truncated
         ]
         return Decoded(decoded.events, decoded.kinds, [*decoded.troubles, *troubles])
 
     def _one_by_one(self, partition: int, batch: Batch) -> Decoded:
         parts: list[Decoded] = []
-        troubles: list[Trouble] = []
+        troubles: list[UnreadableRecord] = []
         for at, offset in enumerate(batch.offsets):
             try:
                 parts.append(self._decode(partition, _picked(batch, [at])))
             except _UNREADABLE as error:
-                troubles.append(Trouble(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}"))
+                troubles.append(
+                    UnreadableRecord(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}")
+                )
         events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
         kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
         return Decoded(events, kinds, troubles)

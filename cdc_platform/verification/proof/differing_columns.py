@@ -12,14 +12,14 @@ from cdc_platform.clients.sources.source import Key
 from cdc_platform.verification.proof.change_events import Words, places
 from cdc_platform.verification.proof.fold import starts_of
 from cdc_platform.verification.proof.fold_files import Drifted
-from cdc_platform.verification.proof.shard_proof import Case
+from cdc_platform.verification.proof.shard_proof import ShardProof
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import KeyDifference
 
 _WHOLE = 1 << 64
 
 
-def samples(case: Case, topic: TopicFold, count: int) -> tuple[KeyDifference, ...]:
+def samples(case: ShardProof, topic: TopicFold, count: int) -> tuple[KeyDifference, ...]:
     """Up to `count` keys that differ.
 
     Raises Drifted when one differs only because its event has other columns
@@ -46,13 +46,13 @@ def samples(case: Case, topic: TopicFold, count: int) -> tuple[KeyDifference, ..
     return tuple(found)
 
 
-def names(case: Case, topic: TopicFold, words: Words) -> list[str]:
+def names(case: ShardProof, topic: TopicFold, words: Words) -> list[str]:
     """Keys as people know them, by their 64-bit numbers."""
     keys = case.keys(topic, words)
     return [_shown(case, keys.get(word), word) for word in words.tolist()]
 
 
-def _chosen(case: Case, count: int) -> list[tuple[int, str]]:
+def _chosen(case: ShardProof, count: int) -> list[tuple[int, str]]:
     differences = case.differences
     if differences is None:
         return []
@@ -74,7 +74,7 @@ def _chosen(case: Case, count: int) -> list[tuple[int, str]]:
     ]
 
 
-def _latest(case: Case, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
+def _latest(case: ShardProof, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
     events = topic.events(case.shard.id, 0, _WHOLE, only=words)
     if not len(events):
         return {}
@@ -106,7 +106,7 @@ def _differing(tokens: dict[str, bytes | None], row: dict[str, bytes]) -> Iterat
             yield name
 
 
-def _shown(case: Case, key: Key | None, word: int) -> str:
+def _shown(case: ShardProof, key: Key | None, word: int) -> str:
     if key is None:
         return f"#{word:016x}"
     return json.dumps(dict(zip(case.shape.key, key, strict=True)), ensure_ascii=False)

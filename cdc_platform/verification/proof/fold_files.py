@@ -22,7 +22,7 @@ import numpy as np
 
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.model.positions import Position
-from cdc_platform.verification.proof.change_events import EVENT, Events, Trouble, Words
+from cdc_platform.verification.proof.change_events import EVENT, Events, UnreadableRecord, Words
 from cdc_platform.verification.proof.decoding import Decoder
 from cdc_platform.verification.proof.event_positions import CARRIED, Placer
 from cdc_platform.verification.proof.fold import in_order, settle
@@ -49,7 +49,7 @@ class FoldState:
     shards: tuple[str, ...]
     runs: tuple[str, ...]
     deletes: tuple[tuple[int, int], ...]
-    troubles: tuple[Trouble, ...]
+    troubles: tuple[UnreadableRecord, ...]
     events: int
     serial: int
     last: tuple[int, str] | None = None
@@ -85,7 +85,7 @@ class PartitionFold:
                 "shards": tuple(raw["shards"]),
                 "runs": tuple(raw["runs"]),
                 "deletes": tuple((int(shard), int(key)) for shard, key in raw["deletes"]),
-                "troubles": tuple(Trouble(**trouble) for trouble in raw["troubles"]),
+                "troubles": tuple(UnreadableRecord(**trouble) for trouble in raw["troubles"]),
                 "last": None if raw["last"] is None else (int(raw["last"][0]), str(raw["last"][1])),
             }
         )

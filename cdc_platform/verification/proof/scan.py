@@ -24,7 +24,7 @@ from cdc_platform.clients.sources.source import Key, Slice
 from cdc_platform.model.positions import Position, parse_position
 from cdc_platform.verification.proof.change_events import Words, digests, gathered, spread
 from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, Indexes, SourceRows
-from cdc_platform.verification.proof.connection_pool import Crew
+from cdc_platform.verification.proof.connection_pool import ConnectionPool
 from cdc_platform.verification.storage import sorted_files as runs
 from cdc_platform.verification.storage.cache import KEPT_SECONDS, place, remove, remove_others
 
@@ -71,7 +71,7 @@ class Scan:
         self._held_rows = 0
         self._load()
 
-    def run(self, crew: Crew, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
+    def run(self, crew: ConnectionPool, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
         """Read what has not been read. Raises SourceUnavailable and SourceRejected; then call it again."""
         if self.since is None:
             self.since = crew.first.position()

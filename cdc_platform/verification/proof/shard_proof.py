@@ -38,7 +38,7 @@ _PAUSE_SECONDS = 1.0
 
 
 @dataclass(slots=True)
-class Case:
+class ShardProof:
     """What is known of a shard so far. `failed` holds the reason once it cannot be judged.
 
     `behind` are keys that end in the topic with an older row, by what the last comparison saw.
@@ -174,7 +174,7 @@ class Case:
 class Look:
     """A second look at some keys: what was read, and what cannot be looked up (`lost`)."""
 
-    case: Case
+    case: ShardProof
     brackets: list[Bracket]
     asked: list[tuple[Words, SourceRows]]
     lost: list[int]

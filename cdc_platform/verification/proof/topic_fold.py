@@ -14,7 +14,7 @@ from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.positions import Position
-from cdc_platform.verification.proof.change_events import EVENT, OFFSET_BITS, Events, Trouble, Words, packed
+from cdc_platform.verification.proof.change_events import EVENT, OFFSET_BITS, Events, UnreadableRecord, Words, packed
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import in_order
 from cdc_platform.verification.proof.fold_files import Drifted, PartitionFold
@@ -86,7 +86,7 @@ class TopicFold:
         """The state of each partition's fold."""
         return [fold.state() for fold in self._partitions.values()]
 
-    def troubles(self) -> list[Trouble]:
+    def troubles(self) -> list[UnreadableRecord]:
         """Records that the topic still has and that could not be read."""
         return [trouble for state in self.states() for trouble in state.troubles if trouble.offset >= state.begin]
 

@@ -11,11 +11,11 @@ from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import furthest
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.run_records import Watermark
-from cdc_platform.verification.ports import Policy
+from cdc_platform.verification.ports import VerificationPolicy
 from cdc_platform.verification.proof.committed_offsets import Reached
 from cdc_platform.verification.proof.differing_columns import names, samples
 from cdc_platform.verification.proof.fold_files import Drifted
-from cdc_platform.verification.proof.shard_proof import Case
+from cdc_platform.verification.proof.shard_proof import ShardProof
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
@@ -23,12 +23,12 @@ from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 class Conclusions:
     """The verdicts of one run on one table."""
 
-    def __init__(self, dataset: Dataset, table: Table, run_id: str, policy: Policy) -> None:
+    def __init__(self, dataset: Dataset, table: Table, run_id: str, policy: VerificationPolicy) -> None:
         self._dataset = dataset
         self._topic = dataset.topic(table)
         self._table, self._run_id, self._policy = table, run_id, policy
 
-    def of(self, case: Case, reached: Reached, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
+    def of(self, case: ShardProof, reached: Reached, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
         """The verdict, by what is known."""
         goals = case.goals
         known = self.plain(
@@ -54,7 +54,9 @@ class Conclusions:
             return replace(known, reason=f"record {at.offset} of partition {at.partition}: {at.reason}")
         return self._compared(known, case, topic, watermark)
 
-    def _compared(self, known: ShardVerdict, case: Case, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
+    def _compared(
+        self, known: ShardVerdict, case: ShardProof, topic: TopicFold, watermark: Watermark | None
+    ) -> ShardVerdict:
         differences = case.differences
         if differences is None:
             return replace(known, reason="it was not compared")
@@ -78,7 +80,7 @@ class Conclusions:
         ]
         return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
 
-    def _behind(self, case: Case, topic: TopicFold) -> tuple[str, ...]:
+    def _behind(self, case: ShardProof, topic: TopicFold) -> tuple[str, ...]:
         count = len(case.behind)
         if not count:
             return ()

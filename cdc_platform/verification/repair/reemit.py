@@ -22,11 +22,11 @@ from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.model.topology import Topology
 from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots.ports import Outside as SnapshotOutside
+from cdc_platform.snapshots.ports import SnapshotPorts as SnapshotOutside
 from cdc_platform.snapshots.progress_events import Silent
-from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
-from cdc_platform.verification.ports import Outside
+from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair, Tell, plan_records, proof_id
@@ -68,10 +68,10 @@ class RepairReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RepairOutside:
+class RepairPorts:
     """The outside systems: those of a proof, and those of snapshots."""
 
-    proof: Outside
+    proof: VerificationPorts
     snapshots: SnapshotOutside
 
     def tombstones(self, topic: str, tombstones: Sequence[Tombstone]) -> None:
@@ -80,7 +80,7 @@ class RepairOutside:
 
 
 def run_repair(
-    outside: RepairOutside,
+    outside: RepairPorts,
     topology: Topology,
     plan: RepairPlan,
     *,
@@ -114,13 +114,13 @@ def run_repair(
     )
 
 
-def _emit(outside: RepairOutside, topology: Topology, plan: RepairPlan, tell: Tell) -> int:
+def _emit(outside: RepairPorts, topology: Topology, plan: RepairPlan, tell: Tell) -> int:
     """Re-emit the keys, wave by wave. The shards of a wave are begun under one lock and read side by side."""
     todo = [shard for shard in plan.shards if shard.emit]
     done = 0
     for number, wave in enumerate(waves(_conditions(outside.proof, topology, plan, todo))):
         request = Request(
-            kind=Kind.BACKFILL,
+            kind=RunKind.BACKFILL,
             dataset=plan.dataset,
             tables=(plan.table,),
             shards=tuple(wave),
@@ -134,7 +134,7 @@ def _emit(outside: RepairOutside, topology: Topology, plan: RepairPlan, tell: Te
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class KeyCondition:
     """Some keys of one shard as SQL, and how many they are."""
 
     shard: str
@@ -142,9 +142,9 @@ class Condition:
     keys: int
 
 
-def waves(conditions: Iterable[Condition]) -> Iterator[dict[str, Condition]]:
+def waves(conditions: Iterable[KeyCondition]) -> Iterator[dict[str, KeyCondition]]:
     """Packs them by shard: no shard twice in a wave, and no more text than a record may have. Pure."""
-    packed: list[dict[str, Condition]] = []
+    packed: list[dict[str, KeyCondition]] = []
     sizes: list[int] = []
     for condition in conditions:
         size = len(condition.sql.encode())
@@ -160,18 +160,18 @@ def waves(conditions: Iterable[Condition]) -> Iterator[dict[str, Condition]]:
 
 
 def _conditions(
-    outside: Outside, topology: Topology, plan: RepairPlan, todo: Sequence[ShardRepair]
-) -> Iterator[Condition]:
+    outside: VerificationPorts, topology: Topology, plan: RepairPlan, todo: Sequence[ShardRepair]
+) -> Iterator[KeyCondition]:
     """The keys of each shard, so many at a time, as its table's key is typed."""
     with ThreadPoolExecutor(WAVE_SHARDS, thread_name_prefix="repair") as pool:
         shapes = list(pool.map(lambda shard: _shape(outside, topology, plan, shard.shard), todo))
     for shard, shape in zip(todo, shapes, strict=True):
         for at in range(0, len(shard.emit), WAVE_KEYS):
             keys: Sequence[Key] = shard.emit[at : at + WAVE_KEYS]
-            yield Condition(shard.shard, key_condition(shape, keys), len(keys))
+            yield KeyCondition(shard.shard, key_condition(shape, keys), len(keys))
 
 
-def _shape(outside: Outside, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
+def _shape(outside: VerificationPorts, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
     dataset = topology.dataset(plan.dataset)
     place = topology.shard(plan.dataset, shard)
     source = outside.source(dataset, place, dataset.table(plan.table))
@@ -216,7 +216,7 @@ def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tel
         )
 
 
-def _remove(outside: RepairOutside, topology: Topology, plan: RepairPlan) -> int:
+def _remove(outside: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
     """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
     dataset = topology.dataset(plan.dataset)
     topic = table_topic(dataset, dataset.table(plan.table))

@@ -17,7 +17,7 @@ import msgspec
 from cdc_platform.clients.sources.source import Key
 from cdc_platform.errors import BadInput, RepairRefused
 from cdc_platform.model.topology import Topology
-from cdc_platform.verification.ports import Outside, Policy
+from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 
@@ -72,7 +72,7 @@ class RepairPlan:
 
 
 def find_repair(
-    outside: Outside,
+    outside: VerificationPorts,
     topology: Topology,
     dataset: str,
     table: str,
@@ -89,7 +89,7 @@ def find_repair(
         RepairRefused: more than `cap` keys differ: a backfill is the better cure.
         TopologyError: no such dataset, table or shard.
     """
-    policy = replace(Policy.of(topology.dataset(dataset)), samples=cap + 1)
+    policy = replace(VerificationPolicy.of(topology.dataset(dataset)), samples=cap + 1)
     repairs: list[ShardRepair] = []
     left: dict[str, str] = {}
     for part in plan_verification(topology, dataset, table, shards):

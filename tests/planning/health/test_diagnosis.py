@@ -7,17 +7,23 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.model.agent_report import AgentReport
-from cdc_platform.model.observed import ObservedBeats, ObservedConnector, ObservedHeartbeats, ObservedWorker, Picture
+from cdc_platform.model.observed import (
+    ObservedBeats,
+    ObservedConnector,
+    ObservedHeartbeats,
+    ObservedState,
+    ObservedWorker,
+)
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
 from cdc_platform.planning.health.restarts import Failure, RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
-from cdc_platform.planning.plan import BounceConnector, MigrateConnector, RestartConnector, UpdateConnector
-from cdc_platform.planning.planner import Memory, Planned, Policy, Wanted, make_plan
+from cdc_platform.planning.plan import MigrateConnector, RestartConnector, StopAndResumeConnector, UpdateConnector
+from cdc_platform.planning.planner import DesiredState, Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
 
-POLICY = Policy()
-WANTED = Wanted(topics=(), config_of=config_of)
+POLICY = PassPolicy()
+WANTED = DesiredState(topics=(), config_of=config_of)
 NAMES = [f"pins.{n:05d}" for n in range(6)]
 
 
@@ -30,7 +36,7 @@ def world(
     heartbeats: ObservedHeartbeats | None = None,
     connectors: Mapping[str, ObservedConnector] | None = None,
     **more: object,
-) -> Picture:
+) -> ObservedState:
     ideal = topology([(dataset(), 6)])
     held = {s.name: connector(s.name, config_of(d, s, ideal.clusters["main"])) for d, s in ideal.all_shards()} | dict(
         connectors or {}
@@ -78,7 +84,7 @@ def test_nobody_is_stuck_while_heartbeats_are_unreadable_or_all_are_silent() -> 
 REFUSED = "the source refused: Access denied for user 'cdc'@'localhost' (using password: YES)."
 
 
-def passes(before: Memory, *worlds: Picture) -> list[Planned]:
+def passes(before: Memory, *worlds: ObservedState) -> list[Planned]:
     """Passes a minute apart, each remembering what the ones before learned."""
     found = []
     for number, seen in enumerate(worlds):
@@ -93,9 +99,9 @@ def test_authentication_is_named_at_once_where_a_task_tries_again_inside_and_not
     for heartbeats in (beats(), beats(*NAMES), None):
         first, second = passes(memory(), *[world(heartbeats, logins=refused)] * 2)
         for planned in (first, second):
-            (trouble,) = planned.troubles.values()
-            assert (trouble.failure, trouble.place, trouble.down) == (Failure.AUTHENTICATION, "pins", 6)
-            assert "Access denied for user" in trouble.sentence()
+            (incident,) = planned.incidents.values()
+            assert (incident.failure, incident.place, incident.down) == (Failure.AUTHENTICATION, "pins", 6)
+            assert "Access denied for user" in incident.sentence()
             assert planned.unwell.keys() == set(NAMES)
             assert restarts(planned) == []
 
@@ -104,7 +110,7 @@ def test_a_login_that_works_again_restarts_who_was_refused_even_if_the_whole_fle
     refused, accepted = dict.fromkeys(NAMES, REFUSED), dict.fromkeys(NAMES, None)
     seen = [world(beats(), logins=logins) for logins in (refused, {}, accepted, accepted, accepted)]
     named, unknown, told, restarted, again = passes(memory(), *seen)
-    assert {t.failure for t in named.troubles.values()} == {Failure.AUTHENTICATION}
+    assert {t.failure for t in named.incidents.values()} == {Failure.AUTHENTICATION}
     assert restarts(unknown) == restarts(told) == restarts(again) == []
     assert restarts(restarted) == [(name, Failure.STALE_LOGIN) for name in NAMES]
     assert all(a.unwell for a in restarted.plan.actions if isinstance(a, RestartConnector))
@@ -187,12 +193,12 @@ def test_500_failing_findings_are_one_with_the_cure() -> None:
     (finding,) = (f for f in planned.plan.findings if "authentication" in f.text)
     assert finding.subject == "pins"
     assert "500 shards are down" in finding.text
-    assert list(planned.troubles) == ["authentication@pins"]
-    assert list(planned.changes.troubles) == ["authentication@pins"]
+    assert list(planned.incidents) == ["authentication@pins"]
+    assert list(planned.changes.incidents) == ["authentication@pins"]
     # Unchanged, it is written no second time.
-    known = Memory(troubles=planned.troubles, restarts={n: r for n, r in planned.records.items() if r})
+    known = Memory(incidents=planned.incidents, restarts={n: r for n, r in planned.records.items() if r})
     again = make_plan(picture(replace(ideal, shards={"pins": one_host}), {"main": held}), WANTED, known, POLICY)
-    assert again.changes.troubles == {}
+    assert again.changes.incidents == {}
 
 
 def test_records_of_shards_that_left_are_forgotten_and_kept_while_a_znode_is_broken() -> None:
@@ -224,7 +230,7 @@ def test_a_confirmed_zombie_is_stopped_and_resumed() -> None:
     assert records == {NAMES[0]: ZombieRecord(since=NOW, workers=("w0:8083", "w1:8083"))}
     again = replace(seen, taken_at=NOW + timedelta(minutes=1))
     planned = make_plan(again, WANTED, memory(zombies=records), POLICY)
-    assert [(type(a), getattr(a, "name", "")) for a in planned.plan.actions] == [(BounceConnector, NAMES[0])]
+    assert [(type(a), getattr(a, "name", "")) for a in planned.plan.actions] == [(StopAndResumeConnector, NAMES[0])]
     well = make_plan(replace(again, workers={}), WANTED, memory(zombies=records), POLICY)
     assert well.changes.zombies == {NAMES[0]: None}
 
@@ -240,7 +246,7 @@ def test_a_lasting_skew_is_cured_by_one_connector_first_and_not_while_the_group_
     assert first.plan.actions == ()
     assert first.changes.skews == {"main": SkewRecord(since=NOW)}
     cured = make_plan(seen, WANTED, Memory(skews=old), POLICY)
-    assert [type(a) for a in cured.plan.actions] == [BounceConnector]
+    assert [type(a) for a in cured.plan.actions] == [StopAndResumeConnector]
     drifted = {**held, "pins.00000": connector("pins.00000", {**held["pins.00000"].config, "x": "1"})}
     busy = replace(picture(ideal, {"main": drifted}), workers=workers)
     assert [type(a) for a in make_plan(busy, WANTED, Memory(skews=old), POLICY).plan.actions] == [UpdateConnector]

@@ -1,10 +1,10 @@
-"""One cause is one trouble, however many shards it hits and however it flaps."""
+"""One cause is one incident, however many shards it hits and however it flaps."""
 
 from __future__ import annotations
 
 from datetime import timedelta
 
-from cdc_platform.planning.health.incidents import Trouble, troubles
+from cdc_platform.planning.health.incidents import Incident, incidents_of
 from cdc_platform.planning.health.restarts import Failing, Failure, RestartRecord
 from tests.planning.worlds import NOW
 
@@ -17,18 +17,18 @@ def record(failure: Failure = Failure.CONNECTION) -> RestartRecord:
     return RestartRecord(failure=failure, attempts=1, first_failed=NOW, last_restart=NOW, next_restart=NOW)
 
 
-def found(items: dict[str, tuple[Failing, str]], before: dict[str, Trouble] | None = None, **more: object):
+def found(items: dict[str, tuple[Failing, str]], before: dict[str, Incident] | None = None, **more: object):
     hosts = {f"pins.{n:05d}": "db-1:3306" for n in range(1000)}
     records = more.get("records") or {}
-    return troubles(items, records, hosts, before or {}, frozenset(), NOW + timedelta(minutes=1))  # type: ignore[arg-type]
+    return incidents_of(items, records, hosts, before or {}, frozenset(), NOW + timedelta(minutes=1))  # type: ignore[arg-type]
 
 
 def test_500_shards_of_one_host_are_one_trouble() -> None:
     items = {f"pins.{n:05d}": failing(n) for n in range(500)}
-    (trouble,) = found(items).values()
-    assert (trouble.place, trouble.down, len(trouble.sample)) == ("db-1:3306", 500, 5)
-    assert "500 shards are down" in trouble.sentence()
-    assert "leader" in trouble.advice
+    (incident,) = found(items).values()
+    assert (incident.place, incident.down, len(incident.sample)) == ("db-1:3306", 500, 5)
+    assert "500 shards are down" in incident.sentence()
+    assert "leader" in incident.advice
 
 
 def test_wrong_credentials_are_one_trouble_of_the_dataset_on_however_many_hosts() -> None:
@@ -44,8 +44,8 @@ def test_want_of_memory_belongs_to_the_worker() -> None:
 def test_it_lasts_while_its_shards_recover_and_ends_with_their_records() -> None:
     down = found({"pins.00001": failing(1)})
     recovering = found({}, down, records={"pins.00001": record()})
-    (trouble,) = recovering.values()
-    assert (trouble.down, trouble.recovering, trouble.since) == (0, 1, down["connection@db-1:3306"].since)
+    (incident,) = recovering.values()
+    assert (incident.down, incident.recovering, incident.since) == (0, 1, down["connection@db-1:3306"].since)
     assert found({}, recovering) == {}
 
 

@@ -11,7 +11,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from tests.clients.waiting import wait_until
 from tests.conftest import own_stack
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
@@ -31,7 +31,9 @@ def stack() -> Iterator[Stack]:
         yield stack
 
 
-def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(make_world: MakeWorld, outside: Outside) -> None:
+def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(
+    make_world: MakeWorld, outside: SnapshotPorts
+) -> None:
     world = make_world(Engine.MARIADB, count=1, rows=60_000)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
@@ -61,7 +63,7 @@ def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(make_world: 
     assert not hog.end().failed
 
 
-def _heap(outside: Outside, stack: Stack) -> float:
+def _heap(outside: SnapshotPorts, stack: Stack) -> float:
     """The part of the worker's heap that is in use, as the platform reads it."""
     assert outside.platform.metrics is not None
     ((worker, url),) = stack.metrics_urls.items()

@@ -14,7 +14,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
-from cdc_platform.snapshots.ports import Outside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers
@@ -25,7 +25,9 @@ QUICK = BrakePolicy(replica_lag_on=5.0, replica_lag_off=2.0, interval=1.0)
 ROWS = 60_000  # so many that a pause comes in time
 
 
-def test_backfill_is_held_back_while_a_replica_is_behind(make_world: MakeWorld, outside: Outside, stack: Stack) -> None:
+def test_backfill_is_held_back_while_a_replica_is_behind(
+    make_world: MakeWorld, outside: SnapshotPorts, stack: Stack
+) -> None:
     """MariaDB: by a lock on the replica that its SQL thread has to wait for; in mid-read by one that was stopped."""
     world = make_world(Engine.MARIADB, count=1, rows=ROWS)
     world.shards = tuple(replace(shard, replicas=(stack.mariadb_replica,)) for shard in world.shards)
@@ -54,7 +56,9 @@ def test_backfill_is_held_back_while_a_replica_is_behind(make_world: MakeWorld, 
     judge.agree(seconds=120)
 
 
-def test_backfill_is_held_back_while_a_standby_is_behind(make_world: MakeWorld, outside: Outside, stack: Stack) -> None:
+def test_backfill_is_held_back_while_a_standby_is_behind(
+    make_world: MakeWorld, outside: SnapshotPorts, stack: Stack
+) -> None:
     world = make_world(Engine.POSTGRES, count=1, rows=ROWS)
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
@@ -74,7 +78,7 @@ def test_backfill_is_held_back_while_a_standby_is_behind(make_world: MakeWorld, 
     judge.agree(seconds=120)
 
 
-def _lag(outside: Outside, world: World) -> float:
+def _lag(outside: SnapshotPorts, world: World) -> float:
     return outside.sources.replica_lag(world.dataset, world.shards[0]) or 0.0
 
 

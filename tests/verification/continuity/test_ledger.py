@@ -45,7 +45,7 @@ from cdc_platform.verification.continuity.handovers import (
     transaction_of,
     unproven_of,
 )
-from cdc_platform.verification.continuity.ledger import LedgerOutside, TableContinuity, breaks_on_record, count_and_keep
+from cdc_platform.verification.continuity.ledger import LedgerPorts, TableContinuity, breaks_on_record, count_and_keep
 from cdc_platform.verification.continuity.ledger_store import LedgerStore
 from tests.verification.duplicates.topics import Topic, run_id
 
@@ -339,7 +339,7 @@ class Scene:
             settings=Settings(cache_dir=str(root)), topology=InMemoryTopologyStore(), kafka=FakeKafka(),
             state=self.store, connect=lambda cluster: self.connect,  # type: ignore[arg-type,return-value]
         )  # fmt: skip
-        self.outside = LedgerOutside(
+        self.outside = LedgerPorts(
             platform=platform, records=self.records, offsets=self.connect, store=lambda name: self.store
         )
         self.number = 0

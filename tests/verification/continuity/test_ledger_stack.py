@@ -19,7 +19,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine, Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
-from cdc_platform.verification.continuity.ledger import LedgerOutside, breaks_on_record, count_and_keep
+from cdc_platform.verification.continuity.ledger import LedgerPorts, breaks_on_record, count_and_keep
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
@@ -33,7 +33,7 @@ ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], i
 class Kept:
     """A captured shard and its ledger."""
 
-    def __init__(self, site: Site, outside: LedgerOutside) -> None:
+    def __init__(self, site: Site, outside: LedgerPorts) -> None:
         self.site, self.outside = site, outside
 
     @property

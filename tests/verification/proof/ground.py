@@ -24,7 +24,7 @@ from cdc_platform.model.positions import Committed
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.verdicts import ShardVerdict
@@ -161,7 +161,7 @@ class Ground:
             connect=lambda cluster: connect_client(self.settings, cluster.name, cluster.urls),
         )
 
-    def outside(self) -> Outside:
+    def outside(self) -> VerificationPorts:
         return verification_of(self.platform())
 
     def verify(
@@ -170,7 +170,7 @@ class Ground:
         *,
         run: str | None = None,
         shards: Sequence[str] | None = None,
-        outside: Outside | None = None,
+        outside: VerificationPorts | None = None,
         report: Callable[[Progress], None] | None = None,
     ) -> dict[str, ShardVerdict]:
         """Verdicts by shard."""

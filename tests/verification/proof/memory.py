@@ -23,7 +23,7 @@ from cdc_platform.model.positions import Committed, MariaDbPosition
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing.state_topic import FakeStateStore
-from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 
@@ -243,7 +243,7 @@ class MemoryWorld:
         seq = table.seq if table.committed is None else table.committed
         return [{"partition": {}, "offset": {"gtids": f"0-1-{seq}"}}] if seq else []
 
-    def outside(self) -> Outside:
+    def outside(self) -> VerificationPorts:
         platform = Platform(
             settings=replace(Settings(), cache_dir=str(self.cache)),
             topology=None,  # type: ignore[arg-type]  # a verification is given its topology
@@ -251,7 +251,7 @@ class MemoryWorld:
             state=self.state,
             connect=lambda cluster: SimpleNamespace(offsets=self.offsets),
         )
-        return Outside(
+        return VerificationPorts(
             platform=platform,
             records=lambda topic: self.topic,
             source=lambda dataset, shard, table: self.tables[shard.id],

@@ -14,7 +14,7 @@ from confluent_kafka.admin import AdminClient
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.source import Source
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
-from cdc_platform.verification.ports import Outside, Progress
+from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.tcp_proxy import TcpProxy
 from tests.verification.proof.ground import Ground
@@ -45,7 +45,9 @@ def _insert(ground: Ground, shard: Shard, numbers: range) -> None:
     cursor.executemany("INSERT INTO t (id, title) VALUES (%s, %s)", [(n, f"row {n}") for n in numbers])
 
 
-def _changed(outside: Outside, change: Callable[[Dataset, Shard], tuple[Dataset, Shard]]) -> Outside:
+def _changed(
+    outside: VerificationPorts, change: Callable[[Dataset, Shard], tuple[Dataset, Shard]]
+) -> VerificationPorts:
     """Sources are opened with another dataset or shard than the topology says."""
 
     def source(dataset: Dataset, shard: Shard, table: Table) -> Source:
@@ -176,7 +178,7 @@ def test_completeness_without_rights_is_unverifiable(ground: Ground, monkeypatch
     monkeypatch.setenv("BLIND_PASSWORD", "blind")
     monkeypatch.setenv("WRONG_PASSWORD", "no such")
 
-    def as_user(password: str) -> Outside:
+    def as_user(password: str) -> VerificationPorts:
         credentials = Credentials(user="${env:BLIND_USER}", password=f"${{env:{password}}}")
         return _changed(ground.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
 

@@ -15,9 +15,9 @@ from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.progress_events import Silent
-from cdc_platform.snapshots.request import Kind, Load, Request
+from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import Runner
-from cdc_platform.verification.repair.reemit import RepairOutside
+from cdc_platform.verification.repair.reemit import RepairPorts
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.snapshots.live import World
 from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene
@@ -45,14 +45,14 @@ def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Mak
         world.make()
         world.put(platform)
         request = Request(
-            kind=Kind.BOOTSTRAP, dataset=world.name, mode=BootstrapMode.SNAPSHOT,
+            kind=RunKind.BOOTSTRAP, dataset=world.name, mode=BootstrapMode.SNAPSHOT,
             load=Load(max_parallel_shards=8, max_parallel_per_host=8),
         )  # fmt: skip
         run = opening.open_run(snapshots, request, "boot")
         for number, part in enumerate(opening.slices(run)):
             Runner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
         opening.finish(snapshots, run)
-        return Scene(world, RepairOutside(proof=verification_of(platform), snapshots=snapshots))
+        return Scene(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
 
     yield make
     for close in reversed(closing):

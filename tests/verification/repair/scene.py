@@ -17,7 +17,7 @@ from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict
-from cdc_platform.verification.repair.reemit import RepairOutside
+from cdc_platform.verification.repair.reemit import RepairPorts
 from tests.snapshots.live import World
 
 SHARDS, ROWS = 5, 400
@@ -26,7 +26,7 @@ SHARDS, ROWS = 5, 400
 class Scene:
     """A bootstrapped dataset, and what a test does to it."""
 
-    def __init__(self, world: World, outside: RepairOutside) -> None:
+    def __init__(self, world: World, outside: RepairPorts) -> None:
         self.world, self.outside = world, outside
         self.runs = 0
 

@@ -17,11 +17,11 @@ from cdc_platform.canonical.key_conditions import key_condition
 from cdc_platform.errors import BadInput, RepairRefused, TopologyError, Unavailable
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.request import Kind, Request
+from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair import reemit as repair
-from cdc_platform.verification.repair.reemit import WAVE_BYTES, Condition, waves
+from cdc_platform.verification.repair.reemit import WAVE_BYTES, KeyCondition, waves
 from cdc_platform.verification.repair.repair_plan import (
     _of_verdict,
     keys_repair,
@@ -80,8 +80,8 @@ def test_repair_on_record_is_the_same_plan() -> None:
 
 
 def test_repair_is_few_waves_of_which_each_is_one_record() -> None:
-    def parts(shard: str, *sizes: int) -> list[Condition]:
-        return [Condition(shard, "x" * size, 1) for size in sizes]
+    def parts(shard: str, *sizes: int) -> list[KeyCondition]:
+        return [KeyCondition(shard, "x" * size, 1) for size in sizes]
 
     small = [one for n in range(500) for one in parts(f"{n:05d}", 100)]
     assert [len(wave) for wave in waves(small)] == [500]
@@ -100,7 +100,7 @@ def test_repair_of_a_wave_that_failed_is_tried_again_for_just_the_shards_that_fa
     failing = {"00001"}
     conditions = {"00000": "`id` IN (1)", "00001": "`id` IN (2)"}
     request = Request(
-        kind=Kind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000", "00001"), conditions=conditions
+        kind=RunKind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000", "00001"), conditions=conditions
     )
     worked: list[tuple[str, tuple[str, ...], str | None]] = []
 

@@ -23,7 +23,7 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import Request
 from cdc_platform.verification.audit_frame import AuditFrame
-from cdc_platform.verification.ports import Outside
+from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair import reemit as repair
@@ -108,14 +108,14 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
     monkeypatch.setattr(Settings, "load", classmethod(lambda cls, *args, **kwargs: found.settings))
     monkeypatch.setattr(wiring, "open_platform", open_platform)
     monkeypatch.setattr(wiring, "open_snapshots", open_snapshots)
-    outside: Callable[[Platform], Outside] = lambda platform: Outside(  # noqa: E731
+    outside: Callable[[Platform], VerificationPorts] = lambda platform: VerificationPorts(  # noqa: E731
         platform=platform, records=lambda topic: found, source=lambda *args: found,  # type: ignore[arg-type,return-value]
     )  # fmt: skip
     monkeypatch.setattr(wiring, "verification_of", outside)
     monkeypatch.setattr(repair, "verify_shards", found.verify_shards)
     monkeypatch.setattr(repair_plan, "verify_shards", found.verify_shards)
     monkeypatch.setattr(repair, "_backfill", found.backfill)
-    monkeypatch.setattr(repair.RepairOutside, "tombstones", send)
+    monkeypatch.setattr(repair.RepairPorts, "tombstones", send)
     return found
 
 
