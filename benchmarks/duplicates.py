@@ -23,8 +23,8 @@ from typing import Any
 
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
 
 BATCH = 5_000
 CONTEXT = ("connectorLogicalName", "taskId", "connectorName")
@@ -81,8 +81,8 @@ class Events:
 
 def engine(events: Events, root: Path) -> tuple[int, float]:
     """Copies, and bytes on disk an event."""
-    part = PartitionSightings(root, 0)
-    part.extend(events, SightingReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
+    part = PartitionDeliveries(root, 0)
+    part.extend(events, DeliveryReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
     size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
     return sum(pair.count for pair in part.counts().pairs), size / events.count
 
@@ -90,8 +90,8 @@ def engine(events: Events, root: Path) -> tuple[int, float]:
 def again(events: Events, root: Path) -> float:
     """Seconds of a check that finds nothing new."""
     begun = time.perf_counter()
-    part = PartitionSightings(root, 0)
-    part.extend(events, SightingReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
+    part = PartitionDeliveries(root, 0)
+    part.extend(events, DeliveryReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
     part.counts()
     return time.perf_counter() - begun
 

@@ -38,8 +38,7 @@ from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.verification.continuity.ledger import LedgerPorts
-from cdc_platform.verification.ports import VerificationPolicy
-from cdc_platform.verification.ports import VerificationPorts as VerificationOutside
+from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
         )
 
 
-def verification_of(platform: Platform) -> VerificationOutside:
+def verification_of(platform: Platform) -> VerificationPorts:
     """What a verification needs beyond a pass. It closes what it opens; `platform` stays open."""
     settings = platform.settings
 
@@ -199,7 +198,7 @@ def verification_of(platform: Platform) -> VerificationOutside:
             secrets_dirs=settings.secrets_dirs,
         )
 
-    return VerificationOutside(platform=platform, records=records, source=source)
+    return VerificationPorts(platform=platform, records=records, source=source)
 
 
 @contextmanager

@@ -60,7 +60,7 @@ def repair(
     if sum(map(bool, (keys, from_verdict, shards, run_id))) != 1:
         raise BadInput("say what to repair.", cure="Use one of --keys, --from-verdict, --shard and --run.")
 
-    def tell(text: str) -> None:
+    def say(text: str) -> None:
         click.echo(text, err=True)
 
     settings = Settings.load()
@@ -77,13 +77,21 @@ def repair(
         else:
             chosen = list(shards) or mismatched_shards(settings, topology, dataset, table, str(from_verdict))
             plan = find_repair(
-                outside.proof, topology, dataset, table, chosen, run_id=name, tombstones=tombstones, cap=cap, tell=tell
+                outside.proof,
+                topology,
+                dataset,
+                table,
+                chosen,
+                run_id=name,
+                tombstones=tombstones,
+                cap=cap,
+                report=say,
             )
         if not apply:
             _print_plan(plan, as_json)
             ctx.exit(2 if plan.keys or plan.extra else 0)
-        tell(f"Repair {name}: {plan.sentence()}")
-        report = run_repair(outside, topology, plan, tell=tell)
+        say(f"Repair {name}: {plan.sentence()}")
+        report = run_repair(outside, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
     if as_json:
         click.echo(msgspec.json.encode(report).decode())

@@ -220,7 +220,7 @@ def _repaired(
             run_id=run_id,
             tombstones=config.tombstones,
             cap=config.cap,
-            tell=context.log.info,
+            report=context.log.info,
         )
     context.log.info(plan.sentence())
     lines = [
@@ -239,7 +239,7 @@ def _repaired(
     }
     if not config.apply:
         return story
-    report = run_repair(outside, topology, plan, tell=context.log.info)
+    report = run_repair(outside, topology, plan, report=context.log.info)
     _audit(clients).write(report.proof)
     lines += [f"{v.shard}: {v.verdict}{f': {v.reason}' if v.reason else ''}" for v in report.proof]
     proven = sum(1 for verdict in report.proof if verdict.verdict is Verdict.PROVEN)

@@ -25,8 +25,8 @@ from cdc_platform.settings import Settings
 from cdc_platform.verification.continuity.handovers import ShardContinuity
 from cdc_platform.verification.continuity.ledger import count_and_keep
 from cdc_platform.verification.duplicates.causes import Blame, blame
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
@@ -236,7 +236,7 @@ class Site:
         records = TopicRecords(self.settings.kafka, self.topic, traced=True)
         try:
             bounds = records.bounds()
-            seen = TopicSightings(
+            seen = TopicDeliveries(
                 self.cache,
                 self.settings.platform,
                 self.topic,
@@ -244,7 +244,7 @@ class Site:
                 sorted(bounds.partitions),
                 self.takeovers(),
             )
-            reader = lambda: SightingReader(self.engine)  # noqa: E731
+            reader = lambda: DeliveryReader(self.engine)  # noqa: E731
             seen.extend(records, reader, dict(bounds.partitions), lambda done, total: None)
         finally:
             records.close()

@@ -11,11 +11,11 @@ import pytest
 
 from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.verification.continuity.handovers import END, SEEN, ShardSent, Silence
-from cdc_platform.verification.continuity.ledger_store import LedgerState, LedgerStore, ShardBook
-from cdc_platform.verification.continuity.transaction_counts import TALLY
+from cdc_platform.verification.continuity.ledger_store import LedgerState, LedgerStore, ShardLedger
+from cdc_platform.verification.continuity.transaction_counts import TRANSACTION_COUNT
 from cdc_platform.verification.duplicates.copies import Pair, Span
 from cdc_platform.verification.duplicates.delivery_batches import PartitionState
-from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
+from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
 from cdc_platform.verification.proof.change_events import OFFSET_BITS, OWN, UnreadableRecord, spread
 from cdc_platform.verification.proof.fold_files import FoldState
 from cdc_platform.verification.proof.scan import Scan
@@ -192,11 +192,11 @@ TALLIES = [
 
 
 def test_sightings_are_gone_on_with(cache: Path) -> None:
-    part = PartitionSightings(cache / "sent", 0)
+    part = PartitionDeliveries(cache / "sent", 0)
     assert part.state() == SENT
     ((name, tallies),) = part.tallies()
     assert name == "run-1-0-t1767000060503"
-    assert tallies.dtype == TALLY
+    assert tallies.dtype == TRANSACTION_COUNT
     assert tallies.tolist() == TALLIES
     # What was seen before is known by its identity: sent once more, it is a copy again.
     topic = sent_topic()
@@ -208,7 +208,7 @@ def test_sightings_are_gone_on_with(cache: Path) -> None:
 
 def test_sightings_of_another_version_are_begun_anew(cache: Path) -> None:
     of_version(cache, "sent", 6)
-    part = PartitionSightings(cache / "sent", 0)
+    part = PartitionDeliveries(cache / "sent", 0)
     assert part.state() == PartitionState()
     counts = sent_topic().counts(cache / "sent")
     assert (counts.spans, counts.pairs) == (SENT.spans, SENT.pairs)
@@ -224,7 +224,7 @@ LEDGER = LedgerState(
     shards=["00000"],
     runs=[f"00000 {run}" for run in RUNS],
     books={
-        "00000": ShardBook(
+        "00000": ShardLedger(
             sent=ShardSent(
                 sent={0: 6},
                 last=1_767_000_005_118,

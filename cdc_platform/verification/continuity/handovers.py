@@ -50,7 +50,7 @@ SEEN = np.dtype(
 SENT = np.dtype([("shard", "u4"), ("lane", "u4"), ("seq", "u8"), ("first", "i8"), ("last", "i8")])
 
 Rows = npt.NDArray[np.void]
-Marks = Mapping[int, int]
+LogPositions = Mapping[int, int]
 
 # A task that starts is silent for longer than this before.
 SILENCE_MS = 300
@@ -264,9 +264,9 @@ class Resumed:
     """
 
     known: bool
-    skipped: tuple[Marks, Marks] | None = None
-    forgotten: Marks | None = None
-    anew: Marks | None = None
+    skipped: tuple[LogPositions, LogPositions] | None = None
+    forgotten: LogPositions | None = None
+    anew: LogPositions | None = None
     since: int = 0
 
 
@@ -315,7 +315,7 @@ def sent_before(born: int, shard: ShardSent, silences: Sequence[Silence]) -> Sil
     return None
 
 
-def resumed(commits: Sequence[Commit], sent: Marks | None, born: int, *, whole: bool = False) -> Resumed:
+def resumed(commits: Sequence[Commit], sent: LogPositions | None, born: int, *, whole: bool = False) -> Resumed:
     """How a run began that was born then (ms), by the commits around its birth, in their order.
 
     The offset that it started from is the last one before. It is right when it lies within what was sent,
@@ -344,15 +344,15 @@ def resumed(commits: Sequence[Commit], sent: Marks | None, born: int, *, whole: 
     return Resumed(known=True, skipped=(base, own.marks), since=last.at)
 
 
-def _joined(one: Marks, other: Marks) -> dict[int, int]:
+def _joined(one: LogPositions, other: LogPositions) -> dict[int, int]:
     return {lane: max(one.get(lane, 0), other.get(lane, 0)) for lane in {*one, *other}}
 
 
-def _beyond(marks: Marks, base: Marks) -> bool:
+def _beyond(marks: LogPositions, base: LogPositions) -> bool:
     return any(mark > base.get(lane, 0) for lane, mark in marks.items())
 
 
-def span_text(engine: Engine, base: Marks, until: Marks) -> str:
+def span_text(engine: Engine, base: LogPositions, until: LogPositions) -> str:
     """What lies behind `base` up to `until`, in the source's terms."""
     parts = []
     for lane, mark in sorted(until.items()):
@@ -365,7 +365,7 @@ def span_text(engine: Engine, base: Marks, until: Marks) -> str:
     return ", ".join(parts)
 
 
-def place_of(engine: Engine, marks: Marks) -> str:
+def positions_text(engine: Engine, marks: LogPositions) -> str:
     """The last transaction of each lane, in the source's terms."""
     if engine is Engine.POSTGRES:
         return ", ".join(f"LSN {format_lsn(mark)}" for mark in marks.values())
@@ -375,7 +375,7 @@ def place_of(engine: Engine, marks: Marks) -> str:
 
 def commit_of(engine: Engine, at: int, offset: Mapping[str, Any] | None) -> Commit:
     """A source offset of Connect's topic, written at that time (ms)."""
-    return Commit(at, marks_of(engine, offset), reading=_is_reading(offset or {}))
+    return Commit(at, log_positions(engine, offset), reading=_is_reading(offset or {}))
 
 
 def _is_reading(offset: Mapping[str, Any]) -> bool:
@@ -383,7 +383,7 @@ def _is_reading(offset: Mapping[str, Any]) -> bool:
     return marked_initial(offset) and not (offset.get("snapshot_completed") or offset.get("last_snapshot_record"))
 
 
-def marks_of(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int, int] | None:
+def log_positions(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int, int] | None:
     """A connector's source offset as marks: the last transaction of each lane. None for a deleted one."""
     if offset is None:
         return None
@@ -418,7 +418,7 @@ def transaction_of(engine: Engine, text: str) -> tuple[int, int]:
     return int(first) & 0xFFFFFFFF, int(number)
 
 
-def place_text(place: int) -> str:
+def record_location(place: int) -> str:
     """Partition and offset of a packed place."""
     partition, offset = divmod(place, 1 << OFFSET_BITS)
     return f"partition {partition}, offset {offset}"

@@ -34,16 +34,16 @@ from cdc_platform.verification.continuity.handovers import (
     ShardContinuity,
     found_of,
     handed_on,
-    place_text,
+    record_location,
 )
 from cdc_platform.verification.continuity.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.continuity.task_resumes import BEFORE_MS, Resumes
 from cdc_platform.verification.continuity.transaction_topic import EndReader, decoded, thinned
 from cdc_platform.verification.duplicates.delivery_batches import HORIZON_MS
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates, count_duplicates
 from cdc_platform.verification.proof.change_events import OFFSET_BITS, packed
-from cdc_platform.verification.proof.committed_offsets import Connectors
+from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ _METADATA = "provide.transaction.metadata"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LedgerPorts:
-    """The outside systems. `records` reads a topic with headers and times; `store` writes the state topic under
+    """The ports systems. `records` reads a topic with headers and times; `store` writes the state topic under
     a name of its own.
     """
 
@@ -83,7 +83,7 @@ class TableContinuity:
 
 
 def count_and_keep(
-    outside: LedgerPorts,
+    ports: LedgerPorts,
     topology: Topology,
     dataset: str,
     table: str,
@@ -96,11 +96,9 @@ def count_and_keep(
         As `count_duplicates`; Fenced: another process keeps the same ledger.
     """
     found = topology.dataset(dataset)
-    keeper = _Keeper(outside, topology, found, found.table(table))
+    keeper = _Keeper(ports, topology, found, found.table(table))
     return keeper.keep(
-        lambda: count_duplicates(
-            outside.platform, outside.records, outside.offsets, topology, dataset, table, run_id=run_id
-        )
+        lambda: count_duplicates(ports.platform, ports.records, ports.offsets, topology, dataset, table, run_id=run_id)
     )
 
 
@@ -117,19 +115,19 @@ def breaks_on_record(
 
 
 class _Keeper:
-    def __init__(self, outside: LedgerPorts, topology: Topology, dataset: Dataset, table: Table) -> None:
-        self._outside = outside
+    def __init__(self, ports: LedgerPorts, topology: Topology, dataset: Dataset, table: Table) -> None:
+        self._ports = ports
         self._topology = topology
         self._dataset, self._table = dataset, table
         self._shards = {shard.id: shard for shard in topology.shards.get(dataset.name, ())}
-        self._connectors = Connectors(outside.platform, dataset, topology.clusters)
-        self._topic = transaction_topic(outside.platform.settings, dataset)
+        self._connectors = ConnectorOffsets(ports.platform, dataset, topology.clusters)
+        self._topic = transaction_topic(ports.platform.settings, dataset)
         self._now = datetime.now(UTC)
 
     def keep(self, count: Callable[[], TableDuplicates]) -> tuple[TableDuplicates, TableContinuity]:
         if str(self._dataset.connector.get(_METADATA, "true")).lower() == "false":
             return count(), self._without("the dataset has switched transaction metadata off")
-        records = self._outside.records(self._topic)
+        records = self._ports.records(self._topic)
         try:
             try:
                 records.bounds()
@@ -140,9 +138,9 @@ class _Keeper:
             records.close()
 
     def _kept(self, records: Records, count: Callable[[], TableDuplicates]) -> tuple[TableDuplicates, TableContinuity]:
-        settings = self._outside.platform.settings
+        settings = self._ports.platform.settings
         cache, topic = Path(settings.cache_dir), table_topic(self._dataset, self._table)
-        table_records = self._outside.records(topic)
+        table_records = self._ports.records(topic)
         try:
             table = table_records.bounds()
         finally:
@@ -154,9 +152,9 @@ class _Keeper:
             committed = self._committed(store)
             bounds = records.bounds()
             duplicates = count()
-            sightings = TopicSightings(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
+            deliveries = TopicDeliveries(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
             cut = any(begin for begin, _ in table.partitions.values())
-            known = self._recorded(self._extended(store, records, bounds, sightings, committed, cut=cut))
+            known = self._recorded(self._extended(store, records, bounds, deliveries, committed, cut=cut))
             return duplicates, self._told(store, known)
 
     def _told(self, store: LedgerStore, breaks: Mapping[str, tuple[Break, ...]]) -> TableContinuity:
@@ -185,7 +183,7 @@ class _Keeper:
         store: LedgerStore,
         records: Records,
         bounds: TopicBounds,
-        sightings: TopicSightings,
+        deliveries: TopicDeliveries,
         committed: Mapping[int, str],
         *,
         cut: bool,
@@ -195,10 +193,10 @@ class _Keeper:
             state.topic_id, state.next = bounds.topic_id, {}
         first_time = not state.file
         # The events of older transactions were handed over to a ledger that is lost.
-        lost = max((part.state().handed_over for part in sightings.partitions()), default=0) if first_time else 0
+        lost = max((part.state().handed_over for part in deliveries.partitions()), default=0) if first_time else 0
         store.begin()
         sent = self._read_ends(store, records, bounds)
-        self._take_tallies(store, sightings)
+        self._take_tallies(store, deliveries)
         found = store.balanced()
         for code, checked in found.checked.items():
             state.book(state.shards[code]).checked += checked
@@ -208,16 +206,16 @@ class _Keeper:
         ends, broken = self._settled(store, records, ends, found.seen, committed)
         seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
         broken += Resumes(
-            platform=self._outside.platform,
-            offsets=self._outside.offsets,
+            platform=self._ports.platform,
+            offsets=self._ports.offsets,
             topology=self._topology,
             dataset=self._dataset,
             table=self._table,
             shards=self._shards,
             now=self._now,
-        ).judge(store, sightings, sent)
+        ).judge(store, deliveries, sent)
         store.save(ends, seen, found.closed)
-        for part in sightings.partitions():
+        for part in deliveries.partitions():
             with part.lock() as mine:
                 if mine:
                     part.drop_tallies(state.taken.get(part.partition, []))
@@ -259,10 +257,10 @@ class _Keeper:
             store.state.next[partition] = end
         return np.concatenate(sent)
 
-    def _take_tallies(self, store: LedgerStore, sightings: TopicSightings) -> None:
+    def _take_tallies(self, store: LedgerStore, deliveries: TopicDeliveries) -> None:
         state = store.state
         shards, known_runs = dict(codes(state.shards)), dict(codes(state.runs))
-        for part in sightings.partitions():
+        for part in deliveries.partitions():
             taken = set(state.taken.get(part.partition, []))
             there = part.tallies()
             spans = part.counts().spans
@@ -295,7 +293,7 @@ class _Keeper:
             Break(
                 shard=store.state.shards[int(end["shard"])],
                 kind=BreakKind.TRANSACTION,
-                range=f"transaction {name} (its END: {place_text(int(end['place']))})",
+                range=f"transaction {name} (its END: {record_location(int(end['place']))})",
                 found_at=self._now,
                 expected=int(end["count"]),
                 found=count,
@@ -317,7 +315,7 @@ class _Keeper:
 
     def _recorded(self, fresh: Collection[Break]) -> dict[str, tuple[Break, ...]]:
         """The breaks of each shard, the new ones recorded."""
-        known = breaks_on_record(self._outside.platform.state.read(), self._dataset.name, self._table.name)
+        known = breaks_on_record(self._ports.platform.state.read(), self._dataset.name, self._table.name)
         changed: dict[str, tuple[Break, ...]] = {}
         for one in fresh:
             before = changed.get(one.shard, known.get(one.shard, ()))
@@ -326,7 +324,7 @@ class _Keeper:
                 changed[one.shard] = (*kept, one)[-_MOST_BREAKS:]
         if changed:
             prefix = f"{CONTINUITY}{self._dataset.name}/{self._table.name}/"
-            store = self._outside.store(f"ledger-{self._dataset.name}-{self._table.name}")
+            store = self._ports.store(f"ledger-{self._dataset.name}-{self._table.name}")
             store.write(
                 {f"{prefix}{shard}": {"breaks": list(map(_document, breaks))} for shard, breaks in changed.items()}
             )

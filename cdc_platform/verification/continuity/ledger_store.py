@@ -26,12 +26,12 @@ from cdc_platform.errors import CdcError
 from cdc_platform.verification.continuity.handovers import END, SEEN, Balance, Rows, ShardSent, balance, bucket_of
 from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.storage import sorted_files as runs
-from cdc_platform.verification.storage.cache import place
+from cdc_platform.verification.storage.cache import cache_path
 
 _VERSION = 1
 
 # Rows balanced at once, some 40 bytes each and four times that for a moment.
-SLAB_ROWS = 1_000_000
+BATCH_ROWS = 1_000_000
 _PIECE = 250_000
 
 # Transactions that were whole, remembered so that a replay of one opens nothing: 8 bytes each.
@@ -41,7 +41,7 @@ _WAIT_SECONDS = 600.0
 
 
 @dataclass(slots=True)
-class ShardBook:
+class ShardLedger:
     """What is known of one shard. `runs` are the task runs that were judged."""
 
     sent: ShardSent = field(default_factory=ShardSent)
@@ -62,22 +62,22 @@ class LedgerState:
     taken: dict[int, list[str]] = field(default_factory=dict)
     shards: list[str] = field(default_factory=list)
     runs: list[str] = field(default_factory=list)
-    books: dict[str, ShardBook] = field(default_factory=dict)
+    books: dict[str, ShardLedger] = field(default_factory=dict)
     newest: int = 0
     file: str = ""
     serial: int = 0
     version: int = _VERSION
 
-    def book(self, shard: str) -> ShardBook:
+    def book(self, shard: str) -> ShardLedger:
         """The shard's own."""
-        return self.books.setdefault(shard, ShardBook())
+        return self.books.setdefault(shard, ShardLedger())
 
 
 class LedgerStore:
     """One table's ledger. Used by one process at a time, under `lock`."""
 
     def __init__(self, home: Path, platform: str, topic: str, topic_id: str) -> None:
-        self._dir = place(home, "ledger", platform, topic, topic_id)
+        self._dir = cache_path(home, "ledger", platform, topic, topic_id)
         self._dir.mkdir(parents=True, exist_ok=True)
         self.state = LedgerState()
 
@@ -125,10 +125,10 @@ class LedgerStore:
             (self._dir / f"new.{kind}").write_bytes(b"")
             self.write_down(kind, rows)
 
-    def balanced(self, slab_rows: int = SLAB_ROWS) -> Balance:
+    def balanced(self, batch_rows: int = BATCH_ROWS) -> Balance:
         """Balance all that was written down, part by part."""
         parts = {"ends": self._new("ends", END), "seen": self._new("seen", SEEN)}
-        buckets = 1 + sum(map(len, parts.values())) // slab_rows
+        buckets = 1 + sum(map(len, parts.values())) // batch_rows
         checked: Counter[int] = Counter()
         ends, seen = [np.zeros(0, dtype=END)], [np.zeros(0, dtype=SEEN)]
         known = self._closed()

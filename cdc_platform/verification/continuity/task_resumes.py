@@ -17,19 +17,19 @@ from cdc_platform.verification.continuity.handovers import (
     Break,
     BreakKind,
     Commit,
-    Marks,
+    LogPositions,
     Resumed,
     Rows,
     Silence,
     commit_of,
-    place_of,
+    positions_text,
     resumed,
     sent_before,
     span_text,
 )
 from cdc_platform.verification.continuity.ledger_store import LedgerStore, codes
-from cdc_platform.verification.duplicates.causes import born
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.causes import run_start
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 
 # Runs that are older when they are first seen are not judged: Connect's topic tells of them no more.
 _RUN_MS = 86_400_000
@@ -49,7 +49,7 @@ class _Birth:
     after: int
 
     @property
-    def sent(self) -> Marks | None:
+    def sent(self) -> LogPositions | None:
         """How far was sent before it."""
         return None if self.before is None else self.before.sent
 
@@ -76,18 +76,18 @@ class Resumes:
     shards: Mapping[str, Shard]
     now: datetime
 
-    def judge(self, store: LedgerStore, sightings: TopicSightings, sent: Rows) -> list[Break]:
+    def judge(self, store: LedgerStore, deliveries: TopicDeliveries, sent: Rows) -> list[Break]:
         """The breaks of runs that were not seen before; the others are counted in the shards' books.
 
         Args:
             sent: how far the shards' transactions were sent since the last time (`SENT`).
         """
         births: dict[str, dict[str, int]] = {}
-        for part in sightings.counts():
+        for part in deliveries.counts():
             for span in part.spans:
                 if span.run:
                     runs = births.setdefault(span.shard, {})
-                    runs[span.run] = min(runs.get(span.run, span.begun), born(span.run, span.begun))
+                    runs[span.run] = min(runs.get(span.run, span.begun), run_start(span.run, span.begun))
         number = codes(store.state.shards)
         sent = sent[np.argsort(sent["shard"], kind="stable")]
         touched = {store.state.shards[code] for code in np.unique(sent["shard"]).tolist()}
@@ -150,7 +150,7 @@ class Resumes:
             return BreakKind.RESUME, span_text(engine, *told.skipped)
         if told.forgotten is not None:
             return BreakKind.FORGOTTEN, span_text(engine, {}, told.forgotten)
-        return None if told.anew is None else (BreakKind.ANEW, place_of(engine, told.anew))
+        return None if told.anew is None else (BreakKind.ANEW, positions_text(engine, told.anew))
 
     def _written(self, windows: Mapping[str, tuple[int, int]]) -> dict[str, list[Commit]]:
         """Connector to what was committed for it."""

@@ -5,18 +5,18 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.duplicates.deliveries import Sightings, mixed
+from cdc_platform.verification.duplicates.deliveries import Deliveries, mixed
 from cdc_platform.verification.proof.change_events import Words
 
 # So many distinct events of a transaction were sent by a task run, from `offset` on.
-TALLY = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
+TRANSACTION_COUNT = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
 
 
-def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
+def count_transactions(fresh: Deliveries, transactions: Words) -> npt.NDArray[np.void]:
     """How many distinct events each task run sent of each transaction (`TALLY`); rows of snapshots have none."""
     streamed = transactions != 0
     if not streamed.any():
-        return np.zeros(0, dtype=TALLY)
+        return np.zeros(0, dtype=TRANSACTION_COUNT)
     run = fresh["run"][streamed]
     # Most transactions have one event in a partition, so only the others' events are told apart.
     groups = mixed(mixed(run.astype(np.uint64)) ^ transactions[streamed])
@@ -24,7 +24,7 @@ def tally(fresh: Sightings, transactions: Words) -> npt.NDArray[np.void]:
     starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
     count = np.diff(np.append(starts, len(order)))
     places = np.flatnonzero(streamed)[order]
-    found = np.zeros(len(starts), dtype=TALLY)
+    found = np.zeros(len(starts), dtype=TRANSACTION_COUNT)
     found["transaction"], found["run"] = transactions[places[starts]], run[order[starts]]
     found["offset"] = np.minimum.reduceat(fresh["offset"][places], starts)
     found["time"] = np.maximum.reduceat(fresh["time"][places], starts)

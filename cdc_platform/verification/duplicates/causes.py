@@ -228,7 +228,7 @@ def _interleaved(partitions: Sequence[PartitionCounts]) -> set[tuple[str, frozen
             if span.run:
                 by_shard[span.shard].append(span)
         for shard, spans in by_shard.items():
-            spans.sort(key=lambda span: born(span.run, births[shard, span.run]))
+            spans.sort(key=lambda span: run_start(span.run, births[shard, span.run]))
             for at, old in enumerate(spans):
                 for young in spans[at + 1 :]:
                     if young.run != old.run and young.first < old.last:
@@ -236,7 +236,7 @@ def _interleaved(partitions: Sequence[PartitionCounts]) -> set[tuple[str, frozen
     return found
 
 
-def born(run: str, first_seen: int) -> int:
+def run_start(run: str, first_seen: int) -> int:
     """When a run began, in ms: a UUIDv7 says it (RFC 9562, 5.7)."""
     try:
         number = uuid.UUID(run)

@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.duplicates.deliveries import NUMBERS, READ, Sightings
+from cdc_platform.verification.duplicates.deliveries import NUMBERS, READ, Deliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import Takeover
 from cdc_platform.verification.proof.change_events import Words
 
-Places = npt.NDArray[np.int64]
+Indexes = npt.NDArray[np.int64]
 
 # How a copy stands to the one before it.
 SAME_PLACE, OTHER_PLACE, SAME_RECORD, READ_AGAIN = range(4)
@@ -67,21 +67,21 @@ class PartitionCounts:
 
 @dataclass(frozen=True, slots=True)
 class Copies:
-    """Places in the sightings that were looked at: the copies, the one before each, and how they relate."""
+    """Places in the deliveries that were looked at: the copies, the one before each, and how they relate."""
 
-    before: Places
-    after: Places
+    before: Indexes
+    after: Indexes
     how: npt.NDArray[np.uint8]
 
 
-def repeated(seen: Sightings) -> Places:
-    """Where the sightings are whose identity was met more than once, by identity."""
+def repeated(seen: Deliveries) -> Indexes:
+    """Where the deliveries are whose identity was met more than once, by identity."""
     order = np.argsort(seen["key"], kind="stable")
     keys = seen["key"][order]
     same = keys[1:] == keys[:-1]
     if not same.any():
         return np.zeros(0, dtype=np.int64)
-    found: Places = order[np.append(same, False) | np.append(False, same)]
+    found: Indexes = order[np.append(same, False) | np.append(False, same)]
     return found
 
 
@@ -89,11 +89,11 @@ def repeated(seen: Sightings) -> Places:
 class Crossing:
     """Places of events of transactions of which several runs sent events of one identity; the transaction of each."""
 
-    at: Places
+    at: Indexes
     transactions: Words
 
     @classmethod
-    def of(cls, seen: Sightings, again: Places, transactions: Words) -> Crossing:
+    def of(cls, seen: Deliveries, again: Indexes, transactions: Words) -> Crossing:
         """Among those `again` (as `repeated` has them). `transactions` has 0 for what was seen earlier."""
         if not len(again):
             return cls(again, np.zeros(0, dtype=np.uint64))
@@ -107,7 +107,7 @@ class Crossing:
         chosen = np.repeat(several & (words != 0), sizes) & numbered
         return cls(again[chosen], np.repeat(words, sizes)[chosen])
 
-    def renumber(self, seen: Sightings, takeovers: Mapping[int, Takeover]) -> None:
+    def renumber(self, seen: Deliveries, takeovers: Mapping[int, Takeover]) -> None:
         """Give the events of runs (by number) that took a transaction over in its middle their true numbers."""
         runs = seen["run"][self.at]
         for run, takeover in takeovers.items():
@@ -115,8 +115,8 @@ class Crossing:
             seen["place"][mine] += np.uint64(takeover.events)
 
 
-def copies(seen: Sightings, again: Places, fresh: npt.NDArray[np.bool_], servers: Servers) -> Copies:
-    """The copies among the `fresh` of these sightings, which hold all earlier ones of their identities.
+def copies(seen: Deliveries, again: Indexes, fresh: npt.NDArray[np.bool_], servers: Servers) -> Copies:
+    """The copies among the `fresh` of these deliveries, which hold all earlier ones of their identities.
 
     Args:
         again: as `repeated` has it.
@@ -171,15 +171,15 @@ class Servers:
         """These two runs read the same server."""
         self._parent[self.of(one)] = self.of(other)
 
-    def learn(self, ranked: Sightings, twins: npt.NDArray[np.int64]) -> None:
+    def learn(self, ranked: Deliveries, twins: npt.NDArray[np.int64]) -> None:
         """From neighbours that agree in place; a place of 0 (Postgres, snapshots) says nothing."""
         twins = twins[ranked["place"][twins] != 0]
         pairs = np.unique(np.stack([ranked["run"][twins], ranked["run"][twins + 1]], axis=1), axis=0)
         for one, other in pairs.tolist():
             self.join(one, other)
 
-    def learn_group(self, ranked: Sightings, group: Sequence[int]) -> None:
-        """From the sightings of one identity."""
+    def learn_group(self, ranked: Deliveries, group: Sequence[int]) -> None:
+        """From the deliveries of one identity."""
         by_place: dict[int, int] = {}
         for at in group:
             run, place = int(ranked["run"][at]), int(ranked["place"][at])
@@ -188,8 +188,8 @@ class Servers:
             by_place[place] = run
 
 
-def _matched(ranked: Sightings, group: Sequence[int], servers: Servers) -> Iterable[tuple[int, int]]:
-    """(earlier, later) for the sightings of one identity that has several places and no numbers.
+def _matched(ranked: Deliveries, group: Sequence[int], servers: Servers) -> Iterable[tuple[int, int]]:
+    """(earlier, later) for the deliveries of one identity that has several places and no numbers.
 
     The n-th place on one server is the n-th on another.
     """
@@ -206,7 +206,7 @@ def _matched(ranked: Sightings, group: Sequence[int], servers: Servers) -> Itera
             events.append(at)
 
 
-def _how(ranked: Sightings, before: Any, after: Any) -> npt.NDArray[np.uint8]:
+def _how(ranked: Deliveries, before: Any, after: Any) -> npt.NDArray[np.uint8]:
     one, other = ranked[before], ranked[after]
     how = np.where(one["place"] == other["place"], SAME_PLACE, OTHER_PLACE).astype(np.uint8)
     how[other["kind"] == READ] = READ_AGAIN
@@ -214,7 +214,7 @@ def _how(ranked: Sightings, before: Any, after: Any) -> npt.NDArray[np.uint8]:
     return how
 
 
-def counted(seen: Sightings, found: Copies) -> list[Pair]:
+def counted(seen: Deliveries, found: Copies) -> list[Pair]:
     """Copies as counts by (earlier run, later run, how)."""
     if not len(found.after):
         return []

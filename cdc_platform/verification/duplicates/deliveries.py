@@ -1,4 +1,4 @@
-"""Who sent which event: records as sightings, one fixed-size row each.
+"""Who sent which event: records as deliveries, one fixed-size row each.
 
 An event's identity, by engine, as 64 bits of a hash:
 
@@ -29,12 +29,12 @@ from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.proof.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource
 
 # `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
-# `run` is a number within one partition's `Runs`.
-SIGHTING = np.dtype(
+# `run` is a number within one partition's `TaskRuns`.
+DELIVERY = np.dtype(
     [("key", "u8"), ("place", "u8"), ("offset", "i8"), ("time", "i8"), ("seq", "u8"), ("run", "u4"), ("kind", "u1")]
 )
 
-Sightings = npt.NDArray[np.void]
+Deliveries = npt.NDArray[np.void]
 
 STREAMED, READ = range(2)
 
@@ -88,7 +88,7 @@ _KEY = msgspec.json.Decoder(_Key)
 
 
 @dataclass(slots=True)
-class Runs:
+class TaskRuns:
     """Numbers of (shard, run id, worker), in the order in which they were met. An empty run id is unknown."""
 
     names: list[tuple[str, str, str]] = field(default_factory=list)
@@ -98,8 +98,8 @@ class Runs:
     _places: tuple[int, ...] = (0, 0, 0, -1)
 
     @classmethod
-    def of(cls, names: Sequence[tuple[str, str, str]]) -> Runs:
-        """Runs that go on from these."""
+    def of(cls, names: Sequence[tuple[str, str, str]]) -> TaskRuns:
+        """TaskRuns that go on from these."""
         return cls(list(names), {name: code for code, name in enumerate(names)})
 
     def codes(self, headers: Sequence[Sequence[tuple[str, bytes]]], keys: Sequence[bytes]) -> list[int]:
@@ -142,8 +142,8 @@ class Runs:
         return self._codes[name]
 
 
-class SightingReader:
-    """Makes sightings of traced records. Records that are no change events are counted, by `strangers`."""
+class DeliveryReader:
+    """Makes deliveries of traced records. Records that are no change events are counted, by `strangers`."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -154,17 +154,17 @@ class SightingReader:
         # The transaction of each event of the last batch, as `transaction_words` has it; 0 for rows of snapshots.
         self.transactions: Words = np.zeros(0, dtype=np.uint64)
 
-    def read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+    def read(self, batch: Batch, runs: TaskRuns) -> tuple[Deliveries, Words]:
         """The batch's events in its order, and the stream (domain, server) of each."""
         try:
             return self._read(batch, runs)
         except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
             return self._one_by_one(batch, runs)
 
-    def _read(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
+    def _read(self, batch: Batch, runs: TaskRuns) -> tuple[Deliveries, Words]:
         every = None not in batch.values
         live = range(len(batch.values)) if every else [at for at, value in enumerate(batch.values) if value is not None]
-        found = np.zeros(len(live), dtype=SIGHTING)
+        found = np.zeros(len(live), dtype=DELIVERY)
         if not live:
             self.transactions = np.zeros(0, dtype=np.uint64)
             return found, np.zeros(0, dtype=np.uint64)
@@ -211,8 +211,8 @@ class SightingReader:
         events = [decode(value) for value in values]
         return [event.payload for event in events] if self._wrapped else events
 
-    def _one_by_one(self, batch: Batch, runs: Runs) -> tuple[Sightings, Words]:
-        parts, streams = [np.zeros(0, dtype=SIGHTING)], [np.zeros(0, dtype=np.uint64)]
+    def _one_by_one(self, batch: Batch, runs: TaskRuns) -> tuple[Deliveries, Words]:
+        parts, streams = [np.zeros(0, dtype=DELIVERY)], [np.zeros(0, dtype=np.uint64)]
         transactions = [np.zeros(0, dtype=np.uint64)]
         for at in range(len(batch.offsets)):
             one = Batch(*(_at(column, [at]) for column in _columns(batch)))

@@ -1,6 +1,6 @@
-"""A partition's sightings on disk: slabs of them are taken in one by one, each compared with all that was seen before.
+"""A partition's deliveries on disk, extended batch by batch: each is compared with all that was delivered before.
 
-A directory holds sorted runs of sightings and `state.json`, which names them, the counts so far and the
+A directory holds sorted runs of deliveries and `state.json`, which names them, the counts so far and the
 offset to go on from; it is replaced as a whole. A new event is looked up among the old only when it could be one
 of them: when its place in the source is not behind all that was seen of its shard.
 """
@@ -16,8 +16,8 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.verification.continuity.transaction_counts import tally
-from cdc_platform.verification.duplicates.causes import born
+from cdc_platform.verification.continuity.transaction_counts import count_transactions
+from cdc_platform.verification.duplicates.causes import run_start
 from cdc_platform.verification.duplicates.copies import (
     SAME_PLACE,
     Crossing,
@@ -29,7 +29,7 @@ from cdc_platform.verification.duplicates.copies import (
     merged,
     repeated,
 )
-from cdc_platform.verification.duplicates.deliveries import READ, SIGHTING, Runs, Sightings
+from cdc_platform.verification.duplicates.deliveries import DELIVERY, READ, Deliveries, TaskRuns
 from cdc_platform.verification.duplicates.transaction_takeovers import StartedRun, Takeover, Takeovers
 from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.storage import sorted_files as runs
@@ -70,21 +70,21 @@ class PartitionState:
     version: int = VERSION
 
 
-class SlabWriter:
-    """Takes sightings in, slab by slab."""
+class DeliveryWriter:
+    """Takes deliveries in, batch by batch."""
 
     def __init__(self, directory: Path, state: PartitionState, takeovers: Takeovers | None) -> None:
         self._dir = directory
         self._state = state
         self._takeovers = takeovers
-        self.runs = Runs.of([(span.shard, span.run, span.worker) for span in state.spans])
-        self._parts: list[Sightings] = []
+        self.runs = TaskRuns.of([(span.shard, span.run, span.worker) for span in state.spans])
+        self._parts: list[Deliveries] = []
         self._streams: list[Words] = []
         self._transactions: list[Words] = []
         self._next = state.next_offset
         self.held = 0
 
-    def hold(self, found: Sightings, streams: Words, transactions: Words, next_offset: int, strangers: int) -> None:
+    def hold(self, found: Deliveries, streams: Words, transactions: Words, next_offset: int, strangers: int) -> None:
         """Keep a batch until the next flush."""
         self._parts.append(found)
         self._streams.append(streams)
@@ -96,7 +96,7 @@ class SlabWriter:
     def flush(self, next_offset: int | None = None) -> None:
         """Compare what is held with itself and what was seen before, then make it the state."""
         state = self._state
-        fresh = np.concatenate([np.zeros(0, dtype=SIGHTING), *self._parts])
+        fresh = np.concatenate([np.zeros(0, dtype=DELIVERY), *self._parts])
         streams = np.concatenate([np.zeros(0, dtype=np.uint64), *self._streams])
         transactions = np.concatenate([np.zeros(0, dtype=np.uint64), *self._transactions])
         self._parts, self._streams, self._transactions, self.held = [], [], [], 0
@@ -113,7 +113,7 @@ class SlabWriter:
         if len(fresh):
             files.append(self._write(serial, len(files), iter([fresh[np.argsort(fresh["key"], kind="stable")]])))
         newest = max(state.newest, int(fresh["time"].max()) if len(fresh) else 0)
-        tallies = tally(fresh, transactions)
+        tallies = count_transactions(fresh, transactions)
         names = list(state.tallies)
         if len(tallies):
             names.append(self._write(serial, 0, iter([tallies]), suffix=f"-t{newest}"))
@@ -135,7 +135,7 @@ class SlabWriter:
         )
         self._save()
 
-    def _above(self, fresh: Sightings, streams: Words) -> tuple[npt.NDArray[np.bool_], dict[str, dict[int, int]]]:
+    def _above(self, fresh: Deliveries, streams: Words) -> tuple[npt.NDArray[np.bool_], dict[str, dict[int, int]]]:
         """Which of the events may have been seen before, and the new high-water marks."""
         high = {shard: dict(marks) for shard, marks in self._state.high.items()}
         if not len(fresh):
@@ -158,7 +158,7 @@ class SlabWriter:
         return suspects, high
 
     def _renumbered(
-        self, seen: Sightings, again: npt.NDArray[np.int64], transactions: Words, spans: Sequence[Span]
+        self, seen: Deliveries, again: npt.NDArray[np.int64], transactions: Words, spans: Sequence[Span]
     ) -> tuple[dict[int, Takeover], tuple[int, ...]]:
         """Gives true numbers to events of transactions that were taken over; what is known now of runs' beginnings."""
         known, unsure = dict(self._state.takeovers), set(self._state.unsure)
@@ -177,12 +177,12 @@ class SlabWriter:
         crossing.renumber(seen, {code: takeover for code, takeover in known.items() if takeover.events})
         return known, tuple(sorted(unsure))
 
-    def _known(self, keys: Words) -> Sightings:
-        """The earlier sightings with these (sorted) identities, as far as the topic still has them."""
-        parts = [np.zeros(0, dtype=SIGHTING)]
+    def _known(self, keys: Words) -> Deliveries:
+        """The earlier deliveries with these (sorted) identities, as far as the topic still has them."""
+        parts = [np.zeros(0, dtype=DELIVERY)]
         if len(keys):
             for name in self._state.files:
-                rows = runs.read(self._dir / name, SIGHTING)
+                rows = runs.read(self._dir / name, DELIVERY)
                 column = rows["key"]
                 first = np.searchsorted(column, keys, side="left")
                 count = np.searchsorted(column, keys, side="right") - first
@@ -195,7 +195,7 @@ class SlabWriter:
     def _thinned(self, files: list[str], serial: int, begin: int, oldest: int) -> list[str]:
         """Merge the newest files while they are at least half as long as the one before."""
 
-        def combine(rows: Sightings) -> Sightings:
+        def combine(rows: Deliveries) -> Deliveries:
             rows = rows[(rows["offset"] >= begin) & (rows["time"] >= oldest)]
             return rows[np.argsort(rows["key"], kind="stable")]
 
@@ -203,13 +203,13 @@ class SlabWriter:
             older, newer = files[-2:]
             if 2 * (self._dir / newer).stat().st_size < (self._dir / older).stat().st_size:
                 break
-            parts = [runs.read(self._dir / name, SIGHTING) for name in (older, newer)]
+            parts = [runs.read(self._dir / name, DELIVERY) for name in (older, newer)]
             del files[-2:]
             # Named by what it replaces too: both may have been of this serial.
             files.append(self._write(serial, len(files), runs.merged(parts, combine), suffix=f"-{older}"[-12:]))
         return files
 
-    def _write(self, serial: int, number: int, pieces: Iterator[Sightings], suffix: str = "") -> str:
+    def _write(self, serial: int, number: int, pieces: Iterator[Deliveries], suffix: str = "") -> str:
         fresh = self._dir / "run.new"
         with fresh.open("wb") as stream:
             for piece in pieces:
@@ -221,10 +221,10 @@ class SlabWriter:
         return name
 
     def _save(self) -> None:
-        saved(self._dir, self._state)
+        save_state(self._dir, self._state)
 
 
-def saved(directory: Path, state: PartitionState) -> None:
+def save_state(directory: Path, state: PartitionState) -> None:
     fresh = directory / "state.json.new"
     with fresh.open("wb") as stream:
         stream.write(msgspec.json.encode(state))
@@ -242,7 +242,7 @@ def newest_of(name: str) -> int:
     return int(name.rpartition("-t")[2])
 
 
-def _spans(known: Runs, before: Sequence[Span], fresh: Sightings) -> Iterator[Span]:
+def _spans(known: TaskRuns, before: Sequence[Span], fresh: Deliveries) -> Iterator[Span]:
     """The runs with what these events add to them."""
     count = len(known.names)
     last = np.full((2, count), -1, dtype=np.int64)
@@ -276,14 +276,14 @@ def _started(spans: Sequence[Span], code: int) -> StartedRun:
     """The question how a run began."""
     span = spans[code]
     own = [one for one in spans if one.shard == span.shard and one.run]
-    at = born(span.run, span.begun)
-    before = [min(one.ended, at) for one in own if one.run != span.run and born(one.run, one.begun) < at]
+    at = run_start(span.run, span.begun)
+    before = [min(one.ended, at) for one in own if one.run != span.run and run_start(one.run, one.begun) < at]
     return StartedRun(
         shard=span.shard,
         run=span.run,
         at=at,
         since=max(before) - _BEFORE_MS if before else at - _LONG_BEFORE_MS,
-        births=tuple(sorted({born(one.run, one.begun) for one in own})),
+        births=tuple(sorted({run_start(one.run, one.begun) for one in own})),
     )
 
 

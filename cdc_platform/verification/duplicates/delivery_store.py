@@ -18,20 +18,26 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.clients.kafka.topic_records import Records
-from cdc_platform.verification.continuity.transaction_counts import TALLY
+from cdc_platform.verification.continuity.transaction_counts import TRANSACTION_COUNT
 from cdc_platform.verification.duplicates.copies import PartitionCounts
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_batches import VERSION, PartitionState, SlabWriter, newest_of, saved
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_batches import (
+    VERSION,
+    DeliveryWriter,
+    PartitionState,
+    newest_of,
+    save_state,
+)
 from cdc_platform.verification.duplicates.transaction_takeovers import Takeovers
 from cdc_platform.verification.storage import sorted_files as runs
-from cdc_platform.verification.storage.cache import place, remove_others
+from cdc_platform.verification.storage.cache import cache_path, remove_others
 
 # Events held before they are sorted, compared and written: 45 bytes each, four times that for a moment.
-SLAB_EVENTS = 300_000
+BATCH_EVENTS = 300_000
 
 
-class PartitionSightings:
-    """The sightings of one partition. Extended under a lock; its state is read without."""
+class PartitionDeliveries:
+    """The deliveries of one partition. Extended under a lock; its state is read without."""
 
     def __init__(self, root: Path, partition: int) -> None:
         self.partition = partition
@@ -65,16 +71,16 @@ class PartitionSightings:
     def extend(
         self,
         records: Records,
-        reader: SightingReader,
+        reader: DeliveryReader,
         bounds: tuple[int, int],
         progress: Callable[[int], None],
         *,
         takeovers: Takeovers | None = None,
-        slab_events: int = SLAB_EVENTS,
+        batch_events: int = BATCH_EVENTS,
     ) -> int:
         """Take in the records up to the end of `bounds`, under the lock. Returns how many were new.
 
-        `takeovers` as in `TopicSightings`. Raises what `records` and `takeovers` raise.
+        `takeovers` as in `TopicDeliveries`. Raises what `records` and `takeovers` raise.
         """
         begin, end = bounds
         state = self.state()
@@ -82,13 +88,13 @@ class PartitionSightings:
             # Without a state of this version, files of another may still lie here.
             self._clear()
             state = PartitionState()
-        writer = SlabWriter(self._dir, replace(state, begin=begin), takeovers)
+        writer = DeliveryWriter(self._dir, replace(state, begin=begin), takeovers)
         strangers = reader.strangers
         for batch in records.read(self.partition, max(state.next_offset, begin), end):
             found, streams = reader.read(batch, writer.runs)
             writer.hold(found, streams, reader.transactions, batch.offsets[-1] + 1, reader.strangers - strangers)
             strangers = reader.strangers
-            if writer.held >= slab_events:
+            if writer.held >= batch_events:
                 writer.flush()
             progress(len(batch.offsets))
         if state.next_offset < end or state.begin != begin:
@@ -100,7 +106,7 @@ class PartitionSightings:
         found = []
         for name in self.state().tallies:
             try:
-                found.append((name, np.array(runs.read(self._dir / name, TALLY))))
+                found.append((name, np.array(runs.read(self._dir / name, TRANSACTION_COUNT))))
             except FileNotFoundError:
                 continue  # dropped by another process meanwhile
         return found
@@ -111,7 +117,7 @@ class PartitionSightings:
         if set(names) & set(state.tallies):
             kept = tuple(name for name in state.tallies if name not in names)
             newest = max(newest_of(name) for name in state.tallies if name in names)
-            saved(self._dir, replace(state, tallies=kept, handed_over=max(state.handed_over, newest)))
+            save_state(self._dir, replace(state, tallies=kept, handed_over=max(state.handed_over, newest)))
 
     def _clear(self) -> None:
         for path in self._dir.iterdir():
@@ -119,8 +125,8 @@ class PartitionSightings:
                 path.unlink()
 
 
-class TopicSightings:
-    """The sightings of a whole topic. Several processes may extend it at once.
+class TopicDeliveries:
+    """The deliveries of a whole topic. Several processes may extend it at once.
 
     `takeovers` tells how task runs began, where Debezium numbers events anew (binlogs); None: it does not.
     """
@@ -134,17 +140,17 @@ class TopicSightings:
         partitions: Sequence[int],
         takeovers: Takeovers | None = None,
     ) -> None:
-        root = place(home, "sightings", platform, topic, topic_id)
+        root = cache_path(home, "sightings", platform, topic, topic_id)
         root.mkdir(parents=True, exist_ok=True)
         # Of a topic of that name that is no more.
         remove_others(home, root)
-        self._partitions = [PartitionSightings(root, number) for number in partitions]
+        self._partitions = [PartitionDeliveries(root, number) for number in partitions]
         self._takeovers = takeovers
 
     def extend(
         self,
         records: Records,
-        reader: Callable[[], SightingReader],
+        reader: Callable[[], DeliveryReader],
         ends: dict[int, tuple[int, int]],
         report: Callable[[int, int], None],
         *,
@@ -184,7 +190,7 @@ class TopicSightings:
         """Runs and copies, by partition."""
         return [part.counts() for part in self._partitions]
 
-    def partitions(self) -> Sequence[PartitionSightings]:
+    def partitions(self) -> Sequence[PartitionDeliveries]:
         """Partition by partition."""
         return self._partitions
 

@@ -21,8 +21,8 @@ from cdc_platform.verification.duplicates.causes import (
     unsure_runs,
     window_start,
 )
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 
 LEADER = "leader/"
@@ -74,7 +74,7 @@ def count_duplicates(
     reader = records(topic)
     try:
         bounds = reader.bounds()
-        sightings = TopicSightings(
+        deliveries = TopicDeliveries(
             Path(platform.settings.cache_dir),
             platform.settings.platform,
             topic,
@@ -82,15 +82,15 @@ def count_duplicates(
             sorted(bounds.partitions),
             OffsetTakeovers(offsets, topology, found) if found.engine.reads_binlog else None,
         )
-        read = sightings.extend(
-            reader, lambda: SightingReader(found.engine), dict(bounds.partitions), report or _silent
+        read = deliveries.extend(
+            reader, lambda: DeliveryReader(found.engine), dict(bounds.partitions), report or _silent
         )
     finally:
         reader.close()
-    counts = sightings.counts()
+    counts = deliveries.counts()
     blames = blame(counts, moves(platform.state.read(), dataset), since=window_start(policy, now))
     shards = judge([shard.id for shard in topology.shards.get(dataset, ())], blames, policy, unsure=unsure_runs(counts))
-    events, unreadable = sightings.totals()
+    events, unreadable = deliveries.totals()
     return TableDuplicates(
         dataset=dataset,
         table=table,

@@ -93,6 +93,6 @@ def packed(partition: int, offset: int) -> int:
     return (partition << OFFSET_BITS) | offset
 
 
-def places(events: Events) -> list[tuple[int, int]]:
+def partition_offsets(events: Events) -> list[tuple[int, int]]:
     """Partition and offset of each event whose offset is packed."""
     return [divmod(place, 1 << OFFSET_BITS) for place in events["offset"].tolist()]

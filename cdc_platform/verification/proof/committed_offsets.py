@@ -23,7 +23,7 @@ _ASK_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Reached:
+class ConnectorProgress:
     """What a shard's connector had committed when it was asked last.
 
     `found` is False when no cluster of the dataset has the connector. `problem`
@@ -37,7 +37,7 @@ class Reached:
     at: float | None = None
 
 
-class Connectors:
+class ConnectorOffsets:
     """The committed offsets of a dataset's connectors."""
 
     def __init__(self, platform: Platform, dataset: Dataset, clusters: Mapping[str, Cluster]) -> None:
@@ -46,7 +46,7 @@ class Connectors:
         self._clusters = [clusters[name] for name in dataset.clusters if name in clusters]
         self._home: dict[str, str] = {}
 
-    def committed(self, shard: Shard) -> Reached:
+    def committed(self, shard: Shard) -> ConnectorProgress:
         """What the shard's connector has committed."""
         problems = []
         # The cluster that had it last time is asked first.
@@ -61,10 +61,10 @@ class Connectors:
                 continue
             self._home[shard.id] = cluster.name
             known = [entry["offset"] for entry in offsets if entry.get("offset")]
-            return Reached(committed=Committed.parse(self._dataset.engine, known[0] if known else None))
+            return ConnectorProgress(committed=Committed.parse(self._dataset.engine, known[0] if known else None))
         if problems:
-            return Reached(problem="; ".join(problems))
-        return Reached(found=False)
+            return ConnectorProgress(problem="; ".join(problems))
+        return ConnectorProgress(found=False)
 
     def wait(
         self,
@@ -72,14 +72,14 @@ class Connectors:
         seconds: float,
         report: Callable[[int, int], None],
         beyond: Callable[[Shard, Committed], Committed] = lambda _, committed: committed,
-    ) -> dict[str, Reached]:
+    ) -> dict[str, ConnectorProgress]:
         """Shard id to what its connector had committed when it covered all positions, or when time was up.
 
         `beyond` (see `Source`) is asked about what is the same as at the last look.
         """
         end = time.monotonic() + seconds
         open_goals = {shard.id: (shard, positions) for shard, positions in goals}
-        found: dict[str, Reached] = {}
+        found: dict[str, ConnectorProgress] = {}
         with ThreadPoolExecutor(max_workers=_ASK_AT_ONCE, thread_name_prefix="reach") as pool:
             while open_goals:
                 asked = list(open_goals.values())
@@ -92,7 +92,7 @@ class Connectors:
                     if not answer.found:
                         del open_goals[shard.id]
                     elif committed and not committed.busy and all(committed.reached(where) for where in positions):
-                        found[shard.id] = Reached(committed=committed, at=time.monotonic())
+                        found[shard.id] = ConnectorProgress(committed=committed, at=time.monotonic())
                         del open_goals[shard.id]
                 report(len(goals) - len(open_goals), len(goals))
                 if not open_goals or time.monotonic() >= end:

@@ -1,4 +1,4 @@
-"""The comparison of one slab: topic events and source rows of a range of keys. Pure, on arrays.
+"""The comparison of one batch: topic events and source rows of a range of keys. Pure, on arrays.
 
 A row is right if it equals its version at the low position of its chunk's
 bracket, or any version up to the high one. A row that is not there is right if

@@ -22,14 +22,14 @@ from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.run_records import Watermark, watermarks
 from cdc_platform.verification.ports import Progress, Report, VerificationPolicy, VerificationPorts
-from cdc_platform.verification.proof.committed_offsets import Connectors, Reached
+from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets, ConnectorProgress
 from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.differing_columns import samples
 from cdc_platform.verification.proof.fold_files import Drifted
 from cdc_platform.verification.proof.scan import Scan, remove_old_scans
-from cdc_platform.verification.proof.shard_proof import Look, ShardProof, joined
+from cdc_platform.verification.proof.shard_proof import KeyReread, ShardProof, combined
 from cdc_platform.verification.proof.topic_fold import TopicFold
-from cdc_platform.verification.proof.verdict_rules import Conclusions
+from cdc_platform.verification.proof.verdict_rules import VerdictRules
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
 
@@ -65,7 +65,7 @@ def plan_verification(
 
 
 def verify_shards(
-    outside: VerificationPorts,
+    ports: VerificationPorts,
     topology: Topology,
     part: ShardRange,
     *,
@@ -86,7 +86,7 @@ def verify_shards(
     table = dataset.table(part.table)
     shards = [topology.shard(part.dataset, shard) for shard in part.shards]
     run = _Run(
-        outside, dataset, table, topology.clusters, run_id, policy or VerificationPolicy.of(dataset), report or _silent
+        ports, dataset, table, topology.clusters, run_id, policy or VerificationPolicy.of(dataset), report or _silent
     )
     return run.verify(shards)
 
@@ -98,7 +98,7 @@ def _silent(progress: Progress) -> None:
 class _Run:
     def __init__(
         self,
-        outside: VerificationPorts,
+        ports: VerificationPorts,
         dataset: Dataset,
         table: Table,
         clusters: Mapping[str, Cluster],
@@ -106,14 +106,14 @@ class _Run:
         policy: VerificationPolicy,
         report: Report,
     ) -> None:
-        self._outside = outside
+        self._ports = ports
         self._dataset, self._table = dataset, table
         self._topic = dataset.topic(table)
-        self._connectors = Connectors(outside.platform, dataset, clusters)
+        self._connectors = ConnectorOffsets(ports.platform, dataset, clusters)
         self._run_id, self._policy, self._report = run_id, policy, report
-        self._cache = Path(outside.platform.settings.cache_dir)
-        self._reached: dict[str, Reached] = {}
-        self._conclusions = Conclusions(dataset, table, run_id, self._policy)
+        self._cache = Path(ports.platform.settings.cache_dir)
+        self._reached: dict[str, ConnectorProgress] = {}
+        self._conclusions = VerdictRules(dataset, table, run_id, self._policy)
         self._connections = Connections(self._policy.server_connections)
 
     def verify(self, shards: Sequence[Shard]) -> tuple[ShardVerdict, ...]:
@@ -141,20 +141,20 @@ class _Run:
 
     @contextmanager
     def _records(self) -> Iterator[Records]:
-        records = self._outside.records(self._topic)
+        records = self._ports.records(self._topic)
         try:
             yield records
         finally:
             records.close()
 
     def _watermarks(self) -> Mapping[str, Watermark]:
-        found = watermarks(self._outside.platform.state.read(), self._dataset.name)
+        found = watermarks(self._ports.platform.state.read(), self._dataset.name)
         return {shard: mark for (table, shard), mark in found.items() if table == self._table.name}
 
     def _open(self, shards: Sequence[Shard], verdicts: dict[str, ShardVerdict]) -> list[ShardProof]:
         def opened(shard: Shard) -> ShardProof | ShardVerdict:
             try:
-                source = self._outside.source(self._dataset, shard, self._table)
+                source = self._ports.source(self._dataset, shard, self._table)
             except CdcError as error:
                 return self._conclusions.plain(shard, Verdict.UNVERIFIABLE, str(error))
             try:
@@ -182,7 +182,7 @@ class _Run:
     def _verify(
         self, records: Records, shape: Shape, cases: list[ShardProof], watermarks: Mapping[str, Watermark]
     ) -> dict[str, ShardVerdict]:
-        settings = self._outside.platform.settings
+        settings = self._ports.platform.settings
         topic = TopicFold(self._cache, settings.platform, self._topic, shape, records)
         self._read(cases)
         alive = [case for case in cases if case.failed is None]
@@ -195,7 +195,7 @@ class _Run:
         found = {}
         for case in cases:
             found[case.shard.id] = self._conclusions.of(
-                case, self._reached.get(case.shard.id, Reached()), topic, watermarks.get(case.shard.id)
+                case, self._reached.get(case.shard.id, ConnectorProgress()), topic, watermarks.get(case.shard.id)
             )
             if found[case.shard.id].verdict is not Verdict.PENDING:
                 case.scan.discard()
@@ -265,15 +265,15 @@ class _Run:
     def _look_again(
         self, topic: TopicFold, records: Records, fences: Mapping[str, Position], cases: Sequence[ShardProof]
     ) -> None:
-        looks: list[Look] = []
+        looks: list[KeyReread] = []
         few, many = list[ShardProof](), list[ShardProof]()
         for case in cases:
-            differences = case.differences or joined([])
+            differences = case.differences or combined([])
             known = len(differences.keys())
             all_known = known == sum(differences.counts)
             (few if all_known and known <= self._policy.reread_keys else many).append(case)
 
-        def look(case: ShardProof) -> Look | None:
+        def look(case: ShardProof) -> KeyReread | None:
             try:
                 return case.look_again(topic)
             except CdcError as error:

@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from cdc_platform.clients.sources.source import Key
-from cdc_platform.verification.proof.change_events import Words, places
+from cdc_platform.verification.proof.change_events import Words, partition_offsets
 from cdc_platform.verification.proof.fold import starts_of
 from cdc_platform.verification.proof.fold_files import Drifted
 from cdc_platform.verification.proof.shard_proof import ShardProof
@@ -79,7 +79,7 @@ def _latest(case: ShardProof, topic: TopicFold, words: Words) -> dict[int, tuple
     if not len(events):
         return {}
     last = events[np.append(starts_of(events)[1:], len(events)) - 1]
-    return dict(zip(last["key"].tolist(), places(last), strict=True))
+    return dict(zip(last["key"].tolist(), partition_offsets(last), strict=True))
 
 
 def _columns(topic: TopicFold, partition: int, offset: int, row: object) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ CARRIED = np.dtype([("epoch", "u2"), ("snapshot", "?"), ("stream", "u4"), ("seq"
 
 
 @dataclass(slots=True)
-class Placer:
+class PositionAssigner:
     """Works through one partition, batch by batch; `carried` has one entry a shard number."""
 
     carried: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=CARRIED))

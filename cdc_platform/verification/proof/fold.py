@@ -95,7 +95,7 @@ def starts_of(events: Events) -> npt.NDArray[np.int64]:
     return np.flatnonzero(np.append(True, ~_same_key(events)))
 
 
-def settle(events: Events, sees: Sees) -> Events:
+def compact(events: Events, sees: Sees) -> Events:
     """Drop, of sorted events, what no comparison at the fence or later can need.
 
     An event goes when it and a later event of its key are both visible at the

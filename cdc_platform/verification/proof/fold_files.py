@@ -24,8 +24,8 @@ from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.model.positions import Position
 from cdc_platform.verification.proof.change_events import EVENT, Events, UnreadableRecord, Words
 from cdc_platform.verification.proof.decoding import Decoder
-from cdc_platform.verification.proof.event_positions import CARRIED, Placer
-from cdc_platform.verification.proof.fold import in_order, settle
+from cdc_platform.verification.proof.event_positions import CARRIED, PositionAssigner
+from cdc_platform.verification.proof.fold import compact, in_order
 from cdc_platform.verification.storage import sorted_files as runs
 
 # Events held in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
@@ -221,7 +221,7 @@ class _Writer:
         self.last = state.last
         self._held: list[Events] = []
         self._count = 0
-        self._placer = Placer(deletes=dict.fromkeys(state.deletes))
+        self._placer = PositionAssigner(deletes=dict.fromkeys(state.deletes))
         if state.serial:
             self._placer.carried = np.fromfile(directory / f"carried-{state.serial}", dtype=CARRIED)
 
@@ -273,7 +273,7 @@ class _Writer:
             fence = fences.get(names[code])
             return np.zeros(len(seq), dtype=np.bool_) if fence is None else fence.sees(stream, seq)
 
-        return settle(in_order(events), sees)
+        return compact(in_order(events), sees)
 
     def _write(self, decoder: Decoder, pieces: Iterator[Events]) -> None:
         name = f"run-{self._serial}-{len(self._runs)}"

@@ -26,7 +26,7 @@ from cdc_platform.verification.proof.change_events import Words, digests, gather
 from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, Indexes, SourceRows
 from cdc_platform.verification.proof.connection_pool import ConnectionPool
 from cdc_platform.verification.storage import sorted_files as runs
-from cdc_platform.verification.storage.cache import KEPT_SECONDS, place, remove, remove_others
+from cdc_platform.verification.storage.cache import KEPT_SECONDS, cache_path, remove, remove_others
 
 ROW = np.dtype([("key", "u8"), ("row", "u8"), ("chunk", "u4")])
 
@@ -58,7 +58,7 @@ class Scan:
 
     def __init__(self, home: Path, names: Sequence[str], shape: Shape) -> None:
         self._home = home
-        self._dir = place(home, "scans", *names)
+        self._dir = cache_path(home, "scans", *names)
         self._shape = shape
         self._integer = engines.integer_key(shape)
         self._dir.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ class Scan:
 
 def remove_old_scans(home: Path, run_id: str) -> None:
     """Remove those of runs that were killed, or ended as pending, and that nobody went on with; never this run's."""
-    remove_others(home, place(home, "scans", run_id), idle_s=KEPT_SECONDS)
+    remove_others(home, cache_path(home, "scans", run_id), idle_s=KEPT_SECONDS)
 
 
 def stored_keys(integer: bool, keys: Words) -> Words:

@@ -16,7 +16,7 @@ from cdc_platform.clients.sources.source import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Shard
-from cdc_platform.verification.proof.change_events import Words, digests, gathered, places
+from cdc_platform.verification.proof.change_events import Words, digests, gathered, partition_offsets
 from cdc_platform.verification.proof.comparison import Bracket, Differences, SourceRows, behind, compare
 from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.fold import starts_of
@@ -90,13 +90,13 @@ class ShardProof:
         slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
         edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
         brackets, since = self.scan.brackets(), self.since
-        differences, late = joined([]), self.behind[:0]
+        differences, late = combined([]), self.behind[:0]
         for first, end in itertools.pairwise(edges):
             events = topic.events(self.shard.id, first, end)
             late = np.append(late, behind(events, since))[:_KEPT_KEYS]
             homes = self.scan.homes(events["key"][starts_of(events)])
             found = compare(events, self.scan.source_rows(first, end), brackets, homes, since)
-            differences = joined([differences, found]).keeping(_KEPT_KEYS)
+            differences = combined([differences, found]).keeping(_KEPT_KEYS)
         self.differences, self.behind = differences, late
         if differences.twins:
             self.failed = (
@@ -105,7 +105,7 @@ class ShardProof:
             )
         return differences
 
-    def look_again(self, topic: TopicFold) -> Look:
+    def look_again(self, topic: TopicFold) -> KeyReread:
         """Read the keys that differ once more, each statement in a bracket of its own.
 
         Raises SourceUnavailable and SourceRejected.
@@ -114,7 +114,7 @@ class ShardProof:
             raise RuntimeError("nothing was compared")
         known = self.keys(topic, self.differences.keys())
         lost = [key for key in self.differences.keys().tolist() if key not in known]
-        look = Look(self, [], [], lost)
+        look = KeyReread(self, [], [], lost)
         wanted = list(known.items())
         for at in range(0, len(wanted), _KEYS_A_STATEMENT):
             part = wanted[at : at + _KEYS_A_STATEMENT]
@@ -144,7 +144,7 @@ class ShardProof:
         ends = np.append(starts_of(events)[1:], len(events)) - 1 if len(events) else np.zeros(0, dtype=np.int64)
         last = events[ends]
         by_partition: dict[int, dict[int, int]] = {}
-        for word, (partition, offset) in zip(last["key"].tolist(), places(last), strict=True):
+        for word, (partition, offset) in zip(last["key"].tolist(), partition_offsets(last), strict=True):
             by_partition.setdefault(partition, {})[offset] = word
         decoder = topic.decoder()
         found: dict[int, Key] = {}
@@ -171,7 +171,7 @@ class ShardProof:
 
 
 @dataclass(slots=True)
-class Look:
+class KeyReread:
     """A second look at some keys: what was read, and what cannot be looked up (`lost`)."""
 
     case: ShardProof
@@ -191,7 +191,7 @@ class Look:
             raise RuntimeError("nothing was compared")
         lost = np.array(self.lost, dtype=np.uint64)
         parts.append(restricted(before, lost))
-        found = joined(parts)
+        found = combined(parts)
         self.case.differences = replace(
             found, sources=before.sources, topics=before.topics, beyond=before.beyond, twins=before.twins
         )
@@ -214,7 +214,7 @@ def restricted(differences: Differences, words: Words) -> Differences:
     )
 
 
-def joined(parts: Sequence[Differences]) -> Differences:
+def combined(parts: Sequence[Differences]) -> Differences:
     """What the parts say together."""
     empty = np.zeros(0, dtype=np.uint64)
 

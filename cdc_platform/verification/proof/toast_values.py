@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.topic_rows import RowReader
-from cdc_platform.verification.proof.change_events import ABSENT, PARTIAL, UNKNOWN, Events, digests, places
+from cdc_platform.verification.proof.change_events import ABSENT, PARTIAL, UNKNOWN, Events, digests, partition_offsets
 from cdc_platform.verification.proof.decoding import Decoder
 from cdc_platform.verification.proof.fold import starts_of
 
@@ -74,7 +74,7 @@ class _Values:
         self._size = np.full(len(chosen), -1, dtype=np.int64)
         # In the order of their offsets, so that a partition is read once from its beginning to its end.
         order = np.argsort(events["offset"][chosen], kind="stable")
-        where = places(events[chosen[order]])
+        where = partition_offsets(events[chosen[order]])
         for partition, group in itertools.groupby(zip(where, order.tolist(), strict=True), key=lambda pair: pair[0][0]):
             while part := list(itertools.islice(group, _FETCHED)):
                 found = fetch(partition, [offset for (_, offset), _ in part])

@@ -19,7 +19,7 @@ from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import in_order
 from cdc_platform.verification.proof.fold_files import Drifted, PartitionFold
 from cdc_platform.verification.proof.toast_values import complete
-from cdc_platform.verification.storage.cache import KEPT_SECONDS, place, remove_others
+from cdc_platform.verification.storage.cache import KEPT_SECONDS, cache_path, remove_others
 
 _WAIT_SECONDS = 0.05
 
@@ -128,7 +128,7 @@ class TopicFold:
         if self._topic_id == topic_id:
             return
         self._topic_id = topic_id
-        self._root = place(self._place[0], "folds", *self._place[1:], f"{topic_id}-{self.shape.fingerprint}")
+        self._root = cache_path(self._place[0], "folds", *self._place[1:], f"{topic_id}-{self.shape.fingerprint}")
         self._root.mkdir(parents=True, exist_ok=True)
         self._partitions.clear()
         remove_others(self._place[0], self._root, idle_s=KEPT_SECONDS)

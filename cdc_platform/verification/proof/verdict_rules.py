@@ -12,7 +12,7 @@ from cdc_platform.model.positions import furthest
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification.ports import VerificationPolicy
-from cdc_platform.verification.proof.committed_offsets import Reached
+from cdc_platform.verification.proof.committed_offsets import ConnectorProgress
 from cdc_platform.verification.proof.differing_columns import names, samples
 from cdc_platform.verification.proof.fold_files import Drifted
 from cdc_platform.verification.proof.shard_proof import ShardProof
@@ -20,7 +20,7 @@ from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
 
-class Conclusions:
+class VerdictRules:
     """The verdicts of one run on one table."""
 
     def __init__(self, dataset: Dataset, table: Table, run_id: str, policy: VerificationPolicy) -> None:
@@ -28,7 +28,9 @@ class Conclusions:
         self._topic = dataset.topic(table)
         self._table, self._run_id, self._policy = table, run_id, policy
 
-    def of(self, case: ShardProof, reached: Reached, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
+    def of(
+        self, case: ShardProof, reached: ConnectorProgress, topic: TopicFold, watermark: Watermark | None
+    ) -> ShardVerdict:
         """The verdict, by what is known."""
         goals = case.goals
         known = self.plain(
@@ -105,7 +107,7 @@ class Conclusions:
             return "the dataset is bootstrapped from latest, and rows that have not changed since are out of scope"
         return None
 
-    def _not_reached(self, known: ShardVerdict, reached: Reached) -> ShardVerdict:
+    def _not_reached(self, known: ShardVerdict, reached: ConnectorProgress) -> ShardVerdict:
         if not reached.found:
             return replace(known, reason="no cluster of the dataset has its connector")
         if reached.problem is not None:

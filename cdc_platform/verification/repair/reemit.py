@@ -22,14 +22,14 @@ from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.model.topology import Topology
 from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots.ports import SnapshotPorts as SnapshotOutside
+from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair, Tell, plan_records, proof_id
+from cdc_platform.verification.repair.repair_plan import RepairPlan, Report, ShardRepair, plan_records, proof_id
 
 # On a tombstone: which repair wrote it.
 REPAIR_HEADER = "cdc.repair"
@@ -69,10 +69,10 @@ class RepairReport:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairPorts:
-    """The outside systems: those of a proof, and those of snapshots."""
+    """The ports systems: those of a proof, and those of snapshots."""
 
     proof: VerificationPorts
-    snapshots: SnapshotOutside
+    snapshots: SnapshotPorts
 
     def tombstones(self, topic: str, tombstones: Sequence[Tombstone]) -> None:
         """Write them."""
@@ -80,11 +80,11 @@ class RepairPorts:
 
 
 def run_repair(
-    outside: RepairPorts,
+    ports: RepairPorts,
     topology: Topology,
     plan: RepairPlan,
     *,
-    tell: Tell = lambda text: None,
+    report: Report = lambda text: None,
 ) -> RepairReport:
     """Do what the plan says, and prove the shards. The same plan again goes on where it was killed.
 
@@ -94,16 +94,16 @@ def run_repair(
         Fenced: another process has taken this run over.
     """
     began = time.monotonic()
-    store = outside.snapshots.writer(f"repair-{plan.run_id}")
+    store = ports.snapshots.writer(f"repair-{plan.run_id}")
     records = plan_records(plan)
     store.write(records)
-    emitted = _emit(outside, topology, plan, tell)
-    tombstoned = _remove(outside, topology, plan) if plan.tombstones else 0
-    tell("Proving the shards again.")
+    emitted = _emit(ports, topology, plan, report)
+    tombstoned = _remove(ports, topology, plan) if plan.tombstones else 0
+    report("Proving the shards again.")
     proof: list[ShardVerdict] = []
     shards = [shard.shard for shard in plan.shards]
     for part in plan_verification(topology, plan.dataset, plan.table, shards) if shards else ():
-        proof += verify_shards(outside.proof, topology, part, run_id=proof_id(plan.run_id))
+        proof += verify_shards(ports.proof, topology, part, run_id=proof_id(plan.run_id))
     store.write(dict.fromkeys(records))
     return RepairReport(
         plan=plan,
@@ -114,11 +114,11 @@ def run_repair(
     )
 
 
-def _emit(outside: RepairPorts, topology: Topology, plan: RepairPlan, tell: Tell) -> int:
+def _emit(ports: RepairPorts, topology: Topology, plan: RepairPlan, report: Report) -> int:
     """Re-emit the keys, wave by wave. The shards of a wave are begun under one lock and read side by side."""
     todo = [shard for shard in plan.shards if shard.emit]
     done = 0
-    for number, wave in enumerate(waves(_conditions(outside.proof, topology, plan, todo))):
+    for number, wave in enumerate(waves(_conditions(ports.proof, topology, plan, todo))):
         request = Request(
             kind=RunKind.BACKFILL,
             dataset=plan.dataset,
@@ -127,9 +127,9 @@ def _emit(outside: RepairPorts, topology: Topology, plan: RepairPlan, tell: Tell
             conditions={shard: condition.sql for shard, condition in wave.items()},
             load=Load(max_parallel_shards=WAVE_SHARDS, max_parallel_per_host=WAVE_SHARDS),
         )
-        _backfill(outside.snapshots, request, f"repair-{plan.run_id}-{number}", tell)
+        _backfill(ports.snapshots, request, f"repair-{plan.run_id}-{number}", report)
         done += sum(condition.keys for condition in wave.values())
-        tell(f"{done} of {plan.keys} keys re-emitted.")
+        report(f"{done} of {plan.keys} keys re-emitted.")
     return done
 
 
@@ -160,21 +160,21 @@ def waves(conditions: Iterable[KeyCondition]) -> Iterator[dict[str, KeyCondition
 
 
 def _conditions(
-    outside: VerificationPorts, topology: Topology, plan: RepairPlan, todo: Sequence[ShardRepair]
+    ports: VerificationPorts, topology: Topology, plan: RepairPlan, todo: Sequence[ShardRepair]
 ) -> Iterator[KeyCondition]:
     """The keys of each shard, so many at a time, as its table's key is typed."""
     with ThreadPoolExecutor(WAVE_SHARDS, thread_name_prefix="repair") as pool:
-        shapes = list(pool.map(lambda shard: _shape(outside, topology, plan, shard.shard), todo))
+        shapes = list(pool.map(lambda shard: _shape(ports, topology, plan, shard.shard), todo))
     for shard, shape in zip(todo, shapes, strict=True):
         for at in range(0, len(shard.emit), WAVE_KEYS):
             keys: Sequence[Key] = shard.emit[at : at + WAVE_KEYS]
             yield KeyCondition(shard.shard, key_condition(shape, keys), len(keys))
 
 
-def _shape(outside: VerificationPorts, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
+def _shape(ports: VerificationPorts, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
     dataset = topology.dataset(plan.dataset)
     place = topology.shard(plan.dataset, shard)
-    source = outside.source(dataset, place, dataset.table(plan.table))
+    source = ports.source(dataset, place, dataset.table(plan.table))
     try:
         shape = source.inspect().shape
     finally:
@@ -189,25 +189,25 @@ def _shape(outside: VerificationPorts, topology: Topology, plan: RepairPlan, sha
 class _Told(Silent):
     """Passes on what happens in a wave."""
 
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
+    def __init__(self, report: Report) -> None:
+        self._report = report
 
     def say(self, text: str) -> None:
         """Something happened, in one sentence."""
-        self._tell(text)
+        self._report(text)
 
 
-def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tell) -> None:
+def _backfill(ports: SnapshotPorts, request: Request, run_id: str, report: Report) -> None:
     """One wave, as a backfill: begun once, joined by whoever starts it again; what failed then is tried once more."""
-    run = opening.open_run(outside, request, run_id)
+    run = opening.open_run(ports, request, run_id)
     if run.finished is not None and run.failed:
-        _backfill(outside, replace(request, shards=(), failed_of=run.id), f"{run_id}-again", tell)
+        _backfill(ports, replace(request, shards=(), failed_of=run.id), f"{run_id}-again", report)
         return
     if run.finished is None:
         parts = range(len(opening.slices(run)))
         with ThreadPoolExecutor(len(parts), thread_name_prefix="repair") as pool:
-            list(pool.map(lambda number: work_slice(outside, run, number, _Told(tell)), parts))
-        run = opening.finish(outside, run)
+            list(pool.map(lambda number: work_slice(ports, run, number, _Told(report)), parts))
+        run = opening.finish(ports, run)
     if run.failed or run.finished is None:
         raise Unavailable(
             f"the snapshot of wave {run.id} failed in {run.failed} of {len(run.shards)} shards.",
@@ -216,7 +216,7 @@ def _backfill(outside: SnapshotOutside, request: Request, run_id: str, tell: Tel
         )
 
 
-def _remove(outside: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
+def _remove(ports: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
     """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
     dataset = topology.dataset(plan.dataset)
     topic = table_topic(dataset, dataset.table(plan.table))
@@ -226,7 +226,7 @@ def _remove(outside: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
             places.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
     if not places:
         return 0
-    records = outside.proof.records(topic)
+    records = ports.proof.records(topic)
     try:
         tombstones = [
             Tombstone(partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id})
@@ -236,5 +236,5 @@ def _remove(outside: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
         ]
     finally:
         records.close()
-    outside.tombstones(topic, tombstones)
+    ports.tombstones(topic, tombstones)
     return len(tombstones)

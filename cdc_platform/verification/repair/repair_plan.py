@@ -25,7 +25,7 @@ REPAIR = "repair/"
 
 CAP = 10_000
 
-Tell = Callable[[str], None]
+Report = Callable[[str], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,7 +72,7 @@ class RepairPlan:
 
 
 def find_repair(
-    outside: VerificationPorts,
+    ports: VerificationPorts,
     topology: Topology,
     dataset: str,
     table: str,
@@ -81,7 +81,7 @@ def find_repair(
     run_id: str,
     tombstones: bool = False,
     cap: int = CAP,
-    tell: Tell = lambda text: None,
+    report: Report = lambda text: None,
 ) -> RepairPlan:
     """What is wrong in these shards now; changes nothing.
 
@@ -93,8 +93,8 @@ def find_repair(
     repairs: list[ShardRepair] = []
     left: dict[str, str] = {}
     for part in plan_verification(topology, dataset, table, shards):
-        tell(f"Verifying {len(part.shards)} shards.")
-        for verdict in verify_shards(outside, topology, part, run_id=f"{run_id}-find", policy=policy):
+        report(f"Verifying {len(part.shards)} shards.")
+        for verdict in verify_shards(ports, topology, part, run_id=f"{run_id}-find", policy=policy):
             if verdict.verdict is Verdict.MISMATCHED:
                 repair, problem = _of_verdict(verdict)
                 repairs.append(repair)

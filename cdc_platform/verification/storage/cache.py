@@ -20,7 +20,7 @@ KEPT_SECONDS = 7 * 86_400.0
 _LONGEST = 200  # of 255 bytes that file systems allow, with room for endings
 
 
-def place(cache: Path, *names: str) -> Path:
+def cache_path(cache: Path, *names: str) -> Path:
     """The path of a file or directory in the cache; each name is one part of it, whatever stands in it.
 
     Different names give different parts. Raises ValueError without a name.

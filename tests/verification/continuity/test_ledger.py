@@ -37,8 +37,8 @@ from cdc_platform.verification.continuity.handovers import (
     commit_of,
     found_of,
     handed_on,
-    marks_of,
-    place_of,
+    log_positions,
+    positions_text,
     resumed,
     sent_before,
     span_text,
@@ -103,7 +103,7 @@ def test_ledger_tells_equal_transactions_of_two_shards_apart() -> None:
     again=st.integers(0, 10),
     lost=st.integers(0, 200),
     lose=st.booleans(),
-    slab=st.sampled_from([1, 7, 1_000]),
+    batch=st.sampled_from([1, 7, 1_000]),
 )
 def test_ledger_extended_piece_by_piece_finds_what_it_finds_at_once(
     sizes: list[int],
@@ -111,7 +111,7 @@ def test_ledger_extended_piece_by_piece_finds_what_it_finds_at_once(
     again: int,
     lost: int,
     lose: bool,
-    slab: int,
+    batch: int,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> None:
     # Run 0 sends all transactions, run 1 the last ones once more; an event that is lost is lost in both.
@@ -134,7 +134,7 @@ def test_ledger_extended_piece_by_piece_finds_what_it_finds_at_once(
             store.begin()
             for kind, rows in records[begin:end]:
                 store.write_down(kind, rows)
-            left = store.balanced(slab_rows=slab)
+            left = store.balanced(batch_rows=batch)
             checked += sum(left.checked.values())
             store.save(left.ends, left.seen, left.closed)
     broken = sorted((np.unique(left.ends["transaction"]) - 1).tolist())
@@ -197,8 +197,8 @@ def test_ledger_of_a_run_that_began_anew_in_the_middle_of_a_snapshot() -> None:
     reading = Commit(6_000, {0: 8}, reading=True)
     told = resumed([Commit(1_000, {0: 8}, reading=True), reading], {0: 12}, 7_000)
     assert (told.known, told.anew, told.since) == (True, {0: 12}, 6_000)
-    assert place_of(Engine.MARIADB, {0: 12}) == "GTID domain 0, 12"
-    assert place_of(Engine.POSTGRES, {0: 0x16B374D848}) == "LSN 16/B374D848"
+    assert positions_text(Engine.MARIADB, {0: 12}) == "GTID domain 0, 12"
+    assert positions_text(Engine.POSTGRES, {0: 0x16B374D848}) == "LSN 16/B374D848"
     # Nothing of the stream was sent before: no step was left out, nor is it a resume.
     assert not resumed([reading], None, 7_000).known
 
@@ -242,11 +242,11 @@ def test_ledger_of_a_run_of_which_nothing_tells_is_unknown_and_no_break(commits:
 
 
 def test_positions_of_offsets_and_transactions_by_engine() -> None:
-    assert marks_of(Engine.MARIADB, {"gtids": "0-1-56,1-2-7"}) == {0: 56, 1: 7}
-    assert marks_of(Engine.MYSQL, {"gtids": "aabbccdd-0000-0000-0000-000000000001:1-5:7-9"}) == {0xAABBCCDD: 9}
-    assert marks_of(Engine.POSTGRES, {"lsn": 9, "lsn_commit": 7}) == {0: 7}
-    assert marks_of(Engine.POSTGRES, {}) == {}
-    assert marks_of(Engine.POSTGRES, None) is None
+    assert log_positions(Engine.MARIADB, {"gtids": "0-1-56,1-2-7"}) == {0: 56, 1: 7}
+    assert log_positions(Engine.MYSQL, {"gtids": "aabbccdd-0000-0000-0000-000000000001:1-5:7-9"}) == {0xAABBCCDD: 9}
+    assert log_positions(Engine.POSTGRES, {"lsn": 9, "lsn_commit": 7}) == {0: 7}
+    assert log_positions(Engine.POSTGRES, {}) == {}
+    assert log_positions(Engine.POSTGRES, None) is None
     assert transaction_of(Engine.MARIADB, "0-1-7") == (0, 7)
     assert transaction_of(Engine.MYSQL, "aabbccdd-0000-0000-0000-000000000001:7") == (0xAABBCCDD, 7)
     assert transaction_of(Engine.POSTGRES, "760:55014632") == (760, 55014632)

@@ -34,8 +34,8 @@ from cdc_platform.model.topology import (
     Topology,
 )
 from cdc_platform.verification.duplicates.causes import Blame, Cause, blame, unsure_runs
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 from tests.connectors.field import Field
 
@@ -127,11 +127,11 @@ class Site:
         records = TopicRecords(settings.kafka, self.topic, traced=True)
         try:
             bounds = records.bounds()
-            seen = TopicSightings(
+            seen = TopicDeliveries(
                 self.root, settings.platform, self.topic, bounds.topic_id, sorted(bounds.partitions), self.takeovers()
             )
             seen.extend(
-                records, lambda: SightingReader(self.dataset.engine), dict(bounds.partitions), lambda done, total: None
+                records, lambda: DeliveryReader(self.dataset.engine), dict(bounds.partitions), lambda done, total: None
             )
         finally:
             records.close()

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.causes import Blame, Cause, DuplicatePolicy, PartitionCounts, blame, judge
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import TopicSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from tests.defs.worlds import dataset
 from tests.verification.duplicates.topics import Topic, run_id
 
@@ -158,10 +158,10 @@ sends = st.lists(
 
 
 @settings(max_examples=150, deadline=None)
-@given(sends=sends, cuts=st.lists(st.integers(0, 60), max_size=4), slab=st.integers(1, 30))
+@given(sends=sends, cuts=st.lists(st.integers(0, 60), max_size=4), batch=st.integers(1, 30))
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES])
 def test_duplicates_counted_equal_a_plain_count_however_the_topic_is_read(
-    engine: Engine, sends: list[tuple[str, int, int, str, str]], cuts: list[int], slab: int
+    engine: Engine, sends: list[tuple[str, int, int, str, str]], cuts: list[int], batch: int
 ) -> None:
     topic = Topic(engine=engine)
     plain: Counter[tuple[str, int, int, str]] = Counter()
@@ -170,8 +170,8 @@ def test_duplicates_counted_equal_a_plain_count_however_the_topic_is_read(
         plain[shard, key, seq, op] += 1
     with tempfile.TemporaryDirectory() as root:
         for cut in sorted(cuts):
-            topic.counts(Path(root), end=min(cut, len(sends)), slab=slab)
-        counts = topic.counts(Path(root), slab=slab)
+            topic.counts(Path(root), end=min(cut, len(sends)), batch=batch)
+        counts = topic.counts(Path(root), batch=batch)
     expected = Counter[str]()
     for (shard, *_), times in plain.items():
         expected[shard] += times - 1
@@ -220,10 +220,10 @@ def test_a_topic_id_with_a_slash_keeps_what_was_seen(tmp_path: Path) -> None:
     topic = Topic()
     topic.send(run_id(1), 1, 1)
     for _ in range(2):
-        seen = TopicSightings(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
-        seen.extend(topic, lambda: SightingReader(Engine.MARIADB), {0: (0, 1)}, lambda done, total: None)
+        seen = TopicDeliveries(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
+        seen.extend(topic, lambda: DeliveryReader(Engine.MARIADB), {0: (0, 1)}, lambda done, total: None)
         assert seen.totals() == (1, 0)
-    again = TopicSightings(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
+    again = TopicDeliveries(tmp_path, "cdc", "t", "dqci+/6HgLa", [0])
     assert again.totals() == (1, 0)
 
 

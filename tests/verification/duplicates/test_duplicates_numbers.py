@@ -8,13 +8,13 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.verification.continuity.transaction_counts import tally
+from cdc_platform.verification.continuity.transaction_counts import count_transactions
 from cdc_platform.verification.duplicates.deliveries import (
+    DELIVERY,
     RUN_HEADER,
     SHARD_HEADER,
-    SIGHTING,
     WORKER_HEADER,
-    Runs,
+    TaskRuns,
     key_words,
 )
 
@@ -46,7 +46,7 @@ _HEADERS = st.lists(
 def test_duplicates_a_sender_has_one_number_wherever_its_headers_stand(
     headers: list[list[tuple[str, bytes]]],
 ) -> None:
-    runs = Runs()
+    runs = TaskRuns()
     keys = [b'{"id":1,"shard":"9"}'] * len(headers)
     found = runs.codes(headers, keys) if headers else []
     again = [runs.codes([own], [b'{"id":1,"shard":"9"}'])[0] for own in headers]
@@ -63,7 +63,7 @@ def test_duplicates_a_sender_has_one_number_wherever_its_headers_stand(
 def test_duplicates_tally_counts_distinct_events_of_each_transaction_and_run(
     events: list[tuple[int, int, int, int]],
 ) -> None:
-    fresh = np.zeros(len(events), dtype=SIGHTING)
+    fresh = np.zeros(len(events), dtype=DELIVERY)
     transactions = np.array([transaction for transaction, _, _, _ in events], dtype=np.uint64)
     wanted: dict[tuple[int, int], list[tuple[int, int, int]]] = defaultdict(list)
     for at, (transaction, run, key, place) in enumerate(events):
@@ -72,7 +72,7 @@ def test_duplicates_tally_counts_distinct_events_of_each_transaction_and_run(
             wanted[transaction, run].append((at, key, place))
     found = {
         (int(row["transaction"]), int(row["run"])): (int(row["count"]), int(row["offset"]), int(row["time"]))
-        for row in tally(fresh, transactions)
+        for row in count_transactions(fresh, transactions)
     }
     assert found == {
         name: (len({(key, place) for _, key, place in of}), 100 + of[0][0], 7000 - of[0][0])

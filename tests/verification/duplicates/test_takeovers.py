@@ -129,9 +129,9 @@ def shift(begin: int) -> Takeover:
 
 
 @settings(max_examples=300)
-@given(data=st.data(), keys=st.lists(st.integers(0, 5), min_size=1, max_size=40), slab=st.integers(1, 25))
+@given(data=st.data(), keys=st.lists(st.integers(0, 5), min_size=1, max_size=40), batch=st.integers(1, 25))
 def test_duplicates_of_a_transaction_taken_over_again_and_again_equal_a_plain_count(
-    data: Any, keys: list[int], slab: int
+    data: Any, keys: list[int], batch: int
 ) -> None:
     """Three runs send parts of one transaction. Only even keys are in this partition; rows are hot."""
     topic, sent = Topic(), Counter[int]()
@@ -149,6 +149,6 @@ def test_duplicates_of_a_transaction_taken_over_again_and_again_equal_a_plain_co
         begin = data.draw(st.integers(begin, until))  # what was committed when it died
     with tempfile.TemporaryDirectory() as root:
         for cut in sorted(data.draw(st.lists(st.integers(0, len(topic.records)), max_size=3))):
-            topic.counts(Path(root), end=cut, slab=slab, takeovers=Told(known))
-        counts = topic.counts(Path(root), slab=slab, takeovers=Told(known))
+            topic.counts(Path(root), end=cut, batch=batch, takeovers=Told(known))
+        counts = topic.counts(Path(root), batch=batch, takeovers=Told(known))
     assert total(counts) == sum(sent.values()) - len(sent)

@@ -11,8 +11,8 @@ from pathlib import Path
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.causes import PartitionCounts
-from cdc_platform.verification.duplicates.deliveries import SightingReader
-from cdc_platform.verification.duplicates.delivery_store import PartitionSightings
+from cdc_platform.verification.duplicates.deliveries import DeliveryReader
+from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import Takeovers
 
 
@@ -83,11 +83,11 @@ class Topic:
         """Nothing to close."""
 
     def counts(
-        self, root: Path, *, end: int | None = None, slab: int = 1_000, takeovers: Takeovers | None = None
+        self, root: Path, *, end: int | None = None, batch: int = 1_000, takeovers: Takeovers | None = None
     ) -> PartitionCounts:
         """Read what is new, up to `end`."""
-        part = PartitionSightings(root, 0)
+        part = PartitionDeliveries(root, 0)
         bounds = (0, len(self.records) if end is None else end)
-        reader = SightingReader(self.engine)
-        part.extend(self, reader, bounds, lambda count: None, slab_events=slab, takeovers=takeovers)
+        reader = DeliveryReader(self.engine)
+        part.extend(self, reader, bounds, lambda count: None, batch_events=batch, takeovers=takeovers)
         return part.counts()

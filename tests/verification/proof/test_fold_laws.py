@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
 from cdc_platform.verification.proof.change_events import EVENT, ORIGIN_BITS, Events
 from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, SourceRows, behind, compare
-from cdc_platform.verification.proof.fold import in_order, settle, starts_of
+from cdc_platform.verification.proof.fold import compact, in_order, starts_of
 
 KEYS = range(1, 5)
 
@@ -87,7 +87,7 @@ def folded(parts: list[Events], fence: int) -> Events:
 
     whole = np.zeros(0, dtype=EVENT)
     for part in parts:
-        whole = settle(in_order(np.concatenate([whole, settle(in_order(part), sees)])), sees)
+        whole = compact(in_order(np.concatenate([whole, compact(in_order(part), sees)])), sees)
     return whole
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from cdc_platform.verification.storage.cache import place, remove, remove_others
+from cdc_platform.verification.storage.cache import cache_path, remove, remove_others
 
 ids = st.binary(min_size=16, max_size=16).map(lambda raw: base64.b64encode(raw).decode().rstrip("="))
 names = st.one_of(ids, st.text(max_size=300), st.sampled_from(["", ".", "..", "/", "//", "/etc", "a/../../b", "%2e"]))
@@ -21,7 +21,7 @@ CACHE = Path("/nowhere/cache")
 @example(["/ag0KwkHRpCjR8BOrx+i4Q"])
 @example(["folds", "..", "..", ".."])
 def test_any_names_are_a_place_in_the_cache_one_part_each(parts: list[str]) -> None:
-    found = place(CACHE, *parts)
+    found = cache_path(CACHE, *parts)
     assert len(found.parts) == len(CACHE.parts) + len(parts)
     assert os.path.normpath(found) == str(found)
     assert CACHE in found.parents
@@ -33,11 +33,11 @@ def test_any_names_are_a_place_in_the_cache_one_part_each(parts: list[str]) -> N
 @example("a/b", "a%2fb")
 @example("", ".")
 def test_different_names_have_different_places(one: str, other: str) -> None:
-    assert (place(CACHE, one) == place(CACHE, other)) == (one == other)
+    assert (cache_path(CACHE, one) == cache_path(CACHE, other)) == (one == other)
 
 
 def test_an_ordinary_name_stays_readable() -> None:
-    assert place(CACHE, "folds", "cdc.pins.pins") == CACHE / "folds" / "cdc.pins.pins"
+    assert cache_path(CACHE, "folds", "cdc.pins.pins") == CACHE / "folds" / "cdc.pins.pins"
 
 
 def test_nothing_outside_the_cache_is_removed(tmp_path: Path) -> None:
