@@ -31,20 +31,6 @@ from cdc_platform.model.observed import (
     ObservedTask,
     ObservedWorker,
 )
-from cdc_platform.model.topology import (
-    Address,
-    BootstrapMode,
-    Cluster,
-    Credentials,
-    Dataset,
-    Engine,
-    Limits,
-    Pause,
-    Shard,
-    Table,
-    TopicSpec,
-    Topology,
-)
 from cdc_platform.planning.plan import Plan, Refusal
 from cdc_platform.planning.planner import Changes, Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
@@ -58,7 +44,7 @@ from cdc_platform.snapshots.run_records import ASIDE
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.repair.repair_plan import plan_records
-from tests.formats import values
+from tests.formats import control, values
 from tests.formats.proof import (
     FixedClock,
     append_more,
@@ -144,7 +130,7 @@ def _last_pass(planned: Planned) -> Mapping[str, object]:
     )
     picture = ObservedState(
         taken_at=NOW,
-        topology=topology(),
+        topology=values.TOPOLOGY,
         clusters={"main": seen},
         topics={},
         heartbeats=ObservedHeartbeats(
@@ -193,74 +179,8 @@ def _alerts(store: StateStore) -> None:
 def _platform(store: StateStore) -> Platform:
     settings = replace(Settings(), alerts={"oncall": AlertTarget(url="${env:ONCALL_URL}")})
     made = InMemoryTopologyStore()
-    made.import_topology(topology())
+    made.import_topology(values.TOPOLOGY)
     return Platform(settings=settings, topology=made, kafka=FakeKafka(), state=store, connect=lambda cluster: None)  # type: ignore[arg-type,return-value]
-
-
-def topology() -> Topology:
-    """Two datasets in two clusters."""
-    return Topology(
-        datasets={
-            "pins": Dataset(
-                name="pins",
-                engine=Engine.MARIADB,
-                tables=(Table(name="pins"), Table(name="likes", key=("user", "pin"))),
-                clusters=("main",),
-                credentials=Credentials(user="${file:/run/secrets/pins.properties:user}", password="${env:PINS}"),
-                topics=TopicSpec(partitions=16, config={"retention.ms": "604800000"}),
-                bootstrap=BootstrapMode.SNAPSHOT,
-                connector={"max.batch.size": "1024"},
-                limits=Limits(snapshot_rows_per_second=5000),
-                verification={"chunk_rows": 1000},
-                owners=("team:pins",),
-                extra={"cost_centre": "42"},
-            ),
-            "users": Dataset(
-                name="users",
-                engine=Engine.POSTGRES,
-                tables=(Table(name="users", schema="app"),),
-                clusters=("spare", "main"),
-                credentials=Credentials(user="${env:PG_USER}", password="${env:PG_PASSWORD}"),
-                topic_pattern="app.{dataset}.{table}",
-                pause=Pause(reason="migration", author="ann", until=NOW),
-            ),
-        },
-        shards={
-            "pins": tuple(
-                Shard(
-                    dataset="pins",
-                    id=f"{number:05d}",
-                    leader=Address(f"db-{number}.internal", 3306),
-                    replicas=(Address(f"db-{number}b.internal", 3307),),
-                    database=f"pins_{number:05d}",
-                )
-                for number in range(2)
-            ),
-            "users": (
-                Shard(
-                    dataset="users",
-                    id="eu",
-                    leader=Address("pg.internal", 5432),
-                    database="users",
-                    generation=3,
-                    connector={"snapshot.fetch.size": "10"},
-                    pause=Pause(reason="look", author="bob"),
-                    extra={"rack": "r7"},
-                ),
-            ),
-        },
-        clusters={
-            "main": Cluster(
-                name="main",
-                urls=("http://w0:8083", "http://w1:8083"),
-                capacity=500,
-                labels={"w0:8083": "zone-a"},
-                metrics={"w0:8083": "http://w0:9404/metrics"},
-            ),
-            "spare": Cluster(name="spare", urls=("https://s0:8083",), leader_dir="/var/leaders", draining=True),
-        },
-        pause=Pause(reason="upgrade", author="cem", until=NOW + MINUTE),
-    )
 
 
 def proof_caches(root: Path) -> None:
@@ -305,6 +225,7 @@ FORMATS: Mapping[str, Callable[[Path], None]] = {
     "state": state_topic_records,
     "proof": proof_caches,
     "audit": audit_frames,
+    **control.FORMATS,
 }
 
 

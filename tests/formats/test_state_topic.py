@@ -25,7 +25,7 @@ from cdc_platform.verification.continuity.handovers import Break, BreakKind
 from cdc_platform.verification.continuity.ledger import breaks_on_record
 from cdc_platform.verification.repair.repair_plan import recorded_plan
 from tests.formats import values
-from tests.formats.record import STATE, topology
+from tests.formats.record import STATE
 from tests.formats.releases import RELEASES
 from tests.formats.state_log import Records, state_topic
 from tests.formats.values import MINUTE, NOW
@@ -163,7 +163,7 @@ def test_alerts_that_were_open_go_on(records: Records) -> None:
     """The message that could not be sent is sent, nobody is told twice, and what is right again recovers."""
     receiver = Receiver()
     zookeeper = InMemoryTopologyStore()
-    zookeeper.import_topology(topology())
+    zookeeper.import_topology(values.TOPOLOGY)
     with state_topic(records) as store:
         platform = Platform(
             settings=replace(Settings(), alerts={"oncall": AlertTarget(url="${env:URL}")}),
@@ -213,3 +213,17 @@ def test_a_record_of_a_higher_version_is_left_alone_and_named(records: Records) 
         store.write({"hold/pins.00007": {"run": "y", "reason": "z", "since": NOW.isoformat()}})
         assert store.read()["hold/pins.00007"]["run"] == "y"
         assert store.problems == {}
+
+
+def test_fields_of_a_later_release_are_passed_over_and_what_passes_cannot_read_is_left_out(
+    documents: Documents, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Kinds of records carry no version of their own."""
+    known = documents["restart/pins.00000"]
+    documents["restart/pins.00000"] = known | {"later": [1]}
+    documents["restart/pins.00005"] = known | {"failure": "moonlight"}
+    del documents["zombie/pins.00001"]["workers"]
+    found = read_memory(documents)
+    assert found.restarts == values.RESTARTS
+    assert found.zombies.keys() == {"pins.00000"}
+    assert [record.args and record.args[0] for record in caplog.records] == ["zombie/pins.00001", "restart/pins.00005"]

@@ -6,10 +6,31 @@ Fixtures of every release hold them, so none is ever changed: what a later forma
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
+from cdc_platform.agent.journal import OldLeader, Remembered
 from cdc_platform.alerting.alerts import AlertCondition
+from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.defs.sensor_cursor import SensorCursor
+from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.local.services import Launch
+from cdc_platform.local.stack import Stack
+from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.alert_messages import Severity
-from cdc_platform.model.topology import BootstrapMode
+from cdc_platform.model.topology import (
+    Address,
+    BootstrapMode,
+    Cluster,
+    Credentials,
+    Dataset,
+    Engine,
+    Limits,
+    Pause,
+    Shard,
+    Table,
+    TopicSpec,
+    Topology,
+)
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
 from cdc_platform.planning.canary import CanaryVerdict as RolloutVerdict
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
@@ -242,4 +263,173 @@ HEALED = ShardVerdict(
     source="db-1:3306",
     source_rows=10,
     topic_rows=10,
+)
+
+# Topology
+
+TOPOLOGY = Topology(
+    datasets={
+        "pins": Dataset(
+            name="pins",
+            engine=Engine.MARIADB,
+            tables=(Table(name="pins"), Table(name="likes", key=("user", "pin"))),
+            clusters=("main",),
+            credentials=Credentials(user="${file:/run/secrets/pins.properties:user}", password="${env:PINS}"),
+            topics=TopicSpec(partitions=16, config={"retention.ms": "604800000"}),
+            bootstrap=BootstrapMode.SNAPSHOT,
+            connector={"max.batch.size": "1024"},
+            limits=Limits(snapshot_rows_per_second=5000),
+            verification={"chunk_rows": 1000},
+            owners=("team:pins",),
+            extra={"cost_centre": "42"},
+        ),
+        "users": Dataset(
+            name="users",
+            engine=Engine.POSTGRES,
+            tables=(Table(name="users", schema="app"),),
+            clusters=("spare", "main"),
+            credentials=Credentials(user="${env:PG_USER}", password="${env:PG_PASSWORD}"),
+            topic_pattern="app.{dataset}.{table}",
+            pause=Pause(reason="migration", author="ann", until=NOW),
+        ),
+    },
+    shards={
+        "pins": tuple(
+            Shard(
+                dataset="pins",
+                id=f"{number:05d}",
+                leader=Address(f"db-{number}.internal", 3306),
+                replicas=(Address(f"db-{number}b.internal", 3307),),
+                database=f"pins_{number:05d}",
+            )
+            for number in range(2)
+        ),
+        "users": (
+            Shard(
+                dataset="users",
+                id="eu",
+                leader=Address("pg.internal", 5432),
+                database="users",
+                generation=3,
+                connector={"snapshot.fetch.size": "10"},
+                pause=Pause(reason="look", author="bob"),
+                extra={"rack": "r7"},
+            ),
+            Shard(dataset="users", id="us", leader=Address("pg-us.internal", 5432), database="users", generation=8),
+        ),
+    },
+    clusters={
+        "main": Cluster(
+            name="main",
+            urls=("http://w0:8083", "http://w1:8083"),
+            capacity=500,
+            labels={"w0:8083": "zone-a"},
+            metrics={"w0:8083": "http://w0:9404/metrics"},
+        ),
+        "spare": Cluster(name="spare", urls=("https://s0:8083",), leader_dir="/var/leaders", draining=True),
+    },
+    pause=Pause(reason="upgrade", author="cem", until=NOW + MINUTE),
+)
+
+# Agents
+
+LEADER_FILES = {
+    "pins.00000": LeaderFile(leader=Address("db-0b.internal", 3307), generation=1),
+    "users.eu": LeaderFile(leader=Address("pg.internal", 5432), generation=3),
+}
+REMEMBERED = Remembered(
+    applied={"pins.00000": LeaderFile(leader=Address("db-0.internal", 3306), generation=0)},
+    old={"pins.00000": OldLeader(leader=Address("db-0.internal", 3306), since=NOW)},
+)
+REPORT = AgentReport(
+    connect_worker="w0:8083",
+    connect_url="http://w0:8083",
+    leader_dir="/var/lib/cdc-platform/leaders",
+    pid=4711,
+    host="w0",
+    started=NOW.replace(microsecond=0),
+    reported=NOW.replace(microsecond=0) + MINUTE,
+    synced=99,
+    files=2,
+    unsynced=frozenset({"users.eu"}),
+    ahead=frozenset({"pins.00001"}),
+    moving={"pins.00000": 1},
+    problem="Connect does not answer",
+    held={"pins.00000": "the new leader lags behind"},
+    split={"pins.00001": "db-1.internal:3306 still takes writes"},
+)
+
+# Dagster
+
+CURSOR = SensorCursor(
+    need="0123456789abcdef",
+    tries=2,
+    not_before=NOW.timestamp() + 60.0,
+    refreshed=NOW.timestamp(),
+    turn=5,
+    refused="0123456789ab",
+    health={"pins": "1/2:0123456789ab", "users": "1/1:"},
+)
+CHECK = "check/cdc/pins/pins/complete"
+ALERTS_CURSOR = {"id": 17, "at": NOW.timestamp(), "last": {CHECK: NOW.timestamp() - 1.0}}
+TABLES = (
+    CdcTableProps(
+        platform="cdc",
+        dataset="pins",
+        table="pins",
+        source_table="pins",
+        engine="mariadb",
+        topic="cdc.pins.pins",
+        partitions=16,
+        replication=3,
+        bootstrap="snapshot",
+        clusters=("main",),
+        key_columns=("id",),
+        owners=("team:pins",),
+        verify_schedule="0 3 * * *",
+        verify_shards=2,
+    ),
+    CdcTableProps(
+        platform="cdc",
+        dataset="users",
+        table="users",
+        source_table="app.users",
+        engine="postgres",
+        topic="app.users.users",
+        partitions=8,
+        replication=3,
+        bootstrap="incremental",
+    ),
+)
+
+# The local stack
+
+STACK = Stack(
+    directory=Path(),
+    launches={
+        "kafka": Launch(
+            name="kafka",
+            argv=("java", "kafka.Kafka"),
+            cwd="/stack/kafka",
+            log="/stack/kafka/log",
+            env={"LANG": "C"},
+            ports={"kafka": 9092},
+            grace=20.0,
+            stage=1,
+        ),
+        "w0": Launch(
+            name="w0",
+            argv=("java", "ConnectDistributed"),
+            cwd="/stack/w0",
+            log="/stack/w0/log",
+            ports={"connect": 8083},
+            user="cdc",
+            stop_signal=2,
+            stage=3,
+            needs=("kafka",),
+        ),
+    },
+    workers=("w0",),
+    mariadb=("mariadb-a", "mariadb-b"),
+    secure=True,
 )
