@@ -12,7 +12,9 @@ from cdc_platform.defs import checks, snapshot_jobs
 from cdc_platform.defs import reconcile_job as jobs
 from cdc_platform.defs.audit_asset import audit_metadata
 from cdc_platform.defs.check_suites import CheckOutcome
+from cdc_platform.defs.live_passes import TAG_LOCK
 from cdc_platform.defs.metadata import pass_metadata, table_metadata
+from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.reconciler.report import DatasetHealth
@@ -59,6 +61,7 @@ def metadata() -> dict[str, Any]:
         "check no_duplicates": sorted(checks._of_duplicates([sample(ShardDuplicates)])),
         "check continuous": sorted(checks._of_ledger(sample(TableContinuity))),
         "tags of a run of reconcile": jobs.run_tags("cdc"),
+        "tags that runs get": sorted([TAG_LOCK, TAG_RUN]),
     }
 
 

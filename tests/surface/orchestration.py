@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -13,13 +14,21 @@ import dagster as dg
 from cdc_platform import defs as public
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
 from cdc_platform.defs.alert_sensor import checks_seen
+from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.sensor_cursor import SensorCursor
-from cdc_platform.defs.translator import shards_partition
+from cdc_platform.defs.translator import CdcTableProps, shards_partition, table_props
+from cdc_platform.reconciler.state_records import captured_documents
 from cdc_platform.settings import Settings
+from cdc_platform.verification.audit_frame import AuditFrame
 from tests.defs.worlds import WORLDS, World, WorldResource, topology
-from tests.surface.samples import sample
+from tests.surface.documents import state_topic
+from tests.surface.samples import NOW, sample
 
 _WORLD = "surface"
+_PINS = dg.AssetKey(["cdc", "pins", "pins"])
+
+# Tags whose value is a digest of the plan.
+_OF_THE_MOMENT = frozenset({"cdc/plan"})
 
 # Fields of the component whose form is Dagster's.
 _OF_DAGSTER = frozenset({"translation", "defs_state"})
@@ -54,10 +63,56 @@ def extension_points() -> dict[str, Any]:
 
 
 def cursors() -> dict[str, Any]:
-    """The cursor of each sensor that keeps one, as Dagster stores it."""
+    """The cursor of each sensor that keeps one, as Dagster stores it; WHEN and RUN for what differs each time."""
+    evaluation = dg.AssetCheckEvaluation(asset_key=_PINS, check_name="complete", passed=True, metadata={})
     with dg.DagsterInstance.ephemeral() as instance:
-        _, alerts = checks_seen(instance, None, {}, Settings())
-    return {"reconcile_sensor": sample(SensorCursor).dump(), "alert_sensor": alerts}
+        instance.report_runless_asset_event(evaluation)
+        _, alerts = checks_seen(instance, None, {_PINS: sample(CdcTableProps)}, Settings())
+    return {
+        "reconcile_sensor": sample(SensorCursor).dump(),
+        "alert_sensor": re.sub(r"[0-9]+\.[0-9]+", "WHEN", alerts),
+        "checks_sensor": re.sub(r'": "[^"]*"', '": "RUN WHEN"', str(_ticks()["checks_sensor"].cursor)),
+    }
+
+
+def run_requests() -> dict[str, Any]:
+    """What each sensor asks for: job, tags, config, and which parts of it are there."""
+    asked = {name: result.run_requests for name, result in _ticks().items()}
+    asked["ledger_sensor"] = list(proofs_wanted(state_topic(), [_props("pins")], AuditFrame("audit")))
+    return {
+        name: [
+            {
+                "job": request.job_name,
+                "tags": {key: value if key not in _OF_THE_MOMENT else "..." for key, value in request.tags.items()},
+                "config": request.run_config,
+                "checks": sorted(str(key.name) for key in request.asset_check_keys or ()),
+                "key": None if request.run_key is None else re.sub(r"[0-9a-f]{16,}", "HASH", request.run_key),
+            }
+            for request in found or ()
+        ]
+        for name, found in asked.items()
+    }
+
+
+def _props(table: str) -> CdcTableProps:
+    return next(one for one in table_props(topology(), platform="cdc") if one.table == table)
+
+
+def _ticks() -> dict[str, dg.SensorResult]:
+    """One tick of each sensor that asks for runs: nothing is captured yet but one shard, whose table was verified."""
+    found: dict[str, dg.SensorResult] = {}
+    with _loaded() as loaded, dg.DagsterInstance.ephemeral() as instance:
+        instance.report_runless_asset_event(dg.AssetMaterialization(dg.AssetKey([*_PINS.path, "audit"])))
+        with WORLDS[_WORLD].platform() as platform:
+            platform.state.claim(1)
+            platform.state.write(captured_documents({"pins.00000": "main"}, {}, NOW, 1))
+        for name in ("reconcile_sensor", "bootstrap_sensor", "checks_sensor"):
+            sensor = loaded.get_repository_def().get_sensor_def(name)
+            resources = {key: WorldResource(config_file=_WORLD) for key in sensor.required_resource_keys}
+            result = sensor(dg.build_sensor_context(instance=instance, resources=resources))
+            assert isinstance(result, dg.SensorResult)
+            found[name] = result
+    return found
 
 
 @contextmanager

@@ -29,6 +29,7 @@ _JSON: Mapping[str, Callable[[], Any]] = {
     "dagster.json": orchestration.definitions,
     "dagster-extension-points.json": orchestration.extension_points,
     "dagster-cursors.json": orchestration.cursors,
+    "dagster-run-requests.json": orchestration.run_requests,
     "dagster-events.json": events.metadata,
     "state-topic.json": documents.state_topic,
     "zookeeper.json": outside.zookeeper,
