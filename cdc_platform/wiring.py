@@ -18,7 +18,6 @@ from cdc_platform.clients.kafka.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka.notifications import Notifications
 from cdc_platform.clients.kafka.offset_history import OffsetTopics
 from cdc_platform.clients.kafka.quotas import ClientQuotas
-from cdc_platform.clients.kafka.schema_history import SchemaHistories
 from cdc_platform.clients.kafka.signals import SignalTopics
 from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.clients.kafka.topic_records import Records, TopicRecords
@@ -173,7 +172,7 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
             signals=SignalTopics(settings.kafka),
             writer=_state_writers(settings, cleanup),
             notifications=notifications,
-            histories=SchemaHistories(settings.kafka),
+            histories=KafkaAdmin(settings.kafka),
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
             rates=rates,
         )

@@ -178,7 +178,7 @@ class _Renewing:
         own = identity(self.settings, item.dataset, item.shard)
         item.connect.reset_offsets(name)
         if own.schema_history_topic is not None and not start.keep_history:
-            self.outside.histories.clear([own.schema_history_topic])
+            self.outside.histories.clear_topics([own.schema_history_topic])
         if start.offset is None:
             self._drop_slot(item)
         else:

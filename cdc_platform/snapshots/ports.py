@@ -32,9 +32,13 @@ class NotificationReader(Protocol):
 
 
 class Histories(Protocol):
-    """Schema history topics."""
+    """Schema history topics of binlog connectors.
 
-    def clear(self, topics: Collection[str]) -> None:
+    Cleared when a connector starts from scratch: records at later positions than the new start would be applied to
+    the wrong events. Emptied, not deleted: Debezium takes an empty topic for none (KafkaSchemaHistory.exists).
+    """
+
+    def clear_topics(self, names: Collection[str]) -> None:
         """Remove all records of these topics. Raises KafkaUnavailable and KafkaRejected."""
 
 

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Mapping
 from typing import Any
 
-from cdc_platform.clients.kafka.state_topic import VERSION_FIELD, WRITER_KEY
+from cdc_platform.clients.kafka.state_reader import VERSION_FIELD, WRITER_KEY
 from cdc_platform.errors import BadInput, CdcError, Fenced
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from confluent_kafka import KafkaError
+from confluent_kafka import KafkaError, TopicPartition
 
 from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.model.observed import ObservedTopic
@@ -26,6 +26,9 @@ class _Message:
 
     def error(self) -> KafkaError | None:
         return self.problem
+
+    def topic(self) -> str:
+        return TOPIC
 
     def partition(self) -> int:
         return 0
@@ -66,6 +69,9 @@ class _Consumer:
         self._next = len(self._records)
         return [*found, _Message(self._next, (b"", None), KafkaError(KafkaError._PARTITION_EOF))]
 
+    def position(self, partitions: object) -> list[TopicPartition]:
+        return [TopicPartition(TOPIC, 0, self._next)]
+
     def close(self) -> None:
         pass
 
@@ -87,6 +93,9 @@ class _Producer:
         self._open.append((key, value))
         on_delivery(None, _Message(at, (key, value)))
 
+    def poll(self, timeout: float) -> None:
+        pass
+
     def flush(self, timeout: float) -> None:
         pass
 
@@ -97,10 +106,10 @@ class _Producer:
 @contextmanager
 def state_topic(records: Records) -> Iterator[StateTopic]:
     """The real store on a log of these records; what it writes is appended to them."""
-    module = "cdc_platform.clients.kafka.state_topic"
+    package = "cdc_platform.clients.kafka"
     with (
-        mock.patch(f"{module}.KafkaAdmin", _Admin),
-        mock.patch(f"{module}.Consumer", lambda *_, **__: _Consumer(records)),
-        mock.patch(f"{module}.Producer", lambda *_, **__: _Producer(records)),
+        mock.patch(f"{package}.state_topic.KafkaAdmin", _Admin),
+        mock.patch(f"{package}.consumer.Consumer", lambda *_, **__: _Consumer(records)),
+        mock.patch(f"{package}.state_topic.Producer", lambda *_, **__: _Producer(records)),
     ):
         yield StateTopic({"bootstrap.servers": "memory:1"}, TOPIC)

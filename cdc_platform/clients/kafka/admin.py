@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as FutureTimeout
 from typing import Any, TypeVar
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import OFFSET_END, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import (
     AdminClient,
     AlterConfigOpType,
@@ -21,7 +21,7 @@ from confluent_kafka.admin import (
 )
 
 from cdc_platform.clients.kafka import topic_contents
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.librdkafka import open_client, remaining, servers_of, timed_out, translated
 from cdc_platform.errors import CdcError, KafkaRejected, KafkaUnavailable
 from cdc_platform.model.observed import ObservedTopic, TopicExtent, TopicRequest
 
@@ -54,7 +54,7 @@ class KafkaAdmin:
     def __init__(self, config: Mapping[str, str], timeout: float = 30.0) -> None:
         self._config = dict(config)
         self._timeout = timeout
-        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
+        self._servers = servers_of(config)
         self._lock = threading.Lock()
         self._client: AdminClient | None = None
         self._last_problem: str | None = None
@@ -168,6 +168,16 @@ class KafkaAdmin:
             "delete topic", lambda client, seconds: client.delete_topics(list(names), **_timeouts(seconds)), _gone
         )
 
+    def clear_topics(self, names: Collection[str]) -> None:
+        """Remove all records of these topics' partition 0 (KIP-204); one that does not exist is empty already.
+
+        Raises:
+            KafkaUnavailable, KafkaRejected: at least one may still hold records.
+        """
+        asked = [TopicPartition(name, 0, OFFSET_END) for name in sorted(set(names))]
+        if asked:
+            self._each("clear topic", lambda client, seconds: client.delete_records(asked, **_timeouts(seconds)), _gone)
+
     def extents(self, names: Sequence[str]) -> Mapping[str, TopicExtent]:
         """How much is in these topics. A topic that does not exist, or whose leader is away, is absent."""
         end = time.monotonic() + self._timeout
@@ -176,7 +186,7 @@ class KafkaAdmin:
     def samples(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """One recent value of each of these topics; a topic without one near its end is absent."""
         end = time.monotonic() + self._timeout
-        return topic_contents.samples(self._ask, self._config, self._sizes(names, end), end, servers=self._servers)
+        return topic_contents.samples(self._ask, self._config, self._sizes(names, end), end)
 
     def _sizes(self, names: Sequence[str], end: float) -> dict[str, int]:
         known = self._metadata(end).topics
@@ -185,7 +195,7 @@ class KafkaAdmin:
     def _metadata(self, end: float) -> Any:
         client = self._admin()
         try:
-            return client.list_topics(timeout=max(0.1, end - time.monotonic()))
+            return client.list_topics(timeout=remaining(end))
         except KafkaException as error:
             raise self._translated(error, "list topics") from None
         finally:
@@ -236,7 +246,7 @@ class KafkaAdmin:
         problems: list[CdcError] = []
         for key, answer in self._ask(what, call, time.monotonic() + self._timeout).items():
             if isinstance(answer, KafkaException) and not fine(answer.args[0]):
-                problems.append(self._translated(answer, f"{what} {getattr(key, 'name', key)}"))
+                problems.append(self._translated(answer, f"{what} {_name(key)}"))
         if len(problems) == 1:
             raise problems[0]
         if problems:
@@ -251,13 +261,13 @@ class KafkaAdmin:
         client = self._admin()
         answers: dict[K, V | KafkaException] = {}
         try:
-            for key, future in call(client, max(0.1, end - time.monotonic())).items():
+            for key, future in call(client, remaining(end)).items():
                 try:
-                    answers[key] = future.result(timeout=max(0.1, end - time.monotonic()) + 1.0)
+                    answers[key] = future.result(timeout=remaining(end) + 1.0)
                 except KafkaException as error:
                     answers[key] = error
                 except FutureTimeout:
-                    answers[key] = KafkaException(KafkaError(KafkaError._TIMED_OUT))
+                    answers[key] = timed_out()
         except KafkaException as error:
             raise self._translated(error, what) from None
         except (ValueError, TypeError) as error:
@@ -269,10 +279,7 @@ class KafkaAdmin:
     def _admin(self) -> AdminClient:
         with self._lock:
             if self._client is None:
-                try:
-                    self._client = AdminClient(configuration(self._config, {"error_cb": self._on_error}), logger=log)
-                except (KafkaException, CdcError, ValueError, TypeError) as error:
-                    raise bad_settings(error) from None
+                self._client = open_client(AdminClient, self._config, {"error_cb": self._on_error})
             return self._client
 
     def _on_error(self, error: KafkaError) -> None:
@@ -285,6 +292,11 @@ class KafkaAdmin:
         if isinstance(found, KafkaUnavailable) and self._last_problem:
             return KafkaUnavailable(f"{found.message} Last: {self._last_problem}", where=found.where, cure=found.cure)
         return found
+
+
+def _name(key: Any) -> str:
+    """The topic of a request's key: text, a ConfigResource or a TopicPartition."""
+    return str(getattr(key, "name", None) or getattr(key, "topic", None) or key)
 
 
 def _timeouts(seconds: float) -> dict[str, float]:

@@ -15,11 +15,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer, Message
 
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
+from cdc_platform.clients.kafka.consumer import (
+    assign,
+    offsets_at,
+    open_consumer,
+    partitions_of,
+    read_to_end,
+    watermarks,
+)
+from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
 from cdc_platform.connectors.routing import WORKER_HEADER
-from cdc_platform.errors import CdcError, KafkaUnavailable
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats
 
 _BATCH = 10_000
@@ -51,7 +58,6 @@ class HeartbeatTopic:
         self._config = dict(config)
         self._topic = topic
         self._timeout = timeout
-        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
         self._lock = threading.Lock()
         self._consumer: Consumer | None = None
 
@@ -71,92 +77,52 @@ class HeartbeatTopic:
         Raises:
             KafkaUnavailable: not read to its end in time.
         """
-        with self._lock:
-            try:
-                return self._read(window, time.monotonic() + self._timeout)
-            except KafkaException as error:
-                raise translated(error, f"read {self._topic}", self._servers) from None
+        with self._lock, kafka_errors(f"read {self._topic}", self._config):
+            return self._read(window, time.monotonic() + self._timeout)
 
     def _read(self, window: timedelta, end: float) -> ObservedHeartbeats:
-        consumer = self._opened()
-        partitions = _partitions(consumer, self._topic, end)
-        if not partitions:
+        if self._consumer is None:
+            self._consumer = open_consumer(self._config, "cdc-platform-heartbeats")
+        consumer = self._consumer
+        ends: dict[int, int] = {}
+        # The record at the end may be compacted away, or a marker: the last few are looked at.
+        tails: dict[int, int] = {}
+        for partition in partitions_of(consumer, self._topic, end):
+            low, high = watermarks(consumer, self._topic, partition, end)
+            if high > low:
+                ends[partition], tails[partition] = high, max(low, high - 16)
+        last: list[datetime] = []
+        self._consume(tails, ends, lambda batch: last.extend(map(_time, batch)), end)
+        if not last:
             return ObservedHeartbeats(since=datetime.now(UTC) - window, newest=None, beats={})
-        bounds = {p: _ends(consumer, self._topic, p, end) for p in partitions}
-        newest = self._newest(consumer, bounds, end)
-        if newest is None:
-            return ObservedHeartbeats(since=datetime.now(UTC) - window, newest=None, beats={})
+        newest = max(last)
         since = newest - window
         beats = _Beats()
-        starts = consumer.offsets_for_times(
-            [TopicPartition(self._topic, p, _millis(since)) for p, (low, high) in bounds.items() if high > low],
-            timeout=max(0.1, end - time.monotonic()),
-        )
-        # A negative offset: nothing is newer than `since` in that partition.
-        self._consume(consumer, {s.partition: s.offset for s in starts if s.offset >= 0}, bounds, beats.note, end)
+        starts = offsets_at(consumer, self._topic, dict.fromkeys(ends, _millis(since)), end)
+        self._consume(starts, ends, beats.note, end)
         return ObservedHeartbeats(since=since, newest=max(newest, beats.newest or newest), beats=beats.found())
 
-    def _newest(self, consumer: Consumer, bounds: Mapping[int, tuple[int, int]], end: float) -> datetime | None:
-        """The time of the last record of any partition."""
-        last: list[datetime] = []
-        # The record at the end may be compacted away, or a marker: the last few are looked at.
-        tails = {p: max(low, high - 16) for p, (low, high) in bounds.items() if high > low}
-        self._consume(consumer, tails, bounds, lambda batch: last.extend(map(_time, batch)), end)
-        return max(last, default=None)
-
     def _consume(
-        self,
-        consumer: Consumer,
-        starts: Mapping[int, int],
-        bounds: Mapping[int, tuple[int, int]],
-        note: Callable[[list[Message]], None],
-        end: float,
+        self, starts: Mapping[int, int], ends: Mapping[int, int], note: Callable[[list[Message]], None], end: float
     ) -> None:
-        """Give `note` all records from `starts` up to the ends in `bounds`, by partition."""
-        left = {p: bounds[p][1] for p, start in starts.items() if start < bounds[p][1]}
-        if not left:
-            return
-        consumer.assign([TopicPartition(self._topic, p, starts[p]) for p in left])
+        """Give `note` all records from `starts` up to `ends`, by partition."""
+        consumer = self._consumer
+        assert consumer is not None
+        offsets = {(self._topic, partition): start for partition, start in starts.items()}
+        assign(consumer, offsets)
         try:
-            while left:
-                if time.monotonic() > end:
-                    raise KafkaUnavailable(
-                        f"not read to its end within {self._timeout:.0f} s.",
-                        where=f"topic {self._topic}",
-                        cure="Without heartbeats nobody is judged stuck; see that the brokers are well.",
-                    )
-                batch = consumer.consume(_BATCH, timeout=_POLL_SECONDS)
-                note([message for message in batch if message.error() is None])
-                for message in batch:
-                    error = message.error()
-                    if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                        raise KafkaException(error)
-                for reached in consumer.position([TopicPartition(self._topic, p) for p in left]):
-                    # Past what was the end at the start, or past markers that come as no message.
-                    if reached.offset >= left[reached.partition]:
-                        del left[reached.partition]
-                for message in batch:
-                    if message.error() is not None:
-                        left.pop(message.partition(), None)  # type: ignore[arg-type]
+            for batch in read_to_end(
+                consumer,
+                offsets,
+                {(self._topic, partition): ends[partition] for partition in starts},
+                timeout=remaining(end),
+                stop_at_eof=True,
+                batch=_BATCH,
+                poll=_POLL_SECONDS,
+            ):
+                note(batch)
         finally:
             consumer.unassign()
-
-    def _opened(self) -> Consumer:
-        if self._consumer is None:
-            own = {
-                "group.id": "cdc-platform-heartbeats",
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "fetch.wait.max.ms": 50,
-                # Read ahead no further than a batch or two: 64 MB by default.
-                "queued.max.messages.kbytes": 8192,
-            }
-            try:
-                self._consumer = Consumer(configuration(self._config, own), logger=log)
-            except (KafkaException, CdcError, ValueError, TypeError) as error:
-                raise bad_settings(error) from None
-        return self._consumer
 
 
 class _Beats:
@@ -231,18 +197,6 @@ def _shard(key: bytes | None) -> str | None:
             return None
     except (msgspec.DecodeError, UnicodeDecodeError):
         return None
-
-
-def _partitions(consumer: Consumer, topic: str, end: float) -> list[int]:
-    found = consumer.list_topics(topic, timeout=max(0.1, end - time.monotonic())).topics[topic]
-    return sorted(found.partitions) if found.error is None else []
-
-
-def _ends(consumer: Consumer, topic: str, partition: int, end: float) -> tuple[int, int]:
-    found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=max(0.1, end - time.monotonic()))
-    if found is None:
-        raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-    return int(found[0]), int(found[1])
 
 
 def _time(message: Message) -> datetime:

@@ -6,8 +6,9 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
 
@@ -20,6 +21,9 @@ from cdc_platform.errors import (
     SecretUnresolved,
     SettingsError,
 )
+from cdc_platform.model.topology import EMPTY
+
+C = TypeVar("C")
 
 _QUIET_SECONDS = 60.0
 
@@ -78,25 +82,48 @@ _FENCED = frozenset(
 )
 
 
-def configuration(config: Mapping[str, str], extra: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with its references resolved and `extra` on top.
+def open_client(kind: Callable[..., C], config: Mapping[str, str], own: Mapping[str, Any] = EMPTY) -> C:
+    """A client of `config`, references resolved, with our `own` options on top; nothing is connected yet.
 
     Raises:
         SecretUnresolved: a `${...}` in it has no value here.
+        SettingsError: librdkafka does not accept the configuration.
     """
-    return {"client.id": "cdc-platform", **resolve_all(config), **extra}
+    try:
+        return kind({"client.id": "cdc-platform", **resolve_all(config), **own}, logger=log)
+    except SecretUnresolved:
+        raise
+    except (KafkaException, CdcError, ValueError, TypeError) as error:
+        raise SettingsError(
+            f"librdkafka refuses it: {_text(error)}.",
+            where="settings",
+            field="kafka",
+            cure="See librdkafka's CONFIGURATION.md for names and values.",
+        ) from None
 
 
-def bad_settings(error: Exception) -> CdcError:
-    """A client that could not even be made: its configuration is wrong."""
-    if isinstance(error, SecretUnresolved):
-        return error
-    return SettingsError(
-        f"librdkafka refuses it: {_text(error)}.",
-        where="settings",
-        field="kafka",
-        cure="See librdkafka's CONFIGURATION.md for names and values.",
-    )
+def servers_of(config: Mapping[str, str]) -> str:
+    """The bootstrap servers, for messages."""
+    return config.get("bootstrap.servers", "(no bootstrap.servers)")
+
+
+def remaining(end: float) -> float:
+    """Seconds until `end` on the monotonic clock, at least 0.1: librdkafka takes 0 for "do not wait"."""
+    return max(0.1, end - time.monotonic())
+
+
+def timed_out() -> KafkaException:
+    """What librdkafka itself raises at a deadline."""
+    return KafkaException(KafkaError(KafkaError._TIMED_OUT))
+
+
+@contextmanager
+def kafka_errors(what: str, config: Mapping[str, str]) -> Iterator[None]:
+    """Raises KafkaUnavailable, KafkaRejected or Fenced for librdkafka's errors; `what` was asked of `config`."""
+    try:
+        yield
+    except KafkaException as error:
+        raise translated(error, what, servers_of(config)) from None
 
 
 def translated(error: Exception, what: str, servers: str) -> CdcError:

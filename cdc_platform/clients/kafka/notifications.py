@@ -13,10 +13,19 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import Consumer
 
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
-from cdc_platform.errors import CdcError, KafkaUnavailable
+from cdc_platform.clients.kafka.consumer import (
+    Partition,
+    assign,
+    offsets_at,
+    open_consumer,
+    partitions_of,
+    read_to_end,
+    watermarks,
+)
+from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
+from cdc_platform.errors import KafkaUnavailable
 
 INITIAL = "Initial Snapshot"
 INCREMENTAL = "Incremental Snapshot"
@@ -80,9 +89,8 @@ class Notifications:
         self._topic = topic
         self._since = since
         self._timeout = timeout
-        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
         self._consumer: Consumer | None = None
-        self._next: dict[int, int] = {}
+        self._next: dict[Partition, int] = {}
 
     def read(self) -> Sequence[Notification]:
         """What is new, in the order of each partition: all of it, or as much as could be read.
@@ -92,13 +100,11 @@ class Notifications:
         """
         found: list[Notification] = []
         try:
-            for notification in self._read(time.monotonic() + self._timeout):
-                found.append(notification)
-        except KafkaException as error:
-            self.close()
-            if not found:
-                raise translated(error, f"read {self._topic}", self._servers) from None
+            with kafka_errors(f"read {self._topic}", self._config):
+                for notification in self._read(time.monotonic() + self._timeout):
+                    found.append(notification)
         except KafkaUnavailable:
+            self.close()
             if not found:
                 raise
         return found
@@ -113,68 +119,38 @@ class Notifications:
         consumer = self._assigned(end)
         if consumer is None:
             return
-        goals = {}
-        for partition in self._next:
-            low, high = consumer.get_watermark_offsets(
-                TopicPartition(self._topic, partition), timeout=max(0.1, end - time.monotonic())
-            )
+        ends = {}
+        for topic, partition in self._next:
+            low, high = watermarks(consumer, topic, partition, end)
             # Retention may have removed what we have not read.
-            self._next[partition] = max(self._next[partition], low)
-            goals[partition] = high
-        while any(self._next[partition] < goal for partition, goal in goals.items()):
-            if time.monotonic() > end:
-                raise KafkaUnavailable("not read to its end in time.", where=f"topic {self._topic}")
-            for message in consumer.consume(num_messages=_BATCH, timeout=_POLL_SECONDS):
-                found = self._take(message)
+            self._next[topic, partition] = max(self._next[topic, partition], low)
+            ends[topic, partition] = high
+        for batch in read_to_end(consumer, self._next, ends, timeout=remaining(end), batch=_BATCH, poll=_POLL_SECONDS):
+            for message in batch:
+                found = decode(message.value(), datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
                 if found is not None:
                     yield found
-
-    def _take(self, message: Message) -> Notification | None:
-        partition, offset, error = message.partition(), message.offset(), message.error()
-        if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
-                self._next[partition] = max(self._next[partition], offset)
-                return None
-            raise KafkaException(error)
-        assert partition is not None and offset is not None
-        self._next[partition] = offset + 1
-        return decode(message.value(), datetime.fromtimestamp(message.timestamp()[1] / 1000, UTC))
 
     def _assigned(self, end: float) -> Consumer | None:
         if self._consumer is not None:
             return self._consumer
-        own = {
-            "group.id": "cdc-platform-notifications",
-            "enable.auto.commit": False,
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
-        }
-        try:
-            consumer = Consumer(configuration(self._config, own), logger=log)
-        except (KafkaException, CdcError, ValueError, TypeError) as error:
-            raise bad_settings(error) from None
-        self._consumer = consumer
-        found = consumer.list_topics(timeout=max(0.1, end - time.monotonic())).topics.get(self._topic)
-        if found is None or not found.partitions:
+        self._consumer = consumer = open_consumer(self._config, "cdc-platform-notifications")
+        partitions = partitions_of(consumer, self._topic, end)
+        if not partitions:
             self.close()
             return None
         if not self._next:
-            self._next = _starts(consumer, self._topic, list(found.partitions), self._since, end)
-        consumer.assign([TopicPartition(self._topic, partition, at) for partition, at in self._next.items()])
+            starts = offsets_at(
+                consumer, self._topic, dict.fromkeys(partitions, int(self._since.timestamp() * 1000)), end
+            )
+            for partition in partitions:
+                start = starts.get(partition)
+                # Nothing newer than `since` yet: from the end on.
+                self._next[self._topic, partition] = (
+                    watermarks(consumer, self._topic, partition, end)[1] if start is None else start
+                )
+        assign(consumer, self._next)
         return consumer
-
-
-def _starts(consumer: Consumer, topic: str, partitions: Sequence[int], since: datetime, end: float) -> dict[int, int]:
-    at = int(since.timestamp() * 1000)
-    asked = [TopicPartition(topic, partition, at) for partition in partitions]
-    starts = {}
-    for part in consumer.offsets_for_times(asked, timeout=max(0.1, end - time.monotonic())):
-        if part.offset >= 0:
-            starts[part.partition] = part.offset
-        else:  # nothing newer than `since` yet
-            starts[part.partition] = consumer.get_watermark_offsets(part, timeout=max(0.1, end - time.monotonic()))[1]
-    return starts
 
 
 def decode(value: bytes | str | None, at: datetime) -> Notification | None:

@@ -4,7 +4,7 @@ Written in transactions under one `transactional.id` a platform, so that a newer
 writer fences an older one (KIP-98). Which of two writers is the newer is said
 by the generation of the ZooKeeper lock, kept in the topic itself: a paused
 process that wakes up late gets a new producer epoch, but not a newer generation.
-Read with `read_committed` up to the end offsets.
+`state_reader.py` reads it.
 """
 
 from __future__ import annotations
@@ -13,35 +13,21 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
-from confluent_kafka import (
-    Consumer,
-    KafkaError,
-    KafkaException,
-    Message,
-    Producer,
-    TopicPartition,
-)
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from cdc_platform.clients.kafka.admin import KafkaAdmin
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, translated
-from cdc_platform.clients.kafka.librdkafka import log as librdkafka
-from cdc_platform.errors import BadInput, CdcError, Fenced, KafkaRejected, KafkaUnavailable
+from cdc_platform.clients.kafka.consumer import Partition
+from cdc_platform.clients.kafka.librdkafka import kafka_errors, open_client, remaining, servers_of, translated
+from cdc_platform.clients.kafka.producer import produce
+from cdc_platform.clients.kafka.state_reader import VERSION, VERSION_FIELD, WRITER_KEY, StateReader
+from cdc_platform.errors import BadInput, Fenced
 from cdc_platform.model.observed import TopicRequest
 
 log = logging.getLogger(__name__)
-
-Delivered = Callable[[KafkaError | None, Message], None]
-
-# The format of the documents, in each of them. A newer one is left alone.
-VERSION = 1
-VERSION_FIELD = "version"
-
-# Not a record of the platform's: under which generation of the lock it is written.
-WRITER_KEY = "writer"
 
 _CONFIG = {
     "cleanup.policy": "compact",
@@ -52,10 +38,6 @@ _CONFIG = {
     # A reader that comes back after a week still sees what was deleted.
     "delete.retention.ms": str(7 * 24 * 60 * 60 * 1000),
 }
-_STALE = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC})
-_BATCH = 5000
-# A batch that is not full waits so long for more.
-_POLL_SECONDS = 0.02
 _TRANSACTION_SECONDS = 30.0
 
 
@@ -92,25 +74,18 @@ class StateTopic:
         self._named = writer is not None
         self._replication = replication
         self._timeout = timeout
-        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
         self._admin = KafkaAdmin(self._config, timeout)
+        self._reader = StateReader(self._config, topic, f"{self._transactional_id}-reader", self._admin)
         self._lock = threading.RLock()
-        self._consumer: Consumer | None = None
         self._producer: Producer | None = None
         self._generation: int | None = None
         self._fenced: Fenced | None = None
-        self._documents: dict[str, Mapping[str, Any]] = {}
-        self._writer: int | None = None
-        # By partition: how far it was read, and where our own last record ends.
-        self._next: dict[int, int] = {}
-        self._written: dict[int, int] = {}
-        self._problems: dict[str, str] = {}
 
     @property
     def problems(self) -> Mapping[str, str]:
         """Keys whose record could not be read, and why. Each was skipped; writing the key anew cures it."""
         with self._lock:
-            return dict(self._problems)
+            return dict(self._reader.problems)
 
     def read(self) -> Mapping[str, Mapping[str, Any]]:
         """All records up to now; a later call reads only what is new. Empty when there is no topic.
@@ -119,8 +94,8 @@ class StateTopic:
             KafkaUnavailable: not all could be read in time.
         """
         with self._lock:
-            self._catch_up(time.monotonic() + self._timeout)
-            return dict(self._documents)
+            self._reader.catch_up(time.monotonic() + self._timeout)
+            return dict(self._reader.documents)
 
     def claim(self, generation: int) -> None:
         """Become the writer under a lock of this generation; whoever wrote before is fenced.
@@ -133,9 +108,9 @@ class StateTopic:
             raise BadInput("a writer of its own name holds no lock to claim with.", where=self._topic)
         with self._lock:
             end = time.monotonic() + self._timeout
-            self._catch_up(end)
+            self._reader.catch_up(end)
             self._refuse_if_newer(generation)
-            if self._writer != self._generation:
+            if self._reader.writer != self._generation:
                 self._producer = None  # another has written since: our producer is fenced already
             self._generation = generation
             self._fenced = None
@@ -169,137 +144,8 @@ class StateTopic:
     def close(self) -> None:
         """Close the connections. An open transaction is left to its time-out or the next writer."""
         with self._lock:
-            if self._consumer is not None:
-                self._consumer.close()
-                self._consumer = None
+            self._reader.close()
             self._producer = None
-
-    # Reading
-
-    def _catch_up(self, end: float) -> None:
-        kept = self._consumer is not None
-        consumer = self._reader()
-        if consumer is None:
-            return
-        try:
-            wanted = {}
-            for partition, start in self._next.items():
-                low, high = self._ends(consumer, partition, end)
-                if start > high or 0 < start < low:
-                    log.warning("%s was made anew or cut: it is read from the start", self._topic)
-                    self._forget()
-                    self._catch_up(end)
-                    return
-                # A transaction just committed is not below the end yet: its markers follow.
-                high = max(high, self._written.get(partition, 0))
-                if high > max(low, start):
-                    wanted[partition] = high
-            while any(self._next[partition] < high for partition, high in wanted.items()):
-                if time.monotonic() > end:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-                for message in consumer.consume(_BATCH, timeout=_POLL_SECONDS):
-                    self._take(message)
-        except KafkaException as error:
-            problem = translated(error, f"read {self._topic}", self._servers)
-            if not isinstance(problem, KafkaUnavailable):
-                self._forget()
-                # What a consumer knows of a broker that was away for a while goes stale: a new one looks itself.
-                if kept and error.args[0].code() in _STALE and self._reader() is not None:
-                    self._catch_up(end)
-                    return
-            raise problem from None
-
-    def _ends(self, consumer: Consumer, partition: int, end: float) -> tuple[int, int]:
-        """Low and end offset; the end is that of the last finished transaction."""
-        found = consumer.get_watermark_offsets(
-            TopicPartition(self._topic, partition), timeout=max(0.1, end - time.monotonic())
-        )
-        if found is None:
-            raise KafkaException(KafkaError(KafkaError._TIMED_OUT))
-        low, high = found
-        return low, high
-
-    def _reader(self) -> Consumer | None:
-        if self._consumer is not None:
-            return self._consumer
-        found = self._admin.topics([self._topic])
-        if self._topic not in found:
-            return None
-        policy = (found[self._topic].config or {}).get("cleanup.policy", "delete")
-        if policy != "compact":
-            raise KafkaRejected(
-                f"topic {self._topic} is not compacted: what the platform has learnt would be lost.",
-                where=f"Kafka {self._servers}",
-                field="cleanup.policy",
-                cure=f"kafka-configs --alter --topic {self._topic} --add-config cleanup.policy=compact",
-            )
-        own = {
-            "group.id": f"{self._transactional_id}-reader",
-            "enable.auto.commit": False,
-            "isolation.level": "read_committed",
-            "enable.partition.eof": True,
-            "auto.offset.reset": "earliest",
-            "fetch.wait.max.ms": 50,
-        }
-        try:
-            consumer = Consumer(configuration(self._config, own), logger=librdkafka)
-        except (KafkaException, CdcError, ValueError, TypeError) as error:
-            raise bad_settings(error) from None
-        self._next = dict.fromkeys(range(found[self._topic].partitions), 0)
-        consumer.assign([TopicPartition(self._topic, p, 0) for p in self._next])
-        self._consumer = consumer
-        return consumer
-
-    def _forget(self) -> None:
-        if self._consumer is not None:
-            self._consumer.close()
-            self._consumer = None
-        self._documents, self._problems, self._writer, self._written = {}, {}, None, {}
-
-    def _take(self, message: Message) -> None:
-        error = message.error()
-        partition, offset = message.partition(), message.offset()
-        if error is not None:
-            # The end of a partition says how far it was read: past commit
-            # markers and aborted records too, which come as no message.
-            if error.code() == KafkaError._PARTITION_EOF and partition is not None and offset is not None:
-                self._next[partition] = max(self._next[partition], offset)
-                return
-            raise KafkaException(error)
-        assert partition is not None and offset is not None
-        self._next[partition] = max(self._next[partition], offset + 1)
-        raw, value = message.key(), message.value()
-        place = f"offset {offset}" if partition == 0 else f"partition {partition} offset {offset}"
-        try:
-            key = bytes(raw or b"").decode()
-            if not key:
-                raise ValueError("it has no key")
-        except ValueError as problem:
-            self._skip(f"({place})", str(problem))
-            return
-        if value is None:
-            self._documents.pop(key, None)
-            self._problems.pop(key, None)
-            return
-        try:
-            document = msgspec.json.decode(value, type=dict[str, Any])
-            version = document.pop(VERSION_FIELD, None)
-            if version != VERSION:
-                raise ValueError(f"its version is {version!r}, not {VERSION}")
-            if key == WRITER_KEY:
-                self._writer = max(int(document["generation"]), self._writer or 0)
-                return
-        except (ValueError, KeyError, TypeError) as problem:
-            self._skip(key, f"{place}: {problem}")
-            return
-        self._documents[key] = document
-        self._problems.pop(key, None)
-
-    def _skip(self, key: str, problem: str) -> None:
-        self._problems[key] = problem
-        log.warning("%s: record %s was skipped: %s", self._topic, key, problem)
-
-    # Writing
 
     def _begin(self, end: float) -> None:
         """Take over as the writer. Unfinished transactions of an older one are aborted by this."""
@@ -309,19 +155,16 @@ class StateTopic:
             "transaction.timeout.ms": int(_TRANSACTION_SECONDS * 1000),
             "linger.ms": 5,
         }
+        producer = open_client(Producer, self._config, own)
         try:
-            producer = Producer(configuration(self._config, own), logger=librdkafka)
-        except (KafkaException, CdcError, ValueError, TypeError) as error:
-            raise bad_settings(error) from None
-        try:
-            producer.init_transactions(max(0.1, end - time.monotonic()))
+            producer.init_transactions(remaining(end))
         except KafkaException as error:
             producer.poll(0)
-            raise translated(error, f"take over {self._topic}", self._servers) from None
+            raise translated(error, f"take over {self._topic}", servers_of(self._config)) from None
         self._producer = producer
         if self._generation is not None:
             # Between our look and our taking over, a newer one may have come.
-            self._catch_up(end)
+            self._reader.catch_up(end)
             self._refuse_if_newer(self._generation)
 
     def _commit(self, records: Mapping[str, Mapping[str, Any] | None], end: float) -> None:
@@ -330,9 +173,9 @@ class StateTopic:
             self._transaction(encoded, end)
         except Fenced as error:
             self._producer = None
-            self._catch_up(end)
+            self._reader.catch_up(end)
             # An older writer that woke up takes a new epoch before it reads that it is too late.
-            if self._generation is None or (self._writer or 0) > self._generation:
+            if self._generation is None or (self._reader.writer or 0) > self._generation:
                 self._fenced = error
                 raise
             log.warning("%s: taking it back from an older writer", self._topic)
@@ -350,7 +193,7 @@ class StateTopic:
     def _transaction(self, encoded: Mapping[str, bytes | None], end: float) -> None:
         producer = self._producer
         assert producer is not None
-        ends: dict[int, int] = {}
+        ends: dict[Partition, int] = {}
 
         def delivered(error: KafkaError | None, message: Message) -> None:
             if error is not None:
@@ -359,33 +202,25 @@ class StateTopic:
                 return
             partition, offset = message.partition(), message.offset()
             if partition is not None and offset is not None:
-                ends[partition] = max(ends.get(partition, 0), offset + 1)
+                key = (self._topic, partition)
+                ends[key] = max(ends.get(key, 0), offset + 1)
 
-        try:
-            producer.begin_transaction()
-            for key, value in encoded.items():
-                self._produce(producer, key, value, delivered, end)
-            producer.flush(max(0.1, end - time.monotonic()))
-            self._finish(producer, end)
-            self._written.update(ends)
-        except KafkaException as error:
-            self._abandon(producer)
-            raise translated(error, f"write {len(encoded)} records to {self._topic}", self._servers) from None
-
-    def _produce(self, producer: Producer, key: str, value: bytes | None, delivered: Delivered, end: float) -> None:
-        while True:
+        with kafka_errors(f"write {len(encoded)} records to {self._topic}", self._config):
             try:
-                producer.produce(self._topic, key=key.encode(), value=value, on_delivery=delivered)
-                return
-            except BufferError:
-                if time.monotonic() > end:
-                    raise KafkaException(KafkaError(KafkaError._TIMED_OUT)) from None
-                producer.poll(0.1)
+                producer.begin_transaction()
+                for key, value in encoded.items():
+                    produce(producer, self._topic, key.encode(), value, end=end, delivered=delivered)
+                producer.flush(remaining(end))
+                self._finish(producer, end)
+            except KafkaException:
+                self._abandon(producer)
+                raise
+        self._reader.note_written(ends)
 
     def _finish(self, producer: Producer, end: float) -> None:
         while True:
             try:
-                producer.commit_transaction(max(0.1, end - time.monotonic()))
+                producer.commit_transaction(remaining(end))
                 return
             except KafkaException as error:
                 # A commit that timed out goes on in the background: ask again.
@@ -399,11 +234,11 @@ class StateTopic:
         self._producer = None
 
     def _refuse_if_newer(self, generation: int) -> None:
-        if self._writer is not None and self._writer > generation:
+        if self._reader.writer is not None and self._reader.writer > generation:
             self._producer = None
             self._fenced = Fenced(
-                f"{self._topic} is written under lock generation {self._writer}, ours is {generation}.",
-                where=f"Kafka {self._servers}",
+                f"{self._topic} is written under lock generation {self._reader.writer}, ours is {generation}.",
+                where=f"Kafka {servers_of(self._config)}",
                 cure="Another control plane has taken over: nothing to do.",
             )
             raise self._fenced

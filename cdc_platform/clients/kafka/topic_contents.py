@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
+from confluent_kafka import KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, OffsetSpec
 
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
-from cdc_platform.errors import CdcError, KafkaUnavailable
+from cdc_platform.clients.kafka.consumer import assign, open_consumer, read_to_end
+from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
 from cdc_platform.model.observed import TopicExtent
 
 # The newest record may be a tombstone or a transaction's end: look at this many before it.
@@ -49,26 +48,33 @@ def extents(ask: Ask, partitions: Mapping[str, int], end: float) -> dict[str, To
     return found
 
 
-def samples(
-    ask: Ask, config: Mapping[str, str], partitions: Mapping[str, int], end: float, *, servers: str
-) -> dict[str, bytes]:
+def samples(ask: Ask, config: Mapping[str, str], partitions: Mapping[str, int], end: float) -> dict[str, bytes]:
     """Topic to the newest value near the end of its partition with the newest record."""
     newest = _offsets(ask, partitions, _NEWEST, end)
-    goals: dict[str, tuple[int, int]] = {}
-    best: dict[str, int] = {}
+    last: dict[str, tuple[int, int, int]] = {}
     for (topic, partition), info in newest.items():
-        if info.timestamp > best.get(topic, 0):
-            best[topic] = info.timestamp
-            goals[topic] = (partition, info.offset)
-    if not goals:
+        if info.timestamp > 0:
+            last[topic] = max(last.get(topic, (0, 0, 0)), (info.timestamp, partition, info.offset))
+    if not last:
         return {}
-    consumer = _consumer(config)
-    try:
-        return _read(consumer, goals, end)
-    except KafkaException as error:
-        raise translated(error, "read newest records", servers) from None
-    finally:
-        consumer.close()
+    offsets = {(topic, partition): max(0, offset - _LOOK_BACK) for topic, (_, partition, offset) in last.items()}
+    ends = {(topic, partition): offset + 1 for topic, (_, partition, offset) in last.items()}
+    found: dict[str, bytes] = {}
+    with kafka_errors("read newest records", config):
+        consumer = open_consumer(config, "cdc-platform-samples")
+        try:
+            assign(consumer, offsets)
+            # In an open transaction, the newest record is behind the end that we may read.
+            for batch in read_to_end(consumer, offsets, ends, timeout=remaining(end), stop_at_eof=True):
+                for message in batch:
+                    topic, value = str(message.topic()), message.value()
+                    # What came after the newest was asked for may be beyond it.
+                    is_asked = int(message.offset() or 0) < ends[topic, int(message.partition() or 0)]
+                    if isinstance(value, bytes) and is_asked:
+                        found[topic] = value
+        finally:
+            consumer.close()
+    return found
 
 
 def _offsets(ask: Ask, partitions: Mapping[str, int], spec: OffsetSpec, end: float) -> dict[tuple[str, int], Any]:
@@ -80,45 +86,3 @@ def _offsets(ask: Ask, partitions: Mapping[str, int], spec: OffsetSpec, end: flo
     return {
         (key.topic, key.partition): answer for key, answer in answers.items() if not isinstance(answer, KafkaException)
     }
-
-
-def _consumer(config: Mapping[str, str]) -> Consumer:
-    extra = {
-        "group.id": "cdc-platform-samples",
-        "enable.auto.commit": False,
-        "auto.offset.reset": "earliest",
-        "enable.partition.eof": True,
-    }
-    try:
-        return Consumer(configuration(config, extra), logger=log)
-    except (KafkaException, CdcError, ValueError, TypeError) as error:
-        raise bad_settings(error) from None
-
-
-def _read(consumer: Consumer, goals: Mapping[str, tuple[int, int]], end: float) -> dict[str, bytes]:
-    consumer.assign([TopicPartition(t, part, max(0, goal - _LOOK_BACK)) for t, (part, goal) in goals.items()])
-    found: dict[str, bytes] = {}
-    waiting = set(goals)
-    while waiting:
-        if time.monotonic() > end:
-            raise KafkaUnavailable(f"read newest records: {len(waiting)} topics did not answer in time.")
-        for message in consumer.consume(num_messages=1000, timeout=0.2):
-            topic = message.topic()
-            if topic not in waiting:
-                continue
-            if _is_last(message, goals[topic][1]):
-                waiting.discard(topic)
-            value = message.value()
-            if message.error() is None and isinstance(value, bytes):
-                found[topic] = value
-    return found
-
-
-def _is_last(message: Message, goal: int) -> bool:
-    error = message.error()
-    if error is not None:
-        if error.code() == KafkaError._PARTITION_EOF:
-            return True
-        raise KafkaException(error)
-    offset = message.offset()
-    return offset is not None and offset >= goal

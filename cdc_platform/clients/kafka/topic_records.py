@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol
 
-from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import AdminClient
 
-from cdc_platform.clients.kafka.librdkafka import bad_settings, configuration, log, translated
-from cdc_platform.errors import CdcError, KafkaUnavailable, NotFound
+from cdc_platform.clients.kafka.consumer import assign, open_consumer, read_to_end, watermarks
+from cdc_platform.clients.kafka.librdkafka import kafka_errors, open_client, servers_of, timed_out
+from cdc_platform.errors import NotFound
 
 # Records a call: enough that the call itself costs nothing, few enough to stay in the processor's cache.
 _BATCH = 1_000
 
 _LEADERLESS = {KafkaError.NOT_LEADER_FOR_PARTITION, KafkaError.LEADER_NOT_AVAILABLE}
-
-T = TypeVar("T")
+_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,44 +74,32 @@ class TopicRecords:
         self._config = dict(config)
         self._topic = topic
         self._timeout = timeout
-        self._servers = config.get("bootstrap.servers", "(no bootstrap.servers)")
         self._held: Consumer | None = None
 
     def bounds(self) -> TopicBounds:
         """First and next offset of each partition. Raises NotFound."""
-        topic_id, partitions = self._call(f"describing {self._topic}", self._described)
-        found: dict[int, tuple[int, int]] = {}
-        for partition in partitions:
-            found[partition] = self._call(f"asking for the end of {self._topic}", partial(self._ends, partition))
-        return TopicBounds(topic_id=topic_id, partitions=found)
+        with self._errors(f"describing {self._topic}"):
+            topic_id, partitions = self._described()
+        with self._errors(f"asking for the end of {self._topic}"):
+            return TopicBounds(topic_id=topic_id, partitions={number: self._ends(number) for number in partitions})
 
     def read(self, partition: int, begin: int, end: int) -> Iterator[Batch]:
         """The records from `begin` up to, not with, `end`."""
         if begin >= end:
             return
-        consumer = self._consumer()
-        place = TopicPartition(self._topic, partition, begin)
-        self._call(f"reading {self._topic}", lambda: consumer.assign([place]))
-        try:
-            at, quiet = begin, time.monotonic()
-            while at < end:
-                messages = self._call(
-                    f"reading {self._topic}", partial(consumer.consume, min(_BATCH, end - at), timeout=0.5)
-                )
-                batch, at = self._call(f"reading {self._topic}", partial(_batch, messages, at, end, self._traced))
-                if messages:
-                    quiet = time.monotonic()
-                elif time.monotonic() - quiet > self._timeout:
-                    raise KafkaUnavailable(
-                        f"partition {partition} of {self._topic} gave nothing for {self._timeout:.0f} s"
-                        f" between the offsets {at} and {end}.",
-                        where=self._servers,
-                        cure="See that the partition has a leader.",
-                    )
-                if batch.offsets:
-                    yield batch
-        finally:
-            consumer.unassign()
+        consumer, key = self._consumer(), (self._topic, partition)
+        offsets = {key: begin}
+        with self._errors(f"reading {self._topic}"):
+            assign(consumer, offsets)
+            try:
+                for messages in read_to_end(
+                    consumer, offsets, {key: end}, timeout=self._timeout, idle=True, batch=_BATCH, poll=0.5
+                ):
+                    batch = _batch(messages, end, self._traced)
+                    if batch.offsets:
+                        yield batch
+            finally:
+                consumer.unassign()
 
     def fetch(self, partition: int, offsets: Sequence[int]) -> Mapping[int, tuple[bytes | None, bytes | None]]:
         """Offset to key and value, for those that still exist."""
@@ -131,11 +119,10 @@ class TopicRecords:
             held.close()
 
     def _ends(self, partition: int) -> tuple[int, int]:
-        place, end = TopicPartition(self._topic, partition), time.monotonic() + self._timeout
+        end = time.monotonic() + self._timeout
         while True:
             try:
-                low, high = self._consumer().get_watermark_offsets(place, timeout=self._timeout)
-                return int(low), int(high)
+                return watermarks(self._consumer(), self._topic, partition, end)
             except KafkaException as error:
                 # A partition that is new, or whose leader has just changed, has one in a moment.
                 if error.args[0].code() not in _LEADERLESS or time.monotonic() > end:
@@ -143,71 +130,49 @@ class TopicRecords:
                 time.sleep(0.2)
 
     def _described(self) -> tuple[str, list[int]]:
-        admin = AdminClient(configuration(self._config, {}), logger=log)
+        admin = open_client(AdminClient, self._config)
         future = admin.describe_topics(TopicCollection([self._topic]), request_timeout=self._timeout)[self._topic]
         description = future.result(timeout=self._timeout)
         return str(description.topic_id), sorted(part.id for part in description.partitions)
 
     def _consumer(self) -> Consumer:
         if self._held is None:
-            extra: dict[str, Any] = {
-                "group.id": "cdc-platform-verify",
-                "enable.auto.commit": False,
+            own = {
                 "enable.auto.offset.store": False,
-                "auto.offset.reset": "earliest",
                 "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                # Bounds what waits in the client; the default is as much as 64 MiB a partition.
-                "queued.max.messages.kbytes": 8_192,
                 "fetch.message.max.bytes": 1_048_576,
                 # By default a full queue is looked at again a second later.
                 "fetch.queue.backoff.ms": 5,
-                # What is read is there already. A fetch that waits for more (500 ms by default) holds up the
-                # next partition's, for one broker is asked once at a time.
+                # A fetch that waits for more holds up the next partition's, for one broker is asked once at a time.
                 "fetch.wait.max.ms": 10,
                 "socket.timeout.ms": int(self._timeout * 1000),
             }
-            try:
-                self._held = Consumer(configuration(self._config, extra), logger=log)
-            except (KafkaException, CdcError, ValueError, TypeError) as error:
-                raise bad_settings(error) from None
+            self._held = open_consumer(self._config, "cdc-platform-verify", own)
         return self._held
 
-    def _call(self, what: str, call: Callable[[], T]) -> T:
-        try:
-            return call()
-        except KafkaException as error:
-            code = error.args[0].code() if error.args and isinstance(error.args[0], KafkaError) else None
-            if code in (KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION):
-                raise NotFound(
-                    f"the topic {self._topic} does not exist.",
-                    where=self._servers,
-                    cure="`cdc-platform apply` makes it.",
-                ) from error
-            raise translated(error, what, self._servers) from error
-        except TimeoutError as error:
-            raise translated(error, what, self._servers) from error
+    @contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        """Raises NotFound when the topic is gone, else what `kafka_errors` does."""
+        with kafka_errors(what, self._config):
+            try:
+                yield
+            except KafkaException as error:
+                if error.args[0].code() in _MISSING:
+                    raise NotFound(
+                        f"the topic {self._topic} does not exist.",
+                        where=servers_of(self._config),
+                        cure="`cdc-platform apply` makes it.",
+                    ) from error
+                raise
+            except TimeoutError:
+                raise timed_out() from None
 
 
-def _batch(messages: Sequence[Any], at: int, end: int, traced: bool) -> tuple[Batch, int]:
-    """The records below `end`, and the offset to go on from."""
-    if messages:
-        batch, last = _taken(messages, traced), messages[-1].offset()
-        # An error has no key, and seldom has a record none.
-        if last < end and (None not in batch.keys or all(message.error() is None for message in messages)):
-            return batch, last + 1
-    chosen = []
-    for message in messages:
-        error = message.error()
-        if error is not None:
-            if error.code() == KafkaError._PARTITION_EOF:
-                at = max(at, int(message.offset()))
-                continue
-            raise KafkaException(error)
-        at = max(at, message.offset() + 1)
-        if message.offset() < end:
-            chosen.append(message)
-    return _taken(chosen, traced), at
+def _batch(messages: Sequence[Any], end: int, traced: bool) -> Batch:
+    """The records below `end`."""
+    if messages[-1].offset() >= end:
+        messages = [message for message in messages if message.offset() < end]
+    return _taken(messages, traced)
 
 
 def _taken(messages: Sequence[Any], traced: bool) -> Batch:
