@@ -58,6 +58,8 @@ _UNAVAILABLE = frozenset(
         KafkaError._RESOLVE,
         KafkaError._TIMED_OUT,
         KafkaError._TIMED_OUT_QUEUE,
+        # A record that was not delivered in time.
+        KafkaError._MSG_TIMED_OUT,
         KafkaError._WAIT_COORD,
         KafkaError.REQUEST_TIMED_OUT,
         KafkaError.NOT_CONTROLLER,
