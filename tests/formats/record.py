@@ -167,7 +167,7 @@ def _backfills(store: StateStore) -> None:
     held: Any = SimpleNamespace(shard=SimpleNamespace(name="pins.00002"))
     with mock.patch("cdc_platform.snapshots.connector_waves.datetime", FixedClock):
         hold(store, run, [held], values.HOLDS["pins.00002"].reason)
-    # As `snapshots.runner` writes it, for no reader but the broker: it fences an older worker.
+    # As the runner of a slice writes it, for no reader but the broker: it fences an older worker.
     store.write({run.shard_key(f"{ASIDE}worker/slice-run-1-0"): {"at": NOW.isoformat()}})
 
 
