@@ -8,7 +8,8 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import Any
+
+import msgspec
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
@@ -109,6 +110,8 @@ class Request:
     load: Load = field(default_factory=Load)
 
     def __post_init__(self) -> None:
+        for name in ("tables", "shards"):
+            object.__setattr__(self, name, tuple(sorted(getattr(self, name))))  # their order means nothing
         bootstrap = self.kind is RunKind.BOOTSTRAP
         if self.shards and self.failed_of:
             raise _bad("failed_of", "and shards exclude each other.", "Give one of the two.")
@@ -128,49 +131,9 @@ class Request:
     @property
     def fingerprint(self) -> str:
         """The same for two requests that ask for the same rows; the load they may cause does not count."""
-        document = self.document()
+        document = msgspec.to_builtins(self, enc_hook=dict)
         document.pop("load")
         return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
-
-    def document(self) -> dict[str, Any]:
-        """As the state topic holds it."""
-        document: dict[str, Any] = {
-            "kind": str(self.kind),
-            "dataset": self.dataset,
-            "tables": sorted(self.tables),
-            "shards": sorted(self.shards),
-            "failed_of": self.failed_of,
-            "mode": str(self.mode) if self.mode else None,
-            "positions": dict(self.positions),
-            "again": self.again,
-            "schema_unchanged": self.schema_unchanged,
-            "condition": self.condition,
-            "key_range": None,
-            "conditions": dict(self.conditions),
-            "load": {name: getattr(self.load, name) for name in Load.__slots__},
-        }
-        if self.key_range is not None:
-            document["key_range"] = {name: getattr(self.key_range, name) for name in KeyRange.__slots__}
-        return document
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> Request:
-        """Read what `document` wrote."""
-        return cls(
-            kind=RunKind(document["kind"]),
-            dataset=document["dataset"],
-            tables=tuple(document["tables"]),
-            shards=tuple(document["shards"]),
-            failed_of=document["failed_of"],
-            mode=BootstrapMode(document["mode"]) if document["mode"] else None,
-            positions=dict(document["positions"]) or EMPTY,
-            again=document["again"],
-            schema_unchanged=document["schema_unchanged"],
-            condition=document["condition"],
-            key_range=KeyRange(**document["key_range"]) if document["key_range"] else None,
-            conditions=dict(document.get("conditions", {})) or EMPTY,
-            load=Load(**document["load"]),
-        )
 
     def mode_for(self, dataset: Dataset) -> BootstrapMode:
         """The mode that the run uses."""

@@ -16,6 +16,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+import msgspec
+
 from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.planning.holds import WATERMARK
 from cdc_platform.snapshots.request import Request, RunKind
@@ -79,29 +81,7 @@ class Run:
 
     def document(self) -> dict[str, Any]:
         """As the state topic holds it."""
-        return {
-            "request": self.request.document(),
-            "mode": str(self.mode) if self.mode else None,
-            "tables": list(self.tables),
-            "shards": list(self.shards),
-            "created": self.created.isoformat(),
-            "finished": _iso(self.finished),
-            "failed": self.failed,
-        }
-
-    @classmethod
-    def from_document(cls, run: str, document: Mapping[str, Any]) -> Run:
-        """Read what `document` wrote."""
-        return cls(
-            id=run,
-            request=Request.from_document(document["request"]),
-            mode=BootstrapMode(document["mode"]) if document["mode"] else None,
-            tables=tuple(document["tables"]),
-            shards=tuple(document["shards"]),
-            created=datetime.fromisoformat(document["created"]),
-            finished=_time(document["finished"]),
-            failed=int(document["failed"]),
-        )
+        return _document(self, "id")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,34 +110,7 @@ class ShardState:
 
     def document(self) -> dict[str, Any]:
         """As the state topic holds it."""
-        return {
-            "phase": str(self.phase),
-            "since": self.since.isoformat(),
-            "began": self.began.isoformat(),
-            "reset": self.reset,
-            "attempt": self.attempt,
-            "before": _plain(self.before),
-            "start": _plain(self.start),
-            "end": _plain(self.end),
-            "rows": dict(self.rows),
-            "error": self.error,
-        }
-
-    @classmethod
-    def from_document(cls, document: Mapping[str, Any]) -> ShardState:
-        """Read what `document` wrote."""
-        return cls(
-            phase=Phase(document["phase"]),
-            since=datetime.fromisoformat(document["since"]),
-            began=datetime.fromisoformat(document["began"]),
-            reset=document["reset"],
-            attempt=int(document["attempt"]),
-            before=document["before"],
-            start=document["start"],
-            end=document["end"],
-            rows=dict(document["rows"]) or EMPTY,
-            error=document["error"],
-        )
+        return _document(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -202,17 +155,7 @@ class Watermark:
 
     def document(self) -> dict[str, Any]:
         """As the state topic holds it."""
-        return {
-            "mode": str(self.mode),
-            "run": self.run,
-            "position": self.position,
-            "offset": _plain(self.offset),
-            "since": self.since.isoformat(),
-            "complete": _iso(self.complete),
-            "rows": self.rows,
-            "hole": {"since": self.hole.since, "until": self.hole.until} if self.hole else None,
-            "backfilled": self.backfilled,
-        }
+        return _document(self, "dataset", "table", "shard")
 
 
 def watermark_key(dataset: str, table: str, shard: str) -> str:
@@ -240,7 +183,7 @@ def watermarks(records: Records, dataset: str) -> dict[tuple[str, str], Watermar
 def runs(records: Records) -> dict[str, Run]:
     """All runs that are on record, by id."""
     return {
-        key.removeprefix(RUN): Run.from_document(key.removeprefix(RUN), document)
+        key.removeprefix(RUN): msgspec.convert({**document, "id": key.removeprefix(RUN)}, Run)
         for key, document in records.items()
         if key.startswith(RUN) and "/" not in key.removeprefix(RUN)
     }
@@ -250,7 +193,7 @@ def shard_states(records: Records, run: str) -> dict[str, ShardState]:
     """The shards of a run that are on record, by id."""
     prefix = f"{RUN}{run}/"
     return {
-        key.removeprefix(prefix): ShardState.from_document(document)
+        key.removeprefix(prefix): msgspec.convert(document, ShardState)
         for key, document in records.items()
         if key.startswith(prefix) and not key.startswith(f"{prefix}{ASIDE}")
     }
@@ -262,30 +205,14 @@ def hold_key(shard: str) -> str:
 
 
 def _watermark(dataset: str, table: str, shard: str, document: Mapping[str, Any]) -> Watermark:
-    hole = document["hole"]
-    return Watermark(
-        dataset=dataset,
-        table=table,
-        shard=shard,
-        mode=BootstrapMode(document["mode"]),
-        run=document["run"],
-        position=document["position"],
-        offset=document["offset"],
-        since=datetime.fromisoformat(document["since"]),
-        complete=_time(document["complete"]),
-        rows=document["rows"],
-        hole=Hole(since=hole["since"], until=hole["until"]) if hole else None,
-        backfilled=document["backfilled"],
-    )
+    return msgspec.convert({**document, "dataset": dataset, "table": table, "shard": shard}, Watermark)
 
 
-def _plain(offset: Offset | None) -> dict[str, Any] | None:
-    return None if offset is None else dict(offset)
-
-
-def _iso(at: datetime | None) -> str | None:
-    return at.isoformat() if at else None
-
-
-def _time(text: str | None) -> datetime | None:
-    return datetime.fromisoformat(text) if text else None
+def _document(record: Run | ShardState | Watermark, *in_key: str) -> dict[str, Any]:
+    """The fields of a record as JSON holds them, without those that its key names."""
+    fields = msgspec.to_builtins(record, builtin_types=(datetime,), enc_hook=dict)
+    return {
+        name: value.isoformat() if isinstance(value, datetime) else value
+        for name, value in fields.items()
+        if name not in in_key
+    }

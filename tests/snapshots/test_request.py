@@ -12,7 +12,7 @@ from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Limits, Topology
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind, choose_shards
 from cdc_platform.snapshots.run_lifecycle import plan_run, slices
-from cdc_platform.snapshots.run_records import Watermark
+from cdc_platform.snapshots.run_records import Watermark, runs
 from tests.defs.worlds import dataset, shard, topology
 
 
@@ -88,7 +88,9 @@ def test_a_request_survives_the_state_topic() -> None:
         conditions={"00001": "v < 9"},
         load=Load(max_rows_per_s=5),
     )
-    assert Request.from_document(full.document()) == full
+    run = plan_run(topology(pins=3), {}, full, "r1")
+    assert runs({run.key: run.document()}) == {"r1": run}
+    assert run.request == full
     eased = backfill(**{**_fields(full), "load": Load(max_rows_per_s=9)})
     assert eased.fingerprint == full.fingerprint, "the same work, at another pace"
     assert backfill(tables=("boards",)).fingerprint != backfill(tables=("pins",)).fingerprint
