@@ -10,20 +10,22 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from cdc_platform.errors import BadInput
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots import summary
+from cdc_platform.snapshots import run_lifecycle, summary
 from cdc_platform.snapshots.lost_positions import cure
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone, duration
-from cdc_platform.snapshots.request import Load, Request, RunKind
+from cdc_platform.snapshots.request import RunKind
+from cdc_platform.snapshots.request_options import Option, options_of, request_of
 from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
@@ -33,88 +35,105 @@ from cdc_platform.wiring import open_platform, open_snapshots
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def run_options(command: F) -> F:
-    """The options that both commands take: load, orders to runs, output."""
-    for option in reversed(
-        (
-            click.option("--failed-of", metavar="RUN", help="Take the shards that failed in RUN."),
-            click.option("--max-parallel-shards", type=click.IntRange(min=1), default=16, show_default=True),
-            click.option("--max-parallel-per-host", type=click.IntRange(min=1), default=4, show_default=True),
-            click.option(
-                "--max-rows-per-s", type=click.IntRange(min=1), metavar="N", help="Rows a second, all shards."
-            ),
-            click.option("--max-bytes-per-s", type=click.IntRange(min=1), metavar="N", help="By broker quotas."),
-            click.option("--continue", "goes_on", metavar="RUN", help="Go on with an unfinished RUN."),
-            click.option("--pause", "pauses", metavar="RUN", help="Pause RUN; streams go on."),
-            click.option("--resume", "resumes", metavar="RUN", help="Let a paused RUN go on."),
-            click.option("--stop", "stops", metavar="RUN", help="End RUN; what was read stays."),
-            click.option("--progress", "details", metavar="RUN", help="Show how far each shard and table of RUN is."),
-            click.option("--runs", "lists", is_flag=True, help="Show the runs on record."),
-            click.option("--json", "as_json", is_flag=True, help="Print JSON."),
-        )
-    ):
-        command = option(command)
-    return command
+# Orders to a snapshot run on record, and questions about it.
+_ORDERS = (
+    click.option("--pause", "pauses", metavar="RUN", help="Pause RUN; streams go on."),
+    click.option("--resume", "resumes", metavar="RUN", help="Let a paused RUN go on."),
+    click.option("--stop", "stops", metavar="RUN", help="End RUN; what was read stays."),
+    click.option("--progress", "details", metavar="RUN", help="Show how far each shard and table of RUN is."),
+    click.option("--runs", "lists", is_flag=True, help="Show the snapshot runs on record."),
+    click.option("--json", "as_json", is_flag=True, help="Print JSON."),
+)
 
 
-def load_of(given: dict[str, Any]) -> Load:
-    """The load that the options allow; takes them out of `given`."""
-    names = ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s", "max_bytes_per_s")
-    return Load(**{name: given.pop(name) for name in names})
+def request_options(kind: RunKind) -> Callable[[F], F]:
+    """The arguments and options of a command that asks for snapshot runs of this kind."""
+
+    def decorate(command: F) -> F:
+        for option in reversed((*map(_click_option, options_of(kind)), *_ORDERS)):
+            command = option(command)
+        return command
+
+    return decorate
 
 
-def handle(kind: RunKind, given: dict[str, Any], make: Callable[[Load], Request | None], *, lost: bool = False) -> None:
-    """Do what was asked for: an order to a run, the list of runs, or a run to its end.
+def _click_option(option: Option) -> Callable[[F], F]:
+    if option.is_argument:
+        return click.argument(option.name, nargs=-1 if option.several else 1, required=False)
+    flag = option.flag or f"--{option.name.replace('_', '-')}"
+    more: dict[str, Any] = {"metavar": option.metavar, "help": option.text}
+    if option.several is not None:
+        more |= {"multiple": True, "callback": _positions if option.several is dict else None}
+    elif option.scalar is bool:
+        more["is_flag"] = True
+    elif option.scalar is int:
+        more |= {"type": click.IntRange(min=1), "default": option.default, "show_default": True}
+    elif issubclass(option.scalar, StrEnum):
+        more["type"] = click.Choice([str(value) for value in option.scalar])
+    return click.option(flag, option.name, **more)
+
+
+def _positions(context: click.Context, parameter: click.Parameter, texts: tuple[str, ...]) -> dict[str, str]:
+    found = {}
+    for text in texts:
+        shard, _, found[shard] = text.partition("=")
+        if not shard or not found[shard]:
+            raise BadInput(f"{text!r} is not SHARD=POSITION.", where="--position", cure="Write 00000=0-1-50.")
+    return found
+
+
+def handle(kind: RunKind, given: dict[str, Any]) -> None:
+    """Do what was asked for: an order to a snapshot run, the list of them, or one of them to its end.
 
     Args:
         kind: of the command.
-        given: the values of `run_options`, without `failed_of`.
-        make: the request; None when the command names no dataset.
-        lost: only the shards whose place in the log is gone.
+        given: the values of `request_options`.
     """
-    as_json = given["as_json"]
-    with open_platform(Settings.load()) as platform, open_snapshots(platform) as outside:
+    orders = {name: given.pop(name) for name in ("pauses", "resumes", "stops", "details", "lists", "as_json")}
+    as_json = orders["as_json"]
+    with open_platform(Settings.load()) as platform, open_snapshots(platform) as ports:
         for option, wanted in (("pauses", RequestedRun.PAUSED), ("resumes", RequestedRun.RUNNING)):
-            if given[option]:
-                run = opening.order(outside, given[option], wanted)
-                click.echo(f"Run {run.id} is to be {wanted}: whoever works on it obeys within seconds.")
+            if orders[option]:
+                run = run_lifecycle.order(ports, orders[option], wanted)
+                click.echo(f"Snapshot run {run.id} is to be {wanted}: it follows within seconds.")
                 return
-        if given["details"]:
-            click.echo(_details(outside, given["details"], as_json=as_json))
+        if orders["details"]:
+            click.echo(_details(ports, orders["details"], as_json=as_json))
             return
-        if given["lists"]:
+        if orders["lists"]:
             found = summary.all_runs(platform.state.read())
             click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
             return
-        if given["stops"]:
-            run = opening.order(outside, given["stops"], RequestedRun.STOPPED)
-        elif given["goes_on"]:
-            run = opening.unfinished(platform.state.read(), given["goes_on"])
-            opening.order(outside, run.id, RequestedRun.RUNNING)
+        if orders["stops"]:
+            run = run_lifecycle.order(ports, orders["stops"], RequestedRun.STOPPED)
+        elif given["continues"]:
+            run = run_lifecycle.unfinished(platform.state.read(), given["continues"])
+            run_lifecycle.order(ports, run.id, RequestedRun.RUNNING)
+        elif not given["dataset"]:
+            raise click.UsageError("Missing argument 'DATASET'.")
         else:
-            request = make(load_of(given))
-            if request is None:
-                raise click.UsageError("Missing argument 'DATASET'.")
-            if lost:
+            request = request_of(kind, given)
+            if given.get("lost"):
                 request = cure(plan_pass(platform)[0], request)
-            run = opening.open_run(outside, request, f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}")
-        work(outside, run, as_json=as_json)
+            name = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
+            run = run_lifecycle.open_run(ports, request, name)
+        work(ports, run, as_json=as_json)
 
 
-def work(outside: SnapshotPorts, run: Run, *, as_json: bool) -> None:
+def work(ports: SnapshotPorts, run: Run, *, as_json: bool) -> None:
     """Work on a run to its end; exits 1 when a shard failed. Interrupted, the run stays on record."""
     screen = Screen(run, quiet=as_json)
-    parts = opening.slices(run)
+    parts = run_lifecycle.slices(run)
     began = datetime.now(UTC)
     try:
         with screen, ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="slice") as pool:
-            futures = [pool.submit(work_slice, outside, run, n, screen.listener(n)) for n in range(len(parts))]
+            futures = [pool.submit(work_slice, ports, run, n, screen.listener(n)) for n in range(len(parts))]
             for future in futures:
                 future.result()
     except KeyboardInterrupt:
         click.echo(f"Interrupted. `cdc-platform {run.kind} --continue {run.id}` goes on.", err=True)
         sys.exit(130)
-    closed = opening.finish(outside, run)
+    closed = run_lifecycle.finish(ports, run)
     seconds = (datetime.now(UTC) - began).total_seconds()
     done = [shard for shard in screen.over if shard.error is None]
     failed = [shard for shard in screen.over if shard.error is not None]
@@ -250,8 +269,8 @@ def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]
     }
 
 
-def _details(outside: SnapshotPorts, run_id: str, *, as_json: bool) -> str:
-    found = progress_of(outside, opening.on_record(outside.platform.state.read(), run_id))
+def _details(ports: SnapshotPorts, run_id: str, *, as_json: bool) -> str:
+    found = progress_of(ports, run_lifecycle.on_record(ports.platform.state.read(), run_id))
     return (
         json.dumps([asdict(line) for line in found], indent=2) if as_json else "\n".join(map(TableLine.sentence, found))
     )

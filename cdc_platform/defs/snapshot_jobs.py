@@ -5,23 +5,23 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 from typing import Any
 
 import dagster as dg
-from pydantic import Field
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
 from cdc_platform.errors import CdcError
-from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.reconciler.run_pass import plan_pass
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import cure
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
-from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
+from cdc_platform.snapshots.request import RunKind
+from cdc_platform.snapshots.request_options import options_of, request_of
 from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
@@ -34,83 +34,21 @@ TAG_RUN = "cdc/snapshot_run"
 MAX_RUNTIME = 7 * 24 * 3600
 
 
-class _RunConfig(dg.Config):
-    dataset: str = Field(description="The dataset's name.")
-    continues: str | None = Field(
-        default=None, description="Go on with this unfinished run; all else but the dataset is taken from it."
-    )
-    tables: list[str] = Field(default=[], description="Only these tables; empty: all.")
-    shards: list[str] = Field(
-        default=[], description='Shard ids and ranges, such as "00000" or "00000-00099"; empty: all that need it.'
-    )
-    failed_of: str | None = Field(default=None, description="Take the shards that failed in this run (its Dagster id).")
-    max_parallel_shards: int = Field(default=16, ge=1, description="Shards that are worked on at once.")
-    max_parallel_per_host: int = Field(default=4, ge=1, description="Of these on one source host.")
-    max_rows_per_s: int | None = Field(default=None, ge=1, description="Rows a second of all shards; none: no limit.")
-    max_bytes_per_s: int | None = Field(default=None, ge=1, description="Bytes a second into Kafka, by broker quotas.")
-
-    def load(self) -> Load:
-        """How hard the run may press."""
-        return Load(
-            max_parallel_shards=self.max_parallel_shards,
-            max_parallel_per_host=self.max_parallel_per_host,
-            max_rows_per_s=self.max_rows_per_s,
-            max_bytes_per_s=self.max_bytes_per_s,
+def _config_schema(kind: RunKind) -> dict[str, dg.Field]:
+    """What the launchpad asks for."""
+    found = {}
+    for option in options_of(kind):
+        scalar: Any = option.scalar
+        if issubclass(scalar, StrEnum):
+            scalar = dg.Enum(scalar.__name__, [dg.EnumValue(one.name, one) for one in scalar])
+        shape: Any = {dict: {str: scalar}, tuple: [scalar], None: scalar}[option.several]
+        default = list(option.default) if option.several is tuple else option.default
+        found[option.name] = (
+            dg.Field(shape, description=option.text)
+            if option.name == "dataset"
+            else dg.Field(dg.Noneable(shape), default_value=default, is_required=False, description=option.text)
         )
-
-
-class BootstrapConfig(_RunConfig):
-    """One bootstrap, from the launchpad or a sensor."""
-
-    mode: BootstrapMode | None = Field(
-        default=None, description="LATEST, SNAPSHOT, POSITION or INCREMENTAL; none: the dataset's own."
-    )
-    positions: dict[str, str] = Field(default={}, description="Shard id to GTID, FILE:POS or LSN, for mode POSITION.")
-    again: bool = Field(default=False, description="Reset the offsets of shards that were bootstrapped before.")
-    schema_unchanged: bool = Field(
-        default=False, description="For mode POSITION: no captured table was altered since the positions."
-    )
-    lost: bool = Field(default=False, description="Take the shards whose binlog is purged or whose slot is gone.")
-
-    def request(self) -> Request:
-        """The request, checked. Raises BadInput."""
-        return Request(
-            kind=RunKind.BOOTSTRAP,
-            dataset=self.dataset,
-            tables=tuple(self.tables),
-            shards=tuple(self.shards),
-            failed_of=self.failed_of,
-            mode=self.mode,
-            positions=dict(self.positions),
-            again=self.again,
-            schema_unchanged=self.schema_unchanged,
-            load=self.load(),
-        )
-
-
-class BackfillConfig(_RunConfig):
-    """One backfill, from the launchpad."""
-
-    condition: str | None = Field(default=None, description="An SQL condition: only rows that fulfil it.")
-    key_column: str | None = Field(default=None, description="The column that key_from and key_to are about.")
-    key_from: str | None = Field(default=None, description="Rows from this key on.")
-    key_to: str | None = Field(default=None, description="Rows before this key.")
-
-    def request(self) -> Request:
-        """The request, checked. Raises BadInput."""
-        key_range = None
-        if self.key_column is not None:
-            key_range = KeyRange(column=self.key_column, low=self.key_from, high=self.key_to)
-        return Request(
-            kind=RunKind.BACKFILL,
-            dataset=self.dataset,
-            tables=tuple(self.tables),
-            shards=tuple(self.shards),
-            failed_of=self.failed_of,
-            condition=self.condition,
-            key_range=key_range,
-            load=self.load(),
-        )
+    return found
 
 
 def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | None = None) -> list[dg.JobDefinition]:
@@ -127,52 +65,50 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
     translator = translator or CdcTranslator()
     tags = {TAG_PLATFORM: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
-    def open_for(
-        context: dg.OpExecutionContext, config: _RunConfig, request: Request | None, outside: SnapshotPorts
-    ) -> Iterator[dg.DynamicOutput[Any]]:
-        if request is None:
-            run = opening.unfinished(outside.platform.state.read(), config.continues or "")
-        else:
-            run = opening.open_run(outside, request, context.run.root_run_id or context.run_id)
-        context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, "cdc/dataset": run.dataset})
-        parts = opening.slices(run)
-        mode = f", mode {run.mode}" if run.mode else ""
-        context.log.info(
-            f"Run {run.id}: {len(run.shards)} shards of {run.dataset}, tables {', '.join(run.tables)}{mode}, "
-            f"in {len(parts)} slices."
+    def opener(kind: RunKind) -> dg.OpDefinition:
+        @dg.op(
+            name=f"open_{kind}",
+            config_schema=_config_schema(kind),
+            out=dg.DynamicOut(),
+            tags={TAG_PLATFORM: platform},
+            description="Check the request and cut its shards into slices.",
         )
-        for number in range(len(parts)):
-            yield dg.DynamicOutput({"run": run.id, "slice": number}, mapping_key=f"slice_{number:03d}")
+        def open_run(
+            context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource
+        ) -> Iterator[dg.DynamicOutput[Any]]:
+            given: dict[str, Any] = context.op_config
+            with _ports(cdc_platform) as ports, _failures():
+                if given["continues"]:
+                    run = run_lifecycle.unfinished(ports.platform.state.read(), given["continues"])
+                else:
+                    request = request_of(kind, given)
+                    if given.get("lost"):
+                        request = cure(plan_pass(ports.platform)[0], request)
+                    run = run_lifecycle.open_run(ports, request, context.run.root_run_id or context.run_id)
+            context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, "cdc/dataset": run.dataset})
+            parts = run_lifecycle.slices(run)
+            mode = f", mode {run.mode}" if run.mode else ""
+            context.log.info(
+                f"Run {run.id}: {len(run.shards)} shards of {run.dataset}, tables {', '.join(run.tables)}{mode}, "
+                f"in {len(parts)} slices."
+            )
+            for number in range(len(parts)):
+                yield dg.DynamicOutput({"run": run.id, "slice": number}, mapping_key=f"slice_{number:03d}")
 
-    @dg.op(name="open_bootstrap", out=dg.DynamicOut(), tags={TAG_PLATFORM: platform})
-    def open_bootstrap(
-        context: dg.OpExecutionContext, config: BootstrapConfig, cdc_platform: CdcPlatformResource
-    ) -> Iterator[dg.DynamicOutput[Any]]:
-        """Check the request and cut its shards into slices."""
-        with _outside(cdc_platform) as outside, _failures():
-            request = None if config.continues else config.request()
-            if request is not None and config.lost:
-                request = cure(plan_pass(outside.platform)[0], request)
-            yield from open_for(context, config, request, outside)
+        return open_run
 
-    @dg.op(name="open_backfill", out=dg.DynamicOut(), tags={TAG_PLATFORM: platform})
-    def open_backfill(
-        context: dg.OpExecutionContext, config: BackfillConfig, cdc_platform: CdcPlatformResource
-    ) -> Iterator[dg.DynamicOutput[Any]]:
-        """Check the request and cut its shards into slices."""
-        with _outside(cdc_platform) as outside, _failures():
-            yield from open_for(context, config, None if config.continues else config.request(), outside)
+    open_bootstrap, open_backfill = opener(RunKind.BOOTSTRAP), opener(RunKind.BACKFILL)
 
     @dg.op(name="work_slice", tags={TAG_PLATFORM: platform})
     def work_on_slice(
         context: dg.OpExecutionContext, part: dict[str, Any], cdc_platform: CdcPlatformResource
     ) -> dict[str, Any]:
         """Bring the shards of one slice to their end, wherever an earlier run left them."""
-        with _outside(cdc_platform) as outside, _failures():
-            run = runs(outside.platform.state.read())[part["run"]]
+        with _ports(cdc_platform) as ports, _failures():
+            run = runs(ports.platform.state.read())[part["run"]]
             if run.finished is None:
-                listener = _Log(context, outside.platform, translator, run, part["slice"])
-                work_slice(outside, run, part["slice"], listener)
+                listener = _Log(context, ports.platform, translator, run, part["slice"])
+                work_slice(ports, run, part["slice"], listener)
         return part
 
     @dg.op(name="close_run", tags={TAG_PLATFORM: platform})
@@ -180,10 +116,10 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
         context: dg.OpExecutionContext, parts: list[dict[str, Any]], cdc_platform: CdcPlatformResource
     ) -> None:
         """Close the run; it fails when a shard did."""
-        with _outside(cdc_platform) as outside, _failures():
-            run = runs(outside.platform.state.read())[parts[0]["run"]]
-            closed = run if run.finished else opening.finish(outside, run)
-            told = run_summary(outside.platform.state.read(), closed)
+        with _ports(cdc_platform) as ports, _failures():
+            run = runs(ports.platform.state.read())[parts[0]["run"]]
+            closed = run if run.finished else run_lifecycle.finish(ports, run)
+            told = run_summary(ports.platform.state.read(), closed)
         text = f"Run {run.id}: " + ", ".join(f"{count} shards {phase}" for phase, count in told["phases"].items()) + "."
         context.log.info(text)
         context.add_output_metadata({"run": run.id, "shards": told["shards"], **told["phases"]})
@@ -214,7 +150,7 @@ class _Log:
     ) -> None:
         self._context = context
         self._run = run
-        shards = opening.slices(run)[part]
+        shards = run_lifecycle.slices(run)[part]
         states = shard_states(platform.state.read(), run.id)
         self._shards = len(shards)
         self._done = sum(shard in states and states[shard].phase is Phase.DONE for shard in shards)
@@ -273,9 +209,9 @@ def _materialization(
 
 
 @contextmanager
-def _outside(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
-    with resource.platform() as platform, open_snapshots(platform) as outside:
-        yield outside
+def _ports(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
+    with resource.platform() as platform, open_snapshots(platform) as ports:
+        yield ports
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import fields
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine, Limits, Topology
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind, choose_shards
+from cdc_platform.snapshots.request_options import OPTIONS, options_of, request_of
 from cdc_platform.snapshots.run_lifecycle import plan_run, slices
 from cdc_platform.snapshots.run_records import Watermark, runs
 from tests.defs.worlds import dataset, shard, topology
@@ -77,6 +79,32 @@ def test_backfill_by_key_range_and_condition_is_one_sql_condition() -> None:
     each = backfill(conditions={"00000": "id IN (1)"})
     assert (each.filter(Engine.MARIADB, "00000"), each.filter(Engine.MARIADB, "00001")) == ("id IN (1)", None)
     assert backfill(condition="v > 3 OR v < 1").filter(Engine.MARIADB, "00000") == "v > 3 OR v < 1"
+
+
+def test_each_field_of_a_request_is_an_option() -> None:
+    made_of_others = {"kind", "load", "key_range"}
+    by_repairs_only = {"conditions"}
+    asked = {field.name for field in (*fields(Request), *fields(Load))} - made_of_others - by_repairs_only
+    key_range = {"key_column", "key_from", "key_to"}
+    assert [option.name for option in OPTIONS if option.name not in asked | key_range] == ["lost", "continues"]
+    assert asked | key_range <= {option.name for option in OPTIONS}
+
+
+def test_a_request_is_made_of_what_was_given() -> None:
+    given = {
+        option.name: list(option.default) if option.several is tuple else option.default
+        for option in options_of(RunKind.BACKFILL)
+    }
+    assert request_of(RunKind.BACKFILL, {**given, "dataset": "pins"}) == backfill()
+    asked = given | {"dataset": "pins", "tables": ["pins"], "key_column": "id", "key_to": "9", "max_rows_per_s": 5}
+    assert request_of(RunKind.BACKFILL, asked) == backfill(
+        tables=("pins",), key_range=KeyRange(column="id", high="9"), load=Load(max_rows_per_s=5)
+    )
+    with pytest.raises(BadInput, match="needs a column") as caught:
+        request_of(RunKind.BACKFILL, given | {"dataset": "pins", "key_from": "9"})
+    assert caught.value.field == "key_column"
+    at = request_of(RunKind.BOOTSTRAP, {"dataset": "pins", "mode": "position", "positions": {"00000": "0-1-5"}})
+    assert at == bootstrap(mode=BootstrapMode.POSITION, positions={"00000": "0-1-5"})
 
 
 def test_a_request_survives_the_state_topic() -> None:
