@@ -8,6 +8,7 @@ import dagster as dg
 
 from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard
 from cdc_platform.planning.plan import VERBS, to_markdown
@@ -105,7 +106,7 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
                     "dataset": one.dataset,
                     "up": one.up,
                     "shards": one.shards,
-                    "down": ", ".join(d.shard for d in one.down[:5]) + (", ..." if len(one.down) > 5 else ""),
+                    "down": some_of([down.shard for down in one.down], 5),
                 }
                 for one in health.values()
             ],

@@ -19,6 +19,7 @@ from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, table_props
 from cdc_platform.errors import KafkaRejected, Unavailable
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
@@ -49,7 +50,7 @@ class EventWriter:
 
     def captured(self, names: tuple[str, ...]) -> None:
         """One materialization per table of each shard that runs for the first time, under its partition."""
-        self.context.log.info(f"Captured for the first time: {_some(names)}.")
+        self.context.log.info(f"Captured for the first time: {some_of(names, 10)}.")
         self._materialize(self.platform.topology.load(), names)
 
     def report(self, report: PassReport, *, observe: frozenset[str], turn: int) -> None:
@@ -217,7 +218,3 @@ def _count(outcomes: list[ActionOutcome]) -> dict[tuple[str, str], int]:
         pair = (VERBS[type(outcome.action)], outcome.status)
         counts[pair] = counts.get(pair, 0) + 1
     return counts
-
-
-def _some(names: tuple[str, ...]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -16,6 +16,7 @@ from cdc_platform.defs.reconcile_job import JOB, OP, run_tags
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.sensor_cursor import SensorCursor, decide
 from cdc_platform.defs.translator import CdcTableProps, table_props
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.pending_changes import Due, due
 from cdc_platform.reconciler.run_pass import plan_pass
@@ -150,7 +151,7 @@ def reload_hint(loaded: frozenset[tuple[str, str]], topology: Topology, *, platf
 
 
 def _names(tables: list[tuple[str, str]]) -> str:
-    return ", ".join(f"{dataset}.{table}" for dataset, table in tables[:5]) + (" ..." if len(tables) > 5 else "")
+    return some_of([f"{dataset}.{table}" for dataset, table in tables], 5)
 
 
 __all__ = ["JOB", "SENSOR", "build_reconcile_sensor", "reload_hint"]

@@ -23,6 +23,7 @@ from cdc_platform.documents.znodes import (
 )
 from cdc_platform.documents.zookeeper_paths import Layout
 from cdc_platform.errors import NotFound, PlanRefused, TopologyError
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Address, Cluster, Dataset, Pause, Problem, Shard, Topology
 
 V = TypeVar("V", Cluster, Dataset, Shard)
@@ -168,8 +169,7 @@ def check_deletes(changes: Sequence[Change], most: int) -> None:
     gone = [change.name for change in changes if change.action == "delete"]
     if len(gone) > most:
         raise PlanRefused(
-            f"{len(gone)} documents would be deleted ({', '.join(gone[:5])}{', ...' if len(gone) > 5 else ''}), "
-            f"{most} are allowed.",
+            f"{len(gone)} documents would be deleted ({some_of(gone, 5)}), {most} are allowed.",
             cure=f"If that is meant, pass --allow-deletes {len(gone)}.",
         )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
@@ -16,8 +16,6 @@ from cdc_platform.planning.plan import Action, AddPartitions, AlterTopic, Findin
 # shard and a cluster that do not exist, so that neither coming nor going of
 # shards looks like a change of the dataset.
 _SAMPLE = "sample"
-# Names shown of a long list.
-_FEW = 5
 _SAMPLE_CLUSTER = Cluster(name=_SAMPLE, urls=("http://sample",))
 
 
@@ -74,9 +72,3 @@ def compare_topic(wanted: TopicRequest, seen: ObservedTopic) -> tuple[list[Actio
     if changes:
         actions.append(AlterTopic(topic=wanted.name, changes=changes))
     return actions, findings
-
-
-def few(names: Iterable[str]) -> str:
-    """The first names of a list that may be long."""
-    ordered = sorted(names)
-    return ", ".join(ordered[:_FEW]) + (", ..." if len(ordered) > _FEW else "")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedState
 from cdc_platform.model.topology import Pause, Topology
 from cdc_platform.planning.inputs import Memory, PassPolicy
 from cdc_platform.planning.plan import DeleteConnector, Finding, Refusal
 
-# Names shown of what was there before.
+# Names shown of a list.
 _NAMED = 6
 
 Connectors = Mapping[str, Mapping[str, ObservedConnector]]
@@ -84,7 +85,7 @@ def _before(memory: Memory) -> str:
     """What the last pass saw, by name; empty when there was nothing."""
     parts = [f"{n} shards of dataset {name}" for name, n in sorted(memory.dataset_sizes.items()) if n]
     parts += [f"{n} connectors in cluster {name}" for name, n in sorted(memory.cluster_sizes.items()) if n]
-    return ", ".join(parts[:_NAMED]) + (", ..." if len(parts) > _NAMED else "")
+    return some_of(parts, _NAMED)
 
 
 def shrink_is_meant(policy: PassPolicy) -> bool:
@@ -142,10 +143,10 @@ def too_many_deletes(gone: list[DeleteConnector], total: int, policy: PassPolicy
         cap = policy.allow_deletes
     if len(gone) <= cap:
         return None
-    names = ", ".join(sorted(d.name for d in gone)[:5])
+    names = some_of(sorted(d.name for d in gone), _NAMED)
     return Refusal(
         scope="deletes",
-        reason=f"{len(gone)} connectors would be deleted ({names}, ...), {cap} are allowed; "
+        reason=f"{len(gone)} connectors would be deleted ({names}), {cap} are allowed; "
         f"if that is meant, pass --allow-deletes {len(gone)}",
     )
 

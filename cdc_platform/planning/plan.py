@@ -14,8 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_platform.connectors.overrides import is_secret_in_plain_text
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicRequest
-from cdc_platform.planning.health.restarts import Failure
+from cdc_platform.planning.health.failures import Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,7 +81,7 @@ class UpdateConnector:
 
     def sentence(self) -> str:
         """What it does, in one sentence without a full stop."""
-        keys = ", ".join(sorted(self.changes)[:6]) + (" ..." if len(self.changes) > 6 else "")
+        keys = some_of(sorted(self.changes), 6)
         return f"update connector {self.name} in cluster {self.cluster}: {keys}"
 
 
@@ -259,17 +260,8 @@ class Plan:
             text = ", ".join(f"{verb} {n}" for verb, n in self.counts().items())
             text = text[0].upper() + text[1:]
         if self.refusals:
-            text += f"; refused for {', '.join(r.scope for r in self.refusals[:5])}"
-            text += " ..." if len(self.refusals) > 5 else ""
+            text += f"; refused for {some_of([refusal.scope for refusal in self.refusals], 5)}"
         return text + "."
-
-
-def first_line(trace: str | None) -> str:
-    """The sentence of a Java trace that says most: the last `Caused by`, shortened."""
-    lines = [line.strip() for line in (trace or "").splitlines() if line.strip()]
-    causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    text = causes[-1] if causes else (lines[0] if lines else "no trace")
-    return text if len(text) <= 160 else text[:157] + "..."
 
 
 def ordered(actions: Iterator[Action] | list[Action]) -> tuple[Action, ...]:

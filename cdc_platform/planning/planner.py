@@ -10,10 +10,11 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 
+from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import OWNER_KEY, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning import guardrails
-from cdc_platform.planning.drift import compare_topic, config_changes, few, with_values
+from cdc_platform.planning.drift import compare_topic, config_changes, with_values
 from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis, Treatment, diagnose, treat
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LiveRecord
@@ -270,8 +271,10 @@ class _Planner:
         gone: list[DeleteConnector] = []
         for cluster, connectors in self.ours.items():
             for name, seen in connectors.items():
-                dataset = name.partition(".")[0]
-                if name in wanted or dataset in held or {("dataset", dataset), ("shard", name)} & self.off:
+                if name in wanted:
+                    continue
+                dataset = ShardName.parse(name).dataset
+                if dataset in held or {("dataset", dataset), ("shard", name)} & self.off:
                     continue
                 known = self.topology.datasets.get(dataset)
                 if known and known.pause and known.pause.holds(self.picture.taken_at):
@@ -315,8 +318,8 @@ def _without_home(homeless: Mapping[str, Waiting]) -> list[Finding]:
     """One finding a dataset and reason, however many shards it concerns."""
     groups: dict[tuple[str, str], list[str]] = defaultdict(list)
     for name, waiting in homeless.items():
-        groups[name.partition(".")[0], waiting.reason].append(name)
+        groups[ShardName.parse(name).dataset, waiting.reason].append(name)
     return [
-        Finding(subject=dataset, text=f"{len(names)} shards get no connector ({few(names)}): {reason}")
+        Finding(subject=dataset, text=f"{len(names)} shards get no connector ({some_of(sorted(names), 5)}): {reason}")
         for (dataset, reason), names in sorted(groups.items())
     ]

@@ -12,6 +12,7 @@ from cdc_platform.clients.protocols import Connect
 from cdc_platform.connectors.identity import identity
 from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectUnavailable, LockLost, NotFound, Unavailable
+from cdc_platform.model.naming import ShardName
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.plan import (
     Action,
@@ -239,7 +240,7 @@ class Applier:
 
     def _publish(self, action: UpdateConnector) -> None:
         """A shard whose list of tables changes: its publication goes first, or its task would fail (SourceLogs)."""
-        dataset_name, _, shard_id = action.name.partition(".")
+        dataset_name, shard_id = ShardName.parse(action.name)
         dataset = self.topology.datasets.get(dataset_name)
         if INCLUDE_LIST not in action.changes or self.platform.sources is None or dataset is None:
             return

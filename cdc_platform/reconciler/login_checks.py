@@ -12,6 +12,7 @@ from datetime import timedelta
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, SourceRejected
+from cdc_platform.model.naming import ShardName
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Address, Dataset, Shard
 from cdc_platform.planning.health.liveness import LivenessPolicy, doubtful, silence_limit
@@ -63,7 +64,7 @@ def _doubted(picture: ObservedState, policy: LivenessPolicy) -> list[tuple[Datas
     limits = {dataset.name: silence_limit(dataset, policy) for dataset in picture.topology.datasets.values()}
     for cluster in picture.clusters.values():
         for connector in (cluster.connectors or {}).values():
-            dataset = connector.name.partition(".")[0]
+            dataset = ShardName.parse(connector.name).dataset
             if connector.running and dataset in limits:
                 running[connector.name] = (connector.tasks[0].worker, limits[dataset])
     names = doubtful(running, picture.heartbeats, picture.workers, picture.taken_at)

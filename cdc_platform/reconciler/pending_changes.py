@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
@@ -54,8 +55,7 @@ class Due:
         if self.plan or not self:
             return self.plan.sentence()
         if self.captured:
-            some = ", ".join(self.captured[:3]) + (", ..." if len(self.captured) > 3 else "")
-            return f"Shards that run and are not on record yet: {some}."
+            return f"Shards that run and are not on record yet: {some_of(self.captured, 3)}."
         if self.records == (last_pass.KEY,):
             return f"The last report is older than {REPORT_SECONDS / 60:.0f} minutes."
         return f"Records of the state topic that are out of date: {len(self.records)}."

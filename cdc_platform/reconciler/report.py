@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.plan import VERBS, Action, DeleteConnector, Finding, Plan
@@ -77,7 +78,7 @@ class PassReport:
     def changed_datasets(self) -> frozenset[str]:
         """The datasets whose connectors this pass touched."""
         touched = (getattr(outcome.action, "name", "") for outcome in self.outcomes)
-        return frozenset(name.partition(".")[0] for name in touched if name)
+        return frozenset(ShardName.parse(name).dataset for name in touched if name)
 
     def sentence(self) -> str:
         """The pass in one sentence, as the Dagster event log shows it."""
@@ -88,7 +89,8 @@ class PassReport:
         did = ", ".join(f"{key} {n}" for key, n in counts.items()) or "nothing to change"
         up = sum(health.up for health in self.health.values())
         total = sum(health.shards for health in self.health.values())
-        refused = f"; refused for {', '.join(r.scope for r in self.plan.refusals[:5])}" if self.plan.refusals else ""
+        scopes = [refusal.scope for refusal in self.plan.refusals]
+        refused = f"; refused for {some_of(scopes, 5)}" if scopes else ""
         seconds = sum(self.phases.values())
         return f"Pass {self.generation}: {did}; {up} of {total} shards up{refused}; {seconds:.1f} s."
 

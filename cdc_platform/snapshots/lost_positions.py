@@ -12,7 +12,7 @@ from dataclasses import replace
 from cdc_platform.errors import BadInput
 from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.planning.health.restarts import Failure, classify
+from cdc_platform.planning.health.failures import Failure, classify
 from cdc_platform.snapshots.request import Request, RunKind
 
 # Restarts do not cure these.

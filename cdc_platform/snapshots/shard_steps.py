@@ -14,7 +14,7 @@ from typing import Any
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.positions import Committed, marked_initial
 from cdc_platform.model.topology import BootstrapMode, Engine
-from cdc_platform.planning.plan import first_line
+from cdc_platform.planning.health.failures import first_line
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Phase, ShardState
 from cdc_platform.snapshots.shard_progress import HOPELESS, ShardProgress

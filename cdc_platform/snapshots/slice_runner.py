@@ -17,6 +17,7 @@ from typing import Any
 from cdc_platform.connectors.tables import uncaptured
 from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Topology
 from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.reconciler.run_pass import plan_pass
@@ -169,7 +170,7 @@ class Runner:
 
     def _give_up(self, shards: Iterable[str], why: str) -> None:
         names = sorted(shards)
-        self.listener.say(f"Left out, {why}: {', '.join(names[:10])}{' ...' if len(names) > 10 else ''}.")
+        self.listener.say(f"Left out, {why}: {some_of(names, 10)}.")
         now = datetime.now(UTC)
         lost = ShardState(phase=Phase.FAILED, since=now, began=now, error=why)
         self.state.write({self.run.shard_key(shard): lost.document() for shard in names})

@@ -10,7 +10,7 @@ import pytest
 from cdc_platform.alerting.outbox import INCIDENT
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Credentials, Engine, Limits
-from cdc_platform.planning.health.restarts import Failure
+from cdc_platform.planning.health.failures import Failure
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.site import wait

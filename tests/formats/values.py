@@ -34,9 +34,10 @@ from cdc_platform.model.topology import (
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
 from cdc_platform.planning.canary import CanaryVerdict as RolloutVerdict
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
-from cdc_platform.planning.health.restarts import Failure, RestartRecord
+from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind

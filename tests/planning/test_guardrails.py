@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.model.topology import Pause, Problem, Topology
+from cdc_platform.planning.health.failures import first_line
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.plan import (
     CreateConnector,
@@ -13,7 +14,6 @@ from cdc_platform.planning.plan import (
     MigrateConnector,
     RestartConnector,
     UpdateConnector,
-    first_line,
     to_json,
     to_text,
 )

@@ -19,7 +19,7 @@ from cdc_platform.model.alert_messages import Event, Message, Severity
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.canary import CanaryRecord
-from cdc_platform.planning.health.restarts import CURES, Failure
+from cdc_platform.planning.health.failures import CURES, Failure
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_lifecycle import RequestedRun

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
-from cdc_platform.planning.drift import few, trouble_of
+from cdc_platform.planning.drift import trouble_of
 from cdc_platform.planning.health import duplicate_tasks as zombies
 from cdc_platform.planning.health import restarts
 from cdc_platform.planning.health import task_balance as balance
+from cdc_platform.planning.health.failures import LOGIN, Failure, classify, first_line
 from cdc_platform.planning.health.incidents import Incident, incidents_of
 from cdc_platform.planning.health.liveness import (
     NO_LIVENESS,
@@ -24,17 +26,12 @@ from cdc_platform.planning.health.liveness import (
     moving,
     silence_limit,
 )
-from cdc_platform.planning.health.restarts import (
-    LOGIN,
-    Failing,
-    Failure,
-    RestartDecision,
-    RestartRecord,
-    Waiting,
-    classify,
-)
+from cdc_platform.planning.health.restarts import Failing, RestartDecision, RestartRecord, Waiting
 from cdc_platform.planning.inputs import Memory, PassPolicy
-from cdc_platform.planning.plan import Action, Finding, RestartConnector, StopAndResumeConnector, first_line
+from cdc_platform.planning.plan import Action, Finding, RestartConnector, StopAndResumeConnector
+
+# Names shown of a list.
+_NAMED = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +254,7 @@ def _unproven(
     return [
         Finding(
             subject=dataset,
-            text=f"{len(names)} connectors run but have never sent a heartbeat ({few(names)}): "
+            text=f"{len(names)} connectors run but have never sent a heartbeat ({some_of(names, _NAMED)}): "
             "their initial snapshot runs, or their source cannot be reached",
         )
         for dataset, names in sorted(by_dataset.items())
@@ -354,7 +351,7 @@ def _without_agent(picture: ObservedState) -> list[Finding]:
         workers = {task.worker for seen in (cluster.connectors or {}).values() for task in seen.tasks}
         alone = sorted(workers - agents.keys() - {""})
         if alone:
-            text = f"no live agent beside {few(alone)}: leader changes do not reach their tasks"
+            text = f"no live agent beside {some_of(alone, _NAMED)}: leader changes do not reach their tasks"
             findings.append(Finding(subject=f"cluster {name}", text=text))
     return findings
 

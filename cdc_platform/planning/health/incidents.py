@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from cdc_platform.planning.health.restarts import CURES, LOGIN, Failing, Failure, RestartRecord
+from cdc_platform.model.naming import ShardName, some_of
+from cdc_platform.planning.health.failures import CURES, LOGIN, Failure
+from cdc_platform.planning.health.restarts import Failing, RestartRecord
 
 # Names kept of a incident's shards; `status` shows all.
 SAMPLE = 5
@@ -43,7 +45,7 @@ class Incident:
 
     def sentence(self) -> str:
         """It in one sentence, without the advice."""
-        some = ", ".join(self.sample) + (", ..." if self.down > len(self.sample) else "")
+        some = some_of(self.sample, SAMPLE, total=self.down)
         loop = f"; {self.crash_looping} in a crash loop" if self.crash_looping else ""
         if not self.down:
             return f"{self.recovering} shards recover from {self.failure} at {self.place}"
@@ -102,4 +104,4 @@ def incidents_of(
 def _place(failure: Failure, name: str, host: str, worker: str) -> str:
     if failure is Failure.OUT_OF_MEMORY:
         return worker
-    return name.partition(".")[0] if failure in LOGIN else host
+    return ShardName.parse(name).dataset if failure in LOGIN else host

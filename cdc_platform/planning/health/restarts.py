@@ -1,190 +1,23 @@
 """When a failed connector is restarted, and when it is better left alone. Pure.
 
-A failure is read from the task's trace and belongs to a class with a cure of
-its own. Restarts of one shard back off exponentially; its record lives in the
+Restarts of one shard back off exponentially; its record lives in the
 state topic, so that neither a restart of the control plane nor a moment of
-RUNNING forgets it. Shards that fail for the same reason on the same source
+RUNNING deletes it. Shards that fail for the same reason on the same source
 host form a group: one of them is restarted as a probe, the others follow once
-it stays up. A broken database of 500 shards so costs one restart a step.
+it stays up. So a broken host with 500 shards costs one restart per backoff interval.
 """
 
 from __future__ import annotations
 
 import hashlib
-import re
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
-from enum import StrEnum
 
-
-class Failure(StrEnum):
-    """Why a connector or task is down."""
-
-    CONNECTION = "connection"
-    AUTHENTICATION = "authentication"
-    STALE_LOGIN = "stale-login"
-    LOG_PURGED = "log-purged"
-    SCHEMA_HISTORY = "schema-history"
-    SLOT_MISSING = "slot-missing"
-    OUT_OF_MEMORY = "out-of-memory"
-    POISON_RECORD = "poison-record"
-    STUCK = "stuck"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cure:
-    """What is done about a class of failure.
-
-    `automatic`: restarts may cure it. `probe`: shards of one source host are
-    tried one at a time, `first_wait` apart. `first_wait`: before the second
-    restart of a shard. `patience`: before the first.
-    """
-
-    automatic: bool
-    probe: bool
-    first_wait: timedelta
-    advice: str
-    patience: timedelta = timedelta()
-
-
-CURES: Mapping[Failure, Cure] = {
-    Failure.CONNECTION: Cure(
-        automatic=True,
-        probe=True,
-        first_wait=timedelta(seconds=30),
-        advice="Check that the leader is up and reachable from the workers; a leader change cures it.",
-    ),
-    Failure.AUTHENTICATION: Cure(
-        automatic=True,
-        probe=True,
-        first_wait=timedelta(minutes=15),
-        # A wrong password that is tried again and again locks the account.
-        patience=timedelta(minutes=15),
-        advice="Put the right user and password into the secret file on each worker; the next try then succeeds.",
-    ),
-    Failure.STALE_LOGIN: Cure(
-        automatic=True,
-        probe=False,
-        first_wait=timedelta(minutes=2),
-        # Seen by two passes: who has just been restarted is about to log in.
-        patience=timedelta(seconds=30),
-        advice="The source lets the control plane in, and not the task, which read the secret at its start: "
-        "it is restarted. If that does not help, compare the secret file of its worker.",
-    ),
-    Failure.LOG_PURGED: Cure(
-        automatic=False,
-        probe=False,
-        first_wait=timedelta(hours=1),
-        advice="The saved position is gone from the source: changes may be lost. "
-        "`cdc-platform bootstrap` the shard, which says what and fills the hole.",
-    ),
-    Failure.SCHEMA_HISTORY: Cure(
-        automatic=False,
-        probe=False,
-        first_wait=timedelta(hours=1),
-        advice="`cdc-platform bootstrap` the shard: its schema history is rebuilt.",
-    ),
-    Failure.SLOT_MISSING: Cure(
-        automatic=False,
-        probe=False,
-        first_wait=timedelta(hours=1),
-        advice="The replication slot is gone: changes may be lost. "
-        "`cdc-platform bootstrap` the shard, which makes a new slot and fills the hole.",
-    ),
-    Failure.OUT_OF_MEMORY: Cure(
-        automatic=True,
-        probe=False,
-        first_wait=timedelta(minutes=2),
-        advice="Lower `limits.queue_bytes` of the dataset or give the workers more heap.",
-    ),
-    Failure.POISON_RECORD: Cure(
-        automatic=False,
-        probe=False,
-        first_wait=timedelta(hours=1),
-        advice="One record cannot be handled: read the trace. A large one: raise `limits.producer_buffer_bytes`; "
-        "a table without primary key: set its `key` in the topology.",
-    ),
-    Failure.STUCK: Cure(
-        automatic=True,
-        probe=True,
-        first_wait=timedelta(minutes=2),
-        # Seen silent by two passes: a task that has just been resumed is given time to beat.
-        patience=timedelta(seconds=30),
-        advice="Connect says RUNNING but the heartbeats stopped: check source and network.",
-    ),
-    Failure.UNKNOWN: Cure(
-        automatic=True,
-        probe=False,
-        first_wait=timedelta(seconds=30),
-        advice="Read the trace: `cdc-platform status DATASET SHARD`.",
-    ),
-}
-
-# What is wrong with a login: the same for all shards of a dataset.
-LOGIN = frozenset({Failure.AUTHENTICATION, Failure.STALE_LOGIN})
-
-# First match wins: the specific before the general. Sources: messages of
-# Debezium's BinlogStreamingChangeEventSource, PostgresStreamingChangeEventSource,
-# MySQL error 1236, PostgreSQL SQLSTATE texts, Kafka producer exceptions.
-_SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
-    (failure, re.compile(pattern, re.IGNORECASE))
-    for failure, pattern in (
-        (Failure.OUT_OF_MEMORY, r"OutOfMemoryError|Java heap space|unable to create native thread"),
-        (
-            Failure.SLOT_MISSING,
-            r"replication slot .{0,120}(does not exist|invalidated|can no longer|no longer available)"
-            r"|can no longer get changes from replication slot|slot .{0,80}was invalidated"
-            # A dropped slot: the task makes a new one, and that begins after the saved position (Debezium 3.7.0).
-            r"|change stream starting at PostgresOffsetContext",
-        ),
-        (
-            Failure.LOG_PURGED,
-            # The last: an offset taken before the server's first GTID cannot be read back (Debezium 3.5.0).
-            r"no longer available on the server|could not find first log file name|gtidSet\W{1,3}is null"
-            r"|\b1236\b.{0,200}(purged|first log|could not find)|purged required binary logs"
-            r"|could not find GTID state requested by slave|required binlog files have been purged"
-            r"|requested WAL segment .{0,80}already been removed",
-        ),
-        (
-            Failure.SCHEMA_HISTORY,
-            r"(db|schema) history topic .{0,80}(missing|partial)|schema isn't known to this connector"
-            r"|database schema history|Could not find existing (binlog|redo).{0,80}schema",
-        ),
-        (
-            Failure.AUTHENTICATION,
-            r"access denied for user|password authentication failed|authentication failed"
-            r"|no pg_hba\.conf entry|role \".{0,64}\" (does not exist|is not permitted to log in)"
-            r"|Unable to authenticate|account is locked|password has expired|must SET PASSWORD",
-        ),
-        (
-            Failure.POISON_RECORD,
-            r"RecordTooLargeException|DataException|SerializationException|SchemaBuilderException"
-            # A compacted topic and a table that has no primary key.
-            r"|cannot accept message without key"
-            # A value that Debezium cannot convert, and a binlog event that it cannot read.
-            r"|Failed to properly convert data value|EventDataDeserializationException"
-            r"|Tolerance exceeded in error handler|max\.request\.size",
-        ),
-        (
-            Failure.CONNECTION,
-            r"connection refused|communications link failure|connect(ion)? timed out|connection reset"
-            r"|UnknownHost|No route to host|broken pipe|EOFException|Could not connect|connection attempt failed"
-            r"|terminating connection|database system is (shutting down|starting up)|SocketException"
-            r"|Failed to (read|connect)|the connection .{0,40}closed|Network is unreachable",
-        ),
-    )
-)
-
-
-def classify(trace: str | None) -> Failure:
-    """The class of failure that a Connect trace tells of; UNKNOWN when none matches."""
-    for failure, sign in _SIGNS:
-        if trace and sign.search(trace):
-            return failure
-    return Failure.UNKNOWN
+from cdc_platform.model.backoff import Backoff
+from cdc_platform.model.naming import ShardName
+from cdc_platform.planning.health.failures import CURES, Failure
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -317,12 +150,11 @@ def decide(
 
 def backoff(name: str, failure: Failure, attempts: int, policy: RestartPolicy) -> timedelta:
     """How long after restart number `attempts` the next may come. The jitter is fixed by name and number."""
-    longest = max(policy.longest_wait, CURES[failure].first_wait)
-    doublings = min(max(attempts - 1, 0), 20)
-    plain = min(longest, CURES[failure].first_wait * (1 << doublings))
+    first = CURES[failure].first_wait
+    longest = max(policy.longest_wait, first)
     digest = hashlib.sha256(f"{name}:{attempts}".encode()).digest()
-    spread = int.from_bytes(digest[:4], "big") / 2**32 * 2 - 1
-    return plain * (1 + policy.jitter * spread)
+    waits = Backoff(first=first.total_seconds(), longest=longest.total_seconds(), jitter=policy.jitter)
+    return timedelta(seconds=waits.wait(attempts, at=int.from_bytes(digest[:4], "big") / 2**32))
 
 
 def _plausible(record: RestartRecord, now: datetime, policy: RestartPolicy) -> RestartRecord:
@@ -341,7 +173,7 @@ def _plausible(record: RestartRecord, now: datetime, policy: RestartPolicy) -> R
 
 def _group(name: str, failure: Failure, host: str) -> tuple[str, str]:
     """What shares a cause: the source host, and for credentials the dataset they belong to as well."""
-    return host, name.partition(".")[0] if failure is Failure.AUTHENTICATION else ""
+    return host, ShardName.parse(name).dataset if failure is Failure.AUTHENTICATION else ""
 
 
 def _probes(

@@ -15,8 +15,9 @@ from cdc_platform.model.observed import (
     ObservedWorker,
 )
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
-from cdc_platform.planning.health.restarts import Failure, RestartRecord
+from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.plan import MigrateConnector, RestartConnector, StopAndResumeConnector, UpdateConnector
 from cdc_platform.planning.planner import DesiredState, Memory, PassPolicy, Planned, make_plan

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from datetime import timedelta
 
+from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.incidents import Incident, incidents_of
-from cdc_platform.planning.health.restarts import Failing, Failure, RestartRecord
+from cdc_platform.planning.health.restarts import Failing, RestartRecord
 from tests.planning.worlds import NOW
 
 

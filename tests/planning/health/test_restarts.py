@@ -8,16 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.planning.health.restarts import (
-    CURES,
-    Failing,
-    Failure,
-    RestartPolicy,
-    RestartRecord,
-    backoff,
-    classify,
-    decide,
-)
+from cdc_platform.planning.health.failures import CURES, Failure, classify
+from cdc_platform.planning.health.restarts import Failing, RestartPolicy, RestartRecord, backoff, decide
 from tests.planning.worlds import NOW
 
 POLICY = RestartPolicy()

@@ -1,0 +1,31 @@
+"""Names of shards, and lists of names in messages."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class ShardName(NamedTuple):
+    """`<dataset>.<shard>`: the name of a shard everywhere, and of its connector."""
+
+    dataset: str
+    shard: str
+
+    @classmethod
+    def parse(cls, text: str) -> ShardName:
+        """From its text. One without a dot is a dataset without a shard."""
+        dataset, _, shard = text.partition(".")
+        return cls(dataset, shard)
+
+    def __str__(self) -> str:
+        return f"{self.dataset}.{self.shard}"
+
+
+def some_of(names: Sequence[str], most: int, *, total: int | None = None) -> str:
+    """The first `most` names of a list that may be long: `a, b and 3 more`.
+
+    `total` is the length of the whole list where `names` is only its beginning.
+    """
+    more = max(total or 0, len(names)) - min(most, len(names))
+    return ", ".join(names[:most]) + (f" and {more} more" if more else "")
