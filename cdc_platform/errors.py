@@ -45,6 +45,10 @@ def _rebuild(kind: type[CdcError], message: str, where: str | None, field: str |
     return kind(message, where=where, field=field, cure=cure)
 
 
+class InternalError(CdcError):
+    """Parts of cdc-platform contradict each other: a fault in it, not in what it was given."""
+
+
 class BadInput(CdcError):
     """A file, znode, argument or setting that a person wrote is wrong."""
 

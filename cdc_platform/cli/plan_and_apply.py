@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from cdc_platform.errors import BadInput
-from cdc_platform.planning.plan import to_json, to_markdown, to_text
+from cdc_platform.planning.rendering import to_json, to_markdown, to_text
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from cdc_platform.model.topology import Dataset, Engine, Problem, Shard, Table, Topology
+from cdc_platform.model.topology import Dataset, Engine, Problem, ProblemKind, Shard, Table, Topology
 from cdc_platform.settings import Settings
 
 # Numbers below are left to servers that people number by hand.
@@ -220,7 +220,7 @@ def _crowded_groups(topology: Topology) -> Iterator[Problem]:
                 )
 
 
-def _problem(kind: str, name: str, message: str, cure: str) -> Problem:
+def _problem(kind: ProblemKind, name: str, message: str, cure: str) -> Problem:
     return Problem(kind, name, f"{message} Cure: {cure}")
 
 

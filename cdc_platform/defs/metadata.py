@@ -11,7 +11,7 @@ from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard
-from cdc_platform.planning.plan import VERBS, to_markdown
+from cdc_platform.planning.rendering import to_markdown
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from cdc_platform.reconciler.run_pass import PassReport
 
@@ -121,7 +121,7 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
         found["failed"] = _table(
             ("action", "what", "error"),
             [
-                {"action": VERBS[type(o.action)], "what": o.action.sentence(), "error": o.error or ""}
+                {"action": o.action.kind.verb, "what": o.action.sentence(), "error": o.error or ""}
                 for o in report.failed
             ],
         )

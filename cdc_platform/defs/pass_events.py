@@ -22,11 +22,9 @@ from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
-from cdc_platform.planning.plan import VERBS, AddPartitions, AlterTopic, CreateTopic
-from cdc_platform.reconciler.report import ActionOutcome, leftovers_of
+from cdc_platform.planning.actions import Lane
+from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, leftovers_of
 from cdc_platform.reconciler.run_pass import PassReport
-
-TOPIC_ACTIONS = (CreateTopic, AddPartitions, AlterTopic)
 
 # Beyond this many the rest is told as one sentence for each kind of action.
 MOST_SENTENCES = 200
@@ -113,10 +111,11 @@ class EventWriter:
     def _sentences(self, report: PassReport) -> None:
         # What went wrong must not fall behind the limit, nor connectors behind their topics.
         ranked = sorted(
-            report.outcomes, key=lambda outcome: (outcome.status == "done", isinstance(outcome.action, TOPIC_ACTIONS))
+            report.outcomes,
+            key=lambda outcome: (outcome.status is ActionStatus.DONE, outcome.action.kind.lane is Lane.TOPICS),
         )
         for outcome in ranked[:MOST_SENTENCES]:
-            tell = self.context.log.warning if outcome.status == "failed" else self.context.log.info
+            tell = self.context.log.warning if outcome.status is ActionStatus.FAILED else self.context.log.info
             tell(outcome.sentence())
         for (verb, status), count in _count(ranked[MOST_SENTENCES:]).items():
             self.context.log.info(f"And {count} more: {verb}: {status}.")
@@ -190,9 +189,7 @@ def _changed(report: PassReport, tables: tuple[CdcTableProps, ...]) -> frozenset
     """The datasets whose connectors or topics this pass touched, or whose shards it saw for the first time."""
     by_topic = {props.topic: props.dataset for props in tables}
     topics = {
-        outcome.action.topic.name if isinstance(outcome.action, CreateTopic) else outcome.action.topic
-        for outcome in report.outcomes
-        if isinstance(outcome.action, TOPIC_ACTIONS)
+        outcome.action.details()["topic"] for outcome in report.outcomes if outcome.action.kind.lane is Lane.TOPICS
     }
     touched = {by_topic[topic] for topic in topics if topic in by_topic}
     captured = {name.partition(".")[0] for name in report.captured}
@@ -215,6 +212,6 @@ def _sizes(homes: Mapping[str, str]) -> dict[str, int]:
 def _count(outcomes: list[ActionOutcome]) -> dict[tuple[str, str], int]:
     counts: dict[tuple[str, str], int] = {}
     for outcome in outcomes:
-        pair = (VERBS[type(outcome.action)], outcome.status)
+        pair = (outcome.action.kind.verb, outcome.status)
         counts[pair] = counts.get(pair, 0) + 1
     return counts

@@ -18,6 +18,7 @@ from cdc_platform.model.topology import (
     Limits,
     Pause,
     Problem,
+    ProblemKind,
     Shard,
     Table,
     TopicSpec,
@@ -142,7 +143,7 @@ def read_pause(layout: Layout, data: bytes | None) -> tuple[Pause | None, Proble
     return Pause(reason=f"unreadable pause: {found.message}", author="unknown"), found
 
 
-def _or_problem(kind: str, name: str, read: Callable[[], T]) -> T | Problem:
+def _or_problem(kind: ProblemKind, name: str, read: Callable[[], T]) -> T | Problem:
     try:
         return read()
     except TopologyError as error:

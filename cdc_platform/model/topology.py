@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, Literal
 
 from cdc_platform.errors import TopologyError
 
@@ -311,6 +311,9 @@ class Cluster:
             )
 
 
+ProblemKind = Literal["dataset", "shard", "cluster", "platform", "pause"]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """Something in the stored topology that could not be used, and why.
@@ -319,7 +322,7 @@ class Problem:
     by it: nothing is created, changed or deleted for it.
     """
 
-    kind: str  # "dataset" | "shard" | "cluster" | "platform"
+    kind: ProblemKind
     name: str
     message: str
 

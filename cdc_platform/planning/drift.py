@@ -8,9 +8,10 @@ from collections.abc import Mapping
 
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
+from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic
 from cdc_platform.planning.canary import Before
 from cdc_platform.planning.inputs import ConfigOf
-from cdc_platform.planning.plan import Action, AddPartitions, AlterTopic, Finding
+from cdc_platform.planning.plan import Finding
 
 # What a dataset's configuration is compared by, from pass to pass: that of a
 # shard and a cluster that do not exist, so that neither coming nor going of

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedState
 from cdc_platform.model.topology import Pause, Topology
+from cdc_platform.planning.actions import DeleteConnector
 from cdc_platform.planning.inputs import Memory, PassPolicy
-from cdc_platform.planning.plan import DeleteConnector, Finding, Refusal
+from cdc_platform.planning.plan import Finding, Refusal
 
 # Names shown of a list.
 _NAMED = 6

@@ -14,6 +14,15 @@ from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import OWNER_KEY, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning import guardrails
+from cdc_platform.planning.actions import (
+    Action,
+    CreateConnector,
+    CreateTopic,
+    DeleteConnector,
+    MigrateConnector,
+    ResumeConnector,
+    UpdateConnector,
+)
 from cdc_platform.planning.drift import compare_topic, config_changes, with_values
 from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis, Treatment, diagnose, treat
 from cdc_platform.planning.health.incidents import Incident
@@ -23,19 +32,7 @@ from cdc_platform.planning.holds import keep_snapshot_options
 from cdc_platform.planning.inputs import Changes, ConfigOf, DesiredState, Memory, PassPolicy, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
 from cdc_platform.planning.placement import Placement, place
-from cdc_platform.planning.plan import (
-    Action,
-    CreateConnector,
-    CreateTopic,
-    DeleteConnector,
-    Finding,
-    MigrateConnector,
-    Plan,
-    Refusal,
-    ResumeConnector,
-    UpdateConnector,
-    ordered,
-)
+from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
 
 __all__ = [

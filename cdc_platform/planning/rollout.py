@@ -10,12 +10,13 @@ from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning import canary as rollout
+from cdc_platform.planning.actions import UpdateConnector
 from cdc_platform.planning.canary import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
 from cdc_platform.planning.drift import config_changes, digest_of, with_values
 from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.holds import keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Memory, PassPolicy
-from cdc_platform.planning.plan import Finding, UpdateConnector
+from cdc_platform.planning.plan import Finding
 
 Change = Mapping[str, tuple[str | None, str | None]]
 

@@ -1,159 +1,180 @@
-"""Apply a plan: one lane a cluster, bounded batches, every action with an outcome."""
+"""Apply a plan: one lane a cluster, bounded batches, every action with exactly one outcome."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import chain, groupby
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.protocols import Connect
-from cdc_platform.connectors.identity import identity
-from cdc_platform.connectors.tables import INCLUDE_LIST
-from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectUnavailable, LockLost, NotFound, Unavailable
-from cdc_platform.model.naming import ShardName
+from cdc_platform.errors import (
+    CdcError,
+    ConnectRebalancing,
+    ConnectUnavailable,
+    InternalError,
+    LockLost,
+    NotFound,
+    Unavailable,
+)
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
-from cdc_platform.planning.plan import (
+from cdc_platform.planning.actions import (
     Action,
-    AddPartitions,
-    AlterTopic,
+    ConnectorAction,
     CreateConnector,
     CreateTopic,
     DeleteConnector,
-    MigrateConnector,
-    Plan,
+    Lane,
     RestartConnector,
-    ResumeConnector,
-    StopAndResumeConnector,
-    UpdateConnector,
 )
+from cdc_platform.planning.plan import Plan
+from cdc_platform.reconciler.action_methods import METHODS, ApplyPorts
 from cdc_platform.reconciler.batch_size import next_size
-from cdc_platform.reconciler.lock_watch import LockWatch, Tell
-from cdc_platform.reconciler.migration import bounce, migrate, wait_stopped
-from cdc_platform.reconciler.report import ActionOutcome
+from cdc_platform.reconciler.lock_watch import LockWatch, Progress
+from cdc_platform.reconciler.report import ActionOutcome, ActionStatus
 
 # Calls in flight at once to one Connect cluster: its herder works serially anyway.
 PARALLEL_CALLS = 16
-PARALLEL_MOVES = 4
+PARALLEL_MIGRATIONS = 4
 TOPICS_AT_ONCE = 500
 SETTLE_LIMIT = 60.0
 SETTLE_POLL = 0.5
 
 _OUT_OF_TIME = "the pass's time is used up, the next pass goes on"
+_NO_ANSWER = "its cluster does not answer or rebalances, the next pass goes on"
 
 
-@dataclass(kw_only=True)
-class Applier:
-    """Applies one plan under one lock.
+def apply(
+    plan: Plan,
+    *,
+    platform: Platform,
+    topology: Topology,
+    watch: LockWatch,
+    deadline: float,
+    progress: Progress = lambda text: None,
+    on_restart: Callable[[RestartConnector], None] = lambda action: None,
+) -> tuple[ActionOutcome, ...]:
+    """Apply the plan under the lock. What was done stays done, whatever is raised.
 
-    `deadline` is on the monotonic clock. `on_restart` is called after each restart
-    that came through, before the next one, so that a control plane killed in
-    between repeats at most one call.
+    Clusters do not wait for each other: a slow one costs only its own shards.
+
+    Args:
+        deadline: on the monotonic clock; what has not begun by then is skipped.
+        progress: called with how far it is, a sentence at a time.
+        on_restart: called after each restart that came through, before the next one, so that a
+            control plane killed in between repeats at most one call.
+
+    Raises:
+        LockLost: as soon as the lock may be another's.
+        InternalError: no method or no lane takes an action.
     """
+    strange = {type(action).__name__ for action in plan.actions if type(action) not in METHODS}
+    if strange:
+        raise InternalError(f"nothing applies {some_of(sorted(strange), 5)}.", where="reconciler/action_methods.py")
+    clusters = {name for a in plan.actions if isinstance(a, ConnectorAction) for name in a.clusters}
+    connect = {name: platform.connect(topology.clusters[name]).fenced(watch.check) for name in clusters}
+    ports = ApplyPorts(platform=platform, topology=topology, watch=watch, connect=connect)
+    outcomes = _Applier(ports, deadline, progress, on_restart).apply(plan.actions)
+    count = Counter(id(outcome.action) for outcome in outcomes)
+    wrong = [action.sentence() for action in plan.actions if count[id(action)] != 1]
+    if wrong or len(outcomes) != len(plan.actions):
+        raise InternalError(f"not exactly one outcome: {some_of(wrong, 5)}.", where="reconciler/apply.py")
+    return tuple(outcomes)
 
-    platform: Platform
-    fence: LockWatch
-    topology: Topology
+
+@dataclass(frozen=True, slots=True)
+class _Applier:
+    ports: ApplyPorts
     deadline: float
-    progress: Tell
+    progress: Progress
     on_restart: Callable[[RestartConnector], None]
-    outcomes: list[ActionOutcome] = field(default_factory=list)
-    _clients: dict[str, Connect] = field(default_factory=dict)
 
-    def apply(self, plan: Plan) -> tuple[ActionOutcome, ...]:
-        """Do it. Raises LockLost as soon as the lock may be another's; what was done stays done.
+    def apply(self, actions: Sequence[Action]) -> list[ActionOutcome]:
+        def lane(wanted: Lane) -> list[Action]:
+            return [action for action in actions if action.kind.lane is wanted]
 
-        Clusters do not wait for each other: a slow one costs only its own shards.
-        """
-        failed_topics = self._topics(
-            [a for a in plan.actions if isinstance(a, CreateTopic | AddPartitions | AlterTopic)]
-        )
+        outcomes = self._topics(lane(Lane.TOPICS))
+        failed = [
+            outcome.action.topic.name
+            for outcome in outcomes
+            if isinstance(outcome.action, CreateTopic) and outcome.status is not ActionStatus.DONE
+        ]
         lanes: dict[str, list[Action]] = {}
-        moves: list[Action] = []
-        for action in plan.actions:
-            if isinstance(action, MigrateConnector):
-                moves.append(action)
-            elif not isinstance(action, CreateTopic | AddPartitions | AlterTopic):
-                lanes.setdefault(action.cluster, []).append(action)
-        for cluster in {*lanes, *(c for m in moves if isinstance(m, MigrateConnector) for c in (m.source, m.target))}:
-            self._clients[cluster] = self.platform.connect(self.topology.clusters[cluster]).fenced(self.fence.check)
-        self.fence.each([partial(self._lane, c, actions, failed_topics) for c, actions in lanes.items()], len(lanes))
-        self._moves(moves)
-        return tuple(self.outcomes)
+        for action in lane(Lane.CLUSTER):
+            if isinstance(action, ConnectorAction):
+                (cluster,) = action.clusters
+                lanes.setdefault(cluster, []).append(action)
+        calls = [partial(self._cluster, cluster, there, failed) for cluster, there in lanes.items()]
+        outcomes += chain.from_iterable(self.ports.watch.each(calls, len(calls)))
+        return outcomes + self._migrations(lane(Lane.MIGRATIONS))
 
-    def _topics(self, actions: Sequence[Action]) -> list[str]:
+    def _topics(self, actions: Sequence[Action]) -> list[ActionOutcome]:
         creates = [a for a in actions if isinstance(a, CreateTopic)]
-        failed: list[str] = []
+        outcomes: list[ActionOutcome] = []
         for at in range(0, len(creates), TOPICS_AT_ONCE):
             batch = creates[at : at + TOPICS_AT_ONCE]
-            self.fence.check()
+            self.ports.watch.check()
             started = time.monotonic()
             try:
-                self.platform.kafka.create_topics([a.topic for a in batch])
-                self.outcomes += [_done(a, started) for a in batch]
+                self.ports.platform.kafka.create_topics([a.topic for a in batch])
+                outcomes += [_done(a, started) for a in batch]
             except CdcError as error:
-                self.outcomes += [_failed(a, error, started) for a in batch]
-                failed += [a.topic.name for a in batch]
+                outcomes += [_failed(a, error, started) for a in batch]
             self.progress(f"{at + len(batch)} of {len(creates)} topics created.")
-        for action in actions:
-            if not isinstance(action, CreateTopic):
-                self._one(action)
-        return failed
+        return outcomes + [self._one(action) for action in actions if not isinstance(action, CreateTopic)]
 
-    def _lane(self, cluster: str, actions: Sequence[Action], failed_topics: Sequence[str]) -> None:
-        """All that is to be done in one cluster, in the order of the plan."""
-        for restart in [a for a in actions if isinstance(a, RestartConnector)]:
-            if self._one(restart):
-                self.on_restart(restart)
-            elif self._gone(restart, actions):
-                return
-        for kind in (ResumeConnector, CreateConnector, UpdateConnector, StopAndResumeConnector, DeleteConnector):
-            group = [a for a in actions if isinstance(a, kind)]
+    def _cluster(self, cluster: str, actions: Sequence[Action], failed_topics: Sequence[str]) -> list[ActionOutcome]:
+        """All that is to be done in one cluster, in the order of the plan.
+
+        One that has stopped to answer gets no more calls, which would only wait for time-outs.
+        """
+        outcomes: list[ActionOutcome] = []
+        for kind, same in groupby(actions, type):
+            group = list(same)
             if kind is CreateConnector and failed_topics:
                 # Connect would make the missing topic itself, with the wrong settings.
-                self._skip(group, f"topic {failed_topics[0]} could not be made")
-            elif group and not self._in_batches(cluster, group):
-                self._skip_rest(actions)
-                return
+                outcomes += _skipped(group, f"topic {failed_topics[0]} could not be made")
+                continue
+            done, answers = self._restarts(group) if kind is RestartConnector else self._in_batches(cluster, group)
+            outcomes += done
+            if not answers:
+                return outcomes + _skipped(actions[len(outcomes) :], _NO_ANSWER)
+        return outcomes
 
-    def _gone(self, last: Action, actions: Sequence[Action]) -> bool:
-        """True when the cluster has stopped to answer: the rest of its lane would only wait for time-outs."""
-        outcome = next(o for o in reversed(self.outcomes) if o.action is last)
-        if not outcome.unreachable:
-            return False
-        self._skip_rest(actions)
-        return True
+    def _restarts(self, actions: Sequence[Action]) -> tuple[list[ActionOutcome], bool]:
+        """One by one; the outcomes, and False when the cluster has stopped to answer."""
+        outcomes: list[ActionOutcome] = []
+        for action in actions:
+            outcomes.append(self._one(action))
+            if outcomes[-1].unreachable:
+                return outcomes, False
+            if outcomes[-1].status is ActionStatus.DONE and isinstance(action, RestartConnector):
+                self.on_restart(action)
+        return outcomes, True
 
-    def _skip_rest(self, actions: Sequence[Action]) -> None:
-        known = {id(outcome.action) for outcome in self.outcomes}
-        self._skip(
-            [a for a in actions if id(a) not in known],
-            "its cluster does not answer or rebalances, the next pass goes on",
-        )
-
-    def _in_batches(self, cluster: str, actions: Sequence[Action]) -> bool:
-        """False when the cluster has stopped to answer."""
-        largest = max(1, self.platform.settings.batch_size)
-        size, at = min(largest, 25), 0
-        while at < len(actions):
-            batch = actions[at : at + size]
+    def _in_batches(self, cluster: str, actions: Sequence[Action]) -> tuple[list[ActionOutcome], bool]:
+        """The outcomes, and False when the cluster has stopped to answer."""
+        largest = max(1, self.ports.platform.settings.batch_size)
+        size = min(largest, 25)
+        outcomes: list[ActionOutcome] = []
+        while batch := actions[len(outcomes) : len(outcomes) + size]:
             if time.monotonic() > self.deadline:
-                self._skip(actions[at:], _OUT_OF_TIME)
-                return True
-            self.fence.check()
+                return outcomes + _skipped(actions[len(outcomes) :], _OUT_OF_TIME), True
+            self.ports.watch.check()
             started = time.monotonic()
-            done = self.fence.each([partial(self._perform, action) for action in batch], PARALLEL_CALLS)
-            self.outcomes += done
+            done = self.ports.watch.each([partial(self._perform, action) for action in batch], PARALLEL_CALLS)
+            outcomes += done
             if all(outcome.unreachable for outcome in done):
-                return False
+                return outcomes, False
             if not isinstance(batch[0], DeleteConnector):
-                names = [o.action.name for o in done if o.status == "done"]  # type: ignore[union-attr]
-                self._settle(cluster, names)
-            at += len(batch)
-            self.progress(f"Cluster {cluster}: {at} of {len(actions)} connectors changed.")
+                came = (outcome.action for outcome in done if outcome.status is ActionStatus.DONE)
+                self._settle(cluster, [action.name for action in came if isinstance(action, ConnectorAction)])
+            self.progress(f"Cluster {cluster}: {len(outcomes)} of {len(actions)} connectors changed.")
             size = next_size(size, time.monotonic() - started, largest)
-        return True
+        return outcomes, True
 
     def _settle(self, cluster: str, names: Sequence[str]) -> None:
         """Wait until the group has assigned what was just changed, so that rebalances do not pile up.
@@ -163,125 +184,63 @@ class Applier:
         limit = min(time.monotonic() + SETTLE_LIMIT, self.deadline)
         missing = list(names)
         while missing:
-            settled = self.fence.each([partial(self._settled, cluster, name) for name in missing], PARALLEL_CALLS)
+            settled = self.ports.watch.each([partial(self._settled, cluster, n) for n in missing], PARALLEL_CALLS)
             missing = [name for name, there in zip(missing, settled, strict=True) if not there]
             if all(there is None for there in settled) or time.monotonic() > limit:
                 return
             if missing:
-                self.fence.sleep(SETTLE_POLL)
+                self.ports.watch.sleep(SETTLE_POLL)
 
     def _settled(self, cluster: str, name: str) -> bool | None:
         """None when that cannot be read."""
         try:
-            seen = self._clients[cluster].connector(name)
+            connector = self.ports.connect[cluster].connector(name)
         except NotFound:
-            return True  # somebody deleted it meanwhile
+            return True  # deleted by somebody else meanwhile
         except Unavailable:
             return None
-        busy = not seen.tasks or any(task.state in ("UNASSIGNED", "RESTARTING") for task in seen.tasks)
-        return not busy or seen.state == "FAILED"
+        busy = not connector.tasks or any(task.state in ("UNASSIGNED", "RESTARTING") for task in connector.tasks)
+        return not busy or connector.state == "FAILED"
 
-    def _moves(self, moves: Sequence[Action]) -> None:
-        for at in range(0, len(moves), PARALLEL_MOVES):
+    def _migrations(self, actions: Sequence[Action]) -> list[ActionOutcome]:
+        outcomes: list[ActionOutcome] = []
+        while batch := actions[len(outcomes) : len(outcomes) + PARALLEL_MIGRATIONS]:
             if time.monotonic() > self.deadline:
-                self._skip(moves[at:], _OUT_OF_TIME)
-                return
-            self.fence.check()
-            batch = moves[at : at + PARALLEL_MOVES]
-            self.outcomes += self.fence.each([partial(self._perform, move) for move in batch], PARALLEL_MOVES)
-            self.progress(f"{min(at + PARALLEL_MOVES, len(moves))} of {len(moves)} connectors moved.")
+                return outcomes + _skipped(actions[len(outcomes) :], _OUT_OF_TIME)
+            self.ports.watch.check()
+            outcomes += self.ports.watch.each([partial(self._perform, a) for a in batch], PARALLEL_MIGRATIONS)
+            self.progress(f"{len(outcomes)} of {len(actions)} connectors moved.")
+        return outcomes
 
-    def _one(self, action: Action) -> bool:
+    def _one(self, action: Action) -> ActionOutcome:
         if time.monotonic() > self.deadline:
-            self._skip([action], _OUT_OF_TIME)
-            return False
-        self.fence.check()
-        outcome = self._perform(action)
-        self.outcomes.append(outcome)
-        return outcome.status == "done"
-
-    def _skip(self, actions: Sequence[Action], why: str) -> None:
-        self.outcomes += [ActionOutcome(action=action, status="skipped", error=why) for action in actions]
+            return _skipped([action], _OUT_OF_TIME)[0]
+        self.ports.watch.check()
+        return self._perform(action)
 
     def _perform(self, action: Action) -> ActionOutcome:
         started = time.monotonic()
         try:
-            self._call(action)
+            METHODS[type(action)](self.ports, action)
         except LockLost:
             raise
         except CdcError as error:
             return _failed(action, error, started)
         return _done(action, started)
 
-    def _call(self, action: Action) -> None:
-        match action:
-            case CreateTopic():
-                self.platform.kafka.create_topics([action.topic])
-            case AddPartitions():
-                self.platform.kafka.add_partitions(action.topic, action.total)
-            case AlterTopic():
-                changes = {key: wanted for key, (_, wanted) in action.changes.items()}
-                self.platform.kafka.alter_topic_config(action.topic, changes)
-            case CreateConnector():
-                self._clients[action.cluster].create(action.name, action.config)
-            case UpdateConnector():
-                self._publish(action)
-                self._clients[action.cluster].update(action.name, action.config)
-            case RestartConnector():
-                self._restart(action)
-            case ResumeConnector():
-                self._clients[action.cluster].resume(action.name)
-            case StopAndResumeConnector():
-                bounce(action.name, self._clients[action.cluster], self.fence)
-            case MigrateConnector():
-                migrate(action, self._clients[action.source], self._clients[action.target], self.fence)
-            case DeleteConnector():
-                self._delete(action)
 
-    def _publish(self, action: UpdateConnector) -> None:
-        """A shard whose list of tables changes: its publication goes first, or its task would fail (SourceLogs)."""
-        dataset_name, shard_id = ShardName.parse(action.name)
-        dataset = self.topology.datasets.get(dataset_name)
-        if INCLUDE_LIST not in action.changes or self.platform.sources is None or dataset is None:
-            return
-        for shard in self.topology.shards.get(dataset_name, ()):
-            if shard.id == shard_id:
-                own = identity(self.platform.settings, dataset, shard)
-                self.platform.sources.publish(dataset, shard, own)
-
-    def _restart(self, action: RestartConnector) -> None:
-        client = self._clients[action.cluster]
-        if not action.unwell:
-            client.restart_failed(action.name)
-            return
-        try:
-            client.restart_task(action.name, 0)
-        except NotFound:
-            bounce(action.name, client, self.fence)  # it has no task: a resume makes one
-
-    def _delete(self, action: DeleteConnector) -> None:
-        """Stop, forget the offsets (else a re-created name resumes at a stale place), delete, clean up."""
-        client = self._clients[action.cluster]
-        try:
-            client.stop(action.name)
-            wait_stopped(client, action.name, self.fence)
-            client.reset_offsets(action.name)
-        except NotFound:
-            pass  # gone already: only what it left behind remains to be removed
-        client.delete(action.name)
-        if action.left_topics:
-            self.fence.check()
-            self.platform.kafka.delete_topics(action.left_topics)
+def _skipped(actions: Iterable[Action], why: str) -> list[ActionOutcome]:
+    return [ActionOutcome(action=action, status=ActionStatus.SKIPPED, error=why) for action in actions]
 
 
 def _done(action: Action, started: float) -> ActionOutcome:
-    return ActionOutcome(action=action, status="done", seconds=time.monotonic() - started)
+    return ActionOutcome(action=action, status=ActionStatus.DONE, seconds=time.monotonic() - started)
 
 
 def _failed(action: Action, error: CdcError, started: float) -> ActionOutcome:
     return ActionOutcome(
         action=action,
-        status="failed",
+        status=ActionStatus.FAILED,
         error=str(error),
         seconds=time.monotonic() - started,
         unreachable=isinstance(error, ConnectUnavailable | ConnectRebalancing),

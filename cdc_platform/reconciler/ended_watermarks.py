@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
 from cdc_platform.model.topology import Topology
+from cdc_platform.planning.actions import Action, DeleteConnector, UpdateConnector
 from cdc_platform.planning.holds import WATERMARK
-from cdc_platform.planning.plan import Action, DeleteConnector, UpdateConnector
 from cdc_platform.reconciler.state_records import Documents, News
 
 

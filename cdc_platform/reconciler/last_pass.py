@@ -19,9 +19,9 @@ from datetime import datetime
 from typing import Any
 
 from cdc_platform.model.observed import ObservedCluster, ObservedState, ObservedWorker
-from cdc_platform.planning.plan import VERBS, RestartConnector
+from cdc_platform.planning.actions import RestartConnector
 from cdc_platform.planning.planner import Planned
-from cdc_platform.reconciler.report import ActionOutcome, DatasetHealth, lags_of
+from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, DatasetHealth, lags_of
 
 KEY = "pass/last"
 
@@ -42,7 +42,9 @@ def last_pass(
 ) -> dict[str, Any]:
     """The document of one pass; `before` is that of the last one, whose totals go on."""
     restarts = Counter(
-        str(o.action.failure) for o in outcomes if isinstance(o.action, RestartConnector) and o.status == "done"
+        str(o.action.failure)
+        for o in outcomes
+        if isinstance(o.action, RestartConnector) and o.status is ActionStatus.DONE
     )
     totals: Mapping[str, Any] = (before or {}).get("totals") or {}
     known: Mapping[str, int] = totals.get("restarts") or {}
@@ -51,8 +53,8 @@ def last_pass(
         "generation": generation,
         "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
         "planned": dict(planned.plan.counts()),
-        "done": _by_verb(outcomes, "done"),
-        "failed": _by_verb(outcomes, "failed"),
+        "done": _by_verb(outcomes, ActionStatus.DONE),
+        "failed": _by_verb(outcomes, ActionStatus.FAILED),
         "refused": [refusal.scope for refusal in planned.plan.refusals[:_MOST_REFUSALS]],
         "totals": {
             "passes": int(totals.get("passes", 0)) + 1,
@@ -79,8 +81,8 @@ def age(document: Mapping[str, Any] | None, now: datetime) -> float | None:
         return None
 
 
-def _by_verb(outcomes: Iterable[ActionOutcome], status: str) -> dict[str, int]:
-    return dict(Counter(VERBS[type(outcome.action)] for outcome in outcomes if outcome.status == status))
+def _by_verb(outcomes: Iterable[ActionOutcome], status: ActionStatus) -> dict[str, int]:
+    return dict(Counter(outcome.action.kind.verb for outcome in outcomes if outcome.status is status))
 
 
 def _datasets(picture: ObservedState, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The lock of one pass, watched: whoever lost it stops within a second, whatever it waits for."""
+"""The lock of one pass, watched: a pass that lost it stops within a second, whatever it waits for."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from cdc_platform.clients.protocols import ControlLock
 
 T = TypeVar("T")
 
-# How often the lock is looked at while something runs. `check` asks nobody.
-_LOOK_SECONDS = 0.2
+# How often the lock is checked while something runs. `check` makes no call.
+_CHECK_SECONDS = 0.2
 
-Tell = Callable[[str], None]
+# Called with how far something is, a sentence at a time.
+Progress = Callable[[str], None]
 
 
 class LockWatch:
     """Runs the work of a pass under its lock.
 
     A call that was sent cannot be called back, and may hang for its whole
-    deadline; but nobody waits for it, and no other is sent: `run` raises at once,
+    deadline; but nothing waits for it, and no other is sent: `run` raises at once,
     and every later `check`, in whatever thread, raises too.
     """
 
@@ -44,27 +45,27 @@ class LockWatch:
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self.check()
-            time.sleep(min(left, _LOOK_SECONDS))
+            time.sleep(min(left, _CHECK_SECONDS))
 
-    def run(self, work: Callable[[Tell], T], tell: Tell = lambda text: None) -> T:
-        """`work` in a thread of its own; what it tells is passed to `tell` in this one.
+    def run(self, work: Callable[[Progress], T], progress: Progress = lambda text: None) -> T:
+        """`work` in a thread of its own; what it reports is passed to `progress` in this one.
 
         Raises:
             LockLost: at most a second after the loss. The thread ends at its next `check`.
         """
-        told: queue.SimpleQueue[str] = queue.SimpleQueue()
+        reported: queue.SimpleQueue[str] = queue.SimpleQueue()
         outcome: Future[T] = Future()
 
         def body() -> None:
             try:
-                outcome.set_result(work(told.put))
+                outcome.set_result(work(reported.put))
             except BaseException as error:  # noqa: BLE001 - raised in the calling thread
                 outcome.set_exception(error)
 
         threading.Thread(target=body, name="pass", daemon=True).start()
         while True:
-            done, _ = wait([outcome], timeout=_LOOK_SECONDS)
-            _drain(told, tell)
+            done, _ = wait([outcome], timeout=_CHECK_SECONDS)
+            _drain(reported, progress)
             if done:
                 return outcome.result()
             self.check()
@@ -87,12 +88,12 @@ class LockWatch:
     def _wait(self, futures: Iterable[Future[T]]) -> None:
         left = set(futures)
         while left:
-            done, left = wait(left, timeout=_LOOK_SECONDS, return_when=FIRST_COMPLETED)
+            done, left = wait(left, timeout=_CHECK_SECONDS, return_when=FIRST_COMPLETED)
             for future in done:
                 future.result()
             self.check()
 
 
-def _drain(told: queue.SimpleQueue[str], tell: Tell) -> None:
-    while not told.empty():
-        tell(told.get())
+def _drain(reported: queue.SimpleQueue[str], progress: Progress) -> None:
+    while not reported.empty():
+        progress(reported.get())

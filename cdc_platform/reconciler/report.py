@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 
 from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Topology
-from cdc_platform.planning.plan import VERBS, Action, DeleteConnector, Finding, Plan
+from cdc_platform.planning.actions import Action, ConnectorAction, DeleteConnector
+from cdc_platform.planning.plan import Finding, Plan
 from cdc_platform.planning.planner import Planned
+
+
+class ActionStatus(StrEnum):
+    """What became of an action of the plan."""
+
+    DONE = "done"
+    FAILED = "failed"
+    SKIPPED = "skipped"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ActionOutcome:
-    """What became of one action: `status` is done, failed or skipped; `seconds` is the call's.
+    """What became of one action; `seconds` is the call's.
 
     `unreachable`: it failed because its Connect cluster did not answer, or rebalanced all the time.
     """
 
     action: Action
-    status: str
+    status: ActionStatus
     error: str | None = None
     seconds: float = 0.0
     unreachable: bool = False
@@ -73,19 +84,16 @@ class PassReport:
     @property
     def failed(self) -> tuple[ActionOutcome, ...]:
         """The actions that did not come through."""
-        return tuple(outcome for outcome in self.outcomes if outcome.status == "failed")
+        return tuple(outcome for outcome in self.outcomes if outcome.status is ActionStatus.FAILED)
 
     def changed_datasets(self) -> frozenset[str]:
         """The datasets whose connectors this pass touched."""
-        touched = (getattr(outcome.action, "name", "") for outcome in self.outcomes)
-        return frozenset(ShardName.parse(name).dataset for name in touched if name)
+        actions = (outcome.action for outcome in self.outcomes)
+        return frozenset(ShardName.parse(a.name).dataset for a in actions if isinstance(a, ConnectorAction))
 
     def sentence(self) -> str:
         """The pass in one sentence, as the Dagster event log shows it."""
-        counts: dict[str, int] = {}
-        for outcome in self.outcomes:
-            key = f"{VERBS[type(outcome.action)]}: {outcome.status}"
-            counts[key] = counts.get(key, 0) + 1
+        counts = Counter(f"{outcome.action.kind.verb}: {outcome.status}" for outcome in self.outcomes)
         did = ", ".join(f"{key} {n}" for key, n in counts.items()) or "nothing to change"
         up = sum(health.up for health in self.health.values())
         total = sum(health.shards for health in self.health.values())
@@ -174,6 +182,6 @@ def leftovers_of(outcomes: tuple[ActionOutcome, ...]) -> tuple[Finding, ...]:
     return tuple(
         Finding(subject=outcome.action.name, text=text)
         for outcome in outcomes
-        if isinstance(outcome.action, DeleteConnector) and outcome.status == "done"
+        if isinstance(outcome.action, DeleteConnector) and outcome.status is ActionStatus.DONE
         for text in outcome.action.leftovers
     )

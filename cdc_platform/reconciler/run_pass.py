@@ -10,17 +10,18 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
 from cdc_platform.model.observed import ObservedCluster, ObservedState
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.planning.plan import DeleteConnector, RestartConnector
+from cdc_platform.planning.actions import DeleteConnector, RestartConnector
 from cdc_platform.planning.planner import PassPolicy, Planned, make_plan
 from cdc_platform.reconciler import last_pass
-from cdc_platform.reconciler.apply import Applier
+from cdc_platform.reconciler.apply import apply
 from cdc_platform.reconciler.ended_watermarks import ended_watermarks
-from cdc_platform.reconciler.lock_watch import LockWatch, Tell
+from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
 from cdc_platform.reconciler.pending_changes import Due, due
 from cdc_platform.reconciler.process_memory import at_rest, give_back_large_blocks
 from cdc_platform.reconciler.report import (
     ActionOutcome,
+    ActionStatus,
     DatasetHealth,
     PassReport,
     health_of,
@@ -82,7 +83,7 @@ def reconcile(
     owner: str,
     policy: PassPolicy | None = None,
     expect: str | None = None,
-    progress: Tell = lambda text: None,
+    progress: Progress = lambda text: None,
     on_captured: Captured = lambda names: None,
     on_lock: Callable[[int], None] = lambda generation: None,
     wait_for_lock: float = 0.0,
@@ -111,15 +112,15 @@ def reconcile(
 class _Pass:
     """One pass under a lock."""
 
-    def __init__(self, platform: Platform, fence: LockWatch, progress: Tell, on_captured: Captured) -> None:
+    def __init__(self, platform: Platform, watch: LockWatch, progress: Progress, on_captured: Captured) -> None:
         self.platform = platform
-        self.fence = fence
+        self.watch = watch
         self.progress = progress
         self.on_captured = on_captured
 
     def run(self, policy: PassPolicy | None, expect: str | None) -> PassReport:
         deadline = time.monotonic() + self.platform.settings.pass_budget
-        picture, planned, records, seconds = self.fence.run(lambda tell: _seen(self.platform, policy))
+        picture, planned, records, seconds = self.watch.run(lambda tell: _seen(self.platform, policy))
         clock = _Phases(seconds)
         if expect is not None and planned.plan.fingerprint != expect:
             raise PlanStale(
@@ -127,19 +128,19 @@ class _Pass:
                 where=f"plan {expect}",
                 cure="Make a new plan and look at it before you apply it.",
             )
-        self.fence.check()
-        self.platform.state.claim(self.fence.generation)
+        self.watch.check()
+        self.platform.state.claim(self.watch.generation)
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
         self._write(news(planned, records) | ended_watermarks(planned.plan.actions, picture.topology, records))
         outcomes: tuple[ActionOutcome, ...] = ()
         if planned.plan:
             self.progress(planned.plan.sentence())
-            outcomes = self.fence.run(lambda tell: self._apply(picture, planned, deadline, tell), self.progress)
+            outcomes = self.watch.run(lambda tell: self._apply(picture, planned, deadline, tell), self.progress)
         clock.lap("apply")
         clusters = picture.clusters
         if outcomes:
-            clusters = self.fence.run(lambda tell: observe_again(self.platform, picture.topology))
+            clusters = self.watch.run(lambda tell: observe_again(self.platform, picture.topology))
         running = running_shards(picture, clusters)
         captured = tuple(sorted(running.keys() - captured_shards(records)))
         if captured:
@@ -148,7 +149,7 @@ class _Pass:
         health = health_of(picture.topology, planned, clusters)
         self._record(picture, planned, outcomes, clusters, health, running, clock.seconds, records)
         return PassReport(
-            generation=self.fence.generation,
+            generation=self.watch.generation,
             taken_at=picture.taken_at,
             plan=planned.plan,
             outcomes=outcomes,
@@ -160,22 +161,22 @@ class _Pass:
         )
 
     def _apply(
-        self, picture: ObservedState, planned: Planned, deadline: float, tell: Tell
+        self, picture: ObservedState, planned: Planned, deadline: float, tell: Progress
     ) -> tuple[ActionOutcome, ...]:
         def remember(restart: RestartConnector) -> None:
             record = planned.records.get(restart.name)
             if record is not None:
                 self._write(restart_documents({restart.name: record}))
 
-        applier = Applier(
+        return apply(
+            planned.plan,
             platform=self.platform,
-            fence=self.fence,
             topology=picture.topology,
+            watch=self.watch,
             deadline=deadline,
             progress=tell,
             on_restart=remember,
         )
-        return applier.apply(planned.plan)
 
     def _record(
         self,
@@ -192,12 +193,12 @@ class _Pass:
         # A restart that came through is on record already; one that did not must not count as an attempt.
         tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
         learned = restart_documents({name: r for name, r in planned.records.items() if name not in tried})
-        learned |= captured_documents(running, records, picture.taken_at, self.fence.generation)
+        learned |= captured_documents(running, records, picture.taken_at, self.watch.generation)
         for outcome in outcomes:
-            if isinstance(outcome.action, DeleteConnector) and outcome.status == "done":
+            if isinstance(outcome.action, DeleteConnector) and outcome.status is ActionStatus.DONE:
                 learned |= {key: None for key in forgotten(outcome.action.name) if key in records}
         learned[last_pass.KEY] = last_pass.last_pass(
-            generation=self.fence.generation,
+            generation=self.watch.generation,
             picture=picture,
             planned=planned,
             outcomes=outcomes,
@@ -210,7 +211,7 @@ class _Pass:
 
     def _write(self, records: News) -> None:
         if records:
-            self.fence.check()
+            self.watch.check()
             self.platform.state.write(records)
 
 

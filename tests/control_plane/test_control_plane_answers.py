@@ -19,7 +19,7 @@ import pytest
 
 from cdc_platform.errors import LockLost, ZooKeeperUnavailable
 from cdc_platform.model.topology import Address
-from cdc_platform.planning.plan import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
+from cdc_platform.planning.actions import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import ActionOutcome
 from cdc_platform.reconciler.run_pass import PassReport

@@ -17,7 +17,7 @@ import pytest
 from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, Cluster, Shard
-from cdc_platform.planning.plan import CreateConnector, DeleteConnector
+from cdc_platform.planning.actions import CreateConnector, DeleteConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
 from tests.clients.connect.wire_breaker import WireBreaker

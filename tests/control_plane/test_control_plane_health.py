@@ -17,11 +17,11 @@ from confluent_kafka import Producer
 
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.model.topology import Address
+from cdc_platform.planning.actions import RestartConnector, StopAndResumeConnector
 from cdc_platform.planning.canary import RolloutPolicy
 from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
 from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.liveness import LivenessPolicy
-from cdc_platform.planning.plan import RestartConnector, StopAndResumeConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import ActionOutcome
 from tests.control_plane.ground import Ground, eventually

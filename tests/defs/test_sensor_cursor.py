@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.defs.sensor_cursor import ALL, SensorCursor, TickDecision, decide, wait_after
-from cdc_platform.planning.plan import DeleteConnector, Plan, Refusal
+from cdc_platform.planning.actions import DeleteConnector
+from cdc_platform.planning.plan import Plan, Refusal
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from cdc_platform.reconciler.run_pass import Due

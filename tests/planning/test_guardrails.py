@@ -6,18 +6,17 @@ from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.model.topology import Pause, Problem, Topology
-from cdc_platform.planning.health.failures import first_line
-from cdc_platform.planning.health.liveness import CapturedRecord
-from cdc_platform.planning.plan import (
+from cdc_platform.planning.actions import (
     CreateConnector,
     DeleteConnector,
     MigrateConnector,
     RestartConnector,
     UpdateConnector,
-    to_json,
-    to_text,
 )
+from cdc_platform.planning.health.failures import first_line
+from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.planner import Memory, PassPolicy, config_changes, make_plan
+from cdc_platform.planning.rendering import to_json, to_text
 from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
 
 POLICY = PassPolicy()

@@ -9,8 +9,8 @@ import pytest
 
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Cluster, Dataset, Shard
+from cdc_platform.planning.actions import CreateConnector, UpdateConnector
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
-from cdc_platform.planning.plan import CreateConnector, UpdateConnector
 from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 

@@ -9,7 +9,7 @@ from typing import Any
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Topology
-from cdc_platform.planning.plan import CreateConnector
+from cdc_platform.planning.actions import CreateConnector
 from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, dataset, picture, topology
 

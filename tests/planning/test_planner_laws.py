@@ -7,16 +7,16 @@ from datetime import timedelta
 from hypothesis import given, settings
 
 from cdc_platform.model.observed import ObservedState
-from cdc_platform.planning.health.restarts import RestartPolicy
-from cdc_platform.planning.plan import (
+from cdc_platform.planning.actions import (
     CreateConnector,
     DeleteConnector,
     MigrateConnector,
     RestartConnector,
     UpdateConnector,
-    to_json,
 )
+from cdc_platform.planning.health.restarts import RestartPolicy
 from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
+from cdc_platform.planning.rendering import to_json
 from tests.planning.worlds import WANTED, config_of, simulate, worlds
 
 # Free of budgets and caps, which would spread the work over several passes.

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Dataset
+from cdc_platform.planning.actions import CreateConnector, UpdateConnector
 from cdc_platform.planning.canary import CanaryRecord, CanaryVerdict, Pending, RolledOut, RolloutPolicy, choose
-from cdc_platform.planning.plan import CreateConnector, UpdateConnector
 from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import (
     NOW,

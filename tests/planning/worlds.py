@@ -19,18 +19,18 @@ from cdc_platform.model.observed import (
     TopicRequest,
 )
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
-from cdc_platform.planning.plan import (
+from cdc_platform.planning.actions import (
     AddPartitions,
     AlterTopic,
     CreateConnector,
     CreateTopic,
     DeleteConnector,
     MigrateConnector,
-    Plan,
     RestartConnector,
     ResumeConnector,
     UpdateConnector,
 )
+from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import DesiredState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)

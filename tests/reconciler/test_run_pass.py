@@ -17,8 +17,8 @@ from cdc_platform.errors import (
     ZooKeeperUnavailable,
 )
 from cdc_platform.model.topology import Pause, Topology
+from cdc_platform.planning.actions import DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.planning.canary import RolloutPolicy
-from cdc_platform.planning.plan import DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.state_records import read_memory

@@ -14,7 +14,7 @@ from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
-from cdc_platform.reconciler.report import ActionOutcome, DatasetHealth
+from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, DatasetHealth
 from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
 from cdc_platform.snapshots.request import Request
 from cdc_platform.snapshots.run_lifecycle import ORDER
@@ -79,7 +79,7 @@ def _last_pass() -> Any:
         outcomes=[
             replace(sample(ActionOutcome), action=action, status=status)
             for action in sample(Plan).actions
-            for status in ("done", "failed")
+            for status in (ActionStatus.DONE, ActionStatus.FAILED)
         ],
         clusters=seen.clusters,
         health={"pins": replace(sample(DatasetHealth), dataset="pins")},

@@ -17,7 +17,7 @@ from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
-from cdc_platform.reconciler.report import DatasetHealth
+from cdc_platform.reconciler.report import ActionStatus, DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.run_records import Run
@@ -36,7 +36,7 @@ def metadata() -> dict[str, Any]:
     """What an event tells of: metadata key to its kind, columns for tables."""
     props, verdict = sample(CdcTableProps), sample(ShardVerdict)
     report = sample(PassReport, given=GIVEN)
-    failed = replace(report, outcomes=tuple(replace(one, status="failed") for one in report.outcomes))
+    failed = replace(report, outcomes=tuple(replace(one, status=ActionStatus.FAILED) for one in report.outcomes))
     pins = shard("pins", 0)
     table = table_metadata(
         props,

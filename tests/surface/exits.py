@@ -18,6 +18,7 @@ from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
 from cdc_platform.planning.plan import Finding, Plan, Refusal
 from cdc_platform.planning.planner import Planned
+from cdc_platform.reconciler.report import ActionStatus
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import ShardDone
@@ -125,7 +126,9 @@ def _plan() -> dict[str, Code]:
 
 def _apply() -> dict[str, Code]:
     report = replace(sample(PassReport, given=GIVEN), plan=Plan())
-    done, failed = (tuple(replace(one, status=word) for one in report.outcomes) for word in ("done", "failed"))
+    done, failed = (
+        tuple(replace(one, status=word) for one in report.outcomes) for word in (ActionStatus.DONE, ActionStatus.FAILED)
+    )
     reports = {
         "done": replace(report, outcomes=done),
         "an action failed": replace(report, outcomes=failed),

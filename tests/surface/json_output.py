@@ -37,8 +37,9 @@ from cdc_platform.model.observed import (
     ObservedWorker,
 )
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
-from cdc_platform.planning.plan import Plan, to_json
+from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Planned
+from cdc_platform.planning.rendering import to_json
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import PassReport
 from cdc_platform.snapshots.progress_events import ShardDone

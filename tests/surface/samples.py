@@ -9,6 +9,9 @@ from datetime import UTC, datetime, timedelta
 from enum import Enum
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from cdc_platform.planning.actions import Action
+from cdc_platform.reconciler.action_methods import METHODS
+
 NOW = datetime(2030, 1, 31, 12, 30, 15, tzinfo=UTC)
 
 _PLAIN: Mapping[Any, Any] = {
@@ -45,6 +48,8 @@ def sample(kind: Any, *, bare: bool = False, given: Mapping[Any, Any] | None = N
             return tuple(map(make, inner))
         if origin in _MANY:
             return _MANY[origin](map(make, _alternatives(inner[0])))
+        if kind is Action:
+            return make(next(iter(METHODS)))
         if isinstance(kind, type) and issubclass(kind, Enum):
             return next(iter(kind))
         if isinstance(kind, type) and is_dataclass(kind):
@@ -64,4 +69,4 @@ def _alternatives(kind: Any) -> Sequence[Any]:
     """In a list of several types: each of them."""
     if get_origin(kind) in (Union, types.UnionType):
         return get_args(kind)
-    return (kind,)
+    return tuple(METHODS) if kind is Action else (kind,)

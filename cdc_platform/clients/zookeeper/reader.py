@@ -20,7 +20,7 @@ from kazoo.exceptions import ConnectionLoss, NoAuthError, NoNodeError, SessionEx
 from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.documents.znodes import assemble, read_cluster, read_dataset, read_pause, read_shard
 from cdc_platform.documents.zookeeper_paths import Layout
-from cdc_platform.model.topology import Pause, Problem, Topology
+from cdc_platform.model.topology import Pause, Problem, ProblemKind, Topology
 
 T = TypeVar("T")
 
@@ -239,7 +239,7 @@ class _Target:
     """A document to read."""
 
     path: str
-    kind: str
+    kind: ProblemKind
     name: str
     shard: str = ""
 

@@ -11,6 +11,7 @@ from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
+from cdc_platform.planning.actions import Action, RestartConnector, StopAndResumeConnector
 from cdc_platform.planning.drift import trouble_of
 from cdc_platform.planning.health import duplicate_tasks as zombies
 from cdc_platform.planning.health import restarts
@@ -28,7 +29,7 @@ from cdc_platform.planning.health.liveness import (
 )
 from cdc_platform.planning.health.restarts import Failing, RestartDecision, RestartRecord, Waiting
 from cdc_platform.planning.inputs import Memory, PassPolicy
-from cdc_platform.planning.plan import Action, Finding, RestartConnector, StopAndResumeConnector
+from cdc_platform.planning.plan import Finding
 
 # Names shown of a list.
 _NAMED = 5

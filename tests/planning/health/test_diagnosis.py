@@ -14,12 +14,12 @@ from cdc_platform.model.observed import (
     ObservedState,
     ObservedWorker,
 )
+from cdc_platform.planning.actions import MigrateConnector, RestartConnector, StopAndResumeConnector, UpdateConnector
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
-from cdc_platform.planning.plan import MigrateConnector, RestartConnector, StopAndResumeConnector, UpdateConnector
 from cdc_platform.planning.planner import DesiredState, Memory, PassPolicy, Planned, make_plan
 from tests.planning.worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
 

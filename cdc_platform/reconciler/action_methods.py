@@ -1,0 +1,125 @@
+"""What each kind of action does to Kafka and Connect: the one table of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.protocols import Connect
+from cdc_platform.connectors.identity import identity
+from cdc_platform.connectors.tables import INCLUDE_LIST
+from cdc_platform.errors import NotFound
+from cdc_platform.model.naming import ShardName
+from cdc_platform.model.topology import Topology
+from cdc_platform.planning.actions import (
+    Action,
+    AddPartitions,
+    AlterTopic,
+    CreateConnector,
+    CreateTopic,
+    DeleteConnector,
+    MigrateConnector,
+    RestartConnector,
+    ResumeConnector,
+    StopAndResumeConnector,
+    UpdateConnector,
+)
+from cdc_platform.reconciler.lock_watch import LockWatch
+from cdc_platform.reconciler.migration import migrate, stop_and_resume, wait_stopped
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApplyPorts:
+    """What actions are applied with: `connect` holds a client under the lock for each cluster of the plan."""
+
+    platform: Platform
+    topology: Topology
+    watch: LockWatch
+    connect: Mapping[str, Connect]
+
+
+def _create_topic(ports: ApplyPorts, action: CreateTopic) -> None:
+    ports.platform.kafka.create_topics([action.topic])
+
+
+def _add_partitions(ports: ApplyPorts, action: AddPartitions) -> None:
+    ports.platform.kafka.add_partitions(action.topic, action.total)
+
+
+def _alter_topic(ports: ApplyPorts, action: AlterTopic) -> None:
+    changes = {key: desired for key, (_, desired) in action.changes.items()}
+    ports.platform.kafka.alter_topic_config(action.topic, changes)
+
+
+def _create(ports: ApplyPorts, action: CreateConnector) -> None:
+    ports.connect[action.cluster].create(action.name, action.config)
+
+
+def _update(ports: ApplyPorts, action: UpdateConnector) -> None:
+    if INCLUDE_LIST in action.changes:
+        _publish(ports, ShardName.parse(action.name))
+    ports.connect[action.cluster].update(action.name, action.config)
+
+
+def _publish(ports: ApplyPorts, name: ShardName) -> None:
+    """A shard whose list of tables changes: its publication goes first, or its task would fail (SourceLogs)."""
+    dataset = ports.topology.datasets.get(name.dataset)
+    if ports.platform.sources is None or dataset is None:
+        return
+    for shard in ports.topology.shards.get(name.dataset, ()):
+        if shard.id == name.shard:
+            ports.platform.sources.publish(dataset, shard, identity(ports.platform.settings, dataset, shard))
+
+
+def _restart(ports: ApplyPorts, action: RestartConnector) -> None:
+    client = ports.connect[action.cluster]
+    if not action.unwell:
+        client.restart_failed(action.name)
+        return
+    try:
+        client.restart_task(action.name, 0)
+    except NotFound:
+        stop_and_resume(action.name, client, ports.watch)  # it has no task: a resume makes one
+
+
+def _resume(ports: ApplyPorts, action: ResumeConnector) -> None:
+    ports.connect[action.cluster].resume(action.name)
+
+
+def _stop_and_resume(ports: ApplyPorts, action: StopAndResumeConnector) -> None:
+    stop_and_resume(action.name, ports.connect[action.cluster], ports.watch)
+
+
+def _migrate(ports: ApplyPorts, action: MigrateConnector) -> None:
+    migrate(action, ports.connect[action.source], ports.connect[action.target], ports.watch)
+
+
+def _delete(ports: ApplyPorts, action: DeleteConnector) -> None:
+    """Stop, reset the offsets (else a re-created name resumes at a stale position), delete, clean up."""
+    client = ports.connect[action.cluster]
+    try:
+        client.stop(action.name)
+        wait_stopped(client, action.name, ports.watch)
+        client.reset_offsets(action.name)
+    except NotFound:
+        pass  # gone already: only what it left behind remains to be removed
+    client.delete(action.name)
+    if action.left_topics:
+        ports.watch.check()
+        ports.platform.kafka.delete_topics(action.left_topics)
+
+
+METHODS: dict[type[Action], Callable[[ApplyPorts, Any], None]] = {
+    CreateTopic: _create_topic,
+    AddPartitions: _add_partitions,
+    AlterTopic: _alter_topic,
+    RestartConnector: _restart,
+    ResumeConnector: _resume,
+    CreateConnector: _create,
+    UpdateConnector: _update,
+    StopAndResumeConnector: _stop_and_resume,
+    MigrateConnector: _migrate,
+    DeleteConnector: _delete,
+}
