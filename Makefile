@@ -1,10 +1,13 @@
-# Everything a person or CI does, in one place. Needs Python 3.11+ and make.
+# Everything that contributors and CI run, in one place. Needs Python 3.11+ and make.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults secure lint demo clean
+.PHONY: setup test slow fast faults secure lint format typecheck docs coverage build bench demo clean
+
+# More arguments for pytest: make fast ARGS="-x -k canary".
+ARGS ?=
 
 setup: $(STAMP)
 
@@ -17,34 +20,55 @@ $(STAMP): pyproject.toml constraints.txt
 
 # Lint, types, floors, then the tests; the real stack is started once.
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(ARGS)
 
 # The tests that take minutes each: faults, kills in the middle, every kind of key and mode.
 slow: setup
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(ARGS)
 
 # The main tests on a stack with TLS, passwords and ACLs everywhere (docs/security.md).
 MAIN := agent clients connectors control_plane defs failover snapshots verification
 secure: setup
-	CDC_TEST_SECURE=1 $(BIN)/python -m pytest -m "stack and not slow" $(MAIN:%=tests/%)
+	CDC_TEST_SECURE=1 $(BIN)/python -m pytest -m "stack and not slow" $(MAIN:%=tests/%) $(ARGS)
 
 # Every fault of docs/faults.md on a real stack, with a table at the end: about half an hour.
 faults: setup
-	$(BIN)/python -m pytest -m slow tests/faults
+	$(BIN)/python -m pytest -m slow tests/faults $(ARGS)
 
-# The tests that need no stack: about a minute.
+# The tests that need no stack: about four minutes on two cores.
 fast: setup
-	$(BIN)/python -m pytest -m "not stack and not slow"
+	$(BIN)/python -m pytest -m "not stack and not slow" $(ARGS)
 
-lint: setup
+lint: setup typecheck docs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# What ruff can put right by itself.
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+typecheck: setup
+	$(BIN)/mypy
+
+# Links, spelling and wording.
+docs: setup
+	$(BIN)/python .ci/check_links.py
+	$(BIN)/python .ci/check_phrases.py
+	$(BIN)/codespell
+
+# Branch coverage of the tests of `make test`, a line for each module; the pages are in htmlcov/.
+coverage: setup
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-report=html $(ARGS)
+
+bench: setup
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(BIN)/python -m benchmarks $(ARGS)
 
 demo: setup
 	$(BIN)/cdc-platform demo
 
 clean:
 	-$(BIN)/cdc-platform stack down
-	rm -rf $(VENV) .stack .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .stack htmlcov dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
