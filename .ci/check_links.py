@@ -1,8 +1,8 @@
-"""Every link of a Markdown file to another file or heading leads somewhere, and each module it names exists.
+"""Every link of a Markdown file to another file or heading leads somewhere, and each file and folder it names exists.
 
-`python .ci/check_links.py [FILE ...]`, by default all Markdown files that git knows. Prints a line for each link or
-path in backticks (`reconciler/apply.py`) that leads nowhere, and ends with 1 if there is any. Addresses elsewhere
-(`https:`, `mailto:`) are not asked for.
+`python .ci/check_links.py [FILE ...]`, by default all Markdown files that git knows. Prints a line for each link,
+path of a module (`reconciler/apply.py`, also in pictures) and folder in backticks (`planning/health/`) that leads
+nowhere, and ends with 1 if there is any. Addresses elsewhere (`https:`, `mailto:`) are not asked for.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ ROOT = Path(__file__).resolve().parents[1]
 _LINK = re.compile(r"!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(\s*<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\s*\)")
 _REFERENCE = re.compile(r"^ {0,3}\[[^\]]+\]:\s+<?(\S+?)>?\s*$")
 _HEADING = re.compile(r"^ {0,3}#{1,6}\s+(.*?)\s*#*\s*$")
-_MODULE = re.compile(r"`([\w.-]+(?:/[\w.-]+)+\.py)`")
+_PATH = re.compile(r"(?<![\w./:-])[\w.-]+(?:/[\w.-]+)+\.py\b|(?<=`)(?:docs|examples|deploy)/[\w./-]+(?=`)")
+_FOLDER = re.compile(r"`([a-z_]+(?:/[a-z_]+)*)/`")
+# Folders that are made at run time, and prefixes of keys of the state topic.
+_MADE = ("alert", "dist", "leaders", "outbox", "secrets")
 _ELSEWHERE = re.compile(r"[a-zA-Z][a-zA-Z0-9+.-]*:")
 
 
@@ -31,9 +34,12 @@ def broken_links(path: Path) -> Iterator[str]:
             if wrong:
                 yield f"{_shown(path)}:{number}: {wrong}"
     for number, line in enumerate(path.read_text().splitlines(), 1):
-        for name in _MODULE.findall(line):
+        for name in _PATH.findall(line):
             if not any((root / name).exists() for root in (ROOT, ROOT / "cdc_platform", path.parent)):
-                yield f"{_shown(path)}:{number}: there is no module {name}"
+                yield f"{_shown(path)}:{number}: there is no file {name}"
+        for name in _FOLDER.findall(line):
+            if name not in _MADE and not any((root / name).is_dir() for root in (ROOT, ROOT / "cdc_platform")):
+                yield f"{_shown(path)}:{number}: there is no folder {name}"
 
 
 def _shown(path: Path) -> Path:

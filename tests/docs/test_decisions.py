@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.docs.markdown import ROOT
-
+ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "docs" / "decisions"
 INDEX = runpy.run_path(str(FOLDER / "index.py"))
 

@@ -20,7 +20,7 @@ def script(name: str) -> ModuleType:
     return module
 
 
-def test_links_to_missing_files_headings_and_modules_are_named(tmp_path: Path) -> None:
+def test_links_to_missing_files_headings_and_folders_are_named(tmp_path: Path) -> None:
     (tmp_path / "there.md").write_text("# One heading: a `code` word\n```\n# not a heading\n```\n")
     page = tmp_path / "page.md"
     page.write_text(
@@ -28,8 +28,8 @@ def test_links_to_missing_files_headings_and_modules_are_named(tmp_path: Path) -
         "# Title\n"
         "[gone](gone.md)\n"
         "[no heading](there.md#not-a-heading)\n"
-        "`reconciler/apply.py` `reconciler/gone.py`\n"
-        "```\n[in code](gone.md)\n```\n"
+        "`reconciler/apply.py` `reconciler/gone.py` `planning/health/` `planner/`\n"
+        "```\n[in code](gone.md) -> planning/gone.py\n```\n"
     )
     done = subprocess.run(
         [sys.executable, SCRIPTS / "check_links.py", page], capture_output=True, text=True, check=False
@@ -38,7 +38,9 @@ def test_links_to_missing_files_headings_and_modules_are_named(tmp_path: Path) -
     assert done.stdout.splitlines() == [
         f"{page}:3: there is no file gone.md",
         f"{page}:4: there.md has no heading #not-a-heading",
-        f"{page}:5: there is no module reconciler/gone.py",
+        f"{page}:5: there is no file reconciler/gone.py",
+        f"{page}:5: there is no folder planner",
+        f"{page}:7: there is no file planning/gone.py",
     ]
 
 
