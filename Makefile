@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults secure lint format typecheck docs coverage build bench demo clean
+.PHONY: setup test slow fast faults secure lint format typecheck docs coverage lowest newest build bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -15,7 +15,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "Error: $(PYTHON) is older than 3.11. Cure: make setup PYTHON=/path/to/python3.11"; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[local,dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	touch $(STAMP)
 
 # Lint, types, floors, then the tests; the real stack is started once.
@@ -65,6 +65,25 @@ coverage: setup
 bench: setup
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks $(ARGS)
+
+# The Dagster layer with the oldest versions that pyproject.toml allows, and with the newest that resolve.
+ENDS := tests/defs tests/packaging
+lowest: setup
+	$(BIN)/python -m tests.packaging.floors > $(VENV)/lowest.txt
+	$(call at_one_end,-c $(VENV)/lowest.txt)
+newest: setup
+	$(call at_one_end)
+
+define at_one_end
+	$(PYTHON) -m venv --clear .venv-$@
+	.venv-$@/bin/python -m pip install --quiet --disable-pip-version-check $(1) -e '.[dev]'
+	.venv-$@/bin/python -m pip list --disable-pip-version-check | grep -E '^(dagster|great-expectations|numpy|pyarrow) '
+	.venv-$@/bin/python -m pytest -q -m "not stack and not slow" $(ENDS)
+endef
+
+# Wheel and source archive in dist/.
+build: setup
+	$(BIN)/python -m build --outdir dist .
 
 demo: setup
 	$(BIN)/cdc-platform demo

@@ -7,6 +7,8 @@ import pkgutil
 import sys
 from pathlib import Path
 
+from cdc_platform.errors import ExtraMissing, require_extra
+
 
 def main(arguments: list[str]) -> int:
     """Run the benchmark module of that name by its `main(arguments) -> exit code`."""
@@ -19,11 +21,20 @@ def main(arguments: list[str]) -> int:
     if name not in names:
         print(f"Usage: python -m benchmarks NAME [arguments]; NAME is one of {', '.join(names)}.", file=sys.stderr)
         return 2
+    try:
+        require_extra("local")
+        return _run(name, arguments[1:])
+    except ExtraMissing as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(name: str, arguments: list[str]) -> int:
     module = importlib.import_module(f"benchmarks.{name.replace('-', '_')}")
     if not hasattr(module, "main"):
         print(f"{name} is no benchmark of its own.", file=sys.stderr)
         return 2
-    code: int = module.main(arguments[1:])
+    code: int = module.main(arguments)
     return code
 
 

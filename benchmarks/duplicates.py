@@ -22,12 +22,12 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.clients.kafka.topic_records import Batch
+from cdc_platform.errors import require_extra
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
 
 BATCH = 5_000
-CONTEXT = ("connectorLogicalName", "taskId", "connectorName")
 SHARDS = 100
 RUNS = ("019a0000-0000-7000-8000-000000000001", "019a0001-0000-7000-8000-000000000002")
 START_MS = 1_700_000_000_000
@@ -180,6 +180,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--copies", type=float, default=0.02)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(argv)
+    require_extra("bench")
     events = Events(asked.events, asked.copies)
     with tempfile.TemporaryDirectory() as name:
         root = Path(name)

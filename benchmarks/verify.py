@@ -40,6 +40,7 @@ from benchmarks import proof
 from benchmarks.measuring import Cost, measured
 from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
+from cdc_platform.errors import require_extra
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
@@ -403,6 +404,8 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--without-reladiff", action="store_true")
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args(arguments)
+    if not asked.without_reladiff:
+        require_extra("bench")
     asked.events = asked.events or asked.rows * 5 // 4
     if not 8 <= asked.rows <= asked.events:
         parser.error("there must be at least 8 rows, and an event for each")

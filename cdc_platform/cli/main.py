@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from cdc_platform.errors import CdcError
+from cdc_platform.errors import CdcError, missing_extra
 
 # Command name to "module:attribute".
 COMMANDS = {
@@ -34,6 +34,8 @@ COMMANDS = {
     "worker-properties": "cdc_platform.cli.worker_properties:worker_properties",
 }
 
+# Commands that a plain installation does not have, and the extra that brings them.
+NEEDS = {"demo": "local", "stack": "local"}
 
 # Long-lived commands set up their own logging.
 SERVICES = frozenset({"agent", "exporter"})
@@ -46,6 +48,9 @@ class _Lazy(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
+        problem = missing_extra(NEEDS[cmd_name]) if cmd_name in NEEDS else None
+        if problem:
+            return _not_installed(cmd_name, problem)
         module, attribute = COMMANDS[cmd_name].split(":")
         command: click.Command = getattr(importlib.import_module(module), attribute)
         return command
@@ -63,6 +68,16 @@ class _Lazy(click.Group):
             name = os.fsdecode(error.filename)
             click.echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
             ctx.exit(1)
+
+
+def _not_installed(name: str, problem: CdcError) -> click.Command:
+    """A command in the place of one whose module cannot be imported: listed, and says what to install."""
+
+    def say() -> None:
+        raise problem
+
+    anything = {"ignore_unknown_options": True, "allow_extra_args": True}
+    return click.Command(name, callback=say, help=problem.cure, context_settings=anything)
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

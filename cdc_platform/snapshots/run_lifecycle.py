@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any
 
-from cdc_platform.errors import BadInput
+from cdc_platform.errors import BadInput, require_extra
 from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Request, RunKind, choose_shards
@@ -43,9 +43,11 @@ def open_run(outside: SnapshotPorts, request: Request, run_id: str) -> Run:
         run_id: names a new run, such as Dagster's id of the run.
 
     Raises:
-        BadInput, TopologyError: nothing was changed.
+        BadInput, ExtraMissing, TopologyError: nothing was changed.
         LockHeld, ZooKeeperUnavailable, KafkaUnavailable.
     """
+    if request.load.max_bytes_per_s is not None:
+        require_extra("quotas")
     platform = outside.platform
     with platform.topology.lock(owner=f"{request.kind} {run_id}", timeout=_LOCK_SECONDS) as lock:
         topology = platform.topology.load()

