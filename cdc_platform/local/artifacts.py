@@ -3,7 +3,7 @@
 The lock names every file with its SHA-256. A file is downloaded into a
 directory of its own process, checked, and moved into place in one step, so
 that a half download is never taken for a whole one. With all files there no
-network is used. The Maven repository is the one that `jgo` knows, or the
+network is used. They come from Maven's central repository, or from its
 mirror in the user's Maven settings.
 """
 
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import shutil
@@ -24,13 +23,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import msgspec
+from filelock import FileLock
 
 from cdc_platform.errors import ChecksumMismatch, StackError
 from cdc_platform.local import unpacking
 
 LOCK_RESOURCE = "artifacts.lock.json"
 _DOWNLOADS = 6
-_ATTEMPTS = 3
+_RETRIES = 2
+_CENTRAL = "https://repo.maven.apache.org/maven2"
 
 # Called with a file's name, the bytes that are there and the bytes wanted; from several threads.
 Progress = Callable[[str, int, int], None]
@@ -53,6 +54,11 @@ class Artifact:
         """The file's name in a Maven repository."""
         suffix = f"-{self.classifier}" if self.classifier else ""
         return f"{self.artifact}-{self.version}{suffix}.{self.extension}"
+
+    @property
+    def path(self) -> str:
+        """The file's path in a Maven repository."""
+        return f"{self.group.replace('.', '/')}/{self.artifact}/{self.version}/{self.filename}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,21 +98,26 @@ def provide(cache: Path, lock: Lock | None = None, progress: Progress | None = N
         ChecksumMismatch: a download is not the file that the lock names.
         StackError: no network, no disk space, the cache not writable.
     """
-    lock = lock or Lock.load()
     root = cache / "programs"
-    with _explained(root), _one_process(root):
-        plain = {p: found for p, found in lock.parts.items() if p not in unpacking.LAYOUTS}
-        packed = {p: found[0] for p, found in lock.parts.items() if p in unpacking.LAYOUTS}
-        missing = _unusable(root, {a.filename: a for found in plain.values() for a in found})
-        stale = [p for p, a in packed.items() if not unpacking.intact(_directory(root, p, a), a.sha256)]
-        missing += _unusable(root, {packed[p].filename: packed[p] for p in stale})
-        if missing:
-            _check_space(root, missing, growth={packed[p].filename: unpacking.GROWTH[p] for p in stale})
-            _download(root, missing, progress)
-        for part in stale:
-            archive = packed[part]
-            unpacking.unpack(part, root / archive.filename, _directory(root, part, archive), digest=archive.sha256)
-            (root / archive.filename).unlink()
+    with _explained(root):
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(root / ".lock"):
+            return _provide(root, lock or Lock.load(), progress)
+
+
+def _provide(root: Path, lock: Lock, progress: Progress | None) -> Programs:
+    plain = {p: found for p, found in lock.parts.items() if p not in unpacking.LAYOUTS}
+    packed = {p: found[0] for p, found in lock.parts.items() if p in unpacking.LAYOUTS}
+    missing = _unusable(root, {a.filename: a for found in plain.values() for a in found})
+    stale = [p for p, a in packed.items() if not unpacking.intact(_directory(root, p, a), a.sha256)]
+    missing += _unusable(root, {packed[p].filename: packed[p] for p in stale})
+    if missing:
+        _check_space(root, missing, growth={packed[p].filename: unpacking.GROWTH[p] for p in stale})
+        _download(root, missing, progress)
+    for part in stale:
+        archive = packed[part]
+        unpacking.unpack(part, root / archive.filename, _directory(root, part, archive), digest=archive.sha256)
+        (root / archive.filename).unlink()
     return Programs(
         jars={part: tuple(root / a.filename for a in found) for part, found in plain.items()},
         directories={part: _directory(root, part, archive) for part, archive in packed.items()},
@@ -182,7 +193,8 @@ def _download(root: Path, missing: list[Artifact], progress: Progress | None) ->
     ):
         # The largest first: they take longest.
         queue = sorted(missing, key=lambda a: a.size, reverse=True)
-        jobs = [pool.submit(_download_one, Path(scratch), root, a, progress) for a in queue]
+        mirror = maven_mirror() or _CENTRAL
+        jobs = [pool.submit(_download_one, Path(scratch), root, mirror, a, progress) for a in queue]
         try:
             for job in jobs:
                 job.result()
@@ -191,72 +203,60 @@ def _download(root: Path, missing: list[Artifact], progress: Progress | None) ->
             raise
 
 
-def _download_one(scratch: Path, root: Path, artifact: Artifact, progress: Progress | None) -> None:
-    found = _resolve(scratch, artifact, progress)
-    digest = sha256(found)
-    if digest != artifact.sha256:
-        found.unlink()
-        raise ChecksumMismatch(
-            f"the download has SHA-256 {digest}, the lock names {artifact.sha256}; it was thrown away.",
-            where=artifact.filename,
-            cure="Check the Maven mirror or proxy in use; with a right one, try again.",
-        )
-    found.replace(root / artifact.filename)
-
-
-def _resolve(scratch: Path, artifact: Artifact, progress: Progress | None) -> Path:
+def _download_one(scratch: Path, root: Path, mirror: str, artifact: Artifact, progress: Progress | None) -> None:
     # Imported here: with everything in the cache neither is needed.
+    import pooch
     import requests
-    from jgo.maven import MavenContext, PythonResolver
 
-    @contextlib.contextmanager
-    def reporting(name: str, total: int) -> Iterator[Callable[[int], None]]:
-        done = 0
-
-        def update(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress:
-                progress(name, done, total)
-
-        yield update
-
-    mirror = maven_mirror()
-    for attempt in range(1, _ATTEMPTS + 1):
-        repository = scratch / f"{artifact.filename}.{attempt}"
-        context = MavenContext(
-            resolver=PythonResolver(progress_callback=reporting),
-            repo_cache=repository,
-            remote_repos={"central": mirror} if mirror else None,
-            timeout=60,
-        )
-        component = context.project(artifact.group, artifact.artifact).at_version(artifact.version)
-        try:
-            found = Path(component.artifact(artifact.classifier, artifact.extension).resolve())
-            if found.stat().st_size >= artifact.size or attempt == _ATTEMPTS:
-                return found
-        except requests.RequestException as error:
-            if attempt == _ATTEMPTS:
-                raise StackError(
-                    f"not downloaded: {error}.",
-                    where=artifact.filename,
-                    cure="Check the network, the proxy settings and the mirror in ~/.m2/settings.xml.",
-                ) from error
-        except RuntimeError as error:  # what jgo raises for a file that no repository has
-            raise StackError(
-                f"no repository has it: {error}.",
-                where=artifact.filename,
-                cure="Check the mirror in ~/.m2/settings.xml.",
-            ) from error
-    raise AssertionError("unreachable: the last attempt returns or raises")
+    name = artifact.filename
+    cache = pooch.create(
+        scratch,
+        base_url="",
+        registry={name: f"sha256:{artifact.sha256}"},
+        urls={name: f"{mirror}/{artifact.path}"},
+        retry_if_failed=_RETRIES,
+    )
+    counted = _Counted(name, progress) if progress else False
+    try:
+        found = cache.fetch(name, downloader=pooch.HTTPDownloader(counted, chunk_size=2**16, timeout=60))
+    except requests.HTTPError as error:
+        raise StackError(
+            f"no repository has it: {error}.", where=name, cure="Check the mirror in ~/.m2/settings.xml."
+        ) from error
+    except requests.RequestException as error:
+        raise StackError(
+            f"not downloaded: {error}.",
+            where=name,
+            cure="Check the network, the proxy settings and the mirror in ~/.m2/settings.xml.",
+        ) from error
+    except ValueError as error:  # what pooch raises for another hash
+        raise ChecksumMismatch(
+            f"the download is not the file that the lock names (SHA-256 {artifact.sha256}); it was thrown away.",
+            where=name,
+            cure="Check the Maven mirror or proxy in use; with a right one, try again.",
+        ) from error
+    Path(found).replace(root / name)
 
 
-@contextlib.contextmanager
-def _one_process(root: Path) -> Iterator[None]:
-    root.mkdir(parents=True, exist_ok=True)
-    with (root / ".lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
+class _Counted:
+    """A progress bar as pooch wants it, which counts for a `Progress`."""
+
+    total = 0
+
+    def __init__(self, name: str, progress: Progress) -> None:
+        self._name = name
+        self._progress = progress
+        self.reset()
+
+    def reset(self) -> None:
+        self._done = 0
+
+    def update(self, count: int) -> None:
+        self._done = min(self._done + count, self.total)
+        self._progress(self._name, self._done, self.total)
+
+    def close(self) -> None:
+        """Nothing to close."""
 
 
 @contextlib.contextmanager

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import shutil
-from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 
 import psutil
+from filelock import FileLock
 
 from cdc_platform.errors import StackError
 from cdc_platform.local import artifacts, java, kafka, replication
@@ -24,6 +23,9 @@ from cdc_platform.local.supervisor import LOCK_FILE
 # The write end of an owned stack's pipe: closed when this process ends, however it ends.
 _OWNED: dict[Path, int] = {}
 
+# Two commands on one directory wait for each other.
+_ONE_COMMAND = "command.lock"
+
 
 def up(spec: StackSpec, progress: artifacts.Progress | None = None) -> Stack:
     """Have the stack of `spec` running: start all of it, or what is down of one that runs.
@@ -36,7 +38,7 @@ def up(spec: StackSpec, progress: artifacts.Progress | None = None) -> Stack:
     java.java_executable()
     programs = artifacts.provide(spec.cache_dir, progress=progress)
     _make_directories(directory)
-    with _one_at_a_time(directory):
+    with FileLock(directory / _ONE_COMMAND):
         return _up(spec, directory, programs)
 
 
@@ -84,7 +86,7 @@ def down(directory: Path, *, purge: bool = False) -> None:
     control = Control(directory)
     if not (directory / LOCK_FILE).exists():
         raise StackError("there is no stack here.", where=str(directory), cure="Name its directory by --dir.")
-    with _one_at_a_time(directory):
+    with FileLock(directory / _ONE_COMMAND):
         if control.alive():
             control.shut_down()
         end_leftovers(control)
@@ -92,14 +94,6 @@ def down(directory: Path, *, purge: bool = False) -> None:
     if purge:
         postgres_place.remove(directory / "postgres")
         shutil.rmtree(directory)
-
-
-@contextlib.contextmanager
-def _one_at_a_time(directory: Path) -> Iterator[None]:
-    """Two commands on one directory wait for each other."""
-    with (directory / "command.lock").open("w") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _make_directories(directory: Path) -> None:

@@ -1,6 +1,6 @@
 """For maintainers: `python -m cdc_platform.local.relock` resolves the parts anew and writes the lock.
 
-Change a version here, run it, read the diff of `artifacts.lock.json`.
+Change a version here, run it, read the diff of `artifacts.lock.json`. Needs the extra `dev`.
 """
 
 from __future__ import annotations

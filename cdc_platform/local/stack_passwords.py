@@ -46,12 +46,7 @@ def ensure_login(directory: Path, name: str, user: str) -> Login:
     """The login in `<directory>/<name>.properties`; made with a random password the first time."""
     path = directory / f"{name}.properties"
     if not path.exists():
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = path.with_suffix(".new")
-        handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(handle, "w") as stream:
-            stream.write(f"{USER}={user}\n{PASSWORD}={random_source.token_urlsafe(18)}\n")
-        temporary.replace(path)
+        write_private(path, f"{USER}={user}\n{PASSWORD}={random_source.token_urlsafe(18)}\n".encode())
     return read_login(directory, name)
 
 
@@ -67,3 +62,14 @@ def read_login(directory: Path, name: str) -> Login:
             where=str(path),
             cure="`cdc-platform stack down --purge`, then `stack up`, makes new ones.",
         ) from error
+
+
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that only this user can read, in one step; its directory is made like that, too."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.new")
+    temporary.unlink(missing_ok=True)
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+    temporary.replace(path)

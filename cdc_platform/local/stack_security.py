@@ -9,29 +9,25 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import ipaddress
-import os
 import secrets as random_source
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 
+import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import pkcs12
-from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from cdc_platform.clients.secrets import resolve, resolve_all
-from cdc_platform.local.stack_passwords import Login, ensure_login
+from cdc_platform.local.stack_passwords import Login, ensure_login, write_private
 
 SASL = "SCRAM-SHA-512"
 _SCRAM = "org.apache.kafka.common.security.scram.ScramLoginModule"
 _ITERATIONS = 4096
-_VALID = timedelta(days=3650)
 
 
 @dataclass(frozen=True)
@@ -83,8 +79,14 @@ class Security:
         if self.ca.exists():
             return
         password = self.logins["keystore"].password.encode()
-        authority_key, authority = _authority()
-        key, certificate = _server(authority_key, authority)
+        # Path length 0: it signs the stack's certificate and no other authority. Its key is not kept.
+        made = trustme.CA(path_length=0, organization_name="cdc-platform local stack")
+        # The broker is its controller's client with it: trustme's certificates are for both sides.
+        served = made.issue_cert("127.0.0.1", "localhost", common_name="127.0.0.1")
+        authority = x509.load_pem_x509_certificate(made.cert_pem.bytes())
+        certificate = x509.load_pem_x509_certificate(served.cert_chain_pems[0].bytes())
+        key = serialization.load_pem_private_key(served.private_key_pem.bytes(), password=None)
+        assert isinstance(key, ec.EllipticCurvePrivateKey)
         protection = (
             serialization.PrivateFormat.PKCS12.encryption_builder()
             .kdf_rounds(10_000)
@@ -92,13 +94,13 @@ class Security:
             .hmac_hash(hashes.SHA256())
             .build(password)
         )
-        _private(
+        write_private(
             self.keystore, pkcs12.serialize_key_and_certificates(b"stack", key, certificate, [authority], protection)
         )
         trusted = [pkcs12.PKCS12Certificate(authority, b"authority")]
-        _private(self.truststore, pkcs12.serialize_java_truststore(trusted, protection))
+        write_private(self.truststore, pkcs12.serialize_java_truststore(trusted, protection))
         rest = self.logins["connect"]
-        _private(self.connect_users, f"{rest.user}={rest.password}\n".encode())
+        write_private(self.connect_users, f"{rest.user}={rest.password}\n".encode())
         # Last: it says that all the others are there. Readable: Postgres and people need no key.
         self.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
 
@@ -173,7 +175,7 @@ class Security:
     def worker(self, home: Path) -> tuple[dict[str, str], tuple[str, ...]]:
         """Worker properties of the REST API (https, basic authentication), and the JVM flags that go with them."""
         jaas = home / "jaas.conf"
-        _private(
+        write_private(
             jaas,
             "KafkaConnect {\n  org.apache.kafka.connect.rest.basic.auth.extension.PropertyFileLoginModule required\n"
             f'  file="{self.connect_users}";\n}};\n'.encode(),
@@ -215,63 +217,3 @@ class Security:
     def trust(self) -> ssl.SSLContext:
         """Trusts the stack's authority and nobody else."""
         return ssl.create_default_context(cafile=str(self.ca))
-
-
-def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "cdc-platform local stack")])
-    # pathlen 0: it signs the stack's certificate and no other authority. Its key is not kept.
-    made = _builder(name, name, key.public_key()).add_extension(x509.BasicConstraints(ca=True, path_length=0), True)
-    return key, made.add_extension(_usage(signs=True), True).sign(key, hashes.SHA256())
-
-
-def _server(
-    authority_key: ec.EllipticCurvePrivateKey, authority: x509.Certificate
-) -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "127.0.0.1")])
-    names: list[x509.GeneralName] = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
-    made = (
-        _builder(name, authority.subject, key.public_key())
-        .add_extension(x509.SubjectAlternativeName(names), False)
-        .add_extension(x509.BasicConstraints(ca=False, path_length=None), True)
-        .add_extension(_usage(signs=False), True)
-        .add_extension(
-            # The broker is its controller's client with it.
-            x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]),
-            False,
-        )
-        .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(authority_key.public_key()), False)
-    )
-    return key, made.sign(authority_key, hashes.SHA256())
-
-
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-    now = datetime.now(UTC)
-    return (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(issuer)
-        .public_key(key)
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + _VALID)
-        .add_extension(x509.SubjectKeyIdentifier.from_public_key(key), False)
-    )
-
-
-def _usage(*, signs: bool) -> x509.KeyUsage:
-    return x509.KeyUsage(
-        digital_signature=True, content_commitment=False, key_encipherment=False, data_encipherment=False,
-        key_agreement=not signs, key_cert_sign=signs, crl_sign=signs, encipher_only=False, decipher_only=False,
-    )  # fmt: skip
-
-
-def _private(path: Path, content: bytes) -> None:
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    temporary.unlink(missing_ok=True)
-    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-    temporary.replace(path)

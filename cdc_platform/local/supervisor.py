@@ -246,7 +246,8 @@ def _listening(directory: Path) -> Iterator[socket.socket]:
 def main(directory: Path, owner_fd: int | None) -> None:
     """Own the processes of one stack."""
     directory = directory.resolve()
-    # Never closed: the lock falls when this process is gone, not a moment before.
+    # Never closed: the lock falls when this process is gone, not a moment before. By hand, not by filelock: it must
+    # not be inherited by children, and `Control.alive` tests it with a shared lock, which makes no file.
     lock = os.open(directory / LOCK_FILE, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
