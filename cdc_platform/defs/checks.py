@@ -144,7 +144,7 @@ def judge_table(
         return
     more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
     by_shard = {row["shard"]: row for row in rows}
-    for outcome in [_without_ledger(one, continuity) for one in outcomes]:
+    for outcome in outcomes:
         told = dict(more.get(outcome.expectation.check, {}))
         if table.page is not None:
             told["data_docs"] = dg.MetadataValue.url(table.page.as_uri())

@@ -27,7 +27,6 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
-from cdc_platform.defs.verification_jobs import VERIFY
 
 
 class ReconcileSensorArgs(dg.Model, dg.Resolvable):
@@ -135,31 +134,26 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         """The definitions for these tables."""
         translator = self.translator
         jobs = build_cdc_jobs(platform=found.platform, translator=translator)
-        sensor = build_reconcile_sensor(
-            job=jobs[0],
+        reconciler = build_reconcile_sensor(
+            job=jobs.reconcile,
             tables=found.tables,
             minimum_interval_seconds=self.sensor.interval_seconds,
             refresh_seconds=self.sensor.refresh_seconds,
-            default_status=(dg.DefaultSensorStatus.RUNNING if self.sensor.running else dg.DefaultSensorStatus.STOPPED),
+            default_status=_status(self.sensor.running),
         )
-        status = dg.DefaultSensorStatus.RUNNING if self.alerts.running else dg.DefaultSensorStatus.STOPPED
         alerts = build_alert_sensor(
             tables=found.tables,
             translator=translator,
             minimum_interval_seconds=self.alerts.interval_seconds,
-            default_status=status,
+            default_status=_status(self.alerts.running),
         )
         bootstraps = build_bootstrap_sensor(
-            jobs=jobs[1:3],
+            jobs=(jobs.bootstrap, jobs.backfill),
             minimum_interval_seconds=self.bootstrap.interval_seconds,
             max_parallel_shards=self.bootstrap.max_parallel_shards,
-            default_status=(
-                dg.DefaultSensorStatus.RUNNING if self.bootstrap.running else dg.DefaultSensorStatus.STOPPED
-            ),
+            default_status=_status(self.bootstrap.running),
         )
-        ledgers = build_ledger_sensor(
-            job=next(job for job in jobs if job.name == VERIFY), tables=found.tables, default_status=status
-        )
+        ledgers = build_ledger_sensor(job=jobs.verify, tables=found.tables, default_status=_status(self.alerts.running))
         checks = build_cdc_asset_checks(
             tables=found.tables,
             platform=found.platform,
@@ -169,17 +163,25 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             data_docs=Path(self.data_docs) if self.data_docs else None,
         )
         judging = build_check_job(checks=checks) if checks else None
-        judges = [build_check_sensor(job=judging, checks=checks, default_status=status)] if judging else []
+        judges = (
+            [build_check_sensor(job=judging, checks=checks, default_status=_status(self.alerts.running))]
+            if judging
+            else []
+        )
         return dg.Definitions(
             asset_checks=checks,
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[sensor, alerts, bootstraps, ledgers, *judges],
-            schedules=build_verification_schedules(job=jobs[3], tables=found.tables),
+            sensors=[reconciler, alerts, bootstraps, ledgers, *judges],
+            schedules=build_verification_schedules(job=jobs.verify, tables=found.tables),
             jobs=[*jobs, *([judging] if judging else [])],
             resources={"cdc_platform": self.platform},
         )
+
+
+def _status(running: bool) -> dg.DefaultSensorStatus:
+    return dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
 
 
 class _Translated(CdcTranslator):

@@ -4,11 +4,13 @@
 # inside a function, and cannot resolve them as text.
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import dagster as dg
 from pydantic import Field
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.pass_events import EventWriter
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -16,7 +18,6 @@ from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs
-from cdc_platform.errors import CdcError
 from cdc_platform.reconciler.run_pass import policy_of, reconcile
 
 JOB = "reconcile"
@@ -49,15 +50,23 @@ def run_tags(platform: str) -> dict[str, str]:
     return {TAG_PLATFORM: platform, TAG_EXCLUSIVE: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
 
+class CdcJobs(NamedTuple):
+    """The platform's jobs by name; as a sequence, what `Definitions(jobs=...)` takes."""
+
+    reconcile: dg.JobDefinition
+    bootstrap: dg.JobDefinition
+    backfill: dg.JobDefinition
+    verify: dg.JobDefinition
+    repair: dg.JobDefinition
+
+
 def build_cdc_jobs(
     *,
     platform: str = "cdc",
     translator: CdcTranslator | None = None,
     wait_for_lock: float = 20.0,
-) -> list[dg.JobDefinition]:
-    """The jobs of the platform: **`reconcile`**, **`bootstrap`**, **`backfill`**, **`verify`**, **`repair`**.
-
-    They take the resource `cdc_platform`.
+) -> CdcJobs:
+    """The jobs of the platform. They take the resource `cdc_platform`.
 
     Args:
         platform: the platform's name.
@@ -81,7 +90,7 @@ def build_cdc_jobs(
 
     def _pass(context: dg.OpExecutionContext, config: ReconcileConfig, clients: Platform) -> None:
         writer = EventWriter(context=context, platform=clients, translator=translator)
-        try:
+        with as_failure():
             report = reconcile(
                 clients,
                 owner=context.run_id,
@@ -92,10 +101,6 @@ def build_cdc_jobs(
                 wait_for_lock=wait_for_lock,
             )
             context.instance.add_run_tags(context.run_id, {TAG_LOCK: GIVEN_BACK})
-        except CdcError as error:
-            raise dg.Failure(
-                description=str(error), metadata={"error": type(error).__name__}, allow_retries=False
-            ) from error
         writer.report(report, observe=frozenset(config.observe), turn=config.turn)
         whole = [refusal.reason for refusal in report.plan.refusals if refusal.scope == "platform"]
         if whole:
@@ -112,8 +117,8 @@ def build_cdc_jobs(
     def reconcile_job() -> None:
         reconcile_pass()
 
-    return [
+    return CdcJobs(
         reconcile_job,
         *build_snapshot_jobs(platform=platform, translator=translator),
         *build_verification_jobs(platform=platform, translator=translator),
-    ]
+    )

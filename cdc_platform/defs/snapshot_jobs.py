@@ -11,10 +11,10 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
-from cdc_platform.errors import CdcError
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import cure
@@ -51,7 +51,9 @@ def _config_schema(kind: RunKind) -> dict[str, dg.Field]:
     return found
 
 
-def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | None = None) -> list[dg.JobDefinition]:
+def build_snapshot_jobs(
+    *, platform: str = "cdc", translator: CdcTranslator | None = None
+) -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """The jobs **`bootstrap`** and **`backfill`**. They take the resource `cdc_platform`.
 
     A run is named after the first Dagster run of its kind: a re-execution goes on with it. Its shards
@@ -77,7 +79,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
             context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource
         ) -> Iterator[dg.DynamicOutput[Any]]:
             given: dict[str, Any] = context.op_config
-            with _ports(cdc_platform) as ports, _failures():
+            with _ports(cdc_platform) as ports, as_failure():
                 if given["continues"]:
                     run = run_lifecycle.unfinished(ports.platform.state.read(), given["continues"])
                 else:
@@ -104,7 +106,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
         context: dg.OpExecutionContext, part: dict[str, Any], cdc_platform: CdcPlatformResource
     ) -> dict[str, Any]:
         """Bring the shards of one slice to their end, wherever an earlier run left them."""
-        with _ports(cdc_platform) as ports, _failures():
+        with _ports(cdc_platform) as ports, as_failure():
             run = runs(ports.platform.state.read())[part["run"]]
             if run.finished is None:
                 listener = _Log(context, ports.platform, translator, run, part["slice"])
@@ -116,7 +118,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
         context: dg.OpExecutionContext, parts: list[dict[str, Any]], cdc_platform: CdcPlatformResource
     ) -> None:
         """Close the run; it fails when a shard did."""
-        with _ports(cdc_platform) as ports, _failures():
+        with _ports(cdc_platform) as ports, as_failure():
             run = runs(ports.platform.state.read())[parts[0]["run"]]
             closed = run if run.finished else run_lifecycle.finish(ports, run)
             told = run_summary(ports.platform.state.read(), closed)
@@ -139,7 +141,7 @@ def build_snapshot_jobs(*, platform: str = "cdc", translator: CdcTranslator | No
     def backfill_job() -> None:
         close_run(open_backfill().map(work_on_slice).collect())
 
-    return [bootstrap_job, backfill_job]
+    return bootstrap_job, backfill_job
 
 
 class _Log:
@@ -212,13 +214,3 @@ def _materialization(
 def _ports(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
     with resource.platform() as platform, open_snapshots(platform) as ports:
         yield ports
-
-
-@contextmanager
-def _failures() -> Iterator[None]:
-    try:
-        yield
-    except CdcError as error:
-        raise dg.Failure(
-            description=str(error), metadata={"error": type(error).__name__}, allow_retries=False
-        ) from error

@@ -13,9 +13,9 @@ from pydantic import Field
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
+from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
-from cdc_platform.errors import CdcError
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
@@ -54,7 +54,7 @@ class RepairConfig(dg.Config):
 
 def build_verification_jobs(
     *, platform: str = "cdc", translator: CdcTranslator | None = None
-) -> list[dg.JobDefinition]:
+) -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """**`verify`** and **`repair`**. They take the resource `cdc_platform`.
 
     Args:
@@ -63,7 +63,7 @@ def build_verification_jobs(
     """
     translator = translator or CdcTranslator()
     tags = {TAG_PLATFORM: platform}
-    return [_verify_job(translator, tags), _repair_job(translator, tags)]
+    return _verify_job(translator, tags), _repair_job(translator, tags)
 
 
 def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:
@@ -71,7 +71,7 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
     def plan(
         context: dg.OpExecutionContext, config: VerifyConfig, cdc_platform: CdcPlatformResource
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        with cdc_platform.platform() as clients, _told():
+        with cdc_platform.platform() as clients, as_failure():
             topology = clients.topology.load()
             dataset = topology.dataset(config.dataset)
             for table in config.tables or [table.name for table in dataset.tables]:
@@ -85,7 +85,7 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
     def verify_range(
         context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
     ) -> dict[str, Any]:
-        with cdc_platform.platform() as clients, _told():
+        with cdc_platform.platform() as clients, as_failure():
             found = verify_shards(
                 wiring.verification_of(clients), clients.topology.load(), _range(part), run_id=_root(context)
             )
@@ -123,7 +123,7 @@ def _audited(
 ) -> dg.AssetMaterialization:
     """What these runs added to the audit frame. `checks_sensor` has the table's checks judged after it."""
     frame = AuditFrame(cdc_platform.settings().audit_dir)
-    with _told():
+    with as_failure():
         metadata = audit_metadata(
             [verdict for run in runs for verdict in frame.run(*pair, run)],
             frame.history(*pair),
@@ -137,7 +137,7 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
     def plan(
         context: dg.OpExecutionContext, config: RepairConfig, cdc_platform: CdcPlatformResource
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        with cdc_platform.platform() as clients, _told():
+        with cdc_platform.platform() as clients, as_failure():
             topology = clients.topology.load()
             shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, config)
             if not shards:
@@ -157,7 +157,7 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
         with (
             cdc_platform.platform() as clients,
             wiring.open_snapshots(clients) as snapshots,
-            _told(),
+            as_failure(),
         ):
             outside = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
             return _repaired(context, outside, config, part, run_id)
@@ -251,17 +251,6 @@ def _repaired(
         "shards": len(report.proof),
         "proven": proven,
     }
-
-
-class _told:
-    """Turns our errors into a failure with one clear sentence."""
-
-    def __enter__(self) -> None:
-        """Nothing to do."""
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, CdcError):
-            raise dg.Failure(description=str(error), metadata={"error": type(error).__name__}) from error
 
 
 def _root(context: dg.OpExecutionContext) -> str:

@@ -18,7 +18,7 @@ from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.defs.test_check_suites import checked, verdict
 from tests.defs.worlds import World, WorldResource
 
-VERIFY = next(job for job in build_cdc_jobs() if job.name == "verify")
+VERIFY = build_cdc_jobs().verify
 FOUND = datetime.now(UTC) - timedelta(minutes=10)
 GAP = Break(shard="00001", kind=BreakKind.RESUME, range="GTID domain 0, 6 to 25", found_at=FOUND, run="r9")
 

@@ -94,7 +94,7 @@ def test_a_dead_run_beside_a_live_holder_is_failed_without_a_second_pass() -> No
 
 
 def _unfinished(instance: dg.DagsterInstance, status: Status, platform: str = "cdc") -> str:
-    job = build_cdc_jobs(platform=platform)[0]
+    job = build_cdc_jobs(platform=platform).reconcile
     return instance.create_run_for_job(job, status=status, tags=run_tags(platform)).run_id
 
 

@@ -178,7 +178,7 @@ def test_a_pass_under_way_is_left_alone_and_nothing_is_asked_for(control: Contro
 
 
 def test_a_run_that_finds_the_lock_held_fails_with_that_sentence(control: Control, world: World) -> None:
-    job = build_cdc_jobs(wait_for_lock=0.0)[0]
+    job = build_cdc_jobs(wait_for_lock=0.0).reconcile
     with world.store().lock(owner="apply@host"):
         run = job.execute_in_process(
             instance=control.instance,
@@ -200,7 +200,7 @@ def test_a_look_that_takes_too_long_ends_the_tick_before_dagster_does(
     resource: WorldResource, world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
-    sensor = build_reconcile_sensor(job=build_cdc_jobs()[0], look_deadline=1.2)
+    sensor = build_reconcile_sensor(job=build_cdc_jobs().reconcile, look_deadline=1.2)
     monkeypatch.setattr(world.connect, "connectors", lambda: release.wait(30))
     started = time.monotonic()
     with pytest.raises(Unavailable, match="took longer than"):
