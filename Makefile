@@ -69,7 +69,7 @@ bench: setup
 # The Dagster layer with the oldest versions that pyproject.toml allows, and with the newest that resolve.
 ENDS := tests/defs tests/packaging
 lowest: setup
-	$(BIN)/python -m tests.packaging.floors > $(VENV)/lowest.txt
+	$(BIN)/python -m tests.packaging.lowest_versions > $(VENV)/lowest.txt
 	$(call at_one_end,-c $(VENV)/lowest.txt)
 newest: setup
 	$(call at_one_end)
