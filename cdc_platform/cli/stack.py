@@ -42,6 +42,10 @@ def stack() -> None:
 @_directory
 @click.option("--workers", type=click.IntRange(1, 16), default=3, show_default=True)
 @click.option("--without", type=click.Choice(["mariadb", "postgres"]), multiple=True)
+@click.option("--with", "added", type=click.Choice(["mysql"]), multiple=True)
+@click.option(
+    "--mysqld", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The MySQL server program to run."
+)
 @click.option("--port", "ports", multiple=True, metavar="NAME=PORT", help="Fix a port, as in kafka.kafka=9092.")
 @click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option("--foreground", is_flag=True, help="Stay; the stack ends with this command.")
@@ -50,6 +54,8 @@ def up(
     directory: Path,
     workers: int,
     without: tuple[str, ...],
+    added: tuple[str, ...],
+    mysqld: Path | None,
     ports: tuple[str, ...],
     secure: bool,
     foreground: bool,
@@ -61,6 +67,8 @@ def up(
         workers=workers,
         mariadb="mariadb" not in without,
         postgres="postgres" not in without,
+        mysql="mysql" in added or mysqld is not None,
+        mysqld=mysqld.resolve() if mysqld else None,
         ports=dict(_port(text) for text in ports),
         owned=foreground,
         secure=secure,
@@ -140,11 +148,14 @@ def _show(found: Stack, as_json: bool, last: str | None) -> None:
             "settings": str(found.settings_file),
             "connect_urls": found.connect_urls,
             "services": services,
+            "mysql_version": found.mysql_version,
         }
         click.echo(msgspec.json.encode(shown))
         return
     Console().print(_table(services))
     click.echo(f"Settings: {found.settings_file}")
+    if found.mysql:
+        click.echo(f"MySQL: {found.mysql_version}")
     if last:
         click.echo(last)
 

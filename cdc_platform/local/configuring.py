@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdc_platform.local import kafka, mariadb, postgres, workers
+from cdc_platform.local import kafka, mariadb, mysql, postgres, workers
 from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.artifacts import Programs
+from cdc_platform.local.mysql_program import Program
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import logins
@@ -24,13 +25,20 @@ def port_names(spec: StackSpec) -> list[str]:
         names += [f"{workers.worker_name(number)}.{port}" for port in ("connect", "metrics")]
     if spec.mariadb:
         names += [f"{name}.mariadb" for name in mariadb.SERVERS]
+    if spec.mysql:
+        names += [f"{name}.mysql" for name in mysql.SERVERS]
     if spec.postgres:
         names += [f"{name}.postgres" for name in postgres.SERVERS]
     return names
 
 
 def configure(
-    spec: StackSpec, directory: Path, ports: Mapping[str, int], programs: Programs, before: Stack | None
+    spec: StackSpec,
+    directory: Path,
+    ports: Mapping[str, int],
+    programs: Programs,
+    before: Stack | None,
+    mysql_program: Program | None = None,
 ) -> Stack:
     """Write all configuration files and the settings; the stack as it will be.
 
@@ -60,6 +68,12 @@ def configure(
         basedir = programs.directories["mariadb"]
         mariadb.write_config(home, name, port=port, primary=name == mariadb_servers[0], basedir=basedir)
         add(mariadb.launch(home, name, port=port, basedir=basedir, log=log(name)))
+    mysql_servers = _servers(spec.mysql, mysql.SERVERS, before.mysql if before else ())
+    if mysql_program is not None:
+        for name in mysql.SERVERS:
+            home, port = directory / name, ports[f"{name}.mysql"]
+            mysql.write_config(home, name, port=port, primary=name == mysql_servers[0], security=security)
+            add(mysql.launch(home, name, port=port, program=mysql_program, log=log(name)))
     postgres_servers = _servers(spec.postgres, postgres.SERVERS, before.postgres if before else ())
     if spec.postgres:
         place = postgres_place.find_place(directory / "postgres", programs)
@@ -108,6 +122,8 @@ def configure(
         workers=names,
         mariadb=mariadb_servers,
         postgres=postgres_servers,
+        mysql=mysql_servers,
+        mysql_version=f"{mysql_program.version} ({mysql_program.origin})" if mysql_program else "",
         secure=spec.secure,
     )
     stack.save()

@@ -12,7 +12,7 @@ import psutil
 from filelock import FileLock
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import artifacts, java, kafka, replication
+from cdc_platform.local import artifacts, java, kafka, mysql_program, replication
 from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.configuring import configure, port_names
 from cdc_platform.local.control import Control
@@ -37,12 +37,13 @@ def up(spec: StackSpec, progress: artifacts.Progress | None = None) -> Stack:
     directory = spec.directory.resolve()
     java.java_executable()
     programs = artifacts.provide(spec.cache_dir, progress=progress)
+    mysql = mysql_program.find(spec.cache_dir, spec.mysqld, progress) if spec.mysql else None
     _make_directories(directory)
     with FileLock(directory / _ONE_COMMAND):
-        return _up(spec, directory, programs)
+        return _up(spec, directory, programs, mysql)
 
 
-def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs) -> Stack:
+def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs, mysql: mysql_program.Program | None) -> Stack:
     control = Control(directory)
     if control.settled():
         stack = Stack.load(directory)
@@ -62,7 +63,7 @@ def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs) -> Stack
         before = Stack.load(directory) if (directory / STATE_FILE).exists() else None
         with chosen(port_names(spec), fixed=spec.ports, before=before.ports if before else {}) as ports:
             control.reserve(ports.values())
-        stack = configure(spec, directory, ports, programs, before)
+        stack = configure(spec, directory, ports, programs, before, mysql)
         _start_all(stack, programs)
         return stack
     except BaseException:
@@ -124,8 +125,8 @@ def end_leftovers(control: Control) -> None:
 
 
 def _check_same(spec: StackSpec, stack: Stack) -> None:
-    has = (len(stack.workers), bool(stack.mariadb), bool(stack.postgres), stack.secure)
-    if has != (spec.workers, spec.mariadb, spec.postgres, spec.secure):
+    has = (len(stack.workers), bool(stack.mariadb), bool(stack.postgres), bool(stack.mysql), stack.secure)
+    if has != (spec.workers, spec.mariadb, spec.postgres, spec.mysql, spec.secure):
         raise StackError(
             "a stack with other parts runs here.",
             where=str(stack.directory),
@@ -152,9 +153,11 @@ def _start_all(stack: Stack, programs: artifacts.Programs) -> None:
             databases.append(pool.submit(replication.start_mariadb, stack))
         if stack.postgres:
             databases.append(pool.submit(replication.start_postgres, stack))
+        if stack.mysql:
+            databases.append(pool.submit(replication.start_mysql, stack))
         others: dict[str, Future[None]] = {}
         for name, launch in stack.launches.items():
-            if name not in (*stack.mariadb, *stack.postgres):
+            if name not in (*stack.mariadb, *stack.postgres, *stack.mysql):
                 needed = [others[other] for other in launch.needs]
                 others[name] = pool.submit(start, name, *needed)
         for job in as_completed([*others.values(), *databases]):

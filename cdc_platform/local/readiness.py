@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from cdc_platform.local import kafka, mariadb, postgres, workers
+from cdc_platform.local import kafka, mariadb, mysql, postgres, workers
 from cdc_platform.local.probes import Probe
 from cdc_platform.local.services import Launch, Running
 from cdc_platform.local.stack_passwords import read_login
@@ -25,6 +25,8 @@ def probe_of(
         return partial(workers.worker_problem, ports["connect"], security)
     if "mariadb" in ports:
         return partial(mariadb.problem, ports["mariadb"], read_login(secrets_dir, "mariadb-admin"))
+    if "mysql" in ports:
+        return partial(mysql.problem, ports["mysql"], read_login(secrets_dir, "mysql-admin"))
     if "postgres" in ports:
         return partial(postgres.problem, ports["postgres"], read_login(secrets_dir, "postgres-admin"))
     return partial(workers.agent_problem, zookeeper_port, workers.beside(launch.name), running.pid, security)

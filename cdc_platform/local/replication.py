@@ -1,4 +1,4 @@
-"""Both database engines as pairs: bringing them up, and promoting the second server.
+"""The database engines as pairs: bringing them up, and promoting the second server.
 
 Not high availability: a person's or a test's promotion, in the order that loses
 nothing and that the connectors survive.
@@ -18,7 +18,7 @@ import psycopg
 import pymysql
 
 from cdc_platform.errors import SourceUnavailable, StackError
-from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import mariadb, mysql, postgres
 from cdc_platform.local import postgres_directories as postgres_place
 from cdc_platform.local.probes import Probe, wait_ready
 from cdc_platform.local.stack import Stack
@@ -60,6 +60,32 @@ def _start_mariadb_server(stack: Stack, name: str, accounts: Logins) -> None:
     wait_ready(stack.control, name, launch.log, partial(mariadb.problem, port, login))
     if new:
         mariadb.create_users(home, port, accounts)
+
+
+def start_mysql(stack: Stack) -> None:
+    """Start both servers where they are down, and the replica's replication; as `start_mariadb`."""
+    primary, replica = stack.mysql
+    accounts = logins(stack.secrets_dir, "mysql")
+    with ThreadPoolExecutor(2, thread_name_prefix="mysql") as pool:
+        for job in [pool.submit(_start_mysql_server, stack, name, accounts) for name in stack.mysql]:
+            job.result()
+    ports = {name: stack.launches[name].ports["mysql"] for name in stack.mysql}
+    probe = partial(mysql.replication_problem, ports[replica], accounts.admin)
+    if probe() is not None:
+        mysql.follow(ports[replica], ports[primary], accounts, stack.security)
+        wait_ready(stack.control, replica, stack.launches[replica].log, probe)
+    mysql.ensure_first_gtid(ports[primary], primary, accounts)
+
+
+def _start_mysql_server(stack: Stack, name: str, accounts: Logins) -> None:
+    if name in stack.running():
+        return
+    launch = stack.launches[name]
+    home, port = Path(launch.cwd), launch.ports["mysql"]
+    mysql.write_config(home, name, port=port, primary=name == stack.mysql[0], security=stack.security)
+    mysql.create_data(home, launch, accounts, tls=stack.secure)
+    stack.control.spawn(launch)
+    wait_ready(stack.control, name, launch.log, partial(mysql.problem, port, accounts.admin))
 
 
 def start_postgres(stack: Stack) -> None:
@@ -146,6 +172,34 @@ def _fence_mariadb(stack: Stack, timeout: float) -> None:
         stack.kill(primary)
 
 
+def promote_mysql_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
+    """Make the replica the primary; the stack as it is then.
+
+    A primary that still runs is locked for writes, waited for, and killed:
+    nothing that it committed is lost. Each server keeps its own ids.
+
+    Raises:
+        StackError: the replica does not run, or did not catch up in time.
+    """
+    primary, replica = stack.mysql
+    admin = logins(stack.secrets_dir, "mysql").admin
+    ports = {name: stack.launches[name].ports["mysql"] for name in stack.mysql}
+    stack.pid(replica)
+    if primary in stack.running():
+        with mysql.writes_locked(ports[primary], admin) as position:
+            _wait(lambda: mysql.behind(ports[replica], admin, position), timeout, ports[replica])
+            stack.kill(primary)
+    _wait(lambda: mysql.unapplied(ports[replica], admin), timeout, ports[replica])
+    mysql.become_primary(ports[replica], admin, replica)
+    mysql.mark_stale(Path(stack.launches[primary].cwd), True)
+    promoted = replace(stack, mysql=(replica, primary))
+    for name in promoted.mysql:
+        home = Path(stack.launches[name].cwd)
+        mysql.write_config(home, name, port=ports[name], primary=name == replica, security=stack.security)
+    promoted.save()
+    return promoted
+
+
 def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
     """Make the standby the primary; the stack as it is then.
 
@@ -222,7 +276,8 @@ def rejoin(stack: Stack) -> None:
     Raises:
         StackError: one did not come up.
     """
-    for servers, start in ((stack.mariadb, start_mariadb), (stack.postgres, start_postgres)):
+    pairs = ((stack.mariadb, start_mariadb), (stack.postgres, start_postgres), (stack.mysql, start_mysql))
+    for servers, start in pairs:
         if servers:
             start(stack)
 

@@ -38,13 +38,16 @@ class StackSpec:
     it. `worker_properties` goes on top of the recommended ones. `secure`: SASL/SCRAM over TLS
     for Kafka, https with basic authentication for the workers, digest authentication for ZooKeeper.
     `worker_broker_port`: workers reach the broker by that loopback port alone, where somebody
-    else forwards connections to the broker's port `kafka.workers`.
+    else forwards connections to the broker's port `kafka.workers`. `mysqld` is the program to run as
+    MySQL; None: the one on PATH, or Debian's.
     """
 
     directory: Path = DEFAULT_DIR
     workers: int = 3
     mariadb: bool = True
     postgres: bool = True
+    mysql: bool = False
+    mysqld: Path | None = None
     agents: bool = True
     secure: bool = False
     ports: Mapping[str, int] = field(default_factory=dict)
@@ -68,8 +71,9 @@ class Stack:
     """A stack that was started in `directory`: what `stack.json` holds.
 
     `launches` maps a service's name to how it is started, in the order of
-    starting. `mariadb` and `postgres` name the two servers of each engine, the
-    one that is the primary now first. No secret is in it: logins are read from `secrets_dir` when asked.
+    starting. `mariadb`, `postgres` and `mysql` name the two servers of each engine, the
+    one that is the primary now first. `mysql_version` says which MySQL it is,
+    and where from. No secret is in it: logins are read from `secrets_dir` when asked.
     """
 
     directory: Path
@@ -77,6 +81,8 @@ class Stack:
     workers: tuple[str, ...]
     mariadb: tuple[str, ...] = ()
     postgres: tuple[str, ...] = ()
+    mysql: tuple[str, ...] = ()
+    mysql_version: str = ""
     secure: bool = False
 
     @classmethod
@@ -177,6 +183,16 @@ class Stack:
         return self.address(self._of(self.postgres, 1, "postgres"), "postgres")
 
     @property
+    def mysql_primary(self) -> Address:
+        """The server that is the primary now: a promotion changes it."""
+        return self.address(self._of(self.mysql, 0, "mysql"), "mysql")
+
+    @property
+    def mysql_replica(self) -> Address:
+        """The server that is the replica now (after a promotion: the old primary, down)."""
+        return self.address(self._of(self.mysql, 1, "mysql"), "mysql")
+
+    @property
     def ports(self) -> Mapping[str, int]:
         """All ports by `<service>.<port>`."""
         return {
@@ -210,12 +226,12 @@ class Stack:
 
     def credentials(self, engine: Engine) -> Credentials:
         """References to the source user's name and password, as a dataset holds them."""
-        path = self.secrets_dir / f"{_secret_of(engine)}.properties"
+        path = self.secrets_dir / f"{engine.value}.properties"
         return Credentials(user=f"${{file:{path}:user}}", password=f"${{file:{path}:password}}")
 
     def admin(self, engine: Engine) -> Login:
         """The account that may do everything, for tests and the demo's writers."""
-        return read_login(self.secrets_dir, f"{_secret_of(engine)}-admin")
+        return read_login(self.secrets_dir, f"{engine.value}-admin")
 
     def running(self) -> Mapping[str, Running]:
         """Service name to its process, for those that run."""
@@ -282,6 +298,7 @@ class Stack:
         roles = {
             **dict(zip(self.mariadb, ("primary", "replica"), strict=False)),
             **dict(zip(self.postgres, ("primary", "standby"), strict=False)),
+            **dict(zip(self.mysql, ("primary", "replica"), strict=False)),
         }
         return tuple(_status(launch, known.get(name), roles.get(name)) for name, launch in self.launches.items())
 
@@ -306,11 +323,6 @@ class Stack:
                 f"this stack was started without {what}.", where=str(self.directory), cure="Start it with it."
             )
         return names[index]
-
-
-def _secret_of(engine: Engine) -> str:
-    # MariaDB stands in for MySQL: its server is in no registry.
-    return "postgres" if engine is Engine.POSTGRES else "mariadb"
 
 
 def _status(launch: Launch, running: Running | None, role: str | None) -> ServiceStatus:

@@ -31,7 +31,7 @@ class Logins:
 
 
 def logins(directory: Path, engine: str) -> Logins:
-    """The accounts of "mariadb" or "postgres"; made the first time.
+    """The accounts of "mariadb", "mysql" or "postgres"; made the first time.
 
     The source's file is `<engine>.properties`: datasets refer to it.
     """
