@@ -66,8 +66,9 @@ report-port={port}
 max-connections=600
 # Memory: with the defaults 540 MB a server, with these below 250.
 performance-schema=OFF
-innodb-buffer-pool-size=32M
-innodb-log-buffer-size=4M
+innodb-buffer-pool-size=16M
+innodb-log-buffer-size=1M
+replica-parallel-workers=1
 innodb-use-native-aio=OFF
 innodb-adaptive-hash-index=OFF
 loose-innodb-redo-log-capacity=64M
