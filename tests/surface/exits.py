@@ -330,7 +330,14 @@ def _discover() -> dict[str, Code]:
 def _stack_status() -> dict[str, Code]:
     def run(state: str) -> Code:
         service = replace(sample(ServiceStatus), state=state)
-        stack = SimpleNamespace(directory="/s", settings_file="/s/f", connect_urls=(), status=lambda: (service,))
+        stack = SimpleNamespace(
+            directory="/s",
+            settings_file="/s/f",
+            connect_urls=(),
+            mysql=None,
+            mysql_version="",
+            status=lambda: (service,),
+        )
         return _exit("stack", "status", patched={"cdc_platform.local.stack.Stack.load": lambda directory: stack})
 
     return {state: run(state) for state in ("running", "exited", "absent")}

@@ -197,6 +197,7 @@ def _stack() -> Any:
         directory=Path("/stack"),
         settings_file=Path("/stack/cdc-platform.toml"),
         connect_urls=("http://127.0.0.1:8083",),
+        mysql_version="9.7.4",
         status=lambda: both(ServiceStatus),
     )
     return _printed(show_stack, running, True, None)
