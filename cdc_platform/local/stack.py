@@ -106,7 +106,11 @@ class Stack:
         """Write the state file in one step."""
         path = self.directory / STATE_FILE
         temporary = path.with_suffix(".new")
-        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self, enc_hook=_encoded), indent=1) + b"\n")
+        document = msgspec.to_builtins(self, enc_hook=_encoded)
+        if not self.mysql:
+            # As every release writes it that knows no MySQL here.
+            del document["mysql"], document["mysql_version"]
+        temporary.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1) + b"\n")
         temporary.replace(path)
 
     @property
