@@ -453,8 +453,10 @@ def _report(fast: dict[str, Ran], survived: dict[str, dict[str, int | None]]) ->
             f"{ran.cpu / stock.cpu:.2f} of its CPU, {ran.peak / stock.peak:.2f} of its peak memory"
         )
     for part, found in survived.items():
-        told = ", ".join(f"{name} from {f'{heap} MB' if heap else 'none of the heaps'}" for name, heap in found.items())
-        print(f"{part}: survived by {told}")
+        listed = ", ".join(
+            f"{name} from {f'{heap} MB' if heap else 'none of the heaps'}" for name, heap in found.items()
+        )
+        print(f"{part}: survived by {listed}")
     ours = fast["ours, incremental"]
     ratio = ours.events / ours.seconds / (stock.events / stock.seconds)
     told = [f"{ratio:.2f} of stock's rows a second (at least {SPEED_GOAL})"]

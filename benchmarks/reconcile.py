@@ -195,7 +195,8 @@ def ratio(settings: Settings) -> dict[str, float]:
         def one() -> None:
             reconciler.reconcile(platform, owner="benchmark", wait_for_lock=30.0)
 
-        one(), reads.all()
+        one()
+        reads.all()
         for _ in range(2 * WARM_PASSES + 1):
             ratios.append(_timed(one) / _timed(reads.all))
     return {"pass against raw reads, warm": statistics.median(ratios)}

@@ -194,7 +194,7 @@ def verify(cache: str, run: str, part: ShardRange, policy: VerificationPolicy | 
 
 def reladiff(*place: Any) -> Callable[[], int]:
     """reladiff of each shard's table with its copy; returns the differences."""
-    from reladiff import connect_to_table, diff_tables  # type: ignore[import-untyped]
+    from reladiff import connect_to_table, diff_tables
 
     columns = proof.COLUMNS[1:]
     bench = Bench(*place)

@@ -143,7 +143,7 @@ def test_a_message_that_is_not_taken_waits_ever_longer_and_holds_its_route_in_or
         waits.append(later.not_before - NOW)
     assert waits == sorted(waits)
     assert waits[-1] == POLICY.slowest
-    assert failed(later, message.created + timedelta(days=8), POLICY) is None  # type: ignore[arg-type]
+    assert failed(later, message.created + timedelta(days=8), POLICY) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=40))

@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 
 from tests.control_plane.ground import DEADLINE, Ground, eventually
 
@@ -56,7 +57,7 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
     runners = [Runner(ground.spawn("loop")), Runner(ground.spawn("loop"))]
     try:
         for runner in runners:
-            eventually(lambda runner=runner: runner.lines, "a control plane runs")
+            eventually(partial(getattr, runner, "lines"), "a control plane runs")
         for _ in range(rounds):
             began = time.monotonic()
             for name in names:
@@ -65,10 +66,10 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
             leader.process.kill()
             leader.process.wait()
             killed = time.monotonic()
-            eventually(lambda owner=leader.owner: ground.platform.topology.lock_owner() != owner, "the lock is free")
+            eventually(partial(_freed, ground, leader.owner), "the lock is free")
             free = time.monotonic() - killed
             (other,) = (runner for runner in runners if runner is not leader)
-            eventually(lambda other=other, killed=killed: other.told("pass", killed), "the other's pass is through")
+            eventually(partial(other.told, "pass", killed), "the other's pass is through")
             passed = time.monotonic() - killed
             lost = _not_running(ground, names, DEADLINE)
             first, second = leader.told("call", began), other.told("call", began)
@@ -84,6 +85,10 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
         for runner in runners:
             runner.process.kill()
             runner.process.wait()
+
+
+def _freed(ground: Ground, owner: str) -> bool:
+    return ground.platform.topology.lock_owner() != owner
 
 
 def _not_running(ground: Ground, names: list[str], seconds: float) -> tuple[str, ...]:

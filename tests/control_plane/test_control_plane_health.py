@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
+from typing import cast
 
 import httpx
 import pytest
@@ -17,7 +18,7 @@ from confluent_kafka import Producer
 
 from cdc_platform.connectors.routing import WORKER_HEADER
 from cdc_platform.model.topology import Address
-from cdc_platform.planning.actions import RestartConnector, StopAndResumeConnector
+from cdc_platform.planning.actions import ConnectorAction, RestartConnector, StopAndResumeConnector
 from cdc_platform.planning.canary import RolloutPolicy
 from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
 from cdc_platform.planning.health.failures import Failure
@@ -127,8 +128,8 @@ def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: 
     bad = {"producer.override.max.request.size": "1"}
     ground.platform.topology.put_dataset(replace(ground.dataset, connector=bad))
     report = ground.reconcile(policy=policy)
-    (update,) = (o for o in report.outcomes if hasattr(o.action, "name"))
-    canary = update.action.name
+    (update,) = (o.action for o in report.outcomes if isinstance(o.action, ConnectorAction))
+    canary = update.name
     eventually(lambda: ground.task_states(canary) == ["FAILED"], "the canary fails", 240)
 
     def rolled_back() -> bool:
@@ -183,7 +184,7 @@ def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(gro
         return bool(bounced)
 
     eventually(forged, "the task is stopped and resumed")
-    assert [(o.action.name, o.status) for o in bounced] == [(name, "done")]
+    assert [(cast(StopAndResumeConnector, o.action).name, o.status) for o in bounced] == [(name, "done")]
     assert "heartbeats from" in bounced[0].sentence()
     eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs again")
     assert ground.records()[f"zombie/{name}"]["bounces"] == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -50,11 +51,15 @@ def test_control_plane_moves_a_connector_killed_at_every_step(ground: Ground, tm
         ground.settle()
         assert "RUNNING" in ground.task_states(name, "local")
         written = 0
+
+        def arrived(count: int) -> bool:
+            return len(set(ground.keys_in_topic())) == count
+
         with Watcher(ground, name) as watcher:
             for step, verb in enumerate(STEPS, start=1):
                 written += 1
                 ground.insert(0, written)
-                eventually(lambda count=written: len(set(ground.keys_in_topic())) == count, f"event {written} arrived")
+                eventually(partial(arrived, written), f"event {written} arrived")
                 # To the other side and back, each time killed one call later.
                 source, target = ("local", "second") if step % 2 else ("second", "local")
                 for cluster in ground.clusters.values():
@@ -68,7 +73,7 @@ def test_control_plane_moves_a_connector_killed_at_every_step(ground: Ground, tm
                 ground.settle()
                 assert ground.task_states(name, target) == ["RUNNING"]
                 assert ground.get(f"/connectors/{name}", source) is None
-                eventually(lambda count=written: len(set(ground.keys_in_topic())) == count, f"event {written} arrived")
+                eventually(partial(arrived, written), f"event {written} arrived")
         assert watcher.most == 1
     keys = ground.keys_in_topic()
     assert {key for _, key in keys} == set(range(1, written + 1))

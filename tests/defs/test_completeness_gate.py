@@ -36,7 +36,7 @@ class Topic:
             (3, None),
         ]
         self.keys = [json.dumps({"id": number, "shard": "00000"}).encode() for number, _ in rows]
-        self.values: Sequence[bytes | None] = [row and json.dumps({"after": row}).encode() for _, row in rows]
+        self.values: Sequence[bytes | None] = [json.dumps({"after": row}).encode() if row else None for _, row in rows]
 
     def bounds(self) -> TopicBounds:
         return TopicBounds(topic_id="id", partitions={0: (0, len(self.keys))})

@@ -236,7 +236,7 @@ def test_what_is_no_longer_captured_is_not_taken_for_bootstrapped(latest: Snapsh
 
 
 def test_a_bootstrap_that_is_launched_twice_is_one_run(latest: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
-    config = {"dataset": "pins", "shards": ["00000-00001"]}
+    config: dict[str, Any] = {"dataset": "pins", "shards": ["00000-00001"]}
     first = _dies(latest, monkeypatch, **config)
     assert runs(latest.records)[first].finished is None
     other = latest.launch(BOOTSTRAP, dataset="pins", shards=["00001", "00002"])

@@ -9,11 +9,12 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import build_cdc_jobs, verification_jobs
+from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairReport
-from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
+from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair, keys_repair
 from tests.defs.test_check_suites import verdict
 from tests.defs.worlds import World, WorldResource
 
@@ -70,11 +71,11 @@ def test_repair_looks_only_unless_it_is_told_to_apply_and_tells_the_whole_story(
     looked: list[tuple[str, ...]] = []
     repaired: list[str] = []
 
-    def find(outside: object, topology: object, dataset: str, table: str, shards: list[str], **more: Any) -> RepairPlan:
+    def find(
+        outside: object, topology: Topology, dataset: str, table: str, shards: list[str], **more: Any
+    ) -> RepairPlan:
         looked.append(tuple(shards))
-        plan = verification_jobs.keys_repair(
-            topology, dataset, table, {"00001": [("1",), ("2",)]}, run_id=more["run_id"]
-        )  # type: ignore[arg-type]
+        plan = keys_repair(topology, dataset, table, {"00001": [("1",), ("2",)]}, run_id=more["run_id"])
         assert plan.shards == (ShardRepair(shard="00001", emit=(("1",), ("2",))),)
         return plan
 

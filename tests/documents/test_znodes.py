@@ -172,7 +172,7 @@ def test_a_dataset_whose_cluster_is_gone_is_a_problem_and_keeps_its_shards_for_f
     ],
 )
 def test_every_field_of_a_value_has_its_place_in_the_document(kind: type, decode: Callable[[Any], Any]) -> None:
-    needed = {
+    documents: dict[type, dict[str, object]] = {
         Cluster: {"urls": ["http://c:1"]},
         Dataset: {
             "engine": "mariadb",
@@ -181,7 +181,8 @@ def test_every_field_of_a_value_has_its_place_in_the_document(kind: type, decode
             "credentials": {"user": "${env:U}", "password": "${env:P}"},
         },
         Shard: {"leader": "h:1", "database": "p"},
-    }[kind]
+    }
+    needed = documents[kind]
     decode(needed)
     for field in fields(kind):
         if field.name not in ("name", "id", "dataset"):

@@ -134,7 +134,8 @@ def test_the_cursor_of_the_checks_sensor(release: Path) -> None:
     with materialized(NOW):
         assert not check_sensor_tick(text).run_requests
     with materialized(NOW + MINUTE):
-        (request,) = check_sensor_tick(text).run_requests or ()
+        (request,) = check_sensor_tick(text).run_requests or [None]
+    assert request is not None
     assert {key.asset_key.to_user_string() for key in request.asset_check_keys or ()} == {
         "cdc/pins/pins", "cdc/users/users",
     }  # fmt: skip

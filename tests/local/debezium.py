@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from cdc_platform.local import mariadb, postgres
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import LEADER_DIR
 from cdc_platform.model.topology import Address, Engine
+from tests.messages import document, headers_of
 
 DEADLINE = 60.0
 
@@ -150,9 +150,8 @@ class Captured:
                 assert time.monotonic() < deadline, f"{len(found)} events of {wanted}; {self.status()}"
                 message = consumer.poll(0.5)
                 if message is not None and not message.error() and message.value():
-                    row = json.loads(message.value())["after"]
-                    headers = dict(message.headers() or [])
-                    found.append((row["id"], headers["worker"].decode()))
+                    row = document(message.value())["after"]
+                    found.append((row["id"], headers_of(message)["worker"]))
         finally:
             consumer.close()
         return found

@@ -90,7 +90,18 @@ def test_the_agent_imports_what_is_listed_and_all_of_it_is_needed() -> None:
 def test_an_empty_environment_runs_the_agent(tmp_path: Path) -> None:
     python = tmp_path / "venv" / "bin" / "python"
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True, timeout=120)
-    install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--no-deps", ROOT, "-r", FILE]
+    install: list[str | Path] = [
+        python,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-deps",
+        ROOT,
+        "-r",
+        FILE,
+    ]
     subprocess.run(install, check=True, timeout=500)
     listed = subprocess.run([python, "-m", "pip", "list"], capture_output=True, text=True, check=True, timeout=60)
     assert re.search(r"^cdc-platform ", listed.stdout, re.MULTILINE)
@@ -100,7 +111,7 @@ def test_an_empty_environment_runs_the_agent(tmp_path: Path) -> None:
         done = subprocess.run(program, capture_output=True, text=True, timeout=60, cwd=tmp_path, check=False)
         assert "--leader-dir" in done.stdout, done.stderr
     # Nothing listens there: the agent has got as far as its first sync.
-    agent = [
+    agent: list[str | Path] = [
         python.with_name("cdc-platform"), "agent", "--zookeeper", "127.0.0.1:1", "--worker", "w0",
         "--connect-url", "http://127.0.0.1:1", "--leader-dir", tmp_path / "leaders",
     ]  # fmt: skip

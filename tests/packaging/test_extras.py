@@ -56,9 +56,12 @@ def modules(requirements: list[str]) -> set[str]:
 def imports(path: Path) -> Iterator[tuple[str, bool]]:
     """The third-party modules that a file imports, and whether it does so when it is loaded."""
     for node in ast.walk(ast.parse(path.read_text())):
-        names = [each.name for each in node.names] if isinstance(node, ast.Import) else []
-        if isinstance(node, ast.ImportFrom) and node.level == 0:
+        if isinstance(node, ast.Import):
+            names = [each.name for each in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
             names = [str(node.module)]
+        else:
+            continue
         for name in names:
             first = name.partition(".")[0]
             if first not in sys.stdlib_module_names and first != "cdc_platform":
@@ -103,7 +106,7 @@ def test_a_plain_installation_has_what_is_imported() -> None:
 def take_away(extra: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Has the extra's modules missing, as in an environment without it."""
     for name in EXTRAS[extra]:
-        monkeypatch.setitem(sys.modules, name, None)  # type: ignore[arg-type]
+        monkeypatch.setitem(sys.modules, name, None)
 
 
 @pytest.mark.parametrize("extra", sorted(EXTRAS))

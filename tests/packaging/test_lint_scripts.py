@@ -65,6 +65,6 @@ def test_skips_are_counted_by_reason(tmp_path: Path) -> None:
         '<testsuites><testsuite><testcase name="a"/><testcase name="b"><skipped message="no docker"/></testcase>'
         '<testcase name="c"><skipped message="no docker"/></testcase></testsuite></testsuites>'
     )
-    command = [sys.executable, SCRIPTS / "count_skips.py", report, tmp_path / "missing.xml"]
+    command: list[str | Path] = [sys.executable, SCRIPTS / "count_skips.py", report, tmp_path / "missing.xml"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["3.11: 2 skipped: no docker", "skips: 2 on 3.11"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import timedelta
 
+from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Pause, Problem, Topology
 from cdc_platform.planning.actions import (
     CreateConnector,
@@ -22,7 +23,7 @@ from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, da
 POLICY = PassPolicy()
 
 
-def running(ideal: Topology, *names: str, cluster_name: str = "main") -> dict[str, object]:
+def running(ideal: Topology, *names: str, cluster_name: str = "main") -> dict[str, ObservedConnector]:
     home = ideal.clusters[cluster_name]
     return {
         s.name: connector(s.name, config_of(d, s, home)) for d, s in ideal.all_shards() if not names or s.name in names

@@ -11,6 +11,7 @@ from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Cluster, Dataset, Shard
 from cdc_platform.planning.actions import CreateConnector, UpdateConnector
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
+from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 
@@ -26,7 +27,7 @@ def config_with_options(dataset: Dataset, shard: Shard, cluster: Cluster) -> Map
 WITH_OPTIONS = replace(WANTED, config_of=config_with_options)
 
 
-def planned_for(seen: dict[str, ObservedConnector], memory: Memory, shards: int = 2) -> object:
+def planned_for(seen: dict[str, ObservedConnector], memory: Memory, shards: int = 2) -> Plan:
     return make_plan(picture(topology([(dataset(), shards)]), {"main": seen}), WITH_OPTIONS, memory, POLICY).plan
 
 

@@ -7,11 +7,12 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.planning.placement import place
 from tests.planning.worlds import cluster, dataset, shard
 
 
-def fleet(count: int, *clusters: str) -> list[tuple[object, object]]:
+def fleet(count: int, *clusters: str) -> list[tuple[Dataset, Shard]]:
     owner = dataset("pins", clusters)
     return [(owner, shard("pins", n)) for n in range(count)]
 
@@ -57,7 +58,7 @@ def test_over_capacity_moves_just_the_surplus_and_full_clusters_say_so() -> None
 def test_the_answer_does_not_depend_on_the_order_of_its_input(data: st.DataObject) -> None:
     clusters = {name: cluster(name, capacity=data.draw(st.integers(1, 9))) for name in ("a", "b", "c")}
     shards = fleet(data.draw(st.integers(0, 20)), "a", "b", "c")
-    running = {s.name: [data.draw(st.sampled_from("abc"))] for _, s in shards if data.draw(st.booleans())}  # type: ignore[attr-defined]
+    running = {s.name: [data.draw(st.sampled_from("abc"))] for _, s in shards if data.draw(st.booleans())}
     first = place(shards, clusters, running)
     mixed = data.draw(st.permutations(shards))
     again = place(mixed, dict(reversed(clusters.items())), dict(reversed(running.items())))

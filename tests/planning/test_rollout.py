@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -46,7 +47,7 @@ class Fleet:
         self.picture = picture(topology([(self.wish(OLD), shards)], home), {"main": held})
         self.run(self.wish(OLD))
 
-    def wish(self, override: dict[str, str], **more: object) -> Dataset:
+    def wish(self, override: dict[str, str], **more: Any) -> Dataset:
         return dataset(connector=override, **more)
 
     def run(self, wanted: Dataset) -> Planned:

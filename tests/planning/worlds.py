@@ -129,7 +129,7 @@ def simulate(before: ObservedState, plan: Plan) -> ObservedState:
             case AlterTopic():
                 held = topics[action.topic]
                 wanted = {key: value for key, (_, value) in action.changes.items()}
-                topics[action.topic] = replace(held, config={**held.config, **wanted})
+                topics[action.topic] = replace(held, config={**(held.config or {}), **wanted})
             case CreateConnector() | UpdateConnector():
                 old = clusters[action.cluster].get(action.name)
                 fresh = connector(action.name, {**action.config, "name": action.name})

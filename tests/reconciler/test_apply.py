@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -80,8 +80,9 @@ def world() -> World:
 def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The names of connectors that were polished, with a method for each scratch kind."""
     done: list[str] = []
+    methods = cast("dict[Any, Any]", METHODS)
     for kind in (Polish, Stray, Dusting, Shipping):
-        monkeypatch.setitem(METHODS, kind, lambda ports, action: done.append(action.name))
+        monkeypatch.setitem(methods, kind, lambda ports, action: done.append(action.name))
     return done
 
 
@@ -124,7 +125,7 @@ def test_an_action_is_skipped_and_not_lost_where_its_cluster_is_away(
     def away(ports: Any, action: Any) -> None:
         raise ConnectUnavailable("no worker answers.")
 
-    monkeypatch.setitem(METHODS, Polish, away)
+    monkeypatch.setitem(cast("dict[Any, Any]", METHODS), Polish, away)
     create = CreateConnector(cluster="east", name="pins.00000", config={"connector.class": "x"})
     outcomes = applied(world, create, *POLISHES)
     assert [outcome.status for outcome in outcomes] == [ActionStatus.FAILED] * 3 + [ActionStatus.SKIPPED]

@@ -141,12 +141,12 @@ def test_pauses_hold_in_a_pass_and_are_told() -> None:
     world.connect["east"].model.fail_task("d0.00001", "boom")
     store = world.control_plane().topology
     until = datetime.now(UTC) + timedelta(hours=1)
-    for scope in ((None, None), ("d0", None), ("d0", "00001")):
-        store.set_pause(*scope, Pause(reason="maintenance", author="ann", until=until))
+    for dataset_name, shard in ((None, None), ("d0", None), ("d0", "00001")):
+        store.set_pause(dataset_name, shard, Pause(reason="maintenance", author="ann", until=until))
         report = world.reconcile()
         assert not report.outcomes
         assert any("paused by ann until" in finding.text for finding in report.plan.findings)
-        store.set_pause(*scope, None)
+        store.set_pause(dataset_name, shard, None)
     assert len(world.reconcile().outcomes) == 1
 
 

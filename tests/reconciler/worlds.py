@@ -40,19 +40,15 @@ class Killed(BaseException):
 
 
 def dataset(name: str = "pins", clusters: tuple[str, ...] = ("east", "west"), **fields: Any) -> Dataset:
-    return Dataset(
-        **(
-            {
-                "name": name,
-                "engine": Engine.MARIADB,
-                "tables": (Table(name="pins"),),
-                "clusters": clusters,
-                "credentials": CREDENTIALS,
-                "topics": TopicSpec(partitions=1, replication=1),
-            }
-            | fields
-        )
-    )
+    defaults: dict[str, Any] = {
+        "name": name,
+        "engine": Engine.MARIADB,
+        "tables": (Table(name="pins"),),
+        "clusters": clusters,
+        "credentials": CREDENTIALS,
+        "topics": TopicSpec(partitions=1, replication=1),
+    }
+    return Dataset(**(defaults | fields))
 
 
 def shards(name: str, count: int) -> tuple[Shard, ...]:
@@ -130,14 +126,14 @@ class World:
             settings=self.settings,
             topology=InMemoryTopologyStore(self.zookeeper),
             kafka=self.kafka,
-            state=_WatchedState(self.topic, self),  # type: ignore[arg-type]
+            state=_WatchedState(self.topic, self),
             connect=self._client,
             heartbeats=self.heartbeats,
             metrics=self.metrics,
         )
 
     def _client(self, found: Cluster) -> Connect:
-        return _Watched(self.connect[found.name], self)  # type: ignore[return-value]
+        return _Watched(self.connect[found.name], self)
 
     def reconcile(self, **more: Any) -> reconciler.PassReport:
         """One pass of a new control plane."""

@@ -24,6 +24,7 @@ from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable, ZooKeeperUnavailable
 from cdc_platform.local.stack import Stack
 from tests.defs.control import Control
+from tests.messages import headers_of
 from tests.security.conftest import SecurePlatform
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -216,8 +217,8 @@ def test_no_secret_is_written_anywhere(secure: SecurePlatform, found_secrets: di
         assert leaks(record, found_secrets) == [], topic
     looked += len(topics)
 
-    for path in written_files(secure):
-        assert leaks(path.read_bytes(), found_secrets) == [], path
+    for file in written_files(secure):
+        assert leaks(file.read_bytes(), found_secrets) == [], file
         looked += 1
     print(f"{looked} outputs, znodes, records and files looked at")
 
@@ -312,11 +313,12 @@ def records(stack: Stack) -> Iterator[tuple[str, bytes]]:
     while ended < len(parts):
         message = consumer.poll(30.0)
         assert message is not None, "nothing came for 30 s"
-        if message.error() is not None:
-            assert message.error().name() == "_PARTITION_EOF", message.error()
+        error = message.error()
+        if error is not None:
+            assert error.name() == "_PARTITION_EOF", error
             ended += 1
             continue
-        headers = b"".join(name.encode() + (value or b"") for name, value in message.headers() or [])
+        headers = "".join(name + value for name, value in headers_of(message).items()).encode()
         yield str(message.topic()), (message.key() or b"") + b"\n" + (message.value() or b"") + b"\n" + headers
     consumer.close()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import random
 import secrets
 import threading
@@ -26,6 +25,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
 from tests.clients.waiting import wait_until
+from tests.messages import document
 
 TABLES = ("items", "notes")
 
@@ -278,8 +278,8 @@ class Judge:
                         assert error.code() == KafkaError._PARTITION_EOF, error
                         waiting.discard(message.partition())
                         continue
-                    key = json.loads(message.key())
-                    value = json.loads(message.value()) if message.value() else None
+                    key = document(message.key())
+                    value = document(message.value())
                     if value is None:
                         continue  # the tombstone after a delete
                     after = value["after"]

@@ -92,7 +92,7 @@ def test_backfill_goes_on_after_a_kill(
         wait_until(lambda: chunks.read() >= point.after * CHUNKS, what="chunks read", seconds=PATIENCE)
         again = kill()
         again()
-        wait_until(lambda: _finished(outside, run), what="the run is finished", seconds=PATIENCE)
+        wait_until(lambda: _finished(outside, run) is not None, what="the run is finished", seconds=PATIENCE)
     judge.agree(seconds=120)
     assert _finished(outside, run).failed == 0  # type: ignore[union-attr]
     marks = watermarks(outside.platform.state.read(), world.name)
@@ -220,6 +220,6 @@ def _records(outside: SnapshotPorts, topic: str) -> Iterator[tuple[bytes, bytes 
                     continue
                 key = message.key()
                 assert key is not None
-                yield (key if isinstance(key, bytes) else key.encode(), message.value())  # type: ignore[misc]
+                yield (key if isinstance(key, bytes) else key.encode(), message.value())
     finally:
         consumer.close()

@@ -159,7 +159,7 @@ def test_shards_by_id_range_failed_run_and_need() -> None:
         (bootstrap(), {"bootstrapped": {one.id for one in shards}}),
     ):
         with pytest.raises(BadInput):
-            choose_shards(request, shards, **more)  # type: ignore[arg-type]
+            choose_shards(request, shards, **more)
 
 
 def test_a_table_that_is_new_to_a_shard_that_streams_is_taken_up_by_mode_incremental_only() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.agent.journal import Journal, Remembered
-from cdc_platform.clients.kafka.state_topic import VERSION, VERSION_FIELD, WRITER_KEY
+from cdc_platform.clients.kafka.state_reader import VERSION, VERSION_FIELD, WRITER_KEY
 from cdc_platform.connectors import identity, leader_files, routing
 from cdc_platform.documents import Layout, dump_yaml
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard

@@ -8,7 +8,7 @@ import socket
 import threading
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, HTTPServer, ThreadingHTTPServer
 from threading import Thread
@@ -16,6 +16,7 @@ from threading import Thread
 import pytest
 
 from cdc_platform.clients.connect.client import ConnectClient
+from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import (
     BadInput,
     ConnectRebalancing,
@@ -299,13 +300,14 @@ def test_write_that_was_dropped_is_unavailable_and_sent_once(
     server: FakeConnectServer, second: FakeConnectServer
 ) -> None:
     server.model.fill({NAME: CONFIG})
-    for call, method in (
+    calls: tuple[tuple[Callable[[Connect], object], str], ...] = (
         (lambda c: c.create("pins.00001", CONFIG), "POST"),
         (lambda c: c.update(NAME, {**CONFIG, "x": "1"}), "PUT"),
         (lambda c: c.delete(NAME), "DELETE"),
         (lambda c: c.restart_task(NAME, 0), "POST"),
         (lambda c: c.restart_failed(NAME), "POST"),
-    ):
+    )
+    for call, method in calls:
         server.requests.clear()
         server.add(FaultKind.DROP, method=method)
         with client(server, second, timeout=0.5) as connect, pytest.raises(ConnectUnavailable, match="may"):
@@ -363,7 +365,11 @@ def test_rejection_names_the_reference_and_hides_the_value(server: FakeConnectSe
     )
     config = {**CONFIG, "database.port": "${file:/secrets/pins.properties:port}"}
     with client(server) as connect:
-        for call in (lambda: connect.create(NAME, config), lambda: connect.update(NAME, config)):
+        calls: tuple[Callable[[], object], ...] = (
+            lambda: connect.create(NAME, config),
+            lambda: connect.update(NAME, config),
+        )
+        for call in calls:
             with pytest.raises(ConnectRejected) as caught:
                 call()
             assert "hunter2" not in str(caught.value)

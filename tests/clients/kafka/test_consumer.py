@@ -140,7 +140,7 @@ def test_records_of_one_partition_end_where_they_should(kafka: dict[str, str], t
 
 def test_a_record_that_never_comes_ends_the_reading_of_a_partition(kafka: dict[str, str], topic: str) -> None:
     records = TopicRecords(kafka, topic, timeout=0.5)
-    found = []
+    found: list[bytes | None] = []
     with pytest.raises(KafkaUnavailable, match="partition 0 was not read to its end"):
         for batch in records.read(0, 0, 4):
             found += batch.values

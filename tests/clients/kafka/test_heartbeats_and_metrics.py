@@ -104,7 +104,7 @@ def test_heartbeats_of_a_window_by_shard_and_sender(stack: Stack) -> None:
     base = 1_700_000_000_000
 
     def send(key: bytes | None, age: float, worker: bytes | None) -> None:
-        headers = [(WORKER_HEADER, worker)] if worker else None
+        headers: list[tuple[str, str | bytes | None]] | None = [(WORKER_HEADER, worker)] if worker else None
         producer.produce(topic, key=key, value=b"{}", headers=headers, timestamp=base - int(age * 1000))
 
     def plain(shard: str) -> bytes:

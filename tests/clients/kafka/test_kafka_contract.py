@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -134,10 +134,11 @@ def test_bad_config_change_is_rejected_as_a_whole(subject: Subject) -> None:
 
 def test_changes_of_a_topic_that_is_not_there_are_rejected(subject: Subject) -> None:
     name = subject.request().name
-    for change in (
+    changes: tuple[Callable[[], object], ...] = (
         lambda: subject.kafka.add_partitions(name, 3),
         lambda: subject.kafka.alter_topic_config(name, {"retention.ms": "1000"}),
-    ):
+    )
+    for change in changes:
         with pytest.raises(KafkaRejected, match="UNKNOWN_TOPIC"):
             change()
 

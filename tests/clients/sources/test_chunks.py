@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ _KEYS = {
     "decimal": ("id numeric(10,2) PRIMARY KEY", lambda n: f"{n}.50"),
 }
 # Keys whose order is the database's alone: by collation, by bytes, by the engine's own type.
-_ORDERED = {
+_ORDERED: Mapping[str, tuple[str, Callable[[int], str]]] = {
     **_KEYS,
     "text": ("name varchar(40) PRIMARY KEY", lambda n: f"'{'aAbBßzé_'[n % 8]}{n % 13}-{n}'"),
     "uuid": ("u uuid PRIMARY KEY", lambda n: f"'{n * 2654435761 % 2**32:08x}-0000-4000-8000-{n:012x}'"),
@@ -52,7 +52,8 @@ def _source(make_ground: MakeGround, engine: Engine, kind: str) -> Any:
 def test_completeness_reads_chunks_of_the_size_asked_for(make_ground: MakeGround, engine: Engine, kind: str) -> None:
     source = _source(make_ground, engine, kind)
     assert source.inspect().shape is not None
-    after, sizes, words = None, [], set[int]()
+    after, words = None, set[int]()
+    sizes: list[int] = []
     while not sizes or after is not None:
         until = source.chunk_end(after, 100)
         found = source.read_chunk(after, until)

@@ -66,7 +66,7 @@ class LiveDemo:
     def task_state(self, name: str) -> str | None:
         document = self.status(name)
         tasks = document["tasks"] if document else []
-        return tasks[0]["state"] if tasks else None  # type: ignore[index, no-any-return]
+        return tasks[0]["state"] if tasks else None  # type: ignore[index]
 
     def config(self, name: str) -> dict[str, str]:
         reply = httpx.get(f"{self.connect}/connectors/{name}/config", timeout=10)

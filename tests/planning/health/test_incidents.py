@@ -18,7 +18,9 @@ def record(failure: Failure = Failure.CONNECTION) -> RestartRecord:
     return RestartRecord(failure=failure, attempts=1, first_failed=NOW, last_restart=NOW, next_restart=NOW)
 
 
-def found(items: dict[str, tuple[Failing, str]], before: dict[str, Incident] | None = None, **more: object):
+def found(
+    items: dict[str, tuple[Failing, str]], before: dict[str, Incident] | None = None, **more: object
+) -> dict[str, Incident]:
     hosts = {f"pins.{n:05d}": "db-1:3306" for n in range(1000)}
     records = more.get("records") or {}
     return incidents_of(items, records, hosts, before or {}, frozenset(), NOW + timedelta(minutes=1))  # type: ignore[arg-type]

@@ -345,7 +345,7 @@ class Scene:
         self.number = 0
 
     def records(self, topic: str) -> Records:
-        found: Records = self.events if topic == "cdc.pins.pins" else self.transactions  # type: ignore[assignment]
+        found: Records = self.events if topic == "cdc.pins.pins" else self.transactions
         return found
 
     def transaction(self, run: str, events: int, *, number: int | None = None, lost: int = 0) -> int:

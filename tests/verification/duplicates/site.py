@@ -38,6 +38,7 @@ from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 from tests.connectors.field import Field
+from tests.messages import document, headers_of
 
 
 @dataclass(kw_only=True)
@@ -90,8 +91,7 @@ class Site:
                     assert error.code() == KafkaError._PARTITION_EOF, error
                     waiting.discard(message.partition())
                 elif message.value():
-                    headers = {name: value.decode() for name, value in message.headers() or []}
-                    found.append((json.loads(message.key()), json.loads(message.value()), headers))
+                    found.append((document(message.key()), document(message.value()), headers_of(message)))
         finally:
             consumer.close()
         return found

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicates.causes import Blame, Cause, DuplicatePolicy, PartitionCounts, blame, judge
+from cdc_platform.verification.duplicates.causes import Blame, Cause, DuplicatePolicy, blame, judge
+from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from tests.defs.worlds import dataset

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from cdc_platform.clients.kafka.offset_history import WrittenOffset
 from cdc_platform.model.topology import Cluster, Engine
-from cdc_platform.verification.duplicates.causes import DuplicatePolicy, PartitionCounts, blame, judge, unsure_runs
+from cdc_platform.verification.duplicates.causes import DuplicatePolicy, blame, judge, unsure_runs
+from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers, StartedRun, Takeover, taken_over
 from tests.defs.worlds import topology
 from tests.verification.duplicates.topics import Topic, run_id

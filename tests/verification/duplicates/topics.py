@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.duplicates.causes import PartitionCounts
+from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import Takeovers

@@ -227,7 +227,7 @@ class Ground:
 
     def rewrite(self, records: list[list[tuple[bytes | None, bytes | None]]], table: str | None = None) -> None:
         """Make the topic anew with these records by partition; connectors must be stopped."""
-        topic, admin = self.topic(table), AdminClient(resolve_all(self.settings.kafka))
+        topic, admin = self.topic(table), AdminClient({**resolve_all(self.settings.kafka)})
         admin.delete_topics([topic])[topic].result(30)
 
         def created() -> bool:

@@ -14,8 +14,8 @@ import pytest
 
 from cdc_platform.clients.sources.source import Slice
 from cdc_platform.verification.ports import Progress
-from cdc_platform.verification.proof import fold_files as store
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.storage import sorted_files
 from tests.verification.proof.memory import MemoryTopic, MemoryWorld, event, key_json
 
 
@@ -326,7 +326,7 @@ def test_a_cache_that_cannot_be_written_is_a_reason(tmp_path: Path, monkeypatch:
     def full(*given: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.runs, "sync", full)
+    monkeypatch.setattr(sorted_files, "sync", full)
     verdict = world.verify()
     assert verdict.verdict is Verdict.UNVERIFIABLE
     assert "the cache cannot be used: [Errno 28] No space left on device" in verdict.reason

@@ -65,7 +65,7 @@ def _said(verdicts: dict[str, ShardVerdict], verdict: Verdict, *words: str) -> N
 def test_completeness_without_a_topic_is_unverifiable(ground: Ground) -> None:
     for shard in ground.shards:
         ground.stop(shard)
-    admin = AdminClient(resolve_all(ground.settings.kafka))
+    admin = AdminClient({**resolve_all(ground.settings.kafka)})
     admin.delete_topics([ground.topic()])[ground.topic()].result(30)
     ground.field.wait(lambda: ground.topic() not in ground.field.topics(), "the topic is gone")
     _said(ground.verify(), Verdict.UNVERIFIABLE, f"there is no topic {ground.topic()}")

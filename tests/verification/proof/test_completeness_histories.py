@@ -194,7 +194,7 @@ def _topic_config(ground: Ground, **config: str) -> None:
         for name, value in config.items()
     ]
     resource = ConfigResource(ResourceType.TOPIC, ground.topic(), incremental_configs=entries)
-    admin = AdminClient(resolve_all(ground.settings.kafka))
+    admin = AdminClient({**resolve_all(ground.settings.kafka)})
     admin.incremental_alter_configs([resource])[resource].result(30)
 
 
@@ -241,7 +241,7 @@ def test_completeness_after_retention_is_out_of_scope_until_a_backfill(make_grou
     ground.settle(shard)
     _topic_config(ground, cleanup_policy="delete")
     cut = [TopicPartition(ground.topic(), number, len(part)) for number, part in enumerate(ground.records())]
-    admin = AdminClient(resolve_all(ground.settings.kafka))
+    admin = AdminClient({**resolve_all(ground.settings.kafka)})
     for future in admin.delete_records(cut).values():
         future.result(30)
     ground.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 50")

@@ -18,6 +18,7 @@ from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.verification.repair.reemit import RepairPorts
+from tests.messages import document, headers_of
 from tests.snapshots.live import World
 
 SHARDS, ROWS = 5, 400
@@ -75,9 +76,8 @@ class Scene:
                     assert error.code() == KafkaError._PARTITION_EOF, error
                     waiting.discard(message.partition())
                 else:
-                    value = json.loads(message.value()) if message.value() else None
-                    headers = {name: bytes(text).decode() for name, text in message.headers() or []}  # type: ignore[misc,arg-type]
-                    found.append((message.partition() or 0, bytes(message.key() or b""), value, headers))
+                    key, value = bytes(message.key() or b""), document(message.value())
+                    found.append((message.partition() or 0, key, value, headers_of(message)))
         finally:
             consumer.close()
         return found

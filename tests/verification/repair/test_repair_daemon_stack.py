@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from subprocess import Popen
@@ -182,7 +182,7 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     daemon.dagster.launch("checks", {})
     daemon.wait(lambda: proofs(daemon), "the ledger's break starts a proof")
     (proof,) = proofs(daemon)
-    assert proof.run_config["ops"]["plan_verification"]["config"]["shards"] == ["00000"]
+    assert planned(proof)["shards"] == ["00000"]
     assert "was skipped" in proof.tags[TAG_BREAKS]
     audit = AuditFrame(scene.platform.settings.audit_dir)
 
@@ -197,7 +197,13 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
 def proofs(daemon: Daemon) -> Sequence[dg.DagsterRun]:
     """Of this table: the dataset's other one, whose events the same connector sends, has a break and a proof, too."""
     broken = [run for run in daemon.instance.get_runs() if TAG_BREAKS in run.tags]
-    return [run for run in broken if run.run_config["ops"]["plan_verification"]["config"]["tables"] == ["items"]]
+    return [run for run in broken if planned(run)["tables"] == ["items"]]
+
+
+def planned(run: dg.DagsterRun) -> dict[str, Any]:
+    """The config of the verification's first op."""
+    config: Mapping[str, Any] = run.run_config
+    return dict(config["ops"]["plan_verification"]["config"])
 
 
 def skip_rows(scene: Scene, rows: int) -> int:
