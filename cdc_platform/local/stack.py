@@ -252,11 +252,6 @@ class Stack:
             )
         return found.pid
 
-    def worker_pids(self) -> Mapping[str, int]:
-        """Worker name to pid, for those that run."""
-        running = self.running()
-        return {name: running[name].pid for name in self.workers if name in running}
-
     def kill(self, service: str, number: int = signal.SIGKILL) -> None:
         """Send a signal to a service's process; after SIGKILL, wait until it is gone.
 

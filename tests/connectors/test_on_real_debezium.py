@@ -20,10 +20,10 @@ from psycopg import sql
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import signal_topic, transaction_topic
 from cdc_platform.connectors.topics import desired_topics
-from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.connectors.field import Field, Record
+from tests.local.promotion import drop_postgres_database
 
 pytestmark = [pytest.mark.stack]
 

@@ -18,12 +18,13 @@ from cdc_platform.cli.main import main
 from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.config import desired_config
-from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import postgres
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from tests.conftest import own_stack
 from tests.connectors.field import Field, Record
+from tests.local import mariadb_servers, postgres_servers
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -172,8 +173,8 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
 
     # What the message says, in its order. Nobody tells the agent that it is done.
     login = pairs.admin(Engine.MARIADB)
-    with mariadb.writes_locked(old.port, login) as position:
-        wait(lambda: mariadb.behind(new.port, login, position) is None, "the replica has all")
+    with mariadb_servers.writes_locked(old.port, login) as position:
+        wait(lambda: mariadb_servers.behind(new.port, login, position) is None, "the replica has all")
         pairs.kill("mariadb-1")
     with sql(new, pairs) as cursor:
         cursor.execute("STOP SLAVE")
@@ -223,15 +224,15 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
 
     # The standby has the slot only some time after the connector began.
     def ready() -> bool:
-        postgres.log_snapshot(old.port, login)
-        return postgres.slots_not_ready(new.port, login, frozenset([slot])) is None
+        postgres_servers.log_snapshot(old.port, login)
+        return postgres_servers.slots_not_ready(new.port, login, frozenset([slot])) is None
 
     wait(ready, "the failover slot is on the standby", 120)
     run(old, "INSERT INTO t VALUES (2)")
     ground.read(topic, lambda found: ids(found) >= {1, 2})
-    position = postgres.flushed(old.port, login)
-    wait(lambda: postgres.behind(new.port, login, position) is None, "the standby has all")
-    postgres.promote(new.port, login)
+    position = postgres_servers.flushed(old.port, login)
+    wait(lambda: postgres_servers.behind(new.port, login, position) is None, "the standby has all")
+    postgres_servers.promote(new.port, login)
 
     # Promoted while the old primary goes on: the preflight says so, discovery names nobody.
     refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))

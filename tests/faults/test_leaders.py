@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.far_proxy import FarProxy
+from tests.local import promotion
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -31,19 +31,19 @@ def test_faults_mariadb_primary_killed_and_replica_promoted(a_scenario: MakeScen
     with a_scenario("MariaDB: primary killed, replica promoted") as run:
         stack = run.site.stack
         stack.kill(stack.mariadb[0])
-        promoted = replication.promote_mariadb_replica(stack, timeout=120)
+        promoted = promotion.promote_mariadb_replica(stack, timeout=120)
         run.move(promoted.mariadb_primary)
         run.over()
         run.recovered()
-        replication.rejoin(promoted)
+        promotion.rejoin(promoted)
 
 
 def test_faults_postgres_standby_promoted(a_scenario: MakeScenario) -> None:
     with a_scenario("Postgres: standby promoted", engine=Engine.POSTGRES) as run:
         stack = run.site.stack
         with run.writers.still():
-            promoted = replication.promote_postgres_standby(stack, timeout=180)
+            promoted = promotion.promote_postgres_standby(stack, timeout=180)
         run.move(promoted.postgres_primary)
         run.over()
         run.recovered()
-        replication.rejoin(promoted)
+        promotion.rejoin(promoted)

@@ -15,11 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import mariadb, postgres, replication, workers
+from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from tests.conftest import make_stack_dir, own_stack
+from tests.local import mariadb_servers, postgres_servers, promotion
 from tests.local.debezium import Captured, eventually
 
 pytestmark = pytest.mark.stack
@@ -127,7 +128,7 @@ def pair_directory() -> Iterator[Path]:
 def pair(pair_directory: Path) -> Stack:
     """A stack whose servers change roles: each test has both of each engine, whoever is the primary."""
     stack = Stack.load(pair_directory)
-    replication.rejoin(stack)
+    promotion.rejoin(stack)
     return stack
 
 
@@ -140,10 +141,10 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
     captured.events(50)
     if killed:
         port, login = stack.mariadb_replica.port, stack.admin(Engine.MARIADB)
-        with mariadb.writes_locked(stack.mariadb_primary.port, login) as position:
-            eventually(lambda: mariadb.behind(port, login, position) is None, "the replica caught up")
+        with mariadb_servers.writes_locked(stack.mariadb_primary.port, login) as position:
+            eventually(lambda: mariadb_servers.behind(port, login, position) is None, "the replica caught up")
         stack.kill(stack.mariadb[0])
-    promoted = replication.promote_mariadb_replica(stack)
+    promoted = promotion.promote_mariadb_replica(stack)
     assert promoted.mariadb_primary == stack.mariadb_replica
     assert Stack.load(stack.directory) == promoted
     captured.point(promoted.mariadb_primary, 2)
@@ -151,7 +152,7 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
     captured.insert(promoted.mariadb_primary, 51, 50)
     # At least once: what was not yet committed is sent again.
     assert {key for key, _ in captured.events(100)} == set(range(1, 101))
-    replication.rejoin(promoted)
+    promotion.rejoin(promoted)
     login = stack.admin(Engine.MARIADB)
     with mariadb.connect(promoted.mariadb_replica.port, login, database=captured.name) as connection:
         cursor = connection.cursor()
@@ -165,7 +166,7 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
 
 def test_mariadb_old_primary_comes_back_renumbered_and_read_only(pair: Stack) -> None:
     stack = pair
-    promoted = replication.promote_mariadb_replica(stack)
+    promoted = promotion.promote_mariadb_replica(stack)
     promoted.start(promoted.mariadb[1])
     port, login = promoted.mariadb_replica.port, stack.admin(Engine.MARIADB)
     with mariadb.connect(port, login) as connection, connection.cursor() as cursor:
@@ -188,23 +189,25 @@ def test_postgres_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack,
         nonlocal written
         written += 1
         captured.insert(leader, written, 1)
-        postgres.log_snapshot(leader.port, login)
-        wanted = postgres.failover_slots(leader.port, login)
-        return captured.name in wanted and not postgres.slots_not_ready(stack.postgres_standby.port, login, wanted)
+        postgres_servers.log_snapshot(leader.port, login)
+        wanted = postgres_servers.failover_slots(leader.port, login)
+        return captured.name in wanted and not postgres_servers.slots_not_ready(
+            stack.postgres_standby.port, login, wanted
+        )
 
     eventually(slots_ready, "failover slots ready on the standby", 120.0)
     if killed:
-        position = postgres.flushed(leader.port, login)
-        behind = partial(postgres.behind, stack.postgres_standby.port, login, position)
+        position = postgres_servers.flushed(leader.port, login)
+        behind = partial(postgres_servers.behind, stack.postgres_standby.port, login, position)
         eventually(lambda: behind() is None, "the standby caught up")
         stack.kill(stack.postgres[0])
-    promoted = replication.promote_postgres_standby(stack)
+    promoted = promotion.promote_postgres_standby(stack)
     assert promoted.postgres_primary == stack.postgres_standby
     captured.point(promoted.postgres_primary, 2)
     captured.restart_task()
     captured.insert(promoted.postgres_primary, written + 1, 50)
     assert {key for key, _ in captured.events(written + 50)} == set(range(1, written + 51))
-    replication.rejoin(promoted)
+    promotion.rejoin(promoted)
     with postgres.connect(promoted.postgres_standby.port, login, database=captured.name) as connection:
         row = connection.execute("SELECT pg_is_in_recovery() AS standby").fetchone()
         assert row == {"standby": True}
@@ -212,7 +215,7 @@ def test_postgres_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack,
 
 
 def test_a_promoted_stack_keeps_its_roles_over_a_restart(pair: Stack) -> None:
-    promoted = replication.promote_mariadb_replica(pair)
+    promoted = promotion.promote_mariadb_replica(pair)
     down(pair.directory)
     again = up(StackSpec(directory=pair.directory, workers=1, owned=True))
     assert again.mariadb == promoted.mariadb
@@ -225,6 +228,6 @@ def test_replica_that_is_down_is_not_promoted(pair: Stack) -> None:
     stack = pair
     stack.kill(stack.mariadb[1])
     with pytest.raises(StackError, match=f"{stack.mariadb[1]} does not run"):
-        replication.promote_mariadb_replica(stack)
+        promotion.promote_mariadb_replica(stack)
     assert stack.mariadb[0] in stack.running()
     stack.start(stack.mariadb[1])

@@ -17,11 +17,12 @@ from kazoo.client import KazooClient
 from cdc_platform.cli.main import main
 from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import up
-from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
+from tests.local import postgres_servers
 from tests.local.debezium import Captured, eventually
+from tests.local.promotion import drop_postgres_database
 
 pytestmark = pytest.mark.stack
 
@@ -129,13 +130,13 @@ def test_a_dropped_database_whose_slot_is_being_copied_leaves_the_standby_alive(
 
     def copied() -> bool:
         postgres.reload(standby, admin)
-        return postgres.slots_of(standby, admin, name) == (name,)
+        return postgres_servers.slots_of(standby, admin, name) == (name,)
 
     eventually(copied, "the slot on the standby")
     drop_postgres_database(stack, name)
-    assert postgres.slots_of(primary, admin, name) == ()
-    position = postgres.flushed(primary, admin)
-    eventually(lambda: postgres.behind(standby, admin, position) is None, "the standby has replayed the drop")
+    assert postgres_servers.slots_of(primary, admin, name) == ()
+    position = postgres_servers.flushed(primary, admin)
+    eventually(lambda: postgres_servers.behind(standby, admin, position) is None, "the standby has replayed the drop")
     with postgres.connect(standby, admin) as connection:
         assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None
 

@@ -20,11 +20,11 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.leader_files import file_name
-from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
 from tests.clients.waiting import wait_until
+from tests.local.promotion import drop_postgres_database
 from tests.messages import document
 
 TABLES = ("items", "notes")

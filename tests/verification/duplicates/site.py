@@ -183,7 +183,7 @@ class Site:
     def url(self) -> str:
         """REST of a worker that runs."""
         stack = self.field.stack
-        name = next(iter(stack.worker_pids()))
+        name = next(worker for worker in stack.workers if worker in stack.running())
         return f"http://127.0.0.1:{stack.launches[name].ports['connect']}"
 
     def sent_but_not_committed(self, rows: int) -> None:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 
 from cdc_platform.connectors.config import desired_config
-from cdc_platform.local import replication
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
+from tests.local import promotion
 from tests.verification.duplicates.site import Site, ask_for_snapshot, drop_slot, sites
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -205,15 +205,15 @@ def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
     for _ in range(5):
         place.sent_but_not_committed(200)
         # No worker is left to go on from the old leader, and none has committed.
-        workers = list(stack.worker_pids())
+        workers = [name for name in stack.workers if name in stack.running()]
         for name in workers:
             stack.kill(name)
         try:
             if place.dataset.engine.reads_binlog:
-                stack = replication.promote_mariadb_replica(stack, timeout=120)
+                stack = promotion.promote_mariadb_replica(stack, timeout=120)
                 leader = stack.mariadb_primary
             else:
-                stack = replication.promote_postgres_standby(stack, timeout=120)
+                stack = promotion.promote_postgres_standby(stack, timeout=120)
                 leader = stack.postgres_primary
             # Both servers may have each event at the same place: the topology says what moved.
             moved.append(datetime.now(UTC))
@@ -223,7 +223,7 @@ def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
         finally:
             for name in workers:
                 stack.start(name, timeout=180)
-            replication.rejoin(stack)
+            promotion.rejoin(stack)
         place.home()
         place.write(5)
         place.arrived()

@@ -18,7 +18,6 @@ from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.connectors.config import desired_config
-from cdc_platform.local.replication import drop_postgres_database
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.positions import Committed
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
@@ -30,6 +29,7 @@ from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.wiring import connect_client, verification_of
 from tests.connectors.field import Field
+from tests.local.promotion import drop_postgres_database
 
 
 @dataclass(kw_only=True)
