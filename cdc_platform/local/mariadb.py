@@ -29,7 +29,7 @@ EMPTY_ROOT = Login(user="root", password="")
 # https://debezium.io/documentation/reference/stable/connectors/mariadb.html#mariadb-creating-user
 _NEW = "accounts.missing"
 _STALE = "data.stale"
-_SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR"
+SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR"
 
 
 def write_config(home: Path, name: str, *, port: int, primary: bool, basedir: Path) -> None:
@@ -164,7 +164,7 @@ def create_users(home: Path, port: int, logins: Logins) -> None:
         cursor.execute("SET SESSION sql_log_bin = 0")
         for login, grants in (
             (logins.admin, "ALL PRIVILEGES"),
-            (logins.source, _SOURCE_GRANTS),
+            (logins.source, SOURCE_GRANTS),
             (logins.replication, "REPLICATION SLAVE"),
         ):
             cursor.execute("CREATE OR REPLACE USER %s@'%%' IDENTIFIED BY %s", (login.user, login.password))

@@ -96,5 +96,4 @@ def test_an_event_that_is_no_suspect_is_canonical_and_a_suspect_becomes_so(
 @given(st.lists(_PIECES, max_size=8).map("".join))
 def test_escapes_are_resolved_alike_with_and_without_the_look_before(text: str) -> None:
     token = json.dumps(text).encode()
-    assert wire.unescape(token) == wire._ESCAPE.sub(wire._unescaped, token)
     assert json.loads(wire.unescape(token).decode("utf-8", "surrogatepass"), strict=False) == text

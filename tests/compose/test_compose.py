@@ -5,7 +5,6 @@ No container engine is needed; `docker compose config` is asked where there is o
 
 from __future__ import annotations
 
-import inspect
 import re
 import shutil
 import subprocess
@@ -152,9 +151,8 @@ def test_workers_run_with_the_local_stack_s_settings(tmp_path: Path, number: int
 
 def test_accounts_have_the_local_stack_s_rights() -> None:
     script = mounted("mariadb-primary", "/docker-entrypoint-initdb.d/10-accounts.sh")
-    source = re.search(r"GRANT (.+) ON \*\.\* TO '\$\(value mariadb user\)'", script)
-    assert source
-    assert f'"{source.group(1)}"' in inspect.getsource(mariadb)
+    granted = re.findall(r"^GRANT (.+) ON \*\.\* TO '\$\(value (\S+) user\)'", script, re.MULTILINE)
+    assert [rights for rights, login in granted if login == "mariadb"] == [mariadb.SOURCE_GRANTS]
     assert f"('{postgres.STANDBY_SLOT}', true)" in mounted(
         "postgres-primary", "/docker-entrypoint-initdb.d/10-accounts.sh"
     )
@@ -187,24 +185,38 @@ def test_every_image_is_pinned(name: str) -> None:
     assert re.fullmatch(r"\d+\.\d+(\.\d+)?", tag)
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_who_waits_waits_for_health(name: str) -> None:
-    for other, wait in SERVICES[name].get("depends_on", {}).items():
-        assert wait == {"condition": "service_healthy"}
-        assert SERVICES[other]["healthcheck"]["test"]
+WAITS = [(name, other) for name, service in SERVICES.items() for other in service.get("depends_on", {})]
+PASSWORDS = [
+    (name, variable)
+    for name, service in SERVICES.items()
+    for variable in service.get("environment", {})
+    if "PASSWORD" in variable
+]
 
 
-@pytest.mark.parametrize("name", sorted(SERVICES))
-def test_secrets_are_files(name: str) -> None:
-    service = SERVICES[name]
-    for variable, value in service.get("environment", {}).items():
-        if "PASSWORD" in variable:
-            assert variable.endswith("_FILE")
-            assert Path(value).parent == containers.SECRETS_DIR
-            assert Path(value).name in service["secrets"]
-    for secret in service.get("secrets", ()):
-        source = COMPOSE["secrets"][secret]["file"]
-        assert source.startswith("./deploy/compose/secrets/")
+@pytest.mark.parametrize(("name", "other"), WAITS)
+def test_who_waits_waits_for_health(name: str, other: str) -> None:
+    assert SERVICES[name]["depends_on"][other] == {"condition": "service_healthy"}
+    assert SERVICES[other]["healthcheck"]["test"]
+
+
+def test_every_worker_and_agent_waits_for_what_it_needs() -> None:
+    assert {other for name, other in WAITS if name in CONNECT} >= {"kafka"}
+    assert {other for name, other in WAITS if name.startswith("agent-")} >= {"zookeeper"}
+
+
+@pytest.mark.parametrize(("name", "variable"), PASSWORDS)
+def test_secrets_are_files(name: str, variable: str) -> None:
+    path = Path(SERVICES[name]["environment"][variable])
+    assert variable.endswith("_FILE")
+    assert path.parent == containers.SECRETS_DIR
+    assert path.name in SERVICES[name]["secrets"]
+
+
+def test_every_secret_is_a_file_that_is_made_on_the_spot() -> None:
+    named = {secret for service in SERVICES.values() for secret in service.get("secrets", ())}
+    assert named == set(COMPOSE["secrets"])
+    assert {str(Path(secret["file"]).parent) for secret in COMPOSE["secrets"].values()} == {"deploy/compose/secrets"}
 
 
 def test_the_secrets_that_are_made_are_those_that_are_named(tmp_path: Path) -> None:

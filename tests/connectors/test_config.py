@@ -94,9 +94,10 @@ def test_the_cluster_changes_nothing_but_its_name_and_the_leader_file() -> None:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_no_config_holds_a_secret_in_plain_text(name: str) -> None:
     dataset, shard, cluster, settings = CASES[name]
-    for key, value in desired_config(dataset, shard, cluster, settings).items():
-        if re.search(r"user$|password|secret|jaas", key):
-            assert re.fullmatch(r"\$\{file:/[^:}]+:[^:}]+\}", value), key
+    config = desired_config(dataset, shard, cluster, settings)
+    secret = {key: value for key, value in config.items() if re.search(r"user$|password|secret|jaas", key)}
+    assert {"database.user", "database.password"} <= set(secret)
+    assert [key for key, value in secret.items() if not re.fullmatch(r"\$\{file:/[^:}]+:[^:}]+\}", value)] == []
 
 
 def test_a_plain_secret_in_worker_kafka_is_refused_without_showing_it() -> None:

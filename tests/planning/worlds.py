@@ -28,6 +28,7 @@ from cdc_platform.planning.actions import (
     MigrateConnector,
     RestartConnector,
     ResumeConnector,
+    StopAndResumeConnector,
     UpdateConnector,
 )
 from cdc_platform.planning.plan import Plan
@@ -135,7 +136,7 @@ def simulate(before: ObservedState, plan: Plan) -> ObservedState:
                 fresh = connector(action.name, {**action.config, "name": action.name})
                 state = old.state if old and old.state in ("PAUSED", "STOPPED") else "RUNNING"
                 clusters[action.cluster][action.name] = replace(fresh, state=state)
-            case RestartConnector() | ResumeConnector():
+            case RestartConnector() | ResumeConnector() | StopAndResumeConnector():
                 old = clusters[action.cluster][action.name]
                 clusters[action.cluster][action.name] = connector(action.name, old.config)
             case MigrateConnector():
@@ -143,6 +144,8 @@ def simulate(before: ObservedState, plan: Plan) -> ObservedState:
                 clusters[action.target][action.name] = connector(action.name, action.config)
             case DeleteConnector():
                 del clusters[action.cluster][action.name]
+            case _:
+                raise AssertionError(f"the simulator does not know how to {action.sentence()}")
     return replace(
         before,
         topics=topics if before.topics is not None else None,

@@ -13,6 +13,7 @@ import tempfile
 import time
 import zipfile
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +34,10 @@ from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.connectors.worker_properties import WorkerSpec, render, worker_properties
 from cdc_platform.documents import Layout, load_yaml
 from cdc_platform.documents.znodes import read_cluster, read_dataset, read_shard
-from cdc_platform.errors import BadInput, CdcError, SecretUnresolved, StackError, TopologyError
+from cdc_platform.errors import BadInput, SecretUnresolved, StackError, TopologyError
 from cdc_platform.failover.promotion import saved_position
 from cdc_platform.local import unpacking
-from cdc_platform.model.agent_report import AgentReport
+from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Problem, Shard, Table, Topology
 from cdc_platform.settings import Settings
 
@@ -182,8 +183,8 @@ def test_znodes_of_strangers_are_errors_of_ours(data: bytes) -> None:
         lambda: read_shard(LAYOUT, "pins", "00000", data),
     ):
         found = read()
-        if isinstance(found, Problem):
-            assert len(found.message) < 2000
+        assert isinstance(found, Problem)
+        assert len(found.message) < 2000
 
 
 json_values = st.recursive(
@@ -209,18 +210,53 @@ def test_documents_with_right_names_and_wrong_values_are_errors_of_ours(document
         assert isinstance(read(), Cluster | Dataset | Shard | Problem)
 
 
-@given(json_values)
-def test_what_strangers_register_as_agents_is_no_agent(document: Any) -> None:
-    AgentReport.from_document(document if isinstance(document, dict) else {})
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+MYSQL_SERVER = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+REPORT = AgentReport(
+    connect_worker="w0:8083", connect_url="http://w0:8083", leader_dir="/leaders", pid=1, host="w0", started=NOW,
+    reported=NOW, synced=7, files=2, moving={"pins.00000": 3},
+)  # fmt: skip
+
+
+@given(json_values, st.sampled_from(sorted(REPORT.to_document())), json_values)
+def test_what_strangers_register_as_agents_is_no_agent(document: Any, field: str, value: Any) -> None:
+    stranger = document if isinstance(document, dict) else {}
+    near = {**REPORT.to_document(), field: value}
+    missing = {name: given for name, given in REPORT.to_document().items() if name != "synced"}
+    found = reports_by_worker({"a": stranger, "b": missing, "c": near, "d": REPORT.to_document()})
+    # Ours is read whatever stands beside it; of the others at most the one that differs in a value.
+    assert found["w0:8083"] == REPORT
+    assert set(found) <= {"w0:8083", str(near["connect_worker"])}
 
 
 @given(st.dictionaries(st.sampled_from(["gtids", "lsn", "lsn_proc", "lsn_commit"]), st.text(max_size=5), max_size=4))
 def test_strange_offsets_are_errors_of_ours(offset: dict[str, str]) -> None:
     for engine in Engine:
         try:
-            saved_position(engine, [{"partition": {}, "offset": offset}])
-        except CdcError:
+            found = saved_position(engine, [{"partition": {}, "offset": offset}])
+        except BadInput as error:
+            assert error.field == "lsn"
+            assert engine is Engine.POSTGRES
             continue
+        assert found is None or found in offset.values() or int(found) in map(int, offset.values())
+
+
+@pytest.mark.parametrize(
+    ("engine", "offset", "position"),
+    [
+        (Engine.MARIADB, {"gtids": "0-1-7", "file": "binlog.000001"}, "0-1-7"),
+        (
+            Engine.MYSQL,
+            {"gtids": "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5"},
+            "3e11fa47-71ca-11e1-9e33-c80aa9429562:1-5",
+        ),
+        (Engine.POSTGRES, {"lsn": 5, "lsn_commit": "9", "lsn_proc": None}, "9"),
+    ],
+)
+def test_offsets_that_are_none_of_a_stranger_s_get_through(
+    engine: Engine, offset: dict[str, Any], position: str
+) -> None:
+    assert saved_position(engine, [{"partition": {}, "offset": None}, {"partition": {}, "offset": offset}]) == position
 
 
 YAML_ATTACKS = {

@@ -52,12 +52,13 @@ def test_each_test_of_then_is_there_or_says_why_it_went(file: str) -> None:
 
 def test_moves_speak_of_tests_that_there_were() -> None:
     old = {f"{file}::{function}" for file, found in TESTS.items() for function in found}
-    assert set(MOVES) == {"files", "functions", "gone"}
+    assert set(MOVES) == {"files", "functions", "gone", "parameters"}
     assert set(MOVES["files"]) <= set(TESTS)
     assert set(MOVES["functions"]) <= old
     assert set(MOVES["gone"]) <= old | set(TESTS)
+    assert set(MOVES["parameters"]) <= old
     assert not set(MOVES["gone"]) & set(MOVES["functions"])
-    assert all(len(why) > 20 for why in MOVES["gone"].values())
+    assert all(len(why) > 20 for why in (*MOVES["gone"].values(), *MOVES["parameters"].values()))
 
 
 def test_no_id_was_lost_in_the_recording() -> None:

@@ -153,8 +153,13 @@ def test_topic_is_deleted_and_gone_already_is_no_error(subject: Subject) -> None
 
 
 def test_nothing_asked_is_nothing_done(subject: Subject) -> None:
+    request = subject.request()
+    subject.kafka.create_topics([request])
+    subject.shows(request)
+    before = subject.kafka.topics([request.name])
     subject.kafka.create_topics([])
     subject.kafka.delete_topics([])
+    assert subject.kafka.topics([request.name]) == before
 
 
 # The real client alone
