@@ -9,13 +9,13 @@ death between sending and the note that it was sent repeats that one message, un
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 from cdc_platform.model.alert_messages import Event, Message, Severity
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import EMPTY
 
 
@@ -278,4 +278,4 @@ def _rank(severity: Severity) -> int:
 
 
 def _hash(*parts: str) -> str:
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return fingerprint("\n".join(parts))

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import Engine
 
 # A JSON token as read from the wire, never `null`, to the canonical token.
@@ -86,4 +86,4 @@ class Shape:
     @property
     def fingerprint(self) -> str:
         """Equal for shapes whose canonical rows are the same."""
-        return hashlib.sha256(repr(self).encode()).hexdigest()[:16]
+        return fingerprint(repr(self))

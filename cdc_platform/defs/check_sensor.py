@@ -3,7 +3,6 @@
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
@@ -69,7 +68,7 @@ def build_check_sensor(
             return dg.SensorResult(skip_reason="No verification since the checks were last judged.")
         named = json.dumps([(table, seen[table]) for table in due])
         request = dg.RunRequest(
-            run_key=hashlib.sha256(named.encode()).hexdigest()[:32],
+            run_key=fingerprint(named, 32),
             asset_check_keys=[
                 check for table in due for check in sorted(by_table[dg.AssetKey.from_user_string(table)], key=str)
             ],

@@ -3,7 +3,6 @@
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -85,7 +84,7 @@ def proofs_wanted(
         ids = sorted(one.id for found in wanted.values() for one in found)
         config = {"dataset": props.dataset, "tables": [props.table], "shards": shards}
         yield dg.RunRequest(
-            run_key=f"{props.dataset}.{props.table}-{hashlib.sha256(' '.join(ids).encode()).hexdigest()[:16]}",
+            run_key=f"{props.dataset}.{props.table}-{fingerprint(' '.join(ids))}",
             run_config={"ops": {"plan_verification": {"config": config}}},
             tags={TAG_BREAKS: "; ".join(one.sentence() for found in wanted.values() for one in found)[:MOST_TEXT]},
         )

@@ -5,12 +5,12 @@ The cursor only saves work. Lost or garbled, the next tick asks for one pass mor
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.reconciler.report import DatasetHealth
 from cdc_platform.reconciler.run_pass import Due
 
@@ -113,4 +113,4 @@ def digest(health: DatasetHealth) -> str:
 
 
 def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode()).hexdigest()[:12] if text else ""
+    return fingerprint(text, 12) if text else ""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
 from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic
@@ -33,7 +33,7 @@ def digest_of(dataset: Dataset, config_of: ConfigOf) -> str:
     """A digest that changes when what the dataset's shards have in common changes."""
     sample = Shard(dataset=dataset.name, id=_SAMPLE, leader=Address(_SAMPLE, 1), database=_SAMPLE)
     text = json.dumps(dict(config_of(dataset, sample, _SAMPLE_CLUSTER)), sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return fingerprint(text)
 
 
 def with_values(config: Mapping[str, str], values: Before) -> dict[str, str]:

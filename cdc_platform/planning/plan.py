@@ -6,12 +6,12 @@ what could not be read: such a part gives a `Refusal` and no action.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.naming import some_of
 from cdc_platform.planning.actions import Action
 
@@ -54,7 +54,7 @@ class Plan:
     def fingerprint(self) -> str:
         """The same for two plans with the same actions."""
         text = json.dumps([action.document(full=True) for action in self.actions], sort_keys=True, default=str)
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(text)
 
     def counts(self) -> Mapping[str, int]:
         """How many actions of each verb, in the order of the plan."""

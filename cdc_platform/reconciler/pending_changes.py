@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.planning.plan import Plan
@@ -48,7 +48,7 @@ class Due:
         if not (self.plan or self.captured or records):
             return ""
         text = json.dumps([self.plan.fingerprint, self.captured, records])
-        return hashlib.sha256(text.encode()).hexdigest()[:16]
+        return fingerprint(text)
 
     def sentence(self) -> str:
         """What is due, in one sentence."""

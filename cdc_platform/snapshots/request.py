@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
@@ -12,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
 
 _WHERE = "request"
@@ -133,7 +133,7 @@ class Request:
         """The same for two requests that ask for the same rows; the load they may cause does not count."""
         document = msgspec.to_builtins(self, enc_hook=dict)
         document.pop("load")
-        return hashlib.sha256(json.dumps(document, sort_keys=True).encode()).hexdigest()[:12]
+        return fingerprint(json.dumps(document, sort_keys=True), 12)
 
     def mode_for(self, dataset: Dataset) -> BootstrapMode:
         """The mode that the run uses."""

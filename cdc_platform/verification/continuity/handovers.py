@@ -16,7 +16,6 @@ from is compared with what was sent before. What nothing tells of is unknown, ne
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.position_codec import format_lsn, parse_lsn
 from cdc_platform.model.positions import marked_initial, mysql_stream, parse_position
 from cdc_platform.model.topology import Engine
@@ -87,7 +87,7 @@ class Break:
     def id(self) -> str:
         """The same for the same break, whoever finds it."""
         text = "\n".join((self.shard, str(self.kind), self.range, self.run))
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return fingerprint(text, 12)
 
     def sentence(self) -> str:
         """It in one sentence."""
