@@ -44,6 +44,7 @@ from cdc_platform.errors import require_extra
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
+from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.state_topic import FakeStateStore
 from cdc_platform.verification.ports import VerificationPolicy
@@ -153,11 +154,11 @@ def fold(cache: str, *place: Any) -> Callable[[], int]:
     """Topic to fold, from where `cache` is; returns the records that were read."""
     bench = Bench(*place)
     outside = verification_of(bench.platform(cache))
-    shape, fences = None, {}
+    shape, starts = None, {}
     for shard in bench.topology.shards[bench.name]:
         source = outside.source(bench.dataset, shard, bench.dataset.table("pins"))
         shape = source.inspect().shape
-        fences[shard.id] = source.position()
+        starts[shard.id] = source.position()
         source.close()
     assert shape is not None
     records = outside.records(bench.topic)
@@ -170,7 +171,8 @@ def fold(cache: str, *place: Any) -> Callable[[], int]:
             nonlocal read
             read = done
 
-        topic.extend(records.bounds(), fences, report)
+        with rarer_collections(VERIFYING):
+            topic.extend(records.bounds(), starts, report)
         records.close()
         return read
 
@@ -183,7 +185,8 @@ def verify(cache: str, run: str, part: ShardRange, policy: VerificationPolicy | 
     outside = verification_of(bench.platform(cache))
 
     def call() -> int:
-        verdicts = verify_shards(outside, bench.topology, part, run_id=run, policy=policy)
+        with rarer_collections(VERIFYING):  # as the command does
+            verdicts = verify_shards(outside, bench.topology, part, run_id=run, policy=policy)
         for verdict in verdicts:
             if verdict.verdict is not Verdict.PROVEN:
                 raise SystemExit(f"shard {verdict.shard} is {verdict.verdict}: {verdict.reason}")

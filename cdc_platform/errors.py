@@ -132,6 +132,10 @@ class LockHeld(CdcError):
     """Another pass holds the ZooKeeper lock."""
 
 
+class CacheHeld(CdcError):
+    """Another process has held a part of the cache for too long."""
+
+
 class LockLost(CdcError):
     """The ZooKeeper lock was lost in mid-pass: nothing more may be written."""
 

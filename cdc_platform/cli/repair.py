@@ -11,6 +11,7 @@ import msgspec
 from cdc_platform import wiring
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Topology
+from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
@@ -64,7 +65,11 @@ def repair(
         click.echo(text, err=True)
 
     settings = Settings.load()
-    with wiring.open_platform(settings) as platform, wiring.open_snapshots(platform) as snapshots:
+    with (
+        wiring.open_platform(settings) as platform,
+        wiring.open_snapshots(platform) as snapshots,
+        rarer_collections(VERIFYING),
+    ):
         outside = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
         topology = platform.topology.load()
         name = run_id or secrets.token_hex(4)
@@ -94,7 +99,7 @@ def repair(
         report = run_repair(outside, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
     if as_json:
-        click.echo(msgspec.json.encode(report).decode())
+        click.echo(msgspec.json.encode(report.document()).decode())
     else:
         click.echo(report.sentence())
         for verdict in report.proof:

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -18,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table as Grid
 from rich.text import Text
 
+from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import Progress as Step
@@ -51,7 +51,7 @@ def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_
     settings = Settings.load()
     names = [part.strip() for part in shards.split(",") if part.strip()] if shards else None
     found: list[ShardVerdict] = []
-    with open_platform(settings) as platform, _shown(quiet=as_json) as report:
+    with open_platform(settings) as platform, _shown(quiet=as_json) as report, rarer_collections(VERIFYING):
         topology = platform.topology.load()
         audit = AuditFrame(settings.audit_dir)
         outside = verification_of(platform)
@@ -72,12 +72,12 @@ def _worst(code: int) -> int:
 
 
 def _document(verdict: ShardVerdict) -> dict[str, Any]:
-    return asdict(verdict) | {"verdict": str(verdict.verdict), "checked_at": verdict.checked_at.isoformat()}
+    return verdict.document() | {"checked_at": verdict.checked_at.isoformat()}
 
 
 def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
     grid = Grid(box=None, header_style="bold")
-    for name in ("shard", "verdict", "rows", "fence", "lag", "reason"):
+    for name in ("shard", "verdict", "rows", "proven to", "lag", "reason"):
         grid.add_column(name, justify="right" if name in ("rows", "lag") else "left", overflow="fold")
     for verdict in verdicts:
         style = _STYLES.get(verdict.verdict, "magenta")
@@ -86,7 +86,7 @@ def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
             verdict.shard,
             Text(verdict.verdict, style),
             f"{verdict.source_rows:,}",
-            verdict.fence,
+            verdict.proven_to,
             lag,
             Text(verdict.reason),
         )

@@ -71,7 +71,7 @@ def positions(verdicts: Sequence[ShardVerdict]) -> dg.TableMetadataValue:
     """What each shard was found to be and at which positions, the worst first."""
     order = (Verdict.MISMATCHED, Verdict.UNVERIFIABLE, Verdict.PENDING, Verdict.PROVEN)
     worst = sorted(verdicts, key=lambda v: (order.index(v.verdict), -(v.missing + v.extra + v.mismatched), v.shard))
-    names = ("shard", "verdict", "reason", "source_rows", "first", "fence")
+    names = ("shard", "verdict", "reason", "source_rows", "proven_from", "proven_to")
     records = [dg.TableRecord({name: str(getattr(verdict, name)) for name in names}) for verdict in worst[:SHOWN]]
     schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
     return dg.MetadataValue.table(records, schema=schema)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 import dagster as dg
 
 from cdc_platform.defs.audit_asset import AUDIT
+from cdc_platform.model.fingerprints import fingerprint
 
 SENSOR = "checks_sensor"
 JOB = "checks"

@@ -10,8 +10,9 @@ import dagster as dg
 
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.verification.audit_frame import AuditFrame
-from cdc_platform.verification.continuity.handovers import unproven_of
+from cdc_platform.verification.continuity.breaks import unproven_of
 from cdc_platform.verification.continuity.ledger import breaks_on_record
 from cdc_platform.verification.proof.verdicts import Verdict
 

@@ -17,6 +17,7 @@ from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.model.topology import Topology
+from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
@@ -85,7 +86,7 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
     def verify_range(
         context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
     ) -> dict[str, Any]:
-        with cdc_platform.platform() as clients, as_failure():
+        with cdc_platform.platform() as clients, as_failure(), rarer_collections(VERIFYING):
             found = verify_shards(
                 wiring.verification_of(clients), clients.topology.load(), _range(part), run_id=_root(context)
             )
@@ -158,6 +159,7 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             cdc_platform.platform() as clients,
             wiring.open_snapshots(clients) as snapshots,
             as_failure(),
+            rarer_collections(VERIFYING),
         ):
             outside = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
             return _repaired(context, outside, config, part, run_id)

@@ -18,7 +18,7 @@ from cdc_platform.reconciler.ended_watermarks import ended_watermarks
 from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
 from cdc_platform.reconciler.pending_changes import Due, due
-from cdc_platform.reconciler.process_memory import at_rest, give_back_large_blocks
+from cdc_platform.reconciler.process_memory import give_back_large_blocks, rarer_collections
 from cdc_platform.reconciler.report import (
     ActionOutcome,
     ActionStatus,
@@ -67,7 +67,7 @@ def _seen(platform: Platform, policy: PassPolicy | None) -> tuple[ObservedState,
     give_back_large_blocks()
     clock = _Phases()
     policy = policy or policy_of(platform)
-    with at_rest(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
+    with rarer_collections(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
         reading = pool.submit(platform.state.read)
         picture, wanted = observe(platform, policy.liveness)
         records = reading.result()

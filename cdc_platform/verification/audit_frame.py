@@ -1,8 +1,8 @@
 """The audit frame: one row a shard and verification, as Parquet files with their history.
 
 One file a call of `verify_shards`, in `<audit_dir>/<dataset>/<table>/`, named by
-time and run, written under another name and then renamed. Many files become
-one now and then, history and all.
+time and run, written under another name and then renamed. Many files are
+merged into one now and then, history and all.
 """
 
 from __future__ import annotations
@@ -24,27 +24,29 @@ from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 
-# Files of a table before they are made one, and rows of history that are kept then.
+# Files of a table before they are merged, and rows of history that are kept then.
 _FILES = 500
 _ROWS = 1_000_000
 
 
 class AuditFrame:
-    """The frames of one platform. `place` is a directory, or the URI of one that pyarrow reads (`s3://...`).
+    """The frames of one platform. `where` is a directory, or the URI of one that pyarrow reads (`s3://...`).
 
     Calls raise CdcError when files cannot be read or written.
     """
 
-    def __init__(self, place: str) -> None:
-        self._where = place
+    def __init__(self, where: str) -> None:
+        self._where = where
         try:
-            if "://" in place:
-                self._fs, self._root = pyarrow.fs.FileSystem.from_uri(place)
+            if "://" in where:
+                self._fs, self._root = pyarrow.fs.FileSystem.from_uri(where)
             else:
-                self._fs, self._root = pyarrow.fs.LocalFileSystem(), str(Path(place).absolute())
+                self._fs, self._root = pyarrow.fs.LocalFileSystem(), str(Path(where).absolute())
         except (pa.ArrowException, OSError, ValueError) as error:
             raise SettingsError(
-                f"{place!r} is no place for files: {error}.", field="audit_dir", cure="Name a directory or a URI."
+                f"no files can be kept in {where!r}: {error}.",
+                field="audit_dir",
+                cure="Name a directory or a URI.",
             ) from error
 
     def write(self, verdicts: Sequence[ShardVerdict]) -> str | None:
@@ -55,29 +57,29 @@ class AuditFrame:
         time = max(verdict.checked_at for verdict in verdicts).astimezone(UTC).strftime(_TIME)
         name = f"{time}-{_safe(first.run_id)}-{secrets.token_hex(3)}.parquet"
         path = self._put(first.dataset, first.table, name, frames.to_table(verdicts))
-        self._thin(first.dataset, first.table)
+        self._merge(first.dataset, first.table)
         return path
 
     def latest(self, dataset: str, table: str, shards: Collection[str] | None = None) -> tuple[ShardVerdict, ...]:
         """The newest verdict of each shard, by shard; `shards` (default: all that are found) ends the search early."""
-        wanted = None if shards is None else set(shards)
+        chosen = None if shards is None else set(shards)
         found: list[Any] = []
-        seen: set[str] = set()
+        known: set[str] = set()
         for part in self._newest(dataset, table):
             found.append(part)
-            seen.update(part.column("shard").to_pylist())
-            if wanted is not None and wanted <= seen:
+            known.update(part.column("shard").to_pylist())
+            if chosen is not None and chosen <= known:
                 break
         newest = frames.from_table(frames.last_of_each_shard(frames.concatenated(list(reversed(found)))))
-        return _by_shard(verdict for verdict in newest if wanted is None or verdict.shard in wanted)
+        return _by_shard(verdict for verdict in newest if chosen is None or verdict.shard in chosen)
 
     def run(self, dataset: str, table: str, run_id: str) -> tuple[ShardVerdict, ...]:
         """The verdicts of one run, by shard."""
         parts = []
         for part in self._newest(dataset, table):
-            mine = [found == run_id for found in part.column("run_id").to_pylist()]
-            if any(mine):
-                parts.append(part.filter(pa.array(mine, pa.bool_())))
+            of_run = [found == run_id for found in part.column("run_id").to_pylist()]
+            if any(of_run):
+                parts.append(part.filter(pa.array(of_run, pa.bool_())))
         return _by_shard(frames.from_table(frames.last_of_each_shard(frames.concatenated(list(reversed(parts))))))
 
     def history(self, dataset: str, table: str, *, files: int = _FILES + 1) -> tuple[ShardVerdict, ...]:
@@ -110,13 +112,20 @@ class AuditFrame:
         for name in self._names(dataset, table):
             try:
                 with self._fs.open_input_file(name) as stream:
-                    yield pyarrow.parquet.read_table(stream)
+                    table = pyarrow.parquet.read_table(stream)
             except FileNotFoundError:
-                continue  # Made one with others meanwhile.
+                continue  # It was merged with others meanwhile.
             except (OSError, pa.ArrowException) as error:
                 raise self._failed("read", error) from error
+            if frames.version_of(table) > frames.VERSION:
+                raise CdcError(
+                    f"a newer release wrote it (version {frames.version_of(table)}, this one reads {frames.VERSION}).",
+                    where=name,
+                    cure="Use that release, or remove the file.",
+                )
+            yield table
 
-    def _thin(self, dataset: str, table: str) -> None:
+    def _merge(self, dataset: str, table: str) -> None:
         names = self._names(dataset, table)
         if len(names) <= _FILES:
             return
@@ -128,7 +137,7 @@ class AuditFrame:
             for name in names:
                 self._fs.delete_file(name)
         except OSError as error:
-            raise self._failed("thinned out", error) from error
+            raise self._failed("merged", error) from error
 
     def _failed(self, what: str, error: Exception) -> CdcError:
         return CdcError(f"verdicts could not be {what}: {error}.", where=self._where, field="audit_dir")

@@ -7,19 +7,19 @@ from datetime import datetime
 from typing import Any
 
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.verification.continuity.handovers import ShardContinuity
+from cdc_platform.verification.continuity.breaks import ShardContinuity
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
 # Columns of the rows: all of them always, so that a policy finds them in an empty one too.
 COLUMNS = (
     "dataset", "table", "shard", "verdict", "reason", "source_rows", "topic_rows", "missing", "extra", "mismatched",
-    "lag_s", "age_s", "fence", "run_id", "columns_behind", "duplicates", "duplicates_alarming",
+    "lag_s", "age_s", "fence", "proven_to", "run_id", "columns_behind", "duplicates", "duplicates_alarming",
     "transactions", "breaks",
     *(str(cause) for cause in Cause),
 )  # fmt: skip
 
-# The verdict of a shard that was never looked at.
+# The verdict of a shard that was never verified.
 UNVERIFIED = "unverified"
 
 
@@ -46,12 +46,11 @@ def judged_rows(
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {"dataset": dataset, "table": table, "shard": shard, "verdict": UNVERIFIED, "reason": ""}
         if verdict is not None:
-            row |= {
-                name: getattr(verdict, name)
-                for name in ("reason", "source_rows", "topic_rows", "missing", "extra", "mismatched", "lag_s", "fence")
-            }
+            names = ("reason", "source_rows", "topic_rows", "missing", "extra", "mismatched", "lag_s", "proven_to")
+            row |= {name: getattr(verdict, name) for name in names}
             row |= {
                 "verdict": str(verdict.verdict),
+                "fence": verdict.proven_to,  # its name of before, for one release
                 "run_id": verdict.run_id,
                 "age_s": (now - verdict.checked_at).total_seconds(),
                 "columns_behind": widest - verdict.columns if verdict.columns else None,

@@ -1,15 +1,20 @@
-"""Verdicts as Arrow tables: one row a shard, for Parquet and for whoever reads it."""
+"""Verdicts as Arrow tables, one row a shard: what the audit frame holds as Parquet."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from datetime import UTC
 from typing import Any
 
 import pyarrow as pa
 
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+
+# Written into each table. Readers take columns of other releases for what they are: new ones are left out, missing
+# ones take their default. What cannot be read so has a greater number.
+VERSION = 1
+_VERSION = b"cdc_platform.version"
 
 _SAMPLE = pa.struct(
     [
@@ -36,8 +41,11 @@ SCHEMA = pa.schema(
         ("missing", pa.int64()),
         ("extra", pa.int64()),
         ("mismatched", pa.int64()),
+        # The names that `proven_from` and `proven_to` had: for one release beside the new ones.
         ("first", pa.string()),
         ("fence", pa.string()),
+        ("proven_from", pa.string()),
+        ("proven_to", pa.string()),
         ("committed", pa.string()),
         ("lag_s", pa.float64()),
         ("seconds", pa.float64()),
@@ -45,20 +53,23 @@ SCHEMA = pa.schema(
         ("left_out", pa.list_(pa.string())),
         ("warnings", pa.list_(pa.string())),
         ("samples", pa.list_(_SAMPLE)),
-    ]
+    ],
+    metadata={_VERSION: str(VERSION)},
 )
 
 
 def to_table(verdicts: Sequence[ShardVerdict]) -> Any:
     """The verdicts as an Arrow table of `SCHEMA`."""
-    return pa.Table.from_pylist([asdict(verdict) | {"verdict": str(verdict.verdict)} for verdict in verdicts], SCHEMA)
+    return pa.Table.from_pylist([verdict.document() for verdict in verdicts], SCHEMA)
 
 
 def from_table(table: Any) -> list[ShardVerdict]:
-    """The inverse of `to_table`. Columns of other versions are left out; missing ones take their default."""
-    known = set(SCHEMA.names)
+    """The inverse of `to_table`. Columns of other releases are left out; missing ones take their default."""
+    known = {item.name for item in fields(ShardVerdict)}
     found = []
     for row in table.to_pylist():
+        row["proven_from"] = row.get("proven_from") or row.get("first") or ""
+        row["proven_to"] = row.get("proven_to") or row.get("fence") or ""
         given = {name: value for name, value in row.items() if name in known}
         given |= {
             "verdict": Verdict(given["verdict"]),
@@ -72,6 +83,11 @@ def from_table(table: Any) -> list[ShardVerdict]:
         }
         found.append(ShardVerdict(**given))
     return found
+
+
+def version_of(table: Any) -> int:
+    """The version that a table was written as; those of releases that wrote none are of the first."""
+    return int((table.schema.metadata or {}).get(_VERSION, b"1"))
 
 
 def last_of_each_shard(table: Any) -> Any:

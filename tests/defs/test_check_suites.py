@@ -24,7 +24,7 @@ from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.errors import BadInput, KafkaUnavailable, TopologyError
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.check_rows import judged_rows
-from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict

@@ -11,7 +11,7 @@ import pytest
 from cdc_platform.defs import build_cdc_jobs, build_ledger_sensor, checks, verification_jobs
 from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.verification.audit_frame import AuditFrame
-from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.continuity.ledger import TableContinuity
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict

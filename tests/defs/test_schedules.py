@@ -93,7 +93,7 @@ def test_each_verification_is_a_materialization_of_the_audit_frame(
 
     def prove(outside: object, topology: object, part: ShardRange, *, run_id: str) -> tuple[ShardVerdict, ...]:
         return tuple(
-            verdict(shard, run_id=run_id, source_rows=100, topic_rows=99, fence="0-1-7")
+            verdict(shard, run_id=run_id, source_rows=100, topic_rows=99, proven_to="0-1-7")
             if shard != "00001"
             else verdict(shard, Verdict.MISMATCHED, run_id=run_id, mismatched=1, samples=(key,), reason="1 mismatched")
             for shard in part.shards

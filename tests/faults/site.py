@@ -22,7 +22,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.settings import Settings
-from cdc_platform.verification.continuity.handovers import ShardContinuity
+from cdc_platform.verification.continuity.breaks import ShardContinuity
 from cdc_platform.verification.continuity.ledger import count_and_keep
 from cdc_platform.verification.duplicates.causes import Blame, blame
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 import pytest
 
 from cdc_platform.model.topology import Engine
-from cdc_platform.verification.continuity.handovers import BreakKind
+from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
 from tests.faults.conftest import MakeScenario
 from tests.faults.site import wait

@@ -69,8 +69,8 @@ def source_table(rows: int) -> MemoryTable:
 def scan(home: Path, table: MemoryTable, *, chunk_rows: int) -> Scan:
     """Read the table, or go on with it."""
     found = Scan(home, SCAN, SHAPE)
-    with Connections(1).crew(table, "there") as crew:
-        found.run(crew, lambda rows: None, chunk_rows=chunk_rows)
+    with Connections(1).pool(table, "there") as pool:
+        found.run(pool, lambda rows: None, chunk_rows=chunk_rows)
     return found
 
 

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from cdc_platform.model.positions import MariaDbPosition
-from cdc_platform.verification.continuity.handovers import END, SEEN, ShardSent, Silence
+from cdc_platform.verification.continuity.handovers import ShardSent, Silence
 from cdc_platform.verification.continuity.ledger_store import LedgerState, LedgerStore, ShardLedger
+from cdc_platform.verification.continuity.transaction_balance import END, SEEN
 from cdc_platform.verification.continuity.transaction_counts import TRANSACTION_COUNT
 from cdc_platform.verification.duplicates.copies import Pair, Span
 from cdc_platform.verification.duplicates.delivery_batches import PartitionState
@@ -50,9 +51,9 @@ FOLDS = [
         next_offset=8,
         begin=0,
         shards=("00000", "00001"),
-        runs=("run-1-0", "run-2-1"),
+        files=("run-1-0", "run-2-1"),
         deletes=((0, int(spread(np.array([4], dtype=np.uint64))[0])),),
-        troubles=(),
+        unreadable=(),
         events=8,
         serial=2,
         last=(7, "0e04c132a3d92966"),
@@ -62,9 +63,9 @@ FOLDS = [
         next_offset=9,
         begin=0,
         shards=("00000",),
-        runs=("run-1-0", "run-2-1"),
+        files=("run-1-0", "run-2-1"),
         deletes=(),
-        troubles=(UnreadableRecord(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
+        unreadable=(UnreadableRecord(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
         events=7,
         serial=2,
         last=(8, "e758ff929e16809b"),
@@ -130,7 +131,7 @@ def test_folds_of_another_version_are_begun_anew(cache: Path) -> None:
 
 def test_a_scan_is_read_back(cache: Path) -> None:
     found = Scan(cache / "whole", SCAN, SHAPE)
-    assert (found.complete, found.rows, str(found.since)) == (True, 5, "0-1-5")
+    assert (found.complete, found.rows, str(found.start)) == (True, 5, "0-1-5")
     assert [(chunk.after, chunk.until) for chunk in found.chunks] == [
         (None, ("1",)), (("1",), ("3",)), (("3",), None),
     ]  # fmt: skip
@@ -155,11 +156,18 @@ def test_a_scan_that_was_broken_off_is_gone_on_with(cache: Path) -> None:
 
 
 def test_a_scan_of_a_table_of_another_shape_is_begun_anew(cache: Path) -> None:
-    """Scans carry no version: the fingerprint of the table's shape stands for it."""
     (path,) = (cache / "whole").rglob("scan.json")
     path.write_text(json.dumps(json.loads(path.read_text()) | {"fingerprint": "0" * 16}))
     found = Scan(cache / "whole", SCAN, SHAPE)
-    assert (found.complete, found.rows, found.chunks, found.since) == (False, 0, [], None)
+    assert (found.complete, found.rows, found.chunks, found.start) == (False, 0, [], None)
+
+
+def test_a_scan_of_another_version_is_begun_again(cache: Path) -> None:
+    """Those of fbb8d40 carry none, and are of the first."""
+    (path,) = (cache / "whole").rglob("scan.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 2}))
+    found = Scan(cache / "whole", SCAN, SHAPE)
+    assert (found.complete, found.rows, found.chunks, found.start) == (False, 0, [], None)
 
 
 # Sightings
@@ -170,7 +178,7 @@ SENT = PartitionState(
     files=("run-1-0",),
     serial=1,
     events=7,
-    strangers=1,
+    unreadable=1,
     newest=1_767_000_060_503,
     spans=(
         Span("00000", FIRST, "w0", first=0, last=3, begun=1_767_000_000_001, ended=1_767_000_000_004, events=4),
@@ -178,10 +186,10 @@ SENT = PartitionState(
     ),
     pairs=(Pair(before=0, after=1, how=0, count=2, first=4, last=5, begun=1_767_000_060_501, ended=1_767_000_060_502),),
     high={"00000": {0: 4}},
-    tallies=("run-1-0-t1767000060503",),
+    transaction_counts=("run-1-0-t1767000060503",),
     version=5,
 )
-TALLIES = [
+TRANSACTION_COUNTS = [
     (3069472533636442495, 0, 1, 1, 1_767_000_000_002),
     (9405607414650848140, 1, 1, 4, 1_767_000_060_501),
     (17996121457536601210, 0, 1, 3, 1_767_000_000_004),
@@ -194,10 +202,10 @@ TALLIES = [
 def test_sightings_are_gone_on_with(cache: Path) -> None:
     part = PartitionDeliveries(cache / "sent", 0)
     assert part.state() == SENT
-    ((name, tallies),) = part.tallies()
+    ((name, counts),) = part.transaction_counts()
     assert name == "run-1-0-t1767000060503"
-    assert tallies.dtype == TRANSACTION_COUNT
-    assert tallies.tolist() == TALLIES
+    assert counts.dtype == TRANSACTION_COUNT
+    assert counts.tolist() == TRANSACTION_COUNTS
     # What was seen before is known by its identity: sent once more, it is a copy again.
     topic = sent_topic()
     topic.send(SECOND_RUN, 3, 3, worker="w1", order=1)
@@ -223,7 +231,7 @@ LEDGER = LedgerState(
     taken={0: ["run-2-0-t1767000005117"]},
     shards=["00000"],
     runs=[f"00000 {run}" for run in RUNS],
-    books={
+    ledgers={
         "00000": ShardLedger(
             sent=ShardSent(
                 sent={0: 6},
@@ -258,7 +266,7 @@ def test_the_ledger_is_gone_on_with(cache: Path) -> None:
         ]
         # A transaction that was whole is known: events of it that come again open nothing.
         again = np.zeros(1, dtype=SEEN)
-        again["transaction"], again["count"] = TALLIES[0][0], 2  # GTID 0-1-1
+        again["transaction"], again["count"] = TRANSACTION_COUNTS[0][0], 2  # GTID 0-1-1
         store.begin()
         store.write_down("seen", again)
         assert len(store.balanced().seen) == 2

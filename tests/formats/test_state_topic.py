@@ -21,7 +21,7 @@ from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.run_lifecycle import RequestedRun, wanted_of
 from cdc_platform.snapshots.run_records import runs, shard_states, watermarks
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
-from cdc_platform.verification.continuity.handovers import Break, BreakKind
+from cdc_platform.verification.continuity.breaks import Break, BreakKind
 from cdc_platform.verification.continuity.ledger import breaks_on_record
 from cdc_platform.verification.repair.repair_plan import recorded_plan
 from tests.formats import values

@@ -20,7 +20,7 @@ from cdc_platform.snapshots.request import Request
 from cdc_platform.snapshots.run_lifecycle import ORDER
 from cdc_platform.snapshots.run_records import Hole, Run, ShardState, Watermark, hold_key
 from cdc_platform.testing import FakeStateStore, FakeStateTopic
-from cdc_platform.verification.continuity.handovers import Break
+from cdc_platform.verification.continuity.breaks import Break
 from cdc_platform.verification.continuity.ledger import CONTINUITY
 from cdc_platform.verification.continuity.ledger import _document as _break
 from cdc_platform.verification.repair.repair_plan import RepairPlan, plan_records

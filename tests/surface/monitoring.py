@@ -24,7 +24,7 @@ from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Phase
-from cdc_platform.verification.continuity.handovers import BreakKind
+from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.worlds import topology

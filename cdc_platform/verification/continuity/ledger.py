@@ -1,8 +1,8 @@
 """The use case: keep a table's continuity ledger up, at the cost of what is new.
 
-Events come from what the duplicates' check has read (`duplicate_store.tallies`), ENDs from the
+Events come from what the duplicates' check has read (`delivery_store.py`), ENDs from the
 transactions' topic, committed offsets from Connect. Breaks go to the state topic under
-`continuity/<dataset>/<table>/<shard>`, for whoever starts the proof: the ledger itself is a cache.
+`continuity/<dataset>/<table>/<shard>`, for the sensor that starts the proof: the ledger itself is a cache.
 """
 
 from __future__ import annotations
@@ -25,24 +25,16 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import CdcError, NotFound
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
-from cdc_platform.verification.continuity.handovers import (
-    SEEN,
-    SENT,
-    Break,
-    BreakKind,
-    Rows,
-    ShardContinuity,
-    found_of,
-    handed_on,
-    record_location,
-)
+from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.handovers import SENT
 from cdc_platform.verification.continuity.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.continuity.task_resumes import BEFORE_MS, Resumes
-from cdc_platform.verification.continuity.transaction_topic import EndReader, decoded, thinned
+from cdc_platform.verification.continuity.transaction_balance import SEEN, Rows, found_of, handed_on
+from cdc_platform.verification.continuity.transaction_topic import EndReader, decoded, furthest
 from cdc_platform.verification.duplicates.delivery_batches import HORIZON_MS
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates, count_duplicates
-from cdc_platform.verification.proof.change_events import OFFSET_BITS, packed
+from cdc_platform.verification.proof.change_events import location_text, packed, partition_offsets
 from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
 
 log = logging.getLogger(__name__)
@@ -96,8 +88,8 @@ def count_and_keep(
         As `count_duplicates`; Fenced: another process keeps the same ledger.
     """
     found = topology.dataset(dataset)
-    keeper = _Keeper(ports, topology, found, found.table(table))
-    return keeper.keep(
+    update = _LedgerUpdate(ports, topology, found, found.table(table))
+    return update.keep(
         lambda: count_duplicates(ports.platform, ports.records, ports.offsets, topology, dataset, table, run_id=run_id)
     )
 
@@ -114,7 +106,7 @@ def breaks_on_record(
     }
 
 
-class _Keeper:
+class _LedgerUpdate:
     def __init__(self, ports: LedgerPorts, topology: Topology, dataset: Dataset, table: Table) -> None:
         self._ports = ports
         self._topology = topology
@@ -155,9 +147,9 @@ class _Keeper:
             deliveries = TopicDeliveries(cache, settings.platform, topic, table.topic_id, sorted(table.partitions))
             cut = any(begin for begin, _ in table.partitions.values())
             known = self._recorded(self._extended(store, records, bounds, deliveries, committed, cut=cut))
-            return duplicates, self._told(store, known)
+            return duplicates, self._continuity(store, known)
 
-    def _told(self, store: LedgerStore, breaks: Mapping[str, tuple[Break, ...]]) -> TableContinuity:
+    def _continuity(self, store: LedgerStore, breaks: Mapping[str, tuple[Break, ...]]) -> TableContinuity:
         state = store.state
         ends, _ = store.open_rows()
         waiting = np.bincount(ends["shard"], minlength=len(state.shards)).tolist()
@@ -168,10 +160,10 @@ class _Keeper:
             shards=tuple(
                 ShardContinuity(
                     shard=shard,
-                    checked=state.book(shard).checked,
+                    checked=state.ledger(shard).checked,
                     open=waiting[number[shard]] if shard in number else 0,
-                    resumed=state.book(shard).resumed,
-                    unknown=state.book(shard).unknown,
+                    resumed=state.ledger(shard).resumed,
+                    unknown=state.ledger(shard).unknown,
                     breaks=breaks.get(shard, ()),
                 )
                 for shard in self._shards
@@ -196,14 +188,14 @@ class _Keeper:
         lost = max((part.state().handed_over for part in deliveries.partitions()), default=0) if first_time else 0
         store.begin()
         sent = self._read_ends(store, records, bounds)
-        self._take_tallies(store, deliveries)
+        self._take_transaction_counts(store, deliveries)
         found = store.balanced()
         for code, checked in found.checked.items():
-            state.book(state.shards[code]).checked += checked
+            state.ledger(state.shards[code]).checked += checked
         edge = state.newest - HORIZON_MS + _EDGE_MS if first_time or cut else 0
         edge = max(edge, lost + BEFORE_MS if lost else 0)
         ends = found.ends[found.ends["time"] >= edge]
-        ends, broken = self._settled(store, records, ends, found.seen, committed)
+        ends, broken = self._judged(store, records, ends, found.seen, committed)
         seen = found.seen[found.seen["time"] >= state.newest - _UNENDED_MS]
         broken += Resumes(
             platform=self._ports.platform,
@@ -216,9 +208,9 @@ class _Keeper:
         ).judge(store, deliveries, sent)
         store.save(ends, seen, found.closed)
         for part in deliveries.partitions():
-            with part.lock() as mine:
-                if mine:
-                    part.drop_tallies(state.taken.get(part.partition, []))
+            with part.directory.lock() as locked:
+                if locked:
+                    part.drop_transaction_counts(state.taken.get(part.partition, []))
         return broken
 
     # Transactions
@@ -236,7 +228,7 @@ class _Keeper:
             return {code: answer for (code, _), answer in zip(asked, answers, strict=True) if answer is not None}
 
     def _position(self, shard: Shard) -> str | None:
-        """What its connector has committed; None when that cannot be said: its transactions stay open."""
+        """What its connector has committed; None when that is not known: its transactions stay open."""
         try:
             found = self._connectors.committed(shard).committed
         except CdcError as error:
@@ -250,50 +242,50 @@ class _Keeper:
         sent = [np.zeros(0, dtype=SENT)]
         for partition, (begin, end) in sorted(bounds.partitions.items()):
             for batch in records.read(partition, max(begin, store.state.next.get(partition, 0)), end):
-                ends, places = reader.read(partition, batch)
+                ends, progress = reader.read(partition, batch)
                 store.write_down("ends", ends)
-                sent.append(thinned(places))
+                sent.append(furthest(progress))
                 store.state.newest = max(store.state.newest, batch.times[-1])
             store.state.next[partition] = end
         return np.concatenate(sent)
 
-    def _take_tallies(self, store: LedgerStore, deliveries: TopicDeliveries) -> None:
+    def _take_transaction_counts(self, store: LedgerStore, deliveries: TopicDeliveries) -> None:
         state = store.state
         shards, known_runs = dict(codes(state.shards)), dict(codes(state.runs))
         for part in deliveries.partitions():
             taken = set(state.taken.get(part.partition, []))
-            there = part.tallies()
+            files = part.transaction_counts()
             spans = part.counts().spans
             shard_of = np.array([numbered(state.shards, shards, span.shard) for span in spans], dtype=np.uint32)
             run_of = np.array(
                 [numbered(state.runs, known_runs, f"{span.shard} {span.run}") for span in spans], dtype=np.uint32
             )
-            for name, rows in there:
+            for name, rows in files:
                 if name in taken:
                     continue
                 seen = np.zeros(len(rows), dtype=SEEN)
                 for column in ("transaction", "count", "time"):
                     seen[column] = rows[column]
                 seen["shard"], seen["run"] = shard_of[rows["run"]], run_of[rows["run"]]
-                seen["place"] = rows["offset"] | packed(part.partition, 0)
+                seen["record"] = rows["offset"] | packed(part.partition, 0)
                 store.write_down("seen", seen)
-            state.taken[part.partition] = [name for name, _ in there]
+            state.taken[part.partition] = [name for name, _ in files]
 
-    def _settled(
+    def _judged(
         self, store: LedgerStore, records: Records, ends: Rows, seen: Rows, committed: Mapping[int, str]
     ) -> tuple[Rows, list[Break]]:
         """Transactions that must have arrived and are not whole are breaks, and open no longer."""
         done = np.zeros(len(ends), dtype=np.bool_)
         for code, position in committed.items():
-            mine = ends["shard"] == code
-            done[mine] = handed_on(self._dataset.engine, position, ends[mine])
+            own = ends["shard"] == code
+            done[own] = handed_on(self._dataset.engine, position, ends[own])
         broken = ends[done]
         names = self._names(records, broken)
         found = [
             Break(
                 shard=store.state.shards[int(end["shard"])],
                 kind=BreakKind.TRANSACTION,
-                range=f"transaction {name} (its END: {record_location(int(end['place']))})",
+                range=f"transaction {name} (its END: {location_text(int(end['record']))})",
                 found_at=self._now,
                 expected=int(end["count"]),
                 found=count,
@@ -305,8 +297,7 @@ class _Keeper:
     def _names(self, records: Records, ends: Rows) -> list[str]:
         """The ids of these transactions, as their ENDs have them."""
         found = []
-        for place in ends["place"].tolist():
-            partition, offset = divmod(place, 1 << OFFSET_BITS)
+        for partition, offset in partition_offsets(ends, "record"):
             _, value = records.fetch(partition, [offset]).get(offset, (None, None))
             found.append(decoded(value).id or "?" if value else "?")
         return found

@@ -23,22 +23,22 @@ def count_transactions(fresh: Deliveries, transactions: Words) -> npt.NDArray[np
     order = np.argsort(groups, kind="stable")
     starts = np.flatnonzero(np.append(True, groups[order][1:] != groups[order][:-1]))
     count = np.diff(np.append(starts, len(order)))
-    places = np.flatnonzero(streamed)[order]
+    indexes = np.flatnonzero(streamed)[order]
     found = np.zeros(len(starts), dtype=TRANSACTION_COUNT)
-    found["transaction"], found["run"] = transactions[places[starts]], run[order[starts]]
-    found["offset"] = np.minimum.reduceat(fresh["offset"][places], starts)
-    found["time"] = np.maximum.reduceat(fresh["time"][places], starts)
+    found["transaction"], found["run"] = transactions[indexes[starts]], run[order[starts]]
+    found["offset"] = np.minimum.reduceat(fresh["offset"][indexes], starts)
+    found["time"] = np.maximum.reduceat(fresh["time"][indexes], starts)
     found["count"] = count
     several = np.repeat(count > 1, count)
     if several.any():
         group = np.repeat(np.arange(len(starts)), count)[several]
-        events = fresh[places[several]]
-        found["count"] -= _again(group, events["key"], events["place"], len(starts))
+        events = fresh[indexes[several]]
+        found["count"] -= _again(group, events["key"], events["position"], len(starts))
     return found
 
 
 def _again(group: npt.NDArray[np.int64], keys: Words, at: Words, groups: int) -> npt.NDArray[np.uint32]:
-    """How many events of each group are in it already, by key and place."""
+    """How many events of each group are in it already, by key and position."""
     order = np.lexsort((at, keys, group))
     same = np.ones(len(order) - 1, dtype=np.bool_)
     for values in (group, keys, at):

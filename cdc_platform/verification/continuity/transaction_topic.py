@@ -10,8 +10,10 @@ import numpy as np
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table
-from cdc_platform.verification.continuity.handovers import END, SENT, Rows, transaction_of
+from cdc_platform.verification.continuity.committed_positions import transaction_of
+from cdc_platform.verification.continuity.handovers import SENT
 from cdc_platform.verification.continuity.ledger_store import codes, numbered
+from cdc_platform.verification.continuity.transaction_balance import END, Rows
 from cdc_platform.verification.duplicates.deliveries import SHARD_HEADER, transaction_words
 from cdc_platform.verification.proof.change_events import packed
 
@@ -43,7 +45,7 @@ class EndReader:
         self._codes = dict(codes(names))
 
     def read(self, partition: int, batch: Batch) -> tuple[Rows, Rows]:
-        """The batch's ENDs that count events of the table, and how far which shard was sent (`SENT`)."""
+        """The batch's ENDs that count events of the table, and how far each shard was sent (`SENT`)."""
         ends: list[tuple[int, ...]] = []
         sent: list[tuple[int, ...]] = []
         for value, offset, headers, time in zip(batch.values, batch.offsets, batch.headers, batch.times, strict=True):
@@ -59,10 +61,10 @@ class EndReader:
             except ValueError:
                 continue
             code = numbered(self._names, self._codes, shard)
-            lane = 0 if self._engine is Engine.POSTGRES else stream
-            sent.append((code, lane, seq, time, time))
-            own = self._collections[shard]
-            count = sum(one.event_count for one in found.data_collections or () if one.data_collection == own)
+            log = 0 if self._engine is Engine.POSTGRES else stream
+            sent.append((code, log, seq, time, time))
+            table = self._collections[shard]
+            count = sum(one.event_count for one in found.data_collections or () if one.data_collection == table)
             if found.status == "END" and count:
                 ends.append((stream, code, count, stream, seq, packed(partition, offset), time))
         rows = np.array(ends, dtype=END) if ends else np.zeros(0, dtype=END)
@@ -71,14 +73,14 @@ class EndReader:
         return rows, np.array(sent, dtype=SENT) if sent else np.zeros(0, dtype=SENT)
 
 
-def thinned(rows: Rows, moment_ms: int = 200) -> Rows:
-    """The furthest of each shard and lane within a moment."""
+def furthest(rows: Rows, moment_ms: int = 200) -> Rows:
+    """The furthest of each shard and log within a moment."""
     if len(rows) < 2:
         return rows
     moments = rows["first"] // moment_ms
-    order = np.lexsort((rows["seq"], moments, rows["lane"], rows["shard"]))
+    order = np.lexsort((rows["seq"], moments, rows["log"], rows["shard"]))
     rows, moments = rows[order], moments[order]
-    new = (rows["shard"][1:] != rows["shard"][:-1]) | (rows["lane"][1:] != rows["lane"][:-1])
+    new = (rows["shard"][1:] != rows["shard"][:-1]) | (rows["log"][1:] != rows["log"][:-1])
     starts = np.flatnonzero(np.append(True, new | (moments[1:] != moments[:-1])))
     found: Rows = rows[np.append(starts[1:], len(rows)) - 1].copy()
     found["first"] = np.minimum.reduceat(rows["first"], starts)
@@ -87,7 +89,7 @@ def thinned(rows: Rows, moment_ms: int = 200) -> Rows:
 
 
 def decoded(value: bytes) -> _Transaction:
-    """One record of the transactions' topic; an empty one when it is none."""
+    """One record of the transactions' topic; an empty one when it is something else."""
     try:
         found = _DECODER.decode(value)
     except msgspec.DecodeError:

@@ -1,7 +1,7 @@
-"""Who is to blame for events that were sent more than once, and what of it is normal. Pure.
+"""Attributes duplicates to a cause, and decides which are expected. Pure.
 
 `blame` names the cause of each count that `copies` has made, from how the two runs stand to each other: so
-evidence that comes later (an old task that goes on writing) still finds its place.
+evidence that comes later (an old task that goes on writing) still counts.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import EMPTY, Dataset
 from cdc_platform.verification.duplicates.copies import (
-    OTHER_PLACE,
+    OTHER_POSITION,
     READ_AGAIN,
     SAME_RECORD,
     Pair,
@@ -70,11 +70,11 @@ class Blame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DuplicatePolicy:
-    """What is normal. `dataset.verification["duplicates"]` sets it by these names.
+    """What is expected. `dataset.verification["duplicates"]` sets it by these names.
 
     At-least-once delivery sends again what was sent after the last committed offset: up to
-    `redelivered_a_resume` events for each resume are normal. `limits` allow so many of a
-    cause; a cause without one is normal. `window_hours`: what is older counts no more.
+    `redelivered_a_resume` events for each resume are expected. `limits` allow so many of a
+    cause; a cause without one is expected. `window_hours`: what is older does not count.
     """
 
     redelivered_a_resume: int = 50_000
@@ -89,15 +89,17 @@ class DuplicatePolicy:
         given: Any = dataset.verification.get("duplicates", EMPTY)
         where = f"dataset {dataset.name}"
         if not isinstance(given, Mapping):
-            raise TopologyError("is no table.", where=where, field="verification.duplicates", cure="Write NAME: VALUE.")
+            raise TopologyError(
+                "must be a table.", where=where, field="verification.duplicates", cure="Write NAME: VALUE."
+            )
         base = cls()
         found: dict[str, Any] = {}
         for name, value in given.items():
-            place = f"verification.duplicates.{name}"
+            name_of_it = f"verification.duplicates.{name}"
             if name in ("redelivered_a_resume", "window_hours"):
                 if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
                     raise TopologyError(
-                        f"{value!r} is no such number.", where=where, field=place, cure="Use 1 or more."
+                        f"{value!r} must be a number above 0.", where=where, field=name_of_it, cure="Use 1 or more."
                     )
                 found[name] = int(value) if name == "redelivered_a_resume" else float(value)
             elif name == "limits" and isinstance(value, Mapping):
@@ -105,9 +107,9 @@ class DuplicatePolicy:
                 for cause, limit in value.items():
                     if cause not in causes or isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
                         raise TopologyError(
-                            f"{cause}: {limit!r} is no limit.",
+                            f"{cause}: {limit!r} is not a limit.",
                             where=where,
-                            field=place,
+                            field=name_of_it,
                             cure=f"Use 0 or more for one of {', '.join(sorted(causes))}.",
                         )
                 found[name] = {**base.limits, **value}
@@ -115,7 +117,7 @@ class DuplicatePolicy:
                 raise TopologyError(
                     "there is no such limit.",
                     where=where,
-                    field=place,
+                    field=name_of_it,
                     cure="Known: limits, redelivered_a_resume, window_hours.",
                 )
         return cls(**found)
@@ -123,10 +125,10 @@ class DuplicatePolicy:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ShardDuplicates:
-    """One shard's copies within the window, by cause. `alarming` of them are more than the policy lets pass.
+    """One shard's copies within the window, by cause. `alarming` of them are more than the policy allows.
 
-    `unsure` names task runs whose copies may be counted wrong: nothing tells whether they began in the middle of a
-    transaction, whose events they would have numbered anew.
+    `unsure` names task runs whose copies may be counted wrong: it is not known whether they began in the middle of a
+    transaction, whose events they would have numbered from 1 again.
     """
 
     shard: str
@@ -142,13 +144,13 @@ class ShardDuplicates:
         return sum(self.counts.values())
 
 
-# A pass sees a leader change up to this long after the first task has followed it, or before the last was lost.
-_NOTICED_MS = 180_000
+# A pass sees a leader move up to this long after the first task has followed it, or before the last was lost.
+_OBSERVED_MS = 180_000
 
 
 def blame(
     partitions: Sequence[PartitionCounts],
-    moves: Mapping[str, Sequence[datetime]] = EMPTY,
+    leader_moves: Mapping[str, Sequence[datetime]] = EMPTY,
     *,
     since: datetime | None = None,
 ) -> list[Blame]:
@@ -156,9 +158,9 @@ def blame(
 
     Args:
         partitions: of one topic.
-        moves: shard to when its leader was seen to have moved: the only sign on Postgres, where
+        leader_moves: shard to when a pass saw that its leader had moved: the only sign on Postgres, where
             a position is the same on every server, and a sign on the others, whose replicas may have each
-            event at the same place.
+            event at the same position.
         since: copies that ended before it are left out.
     """
     zombies = _interleaved(partitions)
@@ -169,7 +171,7 @@ def blame(
             if pair.ended < floor:
                 continue
             before, after = part.spans[pair.before], part.spans[pair.after]
-            cause = _cause(pair, before, after, zombies, moves.get(after.shard, ()))
+            cause = _cause(pair, before, after, zombies, leader_moves.get(after.shard, ()))
             found.append(
                 Blame(
                     shard=after.shard,
@@ -194,7 +196,7 @@ def _cause(
     before: Span,
     after: Span,
     zombies: set[tuple[str, frozenset[str]]],
-    moves: Sequence[datetime],
+    leader_moves: Sequence[datetime],
 ) -> Cause:
     if not before.run or not after.run:
         return Cause.UNKNOWN
@@ -204,31 +206,31 @@ def _cause(
         return Cause.RESNAPSHOT
     if (after.shard, frozenset((before.run, after.run))) in zombies:
         return Cause.ZOMBIE
-    if pair.how == OTHER_PLACE:
+    if pair.how == OTHER_POSITION:
         return Cause.FAILOVER
     moved = any(
-        before.begun < at and before.ended - _NOTICED_MS <= at <= after.begun + _NOTICED_MS
-        for at in (int(move.timestamp() * 1000) for move in moves)
+        before.begun < at and before.ended - _OBSERVED_MS <= at <= after.begun + _OBSERVED_MS
+        for at in (int(move.timestamp() * 1000) for move in leader_moves)
     )
-    # Within one run it is a connection to the source that was opened anew.
+    # Within one run it is a connection to the source that was opened again.
     return Cause.FAILOVER if moved and before.run != after.run else Cause.REDELIVERY
 
 
 def _interleaved(partitions: Sequence[PartitionCounts]) -> set[tuple[str, frozenset[str]]]:
     """Pairs of runs of one shard of which the older wrote into some partition after the younger had."""
     found: set[tuple[str, frozenset[str]]] = set()
-    births: dict[tuple[str, str], int] = {}
+    starts: dict[tuple[str, str], int] = {}
     for part in partitions:
         for span in part.spans:
-            who = (span.shard, span.run)
-            births[who] = min(births.get(who, span.begun), span.begun)
+            of_run = (span.shard, span.run)
+            starts[of_run] = min(starts.get(of_run, span.begun), span.begun)
     for part in partitions:
         by_shard: dict[str, list[Span]] = defaultdict(list)
         for span in part.spans:
             if span.run:
                 by_shard[span.shard].append(span)
         for shard, spans in by_shard.items():
-            spans.sort(key=lambda span: run_start(span.run, births[shard, span.run]))
+            spans.sort(key=lambda span: run_start(span.run, starts[shard, span.run]))
             for at, old in enumerate(spans):
                 for young in spans[at + 1 :]:
                     if young.run != old.run and young.first < old.last:
@@ -236,13 +238,13 @@ def _interleaved(partitions: Sequence[PartitionCounts]) -> set[tuple[str, frozen
     return found
 
 
-def run_start(run: str, first_seen: int) -> int:
+def run_start(run: str, first_sent: int) -> int:
     """When a run began, in ms: a UUIDv7 says it (RFC 9562, 5.7)."""
     try:
         number = uuid.UUID(run)
     except ValueError:
-        return first_seen
-    return number.int >> 80 if number.version == 7 else first_seen
+        return first_sent
+    return number.int >> 80 if number.version == 7 else first_sent
 
 
 # Judging
@@ -299,7 +301,7 @@ def _judged(shard: str, blames: Sequence[Blame], policy: DuplicatePolicy, keep: 
 
 
 def window_start(policy: DuplicatePolicy, now: datetime) -> datetime:
-    """What is older counts no more."""
+    """What is older does not count."""
     return now - timedelta(hours=policy.window_hours)
 
 

@@ -1,14 +1,14 @@
-"""Who sent which event: records as deliveries, one fixed-size row each.
+"""Which task run sent which event: records as deliveries, one fixed-size row each.
 
 An event's identity, by engine, as 64 bits of a hash:
 
-- MariaDB, MySQL: GTID (domain or server, number), key, operation. Where it stands (`place`) is kept beside it:
-  its number in the transaction tells two changes of one row apart, its place in the binlog two servers.
+- MariaDB, MySQL: GTID (domain or server, number), key, operation. Its `position` is kept beside it:
+  the number in the transaction tells two changes of one row apart, the offset in the binlog two servers.
 - Postgres: transaction id, LSN, key, operation. Rows of one COPY share an LSN.
-- Rows that a snapshot read have no position: the key alone. To see one again is a
+- Rows that a snapshot read have no position: the key alone. One that comes again is a
   re-snapshot.
 
-The key holds the shard. Tombstones follow their delete and are no events of their own.
+The key holds the shard. Tombstones follow their delete and are not events of their own.
 """
 
 from __future__ import annotations
@@ -26,21 +26,23 @@ from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import Words
-from cdc_platform.verification.proof.decoding import OPERATIONS, POSITIONS, BinlogSource, PostgresSource
+from cdc_platform.verification.proof.decoding import OPERATIONS
+from cdc_platform.verification.proof.envelopes import BinlogSource, PostgresSource
+from cdc_platform.verification.proof.source_positions import POSITIONS
 
 # `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
 # `run` is a number within one partition's `TaskRuns`.
 DELIVERY = np.dtype(
-    [("key", "u8"), ("place", "u8"), ("offset", "i8"), ("time", "i8"), ("seq", "u8"), ("run", "u4"), ("kind", "u1")]
+    [("key", "u8"), ("position", "u8"), ("offset", "i8"), ("time", "i8"), ("seq", "u8"), ("run", "u4"), ("kind", "u1")]
 )
 
 Deliveries = npt.NDArray[np.void]
 
 STREAMED, READ = range(2)
 
-# The low bits of a place: the number of the event in its transaction, from 1 on; 0 where it has none. MariaDB's
-# events have the position of their transaction, and row numbers begin anew with each statement. Above it a hash of the
-# place in the binlog.
+# The low bits of a position: the number of the event in its transaction, from 1 on; 0 where it has none. MariaDB's
+# events have the position of their transaction, and row numbers restart with each statement. Above it a hash of the
+# offset in the binlog.
 NUMBERS = np.uint64((1 << 36) - 1)
 
 SHARD_HEADER = "cdc.shard"
@@ -48,7 +50,7 @@ WORKER_HEADER = "cdc.worker"
 RUN_HEADER = "__debezium.context.runId"
 _SENDER = (SHARD_HEADER, RUN_HEADER, WORKER_HEADER)
 
-_PLACED = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
+_POSITION = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
 _READ_OP = ord("r")
 _KNOWN = np.isin(np.arange(256), OPERATIONS)
 
@@ -89,13 +91,13 @@ _KEY = msgspec.json.Decoder(_Key)
 
 @dataclass(slots=True)
 class TaskRuns:
-    """Numbers of (shard, run id, worker), in the order in which they were met. An empty run id is unknown."""
+    """Numbers of (shard, run id, worker), in the order in which they came. An empty run id is unknown."""
 
     names: list[tuple[str, str, str]] = field(default_factory=list)
     _codes: dict[tuple[str, str, str], int] = field(default_factory=dict)
     _raw: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
-    # Where shard, run and worker stand among so many headers.
-    _places: tuple[int, ...] = (0, 0, 0, -1)
+    # The indexes of shard, run and worker among so many headers.
+    _indexes: tuple[int, ...] = (0, 0, 0, -1)
 
     @classmethod
     def of(cls, names: Sequence[tuple[str, str, str]]) -> TaskRuns:
@@ -110,20 +112,20 @@ class TaskRuns:
         return [self._code(headers[at], keys[at]) if code is None else code for at, code in enumerate(found)]
 
     def _known(self, headers: Sequence[Sequence[tuple[str, bytes]]]) -> list[Any]:
-        """The numbers of senders that were met, where all have their headers in the same places, as Connect does it."""
-        places = self._places
-        if set(map(len, headers)) == {places[-1]}:
+        """The numbers of known senders, where all have their headers at the same indexes, as Connect writes them."""
+        indexes = self._indexes
+        if set(map(len, headers)) == {indexes[-1]}:
             values = []
-            for wanted, place in zip(_SENDER, places, strict=False):
-                if [own[place][0] for own in headers].count(wanted) < len(headers):
+            for name, at in zip(_SENDER, indexes, strict=False):
+                if [own[at][0] for own in headers].count(name) < len(headers):
                     break
-                values.append([own[place][1] for own in headers])
+                values.append([own[at][1] for own in headers])
             else:
                 return list(map(self._raw.get, zip(*values, strict=True)))
         return [None] * len(headers)
 
     def _code(self, headers: Sequence[tuple[str, bytes]], key: bytes) -> int:
-        at = {name: place for place, (name, _) in enumerate(headers)}
+        at = {name: index for index, (name, _) in enumerate(headers)}
         raw = tuple(headers[at[name]][1] if name in at else None for name in _SENDER)
         code = self._raw.get(raw)
         if code is None:
@@ -132,7 +134,7 @@ class TaskRuns:
             if raw[0] is not None:
                 self._raw[raw] = code
         if all(name in at for name in _SENDER):
-            self._places = (*(at[name] for name in _SENDER), len(headers))
+            self._indexes = (*(at[name] for name in _SENDER), len(headers))
         return code
 
     def _number(self, name: tuple[str, str, str]) -> int:
@@ -143,14 +145,14 @@ class TaskRuns:
 
 
 class DeliveryReader:
-    """Makes deliveries of traced records. Records that are no change events are counted, by `strangers`."""
+    """Makes deliveries of traced records; counts in `unreadable` those that are not change events."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._kinds = (_Binlog, _WrappedBinlog) if engine.reads_binlog else (_Postgres, _WrappedPostgres)
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._wrapped = False
-        self.strangers = 0
+        self.unreadable = 0
         # The transaction of each event of the last batch, as `transaction_words` has it; 0 for rows of snapshots.
         self.transactions: Words = np.zeros(0, dtype=np.uint64)
 
@@ -174,27 +176,27 @@ class DeliveryReader:
         events = self._envelopes(values)
         ops = np.frombuffer("".join([event.op for event in events]).encode("ascii"), dtype=np.uint8)
         if len(ops) != len(events) or not _KNOWN[ops].all():
-            raise ValueError("an operation that is none of c, u, d, r")
-        placed = np.zeros(len(events), dtype=_PLACED)
-        POSITIONS[self._engine](events, placed)
+            raise ValueError("an operation other than c, u, d, r")
+        position = np.zeros(len(events), dtype=_POSITION)
+        POSITIONS[self._engine](events, position)
         reads = ops == _READ_OP
-        if not placed["seq"][~reads].all():
+        if not position["seq"][~reads].all():
             raise ValueError("a streamed event without a source position")
         for name in ("seq", "sub", "stream"):
-            placed[name][reads] = 0
+            position[name][reads] = 0
         words = key_words(keys)
-        found["key"] = _identity(words, placed["stream"].astype(np.uint64), placed["seq"], ops)
-        found["place"], found["seq"] = self._places(events, placed["sub"], reads), placed["seq"]
+        found["key"] = _identity(words, position["stream"].astype(np.uint64), position["seq"], ops)
+        found["position"], found["seq"] = self._positions(events, position["sub"], reads), position["seq"]
         found["kind"] = np.where(reads, READ, STREAMED)
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
         found["run"] = runs.codes(_at(batch.headers, live), keys)
-        self.transactions = transaction_words(self._engine, placed["stream"], placed["seq"])
+        self.transactions = transaction_words(self._engine, position["stream"], position["seq"])
         self.transactions[reads] = 0
-        # Postgres' transactions are no streams: LSNs of one server are one.
-        streams = placed["stream"] if self._engine.reads_binlog else np.zeros(len(events))
+        # On Postgres the stream is not the transaction: LSNs of one server are one stream.
+        streams = position["stream"] if self._engine.reads_binlog else np.zeros(len(events))
         return found, streams.astype(np.uint64)
 
-    def _places(self, events: Sequence[Any], subs: Words, reads: npt.NDArray[np.bool_]) -> Words:
+    def _positions(self, events: Sequence[Any], subs: Words, reads: npt.NDArray[np.bool_]) -> Words:
         """Binlog and number of each event; 0 for rows of snapshots, and on Postgres."""
         if not self._engine.reads_binlog:
             return np.zeros(len(events), dtype=np.uint64)
@@ -219,7 +221,7 @@ class DeliveryReader:
             try:
                 found, stream = self._read(one, runs)
             except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
-                self.strangers += 1
+                self.unreadable += 1
                 continue
             parts.append(found)
             streams.append(stream)
@@ -232,8 +234,8 @@ def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:
     return batch.keys, batch.values, batch.offsets, batch.headers, batch.times
 
 
-def _at(column: Sequence[Any], places: Sequence[int]) -> Sequence[Any]:
-    return column if len(places) == len(column) else [column[at] for at in places]
+def _at(column: Sequence[Any], indexes: Sequence[int]) -> Sequence[Any]:
+    return column if len(indexes) == len(column) else [column[at] for at in indexes]
 
 
 def _shard(key: bytes) -> str:
@@ -245,7 +247,7 @@ def _shard(key: bytes) -> str:
 
 
 def key_words(keys: Sequence[bytes]) -> Words:
-    """64 bits of each key, the same wherever it is met. Not against somebody who wants two keys to collide."""
+    """64 bits of each key, the same in every topic. Not meant to resist crafted collisions."""
     keys = [key if len(key) <= _LONGEST_KEY else hashlib.blake2b(key).digest() for key in keys]
     lengths = np.fromiter(map(len, keys), dtype=np.int64, count=len(keys))
     width = -(-int(lengths.max()) // 8) * 8

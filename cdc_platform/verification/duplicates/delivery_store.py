@@ -1,4 +1,4 @@
-"""What was seen of a topic's partitions, on disk: a cache, extended from check to check.
+"""The deliveries of a topic's partitions on disk: a cache, extended from one check to the next.
 
 Losing it costs one reading of the topic. Events of one key share a partition, so partitions are counted each by
 itself; events that were sent again after partitions were added may land in another, and are not found.
@@ -6,16 +6,12 @@ itself; events that were sent again after partitions were added may land in anot
 
 from __future__ import annotations
 
-import fcntl
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-import msgspec
 import numpy as np
 import numpy.typing as npt
+from msgspec.structs import replace
 
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.verification.continuity.transaction_counts import TRANSACTION_COUNT
@@ -29,44 +25,29 @@ from cdc_platform.verification.duplicates.delivery_batches import (
     save_state,
 )
 from cdc_platform.verification.duplicates.transaction_takeovers import Takeovers
-from cdc_platform.verification.storage import sorted_files as runs
+from cdc_platform.verification.storage import sorted_files
 from cdc_platform.verification.storage.cache import cache_path, remove_others
+from cdc_platform.verification.storage.state_directory import StateDirectory, each_locked
 
-# Events held before they are sorted, compared and written: 45 bytes each, four times that for a moment.
+# Events in memory before they are sorted, compared and written: 45 bytes each, four times that for a moment.
 BATCH_EVENTS = 300_000
 
 
 class PartitionDeliveries:
-    """The deliveries of one partition. Extended under a lock; its state is read without."""
+    """The deliveries of one partition. Extended under the lock of its directory; its state is read without."""
 
     def __init__(self, root: Path, partition: int) -> None:
         self.partition = partition
-        self._dir = root / f"p{partition:05d}"
-        self._dir.mkdir(parents=True, exist_ok=True)
+        self.directory = StateDirectory(root / f"p{partition:05d}", version=VERSION)
 
     def state(self) -> PartitionState:
-        """What is there now."""
-        try:
-            found = msgspec.json.decode((self._dir / "state.json").read_bytes(), type=PartitionState)
-        except (FileNotFoundError, msgspec.DecodeError):
-            return PartitionState()
-        return found if found.version == VERSION else PartitionState()
+        """The state on disk; an empty one where there is none of this version."""
+        return self.directory.load(PartitionState) or PartitionState()
 
     def counts(self) -> PartitionCounts:
         """Runs and copies of this partition."""
         state = self.state()
         return PartitionCounts(self.partition, state.spans, state.pairs, state.unsure)
-
-    @contextmanager
-    def lock(self) -> Iterator[bool]:
-        """True while this process alone extends it; False when another does."""
-        with (self._dir / "lock").open("w") as handle:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-                return
-            yield True
 
     def extend(
         self,
@@ -86,49 +67,46 @@ class PartitionDeliveries:
         state = self.state()
         if end < state.next_offset or not state.serial:
             # Without a state of this version, files of another may still lie here.
-            self._clear()
+            self.directory.clear()
             state = PartitionState()
-        writer = DeliveryWriter(self._dir, replace(state, begin=begin), takeovers)
-        strangers = reader.strangers
+        writer = DeliveryWriter(self.directory, replace(state, begin=begin), takeovers)
+        unreadable = reader.unreadable
         for batch in records.read(self.partition, max(state.next_offset, begin), end):
             found, streams = reader.read(batch, writer.runs)
-            writer.hold(found, streams, reader.transactions, batch.offsets[-1] + 1, reader.strangers - strangers)
-            strangers = reader.strangers
-            if writer.held >= batch_events:
+            writer.add(found, streams, reader.transactions, batch.offsets[-1] + 1, reader.unreadable - unreadable)
+            unreadable = reader.unreadable
+            if writer.unsaved >= batch_events:
                 writer.flush()
             progress(len(batch.offsets))
         if state.next_offset < end or state.begin != begin:
             writer.flush(max(end, begin))
         return max(0, end - max(state.next_offset, begin))
 
-    def tallies(self) -> list[tuple[str, npt.NDArray[np.void]]]:
-        """Events by task run and transaction (`TALLY`), in the files in which they were counted, oldest first."""
+    def transaction_counts(self) -> list[tuple[str, npt.NDArray[np.void]]]:
+        """Events by task run and transaction (`TRANSACTION_COUNT`), by the file that has them, oldest first."""
         found = []
-        for name in self.state().tallies:
+        for name in self.state().transaction_counts:
             try:
-                found.append((name, np.array(runs.read(self._dir / name, TRANSACTION_COUNT))))
+                rows = sorted_files.read(self.directory.path / name, TRANSACTION_COUNT)
             except FileNotFoundError:
                 continue  # dropped by another process meanwhile
+            found.append((name, np.array(rows)))
         return found
 
-    def drop_tallies(self, names: Collection[str]) -> None:
-        """Forget these files, under the lock: the ledger has taken them in."""
+    def drop_transaction_counts(self, names: Collection[str]) -> None:
+        """Remove these files, under the lock: the ledger has taken them in."""
         state = self.state()
-        if set(names) & set(state.tallies):
-            kept = tuple(name for name in state.tallies if name not in names)
-            newest = max(newest_of(name) for name in state.tallies if name in names)
-            save_state(self._dir, replace(state, tallies=kept, handed_over=max(state.handed_over, newest)))
-
-    def _clear(self) -> None:
-        for path in self._dir.iterdir():
-            if path.name != "lock":
-                path.unlink()
+        if set(names) & set(state.transaction_counts):
+            kept = tuple(name for name in state.transaction_counts if name not in names)
+            newest = max(newest_of(name) for name in state.transaction_counts if name in names)
+            handed_over = max(state.handed_over, newest)
+            save_state(self.directory, replace(state, transaction_counts=kept, handed_over=handed_over))
 
 
 class TopicDeliveries:
     """The deliveries of a whole topic. Several processes may extend it at once.
 
-    `takeovers` tells how task runs began, where Debezium numbers events anew (binlogs); None: it does not.
+    `takeovers` knows how task runs began, where Debezium restarts the numbering of events (binlogs); None: it does not.
     """
 
     def __init__(
@@ -144,7 +122,8 @@ class TopicDeliveries:
         root.mkdir(parents=True, exist_ok=True)
         # Of a topic of that name that is no more.
         remove_others(home, root)
-        self._partitions = [PartitionDeliveries(root, number) for number in partitions]
+        self._topic = topic
+        self._partitions = {number: PartitionDeliveries(root, number) for number in partitions}
         self._takeovers = takeovers
 
     def extend(
@@ -158,43 +137,35 @@ class TopicDeliveries:
     ) -> int:
         """Take in all below the ends. Returns how many records were read here.
 
-        Partitions that another process is at are waited for. Raises KafkaUnavailable, KafkaRejected.
+        Partitions that another process is at are waited for.
+
+        Raises:
+            CacheHeld: another process holds a partition, and does not get on for `seconds`.
+            KafkaUnavailable, KafkaRejected.
         """
-        todo = list(self._partitions)
         total = sum(max(0, end - begin) for begin, end in ends.values())
         done = read = 0
-        deadline = time.monotonic() + seconds
 
-        def taken(count: int) -> None:
+        def progress(count: int) -> None:
             nonlocal done
             done += count
             report(done, max(total, done))
 
-        while todo:
-            waiting = []
-            for part in todo:
-                with part.lock() as mine:
-                    if mine:
-                        end = ends[part.partition]
-                        read += part.extend(records, reader(), end, taken, takeovers=self._takeovers)
-                    else:
-                        waiting.append(part)
-            if waiting and time.monotonic() > deadline:
-                break  # what the other process has written by now is what there is
-            if waiting:
-                time.sleep(0.05)
-            todo = waiting
+        directories = {number: part.directory for number, part in self._partitions.items()}
+        for number in each_locked(directories, f"the deliveries of {self._topic}", seconds=seconds):
+            part = self._partitions[number]
+            read += part.extend(records, reader(), ends[number], progress, takeovers=self._takeovers)
         return read
 
     def counts(self) -> list[PartitionCounts]:
         """Runs and copies, by partition."""
-        return [part.counts() for part in self._partitions]
+        return [part.counts() for part in self.partitions()]
 
     def partitions(self) -> Sequence[PartitionDeliveries]:
         """Partition by partition."""
-        return self._partitions
+        return list(self._partitions.values())
 
     def totals(self) -> tuple[int, int]:
-        """How many events were seen, and how many records that are none."""
-        states = [part.state() for part in self._partitions]
-        return sum(state.events for state in states), sum(state.strangers for state in states)
+        """How many events were read, and how many records that are not change events."""
+        states = [part.state() for part in self.partitions()]
+        return sum(state.events for state in states), sum(state.unreadable for state in states)

@@ -30,8 +30,8 @@ LEADER = "leader/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableDuplicates:
-    """One table's count. `events` are those seen so far, `read` the records read for this count;
-    `unreadable` are records that are no change events.
+    """One table's count. `events` are all those delivered, `read` the records read for this count;
+    `unreadable` are records that are not change events.
     """
 
     dataset: str
@@ -61,7 +61,7 @@ def count_duplicates(
 
     Args:
         records: topic to a reader that keeps headers and times (`TopicRecords(..., traced=True)`).
-        offsets: asked how a binlog engine's task run began that sent events once more.
+        offsets: asked how a binlog engine's task run began that sent events again.
 
     Raises:
         NotFound: there is no such topic. TopologyError: no such dataset or table, or a bad policy.
@@ -88,7 +88,7 @@ def count_duplicates(
     finally:
         reader.close()
     counts = deliveries.counts()
-    blames = blame(counts, moves(platform.state.read(), dataset), since=window_start(policy, now))
+    blames = blame(counts, leader_moves(platform.state.read(), dataset), since=window_start(policy, now))
     shards = judge([shard.id for shard in topology.shards.get(dataset, ())], blames, policy, unsure=unsure_runs(counts))
     events, unreadable = deliveries.totals()
     return TableDuplicates(
@@ -104,7 +104,7 @@ def count_duplicates(
     )
 
 
-def moves(state: Mapping[str, Mapping[str, Any]], dataset: str) -> dict[str, Sequence[datetime]]:
+def leader_moves(state: Mapping[str, Mapping[str, Any]], dataset: str) -> dict[str, Sequence[datetime]]:
     """Shard id to when a pass saw its leader move, from the state topic."""
     prefix = f"{LEADER}{dataset}."
     return {
@@ -115,4 +115,4 @@ def moves(state: Mapping[str, Mapping[str, Any]], dataset: str) -> dict[str, Seq
 
 
 def _silent(done: int, total: int) -> None:
-    """Nobody wants to know."""
+    """No caller wants to know."""

@@ -1,6 +1,6 @@
-"""Which task runs took a binlog transaction over in its middle, and how many of its events had been handed on.
+"""Which task runs took over a binlog transaction in its middle, and how many of its events had been sent.
 
-Debezium numbers the events of a transaction from 1 on, and does so anew when a task starts in the middle of one
+Debezium numbers the events of a transaction from 1 on, and does so again when a task starts in the middle of one
 (TransactionContext.beginTransaction, called for each GTID event; tried: MariaDB, 3.5.0). The committed offset from
 which it starts then holds `transaction_id` and, by table, how many events are behind it (TransactionContext.store): so
 the true number of an event is the one it has plus those. An offset between transactions has no `transaction_id`.
@@ -17,7 +17,8 @@ import numpy as np
 
 from cdc_platform.clients.kafka.offset_history import OffsetHistories, WrittenOffset
 from cdc_platform.model.topology import Dataset, Engine, Topology
-from cdc_platform.verification.continuity.handovers import CLOCKS_MS, transaction_of
+from cdc_platform.verification.continuity.committed_positions import transaction_of
+from cdc_platform.verification.continuity.handovers import CLOCKS_MS
 from cdc_platform.verification.duplicates.deliveries import transaction_words
 
 _ID = "transaction_id"
@@ -34,22 +35,22 @@ class Takeover:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StartedRun:
-    """A task run of which is asked. `at`: its birth; `since`: from when on its predecessor's commits are looked for;
-    `births`: of the shard's runs. All in ms since 1970.
+    """A task run to find the beginning of. `at`: its start; `since`: its predecessor's commits are read from then;
+    `starts`: of the shard's runs. All in ms since 1970.
     """
 
     shard: str
     run: str
     at: int
     since: int
-    births: tuple[int, ...] = ()
+    starts: tuple[int, ...] = ()
 
 
 class Takeovers(Protocol):
     """Knows how task runs began. Raises KafkaUnavailable, KafkaRejected."""
 
     def find(self, runs: Collection[StartedRun]) -> Mapping[str, Takeover]:
-        """Run id to how it began; those of which nothing tells are left out."""
+        """Run id to how it began; those of which that is not known are left out."""
 
 
 class NothingKnown:
@@ -76,7 +77,7 @@ class OffsetTakeovers:
         written = self._written(fresh)
         for run in fresh:
             commits = written.get(self._names[run.shard], ())
-            self._known[run.run] = taken_over(self._engine, commits, run.at, run.births)
+            self._known[run.run] = taken_over(self._engine, commits, run.at, run.starts)
         found = {run.run: self._known.get(run.run) for run in runs}
         return {name: takeover for name, takeover in found.items() if takeover is not None}
 
@@ -93,11 +94,11 @@ class OffsetTakeovers:
 
 
 def taken_over(
-    engine: Engine, written: Sequence[WrittenOffset], at: int, births: Collection[int] = ()
+    engine: Engine, written: Sequence[WrittenOffset], at: int, starts: Collection[int] = ()
 ) -> Takeover | None:
-    """How a run began that was born then (ms), by its connector's offsets in their order. None: nothing tells. Pure.
+    """How a run began that started then (ms), by its connector's offsets in their order. None: it is not known. Pure.
 
-    A run that had itself taken the transaction over has counted from 1, too: where another run was born between two
+    A run that had itself taken over the transaction has counted from 1, too: where another run began between two
     commits, or the count falls, what was counted before is added.
     """
     before = [one for one in written if one.at <= at + CLOCKS_MS]
@@ -113,12 +114,12 @@ def taken_over(
     for one in before:
         if one.offset is None or one.offset.get(_ID) != last[_ID]:
             continue
-        count = _handed_on(one.offset)
-        if since is not None and (count < counted or any(since <= born + CLOCKS_MS < one.at for born in births)):
+        count = _sent(one.offset)
+        if since is not None and (count < counted or any(since <= born + CLOCKS_MS < one.at for born in starts)):
             events += counted
         since, counted = one.at, count
     return Takeover(int(word[0]), events + counted)
 
 
-def _handed_on(offset: Mapping[str, Any]) -> int:
+def _sent(offset: Mapping[str, Any]) -> int:
     return sum(int(count) for name, count in offset.items() if name.startswith(_COUNT))

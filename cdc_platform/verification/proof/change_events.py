@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-# One event. `shard` is a number within one fold (`Decoded.shards`). `stream`,
-# `seq` and `sub` are its place in the source's history: GTID domain, sequence
-# number, and place in the transaction; or transaction id, LSN and 0. `row` is
-# the digest of the canonical row. Rows that a snapshot read have no place of
-# their own: they take that of the last event before them (`placing.py`).
+# One event. `shard` is a number within one fold (`Decoder.shards`). `stream`,
+# `seq` and `sub` are its position in the source's log: GTID domain, sequence
+# number, and position in the transaction; or transaction id, LSN and 0. `row` is
+# the digest of the canonical row. Rows that a snapshot read have no position of
+# their own: they take that of the last event before them (`event_positions.py`).
 EVENT = np.dtype(
     [
         ("shard", "u2"),
@@ -29,19 +29,19 @@ EVENT = np.dtype(
 Events = npt.NDArray[np.void]
 Words = npt.NDArray[np.uint64]
 
-# Values of `row` that are no digest.
+# Values of `row` that are not digests.
 ABSENT = np.uint64(0)
 PARTIAL = np.uint64(1)
 UNKNOWN = np.uint64(2)
 _RESERVED = np.uint64(3)
 
 # `sub` of a streamed event holds above these bits which binlog file it came from
-# (places in two files do not compare), below them its place in the file. `OWN`
-# marks an event that has no place of its own; below it stands its offset.
+# (offsets in two files do not compare), below them its offset in the file. `OWN`
+# marks an event that has no position of its own; below it stands its Kafka offset.
 ORIGIN_BITS = 56
 OWN = np.uint64(1 << 63)
 
-# What an event is, while its place is being worked out.
+# What an event is, until its position is worked out.
 STREAMED, READ, SNAPSHOT, DELETED, TOMBSTONE = range(5)
 
 # An odd constant: multiplying by it modulo 2^64 is a bijection that spreads
@@ -62,11 +62,11 @@ class UnreadableRecord:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """A batch after decoding: `events` without epochs, and what each is (`kinds`)."""
+    """A batch after decoding: `events` without epochs, what each is (`kinds`), and records that could not be read."""
 
     events: Events
     kinds: npt.NDArray[np.uint8]
-    troubles: Sequence[UnreadableRecord]
+    unreadable: Sequence[UnreadableRecord]
 
 
 def spread(keys: Words) -> Words:
@@ -80,7 +80,7 @@ def gathered(keys: Words) -> Words:
 
 
 def digests(words: Words) -> Words:
-    """Digests of rows, out of the way of the reserved values."""
+    """Digests of rows, moved off the reserved values."""
     return np.where(words < _RESERVED, words + _RESERVED, words)
 
 
@@ -93,6 +93,12 @@ def packed(partition: int, offset: int) -> int:
     return (partition << OFFSET_BITS) | offset
 
 
-def partition_offsets(events: Events) -> list[tuple[int, int]]:
-    """Partition and offset of each event whose offset is packed."""
-    return [divmod(place, 1 << OFFSET_BITS) for place in events["offset"].tolist()]
+def location_text(offset: int) -> str:
+    """A packed offset, for operators."""
+    partition, offset = divmod(offset, 1 << OFFSET_BITS)
+    return f"partition {partition}, offset {offset}"
+
+
+def partition_offsets(rows: npt.NDArray[np.void], column: str = "offset") -> list[tuple[int, int]]:
+    """Partition and offset of each row, packed in that column."""
+    return [divmod(offset, 1 << OFFSET_BITS) for offset in rows[column].tolist()]

@@ -27,14 +27,14 @@ class ConnectorProgress:
     """What a shard's connector had committed when it was asked last.
 
     `found` is False when no cluster of the dataset has the connector. `problem`
-    is why it could not be asked. `at` is the (monotonic) time when it covered
-    the positions, None while it does not.
+    is why it could not be asked. `caught_up_at` is the (monotonic) time when it covered
+    the target positions, None while it does not.
     """
 
     committed: Committed | None = None
     found: bool = True
     problem: str | None = None
-    at: float | None = None
+    caught_up_at: float | None = None
 
 
 class ConnectorOffsets:
@@ -68,34 +68,34 @@ class ConnectorOffsets:
 
     def wait(
         self,
-        goals: Sequence[tuple[Shard, Sequence[Position]]],
+        targets: Sequence[tuple[Shard, Sequence[Position]]],
         seconds: float,
         report: Callable[[int, int], None],
         beyond: Callable[[Shard, Committed], Committed] = lambda _, committed: committed,
     ) -> dict[str, ConnectorProgress]:
-        """Shard id to what its connector had committed when it covered all positions, or when time was up.
+        """Shard id to what its connector had committed when it covered all target positions, or when time was up.
 
-        `beyond` (see `Source`) is asked about what is the same as at the last look.
+        `beyond` (see `Source`) is asked about what is the same as when it was asked before.
         """
         end = time.monotonic() + seconds
-        open_goals = {shard.id: (shard, positions) for shard, positions in goals}
+        waiting = {shard.id: (shard, positions) for shard, positions in targets}
         found: dict[str, ConnectorProgress] = {}
-        with ThreadPoolExecutor(max_workers=_ASK_AT_ONCE, thread_name_prefix="reach") as pool:
-            while open_goals:
-                asked = list(open_goals.values())
+        with ThreadPoolExecutor(max_workers=_ASK_AT_ONCE, thread_name_prefix="offsets") as pool:
+            while waiting:
+                asked = list(waiting.values())
                 answers = pool.map(self.committed, [shard for shard, _ in asked])
                 for (shard, positions), answer in zip(asked, answers, strict=True):
                     before, found[shard.id] = found.get(shard.id), answer
                     committed = answer.committed
-                    if committed and before == answer and not all(committed.reached(where) for where in positions):
+                    if committed and before == answer and not all(committed.reached(target) for target in positions):
                         committed = beyond(shard, committed)
                     if not answer.found:
-                        del open_goals[shard.id]
-                    elif committed and not committed.busy and all(committed.reached(where) for where in positions):
-                        found[shard.id] = ConnectorProgress(committed=committed, at=time.monotonic())
-                        del open_goals[shard.id]
-                report(len(goals) - len(open_goals), len(goals))
-                if not open_goals or time.monotonic() >= end:
+                        del waiting[shard.id]
+                    elif committed and not committed.busy and all(committed.reached(target) for target in positions):
+                        found[shard.id] = ConnectorProgress(committed=committed, caught_up_at=time.monotonic())
+                        del waiting[shard.id]
+                report(len(targets) - len(waiting), len(targets))
+                if not waiting or time.monotonic() >= end:
                     break
                 time.sleep(min(_POLL_SECONDS, max(0.0, end - time.monotonic())))
         return found

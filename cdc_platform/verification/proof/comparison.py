@@ -1,4 +1,4 @@
-"""The comparison of one batch: topic events and source rows of a range of keys. Pure, on arrays.
+"""Compares topic events and source rows of a range of keys. Pure, on arrays.
 
 A row is right if it equals its version at the low position of its chunk's
 bracket, or any version up to the high one. A row that is not there is right if
@@ -19,7 +19,7 @@ from cdc_platform.verification.proof.fold import came_late, starts_of
 
 Indexes = npt.NDArray[np.int64]
 
-# The chunk of a key that no chunk had and whose place is unknown.
+# The chunk of a key that no chunk had, and of which it cannot be told in which one it would have been.
 NOWHERE = -1
 
 
@@ -45,29 +45,29 @@ class Differences:
     """Keys (as the fold stores them) that differ, and how many were right.
 
     `missing`: in the source, not in the topic. `extra`: the other way round.
-    `unplaced`: in the topic only, and not to be judged without another look at
-    the source. `sources` and `topics` count rows, those of the topic as of the
-    positions at which the source was read. `beyond` counts
-    missing, extra and mismatched keys that are not kept. `twins` are keys that two
+    `undecided`: in the topic only, and not to be decided without reading the
+    source again. `sources` and `topics` count rows, those of the topic as of the
+    positions at which the source was read. `not_kept` counts
+    missing, extra and mismatched keys beyond those that are kept. `ambiguous` counts keys that two
     rows of the source share, in 64 bits or in how the topic writes them.
     """
 
     missing: Words
     extra: Words
     mismatched: Words
-    unplaced: Words
+    undecided: Words
     sources: int
     topics: int
-    beyond: tuple[int, int, int] = (0, 0, 0)
-    twins: int = 0
+    not_kept: tuple[int, int, int] = (0, 0, 0)
+    ambiguous: int = 0
 
     @property
     def counts(self) -> tuple[int, int, int]:
         """How many keys are missing, extra and mismatched."""
-        missing, extra, mismatched = self.beyond
+        missing, extra, mismatched = self.not_kept
         return (
             missing + len(self.missing),
-            extra + len(self.extra) + len(self.unplaced),
+            extra + len(self.extra) + len(self.undecided),
             mismatched + len(self.mismatched),
         )
 
@@ -78,7 +78,7 @@ class Differences:
 
     def keys(self) -> Words:
         """All that are kept."""
-        return np.concatenate([self.missing, self.extra, self.mismatched, self.unplaced])
+        return np.concatenate([self.missing, self.extra, self.mismatched, self.undecided])
 
     def keeping(self, most: int) -> Differences:
         """The same, but of each kind no more than the first `most` keys; the others are counted."""
@@ -87,21 +87,60 @@ class Differences:
             missing=self.missing[:most],
             extra=self.extra[:most],
             mismatched=self.mismatched[:most],
-            unplaced=self.unplaced[:most],
+            undecided=self.undecided[:most],
         )
         missing, extra, mismatched = (all_of - kept for all_of, kept in zip(self.counts, found.counts, strict=True))
-        before = self.beyond
-        return replace(found, beyond=(before[0] + missing, before[1] + extra, before[2] + mismatched))
+        before = self.not_kept
+        return replace(found, not_kept=(before[0] + missing, before[1] + extra, before[2] + mismatched))
+
+
+def combined(parts: Sequence[Differences]) -> Differences:
+    """What the parts say together."""
+    empty = np.zeros(0, dtype=np.uint64)
+
+    def all_of(name: str) -> Words:
+        return np.concatenate([empty, *(getattr(part, name) for part in parts)])
+
+    return Differences(
+        all_of("missing"),
+        all_of("extra"),
+        all_of("mismatched"),
+        all_of("undecided"),
+        sum(part.sources for part in parts),
+        sum(part.topics for part in parts),
+        (
+            sum(part.not_kept[0] for part in parts),
+            sum(part.not_kept[1] for part in parts),
+            sum(part.not_kept[2] for part in parts),
+        ),
+        sum(part.ambiguous for part in parts),
+    )
+
+
+def restricted(differences: Differences, words: Words) -> Differences:
+    """Only what it says of these keys."""
+
+    def kept(keys: Words) -> Words:
+        return keys[np.isin(keys, words)]
+
+    return Differences(
+        missing=kept(differences.missing),
+        extra=kept(differences.extra),
+        mismatched=kept(differences.mismatched),
+        undecided=kept(differences.undecided),
+        sources=0,
+        topics=0,
+    )
 
 
 def compare(
-    events: Events, source: SourceRows, brackets: Sequence[Bracket], homes: Indexes, since: Position
+    events: Events, source: SourceRows, brackets: Sequence[Bracket], chunk_of_key: Indexes, start: Position
 ) -> Differences:
     """Compare one shard's sorted events with its rows.
 
-    `homes` gives for each key of the events (in the order of `starts_of`) the
+    `chunk_of_key` gives for each key of the events (in the order of `starts_of`) the
     chunk that a row of it would have been in, or NOWHERE. No bracket begins
-    before `since`.
+    before `start`.
     """
     starts = starts_of(events)
     counts = np.diff(np.append(starts, len(events)))
@@ -111,40 +150,40 @@ def compare(
     twice = np.append(False, known[1:] == known[:-1])[: len(known)]
 
     at, there = _matches(keys, known)
-    shown, home = np.full(len(keys), ABSENT), homes.copy()
-    shown[there], home[there] = rows[at[there]], chunks[at[there]]
+    shown, chunk_of_key = np.full(len(keys), ABSENT), chunk_of_key.copy()
+    shown[there], chunk_of_key[there] = rows[at[there]], chunks[at[there]]
     matched = _matches(known, keys)[1]
 
-    right, live = _judge(events, starts, counts, shown, home, brackets, since)
-    unplaced = ~right & (home == NOWHERE)
-    wrong = ~right & ~unplaced
+    right, live = _judge(events, starts, counts, shown, chunk_of_key, brackets, start)
+    undecided = ~right & (chunk_of_key == NOWHERE)
+    wrong = ~right & ~undecided
     return Differences(
         missing=np.unique(np.concatenate([known[~matched], keys[wrong & there & ~live]])),
         extra=keys[wrong & ~there],
         mismatched=keys[wrong & there & live],
-        unplaced=keys[unplaced],
+        undecided=keys[undecided],
         sources=len(known),
         topics=int(np.where(right, shown != ABSENT, live).sum()),
-        twins=int(twice.sum()),
+        ambiguous=int(twice.sum()),
     )
 
 
-def behind(events: Events, fence: Position) -> Words:
-    """Keys that end in the topic with an older row than their newest one at the fence.
+def stale_keys(events: Events, until: Position) -> Words:
+    """Keys whose last record in the topic is older than their newest row at `until`.
 
-    Verdicts go by the source's order. Who reads a topic goes by offsets, and so
+    Verdicts go by the source's order. Consumers of a topic go by offsets, and so
     does compaction: a copy that a zombie sends late, behind newer events of
-    its key, leaves them with a row of the past. What came after the fence may
-    still be on its way, and is not judged.
+    its key, leaves them with an old row. What came after `until` may
+    still be on its way, and does not count.
     """
     if not came_late(events):
         return np.zeros(0, dtype=np.uint64)
     starts = starts_of(events)
     counts = np.diff(np.append(starts, len(events)))
-    places, begins = _all_of(starts[counts > 1], counts[counts > 1])
-    part, lengths = events[places], counts[counts > 1]
+    indexes, begins = _all_of(starts[counts > 1], counts[counts > 1])
+    part, lengths = events[indexes], counts[counts > 1]
     index = np.arange(len(part))
-    seen = fence.sees(part["stream"], part["seq"])
+    seen = until.sees(part["stream"], part["seq"])
     newest = np.repeat(np.maximum.reduceat(np.where(seen, index, -1), begins), lengths)
     # Offsets of two partitions do not compare; a key has two when partitions were added in its life.
     partition = part["offset"] >> OFFSET_BITS
@@ -155,7 +194,7 @@ def behind(events: Events, fence: Position) -> Words:
 
 
 def _matches(these: Words, among: Words) -> tuple[Indexes, npt.NDArray[np.bool_]]:
-    """For each of `these`: a place in the sorted `among`, and whether it stands there."""
+    """For each of `these`: its index in the sorted `among`, and whether it stands there."""
     if not len(among):
         return np.zeros(len(these), dtype=np.int64), np.zeros(len(these), dtype=np.bool_)
     at = np.minimum(np.searchsorted(among, these), len(among) - 1)
@@ -167,11 +206,11 @@ def _judge(
     starts: Indexes,
     counts: Indexes,
     shown: Words,
-    home: Indexes,
+    chunk_of_key: Indexes,
     brackets: Sequence[Bracket],
-    since: Position,
+    start: Position,
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """For each key: is what the source shows right, and does the topic hold a row of it in the end?"""
+    """For each key: is what the source shows right, and does its last event hold a row?"""
     if not len(events):
         nothing = np.zeros(0, dtype=np.bool_)
         return nothing, nothing
@@ -179,24 +218,24 @@ def _judge(
     # Nearly all keys have one event, and it says the same as the source.
     right = (counts == 1) & (events["row"][starts] == shown)
     rest = np.flatnonzero(~right)
-    rest = rest[np.argsort(home[rest], kind="stable")]
-    chunks, begins = np.unique(home[rest], return_index=True)
+    rest = rest[np.argsort(chunk_of_key[rest], kind="stable")]
+    chunks, begins = np.unique(chunk_of_key[rest], return_index=True)
     edges = [*begins.tolist(), len(rest)]
     for at, chunk in enumerate(chunks.tolist()):
         chosen = rest[edges[at] : edges[at + 1]]
         if chunk == NOWHERE:
             # No row, and no telling where it would have been: right when there was none in any chunk's bracket.
-            right[chosen] = _never_there(events, starts[chosen], counts[chosen], since)
+            right[chosen] = _never_there(events, starts[chosen], counts[chosen], start)
         else:
             right[chosen] = _in_bracket(events, starts[chosen], counts[chosen], shown[chosen], brackets[chunk])
     return right, live
 
 
-def _never_there(events: Events, starts: Indexes, counts: Indexes, since: Position) -> npt.NDArray[np.bool_]:
+def _never_there(events: Events, starts: Indexes, counts: Indexes, start: Position) -> npt.NDArray[np.bool_]:
     """For each key: was it absent at that position, and ever since?"""
-    places, begins = _all_of(starts, counts)
-    part = events[places]
-    low = since.sees(part["stream"], part["seq"])
+    indexes, begins = _all_of(starts, counts)
+    part = events[indexes]
+    low = start.sees(part["stream"], part["seq"])
     index = np.arange(len(part))
     base = np.maximum.reduceat(np.where(low, index, -1), begins)
     later = (index >= np.repeat(base, counts)) & (part["row"] != ABSENT)
@@ -205,7 +244,7 @@ def _never_there(events: Events, starts: Indexes, counts: Indexes, since: Positi
 
 
 def _all_of(starts: Indexes, counts: Indexes) -> tuple[Indexes, Indexes]:
-    """The places of all events of some keys, and where each key begins among them."""
+    """The indexes of all events of some keys, and where each key begins among them."""
     begins = np.append(0, np.cumsum(counts)[:-1])
     return np.repeat(starts - begins, counts) + np.arange(counts.sum()), begins
 
@@ -214,8 +253,8 @@ def _in_bracket(
     events: Events, starts: Indexes, counts: Indexes, shown: Words, bracket: Bracket
 ) -> npt.NDArray[np.bool_]:
     """For each key of a chunk: does a version in the bracket equal what was shown?"""
-    places, begins = _all_of(starts, counts)
-    part = events[places]
+    indexes, begins = _all_of(starts, counts)
+    part = events[indexes]
     low = bracket.low.sees(part["stream"], part["seq"])
     high = low if bracket.high is bracket.low else bracket.high.sees(part["stream"], part["seq"])
     index = np.arange(len(part))

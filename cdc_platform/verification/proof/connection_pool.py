@@ -1,4 +1,4 @@
-"""Connections that read one table at once, and how many of them a server has to bear.
+"""Connections that read one table at once, and the limit on how many of them a server gets.
 
 A chunk is a range of keys with a bracket of its own, so it does not matter which
 connection reads it, nor when. One connection walks along the key and finds where
@@ -23,44 +23,44 @@ class Connections:
 
     def __init__(self, connections: int) -> None:
         self._connections = connections
-        self._places: dict[str, BoundedSemaphore] = {}
+        self._slots: dict[str, BoundedSemaphore] = {}
         self._lock = Lock()
 
     @contextmanager
-    def crew(self, first: Source, server: str) -> Iterator[ConnectionPool]:
-        """Wait until the server has a place for `first`; others join it as places allow, and leave at the end."""
+    def pool(self, first: Source, server: str) -> Iterator[ConnectionPool]:
+        """Wait until the server has a free slot for `first`; others open as slots allow, and close at the end."""
         with self._lock:
-            place = self._places.setdefault(server, BoundedSemaphore(self._connections))
-        joined: list[Source] = []
+            slots = self._slots.setdefault(server, BoundedSemaphore(self._connections))
+        opened: list[Source] = []
 
-        def join() -> Source | None:
-            if not place.acquire(blocking=False):
+        def another() -> Source | None:
+            if not slots.acquire(blocking=False):
                 return None
-            joined.append(first.another())
-            return joined[-1]
+            opened.append(first.another())
+            return opened[-1]
 
-        with place:
+        with slots:
             try:
-                with ThreadPoolExecutor(self._connections, thread_name_prefix="range") as pool:
-                    yield ConnectionPool(first, join, pool)
+                with ThreadPoolExecutor(self._connections, thread_name_prefix="range") as executor:
+                    yield ConnectionPool(first, another, executor)
             finally:
-                for source in joined:
+                for source in opened:
                     source.close()
-                    place.release()
+                    slots.release()
 
 
 class ConnectionPool:
     """Some connections to one table. Calls come from one thread; `first` works in it, the others in their own."""
 
-    def __init__(self, first: Source, join: Callable[[], Source | None], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, first: Source, another: Callable[[], Source | None], executor: ThreadPoolExecutor) -> None:
         self.first = first
         self.size = 1
-        self._join, self._pool = join, pool
+        self._another, self._executor = another, executor
         self._idle: deque[Source] = deque()
 
     def grow(self) -> None:
-        """One more connection, if there is a place for it."""
-        more = self._join()
+        """One more connection, if the server has a free slot."""
+        more = self._another()
         if more is not None:
             self._idle.append(more)
             self.size += 1
@@ -81,7 +81,7 @@ class ConnectionPool:
             finally:
                 self._idle.append(idle)
 
-        return self._pool.submit(read)
+        return self._executor.submit(read)
 
 
 def _now(call: Callable[[], Slice]) -> Future[Slice]:

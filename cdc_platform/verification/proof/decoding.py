@@ -5,8 +5,7 @@ Other formats (Avro, Protobuf) would be further classes that satisfy `Decoder`.
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -18,13 +17,10 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
-from cdc_platform.model.positions import mysql_stream
-from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import (
     ABSENT,
     DELETED,
     EVENT,
-    ORIGIN_BITS,
     PARTIAL,
     READ,
     SNAPSHOT,
@@ -35,10 +31,13 @@ from cdc_platform.verification.proof.change_events import (
     digests,
     spread,
 )
-
-_NULL = msgspec.Raw(b"null")
-_ENDLESS = (1 << 20) - 1
-_ENDLESS_FILE = (1 << 36) - 1
+from cdc_platform.verification.proof.envelopes import (
+    BinlogEvent,
+    PostgresEvent,
+    WrappedBinlogEvent,
+    WrappedPostgresEvent,
+)
+from cdc_platform.verification.proof.source_positions import POSITIONS
 
 
 class Decoder(Protocol):
@@ -48,10 +47,10 @@ class Decoder(Protocol):
     drifted: bool
 
     def know(self, shards: Sequence[str]) -> None:
-        """Begin a partition: the shards that its fold has numbered."""
+        """Start on a partition, with the shards that its fold has numbered."""
 
     def decode(self, partition: int, batch: Batch) -> Decoded:
-        """The batch's events in its order; records that cannot be read become troubles."""
+        """The batch's events in its order; records that cannot be read become `Decoded.unreadable`."""
 
     def after(self, value: bytes) -> bytes:
         """The `after` of one record's value as canonical JSON reads it. Raises msgspec.DecodeError."""
@@ -60,62 +59,20 @@ class Decoder(Protocol):
         """Shard and key columns' wire tokens of one record's key. Raises msgspec.DecodeError."""
 
 
-class BinlogSource(msgspec.Struct, gc=False):
-    """`source` of MariaDB's and MySQL's events, as far as it is needed."""
-
-    gtid: str | None = None
-    file: str | None = None
-    pos: int = 0
-    row: int | None = 0
-    snapshot: str | bool | None = None
-
-
-class PostgresSource(msgspec.Struct, gc=False):
-    """`source` of Postgres' events, as far as it is needed."""
-
-    txId: int | None = None
-    lsn: int | None = None
-    snapshot: str | bool | None = None
-
-
-class BinlogEvent(msgspec.Struct, gc=False):
-    """The envelope of a MariaDB or MySQL event."""
-
-    op: str
-    source: BinlogSource
-    after: msgspec.Raw = _NULL
-
-
-class PostgresEvent(msgspec.Struct, gc=False):
-    """The envelope of a Postgres event."""
-
-    op: str
-    source: PostgresSource
-    after: msgspec.Raw = _NULL
-
-
-class _WrappedBinlog(msgspec.Struct, gc=False):
-    payload: BinlogEvent
-
-
-class _WrappedPostgres(msgspec.Struct, gc=False):
-    payload: PostgresEvent
-
-
-class _Sniffed(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
+class _RecordHead(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
     # Not `Raw | None`: msgspec takes that for a union that allows null alone.
     op: msgspec.Raw = msgspec.Raw()
     shard: msgspec.Raw = msgspec.Raw()
     payload: msgspec.Raw = msgspec.Raw()
 
 
-_SNIFF = msgspec.json.Decoder(_Sniffed)
+_HEAD = msgspec.json.Decoder(_RecordHead)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError)
 _KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 class JsonDecoder:
-    """Events in JSON, with schemas or without: what a batch begins with is looked at.
+    """Events in JSON, with schemas or without: the first record of a batch shows which.
 
     `projected` makes every row canonical column by column: for topics whose
     events do not all have the columns that the table has now.
@@ -138,7 +95,7 @@ class JsonDecoder:
         self._key = _key_decoder(shape, self._integer, wrapped=False)
 
     def know(self, shards: Sequence[str]) -> None:
-        """Begin a partition: the shards that its fold has numbered."""
+        """Start on a partition, with the shards that its fold has numbered."""
         self.shards = list(shards)
         self._codes = {shard: code for code, shard in enumerate(self.shards)}
 
@@ -162,7 +119,7 @@ class JsonDecoder:
         return shard, {name: bytes(fields[name]) for name in self._shape.key}
 
     def _decode(self, partition: int, batch: Batch) -> Decoded:
-        self._sniff(batch.keys, batch.values)
+        self._detect_schema(batch.keys, batch.values)
         count = len(batch.offsets)
         events = np.zeros(count, dtype=EVENT)
         kinds = np.empty(count, dtype=np.uint8)
@@ -178,10 +135,10 @@ class JsonDecoder:
             live = [at for at, value in enumerate(values) if value is not None]
             kinds[:] = TOMBSTONE
             part = events[live]
-            sorts = np.empty(len(live), dtype=np.uint8)
-            self._read_values([values[at] for at in live], part, sorts)
+            live_kinds = np.empty(len(live), dtype=np.uint8)
+            self._read_values([values[at] for at in live], part, live_kinds)
             events[live] = part
-            kinds[live] = sorts
+            kinds[live] = live_kinds
         return Decoded(events, kinds, ())
 
     def _read_keys(self, keys: Sequence[bytes | None], events: Any) -> None:
@@ -213,13 +170,13 @@ class JsonDecoder:
         ops = np.frombuffer("".join([item.op for item in found]).encode("ascii"), dtype=np.uint8)
         kinds[:] = _KINDS[ops] if len(ops) == len(found) else _NO_KIND
         if (kinds == _NO_KIND).any():
-            raise ValueError("an operation that is none of c, u, d, r")
+            raise ValueError("an operation other than c, u, d, r")
         for at in np.flatnonzero(kinds == SNAPSHOT):
             if found[at].source.snapshot == "incremental":
                 kinds[at] = READ
         POSITIONS[self._shape.engine](found, events)
-        placed = (kinds == STREAMED) | (kinds == DELETED)
-        if not events["seq"][placed].all():
+        streamed = (kinds == STREAMED) | (kinds == DELETED)
+        if not events["seq"][streamed].all():
             raise ValueError("a streamed event without a source position")
         events["row"] = self._digests(found, kinds)
 
@@ -231,7 +188,7 @@ class JsonDecoder:
         if self._projected:
             rows = [self._canonical(at, bytes(row)) for at, row in enumerate(rows)]
         else:
-            self._watch(bytes(rows[0]), bytes(rows[-1]))
+            self._compare_columns(bytes(rows[0]), bytes(rows[-1]))
             for at in self._rows.suspects(rows).tolist():
                 rows[at] = self._canonical(at, bytes(rows[at]))
         parts = [digest(row).digest() for row in rows]
@@ -249,19 +206,19 @@ class JsonDecoder:
             return after
         return row
 
-    def _watch(self, *rows: bytes) -> None:
-        """Two rows a batch are looked at: have they the table's columns?"""
+    def _compare_columns(self, *rows: bytes) -> None:
+        """Note drift when these rows, two of each batch, do not have the table's columns."""
         for after in rows:
             if after != b"null" and not self._rows.same_columns(after):
                 self.drifted = True
 
     def _event(self, value: bytes) -> Any:
-        self._sniff((), (value,))
+        self._detect_schema((), (value,))
         item = self._value.decode(value)
         return item.payload if self._wrapped else item
 
-    def _sniff(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
-        """Have the first key and the first value a schema? A converter may have been told otherwise in between."""
+    def _detect_schema(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
+        """Do the first key and the first value carry a schema? The converter's setting may have changed in between."""
         for key in keys:
             if key is not None:
                 wrapped = _wrapped(key, self._wrapped_key)
@@ -281,25 +238,25 @@ class JsonDecoder:
         bad = set(truncated)
         rest = _picked(batch, [at for at in range(len(batch.offsets)) if at not in bad])
         decoded = self.decode(partition, rest)
-        troubles = [
+        unreadable = [
             UnreadableRecord(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)")
             for at in truncated
         ]
-        return Decoded(decoded.events, decoded.kinds, [*decoded.troubles, *troubles])
+        return Decoded(decoded.events, decoded.kinds, [*decoded.unreadable, *unreadable])
 
     def _one_by_one(self, partition: int, batch: Batch) -> Decoded:
         parts: list[Decoded] = []
-        troubles: list[UnreadableRecord] = []
+        unreadable: list[UnreadableRecord] = []
         for at, offset in enumerate(batch.offsets):
             try:
                 parts.append(self._decode(partition, _picked(batch, [at])))
             except _UNREADABLE as error:
-                troubles.append(
+                unreadable.append(
                     UnreadableRecord(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}")
                 )
         events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
         kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
-        return Decoded(events, kinds, troubles)
+        return Decoded(events, kinds, unreadable)
 
     def _shard_of(self, key: bytes | None) -> str | None:
         if key is None:
@@ -328,16 +285,16 @@ _KINDS[ord("d")] = DELETED
 _KINDS[ord("r")] = SNAPSHOT
 
 
-def _picked(batch: Batch, places: Sequence[int]) -> Batch:
+def _picked(batch: Batch, indexes: Sequence[int]) -> Batch:
     return Batch(
-        [batch.keys[at] for at in places], [batch.values[at] for at in places], [batch.offsets[at] for at in places]
+        [batch.keys[at] for at in indexes], [batch.values[at] for at in indexes], [batch.offsets[at] for at in indexes]
     )
 
 
 def _wrapped(record: bytes, before: bool) -> bool:
     """Does a key or value stand below `payload`, with its schema beside it? `before` where that cannot be told."""
     try:
-        seen = _SNIFF.decode(record)
+        seen = _HEAD.decode(record)
     except msgspec.DecodeError:
         return before
     return bytes(seen.payload) != b"" and not bytes(seen.op) and not bytes(seen.shard)
@@ -346,9 +303,9 @@ def _wrapped(record: bytes, before: bool) -> bool:
 def _value_decoder(shape: Shape, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
     kind: Any
     if shape.engine.reads_binlog:
-        kind = _WrappedBinlog if wrapped else BinlogEvent
+        kind = WrappedBinlogEvent if wrapped else BinlogEvent
     else:
-        kind = _WrappedPostgres if wrapped else PostgresEvent
+        kind = WrappedPostgresEvent if wrapped else PostgresEvent
     return msgspec.json.Decoder(kind)
 
 
@@ -360,60 +317,3 @@ def _key_decoder(shape: Shape, integer: bool, *, wrapped: bool) -> msgspec.json.
         "IntegerKey", [("id", int), ("shard", str)], rename={"id": name, "shard": SHARD_KEY_FIELD}, gc=False
     )
     return msgspec.json.Decoder(msgspec.defstruct("WrappedKey", [("payload", flat)]) if wrapped else flat)
-
-
-def _binlog_positions(found: Sequence[Any], events: Any) -> None:
-    """`domain-server-sequence`; sub is the place in the binlog."""
-    texts = [item.source.gtid or "0-0-0" for item in found]
-    numbers = np.fromstring("-".join(texts).replace("-", " "), sep=" ", dtype=np.uint64)
-    if len(numbers) != 3 * len(texts):
-        raise ValueError("a GTID that is none of MariaDB")
-    numbers = numbers.reshape(-1, 3)
-    events["stream"] = numbers[:, 0]
-    events["seq"] = numbers[:, 2]
-    events["sub"] = _places(found)
-
-
-def _mysql_positions(found: Sequence[Any], events: Any) -> None:
-    """`uuid:number`."""
-    texts = [(item.source.gtid or "00000000:0").partition(":") for item in found]
-    events["stream"] = [mysql_stream(uuid) for uuid, _, _ in texts]
-    events["seq"] = [int(number) for _, _, number in texts]
-    events["sub"] = _places(found)
-
-
-class _Files(dict[str | None, int]):
-    """Seven bits for the name of a binlog file, above 36 for the position in it and 20 for the row."""
-
-    def __missing__(self, name: str | None) -> int:
-        self[name] = (zlib.crc32((name or "").encode()) & 0x7F) << ORIGIN_BITS
-        return self[name]
-
-
-_FILES = _Files()
-
-
-def _places(found: Sequence[Any]) -> npt.NDArray[np.uint64]:
-    sources = [item.source for item in found]
-    places = np.array([source.pos for source in sources], dtype=np.uint64)
-    places &= np.uint64(_ENDLESS_FILE)
-    places <<= np.uint64(20)
-    rows = [source.row for source in sources]
-    if any(rows):
-        places |= np.array([min(row or 0, _ENDLESS) for row in rows], dtype=np.uint64)
-    places |= np.array([_FILES[source.file] for source in sources], dtype=np.uint64)
-    return places
-
-
-def _postgres_positions(found: Sequence[Any], events: Any) -> None:
-    """Transaction id and LSN."""
-    events["stream"] = [(item.source.txId or 0) & 0xFFFFFFFF for item in found]
-    events["seq"] = [item.source.lsn or 0 for item in found]
-
-
-# Writes stream, seq and sub of decoded envelopes into an array that has these fields.
-POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
-    Engine.MARIADB: _binlog_positions,
-    Engine.MYSQL: _mysql_positions,
-    Engine.POSTGRES: _postgres_positions,
-}

@@ -1,104 +1,97 @@
-"""Which keys differ, and in which columns: for people, from a fresh look at both sides."""
+"""Which keys differ, and in which columns: for operators, read from both sides once more."""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
 
 from cdc_platform.clients.sources.source import Key
-from cdc_platform.verification.proof.change_events import Words, partition_offsets
-from cdc_platform.verification.proof.fold import starts_of
+from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.proof.fold_files import Drifted
-from cdc_platform.verification.proof.shard_proof import ShardProof
+from cdc_platform.verification.proof.shard_proof import Compared, ShardProof
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import KeyDifference
 
-_WHOLE = 1 << 64
 
-
-def samples(case: ShardProof, topic: TopicFold, count: int) -> tuple[KeyDifference, ...]:
-    """Up to `count` keys that differ.
-
-    Raises Drifted when one differs only because its event has other columns
-    than the table: then the fold must be read column by column first.
-    """
-    if case.differences is None:
-        return ()
-    chosen = _chosen(case, count)
-    words = np.array([word for word, _ in chosen], dtype=np.uint64)
-    keys = case.keys(topic, words)
-    latest = _latest(case, topic, words)
-    rows = case.source.tokens(list(keys.values())) if keys else {}
+def samples(compared: Compared, topic: TopicFold, count: int) -> tuple[KeyDifference, ...]:
+    """Up to `count` keys that differ. Raises Drifted as `has_drifted` says it, and what reading raises."""
+    proof, chosen = compared.proof, _chosen(compared, count)
+    words = np.array(list(chosen), dtype=np.uint64)
+    keys = proof.keys(topic, words)
+    latest = proof.latest(topic, words)
+    rows = proof.source.tokens(list(keys.values())) if keys else {}
     found = []
-    for word, kind in chosen:
+    for word, kind in chosen.items():
         key = keys.get(word)
         partition, offset = latest.get(word, (None, None))
+        row = rows.get(key) if key is not None else None
         columns: tuple[str, ...] = ()
-        if kind == "mismatched" and partition is not None and offset is not None:
-            row = rows.get(key) if key is not None else None
+        if kind == "mismatched" and partition is not None and offset is not None and row is not None:
             columns = _columns(topic, partition, offset, row)
         found.append(
-            KeyDifference(key=_shown(case, key, word), kind=kind, columns=columns, partition=partition, offset=offset)
+            KeyDifference(key=_shown(proof, key, word), kind=kind, columns=columns, partition=partition, offset=offset)
         )
     return tuple(found)
 
 
-def names(case: ShardProof, topic: TopicFold, words: Words) -> list[str]:
-    """Keys as people know them, by their 64-bit numbers."""
-    keys = case.keys(topic, words)
-    return [_shown(case, keys.get(word), word) for word in words.tolist()]
+def names(proof: ShardProof, topic: TopicFold, words: Words) -> list[str]:
+    """Keys as operators know them, by their 64-bit numbers."""
+    keys = proof.keys(topic, words)
+    return [_shown(proof, keys.get(word), word) for word in words.tolist()]
 
 
-def _chosen(case: ShardProof, count: int) -> list[tuple[int, str]]:
-    differences = case.differences
-    if differences is None:
-        return []
-    return [
-        pair
-        for pair, _ in zip(
-            (
-                (word, kind)
-                for kind, keys in (
-                    ("missing", differences.missing),
-                    ("extra", np.concatenate([differences.extra, differences.unplaced])),
-                    ("mismatched", differences.mismatched),
-                )
-                for word in keys.tolist()
-            ),
-            range(count),
-            strict=False,
-        )
-    ]
+def has_drifted(compared: Compared, topic: TopicFold, count: int) -> bool:
+    """Has one of the first `count` keys that differ an event with other columns than the table?
+
+    It may differ only because of that: then the fold must be read column by column first.
+    """
+    if topic.projected:
+        return False
+    mismatched = [word for word, kind in _chosen(compared, count).items() if kind == "mismatched"]
+    latest = compared.proof.latest(topic, np.array(mismatched, dtype=np.uint64))
+    events = (_after(topic, partition, offset) for partition, offset in latest.values())
+    return any(after is not None and not topic.rows.same_columns(after) for after in events)
 
 
-def _latest(case: ShardProof, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
-    events = topic.events(case.shard.id, 0, _WHOLE, only=words)
-    if not len(events):
-        return {}
-    last = events[np.append(starts_of(events)[1:], len(events)) - 1]
-    return dict(zip(last["key"].tolist(), partition_offsets(last), strict=True))
+def _chosen(compared: Compared, count: int) -> dict[int, str]:
+    """The first keys that differ, and how."""
+    differences = compared.differences
+    kinds = {
+        "missing": differences.missing,
+        "extra": np.concatenate([differences.extra, differences.undecided]),
+        "mismatched": differences.mismatched,
+    }
+    pairs = ((word, kind) for kind, keys in kinds.items() for word in keys[:count].tolist())
+    return dict(itertools.islice(pairs, count))
 
 
-def _columns(topic: TopicFold, partition: int, offset: int, row: object) -> tuple[str, ...]:
+def _after(topic: TopicFold, partition: int, offset: int) -> bytes | None:
+    """The row of an event; None where it has none, is gone or cannot be read."""
     value = topic.fetch(partition, [offset]).get(offset, (None, None))[1]
-    if value is None or not isinstance(row, dict):
-        return ()
     try:
-        after = topic.decoder().after(value)
-        if after == b"null":
-            return ()
-        if not topic.projected and not topic.rows.same_columns(after):
-            raise Drifted
-        tokens = topic.rows.tokens(after)
+        after = None if value is None else topic.decoder().after(value)
+    except msgspec.DecodeError:
+        return None
+    return None if after == b"null" else after
+
+
+def _columns(topic: TopicFold, partition: int, offset: int, row: Mapping[str, bytes]) -> tuple[str, ...]:
+    after = _after(topic, partition, offset)
+    if after is None:
+        return ()
+    if not topic.projected and not topic.rows.same_columns(after):
+        raise Drifted
+    try:
+        return tuple(_differing(topic.rows.tokens(after), row))
     except msgspec.DecodeError:
         return ()
-    return tuple(_differing(tokens, row))
 
 
-def _differing(tokens: dict[str, bytes | None], row: dict[str, bytes]) -> Iterator[str]:
+def _differing(tokens: Mapping[str, bytes | None], row: Mapping[str, bytes]) -> Iterator[str]:
     for name, token in tokens.items():
         if token is None:
             yield f"{name} (not sent: an unchanged TOAST value)"
@@ -106,7 +99,7 @@ def _differing(tokens: dict[str, bytes | None], row: dict[str, bytes]) -> Iterat
             yield name
 
 
-def _shown(case: ShardProof, key: Key | None, word: int) -> str:
+def _shown(proof: ShardProof, key: Key | None, word: int) -> str:
     if key is None:
         return f"#{word:016x}"
-    return json.dumps(dict(zip(case.shape.key, key, strict=True)), ensure_ascii=False)
+    return json.dumps(dict(zip(proof.shape.key, key, strict=True)), ensure_ascii=False)

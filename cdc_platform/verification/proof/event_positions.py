@@ -1,11 +1,11 @@
-"""A place in the source's history for every event of a partition, also for those that carry none.
+"""A position in the source's log for every event of a partition, also for those that carry none.
 
 The order of a key's events is (epoch, seq), then offset. Streamed events carry
-their place. Rows of an incremental snapshot and lone tombstones take the place
+their position. Rows of an incremental snapshot and lone tombstones take that
 of the last streamed event before them in the partition: Debezium emits such a
 row at a moment when all earlier events of its key have been sent and no later
 one has. The rows of a full snapshot open a new epoch: whatever came before is
-superseded, also by a source whose positions have begun anew.
+superseded, also by a source whose positions have started over.
 
 A tombstone that follows the delete event of its key says nothing new and is
 dropped.
@@ -35,38 +35,37 @@ class PositionAssigner:
     carried: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=CARRIED))
     deletes: dict[tuple[int, int], None] = field(default_factory=dict)
 
-    def place(self, decoded: Decoded, shards: int) -> Events:
+    def assign(self, decoded: Decoded, shards: int) -> Events:
         """The batch's events with epoch, stream, seq and sub filled in. `shards`: how many are known."""
         if shards > len(self.carried):
             more = np.zeros(shards - len(self.carried), dtype=CARRIED)
             self.carried = np.concatenate([self.carried, more])
-        events, kinds = self._without_echoes(decoded.events, decoded.kinds)
+        events, kinds = self._without_own_tombstones(decoded.events, decoded.kinds)
         if not len(events):
             return events
         if ((kinds != STREAMED) & (kinds != DELETED)).any():
-            self._place_all(events, kinds)
+            self._assign_all(events, kinds)
         else:
-            self._place_streamed(events)
+            self._note_streamed(events)
         return events
 
-    def _without_echoes(self, events: Events, kinds: Any) -> tuple[Events, Any]:
-        places = np.flatnonzero((kinds == DELETED) | (kinds == TOMBSTONE))
-        echoes = []
-        for at in places:
-            who = (int(events["shard"][at]), int(events["key"][at]))
+    def _without_own_tombstones(self, events: Events, kinds: Any) -> tuple[Events, Any]:
+        dropped = []
+        for at in np.flatnonzero((kinds == DELETED) | (kinds == TOMBSTONE)):
+            key = (int(events["shard"][at]), int(events["key"][at]))
             if kinds[at] == DELETED:
-                self.deletes[who] = None
-            elif who in self.deletes:
-                del self.deletes[who]
-                echoes.append(at)
+                self.deletes[key] = None
+            elif key in self.deletes:
+                del self.deletes[key]
+                dropped.append(at)
         while len(self.deletes) > _PENDING:
             del self.deletes[next(iter(self.deletes))]
-        if not echoes:
+        if not dropped:
             return events, kinds
-        return np.delete(events, echoes), np.delete(kinds, echoes)
+        return np.delete(events, dropped), np.delete(kinds, dropped)
 
-    def _place_streamed(self, events: Events) -> None:
-        """The fast way: only streamed events, so nothing is placed but the last place is noted."""
+    def _note_streamed(self, events: Events) -> None:
+        """The fast way: only streamed events, which carry their positions; the last one is noted."""
         shard = events["shard"]
         events["epoch"] = self.carried["epoch"][shard]
         seq = self.carried["seq"].copy()
@@ -78,7 +77,7 @@ class PositionAssigner:
         self.carried["snapshot"][counts > 0] = False
         self.carried["events"] += counts
 
-    def _place_all(self, events: Events, kinds: Any) -> None:
+    def _assign_all(self, events: Events, kinds: Any) -> None:
         order = np.argsort(events["shard"], kind="stable")
         part, sorts = events[order], kinds[order]
         shard = part["shard"]
@@ -93,8 +92,8 @@ class PositionAssigner:
         fresh = epoch == np.repeat(self.carried["epoch"][codes], counts)
         part["epoch"] = np.minimum(epoch, 65_535)
 
-        placed = (sorts == STREAMED) | (sorts == DELETED)
-        seqs = np.where(placed, part["seq"], 0).astype(np.uint64)
+        positioned = (sorts == STREAMED) | (sorts == DELETED)
+        seqs = np.where(positioned, part["seq"], 0).astype(np.uint64)
         carried_seq = np.repeat(self.carried["seq"][codes], counts)
         seqs = np.where(fresh & (seqs < carried_seq), carried_seq, seqs)
         values, rank = np.unique(seqs, return_inverse=True)
@@ -102,8 +101,8 @@ class PositionAssigner:
         running = np.maximum.accumulate((segment.astype(np.uint64) << np.uint64(32)) | rank.astype(np.uint64))
         highest = values[(running & np.uint64(0xFFFFFFFF)).astype(np.int64)]
 
-        streams = self._streams(part, placed, codes)
-        loose = ~placed
+        streams = self._streams(part, positioned, codes)
+        loose = ~positioned
         part["seq"][loose] = np.where(full[loose], 0, highest[loose])
         part["stream"][loose] = [
             streams.get((int(s), int(q)), 0) for s, q in zip(shard[loose], part["seq"][loose], strict=True)
@@ -120,10 +119,10 @@ class PositionAssigner:
         self.carried["snapshot"][codes] = full[ends]
         self.carried["events"][codes] += counts
 
-    def _streams(self, part: Events, placed: Any, codes: Any) -> dict[tuple[int, int], int]:
+    def _streams(self, part: Events, positioned: Any, codes: Any) -> dict[tuple[int, int], int]:
         """(shard, seq) to the stream of that event."""
         found = {(int(code), int(self.carried["seq"][code])): int(self.carried["stream"][code]) for code in codes}
-        streamed = part[placed]
+        streamed = part[positioned]
         if len(streamed):
             pairs = zip(streamed["shard"].tolist(), streamed["seq"].tolist(), strict=True)
             found.update(zip(pairs, streamed["stream"].tolist(), strict=True))

@@ -1,6 +1,6 @@
 """The fold: of each key's events, those that a comparison can still need.
 
-Pure functions on arrays. Sorted means by shard, key, epoch, seq and the place in
+Pure functions on arrays. Sorted means by shard, key, epoch, seq and the position in
 the transaction: the events of a key then stand in the order in which the source
 made them.
 """
@@ -17,7 +17,7 @@ from cdc_platform.verification.proof.change_events import ORIGIN_BITS, OWN, PART
 
 Mask = npt.NDArray[np.bool_]
 
-# Shard number, streams and seqs of its events to: is it visible at the shard's fence?
+# Shard number, streams and seqs of its events to: is it visible at the shard's start?
 Sees = Callable[[int, Any, Any], Mask]
 
 
@@ -51,19 +51,19 @@ def _disorder(events: Events) -> bool:
 def _transactions(events: Events) -> Events:
     """Put events of one key and transaction in order; make copies of one event one, that which came last.
 
-    Within one binlog file they are in the order of their places. A transaction
-    that was sent again after a failover stands at other places in another file:
-    then that file's events count which came last, for whoever sends goes on to
-    the transaction's end. An event without a place counts from where it came.
+    Within one binlog file they are in the order of their offsets there. A transaction
+    that was sent again after a failover stands at other offsets in another file:
+    then that file's events count which came last, because a task that sends a transaction
+    goes on to its end. An event without a position counts from where it came.
     """
     if len(events) < 2:
         return events
-    twins = _same_key(events)
+    repeated = _same_key(events)
     for name in ("epoch", "seq"):
-        twins &= events[name][1:] == events[name][:-1]
-    if not twins.any():
+        repeated &= events[name][1:] == events[name][:-1]
+    if not repeated.any():
         return events
-    suspects = np.flatnonzero(np.append(twins, False) | np.append(False, twins))
+    suspects = np.flatnonzero(np.append(repeated, False) | np.append(False, repeated))
     part = events[suspects]
     origin = np.where(part["sub"] >= OWN, part["sub"], part["sub"] >> np.uint64(ORIGIN_BITS))
     fields = [part[name] for name in ("seq", "epoch", "key", "shard")]
@@ -95,22 +95,27 @@ def starts_of(events: Events) -> npt.NDArray[np.int64]:
     return np.flatnonzero(np.append(True, ~_same_key(events)))
 
 
+def last_of_each_key(events: Events) -> Events:
+    """The last event of each key of sorted events."""
+    return events[np.append(starts_of(events)[1:], len(events)) - 1] if len(events) else events
+
+
 def compact(events: Events, sees: Sees) -> Events:
-    """Drop, of sorted events, what no comparison at the fence or later can need.
+    """Drop, of sorted events, what no comparison at the shard's start or later can need.
 
     An event goes when it and a later event of its key are both visible at the
-    fence. One that lacks unchanged values replaces nothing. An event of an older
-    row that stands in the topic behind all others of its key stays: who reads
-    the topic by offset has that row (`compare.behind`).
+    start. One that lacks unchanged values replaces nothing. An event of an older
+    row that stands in the topic behind all others of its key stays: a consumer that
+    goes by offset ends up with that row (`comparison.stale_keys`).
     """
     visible = visible_events(events, sees)
     starts = starts_of(events)
     if len(starts) == len(events):
         return events
-    places = np.arange(len(events))
-    last = np.maximum.reduceat(np.where(visible & (events["row"] != PARTIAL), places, -1), starts)
+    indexes = np.arange(len(events))
+    last = np.maximum.reduceat(np.where(visible & (events["row"] != PARTIAL), indexes, -1), starts)
     counts = np.diff(np.append(starts, len(events)))
-    replaced: Mask = visible & (places < np.repeat(last, counts))
+    replaced: Mask = visible & (indexes < np.repeat(last, counts))
     if came_late(events):
         tail = events["offset"] == np.repeat(np.maximum.reduceat(events["offset"], starts), counts)
         replaced &= ~(tail & (events["row"] != PARTIAL))
@@ -124,7 +129,7 @@ def came_late(events: Events) -> bool:
 
 
 def visible_events(events: Events, sees: Sees) -> Mask:
-    """For each of the sorted events: does its shard's fence see it?"""
+    """For each of the sorted events: is it visible at its shard's start?"""
     visible = np.zeros(len(events), dtype=np.bool_)
     if not len(events):
         return visible

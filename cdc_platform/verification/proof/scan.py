@@ -1,6 +1,6 @@
 """One shard's table read chunk by chunk, each chunk in its own bracket; resumable.
 
-What was read lies on disk as sorted runs; the list of chunks is the checkpoint.
+What was read lies on disk as sorted files; the list of chunks is the checkpoint.
 Chunks are read in any order and written down in that of the key. A chunk's
 bracket stays true for ever, so a run that was killed goes on behind the last
 chunk that it wrote down.
@@ -8,7 +8,6 @@ chunk that it wrote down.
 
 from __future__ import annotations
 
-import json
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from cdc_platform.canonical import hash_sql as engines
@@ -25,8 +25,11 @@ from cdc_platform.model.positions import Position, parse_position
 from cdc_platform.verification.proof.change_events import Words, digests, gathered, spread
 from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, Indexes, SourceRows
 from cdc_platform.verification.proof.connection_pool import ConnectionPool
-from cdc_platform.verification.storage import sorted_files as runs
+from cdc_platform.verification.storage import sorted_files
 from cdc_platform.verification.storage.cache import KEPT_SECONDS, cache_path, remove, remove_others
+from cdc_platform.verification.storage.state_directory import StateDirectory
+
+VERSION = 1
 
 ROW = np.dtype([("key", "u8"), ("row", "u8"), ("chunk", "u4")])
 
@@ -36,7 +39,7 @@ CHUNK_ROWS = 10_000
 # Chunks that a table must have for each connection that reads it: below that, opening one gains nothing.
 _CHUNKS_A_CONNECTION = 8
 
-# Rows held before they are sorted and written, and the list of chunks with them.
+# Rows in memory before they are sorted and written, and the list of chunks with them.
 _SPILL_ROWS = 500_000
 _SPILL_CHUNKS = 100
 
@@ -50,43 +53,57 @@ class Chunk:
     bracket: Bracket
 
 
+class ScanState(msgspec.Struct, frozen=True, kw_only=True, rename={"start": "since", "files": "runs"}):
+    """A scan as it is on disk, for tables whose shape has this fingerprint. Positions are text."""
+
+    fingerprint: str
+    start: str
+    files: tuple[str, ...]
+    rows: int
+    complete: bool
+    chunks: tuple[tuple[Key | None, Key | None, str, str], ...]
+    version: int = VERSION
+
+
 class Scan:
     """The rows of one shard as they were read. `shape` says what a row is.
 
-    `since`: where the source was before the first chunk was read; no bracket begins earlier.
+    `start`: where the source was before the first chunk was read; no bracket begins earlier.
     """
 
     def __init__(self, home: Path, names: Sequence[str], shape: Shape) -> None:
         self._home = home
-        self._dir = cache_path(home, "scans", *names)
+        self._directory = StateDirectory(
+            cache_path(home, "scans", *names), version=VERSION, file="scan.json", unversioned=1
+        )
+        self._path = self._directory.path
         self._shape = shape
         self._integer = engines.integer_key(shape)
-        self._dir.mkdir(parents=True, exist_ok=True)
-        self.since: Position | None = None
+        self.start: Position | None = None
         self.chunks: list[Chunk] = []
         self.complete = False
         self.rows = 0
-        self._runs: list[str] = []
-        self._held: list[Any] = []
-        self._held_rows = 0
+        self._files: list[str] = []
+        self._unsaved: list[Any] = []
+        self._unsaved_rows = 0
         self._load()
 
-    def run(self, crew: ConnectionPool, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
+    def run(self, pool: ConnectionPool, progress: Callable[[int], None], *, chunk_rows: int = CHUNK_ROWS) -> None:
         """Read what has not been read. Raises SourceUnavailable and SourceRejected; then call it again."""
-        if self.since is None:
-            self.since = crew.first.position()
+        if self.start is None:
+            self.start = pool.first.position()
         after = self.chunks[-1].until if self.chunks else None
         more = not self.complete
         reads: deque[tuple[Key | None, Key | None, Future[Slice]]] = deque()
         while more or reads:
             if more:
-                until = crew.first.chunk_end(after, chunk_rows)
-                if until is not None and len(self.chunks) + len(reads) >= _CHUNKS_A_CONNECTION * crew.size:
-                    crew.grow()
-                reads.append((after, until, crew.read(after, until)))
+                until = pool.first.chunk_end(after, chunk_rows)
+                if until is not None and len(self.chunks) + len(reads) >= _CHUNKS_A_CONNECTION * pool.size:
+                    pool.grow()
+                reads.append((after, until, pool.read(after, until)))
                 after, more = until, until is not None
             # What is read ahead of a slow chunk waits in memory: two chunks a connection.
-            while reads and (reads[0][2].done() or not more or len(reads) > 2 * crew.size):
+            while reads and (reads[0][2].done() or not more or len(reads) > 2 * pool.size):
                 begin, end, read = reads.popleft()
                 found = read.result()
                 self._add(found, Chunk(begin, end, Bracket(found.low, found.high)))
@@ -96,13 +113,14 @@ class Scan:
     def source_rows(self, first: int, end: int, only: Words | None = None) -> SourceRows:
         """The rows with keys (as the fold stores them) from `first` up to, not with, `end`; `only` picks among them."""
         until = (0, end) if end < 1 << 64 else (1, 0)
-        parts = [runs.between(runs.read(self._dir / name, ROW), (0, first), until) for name in self._runs]
+        files = [sorted_files.read(self._path / name, ROW) for name in self._files]
+        parts = [sorted_files.between(rows, (0, first), until) for rows in files]
         if only is not None:
-            parts = [runs.picked(part, only) for part in parts]
+            parts = [sorted_files.picked(part, only) for part in parts]
         found = np.concatenate([np.zeros(0, dtype=ROW), *parts])
         return SourceRows(found["key"].copy(), found["row"].copy(), found["chunk"].astype(np.int64))
 
-    def homes(self, keys: Words) -> Indexes:
+    def chunks_of(self, keys: Words) -> Indexes:
         """For each key (as the fold stores it) the chunk it belongs to; NOWHERE where that cannot be told."""
         if not self._integer or not self.chunks:
             return np.full(len(keys), NOWHERE, dtype=np.int64)
@@ -117,7 +135,7 @@ class Scan:
 
     def discard(self) -> None:
         """Remove what is on disk."""
-        remove(self._home, self._dir)
+        remove(self._home, self._path)
 
     def _add(self, found: Slice, chunk: Chunk) -> None:
         rows = np.zeros(len(found.keys), dtype=ROW)
@@ -127,61 +145,52 @@ class Scan:
         self.chunks.append(chunk)
         self.complete = chunk.until is None
         self.rows += len(rows)
-        self._held.append(rows)
-        self._held_rows += len(rows)
-        if self._held_rows >= _SPILL_ROWS or len(self._held) >= _SPILL_CHUNKS:
+        self._unsaved.append(rows)
+        self._unsaved_rows += len(rows)
+        if self._unsaved_rows >= _SPILL_ROWS or len(self._unsaved) >= _SPILL_CHUNKS:
             self._save()
 
     def _save(self) -> None:
-        if not self._held:
+        if not self._unsaved:
             return
-        rows = np.concatenate(self._held)
-        name = f"rows-{len(self._runs)}"
-        runs.write(self._dir / name, rows[np.argsort(rows["key"], kind="stable")])
-        self._runs.append(name)
-        self._held, self._held_rows = [], 0
-        state = {
-            "fingerprint": self._shape.fingerprint,
-            "since": str(self.since),
-            "runs": self._runs,
-            "rows": self.rows,
-            "complete": self.complete,
-            "chunks": [
-                [chunk.after, chunk.until, str(chunk.bracket.low), str(chunk.bracket.high)] for chunk in self.chunks
-            ],
-        }
-        fresh = self._dir / "scan.json.new"
-        with fresh.open("w") as stream:
-            json.dump(state, stream)
-            runs.sync(stream)
-        fresh.replace(self._dir / "scan.json")
+        rows = np.concatenate(self._unsaved)
+        name = f"rows-{len(self._files)}"
+        sorted_files.write(self._path / name, [rows[np.argsort(rows["key"], kind="stable")]])
+        self._files.append(name)
+        self._unsaved, self._unsaved_rows = [], 0
+        self._directory.save(
+            ScanState(
+                fingerprint=self._shape.fingerprint,
+                start=str(self.start),
+                files=tuple(self._files),
+                rows=self.rows,
+                complete=self.complete,
+                chunks=tuple(
+                    (one.after, one.until, str(one.bracket.low), str(one.bracket.high)) for one in self.chunks
+                ),
+            )
+        )
 
     def _load(self) -> None:
-        try:
-            state = json.loads((self._dir / "scan.json").read_text())
-        except (FileNotFoundError, json.JSONDecodeError):
-            return
-        if state["fingerprint"] != self._shape.fingerprint or "since" not in state:
+        state = self._directory.load(ScanState)
+        if state is None or state.fingerprint != self._shape.fingerprint:
             return
         engine = self._shape.engine
-        self.since = parse_position(engine, state["since"])
-        for after, until, low, high in state["chunks"]:
+        self.start = parse_position(engine, state.start)
+        for after, until, low, high in state.chunks:
             first = parse_position(engine, low)
-            bracket = Bracket(first, first if high == low else parse_position(engine, high))
-            self.chunks.append(Chunk(_key(after), _key(until), bracket))
-        self._runs = list(state["runs"])
-        self.rows, self.complete = int(state["rows"]), bool(state["complete"])
+            self.chunks.append(
+                Chunk(after, until, Bracket(first, first if high == low else parse_position(engine, high)))
+            )
+        self._files = list(state.files)
+        self.rows, self.complete = state.rows, state.complete
 
 
 def remove_old_scans(home: Path, run_id: str) -> None:
-    """Remove those of runs that were killed, or ended as pending, and that nobody went on with; never this run's."""
+    """Remove those of runs that were killed, or ended as pending, and that were not resumed; never this run's."""
     remove_others(home, cache_path(home, "scans", run_id), idle_s=KEPT_SECONDS)
 
 
 def stored_keys(integer: bool, keys: Words) -> Words:
     """Keys of a source as the fold stores them."""
     return spread(keys) if integer else keys
-
-
-def _key(parts: Sequence[str] | None) -> Key | None:
-    return None if parts is None else tuple(parts)

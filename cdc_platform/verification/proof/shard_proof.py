@@ -1,10 +1,14 @@
-"""One shard under verification: its scan, its comparison, its second looks."""
+"""The stages of one shard's proof, each a value: `ShardProof`, `Scanned`, `Compared`, `Concluded`.
+
+A scan reads the table; its positions are the targets that the connector must commit. Then the topic holds
+all that was read, and is compared with it. Keys that differ are read and compared once more.
+"""
 
 from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,16 +18,25 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.key_text import source_key
 from cdc_platform.clients.sources.source import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
-from cdc_platform.model.positions import Position
+from cdc_platform.model.positions import Position, furthest
 from cdc_platform.model.topology import Shard
 from cdc_platform.verification.proof.change_events import Words, digests, gathered, partition_offsets
-from cdc_platform.verification.proof.comparison import Bracket, Differences, SourceRows, behind, compare
+from cdc_platform.verification.proof.committed_offsets import ConnectorProgress
+from cdc_platform.verification.proof.comparison import (
+    Bracket,
+    Differences,
+    SourceRows,
+    combined,
+    compare,
+    restricted,
+    stale_keys,
+)
 from cdc_platform.verification.proof.connection_pool import Connections
-from cdc_platform.verification.proof.fold import starts_of
+from cdc_platform.verification.proof.fold import last_of_each_key, starts_of
 from cdc_platform.verification.proof.scan import Scan, stored_keys
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
-_WHOLE = 1 << 64
+WHOLE = 1 << 64
 
 # Keys a statement when single keys are read.
 _KEYS_A_STATEMENT = 500
@@ -37,97 +50,37 @@ _TRIES = 3
 _PAUSE_SECONDS = 1.0
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class ShardProof:
-    """What is known of a shard so far. `failed` holds the reason once it cannot be judged.
-
-    `behind` are keys that end in the topic with an older row, by what the last comparison saw.
-    """
+    """A shard whose table can be read. `opened_at` is the source's position before anything of it was read."""
 
     shard: Shard
     source: Source
-    where: str
+    server: str
     inspection: Inspection
+    shape: Shape
     scan: Scan
-    fence: Position
-    started: float = field(default_factory=time.monotonic)
-    failed: str | None = None
-    differences: Differences | None = None
-    behind: Words = field(default_factory=lambda: np.zeros(0, dtype=np.uint64))
-    goals: list[Position] = field(default_factory=list)
-    fenced_at: float = 0.0
+    opened_at: Position
 
     @property
-    def shape(self) -> Shape:
-        """The table's shape. The case exists because there is one."""
-        if self.inspection.shape is None:
-            raise RuntimeError("a case without a shape")
-        return self.inspection.shape
+    def proven_from(self) -> Position:
+        """The lower end of the interval that the proof is about: where the source was before any row was read."""
+        return self.scan.start or self.opened_at
 
-    @property
-    def since(self) -> Position:
-        """Where the source was before any row was read."""
-        return self.scan.since or self.fence
-
-    def read(self, connections: Connections, progress: Callable[[int], None], chunk_rows: int) -> None:
+    def read(self, connections: Connections, progress: Callable[[int], None], chunk_rows: int) -> Scanned:
         """Read the table, or what of it is still to be read. Raises SourceUnavailable and SourceRejected."""
         tries = 0
         while not self.scan.complete:
             before = len(self.scan.chunks)
             try:
-                with connections.crew(self.source, self.where) as crew:
-                    self.scan.run(crew, progress, chunk_rows=chunk_rows)
+                with connections.pool(self.source, self.server) as pool:
+                    self.scan.run(pool, progress, chunk_rows=chunk_rows)
             except SourceUnavailable:
                 tries = 1 if len(self.scan.chunks) > before else tries + 1
                 if tries >= _TRIES:
                     raise
                 time.sleep(_PAUSE_SECONDS * tries)
-        self.goals = [bracket.high for bracket in self.scan.brackets()]
-        self.fenced_at = time.monotonic()
-
-    def compare(self, topic: TopicFold, slab_rows: int) -> Differences:
-        """Compare the whole table, slab by slab."""
-        slabs = 1 + (self.scan.rows + topic.count(self.shard.id)) // slab_rows
-        edges = [_WHOLE * at // slabs for at in range(slabs + 1)]
-        brackets, since = self.scan.brackets(), self.since
-        differences, late = combined([]), self.behind[:0]
-        for first, end in itertools.pairwise(edges):
-            events = topic.events(self.shard.id, first, end)
-            late = np.append(late, behind(events, since))[:_KEPT_KEYS]
-            homes = self.scan.homes(events["key"][starts_of(events)])
-            found = compare(events, self.scan.source_rows(first, end), brackets, homes, since)
-            differences = combined([differences, found]).keeping(_KEPT_KEYS)
-        self.differences, self.behind = differences, late
-        if differences.twins:
-            self.failed = (
-                f"{differences.twins} rows of the source have the key of another one, in 64 bits of a digest"
-                " or in how the topic writes it: they cannot be told apart"
-            )
-        return differences
-
-    def look_again(self, topic: TopicFold) -> KeyReread:
-        """Read the keys that differ once more, each statement in a bracket of its own.
-
-        Raises SourceUnavailable and SourceRejected.
-        """
-        if self.differences is None:
-            raise RuntimeError("nothing was compared")
-        known = self.keys(topic, self.differences.keys())
-        lost = [key for key in self.differences.keys().tolist() if key not in known]
-        look = KeyReread(self, [], [], lost)
-        wanted = list(known.items())
-        for at in range(0, len(wanted), _KEYS_A_STATEMENT):
-            part = wanted[at : at + _KEYS_A_STATEMENT]
-            found = self.source.read_keys([key for _, key in part])
-            words = np.array(sorted(word for word, _ in part), dtype=np.uint64)
-            keys = stored_keys(engines.integer_key(self.shape), found.keys)
-            # A collation may show the row of another key, that it holds for equal: 'A' where 'a' was asked for.
-            asked = np.isin(keys, words)
-            home = np.full(int(asked.sum()), len(look.brackets), dtype=np.int64)
-            look.asked.append((words, SourceRows(keys[asked], digests(found.rows)[asked], home)))
-            look.brackets.append(Bracket(found.low, found.high))
-        self.goals = [bracket.high for bracket in look.brackets]
-        return look
+        return Scanned(self, tuple(bracket.high for bracket in self.scan.brackets()), time.monotonic())
 
     def keys(self, topic: TopicFold, words: Words) -> dict[int, Key]:
         """The keys behind 64-bit numbers, as far as source or topic know them."""
@@ -139,12 +92,14 @@ class ShardProof:
         rest = np.array([word for word in words.tolist() if word not in found], dtype=np.uint64)
         return {**found, **self._keys_in_source(rest)}
 
+    def latest(self, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
+        """Partition and offset of the last event of each of these keys, where the topic has one."""
+        last = last_of_each_key(topic.events(self.shard.id, 0, WHOLE, only=words))
+        return dict(zip(last["key"].tolist(), partition_offsets(last), strict=True))
+
     def _keys_in_topic(self, topic: TopicFold, words: Words) -> dict[int, Key]:
-        events = topic.events(self.shard.id, 0, _WHOLE, only=words)
-        ends = np.append(starts_of(events)[1:], len(events)) - 1 if len(events) else np.zeros(0, dtype=np.int64)
-        last = events[ends]
         by_partition: dict[int, dict[int, int]] = {}
-        for word, (partition, offset) in zip(last["key"].tolist(), partition_offsets(last), strict=True):
+        for word, (partition, offset) in self.latest(topic, words).items():
             by_partition.setdefault(partition, {})[offset] = word
         decoder = topic.decoder()
         found: dict[int, Key] = {}
@@ -161,77 +116,125 @@ class ShardProof:
     def _keys_in_source(self, words: Words) -> dict[int, Key]:
         if not len(words):
             return {}
-        rows = self.scan.source_rows(0, _WHOLE, only=words)
+        rows = self.scan.source_rows(0, WHOLE, only=words)
         found: dict[int, Key] = {}
-        for chunk in np.unique(rows.chunks).tolist():
-            keys = rows.keys[rows.chunks == chunk].tolist()
-            place = self.scan.chunks[chunk]
-            found.update(self.source.find(place.after, place.until, keys))
+        for number in np.unique(rows.chunks).tolist():
+            chunk = self.scan.chunks[number]
+            found.update(self.source.find(chunk.after, chunk.until, rows.keys[rows.chunks == number].tolist()))
         return found
 
 
-@dataclass(slots=True)
-class KeyReread:
-    """A second look at some keys: what was read, and what cannot be looked up (`lost`)."""
+@dataclass(frozen=True, slots=True)
+class Scanned:
+    """What was read of a shard lies between its proof's `proven_from` and `targets`, known since `at` (monotonic)."""
 
-    case: ShardProof
-    brackets: list[Bracket]
-    asked: list[tuple[Words, SourceRows]]
-    lost: list[int]
+    proof: ShardProof
+    targets: tuple[Position, ...]
+    at: float
 
-    def compare(self, topic: TopicFold) -> Differences:
-        """Compare what was read with the topic; becomes the case's differences."""
-        parts = []
-        for chunk, (words, rows) in enumerate(self.asked):
-            events = topic.events(self.case.shard.id, 0, _WHOLE, only=words)
-            homes = np.full(len(starts_of(events)), chunk, dtype=np.int64)
-            parts.append(compare(events, rows, self.brackets, homes, self.case.since))
-        before = self.case.differences
-        if before is None:
-            raise RuntimeError("nothing was compared")
-        lost = np.array(self.lost, dtype=np.uint64)
-        parts.append(restricted(before, lost))
-        found = combined(parts)
-        self.case.differences = replace(
-            found, sources=before.sources, topics=before.topics, beyond=before.beyond, twins=before.twins
+    @property
+    def proven_to(self) -> Position:
+        """The upper end of the interval that the proof is about."""
+        return furthest(self.targets)
+
+    def compare(self, topic: TopicFold, batch_rows: int) -> Compared:
+        """Compare the whole table, so many rows and events at once."""
+        proof, scan = self.proof, self.proof.scan
+        batches = 1 + (scan.rows + topic.count(proof.shard.id)) // batch_rows
+        edges = [WHOLE * at // batches for at in range(batches + 1)]
+        brackets, start = scan.brackets(), proof.proven_from
+        differences, stale = combined([]), np.zeros(0, dtype=np.uint64)
+        for first, end in itertools.pairwise(edges):
+            events = topic.events(proof.shard.id, first, end)
+            stale = np.append(stale, stale_keys(events, start))[:_KEPT_KEYS]
+            chunk_of_key = scan.chunks_of(events["key"][starts_of(events)])
+            found = compare(events, scan.source_rows(first, end), brackets, chunk_of_key, start)
+            differences = combined([differences, found]).keeping(_KEPT_KEYS)
+        return Compared(self, differences, stale)
+
+
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """How a shard's topic differs from what was read. `stale`: keys whose last record in the topic is an older row."""
+
+    scanned: Scanned
+    differences: Differences
+    stale: Words
+
+    @property
+    def proof(self) -> ShardProof:
+        """The shard's own."""
+        return self.scanned.proof
+
+    @property
+    def problem(self) -> str | None:
+        """Why the comparison says nothing; None when it does."""
+        if not self.differences.ambiguous:
+            return None
+        return (
+            f"{self.differences.ambiguous} rows of the source have the key of another one, in 64 bits of a digest"
+            " or in how the topic writes it: they cannot be told apart"
         )
-        return self.case.differences
+
+    def read_again(self, topic: TopicFold) -> KeysRead:
+        """Read the keys that differ once more, each statement in a bracket of its own.
+
+        Raises SourceUnavailable and SourceRejected.
+        """
+        proof, words = self.proof, self.differences.keys()
+        known = proof.keys(topic, words)
+        keys = list(known.items())
+        parts: list[tuple[Words, SourceRows]] = []
+        brackets: list[Bracket] = []
+        for at in range(0, len(keys), _KEYS_A_STATEMENT):
+            part = keys[at : at + _KEYS_A_STATEMENT]
+            found = proof.source.read_keys([key for _, key in part])
+            asked = np.array(sorted(word for word, _ in part), dtype=np.uint64)
+            stored = stored_keys(engines.integer_key(proof.shape), found.keys)
+            # A collation may show the row of another key, that it holds for equal: 'A' where 'a' was asked for.
+            right = np.isin(stored, asked)
+            chunks = np.full(int(right.sum()), len(brackets), dtype=np.int64)
+            parts.append((asked, SourceRows(stored[right], digests(found.rows)[right], chunks)))
+            brackets.append(Bracket(found.low, found.high))
+        unknown = np.array([key for key in words.tolist() if key not in known], dtype=np.uint64)
+        targets = tuple(bracket.high for bracket in brackets)
+        return KeysRead(self, replace(self.scanned, targets=targets), tuple(brackets), tuple(parts), unknown)
 
 
-def restricted(differences: Differences, words: Words) -> Differences:
-    """Only what it says of these keys."""
+@dataclass(frozen=True, slots=True)
+class KeysRead:
+    """The keys that differed, read once more: statement by statement. Those that are `unknown` cannot be read."""
 
-    def kept(keys: Words) -> Words:
-        return keys[np.isin(keys, words)]
+    before: Compared
+    scanned: Scanned
+    brackets: tuple[Bracket, ...]
+    parts: tuple[tuple[Words, SourceRows], ...]
+    unknown: Words
 
-    return Differences(
-        kept(differences.missing),
-        kept(differences.extra),
-        kept(differences.mismatched),
-        kept(differences.unplaced),
-        differences.sources,
-        differences.topics,
-    )
+    def compare(self, topic: TopicFold) -> Compared:
+        """Compare what was read with the topic."""
+        proof, before = self.scanned.proof, self.before.differences
+        found = []
+        for chunk, (words, rows) in enumerate(self.parts):
+            events = topic.events(proof.shard.id, 0, WHOLE, only=words)
+            chunk_of_key = np.full(len(starts_of(events)), chunk, dtype=np.int64)
+            found.append(compare(events, rows, self.brackets, chunk_of_key, proof.proven_from))
+        differences = replace(
+            combined([*found, restricted(before, self.unknown)]),
+            sources=before.sources,
+            topics=before.topics,
+            not_kept=before.not_kept,
+            ambiguous=before.ambiguous,
+        )
+        return Compared(self.scanned, differences, self.before.stale)
 
 
-def combined(parts: Sequence[Differences]) -> Differences:
-    """What the parts say together."""
-    empty = np.zeros(0, dtype=np.uint64)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Concluded:
+    """All that a shard's verdict goes by: the last value of each stage, and why it `failed` where it did."""
 
-    def all_of(name: str) -> Words:
-        return np.concatenate([empty, *(getattr(part, name) for part in parts)])
-
-    return Differences(
-        all_of("missing"),
-        all_of("extra"),
-        all_of("mismatched"),
-        all_of("unplaced"),
-        sum(part.sources for part in parts),
-        sum(part.topics for part in parts),
-        (
-            sum(part.beyond[0] for part in parts),
-            sum(part.beyond[1] for part in parts),
-            sum(part.beyond[2] for part in parts),
-        ),
-        sum(part.twins for part in parts),
-    )
+    proof: ShardProof
+    scanned: Scanned | None = None
+    progress: ConnectorProgress = field(default_factory=ConnectorProgress)
+    compared: Compared | None = None
+    failed: str | None = None

@@ -33,9 +33,9 @@ _FETCHED = 500
 def complete(events: Events, rows: RowReader, decoder: Decoder, fetch: Fetch, spill: Path) -> Events:
     """The sorted events, partial rows replaced by the digest of what they amount to.
 
-    One whose missing values no earlier event of its key holds becomes UNKNOWN:
-    who reads the topic by key cannot know them either. Offsets hold the
-    partition (`events.places`). Values wait in a file in the directory `spill`.
+    One whose missing values no earlier event of its key has becomes UNKNOWN:
+    consumers cannot know them either. Offsets hold the
+    partition (`change_events.packed`). Values wait in a file in the directory `spill`.
     """
     if not (events["row"] == PARTIAL).any():
         return events
@@ -47,17 +47,17 @@ def complete(events: Events, rows: RowReader, decoder: Decoder, fetch: Fetch, sp
     with TemporaryFile(dir=spill) as file:
         values = _Values(file, events, np.flatnonzero(np.repeat(touched, counts)), fetch)
         for begin, count in zip(starts[touched].tolist(), counts[touched].tolist(), strict=True):
-            held: dict[str, bytes | None] | None = None
+            known: dict[str, bytes | None] | None = None
             for at in range(begin, begin + count):
                 if events["row"][at] == ABSENT:
-                    held = None
+                    known = None
                     continue
                 tokens = _tokens(values.of(at), rows, decoder)
-                if tokens is not None and held is not None:
-                    tokens = {name: held[name] if token is None else token for name, token in tokens.items()}
-                held = tokens
+                if tokens is not None and known is not None:
+                    tokens = {name: known[name] if token is None else token for name, token in tokens.items()}
+                known = tokens
                 if events["row"][at] == PARTIAL:
-                    row = None if held is None else rows.assembled(held)
+                    row = None if known is None else rows.assembled(known)
                     word = UNKNOWN if row is None else _word(digest(row).digest())
                     events["row"][at] = word
     return events
@@ -85,7 +85,7 @@ class _Values:
                         file.write(value)
 
     def of(self, event: int) -> bytes | None:
-        """The value of the event at this place."""
+        """The value of the event at this index."""
         at = int(np.searchsorted(self._chosen, event))
         if self._size[at] < 0:
             return None

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,18 +15,17 @@ from cdc_platform.model.positions import Position
 from cdc_platform.verification.proof.change_events import EVENT, OFFSET_BITS, Events, UnreadableRecord, Words, packed
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import in_order
-from cdc_platform.verification.proof.fold_files import Drifted, PartitionFold
+from cdc_platform.verification.proof.fold_files import Drifted, FoldState, PartitionFold
 from cdc_platform.verification.proof.toast_values import complete
 from cdc_platform.verification.storage.cache import KEPT_SECONDS, cache_path, remove_others
-
-_WAIT_SECONDS = 0.05
+from cdc_platform.verification.storage.state_directory import each_locked
 
 
 class TopicFold:
     """The fold of a topic for one shape of table. Several processes may extend it at once."""
 
     def __init__(self, cache: Path, platform: str, topic: str, shape: Shape, records: Records) -> None:
-        self._place = (cache, platform, topic)
+        self._cache, self._platform, self._topic = cache, platform, topic
         self.shape = shape
         self.rows = RowReader(shape)
         self._records = records
@@ -45,52 +42,50 @@ class TopicFold:
     def extend(
         self,
         bounds: TopicBounds,
-        fences: Mapping[str, Position],
+        starts: Mapping[str, Position],
         report: Callable[[int, int], None],
         *,
         seconds: float = 3600.0,
     ) -> None:
         """Take in everything below the ends of `bounds`.
 
-        Partitions that another process is at are left to it, and waited for.
+        Partitions that another process is at are left to it, and waited for. `starts`: the position of each shard
+        before which only its rows' last versions count.
 
         Raises:
-            KafkaUnavailable: also when another process does not get on for `seconds`.
+            CacheHeld: another process holds a partition, and does not get on for `seconds`.
+            KafkaUnavailable, KafkaRejected.
         """
-        self._open(bounds.topic_id)
+        root = self._open(bounds.topic_id)
         while True:
             try:
-                self._extend(bounds, fences, report, seconds)
+                self._extend(root, bounds, starts, report, seconds)
                 return
             except Drifted:
                 self.project()
 
     def project(self) -> None:
-        """From now on read rows column by column: begins the fold anew."""
+        """From now on read rows column by column: the fold begins again from the topic's beginning."""
         if self._root is None:
             raise RuntimeError("extend() comes first")
         (self._root / "projected").touch()
         self._partitions.clear()
 
-    def still(self, bounds: TopicBounds) -> None:
+    def check_unchanged(self, bounds: TopicBounds) -> None:
         """Make sure that what was folded is what the topic holds now. Raises KafkaUnavailable."""
         shorter = [number for number, end in self._ends.items() if bounds.partitions.get(number, (0, 0))[1] < end]
         if self._ends and (bounds.topic_id != self._topic_id or shorter):
-            raise KafkaUnavailable(
-                f"{self._place[2]} was cut or made anew in mid-run.",
-                where=str(self._root),
-                cure="Run the verification again.",
-            )
+            raise self._changed(f"{self._topic} was cut or made anew in mid-run.")
 
-    def states(self) -> list[Any]:
+    def states(self) -> list[FoldState]:
         """The state of each partition's fold."""
         return [fold.state() for fold in self._partitions.values()]
 
-    def troubles(self) -> list[UnreadableRecord]:
+    def unreadable(self) -> list[UnreadableRecord]:
         """Records that the topic still has and that could not be read."""
-        return [trouble for state in self.states() for trouble in state.troubles if trouble.offset >= state.begin]
+        return [record for state in self.states() for record in state.unreadable if record.offset >= state.begin]
 
-    def cut(self) -> bool:
+    def is_cut(self) -> bool:
         """True when the topic no longer has its beginning."""
         return any(state.begin > 0 for state in self.states())
 
@@ -101,20 +96,18 @@ class TopicFold:
     def events(self, shard: str, first: int, end: int, only: Words | None = None) -> Events:
         """The shard's sorted events with keys from `first` up to, not with, `end`; `only` picks among them.
 
-        Rows are complete (see `partials.py`); `places` says where the events are.
+        Rows are complete (see `toast_values.py`); `partition_offsets` says where the events are.
         """
         parts = [np.zeros(0, dtype=EVENT)]
         for number, fold in self._partitions.items():
             found = fold.slices(shard, first, end, only)
             if fold.state().next_offset < self._ends[number]:
-                raise KafkaUnavailable(
-                    f"partition {number} of {self._place[2]} was cut, and its fold begun anew, in mid-run.",
-                    where=str(self._root),
-                    cure="Run the verification again.",
+                raise self._changed(
+                    f"partition {number} of {self._topic} was cut, and its fold begun again, in mid-run."
                 )
             parts.append(_packed(found, number))
         events = in_order(_one_epoch_if_moved(np.concatenate(parts)))
-        return complete(events, self.rows, self.decoder(), self._records.fetch, self._place[0])
+        return complete(events, self.rows, self.decoder(), self._records.fetch, self._cache)
 
     def decoder(self) -> JsonDecoder:
         """A decoder for this topic's records."""
@@ -124,76 +117,60 @@ class TopicFold:
         """Single records of the topic."""
         return self._records.fetch(partition, offsets)
 
-    def _open(self, topic_id: str) -> None:
-        if self._topic_id == topic_id:
-            return
-        self._topic_id = topic_id
-        self._root = cache_path(self._place[0], "folds", *self._place[1:], f"{topic_id}-{self.shape.fingerprint}")
-        self._root.mkdir(parents=True, exist_ok=True)
-        self._partitions.clear()
-        remove_others(self._place[0], self._root, idle_s=KEPT_SECONDS)
+    def _changed(self, message: str) -> KafkaUnavailable:
+        return KafkaUnavailable(message, where=str(self._root), cure="Run the verification again.")
+
+    def _open(self, topic_id: str) -> Path:
+        if self._root is None or self._topic_id != topic_id:
+            self._topic_id = topic_id
+            name = f"{topic_id}-{self.shape.fingerprint}"
+            self._root = cache_path(self._cache, "folds", self._platform, self._topic, name)
+            self._root.mkdir(parents=True, exist_ok=True)
+            self._partitions.clear()
+            remove_others(self._cache, self._root, idle_s=KEPT_SECONDS)
+        return self._root
 
     def _extend(
         self,
+        root: Path,
         bounds: TopicBounds,
-        fences: Mapping[str, Position],
+        starts: Mapping[str, Position],
         report: Callable[[int, int], None],
         seconds: float,
     ) -> None:
-        mode = "rows" if self.projected else "bytes"
-        if self._root is None:
-            raise RuntimeError("the fold has no place")
+        folder = root / ("rows" if self.projected else "bytes")
         ends = bounds.partitions
-        fresh = [number for number in ends if number not in self._partitions]
-        self._partitions.update({number: PartitionFold(self._root / mode, number) for number in fresh})
-        self._forget_changed_logs(bounds, fresh)
-        todo = set(ends)
+        opened = [number for number in ends if number not in self._partitions]
+        self._partitions.update({number: PartitionFold(folder, number) for number in opened})
+        self._clear_changed(bounds, opened)
         total = sum(
             max(0, end - max(begin, self._partitions[n].state().next_offset)) for n, (begin, end) in ends.items()
         )
-        done, quiet = 0, time.monotonic()
+        done = 0
 
-        def taken(count: int) -> None:
+        def progress(count: int) -> None:
             nonlocal done
             done += count
             report(done, total)
 
-        while todo:
-            idle = True
-            for number in sorted(todo):
-                fold = self._partitions[number]
-                begin, end = ends[number]
-                state = fold.state()
-                if state.next_offset >= end and state.begin == begin and state.next_offset > 0:
-                    todo.discard(number)
-                    continue
-                with fold.lock() as mine:
-                    if not mine:
-                        continue
-                    fold.extend(self._records, self.decoder(), (begin, end), fences, taken)
-                    todo.discard(number)
-                    idle = False
-            if not idle:
-                quiet = time.monotonic()
-            elif todo and time.monotonic() - quiet > seconds:
-                raise KafkaUnavailable(
-                    f"another process has been folding {self._place[2]} for {seconds:.0f} s without an end.",
-                    where=str(self._root),
-                    cure="See whether it hangs; its lock goes with it.",
-                )
-            elif todo:
-                time.sleep(_WAIT_SECONDS)
+        def is_done(number: int) -> bool:
+            state, (begin, end) = self._partitions[number].state(), ends[number]
+            return state.next_offset >= end and state.begin == begin and state.next_offset > 0
+
+        directories = {number: self._partitions[number].directory for number in sorted(ends)}
+        for number in each_locked(directories, f"the fold of {self._topic}", seconds=seconds, is_done=is_done):
+            self._partitions[number].extend(self._records, self.decoder(), ends[number], starts, progress)
         self._ends = {number: end for number, (_, end) in ends.items()}
 
-    def _forget_changed_logs(self, bounds: TopicBounds, fresh: Sequence[int]) -> None:
-        """Begin anew where the topic no longer holds what earlier runs folded, or no longer what they could not read.
+    def _clear_changed(self, bounds: TopicBounds, opened: Sequence[int]) -> None:
+        """Begin again where the topic no longer holds what earlier runs folded, or no longer what they could not read.
 
-        Another process may be ahead of these bounds, so a fold that is is
-        judged by ends that are asked for again, after its own.
+        Another process may be ahead of these bounds, so a fold that is ahead is
+        judged by ends that are asked for after its own.
         """
         doubted = [
             number
-            for number in fresh
+            for number in opened
             if not self._partitions[number].continues(self._records, bounds.partitions[number])
         ]
         if not doubted:
@@ -201,9 +178,9 @@ class TopicFold:
         now = self._records.bounds().partitions
         for number in doubted:
             fold = self._partitions[number]
-            with fold.lock() as mine:
-                if mine and not fold.continues(self._records, now[number]):
-                    fold.clear()
+            with fold.directory.lock() as locked:
+                if locked and not fold.continues(self._records, now[number]):
+                    fold.directory.clear()
 
 
 def _packed(events: Events, partition: int) -> Events:

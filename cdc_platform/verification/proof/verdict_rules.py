@@ -1,4 +1,4 @@
-"""From what is known of a shard to its verdict. By positions alone: nothing here asks a clock how long it took."""
+"""From what is known of a shard to its verdict. By positions alone: no clock decides."""
 
 from __future__ import annotations
 
@@ -8,14 +8,13 @@ from typing import Any
 
 from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.errors import CdcError
-from cdc_platform.model.positions import furthest
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification.ports import VerificationPolicy
 from cdc_platform.verification.proof.committed_offsets import ConnectorProgress
 from cdc_platform.verification.proof.differing_columns import names, samples
 from cdc_platform.verification.proof.fold_files import Drifted
-from cdc_platform.verification.proof.shard_proof import ShardProof
+from cdc_platform.verification.proof.shard_proof import Compared, Concluded
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
@@ -28,49 +27,48 @@ class VerdictRules:
         self._topic = dataset.topic(table)
         self._table, self._run_id, self._policy = table, run_id, policy
 
-    def of(
-        self, case: ShardProof, reached: ConnectorProgress, topic: TopicFold, watermark: Watermark | None
-    ) -> ShardVerdict:
+    def of(self, found: Concluded, topic: TopicFold, watermark: Watermark | None) -> ShardVerdict:
         """The verdict, by what is known."""
-        goals = case.goals
+        proof, scanned, progress = found.proof, found.scanned, found.progress
         known = self.plain(
-            case.shard,
+            proof.shard,
             Verdict.UNVERIFIABLE,
             "",
-            first=str(case.since) if case.scan.chunks else "",
-            fence=str(furthest(goals)) if goals else "",
-            committed=(reached.committed.position or "") if reached.committed else "",
-            lag_s=None if reached.at is None else round(max(0.0, reached.at - case.fenced_at), 3),
-            columns=len(case.shape.columns),
-            left_out=case.inspection.left_out,
-            warnings=case.inspection.warnings,
-            source_rows=case.scan.rows,
+            proven_from=str(proof.proven_from) if proof.scan.chunks else "",
+            proven_to=str(scanned.proven_to) if scanned and scanned.targets else "",
+            committed=(progress.committed.position or "") if progress.committed else "",
+            columns=len(proof.shape.columns),
+            left_out=proof.inspection.left_out,
+            warnings=proof.inspection.warnings,
+            source_rows=proof.scan.rows,
         )
-        if case.failed is not None:
-            return replace(known, reason=case.failed)
-        if reached.at is None:
-            return self._not_reached(known, reached)
-        trouble = [t for t in topic.troubles() if t.shard in (None, case.shard.id)]
-        if trouble:
-            at = trouble[0]
+        if scanned and progress.caught_up_at is not None:
+            known = replace(known, lag_s=round(max(0.0, progress.caught_up_at - scanned.at), 3))
+        if found.failed is not None:
+            return replace(known, reason=found.failed)
+        if progress.caught_up_at is None:
+            return self._not_caught_up(known, progress)
+        unreadable = [record for record in topic.unreadable() if record.shard in (None, proof.shard.id)]
+        if unreadable:
+            at = unreadable[0]
             return replace(known, reason=f"record {at.offset} of partition {at.partition}: {at.reason}")
-        return self._compared(known, case, topic, watermark)
+        if found.compared is None:
+            return replace(known, reason="it was not compared")
+        return self._compared(known, found.compared, topic, watermark)
 
     def _compared(
-        self, known: ShardVerdict, case: ShardProof, topic: TopicFold, watermark: Watermark | None
+        self, known: ShardVerdict, compared: Compared, topic: TopicFold, watermark: Watermark | None
     ) -> ShardVerdict:
-        differences = case.differences
-        if differences is None:
-            return replace(known, reason="it was not compared")
-        missing, extra, mismatched = differences.counts
-        known = replace(known, topic_rows=differences.topics, missing=missing, extra=extra, mismatched=mismatched)
+        missing, extra, mismatched = compared.differences.counts
+        topic_rows = compared.differences.topics
+        known = replace(known, topic_rows=topic_rows, missing=missing, extra=extra, mismatched=mismatched)
         try:
-            known = replace(known, warnings=(*known.warnings, *self._behind(case, topic)))
+            known = replace(known, warnings=(*known.warnings, *self._stale(compared, topic)))
             if not missing and not extra and not mismatched:
                 return replace(known, verdict=Verdict.PROVEN, reason="")
-            known = replace(known, samples=samples(case, topic, self._policy.samples))
+            known = replace(known, samples=samples(compared, topic, self._policy.samples))
         except (CdcError, Drifted) as error:
-            return replace(known, reason=f"what differs could not be looked at: {error}")
+            return replace(known, reason=f"what differs could not be read: {error}")
         if missing and not extra and not mismatched:
             scope = self._out_of_scope(topic, watermark)
             if scope:
@@ -82,20 +80,21 @@ class VerdictRules:
         ]
         return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
 
-    def _behind(self, case: ShardProof, topic: TopicFold) -> tuple[str, ...]:
-        count = len(case.behind)
+    def _stale(self, compared: Compared, topic: TopicFold) -> tuple[str, ...]:
+        count, most = len(compared.stale), self._policy.samples
         if not count:
             return ()
-        some = ", ".join(names(case, topic, case.behind[: self._policy.samples]))
-        more = f" and {count - self._policy.samples} more" if count > self._policy.samples else ""
+        some = ", ".join(names(compared.proof, topic, compared.stale[:most]))
+        more = f" and {count - most} more" if count > most else ""
         return (
-            f"shard {case.shard.id}: an older row of {some}{more} stands in the topic behind the newest one;"
-            " who goes by offset, as compaction does, has the old one: `repair --keys` sends them again",
+            f"shard {compared.proof.shard.id}: an older row of {some}{more} stands in the topic behind the newest one;"
+            " consumers that keep the last record per key, and log compaction, end up with the old one:"
+            " `repair --keys` sends them again",
         )
 
     def _out_of_scope(self, topic: TopicFold, watermark: Watermark | None) -> str | None:
         """Why rows may be missing from the topic without having been lost."""
-        if topic.cut():
+        if topic.is_cut():
             return "retention has removed its beginning; a backfill brings them back"
         if watermark is not None:
             if watermark.complete is None and watermark.backfilled is None:
@@ -107,12 +106,12 @@ class VerdictRules:
             return "the dataset is bootstrapped from latest, and rows that have not changed since are out of scope"
         return None
 
-    def _not_reached(self, known: ShardVerdict, reached: ConnectorProgress) -> ShardVerdict:
-        if not reached.found:
+    def _not_caught_up(self, known: ShardVerdict, progress: ConnectorProgress) -> ShardVerdict:
+        if not progress.found:
             return replace(known, reason="no cluster of the dataset has its connector")
-        if reached.problem is not None:
-            return replace(known, reason=f"its connector could not be asked: {reached.problem}")
-        committed = reached.committed
+        if progress.problem is not None:
+            return replace(known, reason=f"its connector could not be asked: {progress.problem}")
+        committed = progress.committed
         if committed is not None and committed.busy:
             return replace(known, verdict=Verdict.PENDING, reason=f"{committed.busy} under way")
         if committed is None or committed.position is None:
@@ -120,11 +119,11 @@ class VerdictRules:
         return replace(
             known,
             verdict=Verdict.PENDING,
-            reason=f"its connector has committed {committed.position}, the fence is {known.fence}",
+            reason=f"its connector has committed {committed.position}, the proof needs {known.proven_to}",
         )
 
     def plain(self, shard: Shard, verdict: Verdict, reason: str, **more: Any) -> ShardVerdict:
-        """A verdict that needs no more than its reason."""
+        """A verdict that needs nothing but its reason."""
         return ShardVerdict(
             dataset=self._dataset.name,
             table=self._table.name,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 
 class Verdict(StrEnum):
@@ -36,13 +37,13 @@ class KeyDifference:
 class ShardVerdict:
     """One row of the audit frame.
 
-    `proven` says: every row of the source, at some position between `first` and
-    `fence`, equals the topic folded up to there. `committed` is the connector's
+    `proven` says: every row of the source, at some position between `proven_from` and
+    `proven_to`, equals the topic folded up to there. `committed` is the connector's
     offset that shows the topic had got so far; `lag_s` the seconds it took from
-    the fence until then. Counts are rows, those of the topic as of the positions at
+    `proven_to` until then. Counts are rows, those of the topic as of the positions at
     which the source was read; `samples` names some of the keys.
     `left_out` are columns that no event carries, `warnings` columns whose values
-    the capture may get wrong, and keys that end in the topic with an older row.
+    the capture may get wrong, and keys whose last record in the topic is stale.
     """
 
     dataset: str
@@ -59,8 +60,8 @@ class ShardVerdict:
     missing: int = 0
     extra: int = 0
     mismatched: int = 0
-    first: str = ""
-    fence: str = ""
+    proven_from: str = ""
+    proven_to: str = ""
     committed: str = ""
     lag_s: float | None = None
     seconds: float = 0.0
@@ -68,3 +69,11 @@ class ShardVerdict:
     left_out: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     samples: tuple[KeyDifference, ...] = ()
+
+    def document(self) -> dict[str, Any]:
+        """Its fields. `first` and `fence` are the old names of `proven_from` and `proven_to`, kept for one release."""
+        return asdict(self) | {
+            "verdict": str(self.verdict),
+            "first": self.proven_from,
+            "fence": self.proven_to,
+        }

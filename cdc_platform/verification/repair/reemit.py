@@ -12,6 +12,9 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from typing import Any
+
+import msgspec
 
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.key_conditions import key_condition
@@ -56,6 +59,10 @@ class RepairReport:
     def proven(self) -> bool:
         """True when every repaired shard is proven now."""
         return all(verdict.verdict is Verdict.PROVEN for verdict in self.proof)
+
+    def document(self) -> dict[str, Any]:
+        """All of it, for JSON."""
+        return {**msgspec.to_builtins(self), "proof": [msgspec.to_builtins(one.document()) for one in self.proof]}
 
     def sentence(self) -> str:
         """It in one sentence."""

@@ -1,19 +1,20 @@
 """Sorted arrays on disk: written once, read in slices, merged piece by piece.
 
-A run is a file of fixed-size records sorted by key (and by shard before it
-where there is one). Nothing here holds more than a piece in memory.
+A file holds records of one size, sorted by key (and by shard before it where there is one). Nothing here holds
+more than a piece in memory.
 """
 
 from __future__ import annotations
 
 import bisect
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from cdc_platform.verification.storage.state_directory import sync
 
 Rows = npt.NDArray[np.void]
 
@@ -23,28 +24,31 @@ _PIECE = 250_000
 _END = (1 << 16, 0)
 
 
-def write(path: Path, rows: Rows) -> None:
-    """Write an array as a run; it is on disk when this returns."""
+def write(path: Path, pieces: Iterable[npt.NDArray[Any]]) -> None:
+    """Write arrays as one file; it is on disk when this returns."""
     with path.open("wb") as stream:
-        rows.tofile(stream)
+        for piece in pieces:
+            piece.tofile(stream)
         sync(stream)
 
 
-def sync(stream: IO[Any]) -> None:
-    """What was written is on disk when this returns, so that no checkpoint names what a crash has taken."""
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
 def read(path: Path, dtype: np.dtype[Any]) -> Rows:
-    """Map a run into memory."""
+    """Map a file into memory."""
     if path.stat().st_size == 0:
         return np.zeros(0, dtype=dtype)
     return np.memmap(path, dtype=dtype, mode="r")
 
 
-class _Places(Sequence[tuple[int, int]]):
-    """A run as the sequence of its (shard, key), for bisection."""
+def worth_merging(directory: Path, older: str, newer: str) -> bool:
+    """Is the newer file at least half as long as the older?
+
+    Merged only then, few files remain, and each record is written again only a few times.
+    """
+    return 2 * (directory / newer).stat().st_size >= (directory / older).stat().st_size
+
+
+class _Keys(Sequence[tuple[int, int]]):
+    """Records as the sequence of their (shard, key), for bisection."""
 
     def __init__(self, rows: Rows) -> None:
         self._rows = rows
@@ -60,9 +64,9 @@ class _Places(Sequence[tuple[int, int]]):
 
 def between(rows: Rows, first: tuple[int, int], end: tuple[int, int]) -> Rows:
     """The records from (shard, key) `first` up to, not with, `end`."""
-    places = _Places(rows)
-    begin = bisect.bisect_left(places, first)
-    return rows[begin : bisect.bisect_left(places, end, lo=begin)]
+    keys = _Keys(rows)
+    begin = bisect.bisect_left(keys, first)
+    return rows[begin : bisect.bisect_left(keys, end, lo=begin)]
 
 
 def picked(rows: Rows, only: npt.NDArray[np.uint64]) -> Rows:
@@ -73,13 +77,13 @@ def picked(rows: Rows, only: npt.NDArray[np.uint64]) -> Rows:
 
 
 def merged(parts: Sequence[Rows], combine: Callable[[Rows], Rows]) -> Iterator[Rows]:
-    """The runs in one, piece by piece; `combine` orders and thins a piece that holds whole keys."""
+    """The files in one, piece by piece; `combine` orders and thins a piece that holds whole keys."""
     longest = max(parts, key=len)
     first = (0, 0)
     at = _PIECE
     while True:
-        places = _Places(longest)
-        end = places[at] if at < len(longest) else _END
+        keys = _Keys(longest)
+        end = keys[at] if at < len(longest) else _END
         pieces = [between(part, first, end) for part in parts]
         if any(len(piece) for piece in pieces):
             yield combine(np.concatenate(pieces))

@@ -23,30 +23,19 @@ from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
-from cdc_platform.verification.continuity.handovers import (
-    END,
-    SEEN,
-    SENT,
-    Break,
-    BreakKind,
+from cdc_platform.verification.continuity.breaks import Break, BreakKind, unproven_of
+from cdc_platform.verification.continuity.committed_positions import (
     Commit,
-    Rows,
-    ShardSent,
-    Silence,
-    balance,
     commit_of,
-    found_of,
-    handed_on,
     log_positions,
     positions_text,
-    resumed,
-    sent_before,
     span_text,
     transaction_of,
-    unproven_of,
 )
+from cdc_platform.verification.continuity.handovers import SENT, ShardSent, Silence, resumed, sent_before
 from cdc_platform.verification.continuity.ledger import LedgerPorts, TableContinuity, breaks_on_record, count_and_keep
 from cdc_platform.verification.continuity.ledger_store import LedgerStore
+from cdc_platform.verification.continuity.transaction_balance import END, SEEN, Rows, balance, found_of, handed_on
 from tests.verification.duplicates.topics import Topic, run_id
 
 NONE = np.zeros(0, dtype=np.uint64)
@@ -196,7 +185,7 @@ def test_ledger_of_an_offset_that_was_moved_back_has_no_break() -> None:
 def test_ledger_of_a_run_that_began_anew_in_the_middle_of_a_snapshot() -> None:
     reading = Commit(6_000, {0: 8}, reading=True)
     told = resumed([Commit(1_000, {0: 8}, reading=True), reading], {0: 12}, 7_000)
-    assert (told.known, told.anew, told.since) == (True, {0: 12}, 6_000)
+    assert (told.known, told.from_scratch, told.since) == (True, {0: 12}, 6_000)
     assert positions_text(Engine.MARIADB, {0: 12}) == "GTID domain 0, 12"
     assert positions_text(Engine.POSTGRES, {0: 0x16B374D848}) == "LSN 16/B374D848"
     # Nothing of the stream was sent before: no step was left out, nor is it a resume.
@@ -205,13 +194,13 @@ def test_ledger_of_a_run_that_began_anew_in_the_middle_of_a_snapshot() -> None:
 
 def test_ledger_of_a_run_whose_predecessor_was_lost_before_its_first_commit() -> None:
     own = [Commit(15_000, {0: 40}), Commit(20_000, {0: 41})]
-    assert resumed(own, {0: 12}, 9_000, whole=True).anew == {0: 12}
+    assert resumed(own, {0: 12}, 9_000, whole=True).from_scratch == {0: 12}
     for nothing in (
         resumed(own, {0: 12}, 9_000),  # older commits may be compacted away
         resumed([], {0: 12}, 9_000, whole=True),  # or nothing can be read
         resumed(own, None, 9_000, whole=True),
     ):
-        assert (nothing.known, nothing.anew) == (False, None)
+        assert (nothing.known, nothing.from_scratch) == (False, None)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +402,7 @@ def test_ledger_names_the_steps_between_two_snapshots_of_a_task_that_was_lost_ea
     scene.commit(21)
     found = scene.only()
     (gap,) = found.breaks
-    assert (gap.kind, gap.range, gap.run, found.unknown) == (BreakKind.ANEW, "GTID domain 0, 3", second, 0)
+    assert (gap.kind, gap.range, gap.run, found.unknown) == (BreakKind.FROM_SCRATCH, "GTID domain 0, 3", second, 0)
     assert "what changed after GTID domain 0, 3 until then came as rows only" in gap.sentence()
     assert scene.only().breaks == (gap,)
 

@@ -18,7 +18,7 @@ from cdc_platform.defs.translator import table_props
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine, Topology
 from cdc_platform.verification.audit_frame import AuditFrame
-from cdc_platform.verification.continuity.handovers import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.continuity.ledger import LedgerPorts, breaks_on_record, count_and_keep
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import Verdict

@@ -158,7 +158,7 @@ def test_completeness_is_proven_under_writes(make_ground: MakeGround, engine: En
         again = ground.verify()
         _proven(again, ground)
     assert one[0] > 50 and two[0] > 50
-    assert all(verdict.first and verdict.fence and verdict.committed for verdict in verdicts.values())
+    assert all(verdict.proven_from and verdict.proven_to and verdict.committed for verdict in verdicts.values())
     last = ground.verify()
     _proven(last, ground)
     for shard in ground.shards:

@@ -359,7 +359,7 @@ def test_completeness_from_a_replica_that_lags_is_proven_at_its_own_position(mak
             verdict = ground.verify()[shard.id]
             _proven(ground, {shard.id: verdict})
             assert (verdict.source, verdict.source_rows, verdict.topic_rows) == (str(replica), 200, 200)
-            assert not MariaDbPosition.parse(verdict.fence).covers(MariaDbPosition.parse(str(ahead)))
+            assert not MariaDbPosition.parse(verdict.proven_to).covers(MariaDbPosition.parse(str(ahead)))
         finally:
             there.execute("START SLAVE SQL_THREAD")
     ground.field.wait(lambda: ground.verify()[shard.id].source_rows == 160, "the replica has caught up", 120)

@@ -64,8 +64,8 @@ def _table(rows: int) -> MemoryTable:
 
 def _scanned(home: Path, source: Any, connections: Connections, chunk_rows: int = 10) -> Scan:
     scan = Scan(home, ("run", "d", "t", "0"), SHAPE)
-    with connections.crew(source, "there") as crew:
-        scan.run(crew, lambda rows: None, chunk_rows=chunk_rows)
+    with connections.pool(source, "there") as pool:
+        scan.run(pool, lambda rows: None, chunk_rows=chunk_rows)
     return scan
 
 
@@ -132,12 +132,12 @@ def test_a_connection_that_is_lost_costs_the_chunks_ahead_and_no_place(tmp_path:
     scan = Scan(tmp_path, ("run", "d", "t", "0"), SHAPE)
     source.shared["made"] = 0
     for _ in range(2):
-        with pytest.raises(SourceUnavailable), connections.crew(source, "there") as crew:
-            scan.run(crew, lambda rows: None, chunk_rows=10)
+        with pytest.raises(SourceUnavailable), connections.pool(source, "there") as pool:
+            scan.run(pool, lambda rows: None, chunk_rows=10)
         source.shared["made"] = 0  # the next one that joins is number 1 again
-    with connections.crew(source, "there") as crew:
-        scan.run(crew, lambda rows: None, chunk_rows=10)
-        assert crew.size == 2
+    with connections.pool(source, "there") as pool:
+        scan.run(pool, lambda rows: None, chunk_rows=10)
+        assert pool.size == 2
     assert scan.rows == 1_000 and scan.complete
     keys = scan.source_rows(0, 1 << 64).keys.tolist()
     assert len(keys) == len(set(keys)) == 1_000
@@ -154,14 +154,14 @@ def test_a_scan_that_goes_on_keeps_where_it_began(tmp_path: Path) -> None:
     source, begun = Watched(table, before=before), str(table.position())
     with pytest.raises(SourceUnavailable):
         _scanned(tmp_path, source, Connections(1))
-    assert str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).since) == "None"  # nothing was written down yet
+    assert str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).start) == "None"  # nothing was written down yet
     scan = Scan(tmp_path, ("run", "d", "t", "0"), SHAPE)
     for _ in range(2):
-        with suppress(SourceUnavailable), Connections(1).crew(source, "there") as crew:
-            scan.run(crew, lambda rows: None, chunk_rows=10)
+        with suppress(SourceUnavailable), Connections(1).pool(source, "there") as pool:
+            scan.run(pool, lambda rows: None, chunk_rows=10)
         table.put(1, "later")
     assert scan.complete and str(table.position()) != begun
-    assert str(scan.since) == str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).since) == begun
+    assert str(scan.start) == str(Scan(tmp_path, ("run", "d", "t", "0"), SHAPE).start) == begun
 
 
 def test_completeness_by_several_connections_is_proven_while_rows_change(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def test_schemas_change_nothing_of_what_is_decoded(keys: bool, values: bool) -> 
         for key, value in RECORDS
     ]
     found = decode(made)
-    assert not found.troubles
+    assert not found.unreadable
     assert found.kinds.tolist() == plain.kinds.tolist() == KINDS
     assert found.events.tolist() == plain.events.tolist()
     assert found.events["row"][4] == ABSENT
@@ -68,13 +68,13 @@ def test_a_topic_whose_converter_was_changed_in_between_is_read_record_by_record
         *((wrapped(key), _compact(wrapped(value) or b"") if value else None) for key, value in RECORDS[3:]),
     ]
     found = decode(mixed)
-    assert not found.troubles
+    assert not found.unreadable
     assert found.events.tolist() == decode(RECORDS).events.tolist()
 
 
 def test_a_batch_of_tombstones_with_schemas_is_read() -> None:
     found = decode([(wrapped(key_json(4)), None), (wrapped(key_json(5)), None)])
-    assert not found.troubles
+    assert not found.unreadable
     assert found.kinds.tolist() == [TOMBSTONE, TOMBSTONE]
 
 
@@ -95,7 +95,7 @@ def test_a_record_that_cannot_be_read_is_a_trouble_and_the_others_are_events(
     key: bytes | None, value: bytes, shard: str | None
 ) -> None:
     found = decode([*RECORDS[:3], (key, value), *RECORDS[3:]])
-    [trouble] = found.troubles
+    [trouble] = found.unreadable
     assert (trouble.partition, trouble.offset, trouble.shard) == (0, 3, shard)
     assert found.events["offset"].tolist() == [0, 1, 2, 4, 5, 6]
     assert found.events["row"].tolist() == decode(RECORDS).events["row"].tolist()

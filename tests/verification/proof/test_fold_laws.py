@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
 from cdc_platform.verification.proof.change_events import EVENT, ORIGIN_BITS, Events
-from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, SourceRows, behind, compare
+from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, SourceRows, compare, stale_keys
 from cdc_platform.verification.proof.fold import compact, in_order, starts_of
 
 KEYS = range(1, 5)
@@ -75,7 +75,7 @@ def judged(folded: Events, shown: dict[int, int], low: int, high: int) -> tuple[
     )
     homes = np.zeros(len(starts_of(folded)), dtype=np.int64)
     found = compare(folded, source, [Bracket(at(low), at(high))], homes, at(low))
-    assert not len(found.unplaced)
+    assert not len(found.undecided)
     return set(found.missing.tolist()), set(found.extra.tolist()), set(found.mismatched.tolist())
 
 
@@ -176,7 +176,7 @@ def test_a_key_is_behind_when_an_older_row_was_sent_after_its_newest_and_else_ne
     end = changes[-1].seq
     fence = data.draw(st.integers(0, end), label="fence")
     for seq in range(fence, end + 1):
-        assert not len(behind(folded(parts, fence), at(seq)))
+        assert not len(stale_keys(folded(parts, fence), at(seq)))
     latest = {change.key: change for change in changes}
     # Not of the newest's own transaction: a part of it from another server is taken for its going on.
     old = [change for change in changes if change.seq < latest[change.key].seq or change == latest[change.key]]
@@ -185,10 +185,10 @@ def test_a_key_is_behind_when_an_older_row_was_sent_after_its_newest_and_else_ne
     copy["offset"] = sum(map(len, parts))
     newest = latest[late.key]
     expected = {late.key} if newest.row != late.row else set()
-    assert set(behind(folded([*parts, copy], fence), at(end)).tolist()) == expected
+    assert set(stale_keys(folded([*parts, copy], fence), at(end)).tolist()) == expected
     healed = events([newest])
     healed["offset"] = copy["offset"] + 1
-    assert not len(behind(folded([*parts, copy, healed], fence), at(end)))
+    assert not len(stale_keys(folded([*parts, copy, healed], fence), at(end)))
 
 
 @settings(max_examples=100, deadline=None)
@@ -209,7 +209,7 @@ def test_a_key_that_no_chunk_had_is_judged_only_when_its_place_is_known() -> Non
     nothing = SourceRows(np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.uint64), np.zeros(0, dtype=np.int64))
     found = compare(made, nothing, [], np.full(2, NOWHERE, dtype=np.int64), at(0))
     # Key 2 never was a row: it is right wherever it would have been.
-    assert found.unplaced.tolist() == [1]
+    assert found.undecided.tolist() == [1]
     assert found.topics == 1
 
 
@@ -224,7 +224,7 @@ def test_a_key_of_unknown_place_is_judged_by_all_the_brackets(changes: list[Chan
     brackets = [Bracket(at(first), at(first)), Bracket(at(end), at(end))]
     found = compare(made, nothing, brackets, np.full(len(starts_of(made)), NOWHERE, dtype=np.int64), at(first))
     there = {change.key for change in changes if change.row and change.seq > first} | set(state(changes, first))
-    assert set(found.unplaced.tolist()) == there
+    assert set(found.undecided.tolist()) == there
 
 
 GTIDS = st.dictionaries(st.integers(0, 3), st.tuples(st.integers(1, 9), st.integers(1, 10**12)), max_size=3)

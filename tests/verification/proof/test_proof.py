@@ -49,7 +49,7 @@ def test_completeness_is_proven_with_positions_and_counts(tmp_path: Path) -> Non
     verdict = world.verify()
     assert verdict.verdict is Verdict.PROVEN
     assert verdict.source_rows == verdict.topic_rows == len(world.table.rows)
-    assert verdict.first == verdict.fence == verdict.committed == f"0-1-{world.table.seq}"
+    assert verdict.proven_from == verdict.proven_to == verdict.committed == f"0-1-{world.table.seq}"
     assert verdict.lag_s is not None
 
 
@@ -68,7 +68,7 @@ def test_completeness_is_proven_while_rows_change_within_every_bracket(tmp_path:
     for run in range(3):
         verdict = world.verify(f"run{run}")
         assert verdict.verdict is Verdict.PROVEN, verdict
-        assert verdict.first != verdict.fence
+        assert verdict.proven_from != verdict.proven_to
 
 
 def test_completeness_names_each_kind_of_loss_and_nothing_else(tmp_path: Path) -> None:

@@ -52,7 +52,7 @@ class _Topic:
     def events(self) -> Events:
         keys, values = zip(*self.records, strict=True)
         decoded = JsonDecoder(SHAPE).decode(0, Batch(keys, values, list(range(len(self.records)))))
-        assert not decoded.troubles
+        assert not decoded.unreadable
         return in_order(decoded.events)
 
     def fetch(self, partition: int, offsets: Sequence[int]) -> Mapping[int, Record]:
