@@ -14,7 +14,7 @@ from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict
 # Written into each table. Readers take columns of other releases for what they are: new ones are left out, missing
 # ones take their default. What cannot be read so has a greater number.
 VERSION = 1
-_VERSION = b"cdc_platform.version"
+_VERSION = b"cdc.version"
 
 _SAMPLE = pa.struct(
     [

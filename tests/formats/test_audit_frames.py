@@ -44,6 +44,6 @@ def test_columns_of_another_release_are_left_out_and_missing_ones_are_empty(fram
 def test_a_frame_of_a_newer_version_is_refused_by_name(frames: Path) -> None:
     newest = max(frames.rglob("*.parquet"))
     table = pyarrow.parquet.read_table(newest)
-    pyarrow.parquet.write_table(table.replace_schema_metadata({"cdc_platform.version": "2"}), newest)
+    pyarrow.parquet.write_table(table.replace_schema_metadata({"cdc.version": "2"}), newest)
     with pytest.raises(CdcError, match=rf"{newest}: a newer release wrote it \(version 2, this one reads 1\)"):
         AuditFrame(str(frames)).latest("pins", "pins")

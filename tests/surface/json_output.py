@@ -70,7 +70,7 @@ def shapes() -> dict[str, Any]:
         "status DATASET SHARD": _of(map(_shard_status, (False, True))),
         "verify": {"run_id": "str", "shards": [_of(verify._document(one) for one in both(ShardVerdict))]},
         "repair": _of(_printed(print_repair, plan, True) for plan in both(RepairPlan)),
-        "repair --apply": _of(map(_encoded, both(RepairReport))),
+        "repair --apply": _of(_encoded(report.document()) for report in both(RepairReport)),
         "topology show": shape(topology_command._document(whole_topology(), None)),
         "topology import": _of([[asdict(sample(Change))]]),
         "topology set-leader": _of(_set_leader(item) for item in both(PreflightItem)),
