@@ -64,16 +64,16 @@ class RowReader:
         self._placeholder = placeholder.encode()
         triggers = [patch.trigger for patch in self._patches]
         self._always = self.by_column or None in triggers
-        self._mark = None if shape.complete_rows else self._placeholder
+        self._unchanged = None if shape.complete_rows else self._placeholder
         # The placeholder's first bytes are as rare as all of it.
-        marks = () if self._mark is None else (self._mark[:6],)
-        patterns = dict.fromkeys((b"\\", *marks, *(part for part in triggers if part)))
+        unchanged = () if self._unchanged is None else (self._unchanged[:6],)
+        patterns = dict.fromkeys((b"\\", *unchanged, *(part for part in triggers if part)))
         self._patterns = tuple((pattern, _rarest(pattern)) for pattern in patterns)
-        self._rare = {pattern[place] for pattern, place in self._patterns}
+        self._rare = {pattern[at] for pattern, at in self._patterns}
         self._names = tuple(name for name, _, _ in self._steps)
 
     def suspects(self, rows: Sequence[Any]) -> npt.NDArray[np.int64]:
-        """Of the `after` of each event (bytes or msgspec.Raw), the places of those that may not be canonical yet.
+        """Of the `after` of each event (bytes or msgspec.Raw), the indexes of those that may not be canonical yet.
 
         Searches all of them as one buffer: a search in each would cost more
         than decoding them.
@@ -88,12 +88,12 @@ class RowReader:
         hits = np.flatnonzero(rare)
         here = text[hits]
         found = np.zeros(len(rows), dtype=np.bool_)
-        for pattern, place in self._patterns:
-            # A match that spans two events makes the first one suspect, which costs a look at it.
-            begins = hits[here == pattern[place]] - place
+        for pattern, rare_at in self._patterns:
+            # A match that spans two events makes the first one suspect, which costs one more check.
+            begins = hits[here == pattern[rare_at]] - rare_at
             begins = begins[(begins >= 0) & (begins <= len(text) - len(pattern))]
             for at, byte in enumerate(pattern):
-                if at != place:
+                if at != rare_at:
                     begins = begins[text[begins + at] == byte]
             if pattern == b"\\" and not self._escapes:
                 # A quote in a string is written the same way on both sides; a row does not end with a backslash.
@@ -106,7 +106,7 @@ class RowReader:
 
         Raises msgspec.DecodeError.
         """
-        if self.by_column or (self._mark is not None and self._mark in after):
+        if self.by_column or (self._unchanged is not None and self._unchanged in after):
             return self.row(after)
         if b"\\" in after:
             by_column = self._escapes or any(patch.trigger is None or patch.trigger in after for patch in self._patches)
@@ -138,7 +138,7 @@ class RowReader:
         """One column's token; None for an unchanged TOAST value."""
         if raw == b"null":
             return raw
-        if self._mark is not None and self._mark in raw and self._missing(raw):
+        if self._unchanged is not None and self._unchanged in raw and self._missing(raw):
             return None
         found = self._by_name[name]
         token = found.wire(raw) if found is not None and found.wire is not None else raw
@@ -159,12 +159,12 @@ class RowReader:
         return b",".join(token if token is not None else b"" for token in found)
 
     def _missing(self, raw: bytes) -> bool:
-        mark = self._placeholder
-        return raw in (b'"' + mark + b'"', b'["' + mark + b'"]') or raw.startswith(b'"{\\"' + mark)
+        unchanged = self._placeholder
+        return raw in (b'"' + unchanged + b'"', b'["' + unchanged + b'"]') or raw.startswith(b'"{\\"' + unchanged)
 
 
 def _rarest(pattern: bytes) -> int:
-    """The place of the byte that a search begins with: JSON is full of digits, quotes and small letters."""
+    """The index of the byte that a search begins with: JSON is full of digits, quotes and small letters."""
     return next((at for at, byte in enumerate(pattern) if byte not in _FREQUENT), 0)
 
 

@@ -129,7 +129,7 @@ class AuditFrame:
         names = self._names(dataset, table)
         if len(names) <= _FILES:
             return
-        # In the place of the newest of them, which comes before what is being written now.
+        # Under the name of the newest of them, which comes before what is being written now.
         whole = frames.concatenated(list(reversed(list(self._newest(dataset, table)))))
         stem = names[0].rpartition("/")[2].removesuffix(".parquet")
         self._put(dataset, table, f"{stem}-whole.parquet", whole.slice(max(0, len(whole) - _ROWS)))

@@ -1,4 +1,4 @@
-"""What a verification needs of the outside, and the policy that bounds it."""
+"""The outside systems that a verification uses, and the policy that bounds it."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class VerificationPolicy:
 
     `sources_at_once` shards are read at once, and each server by `server_connections`
     at most: a large table has as many to itself as are free. Seconds: `reach_seconds`
-    to wait for connectors to get to a fence, `source_seconds` for one statement.
-    `rereads`: how often what differs is looked at again. `slab_rows` bounds memory:
+    to wait for connectors to catch up, `source_seconds` for one statement.
+    `rereads`: how often what differs is read again. `slab_rows` bounds memory:
     so many rows and events are compared at once, at some 150 bytes each. `schedule`
     is a cron line (UTC) by which Dagster verifies the dataset, `scheduled_shards` at
     a time (0: all).
@@ -81,7 +81,7 @@ class VerificationPolicy:
             )
             if not right:
                 raise TopologyError(
-                    f"{value!r} is no value of it.",
+                    f"{value!r} is not a value of it.",
                     where=f"dataset {dataset.name}",
                     field=f"verification.{item.name}",
                     cure=f"The default is {default!r}.",

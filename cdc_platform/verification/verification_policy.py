@@ -1,4 +1,4 @@
-"""A dataset's `verification` as a whole: told when it is written, not when it is first used."""
+"""Validates a dataset's `verification` when it is written, not when it is first used."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def check_policy(dataset: Dataset, where: Path | str) -> None:
             )
     if policy.schedule and not _CRON.fullmatch(policy.schedule):
         raise TopologyError(
-            f"{policy.schedule!r} is no cron line.",
+            f"{policy.schedule!r} is not a cron line.",
             where=str(where),
             field=f"datasets.{dataset.name}.verification.schedule",
             cure='Five fields, such as "0 4 * * *" for four in the morning (UTC).',

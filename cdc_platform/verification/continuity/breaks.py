@@ -37,7 +37,7 @@ class Break:
 
     @property
     def id(self) -> str:
-        """The same for the same break, whoever finds it."""
+        """The same for the same break, whichever process finds it."""
         text = "\n".join((self.shard, str(self.kind), self.range, self.run))
         return fingerprint(text, 12)
 

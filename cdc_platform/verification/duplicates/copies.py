@@ -171,11 +171,11 @@ class Servers:
         """These two runs read the same server."""
         self._parent[self.of(one)] = self.of(other)
 
-    def learn(self, ranked: Deliveries, twins: npt.NDArray[np.int64]) -> None:
+    def learn(self, ranked: Deliveries, pairs: npt.NDArray[np.int64]) -> None:
         """From neighbours of equal position; a position of 0 (Postgres, snapshots) says nothing."""
-        twins = twins[ranked["position"][twins] != 0]
-        pairs = np.unique(np.stack([ranked["run"][twins], ranked["run"][twins + 1]], axis=1), axis=0)
-        for one, other in pairs.tolist():
+        pairs = pairs[ranked["position"][pairs] != 0]
+        runs = np.unique(np.stack([ranked["run"][pairs], ranked["run"][pairs + 1]], axis=1), axis=0)
+        for one, other in runs.tolist():
             self.join(one, other)
 
     def learn_group(self, ranked: Deliveries, group: Sequence[int]) -> None:

@@ -3,7 +3,7 @@
 Connect commits an offset after Kafka has acknowledged all records up to it. So
 once the committed offset covers a position, all events before that position are
 in the topic, below the end offsets that are asked for afterwards. That a later
-event was seen proves nothing: other partitions may be behind.
+event is in the topic proves nothing: other partitions may be behind.
 """
 
 from __future__ import annotations

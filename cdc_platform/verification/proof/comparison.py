@@ -19,7 +19,7 @@ from cdc_platform.verification.proof.fold import came_late, starts_of
 
 Indexes = npt.NDArray[np.int64]
 
-# The chunk of a key that no chunk had, and of which it cannot be told in which one it would have been.
+# The chunk of a key that no chunk had, and that might have been in any.
 NOWHERE = -1
 
 
@@ -183,8 +183,8 @@ def stale_keys(events: Events, until: Position) -> Words:
     indexes, begins = _all_of(starts[counts > 1], counts[counts > 1])
     part, lengths = events[indexes], counts[counts > 1]
     index = np.arange(len(part))
-    seen = until.sees(part["stream"], part["seq"])
-    newest = np.repeat(np.maximum.reduceat(np.where(seen, index, -1), begins), lengths)
+    visible = until.sees(part["stream"], part["seq"])
+    newest = np.repeat(np.maximum.reduceat(np.where(visible, index, -1), begins), lengths)
     # Offsets of two partitions do not compare; a key has two when partitions were added in its life.
     partition = part["offset"] >> OFFSET_BITS
     offset = np.where(partition == partition[newest], part["offset"], -1)

@@ -292,12 +292,12 @@ def _picked(batch: Batch, indexes: Sequence[int]) -> Batch:
 
 
 def _wrapped(record: bytes, before: bool) -> bool:
-    """Does a key or value stand below `payload`, with its schema beside it? `before` where that cannot be told."""
+    """Does a key or value stand below `payload`, with its schema beside it? `before` where that is unknown."""
     try:
-        seen = _HEAD.decode(record)
+        head = _HEAD.decode(record)
     except msgspec.DecodeError:
         return before
-    return bytes(seen.payload) != b"" and not bytes(seen.op) and not bytes(seen.shard)
+    return bytes(head.payload) != b"" and not bytes(head.op) and not bytes(head.shard)
 
 
 def _value_decoder(shape: Shape, *, wrapped: bool) -> msgspec.json.Decoder[Any]:

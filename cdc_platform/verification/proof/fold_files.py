@@ -24,7 +24,7 @@ from cdc_platform.verification.proof.fold import compact, in_order
 from cdc_platform.verification.storage import sorted_files
 from cdc_platform.verification.storage.state_directory import StateDirectory
 
-# Events held in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
+# Events in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
 SPILL_EVENTS = 400_000
 
 VERSION = 5
@@ -73,7 +73,7 @@ class PartitionFold:
         A log loses its end when a replica that lacks it becomes leader (an
         unclean election), or with its files; other records may stand there by
         now. The last record shows it: it must still be there, unchanged. Where
-        compaction has taken it, that cannot be told, and counts as no. So does
+        compaction has taken it, that is not known, and counts as no. So does
         a record that could not be read and is gone by now, and a file that is.
         """
         begin, end = bounds

@@ -121,7 +121,7 @@ class Scan:
         return SourceRows(found["key"].copy(), found["row"].copy(), found["chunk"].astype(np.int64))
 
     def chunks_of(self, keys: Words) -> Indexes:
-        """For each key (as the fold stores it) the chunk it belongs to; NOWHERE where that cannot be told."""
+        """For each key (as the fold stores it) the chunk it belongs to; NOWHERE where that is unknown."""
         if not self._integer or not self.chunks:
             return np.full(len(keys), NOWHERE, dtype=np.int64)
         unsigned = self._shape.column(self._shape.key[0]).unsigned

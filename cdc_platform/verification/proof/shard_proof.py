@@ -103,14 +103,14 @@ class ShardProof:
             by_partition.setdefault(partition, {})[offset] = word
         decoder = topic.decoder()
         found: dict[int, Key] = {}
-        for partition, wanted in by_partition.items():
-            for offset, (key, _) in topic.fetch(partition, list(wanted)).items():
+        for partition, words_at in by_partition.items():
+            for offset, (key, _) in topic.fetch(partition, list(words_at)).items():
                 if key is None:
                     continue
                 _, tokens = decoder.key_tokens(key)
                 text = source_key(self.shape, tokens)
                 if text is not None:
-                    found[wanted[offset]] = text
+                    found[words_at[offset]] = text
         return found
 
     def _keys_in_source(self, words: Words) -> dict[int, Key]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.errors import CdcError
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification.ports import VerificationPolicy
@@ -84,10 +85,9 @@ class VerdictRules:
         count, most = len(compared.stale), self._policy.samples
         if not count:
             return ()
-        some = ", ".join(names(compared.proof, topic, compared.stale[:most]))
-        more = f" and {count - most} more" if count > most else ""
+        some = some_of(names(compared.proof, topic, compared.stale[:most]), most, total=count)
         return (
-            f"shard {compared.proof.shard.id}: an older row of {some}{more} stands in the topic behind the newest one;"
+            f"shard {compared.proof.shard.id}: an older row of {some} stands in the topic behind the newest one;"
             " consumers that keep the last record per key, and log compaction, end up with the old one:"
             " `repair --keys` sends them again",
         )

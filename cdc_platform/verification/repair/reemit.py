@@ -1,9 +1,9 @@
 """Repair: re-emit just the keys that are missing or wrong, then prove the shards again.
 
-Find (`repair_plan`): the shards are verified anew, so nothing is repaired that healed meanwhile. Emit:
+Find (`repair_plan`): the shards are verified again, so nothing is repaired that healed meanwhile. Emit:
 a backfill whose conditions name the keys of each shard, in waves (`snapshots/`: never by a signal, which
 may leave stale rows). Extra rows get a tombstone, and only when that was asked for. Prove: the same
-verification once more. Each wave is a run of its own name, joined by whoever does it again.
+verification once more. Each wave is a snapshot run of its own name, which a repair that is started again joins.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.model.topology import Topology
-from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Load, Request, RunKind
+from cdc_platform.snapshots.run_lifecycle import finish, open_run, slices
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
@@ -180,21 +180,21 @@ def _conditions(
 
 def _shape(ports: VerificationPorts, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
     dataset = topology.dataset(plan.dataset)
-    place = topology.shard(plan.dataset, shard)
-    source = ports.source(dataset, place, dataset.table(plan.table))
+    found = topology.shard(plan.dataset, shard)
+    source = ports.source(dataset, found, dataset.table(plan.table))
     try:
         shape = source.inspect().shape
     finally:
         source.close()
     if shape is None:
         raise SourceRejected(
-            "its table cannot be read as the proof reads it.", where=place.name, cure="`cdc-platform verify` says why."
+            "its table cannot be read as the proof reads it.", where=found.name, cure="`cdc-platform verify` says why."
         )
     return shape
 
 
-class _Told(Silent):
-    """Passes on what happens in a wave."""
+class _Progress(Silent):
+    """Reports what happens in a wave."""
 
     def __init__(self, report: Report) -> None:
         self._report = report
@@ -205,16 +205,16 @@ class _Told(Silent):
 
 
 def _backfill(ports: SnapshotPorts, request: Request, run_id: str, report: Report) -> None:
-    """One wave, as a backfill: begun once, joined by whoever starts it again; what failed then is tried once more."""
-    run = opening.open_run(ports, request, run_id)
+    """One wave, as a backfill: begun once, and joined when it is started again; what failed then is tried once more."""
+    run = open_run(ports, request, run_id)
     if run.finished is not None and run.failed:
         _backfill(ports, replace(request, shards=(), failed_of=run.id), f"{run_id}-again", report)
         return
     if run.finished is None:
-        parts = range(len(opening.slices(run)))
+        parts = range(len(slices(run)))
         with ThreadPoolExecutor(len(parts), thread_name_prefix="repair") as pool:
-            list(pool.map(lambda number: work_slice(ports, run, number, _Told(report)), parts))
-        run = opening.finish(ports, run)
+            list(pool.map(lambda number: work_slice(ports, run, number, _Progress(report)), parts))
+        run = finish(ports, run)
     if run.failed or run.finished is None:
         raise Unavailable(
             f"the snapshot of wave {run.id} failed in {run.failed} of {len(run.shards)} shards.",
@@ -227,17 +227,17 @@ def _remove(ports: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
     """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
     dataset = topology.dataset(plan.dataset)
     topic = table_topic(dataset, dataset.table(plan.table))
-    places: dict[int, dict[int, str]] = {}
+    extra: dict[int, dict[int, str]] = {}
     for shard in plan.shards:
         for partition, offset in shard.extra:
-            places.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
-    if not places:
+            extra.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
+    if not extra:
         return 0
     records = ports.proof.records(topic)
     try:
         tombstones = [
             Tombstone(partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id})
-            for partition, owners in places.items()
+            for partition, owners in extra.items()
             for offset, (key, _) in records.fetch(partition, list(owners)).items()
             if key is not None
         ]

@@ -1,7 +1,7 @@
 """What a repair would do: which keys to re-emit, which rows are extra, and the plan on record.
 
 What was found is recorded under `repair/<run>/<shard>` before anything is sent: a repair that was
-killed and is started again under its id goes on by it.
+killed and is started again under its id goes on from it.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 
 from cdc_platform.clients.sources.source import Key
 from cdc_platform.errors import BadInput, RepairRefused
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
@@ -67,7 +68,7 @@ class RepairPlan:
         shards = sum(1 for shard in self.shards if shard.emit or shard.extra)
         fate = "get tombstones" if self.tombstones else "are left (ask for tombstones)"
         more = f"; {self.extra} extra rows {fate}" if self.extra else ""
-        left = f"; left alone: {', '.join(sorted(self.left)[:5])}" if self.left else ""
+        left = f"; left alone: {some_of(sorted(self.left), 5)}" if self.left else ""
         return f"Re-emit {self.keys} keys of {self.dataset}.{self.table} in {shards} shards{more}{left}."
 
 
@@ -86,7 +87,7 @@ def find_repair(
     """What is wrong in these shards now; changes nothing.
 
     Raises:
-        RepairRefused: more than `cap` keys differ: a backfill is the better cure.
+        RepairRefused: more than `cap` keys differ: a backfill is the better repair.
         TopologyError: no such dataset, table or shard.
     """
     policy = replace(VerificationPolicy.of(topology.dataset(dataset)), samples=cap + 1)
@@ -217,7 +218,7 @@ def parse_keys(given: Sequence[str]) -> dict[str, tuple[Key, ...]]:
             parts = []
         if not shard or not value or not parts:
             raise BadInput(
-                f"{text!r} is no key.", field="--keys", cure='Write SHARD:VALUE, or SHARD:["A", "B"] for two columns.'
+                f"{text!r} is not a key.", field="--keys", cure='Write SHARD:VALUE, or SHARD:["A", "B"] for two.'
             )
         found.setdefault(shard, []).append(tuple(str(part) for part in parts))
     return {shard: tuple(keys) for shard, keys in found.items()}

@@ -1,4 +1,4 @@
-"""The cache's files: made and removed in one place, and never outside of it.
+"""Paths of the cache: made and removed here alone, and never outside of it.
 
 Names come from elsewhere (a topic's id is base64, and may begin with a slash), so
 none is put into a path as it stands, and nothing is removed before it is certain
@@ -14,7 +14,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-# What nobody has changed for so long belongs to a topic, table or run that is no more. Not at once: it may be read.
+# What has not been changed for so long belongs to a topic, table or run that is gone. Not at once: it may be read.
 KEPT_SECONDS = 7 * 86_400.0
 
 _LONGEST = 200  # of 255 bytes that file systems allow, with room for endings
@@ -26,7 +26,7 @@ def cache_path(cache: Path, *names: str) -> Path:
     Different names give different parts. Raises ValueError without a name.
     """
     if not names:
-        raise ValueError("the cache itself is no place for one thing")
+        raise ValueError("a path in the cache needs a name")
     return cache.joinpath(*map(_part, names))
 
 
