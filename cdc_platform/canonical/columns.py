@@ -18,7 +18,6 @@ class Fidelity(StrEnum):
 
     EXACT = "exact"
     NORMALISED = "normalised"
-    OUT = "out"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Annotated
+
+import msgspec
 
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source import Source
-from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset, Shard, Table
+from cdc_platform.verification.policy_values import Amount, Count, read_policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,48 +49,21 @@ class VerificationPolicy:
     a time (0: all).
     """
 
-    reach_seconds: float = 120.0
-    source_seconds: float = 30.0
-    chunk_rows: int = 10_000
-    sources_at_once: int = 8
-    server_connections: int = 4
-    rereads: int = 2
-    reread_keys: int = 20_000
-    samples: int = 20
-    slab_rows: int = 1_500_000
+    reach_seconds: Amount = 120.0
+    source_seconds: Amount = 30.0
+    chunk_rows: Count = 10_000
+    sources_at_once: Count = 8
+    server_connections: Count = 4
+    rereads: Count = 2
+    reread_keys: Count = 20_000
+    samples: Count = 20
+    slab_rows: Count = 1_500_000
     replicas: bool = False
-    ignore_columns: tuple[str, ...] = field(default=())
+    ignore_columns: tuple[str, ...] = ()
     schedule: str = ""
-    scheduled_shards: int = 0
+    scheduled_shards: Annotated[int, msgspec.Meta(ge=0)] = 0
 
     @classmethod
     def of(cls, dataset: Dataset) -> VerificationPolicy:
         """The dataset's policy. Raises TopologyError."""
-        given: Mapping[str, Any] = dataset.verification
-        found: dict[str, Any] = {}
-        for item in fields(cls):
-            if item.name not in given:
-                continue
-            value, default = given[item.name], item.default
-            right = (
-                isinstance(value, list | tuple) and all(isinstance(part, str) for part in value)
-                if item.name == "ignore_columns"
-                else isinstance(value, type(default))
-                if isinstance(default, bool | str)
-                else isinstance(value, int | float)
-                and not isinstance(value, bool)
-                and (value > 0 or (value == 0 and item.name == "scheduled_shards"))
-            )
-            if not right:
-                raise TopologyError(
-                    f"{value!r} is not a value of it.",
-                    where=f"dataset {dataset.name}",
-                    field=f"verification.{item.name}",
-                    cure=f"The default is {default!r}.",
-                )
-            found[item.name] = tuple(value) if item.name == "ignore_columns" else _typed(default, value)
-        return cls(**found)
-
-
-def _typed(default: object, value: Any) -> Any:
-    return int(value) if isinstance(default, int) and not isinstance(default, bool) else value
+        return read_policy(cls, dataset.verification, dataset.name, "verification")

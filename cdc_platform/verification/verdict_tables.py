@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import fields
 from datetime import UTC
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 
-from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 # Written into each table. Readers take columns of other releases for what they are: new ones are left out, missing
 # ones take their default. What cannot be read so has a greater number.
@@ -65,23 +65,13 @@ def to_table(verdicts: Sequence[ShardVerdict]) -> Any:
 
 def from_table(table: Any) -> list[ShardVerdict]:
     """The inverse of `to_table`. Columns of other releases are left out; missing ones take their default."""
-    known = {item.name for item in fields(ShardVerdict)}
     found = []
     for row in table.to_pylist():
-        row["proven_from"] = row.get("proven_from") or row.get("first") or ""
-        row["proven_to"] = row.get("proven_to") or row.get("fence") or ""
-        given = {name: value for name, value in row.items() if name in known}
-        given |= {
-            "verdict": Verdict(given["verdict"]),
-            "checked_at": given["checked_at"].astimezone(UTC),
-            "left_out": tuple(given.get("left_out") or ()),
-            "warnings": tuple(given.get("warnings") or ()),
-            "samples": tuple(
-                KeyDifference(**{**sample, "columns": tuple(sample["columns"] or ())})
-                for sample in given.get("samples") or ()
-            ),
-        }
-        found.append(ShardVerdict(**given))
+        given = {name: value for name, value in row.items() if value is not None}
+        given["proven_from"] = given.get("proven_from") or given.get("first", "")
+        given["proven_to"] = given.get("proven_to") or given.get("fence", "")
+        given["checked_at"] = given["checked_at"].astimezone(UTC)
+        found.append(msgspec.convert(given, ShardVerdict))
     return found
 
 

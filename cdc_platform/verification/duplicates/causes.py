@@ -9,10 +9,12 @@ from __future__ import annotations
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Annotated, Any
+
+import msgspec
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import EMPTY, Dataset
@@ -24,6 +26,7 @@ from cdc_platform.verification.duplicates.copies import (
     PartitionCounts,
     Span,
 )
+from cdc_platform.verification.policy_values import Amount, Count, read_policy
 
 
 class Cause(StrEnum):
@@ -77,9 +80,9 @@ class DuplicatePolicy:
     cause; a cause without one is expected. `window_hours`: what is older does not count.
     """
 
-    redelivered_a_resume: int = 50_000
-    window_hours: float = 24.0
-    limits: Mapping[str, int] = field(
+    redelivered_a_resume: Count = 50_000
+    window_hours: Amount = 24.0
+    limits: Mapping[str, Annotated[int, msgspec.Meta(ge=0)]] = field(
         default_factory=lambda: {Cause.ZOMBIE.value: 0, Cause.RETRY.value: 0, Cause.UNKNOWN.value: 0}
     )
 
@@ -87,40 +90,17 @@ class DuplicatePolicy:
     def of(cls, dataset: Dataset) -> DuplicatePolicy:
         """The dataset's policy. Raises TopologyError."""
         given: Any = dataset.verification.get("duplicates", EMPTY)
-        where = f"dataset {dataset.name}"
+        where, block = f"dataset {dataset.name}", "verification.duplicates"
         if not isinstance(given, Mapping):
-            raise TopologyError(
-                "must be a table.", where=where, field="verification.duplicates", cure="Write NAME: VALUE."
-            )
-        base = cls()
-        found: dict[str, Any] = {}
-        for name, value in given.items():
-            name_of_it = f"verification.duplicates.{name}"
-            if name in ("redelivered_a_resume", "window_hours"):
-                if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-                    raise TopologyError(
-                        f"{value!r} must be a number above 0.", where=where, field=name_of_it, cure="Use 1 or more."
-                    )
-                found[name] = int(value) if name == "redelivered_a_resume" else float(value)
-            elif name == "limits" and isinstance(value, Mapping):
-                causes = {str(cause) for cause in Cause}
-                for cause, limit in value.items():
-                    if cause not in causes or isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
-                        raise TopologyError(
-                            f"{cause}: {limit!r} is not a limit.",
-                            where=where,
-                            field=name_of_it,
-                            cure=f"Use 0 or more for one of {', '.join(sorted(causes))}.",
-                        )
-                found[name] = {**base.limits, **value}
-            else:
-                raise TopologyError(
-                    "there is no such limit.",
-                    where=where,
-                    field=name_of_it,
-                    cure="Known: limits, redelivered_a_resume, window_hours.",
-                )
-        return cls(**found)
+            raise TopologyError("must be a table.", where=where, field=block, cure="Write NAME: VALUE.")
+        found = read_policy(cls, given, dataset.name, block)
+        names, causes = {item.name for item in fields(cls)}, {str(cause) for cause in Cause}
+        for path, known, used in ((block, names, given), (f"{block}.limits", causes, found.limits)):
+            for name in used:
+                if name not in known:
+                    cure = f"Known: {', '.join(sorted(known))}."
+                    raise TopologyError("there is no such limit.", where=where, field=f"{path}.{name}", cure=cure)
+        return replace(found, limits={**cls().limits, **found.limits})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,7 @@ from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.proof.decoding import OPERATIONS
-from cdc_platform.verification.proof.envelopes import BinlogSource, PostgresSource
+from cdc_platform.verification.proof.envelopes import BinlogSource, PostgresSource, wrapped
 from cdc_platform.verification.proof.source_positions import POSITIONS
 
 # `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
@@ -76,14 +76,6 @@ class _Binlog(msgspec.Struct, gc=False):
 class _Postgres(msgspec.Struct, gc=False):
     op: str
     source: PostgresSource
-
-
-class _WrappedBinlog(msgspec.Struct, gc=False):
-    payload: _Binlog
-
-
-class _WrappedPostgres(msgspec.Struct, gc=False):
-    payload: _Postgres
 
 
 _KEY = msgspec.json.Decoder(_Key)
@@ -149,7 +141,7 @@ class DeliveryReader:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
-        self._kinds = (_Binlog, _WrappedBinlog) if engine.reads_binlog else (_Postgres, _WrappedPostgres)
+        self._kind = _Binlog if engine.reads_binlog else _Postgres
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._wrapped = False
         self.unreadable = 0
@@ -208,26 +200,23 @@ class DeliveryReader:
     def _envelopes(self, values: Sequence[Any]) -> list[Any]:
         if self._decoder is None:
             self._wrapped = b'"payload"' in values[0] and b'"schema"' in values[0][:20]
-            self._decoder = msgspec.json.Decoder(self._kinds[self._wrapped])
+            self._decoder = msgspec.json.Decoder(wrapped(self._kind) if self._wrapped else self._kind)
         decode = self._decoder.decode
         events = [decode(value) for value in values]
         return [event.payload for event in events] if self._wrapped else events
 
     def _one_by_one(self, batch: Batch, runs: TaskRuns) -> tuple[Deliveries, Words]:
-        parts, streams = [np.zeros(0, dtype=DELIVERY)], [np.zeros(0, dtype=np.uint64)]
-        transactions = [np.zeros(0, dtype=np.uint64)]
+        none = np.zeros(0, dtype=np.uint64)
+        parts = [(np.zeros(0, dtype=DELIVERY), none, none)]
         for at in range(len(batch.offsets)):
-            one = Batch(*(_at(column, [at]) for column in _columns(batch)))
             try:
-                found, stream = self._read(one, runs)
+                found = self._read(Batch(*(_at(column, [at]) for column in _columns(batch))), runs)
             except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
                 self.unreadable += 1
-                continue
-            parts.append(found)
-            streams.append(stream)
-            transactions.append(self.transactions)
-        self.transactions = np.concatenate(transactions)
-        return np.concatenate(parts), np.concatenate(streams)
+            else:
+                parts.append((*found, self.transactions))
+        deliveries, streams, self.transactions = (np.concatenate(column) for column in zip(*parts, strict=True))
+        return deliveries, streams
 
 
 def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:

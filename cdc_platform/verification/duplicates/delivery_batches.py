@@ -8,7 +8,6 @@ of them: when its position in the source is not behind all that was delivered of
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -237,27 +236,16 @@ def _spans(known: TaskRuns, before: Sequence[Span], fresh: Deliveries) -> Iterat
     first = np.full((2, count), np.iinfo(np.int64).max, dtype=np.int64)
     # ufunc.at is slow on what is not aligned.
     senders = fresh["run"].astype(np.intp)
+    events = np.bincount(senders, minlength=count)
+    for code, span in enumerate(before):
+        first[:, code], last[:, code] = (span.first, span.begun), (span.last, span.ended)
+        events[code] += span.events
     for row, name in enumerate(("offset", "time")):
         values = np.ascontiguousarray(fresh[name])
         np.minimum.at(first[row], senders, values)
         np.maximum.at(last[row], senders, values)
-    events = np.bincount(senders, minlength=count)
-    for code, (shard, run, worker) in enumerate(known.names):
-        old = before[code] if code < len(before) else None
-        if old is not None and not events[code]:
-            yield old
-            continue
-        found = Span(
-            shard,
-            run,
-            worker,
-            first=int(first[0, code]),
-            last=int(last[0, code]),
-            begun=int(first[1, code]),
-            ended=int(last[1, code]),
-            events=int(events[code]),
-        )
-        yield found if old is None else _joined(old, found)
+    numbers = np.stack([first[0], last[0], first[1], last[1], events], axis=1).tolist()
+    return (Span(*name, *own) for name, own in zip(known.names, numbers, strict=True))
 
 
 def _started(spans: Sequence[Span], code: int) -> StartedRun:
@@ -272,15 +260,4 @@ def _started(spans: Sequence[Span], code: int) -> StartedRun:
         at=at,
         since=max(before) - _BEFORE_MS if before else at - _LONG_BEFORE_MS,
         starts=tuple(sorted({run_start(one.run, one.begun) for one in own})),
-    )
-
-
-def _joined(old: Span, new: Span) -> Span:
-    return replace(
-        new,
-        first=min(old.first, new.first),
-        last=max(old.last, new.last),
-        begun=min(old.begun, new.begun),
-        ended=max(old.ended, new.ended),
-        events=old.events + new.events,
     )

@@ -83,7 +83,10 @@ def count_duplicates(
             OffsetTakeovers(offsets, topology, found) if found.engine.reads_binlog else None,
         )
         read = deliveries.extend(
-            reader, lambda: DeliveryReader(found.engine), dict(bounds.partitions), report or _silent
+            reader,
+            lambda: DeliveryReader(found.engine),
+            dict(bounds.partitions),
+            report or (lambda done, total: None),
         )
     finally:
         reader.close()
@@ -112,7 +115,3 @@ def leader_moves(state: Mapping[str, Mapping[str, Any]], dataset: str) -> dict[s
         for key, document in state.items()
         if key.startswith(prefix) and document.get("since")
     }
-
-
-def _silent(done: int, total: int) -> None:
-    """No caller wants to know."""

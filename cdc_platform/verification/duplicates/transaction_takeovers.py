@@ -53,14 +53,6 @@ class Takeovers(Protocol):
         """Run id to how it began; those of which that is not known are left out."""
 
 
-class NothingKnown:
-    """`Takeovers` where there is no offsets topic to ask."""
-
-    def find(self, runs: Collection[StartedRun]) -> Mapping[str, Takeover]:
-        """Nothing."""
-        return {}
-
-
 class OffsetTakeovers:
     """`Takeovers` of a dataset's shards, by Connect's offsets topics. Each run is asked for once."""
 

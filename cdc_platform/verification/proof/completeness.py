@@ -15,11 +15,10 @@ from pathlib import Path
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.errors import CdcError, NotFound, TopologyError
-from cdc_platform.model.topology import Cluster, Dataset, Shard, Table, Topology
+from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.snapshots.run_records import Watermark, watermarks
-from cdc_platform.verification.ports import Progress, Report, VerificationPolicy, VerificationPorts
+from cdc_platform.verification.ports import Report, VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
-from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.scan import Scan, remove_old_scans
 from cdc_platform.verification.proof.shard_proof import ShardProof
 from cdc_platform.verification.proof.table_proof import TableProof, in_parallel, reason_of
@@ -81,38 +80,42 @@ def verify_shards(
     table = dataset.table(part.table)
     shards = [topology.shard(part.dataset, shard) for shard in part.shards]
     run = _Run(
-        ports, dataset, table, topology.clusters, run_id, policy or VerificationPolicy.of(dataset), report or _silent
+        ports,
+        dataset,
+        table,
+        run_id,
+        policy or VerificationPolicy.of(dataset),
+        report or (lambda progress: None),
+        ConnectorOffsets(ports.platform, dataset, topology.clusters),
     )
     return run.verify(shards)
 
 
-def _silent(progress: Progress) -> None:
-    """No caller wants to know."""
-
-
+@dataclass(frozen=True, slots=True)
 class _Run:
-    def __init__(
-        self,
-        ports: VerificationPorts,
-        dataset: Dataset,
-        table: Table,
-        clusters: Mapping[str, Cluster],
-        run_id: str,
-        policy: VerificationPolicy,
-        report: Report,
-    ) -> None:
-        self._ports = ports
-        self._dataset, self._table = dataset, table
-        self._topic = dataset.topic(table)
-        self._run_id, self._policy, self._report = run_id, policy, report
-        self._cache = Path(ports.platform.settings.cache_dir)
-        self._offsets = ConnectorOffsets(ports.platform, dataset, clusters)
-        self._rules = VerdictRules(dataset, table, run_id, policy)
-        self._connections = Connections(policy.server_connections)
+    ports: VerificationPorts
+    dataset: Dataset
+    table: Table
+    run_id: str
+    policy: VerificationPolicy
+    report: Report
+    offsets: ConnectorOffsets
+
+    @property
+    def _topic(self) -> str:
+        return self.dataset.topic(self.table)
+
+    @property
+    def _cache(self) -> Path:
+        return Path(self.ports.platform.settings.cache_dir)
+
+    @property
+    def _rules(self) -> VerdictRules:
+        return VerdictRules(self.dataset, self.table, self.run_id, self.policy)
 
     def verify(self, shards: Sequence[Shard]) -> tuple[ShardVerdict, ...]:
         started = time.monotonic()
-        with closing(self._ports.records(self._topic)) as records:
+        with closing(self.ports.records(self._topic)) as records:
             try:
                 records.bounds()
                 watermarks = self._watermarks()
@@ -120,12 +123,12 @@ class _Run:
                 return self._all(shards, f"there is no topic {self._topic}")
             except CdcError as error:
                 return self._all(shards, str(error))
-            opened = in_parallel(self._open, shards, self._policy.sources_at_once)
+            opened = in_parallel(self._open, shards, self.policy.sources_at_once)
             proofs = [found for found in opened if isinstance(found, ShardProof)]
             verdicts = {found.shard: found for found in opened if isinstance(found, ShardVerdict)}
             try:
                 if proofs:
-                    remove_old_scans(self._cache, self._run_id)
+                    remove_old_scans(self._cache, self.run_id)
                 for shape, group in _by_shape(proofs):
                     verdicts.update(self._verify(records, shape, group, watermarks))
             finally:
@@ -135,12 +138,12 @@ class _Run:
         return tuple(replace(verdicts[shard.id], seconds=round(seconds, 3)) for shard in shards)
 
     def _watermarks(self) -> Mapping[str, Watermark]:
-        found = watermarks(self._ports.platform.state.read(), self._dataset.name)
-        return {shard: mark for (table, shard), mark in found.items() if table == self._table.name}
+        found = watermarks(self.ports.platform.state.read(), self.dataset.name)
+        return {shard: mark for (table, shard), mark in found.items() if table == self.table.name}
 
     def _open(self, shard: Shard) -> ShardProof | ShardVerdict:
         try:
-            source = self._ports.source(self._dataset, shard, self._table)
+            source = self.ports.source(self.dataset, shard, self.table)
         except CdcError as error:
             return self._rules.plain(shard, Verdict.UNVERIFIABLE, str(error))
         try:
@@ -160,10 +163,8 @@ class _Run:
     def _verify(
         self, records: Records, shape: Shape, proofs: Sequence[ShardProof], watermarks: Mapping[str, Watermark]
     ) -> dict[str, ShardVerdict]:
-        topic = TopicFold(self._cache, self._ports.platform.settings.platform, self._topic, shape, records)
-        table = TableProof(
-            topic, records, self._offsets, self._connections, self._policy, self._report, rescan=self._rescan
-        )
+        topic = TopicFold(self._cache, self.ports.platform.settings.platform, self._topic, shape, records)
+        table = TableProof(topic, records, self.offsets, self.policy, self.report, self._rescan)
         verdicts = {}
         for found in table.conclude(proofs):
             shard = found.proof.shard.id
@@ -181,7 +182,7 @@ class _Run:
         return replace(proof, scan=self._scan(proof.shard, proof.shape))
 
     def _scan(self, shard: Shard, shape: Shape) -> Scan:
-        return Scan(self._cache, (self._run_id, self._dataset.name, self._table.name, shard.id), shape)
+        return Scan(self._cache, (self.run_id, self.dataset.name, self.table.name, shard.id), shape)
 
 
 def _by_shape(proofs: Sequence[ShardProof]) -> list[tuple[Shape, list[ShardProof]]]:

@@ -34,8 +34,7 @@ from cdc_platform.verification.proof.change_events import (
 from cdc_platform.verification.proof.envelopes import (
     BinlogEvent,
     PostgresEvent,
-    WrappedBinlogEvent,
-    WrappedPostgresEvent,
+    wrapped,
 )
 from cdc_platform.verification.proof.source_positions import POSITIONS
 
@@ -91,8 +90,8 @@ class JsonDecoder:
         self._partial: list[int] = []
         self._integer = engines.integer_key(shape)
         self._wrapped = self._wrapped_key = False
-        self._value = _value_decoder(shape, wrapped=False)
-        self._key = _key_decoder(shape, self._integer, wrapped=False)
+        self._value = _value_decoder(shape, wrap=False)
+        self._key = _key_decoder(shape, self._integer, wrap=False)
 
     def know(self, shards: Sequence[str]) -> None:
         """Start on a partition, with the shards that its fold has numbered."""
@@ -219,20 +218,14 @@ class JsonDecoder:
 
     def _detect_schema(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
         """Do the first key and the first value carry a schema? The converter's setting may have changed in between."""
-        for key in keys:
-            if key is not None:
-                wrapped = _wrapped(key, self._wrapped_key)
-                if wrapped is not self._wrapped_key:
-                    self._wrapped_key = wrapped
-                    self._key = _key_decoder(self._shape, self._integer, wrapped=wrapped)
-                break
-        for value in values:
-            if value is not None:
-                wrapped = _wrapped(value, self._wrapped)
-                if wrapped is not self._wrapped:
-                    self._wrapped = wrapped
-                    self._value = _value_decoder(self._shape, wrapped=wrapped)
-                break
+        key = next((key for key in keys if key is not None), None)
+        if key is not None and (wrap := _is_wrapped(key, self._wrapped_key)) is not self._wrapped_key:
+            self._wrapped_key = wrap
+            self._key = _key_decoder(self._shape, self._integer, wrap=wrap)
+        value = next((value for value in values if value is not None), None)
+        if value is not None and (wrap := _is_wrapped(value, self._wrapped)) is not self._wrapped:
+            self._wrapped = wrap
+            self._value = _value_decoder(self._shape, wrap=wrap)
 
     def _with_truncates(self, partition: int, batch: Batch, truncated: Sequence[int]) -> Decoded:
         bad = set(truncated)
@@ -291,7 +284,7 @@ def _picked(batch: Batch, indexes: Sequence[int]) -> Batch:
     )
 
 
-def _wrapped(record: bytes, before: bool) -> bool:
+def _is_wrapped(record: bytes, before: bool) -> bool:
     """Does a key or value stand below `payload`, with its schema beside it? `before` where that is unknown."""
     try:
         head = _HEAD.decode(record)
@@ -300,20 +293,16 @@ def _wrapped(record: bytes, before: bool) -> bool:
     return bytes(head.payload) != b"" and not bytes(head.op) and not bytes(head.shard)
 
 
-def _value_decoder(shape: Shape, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
-    kind: Any
-    if shape.engine.reads_binlog:
-        kind = WrappedBinlogEvent if wrapped else BinlogEvent
-    else:
-        kind = WrappedPostgresEvent if wrapped else PostgresEvent
-    return msgspec.json.Decoder(kind)
+def _value_decoder(shape: Shape, *, wrap: bool) -> msgspec.json.Decoder[Any]:
+    kind = BinlogEvent if shape.engine.reads_binlog else PostgresEvent
+    return msgspec.json.Decoder(wrapped(kind) if wrap else kind)
 
 
-def _key_decoder(shape: Shape, integer: bool, *, wrapped: bool) -> msgspec.json.Decoder[Any]:
+def _key_decoder(shape: Shape, integer: bool, *, wrap: bool) -> msgspec.json.Decoder[Any]:
     if not integer:
         return _KEY
     name = shape.key[0]
     flat = msgspec.defstruct(
         "IntegerKey", [("id", int), ("shard", str)], rename={"id": name, "shard": SHARD_KEY_FIELD}, gc=False
     )
-    return msgspec.json.Decoder(msgspec.defstruct("WrappedKey", [("payload", flat)]) if wrapped else flat)
+    return msgspec.json.Decoder(wrapped(flat) if wrap else flat)

@@ -41,13 +41,6 @@ class PostgresEvent(msgspec.Struct, gc=False):
     after: msgspec.Raw = _NULL
 
 
-class WrappedBinlogEvent(msgspec.Struct, gc=False):
-    """The same below its schema."""
-
-    payload: BinlogEvent
-
-
-class WrappedPostgresEvent(msgspec.Struct, gc=False):
-    """The same below its schema."""
-
-    payload: PostgresEvent
+def wrapped(kind: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same below `payload`, with its schema beside it."""
+    return msgspec.defstruct(f"Wrapped{kind.__name__}", [("payload", kind)], gc=False)

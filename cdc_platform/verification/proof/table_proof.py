@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from typing import TypeVar
 
@@ -22,34 +22,25 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
+@dataclass(slots=True)
 class TableProof:
     """Takes shards of one table from one stage of their proof to the next; keeps the last value of each stage by shard.
 
-    Args:
-        rescan: makes a proof that reads the table from scratch of one that has read it.
+    `rescan` makes a proof that reads the table from scratch of one that has read it.
     """
 
-    def __init__(
-        self,
-        topic: TopicFold,
-        records: Records,
-        offsets: ConnectorOffsets,
-        connections: Connections,
-        policy: VerificationPolicy,
-        report: Report,
-        *,
-        rescan: Callable[[ShardProof], ShardProof],
-    ) -> None:
-        self._topic, self._records = topic, records
-        self._offsets, self._connections = offsets, connections
-        self._policy, self._report = policy, report
-        self._rescan = rescan
-        self._starts: dict[str, Position] = {}
-        self._proofs: dict[str, ShardProof] = {}
-        self._scanned: dict[str, Scanned] = {}
-        self._progress: dict[str, ConnectorProgress] = {}
-        self._compared: dict[str, Compared] = {}
-        self._failed: dict[str, str] = {}
+    topic: TopicFold
+    records: Records
+    offsets: ConnectorOffsets
+    policy: VerificationPolicy
+    report: Report
+    rescan: Callable[[ShardProof], ShardProof]
+    _starts: dict[str, Position] = field(init=False, default_factory=dict)
+    _proofs: dict[str, ShardProof] = field(init=False, default_factory=dict)
+    _scanned: dict[str, Scanned] = field(init=False, default_factory=dict)
+    _progress: dict[str, ConnectorProgress] = field(init=False, default_factory=dict)
+    _compared: dict[str, Compared] = field(init=False, default_factory=dict)
+    _failed: dict[str, str] = field(init=False, default_factory=dict)
 
     def conclude(self, proofs: Sequence[ShardProof]) -> list[Concluded]:
         """All that the shards' verdicts go by, in their order. What goes wrong with one is in its `failed`."""
@@ -58,7 +49,7 @@ class TableProof:
         self._starts = {one.proof.shard.id: one.proof.opened_at for one in scanned}
         try:
             self._compare(scanned)
-            self._topic.check_unchanged(self._records.bounds())
+            self.topic.check_unchanged(self.records.bounds())
         except (CdcError, OSError) as error:
             for one in scanned:
                 self._failed.setdefault(one.proof.shard.id, reason_of(error))
@@ -80,26 +71,27 @@ class TableProof:
             return
         bounds = self._extend()
         for one in ready:
-            self._keep(one.compare(self._topic, self._policy.slab_rows))
+            self._keep(one.compare(self.topic, self.policy.slab_rows))
         shards = [one.proof.shard.id for one in ready]
-        for again in range(self._policy.rereads):
+        for again in range(self.policy.rereads):
             differing = [self._compared[shard] for shard in shards if shard not in self._failed]
             differing = [one for one in differing if one.differences.any]
             if not differing:
                 break
             self._read_again(differing)
             if again == 0 and self._has_drifted(differing):
-                self._topic.project()
-                self._topic.extend(bounds, self._starts, self._topic_progress)
+                self.topic.project()
+                self.topic.extend(bounds, self._starts, self._topic_progress)
                 for shard in (one.proof.shard.id for one in differing):
                     if shard not in self._failed:
-                        self._keep(self._scanned[shard].compare(self._topic, self._policy.slab_rows))
+                        self._keep(self._scanned[shard].compare(self.topic, self.policy.slab_rows))
         for shard in shards:
             if shard not in self._failed:
                 self._check_not_altered(self._proofs[shard])
 
     def _scan(self, proofs: Sequence[ShardProof]) -> list[Scanned]:
         """Read the tables; those that cannot be read fail."""
+        connections = Connections(self.policy.server_connections)
         total = sum(max(proof.inspection.rows, proof.scan.rows) for proof in proofs)
         done, lock = sum(proof.scan.rows for proof in proofs), Lock()
 
@@ -107,16 +99,16 @@ class TableProof:
             nonlocal done
             with lock:
                 done += rows
-                self._report(Progress(stage="source", done=done, total=max(total, done)))
+                self.report(Progress(stage="source", done=done, total=max(total, done)))
 
         def read(proof: ShardProof) -> Scanned | None:
             try:
-                return proof.read(self._connections, progress, self._policy.chunk_rows)
+                return proof.read(connections, progress, self.policy.chunk_rows)
             except (CdcError, OSError) as error:
                 self._failed[proof.shard.id] = reason_of(error)
                 return None
 
-        found = [one for one in in_parallel(read, proofs, self._policy.sources_at_once) if one is not None]
+        found = [one for one in in_parallel(read, proofs, self.policy.sources_at_once) if one is not None]
         self._scanned |= {one.proof.shard.id: one for one in found}
         return found
 
@@ -125,10 +117,10 @@ class TableProof:
         if not scanned:
             return []
         sources = {one.proof.shard.id: one.proof.source for one in scanned}
-        found = self._offsets.wait(
+        found = self.offsets.wait(
             [(one.proof.shard, one.targets) for one in scanned],
-            self._policy.reach_seconds,
-            lambda done, total: self._report(Progress(stage="reach", done=done, total=total)),
+            self.policy.reach_seconds,
+            lambda done, total: self.report(Progress(stage="reach", done=done, total=total)),
             lambda shard, committed: sources[shard.id].beyond(committed),
         )
         self._progress |= found
@@ -136,8 +128,8 @@ class TableProof:
 
     def _extend(self) -> TopicBounds:
         """Take in all that the topic holds now; once the connectors have caught up, that is all up to the targets."""
-        bounds = self._records.bounds()
-        self._topic.extend(bounds, self._starts, self._topic_progress)
+        bounds = self.records.bounds()
+        self.topic.extend(bounds, self._starts, self._topic_progress)
         return bounds
 
     def _read_again(self, differing: Sequence[Compared]) -> None:
@@ -147,11 +139,11 @@ class TableProof:
         # One after the other: finding keys reads the topic, whose client is not shared.
         for one in differing:
             known = len(one.differences.keys())
-            if known != sum(one.differences.counts) or known > self._policy.reread_keys:
+            if known != sum(one.differences.counts) or known > self.policy.reread_keys:
                 rescans.append(one)
                 continue
             try:
-                read.append(one.read_again(self._topic))
+                read.append(one.read_again(self.topic))
             except CdcError as error:
                 self._failed[one.proof.shard.id] = str(error)
         self._scanned |= {keys.scanned.proof.shard.id: keys.scanned for keys in read}
@@ -159,15 +151,15 @@ class TableProof:
         self._extend()
         for keys in read:
             if keys.scanned.proof.shard.id in ready:
-                self._keep(keys.compare(self._topic))
+                self._keep(keys.compare(self.topic))
         for one in rescans:
-            proof = self._rescan(one.proof)
+            proof = self.rescan(one.proof)
             self._proofs[proof.shard.id] = proof
             for scanned in self._scan([proof]):
                 self._compared[proof.shard.id] = replace(one, scanned=scanned)
                 if self._caught_up([scanned]):
                     self._extend()
-                    self._keep(scanned.compare(self._topic, self._policy.slab_rows))
+                    self._keep(scanned.compare(self.topic, self.policy.slab_rows))
 
     def _keep(self, compared: Compared) -> None:
         shard = compared.proof.shard.id
@@ -178,7 +170,7 @@ class TableProof:
     def _has_drifted(self, differing: Sequence[Compared]) -> bool:
         shards = [one.proof.shard.id for one in differing]
         return any(
-            has_drifted(self._compared[shard], self._topic, self._policy.samples)
+            has_drifted(self._compared[shard], self.topic, self.policy.samples)
             for shard in shards
             if shard not in self._failed
         )
@@ -193,7 +185,7 @@ class TableProof:
             self._failed[proof.shard.id] = "the table was altered while it was read: run the verification again"
 
     def _topic_progress(self, done: int, total: int) -> None:
-        self._report(Progress(stage="topic", done=done, total=total))
+        self.report(Progress(stage="topic", done=done, total=total))
 
 
 def reason_of(error: CdcError | OSError) -> str:

@@ -133,7 +133,7 @@ def test_keys_for_repair_as_people_write_them() -> None:
         "00008": (("x:y",),),
     }
     for bad in ("12", ":12", "00007:", "00007:[1"):
-        with pytest.raises(BadInput, match="no key"):
+        with pytest.raises(BadInput, match="not a key"):
             parse_keys([bad])
 
 
