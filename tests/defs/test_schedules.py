@@ -83,7 +83,7 @@ def test_a_policy_that_is_wrong_costs_no_asset(
 ) -> None:
     _with_policy(world, schedule=7)
     assert len(load_tables(resource=resource).tables) == 3
-    assert "7 is no value of it" in caplog.text
+    assert "7 is not a value of it" in caplog.text
 
 
 def test_each_verification_is_a_materialization_of_the_audit_frame(

@@ -92,7 +92,7 @@ def test_faults_worker_killed_before_the_first_commit(a_scenario: MakeScenario, 
         run.site.stack.start(worker, timeout=180)
         wait(lambda: run.site.streams_from(shard), "an offset of the stream is committed")
         gaps = wait(lambda: run.site.continuity().breaks, "the ledger names a break", 60)
-        assert [gap.kind for gap in gaps] == [BreakKind.ANEW], gaps
+        assert [gap.kind for gap in gaps] == [BreakKind.FROM_SCRATCH], gaps
         run.note = gaps[0].sentence()
 
 

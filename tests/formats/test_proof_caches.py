@@ -202,10 +202,10 @@ TRANSACTION_COUNTS = [
 def test_sightings_are_gone_on_with(cache: Path) -> None:
     part = PartitionDeliveries(cache / "sent", 0)
     assert part.state() == SENT
-    ((name, counts),) = part.transaction_counts()
+    ((name, rows),) = part.transaction_counts()
     assert name == "run-1-0-t1767000060503"
-    assert counts.dtype == TRANSACTION_COUNT
-    assert counts.tolist() == TRANSACTION_COUNTS
+    assert rows.dtype == TRANSACTION_COUNT
+    assert rows.tolist() == TRANSACTION_COUNTS
     # What was seen before is known by its identity: sent once more, it is a copy again.
     topic = sent_topic()
     topic.send(SECOND_RUN, 3, 3, worker="w1", order=1)

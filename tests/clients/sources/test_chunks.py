@@ -79,10 +79,10 @@ def test_completeness_reads_ranges_of_keys_by_several_connections(
     for most in (1, 3):
         scan = Scan(tmp_path / str(most), ("run", "d", "t", "0"), shape)
         read: Counter[int] = Counter()
-        with Connections(most).crew(_Counted(source, read), "there") as crew:
-            scan.run(crew, lambda rows: None, chunk_rows=20)
+        with Connections(most).pool(_Counted(source, read), "there") as pool:
+            scan.run(pool, lambda rows: None, chunk_rows=20)
         assert scan.rows == 1234 and len(scan.chunks) == sum(read.values()) == 62
-        assert crew.size == most
+        assert pool.size == most
         assert len(read) == 1 if most == 1 else len(read) > 1
         rows = scan.source_rows(0, 1 << 64)
         # Every row in the chunk of its place in the key's order.
