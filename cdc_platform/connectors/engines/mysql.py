@@ -1,3 +1,3 @@
-"""Debezium's connector for MySQL (3.6.1.Final): covered by golden files, untried against a server."""
+"""Debezium's connector for MySQL (3.6.1.Final)."""
 
 CONNECTOR_CLASS = "io.debezium.connector.mysql.MySqlConnector"
