@@ -193,7 +193,7 @@ def _matched(ranked: Deliveries, group: Sequence[int], servers: Servers) -> Iter
 
     The n-th position on one server is the n-th on another.
     """
-    events: list[int] = []  # the last sighting of each distinct event
+    events: list[int] = []  # the last delivery of each distinct event
     ranks: dict[int, dict[int, int]] = defaultdict(dict)  # server to position to number of the event
     for at in group:
         server, position = servers.of(int(ranked["run"][at])), int(ranked["position"][at])
