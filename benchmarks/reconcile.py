@@ -44,10 +44,12 @@ from cdc_platform.model.observed import ObservedCluster, ObservedConnector, Obse
 from cdc_platform.model.topology import Cluster
 from cdc_platform.planning.canary import RolledOut
 from cdc_platform.planning.drift import digest_of
-from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
+from cdc_platform.planning.inputs import PassPolicy
+from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.planner import make_plan
 from cdc_platform.reconciler import run_pass as reconciler
-from cdc_platform.reconciler.desired_state import desired_state
-from cdc_platform.reconciler.observe import CONFIGS_A_LOOK
+from cdc_platform.reconciler.desired_state import desired_state, with_problems
+from cdc_platform.reconciler.observe import CONFIGS_A_PASS
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 
@@ -251,7 +253,7 @@ class _RawReads:
         client = AdminClient(dict(self.settings.kafka))
         found = client.list_topics(timeout=30).topics
         own = [n for n in found if f"{self.settings.platform}." in n or n.startswith("cdc.")]
-        own = own[: CONFIGS_A_LOOK + 20]  # as many as a look reads
+        own = own[: CONFIGS_A_PASS + 20]  # as many as a look reads
         for at in range(0, len(own), 250):
             resources = [ConfigResource(ConfigResource.Type.TOPIC, name) for name in own[at : at + 250]]
             for future in client.describe_configs(resources).values():
@@ -351,8 +353,9 @@ def planning(shards: int, *, drift: float) -> float:
     done = {name: RolledOut(digest=digest_of(d, DesiredConfigs(settings))) for name, d in topology.datasets.items()}
 
     def plan() -> None:
-        checked, wanted = desired_state(topology, settings)
-        planned = make_plan(replace(picture, topology=checked), wanted, Memory(rollouts=done), PassPolicy())
+        checked = with_problems(topology, settings)
+        desired = desired_state(checked, settings)
+        planned = make_plan(replace(picture, topology=checked), desired, Memory({RolledOut: done}), PassPolicy())
         assert len(planned.plan.actions) == round(shards * drift), planned.plan.sentence()
 
     gc.collect()

@@ -31,9 +31,10 @@ from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.alert_messages import Message, Severity
 from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.health.incidents import Incident
+from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
-from cdc_platform.reconciler.state_records import RESTART, read_memory
+from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -191,14 +192,17 @@ def _standing(
     patience: timedelta,
 ) -> dict[str, AlertCondition]:
     """What the state topic says is wrong now."""
-    memory = read_memory({key: doc for key, doc in documents.items() if key.startswith((INCIDENT, f"{RESTART}/"))})
+    memory = read_memory(
+        {key: doc for key, doc in documents.items() if key.startswith((INCIDENT, RestartRecord.key_of("")))}
+    )
+    restarts = memory.of(RestartRecord)
     hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
     for dataset, shard in topology.all_shards():
-        record = memory.restarts.get(shard.name)
+        record = restarts.get(shard.name)
         if record is not None:
             hosts[str(record.failure), str(shard.leader)].add(dataset.name)
     found = {}
-    for key, incident in memory.incidents.items():
+    for key, incident in memory.of(Incident).items():
         if not incident.down and f"{ALERT}{INCIDENT}{key}" not in documents:
             continue  # it recovers, and nobody was told of it
         # An incident names some of its shards; restart records name the others, credentials their dataset.

@@ -14,6 +14,8 @@ import click
 from cdc_platform.errors import BadInput
 from cdc_platform.planning.rendering import to_json, to_markdown, to_text
 from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.process_memory import large_state
+from cdc_platform.reconciler.report import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 
@@ -42,7 +44,8 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
     """
     with open_platform(Settings.load()) as platform:
         policy = reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink)
-        _, planned = reconciler.plan_pass(platform, policy)
+        with large_state():
+            _, planned = reconciler.plan_pass(platform, policy)
     document = json.dumps(to_json(planned.plan), indent=2)
     if out is not None:
         out.write_text(document + "\n")
@@ -69,6 +72,7 @@ def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool
             platform,
             owner=f"{getpass.getuser()}@{socket.gethostname()}",
             policy=reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink),
+            while_planning=large_state,
             expect=expect,
             progress=lambda text: None if as_json else click.echo(text, err=True),
             wait_for_lock=wait,
@@ -94,7 +98,7 @@ def _fingerprint(file: Path) -> str:
         ) from None
 
 
-def _report_json(report: reconciler.PassReport) -> dict[str, Any]:
+def _report_json(report: PassReport) -> dict[str, Any]:
     return {
         "sentence": report.sentence(),
         "generation": report.generation,

@@ -18,6 +18,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from cdc_platform.errors import BadInput
+from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle, summary
@@ -114,7 +115,8 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
         else:
             request = request_of(kind, given)
             if given.get("lost"):
-                request = cure(plan_pass(platform)[0], request)
+                with large_state():
+                    request = cure(plan_pass(platform)[0], request)
             name = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             run = run_lifecycle.open_run(ports, request, name)
         work(ports, run, as_json=as_json)

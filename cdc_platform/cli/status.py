@@ -11,7 +11,9 @@ from rich.console import Console
 from rich.table import Table
 
 from cdc_platform.model.observed import ObservedConnector, ObservedState, ObservedWorker
+from cdc_platform.planning.inputs import Planned
 from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary
@@ -28,7 +30,8 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
     Exits 0 when every shard shown is up, 2 when one is not, 1 on an error.
     """
     with open_platform(Settings.load()) as platform:
-        picture, planned = reconciler.plan_pass(platform)
+        with large_state():
+            picture, planned = reconciler.plan_pass(platform)
         owner = platform.topology.lock_owner()
         records = platform.state.read()
     health = health_of(picture.topology, planned, picture.clusters)
@@ -56,7 +59,7 @@ def _document(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
     picture: ObservedState,
-    planned: reconciler.Planned,
+    planned: Planned,
     owner: str | None,
 ) -> dict[str, Any]:
     return {
@@ -94,7 +97,7 @@ def _print(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
     picture: ObservedState,
-    planned: reconciler.Planned,
+    planned: Planned,
     owner: str | None,
 ) -> None:
     console = Console()
@@ -122,9 +125,7 @@ def _print(
     console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _shard_document(
-    picture: ObservedState, planned: reconciler.Planned, health: DatasetHealth, name: str
-) -> dict[str, Any]:
+def _shard_document(picture: ObservedState, planned: Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
     down = next((d for d in health.down if d.shard == name), None)
     home = planned.homes.get(name)
     seen: ObservedConnector | None = None

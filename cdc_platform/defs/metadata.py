@@ -12,8 +12,7 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Shard
 from cdc_platform.planning.rendering import to_markdown
-from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
 
 Metadata = dict[str, dg.MetadataValue]
 

@@ -23,8 +23,7 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.actions import Lane
-from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, leftovers_of
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, PassReport, leftovers_of
 
 # Beyond this many the rest is told as one sentence for each kind of action.
 MOST_SENTENCES = 200

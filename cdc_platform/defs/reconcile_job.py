@@ -18,6 +18,7 @@ from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs
+from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import policy_of, reconcile
 
 JOB = "reconcile"
@@ -99,6 +100,7 @@ def build_cdc_jobs(
                 on_captured=writer.captured,
                 on_lock=lambda generation: context.instance.add_run_tags(context.run_id, {TAG_LOCK: str(generation)}),
                 wait_for_lock=wait_for_lock,
+                while_planning=large_state,
             )
             context.instance.add_run_tags(context.run_id, {TAG_LOCK: GIVEN_BACK})
         writer.report(report, observe=frozenset(config.observe), turn=config.turn)

@@ -19,6 +19,7 @@ from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.pending_changes import Due, due
+from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import plan_pass
 
 SENSOR = "reconcile_sensor"
@@ -130,8 +131,9 @@ def build_reconcile_sensor(
 
 
 def _look(platform: Platform) -> tuple[Topology, Due]:
-    picture, planned = plan_pass(platform)
-    return picture.topology, due(picture, planned, platform.state.read())
+    with large_state():
+        observed, planned = plan_pass(platform)
+    return observed.topology, due(observed, planned, platform.state.read())
 
 
 def reload_hint(loaded: frozenset[tuple[str, str]], topology: Topology, *, platform: str) -> str | None:

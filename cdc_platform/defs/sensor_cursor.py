@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import msgspec
 
 from cdc_platform.model.fingerprints import fingerprint
+from cdc_platform.reconciler.pending_changes import Due
 from cdc_platform.reconciler.report import DatasetHealth
-from cdc_platform.reconciler.run_pass import Due
 
 ALL = "*"
 

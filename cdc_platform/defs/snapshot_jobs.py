@@ -15,6 +15,7 @@ from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
+from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import cure
@@ -85,7 +86,8 @@ def build_snapshot_jobs(
                 else:
                     request = request_of(kind, given)
                     if given.get("lost"):
-                        request = cure(plan_pass(ports.platform)[0], request)
+                        with large_state():
+                            request = cure(plan_pass(ports.platform)[0], request)
                     run = run_lifecycle.open_run(ports, request, context.run.root_run_id or context.run_id)
             context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, "cdc/dataset": run.dataset})
             parts = run_lifecycle.slices(run)

@@ -345,6 +345,11 @@ class Topology:
     pause: Pause | None = None
     zxid: int = field(default=0, compare=False)
 
+    @property
+    def whole(self) -> bool:
+        """True when it was read without gaps, so that what is absent is gone."""
+        return not self.problems and any(self.shards.values())
+
     def all_shards(self) -> Iterator[tuple[Dataset, Shard]]:
         """Each shard with its dataset, in the order of their names."""
         for name in sorted(self.datasets):

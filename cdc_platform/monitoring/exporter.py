@@ -19,6 +19,11 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
+from cdc_platform.planning.canary import CanaryRecord
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.incidents import Incident
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.state_records import Documents, read_memory
 
@@ -52,9 +57,9 @@ class StateCollector(Collector):
 
 def registry(state: StateStore) -> CollectorRegistry:
     """A registry with nothing but these metrics."""
-    found = CollectorRegistry(auto_describe=False)
-    found.register(StateCollector(state))
-    return found
+    made = CollectorRegistry(auto_describe=False)
+    made.register(StateCollector(state))
+    return made
 
 
 def metrics(records: Documents) -> Iterator[Metric]:
@@ -138,20 +143,20 @@ def _clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
 
 def _memory(records: Documents) -> Iterator[Metric]:
     memory = read_memory(records)
-    troubles = GaugeMetricFamily("cdc_trouble_shards", "Shards down by cause.", labels=["failure", "place"])
-    for trouble in memory.incidents.values():
-        troubles.add_metric([str(trouble.failure), trouble.place], trouble.down)
-    yield troubles
+    incidents = GaugeMetricFamily("cdc_trouble_shards", "Shards down by cause.", labels=["failure", "place"])
+    for incident in memory.of(Incident).values():
+        incidents.add_metric([str(incident.failure), incident.place], incident.down)
+    yield incidents
     backing_off = GaugeMetricFamily("cdc_restart_records", "Shards restarted or waiting for it.", labels=["failure"])
-    for failure, number in Counter(str(record.failure) for record in memory.restarts.values()).items():
+    for failure, number in Counter(str(record.failure) for record in memory.of(RestartRecord).values()).items():
         backing_off.add_metric([failure], number)
     yield backing_off
     canaries = GaugeMetricFamily("cdc_rollout", "1: a rollout under way, by verdict.", labels=["dataset", "verdict"])
-    for dataset, record in memory.canaries.items():
+    for dataset, record in memory.of(CanaryRecord).items():
         canaries.add_metric([dataset, str(record.verdict)], 1)
     yield canaries
-    yield _gauge("cdc_zombies", "Shards whose task seems to run twice.", len(memory.zombies))
-    yield _gauge("cdc_skewed_clusters", "Connect clusters whose tasks are unevenly spread.", len(memory.skews))
+    yield _gauge("cdc_zombies", "Shards whose task seems to run twice.", len(memory.of(ZombieRecord)))
+    yield _gauge("cdc_skewed_clusters", "Connect clusters whose tasks are unevenly spread.", len(memory.of(SkewRecord)))
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 
 from cdc_platform.model.topology import EMPTY
+from cdc_platform.planning.records import Kept, Record
 
 # Values before a change: None where the key was absent.
 Before = Mapping[str, str | None]
@@ -41,8 +42,10 @@ class RolloutPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CanaryRecord:
+class CanaryRecord(Record):
     """Remembered of a rollout under way. `digest` names the configuration; `shards` what each canary had before."""
+
+    kept = Kept("canary")
 
     digest: str
     shards: Mapping[str, Before]
@@ -63,8 +66,10 @@ class CanaryRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RolledOut:
+class RolledOut(Record):
     """Remembered of a dataset: the digest of the configuration that all its connectors had."""
+
+    kept = Kept("rollout")
 
     digest: str
 
@@ -119,9 +124,9 @@ def decide(
     """Decide for one dataset.
 
     Args:
-        digest: of the configuration wanted now.
+        digest: of the configuration desired now.
         connectors: how many of its connectors there are.
-        pending: those whose configuration differs from what is wanted.
+        pending: those whose configuration differs from what is desired.
         canaries: how each shard of `record` is now; one that is gone is absent.
         record: the rollout under way.
         done: the digest that all had.

@@ -1,17 +1,17 @@
-"""What differs between the seen and the wanted, value by value."""
+"""What differs between the observed and the desired state, value by value. Pure."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
-from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic
+from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic, CreateTopic
 from cdc_platform.planning.canary import Before
-from cdc_platform.planning.inputs import ConfigOf
-from cdc_platform.planning.plan import Finding
+from cdc_platform.planning.inputs import ConfigRenderer, Part
+from cdc_platform.planning.plan import Finding, Refusal
 
 # What a dataset's configuration is compared by, from pass to pass: that of a
 # shard and a cluster that do not exist, so that neither coming nor going of
@@ -20,16 +20,16 @@ _SAMPLE = "sample"
 _SAMPLE_CLUSTER = Cluster(name=_SAMPLE, urls=("http://sample",))
 
 
-def config_changes(seen: Mapping[str, str], wanted: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
-    """Key to (value now, value wanted) where they differ. Connect adds `name` by itself."""
+def config_changes(current: Mapping[str, str], desired: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
+    """Key to (value now, desired value) where they differ. Connect adds `name` by itself."""
     # Equality of dicts is what is fast, and nearly all are equal.
-    if seen == ({**wanted, "name": seen["name"]} if "name" in seen else wanted):
+    if current == ({**desired, "name": current["name"]} if "name" in current else desired):
         return {}
-    keys = (seen.keys() | wanted.keys()) - {"name"}
-    return {key: (seen.get(key), wanted.get(key)) for key in keys if seen.get(key) != wanted.get(key)}
+    keys = (current.keys() | desired.keys()) - {"name"}
+    return {key: (current.get(key), desired.get(key)) for key in keys if current.get(key) != desired.get(key)}
 
 
-def digest_of(dataset: Dataset, config_of: ConfigOf) -> str:
+def digest_of(dataset: Dataset, config_of: ConfigRenderer) -> str:
     """A digest that changes when what the dataset's shards have in common changes."""
     sample = Shard(dataset=dataset.name, id=_SAMPLE, leader=Address(_SAMPLE, 1), database=_SAMPLE)
     text = json.dumps(dict(config_of(dataset, sample, _SAMPLE_CLUSTER)), sort_keys=True)
@@ -42,34 +42,45 @@ def with_values(config: Mapping[str, str], values: Before) -> dict[str, str]:
     return {key: value for key, value in merged.items() if value is not None}
 
 
-def trouble_of(seen: ObservedConnector) -> tuple[str, str | None] | None:
+def failure_of(connector: ObservedConnector) -> tuple[str, str | None] | None:
     """The worker and trace of what failed in a connector; None when nothing did."""
-    if seen.state == "FAILED":
-        return seen.worker, seen.trace
-    for task in seen.tasks:
+    if connector.state == "FAILED":
+        return connector.worker, connector.trace
+    for task in connector.tasks:
         if task.state == "FAILED":
             return task.worker, task.trace
     return None
 
 
-def compare_topic(wanted: TopicRequest, seen: ObservedTopic) -> tuple[list[Action], list[Finding]]:
-    """What to change on a topic, and what only a person can."""
+def compare_topics(desired: Iterable[TopicRequest], existing: Mapping[str, ObservedTopic] | None) -> Part:
+    """What to create and change, and what only an operator can."""
+    if existing is None:
+        return Part(refusals=(Refusal(scope="kafka", reason="its topics could not be read"),))
     actions: list[Action] = []
     findings: list[Finding] = []
-    subject = f"topic {wanted.name}"
-    if seen.partitions < wanted.partitions:
-        actions.append(AddPartitions(topic=wanted.name, before=seen.partitions, total=wanted.partitions))
-    elif seen.partitions > wanted.partitions:
-        text = f"has {seen.partitions} partitions, {wanted.partitions} wanted; it cannot shrink"
-        findings.append(Finding(subject=subject, text=text))
-    if seen.replication != wanted.replication:
+    for topic in desired:
+        current = existing.get(topic.name)
+        if current is None:
+            actions.append(CreateTopic(topic=topic))
+            continue
+        if current.partitions < topic.partitions:
+            actions.append(AddPartitions(topic=topic.name, before=current.partitions, total=topic.partitions))
+        # What was not read is not judged.
+        config = topic.config if current.config is None else current.config
+        changes = {key: (config.get(key), value) for key, value in topic.config.items() if config.get(key) != value}
+        if changes:
+            actions.append(AlterTopic(topic=topic.name, changes=changes))
+        findings += _only_by_hand(topic, current)
+    return Part(actions=actions, findings=findings)
+
+
+def _only_by_hand(topic: TopicRequest, current: ObservedTopic) -> Iterator[Finding]:
+    if current.partitions > topic.partitions:
+        text = f"has {current.partitions} partitions, {topic.partitions} wanted; it cannot shrink"
+        yield Finding(subject=f"topic {topic.name}", text=text)
+    if current.replication != topic.replication:
         text = (
-            f"replication is {seen.replication}, {wanted.replication} wanted; "
+            f"replication is {current.replication}, {topic.replication} wanted; "
             "reassign its partitions with kafka-reassign-partitions"
         )
-        findings.append(Finding(subject=subject, text=text))
-    held = wanted.config if seen.config is None else seen.config  # what was not read is not judged
-    changes = {key: (held.get(key), value) for key, value in wanted.config.items() if held.get(key) != value}
-    if changes:
-        actions.append(AlterTopic(topic=wanted.name, changes=changes))
-    return actions, findings
+        yield Finding(subject=f"topic {topic.name}", text=text)

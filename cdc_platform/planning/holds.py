@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdc_platform.planning.records import Kept, Record, Writer
+
 # Read when a connector has no offsets, and when an incremental snapshot reads its chunks.
 SNAPSHOT_OPTIONS = ("snapshot.mode", "incremental.snapshot.chunk.size")
 # `watermark/<dataset>/<table>/<shard>`: what is known of a (shard, table); see snapshots/run_records.py.
@@ -18,15 +20,17 @@ WATERMARK = "watermark/"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class HoldRecord:
+class HoldRecord(Record):
     """Passes leave the shard alone: the run that asks for it, why, and since when."""
+
+    kept = Kept("hold", Writer.SNAPSHOT)
 
     run: str
     reason: str
     since: datetime
 
 
-def keep_snapshot_options(wanted: Mapping[str, str], seen: Mapping[str, str]) -> Mapping[str, str]:
-    """The wanted config of a connector that exists: its snapshot options stay."""
-    kept = {key: seen[key] for key in SNAPSHOT_OPTIONS if key in wanted and key in seen}
-    return {**wanted, **kept} if any(wanted[key] != value for key, value in kept.items()) else wanted
+def keep_snapshot_options(desired: Mapping[str, str], seen: Mapping[str, str]) -> Mapping[str, str]:
+    """The desired config of a connector that exists: its snapshot options stay."""
+    kept = {key: seen[key] for key in SNAPSHOT_OPTIONS if key in desired and key in seen}
+    return {**desired, **kept} if any(desired[key] != value for key, value in kept.items()) else desired

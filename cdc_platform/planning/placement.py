@@ -78,7 +78,7 @@ def place(
             doubled.append((name, here, staying))
 
     for name, here, staying in doubled:
-        # In mid-move, or made by hand: it becomes one first, where there is most room, as the move wanted.
+        # In mid-move, or made by hand: it becomes one first, where there is most room, as the move desired.
         home = min(staying or here, key=lambda cluster: (load[cluster] / clusters[cluster].capacity, cluster))
         homes[name] = home
         load[home] += 1

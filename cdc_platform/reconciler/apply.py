@@ -93,8 +93,8 @@ class _Applier:
     on_restart: Callable[[RestartConnector], None]
 
     def apply(self, actions: Sequence[Action]) -> list[ActionOutcome]:
-        def lane(wanted: Lane) -> list[Action]:
-            return [action for action in actions if action.kind.lane is wanted]
+        def lane(desired: Lane) -> list[Action]:
+            return [action for action in actions if action.kind.lane is desired]
 
         outcomes = self._topics(lane(Lane.TOPICS))
         failed = [

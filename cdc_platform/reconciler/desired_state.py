@@ -1,4 +1,4 @@
-"""The ideal state of a topology: what the connector floor wants, as the planner takes it."""
+"""What should be, by the topology: the topics and configs of the connectors room, as the planner takes them. Pure."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import replace
 from cdc_platform.connectors.config import DesiredConfigs, leftovers, problems
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.model.topology import Topology
-from cdc_platform.planning.planner import DesiredState
+from cdc_platform.planning.inputs import DesiredState
 from cdc_platform.settings import Settings
 
 
-def desired_state(topology: Topology, settings: Settings) -> tuple[Topology, DesiredState]:
-    """The topology with the problems that identity and overrides add, and what it wants."""
-    checked = replace(topology, problems=(*topology.problems, *problems(topology, settings)))
-    wanted = DesiredState(
-        topics=desired_topics(checked, settings), config_of=DesiredConfigs(settings), leftovers=leftovers
+def with_problems(topology: Topology, settings: Settings) -> Topology:
+    """The topology, with the problems that names and overrides add."""
+    return replace(topology, problems=(*topology.problems, *problems(topology, settings)))
+
+
+def desired_state(topology: Topology, settings: Settings) -> DesiredState:
+    """What should be there; nothing for what is in the topology's problems."""
+    return DesiredState(
+        topics=desired_topics(topology, settings), config_of=DesiredConfigs(settings), leftovers=leftovers
     )
-    return checked, wanted

@@ -8,11 +8,11 @@ from cdc_platform.connectors.tables import INCLUDE_LIST, no_longer_captured
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.actions import Action, DeleteConnector, UpdateConnector
 from cdc_platform.planning.holds import WATERMARK
-from cdc_platform.reconciler.state_records import Documents, News
+from cdc_platform.reconciler.state_records import DocumentChanges, Documents
 
 
-def ended_watermarks(actions: Iterable[Action], topology: Topology, records: Documents) -> News:
-    """The watermarks of what these actions stop to capture, forgotten.
+def ended_watermarks(actions: Iterable[Action], topology: Topology, documents: Documents) -> DocumentChanges:
+    """Deletes the watermarks of what these actions stop to capture.
 
     Written before the actions are applied: one that fails costs a needless bootstrap, never a hole.
     """
@@ -29,11 +29,11 @@ def ended_watermarks(actions: Iterable[Action], topology: Topology, records: Doc
         deleted -= {shard.name for _, shard in topology.all_shards()}
     if not deleted and not any(dropped.values()):
         return {}
-    found: News = {}
-    for key in records:
+    ended: DocumentChanges = {}
+    for key in documents:
         if key.startswith(WATERMARK):
             dataset, table, shard = key.removeprefix(WATERMARK).split("/")
             name = f"{dataset}.{shard}"
             if name in deleted or table in dropped.get(name, ()):
-                found[key] = None
-    return found
+                ended[key] = None
+    return ended

@@ -20,7 +20,7 @@ from typing import Any
 
 from cdc_platform.model.observed import ObservedCluster, ObservedState, ObservedWorker
 from cdc_platform.planning.actions import RestartConnector
-from cdc_platform.planning.planner import Planned
+from cdc_platform.planning.inputs import Planned
 from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, DatasetHealth, lags_of
 
 KEY = "pass/last"
@@ -32,7 +32,7 @@ _MOST_REFUSALS = 20
 def last_pass(
     *,
     generation: int,
-    picture: ObservedState,
+    observed: ObservedState,
     planned: Planned,
     outcomes: Sequence[ActionOutcome],
     clusters: Mapping[str, ObservedCluster],
@@ -49,7 +49,7 @@ def last_pass(
     totals: Mapping[str, Any] = (before or {}).get("totals") or {}
     known: Mapping[str, int] = totals.get("restarts") or {}
     return {
-        "at": picture.taken_at.isoformat(),
+        "at": observed.taken_at.isoformat(),
         "generation": generation,
         "seconds": {phase: round(spent, 3) for phase, spent in seconds.items()},
         "planned": dict(planned.plan.counts()),
@@ -60,15 +60,15 @@ def last_pass(
             "passes": int(totals.get("passes", 0)) + 1,
             "restarts": {name: known.get(name, 0) + restarts[name] for name in sorted({*known, *restarts})},
         },
-        "datasets": _datasets(picture, health),
+        "datasets": _datasets(observed, health),
         "clusters": {
             name: {
                 "reachable": cluster.known,
                 "connectors": len(cluster.connectors or {}),
-                "workers": _workers(cluster, picture.topology.clusters[name].metrics, picture.workers),
+                "workers": _workers(cluster, observed.topology.clusters[name].metrics, observed.workers),
             }
             for name, cluster in clusters.items()
-            if name in picture.topology.clusters
+            if name in observed.topology.clusters
         },
     }
 
@@ -85,11 +85,11 @@ def _by_verb(outcomes: Iterable[ActionOutcome], status: ActionStatus) -> dict[st
     return dict(Counter(outcome.action.kind.verb for outcome in outcomes if outcome.status is status))
 
 
-def _datasets(picture: ObservedState, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
-    lags = lags_of(picture)
+def _datasets(observed: ObservedState, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
+    lags = lags_of(observed)
     found: dict[str, Any] = {}
     for name, dataset in health.items():
-        shards = [shard.name for shard in picture.topology.shards.get(name, ())]
+        shards = [shard.name for shard in observed.topology.shards.get(name, ())]
         states = Counter(down.state for down in dataset.down)
         found[name] = {
             "shards": dataset.shards,
@@ -97,8 +97,8 @@ def _datasets(picture: ObservedState, health: Mapping[str, DatasetHealth]) -> di
             "states": {"RUNNING": dataset.up, **states},
             "lag_s": quantiles([lags[shard] for shard in shards if shard in lags]),
         }
-        if picture.heartbeats is not None:
-            ages = (picture.heartbeats.age(shard) for shard in shards)
+        if observed.heartbeats is not None:
+            ages = (observed.heartbeats.age(shard) for shard in shards)
             found[name]["beat_s"] = quantiles([seconds for seconds in ages if seconds is not None])
     return found
 

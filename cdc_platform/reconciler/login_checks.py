@@ -24,7 +24,7 @@ _THREADS = 16
 _SECONDS = 5.0
 
 
-def ask_sources(platform: Platform, picture: ObservedState, policy: LivenessPolicy) -> dict[str, str | None]:
+def ask_sources(platform: Platform, observed: ObservedState, policy: LivenessPolicy) -> dict[str, str | None]:
     """What the sources said, by shard: None for let in, else their refusal; see `ObservedState.logins`.
 
     One login for each leader and dataset that has a shard of which `doubtful` doubts, with the dataset's own
@@ -33,7 +33,7 @@ def ask_sources(platform: Platform, picture: ObservedState, policy: LivenessPoli
     if platform.sources is None:
         return {}
     asked: dict[tuple[str, Address], list[tuple[Dataset, Shard]]] = defaultdict(list)
-    for dataset, shard in _doubted(picture, policy):
+    for dataset, shard in _doubted(observed, policy):
         asked[dataset.name, shard.leader].append((dataset, shard))
     # In any order: hosts that do not answer must not always hide the same others.
     groups = random.sample(list(asked.values()), len(asked))
@@ -59,13 +59,13 @@ def _ask(sources: SourceLogs, group: Sequence[tuple[Dataset, Shard]]) -> dict[st
     return {shard.name: said for _, shard in group}
 
 
-def _doubted(picture: ObservedState, policy: LivenessPolicy) -> list[tuple[Dataset, Shard]]:
+def _doubted(observed: ObservedState, policy: LivenessPolicy) -> list[tuple[Dataset, Shard]]:
     running: dict[str, tuple[str, timedelta]] = {}
-    limits = {dataset.name: silence_limit(dataset, policy) for dataset in picture.topology.datasets.values()}
-    for cluster in picture.clusters.values():
+    limits = {dataset.name: silence_limit(dataset, policy) for dataset in observed.topology.datasets.values()}
+    for cluster in observed.clusters.values():
         for connector in (cluster.connectors or {}).values():
             dataset = ShardName.parse(connector.name).dataset
             if connector.running and dataset in limits:
                 running[connector.name] = (connector.tasks[0].worker, limits[dataset])
-    names = doubtful(running, picture.heartbeats, picture.workers, picture.taken_at)
-    return [(dataset, shard) for dataset, shard in picture.topology.all_shards() if shard.name in names]
+    names = doubtful(running, observed.heartbeats, observed.workers, observed.taken_at)
+    return [(dataset, shard) for dataset, shard in observed.topology.all_shards() if shard.name in names]

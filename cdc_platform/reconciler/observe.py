@@ -1,4 +1,4 @@
-"""Read the whole picture of one pass, concurrently and under one deadline."""
+"""Read all that one pass decides on, concurrently and under one deadline."""
 
 from __future__ import annotations
 
@@ -26,8 +26,6 @@ from cdc_platform.model.observed import (
 )
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.health.liveness import LivenessPolicy, silence_limit
-from cdc_platform.planning.planner import DesiredState
-from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.reconciler.login_checks import ask_sources
 
 log = logging.getLogger(__name__)
@@ -40,27 +38,30 @@ _THREADS = 32
 # Agents follow a change of the topology within a second, unless it is of thousands of shards.
 _AGENTS_SECONDS = 4.0
 _AGENTS_POLL = 0.25
-CONFIGS_A_LOOK = 1000
-# Longer than from the look of the sensor to that of the run it asks for: both see the same share.
+_LATE = "no answer before the deadline of the look"
+CONFIGS_A_PASS = 1000
+# Longer than from the sensor's observation to that of the run it asks for: both see the same share.
 TURN_SECONDS = 300
 
 
-def observe(platform: Platform, policy: LivenessPolicy) -> tuple[ObservedState, DesiredState]:
-    """The picture now, and what is wanted by the topology in it.
+def observe(
+    platform: Platform, topology: Topology, topics: Sequence[TopicRequest], policy: LivenessPolicy
+) -> ObservedState:
+    """What is there now.
 
-    What cannot be read, or not before the deadline (`connect_timeout` and half
-    as much again), is marked unknown. ZooKeeper is what all else hangs on:
-    without it there is no picture.
+    What cannot be read, or not before the deadline (`connect_timeout` and half as much again), is
+    marked unknown.
 
-    Raises:
-        ZooKeeperUnavailable: the topology could not be read as a whole.
+    Args:
+        topology: says which clusters, workers and shards there are.
+        topics: those that matter.
+        policy: says how long a connector may be silent, so how far back heartbeats are read.
     """
     end = time.monotonic() + 1.5 * platform.settings.connect_timeout
-    topology = platform.topology.load()
-    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="look")
+    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="observe")
     try:
         # The clusters first: they take longest.
-        clusters = {name: pool.submit(look_at_cluster, platform, c) for name, c in topology.clusters.items()}
+        clusters = {name: pool.submit(observe_cluster, platform, c) for name, c in topology.clusters.items()}
         heartbeats = pool.submit(_heartbeats, platform, topology, policy)
         agents = pool.submit(_agents, platform, topology)
         workers = {
@@ -68,46 +69,43 @@ def observe(platform: Platform, policy: LivenessPolicy) -> tuple[ObservedState, 
             for cluster in topology.clusters.values()
             for worker, url in sorted(cluster.metrics.items())
         }
-        # Meanwhile this thread works out what is wanted, hence which topics to look at.
-        checked, wanted = desired_state(topology, platform.settings)
-        topics = pool.submit(_topics, platform, wanted.topics)
-        late = "no answer before the deadline of the look"
-        found = {
-            name: _in_time(seen, end, ObservedCluster(name=name, connectors=None, problem=late))
-            for name, seen in clusters.items()
+        existing = pool.submit(_topics, platform, topics)
+        read = {
+            name: _in_time(reading, end, ObservedCluster(name=name, connectors=None, problem=_LATE))
+            for name, reading in clusters.items()
         }
-        picture = ObservedState(
+        observed = ObservedState(
             taken_at=datetime.now(UTC),
-            topology=checked,
-            clusters=found,
-            topics=_in_time(topics, end, None),
+            topology=topology,
+            clusters=read,
+            topics=_in_time(existing, end, None),
             heartbeats=_in_time(heartbeats, end, None),
             workers={
-                worker: _in_time(seen, end, ObservedWorker(worker=worker, problem=late))
-                for worker, seen in workers.items()
+                worker: _in_time(reading, end, ObservedWorker(worker=worker, problem=_LATE))
+                for worker, reading in workers.items()
             },
             agents=_in_time(agents, end, None),
         )
-        return replace(picture, logins=ask_sources(platform, picture, policy)), wanted
+        return replace(observed, logins=ask_sources(platform, observed, policy))
     finally:
-        # What hangs ends by its own deadline; nobody waits for it.
+        # What hangs ends by its own deadline; nothing waits for it.
         pool.shutdown(wait=False, cancel_futures=True)
 
 
-def configs_to_read(wanted: Sequence[TopicRequest], now: float) -> frozenset[str]:
-    """The topics whose config is read in a look at `now` (Unix time).
+def configs_to_read(desired: Sequence[TopicRequest], now: float) -> frozenset[str]:
+    """The topics whose config is read in an observation at `now` (Unix time).
 
     Compacted topics, which hold data, each time. Of the others, one or two a
     shard, a share that changes with time, so that each has its turn (docs/decisions/0056).
     """
-    others = [topic.name for topic in wanted if topic.config.get("cleanup.policy") == "delete"]
-    turns = math.ceil(len(others) / CONFIGS_A_LOOK)
+    others = [topic.name for topic in desired if topic.config.get("cleanup.policy") == "delete"]
+    turns = math.ceil(len(others) / CONFIGS_A_PASS)
     turn = int(now / TURN_SECONDS) % turns if turns else 0
     resting = frozenset(name for name in others if zlib.crc32(name.encode()) % turns != turn)
-    return frozenset(topic.name for topic in wanted) - resting
+    return frozenset(topic.name for topic in desired) - resting
 
 
-def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
+def observe_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
     """One Connect cluster's connectors, or why they could not be read."""
     try:
         return ObservedCluster(name=cluster.name, connectors=platform.connect(cluster).connectors())
@@ -117,22 +115,22 @@ def look_at_cluster(platform: Platform, cluster: Cluster) -> ObservedCluster:
 
 def observe_again(platform: Platform, topology: Topology) -> dict[str, ObservedCluster]:
     """The Connect clusters only, after a plan was applied."""
-    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="look") as pool:
-        found = pool.map(lambda cluster: look_at_cluster(platform, cluster), topology.clusters.values())
-        return {cluster.name: cluster for cluster in found}
+    with ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="observe") as pool:
+        clusters = pool.map(lambda cluster: observe_cluster(platform, cluster), topology.clusters.values())
+        return {cluster.name: cluster for cluster in clusters}
 
 
-def _in_time(found: Future[T], end: float, otherwise: T) -> T:
+def _in_time(reading: Future[T], end: float, otherwise: T) -> T:
     try:
-        return found.result(timeout=max(0.0, end - time.monotonic()))
+        return reading.result(timeout=max(0.0, end - time.monotonic()))
     except NotInTime:
         return otherwise
 
 
-def _topics(platform: Platform, wanted: Sequence[TopicRequest]) -> dict[str, ObservedTopic] | None:
-    names = frozenset(topic.name for topic in wanted)
+def _topics(platform: Platform, desired: Sequence[TopicRequest]) -> dict[str, ObservedTopic] | None:
+    names = frozenset(topic.name for topic in desired)
     try:
-        return dict(platform.kafka.topics(names, configs_to_read(wanted, time.time())))
+        return dict(platform.kafka.topics(names, configs_to_read(desired, time.time())))
     except (KafkaUnavailable, KafkaRejected) as error:
         log.warning("topics: %s", error)
         return None

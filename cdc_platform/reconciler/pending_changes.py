@@ -10,11 +10,13 @@ from typing import Any
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedState
+from cdc_platform.planning.health.liveness import CapturedRecord
+from cdc_platform.planning.inputs import Planned
 from cdc_platform.planning.plan import Plan
-from cdc_platform.planning.planner import Planned
+from cdc_platform.planning.records import Writer
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, health_of, running_shards
-from cdc_platform.reconciler.state_records import SHARD, captured_documents, captured_shards, news
+from cdc_platform.reconciler.state_records import captured_documents, captured_shards, changed_records, documents_of
 
 # A pass at least this often, so that its record, and what reads it, stays fresh.
 REPORT_SECONDS = 300.0
@@ -61,18 +63,21 @@ class Due:
         return f"Records of the state topic that are out of date: {len(self.records)}."
 
 
-def due(picture: ObservedState, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
+def due(observed: ObservedState, planned: Planned, records: Mapping[str, Mapping[str, Any]]) -> Due:
     """Compare what was seen and planned with what the state topic has on record."""
-    running = running_shards(picture, picture.clusters)
+    running = running_shards(observed, observed.clusters)
     captured = tuple(sorted(running.keys() - captured_shards(records)))
-    moved = captured_documents(running, records, picture.taken_at, 0).keys() - {f"{SHARD}/{name}" for name in captured}
-    stale = {*planned.records, *news(planned, records), *moved}
-    since = last_pass.age(records.get(last_pass.KEY), picture.taken_at)
+    moved = captured_documents(running, records, observed.taken_at, 0).keys() - {
+        CapturedRecord.key_of(name) for name in captured
+    }
+    restarts = documents_of(planned.changes, Writer.RESTART)
+    stale = {*restarts, *changed_records(planned.changes, records), *moved}
+    since = last_pass.age(records.get(last_pass.KEY), observed.taken_at)
     if since is None or abs(since) > REPORT_SECONDS:
         stale.add(last_pass.KEY)
     return Due(
         plan=planned.plan,
         captured=captured,
         records=tuple(sorted(stale)),
-        health=health_of(picture.topology, planned, picture.clusters),
+        health=health_of(observed.topology, planned, observed.clusters),
     )

@@ -1,4 +1,7 @@
-"""Memory and the collector of a process that makes millions of objects at once."""
+"""Memory and the collector of a process that makes millions of objects at once.
+
+What is here changes the whole process, so only entry points call it: commands, ops and sensors.
+"""
 
 from __future__ import annotations
 
@@ -21,8 +24,16 @@ _threshold = gc.get_threshold()
 
 
 @contextmanager
+def large_state() -> Iterator[None]:
+    """While the observed state of a platform is built: no cyclic collection, and large freed blocks are given back."""
+    _give_back_large_blocks()
+    with rarer_collections():
+        yield
+
+
+@contextmanager
 def rarer_collections(allocations: int = 0) -> Iterator[None]:
-    """Run the cyclic collector only after so many new objects (0: not at all), in the whole process: for entry points.
+    """Run the cyclic collector only after so many new objects (0: not at all), in the whole process.
 
     The observed state of 10,000 shards is some million objects and no cycle; the collector
     walks all of them again and again while they are made, which was half of the
@@ -45,7 +56,7 @@ def rarer_collections(allocations: int = 0) -> Iterator[None]:
 
 
 @cache
-def give_back_large_blocks() -> None:
+def _give_back_large_blocks() -> None:
     """Let the C library return freed blocks above 256 KB to the system at once, where it is glibc.
 
     Each answer of a Connect cluster is some 10 MB, in a thread of its own. glibc

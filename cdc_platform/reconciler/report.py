@@ -12,8 +12,8 @@ from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.actions import Action, ConnectorAction, DeleteConnector
+from cdc_platform.planning.inputs import Planned
 from cdc_platform.planning.plan import Finding, Plan
-from cdc_platform.planning.planner import Planned
 
 
 class ActionStatus(StrEnum):
@@ -106,7 +106,7 @@ class PassReport:
 def health_of(
     topology: Topology, planned: Planned | None, clusters: Mapping[str, ObservedCluster]
 ) -> dict[str, DatasetHealth]:
-    """How each dataset's shards are in this picture of the clusters."""
+    """How each dataset's shards are in this observed of the clusters."""
     seen: dict[str, ObservedConnector] = {}
     for cluster in clusters.values():
         for connector in (cluster.connectors or {}).values():
@@ -146,11 +146,11 @@ def _down(
     return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
 
 
-def running_shards(picture: ObservedState, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:
+def running_shards(observed: ObservedState, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:
     """The shards whose connector and tasks run, with the cluster where they do."""
     return {
         shard.name: cluster
-        for dataset, shard in picture.topology.all_shards()
+        for dataset, shard in observed.topology.all_shards()
         for cluster in dataset.clusters
         if cluster in clusters
         and (seen := (clusters[cluster].connectors or {}).get(shard.name)) is not None
@@ -168,10 +168,10 @@ def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[
     }
 
 
-def lags_of(picture: ObservedState) -> dict[str, float]:
+def lags_of(observed: ObservedState) -> dict[str, float]:
     """Shard to seconds behind its source, by the workers' metrics; the worst where two tell of one shard."""
     lags: dict[str, float] = {}
-    for worker in picture.workers.values():
+    for worker in observed.workers.values():
         for shard, ms in worker.lag_ms.items():
             lags[shard] = max(ms / 1000, lags.get(shard, 0.0))
     return lags

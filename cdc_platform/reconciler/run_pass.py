@@ -1,28 +1,32 @@
-"""One pass of the control plane: look, plan, apply, report."""
+"""One pass of the control plane: what is desired, what is observed, plan, apply, report."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
-from cdc_platform.model.observed import ObservedCluster, ObservedState
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning.actions import DeleteConnector, RestartConnector
-from cdc_platform.planning.planner import PassPolicy, Planned, make_plan
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.inputs import PassPolicy, Planned
+from cdc_platform.planning.memory import RecordChanges
+from cdc_platform.planning.planner import make_plan
+from cdc_platform.planning.records import Writer
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.apply import apply
+from cdc_platform.reconciler.desired_state import desired_state, with_problems
 from cdc_platform.reconciler.ended_watermarks import ended_watermarks
 from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
-from cdc_platform.reconciler.pending_changes import Due, due
-from cdc_platform.reconciler.process_memory import give_back_large_blocks, rarer_collections
 from cdc_platform.reconciler.report import (
     ActionOutcome,
     ActionStatus,
-    DatasetHealth,
     PassReport,
     health_of,
     homes_of,
@@ -30,17 +34,15 @@ from cdc_platform.reconciler.report import (
     running_shards,
 )
 from cdc_platform.reconciler.state_records import (
+    DocumentChanges,
     Documents,
-    News,
     captured_documents,
     captured_shards,
-    forgotten,
-    news,
+    changed_records,
+    deleted_with,
+    documents_of,
     read_memory,
-    restart_documents,
 )
-
-__all__ = ["Due", "PassPolicy", "PassReport", "Planned", "due", "observe", "plan_pass", "policy_of", "reconcile"]
 
 Captured = Callable[[tuple[str, ...]], None]
 
@@ -58,23 +60,39 @@ def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_sh
 
 
 def plan_pass(platform: Platform, policy: PassPolicy | None = None) -> tuple[ObservedState, Planned]:
-    """Look and plan, and change nothing. Raises Unavailable when there is no whole picture."""
-    return _seen(platform, policy)[:2]
+    """Observe and plan, and change nothing.
+
+    Raises:
+        ZooKeeperUnavailable: the topology could not be read as a whole.
+        KafkaUnavailable: the state topic could not be read.
+    """
+    found = _planned(platform, policy)
+    return found.observed, found.planned
 
 
-def _seen(platform: Platform, policy: PassPolicy | None) -> tuple[ObservedState, Planned, Documents, dict[str, float]]:
-    """ObservedState, plan, the state topic's records, and seconds by phase."""
-    give_back_large_blocks()
+@dataclass(frozen=True, slots=True)
+class _PlannedPass:
+    """What a pass knows before it changes anything; `seconds` by phase."""
+
+    observed: ObservedState
+    planned: Planned
+    documents: Documents
+    seconds: Mapping[str, float]
+
+
+def _planned(platform: Platform, policy: PassPolicy | None) -> _PlannedPass:
     clock = _Phases()
     policy = policy or policy_of(platform)
-    with rarer_collections(), ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
         reading = pool.submit(platform.state.read)
-        picture, wanted = observe(platform, policy.liveness)
-        records = reading.result()
-        clock.lap("look")
-        planned = make_plan(picture, wanted, read_memory(records), policy)
-        clock.lap("plan")
-    return picture, planned, records, clock.seconds
+        topology = with_problems(platform.topology.load(), platform.settings)
+        desired = desired_state(topology, platform.settings)
+        observed = observe(platform, topology, desired.topics, policy.liveness)
+        documents = reading.result()
+    clock.lap("look")
+    planned = make_plan(observed, desired, read_memory(documents), policy)
+    clock.lap("plan")
+    return _PlannedPass(observed, planned, documents, clock.seconds)
 
 
 def reconcile(
@@ -87,6 +105,7 @@ def reconcile(
     on_captured: Captured = lambda names: None,
     on_lock: Callable[[int], None] = lambda generation: None,
     wait_for_lock: float = 0.0,
+    while_planning: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PassReport:
     """One pass under the ZooKeeper lock.
 
@@ -95,124 +114,127 @@ def reconcile(
         owner: shown to others while the lock is held, such as a Dagster run id.
         policy: bounds; from the settings by default.
         expect: the fingerprint of a plan seen before: anything else is refused.
-        progress: told what happens, a sentence at a time, in the calling thread.
-        on_captured: told the shards (`<dataset>.<shard>`) that run for the first time,
+        progress: called with what happens, a sentence at a time, in the calling thread.
+        on_captured: called with the shards (`<dataset>.<shard>`) that run for the first time,
             before that is recorded: at least once for each.
-        on_lock: told the lock's generation as soon as it is held.
+        on_lock: called with the lock's generation as soon as it is held.
         wait_for_lock: seconds to wait for a pass that runs now.
+        while_planning: entered while the observed state is built and planned from; entry points
+            pass `process_memory.large_state`.
 
     Raises:
         LockHeld, LockLost, PlanStale, ZooKeeperUnavailable, Fenced, KafkaUnavailable.
     """
     with platform.topology.lock(owner=owner, timeout=wait_for_lock) as lock:
         on_lock(lock.generation)
-        return _Pass(platform, LockWatch(lock), progress, on_captured).run(policy, expect)
-
-
-class _Pass:
-    """One pass under a lock."""
-
-    def __init__(self, platform: Platform, watch: LockWatch, progress: Progress, on_captured: Captured) -> None:
-        self.platform = platform
-        self.watch = watch
-        self.progress = progress
-        self.on_captured = on_captured
-
-    def run(self, policy: PassPolicy | None, expect: str | None) -> PassReport:
-        deadline = time.monotonic() + self.platform.settings.pass_budget
-        picture, planned, records, seconds = self.watch.run(lambda tell: _seen(self.platform, policy))
-        clock = _Phases(seconds)
-        if expect is not None and planned.plan.fingerprint != expect:
+        deadline = time.monotonic() + platform.settings.pass_budget
+        watch = LockWatch(lock)
+        with while_planning():
+            found = watch.run(lambda _: _planned(platform, policy))
+        if expect is not None and found.planned.plan.fingerprint != expect:
             raise PlanStale(
-                f"the world moved: {planned.plan.sentence()}",
+                f"the world moved: {found.planned.plan.sentence()}",
                 where=f"plan {expect}",
                 cure="Make a new plan and look at it before you apply it.",
             )
+        return _Pass(platform, watch, found, progress).run(deadline, on_captured)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pass:
+    """The part of a pass that changes something."""
+
+    platform: Platform
+    watch: LockWatch
+    found: _PlannedPass
+    progress: Progress
+
+    def run(self, deadline: float, on_captured: Captured) -> PassReport:
+        clock = _Phases(self.found.seconds)
         self.watch.check()
         self.platform.state.claim(self.watch.generation)
+        outcomes = self._apply(deadline)
+        clock.lap("apply")
+        return self._report(outcomes, clock, on_captured)
+
+    def _apply(self, deadline: float) -> tuple[ActionOutcome, ...]:
+        observed, planned, documents = self.found.observed, self.found.planned, self.found.documents
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
-        self._write(news(planned, records) | ended_watermarks(planned.plan.actions, picture.topology, records))
-        outcomes: tuple[ActionOutcome, ...] = ()
-        if planned.plan:
-            self.progress(planned.plan.sentence())
-            outcomes = self.watch.run(lambda tell: self._apply(picture, planned, deadline, tell), self.progress)
-        clock.lap("apply")
-        clusters = picture.clusters
+        ended = ended_watermarks(planned.plan.actions, observed.topology, documents)
+        self._write(changed_records(planned.changes, documents) | ended)
+        if not planned.plan:
+            return ()
+        self.progress(planned.plan.sentence())
+        return self.watch.run(
+            lambda progress: apply(
+                planned.plan,
+                platform=self.platform,
+                topology=observed.topology,
+                watch=self.watch,
+                deadline=deadline,
+                progress=progress,
+                on_restart=lambda restart: self._write(self._restarts([restart.name])),
+            ),
+            self.progress,
+        )
+
+    def _restarts(self, names: Sequence[str]) -> DocumentChanges:
+        """The restart records of these connectors."""
+        changed = self.found.planned.changes.of(RestartRecord)
+        kept = {name: changed[name] for name in names if name in changed}
+        return documents_of(RecordChanges({RestartRecord: kept}), Writer.RESTART)
+
+    def _report(self, outcomes: tuple[ActionOutcome, ...], clock: _Phases, on_captured: Captured) -> PassReport:
+        observed, planned = self.found.observed, self.found.planned
+        clusters = observed.clusters
         if outcomes:
-            clusters = self.watch.run(lambda tell: observe_again(self.platform, picture.topology))
-        running = running_shards(picture, clusters)
-        captured = tuple(sorted(running.keys() - captured_shards(records)))
+            clusters = self.watch.run(lambda _: observe_again(self.platform, observed.topology))
+        running = running_shards(observed, clusters)
+        captured = tuple(sorted(running.keys() - captured_shards(self.found.documents)))
         if captured:
-            self.on_captured(captured)
+            on_captured(captured)
         clock.lap("report")
-        health = health_of(picture.topology, planned, clusters)
-        self._record(picture, planned, outcomes, clusters, health, running, clock.seconds, records)
+        health = health_of(observed.topology, planned, clusters)
+        last = last_pass.last_pass(
+            generation=self.watch.generation,
+            observed=observed,
+            planned=planned,
+            outcomes=outcomes,
+            clusters=clusters,
+            health=health,
+            seconds=clock.seconds,
+            before=self.found.documents.get(last_pass.KEY),
+        )
+        self._write(self._learned(outcomes, running) | {last_pass.KEY: last})
         return PassReport(
             generation=self.watch.generation,
-            taken_at=picture.taken_at,
+            taken_at=observed.taken_at,
             plan=planned.plan,
             outcomes=outcomes,
             health=health,
             captured=captured,
             phases=clock.seconds,
             homes=homes_of(clusters, platform=self.platform.settings.platform),
-            lags=lags_of(picture),
+            lags=lags_of(observed),
         )
 
-    def _apply(
-        self, picture: ObservedState, planned: Planned, deadline: float, tell: Progress
-    ) -> tuple[ActionOutcome, ...]:
-        def remember(restart: RestartConnector) -> None:
-            record = planned.records.get(restart.name)
-            if record is not None:
-                self._write(restart_documents({restart.name: record}))
-
-        return apply(
-            planned.plan,
-            platform=self.platform,
-            topology=picture.topology,
-            watch=self.watch,
-            deadline=deadline,
-            progress=tell,
-            on_restart=remember,
-        )
-
-    def _record(
-        self,
-        picture: ObservedState,
-        planned: Planned,
-        outcomes: tuple[ActionOutcome, ...],
-        clusters: Mapping[str, ObservedCluster],
-        health: Mapping[str, DatasetHealth],
-        running: Mapping[str, str],
-        seconds: Mapping[str, float],
-        records: Documents,
-    ) -> None:
-        """Write what this pass learned."""
+    def _learned(self, outcomes: Sequence[ActionOutcome], running: Mapping[str, str]) -> DocumentChanges:
+        """What to remember of the pass."""
+        observed, planned, documents = self.found.observed, self.found.planned, self.found.documents
         # A restart that came through is on record already; one that did not must not count as an attempt.
         tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
-        learned = restart_documents({name: r for name, r in planned.records.items() if name not in tried})
-        learned |= captured_documents(running, records, picture.taken_at, self.watch.generation)
+        learned = self._restarts([name for name in planned.changes.of(RestartRecord) if name not in tried])
+        learned |= captured_documents(running, documents, observed.taken_at, self.watch.generation)
         for outcome in outcomes:
             if isinstance(outcome.action, DeleteConnector) and outcome.status is ActionStatus.DONE:
-                learned |= {key: None for key in forgotten(outcome.action.name) if key in records}
-        learned[last_pass.KEY] = last_pass.last_pass(
-            generation=self.watch.generation,
-            picture=picture,
-            planned=planned,
-            outcomes=outcomes,
-            clusters=clusters,
-            health=health,
-            seconds=seconds,
-            before=records.get(last_pass.KEY),
-        )
-        self._write(learned)
+                learned |= {key: None for key in deleted_with(outcome.action.name) if key in documents}
+        return learned
 
-    def _write(self, records: News) -> None:
-        if records:
+    def _write(self, changes: DocumentChanges) -> None:
+        if changes:
             self.watch.check()
-            self.platform.state.write(records)
+            self.platform.state.write(changes)
 
 
 class _Phases:

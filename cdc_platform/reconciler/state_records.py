@@ -1,17 +1,19 @@
-"""What passes remember in the state topic, as documents: one definition of keys and shapes.
+"""What passes remember in the state topic, as documents.
 
-| key | document (fields of) |
+Keys and fields are those of the record classes in `planning/memory.py`:
+
+| key | record |
 |---|---|
-| `restart/<dataset>.<shard>` | `restarts.RestartRecord` |
-| `shard/<dataset>.<shard>` | `liveness.CapturedRecord`: Connect called it RUNNING first |
-| `live/<dataset>.<shard>` | `liveness.LiveRecord`: its first heartbeat; who snapshots a shard anew forgets it |
-| `leader/<dataset>.<shard>` | `liveness.LeaderRecord`: the generation a pass saw last |
-| `zombie/<dataset>.<shard>` | `zombies.ZombieRecord` |
-| `skew/<cluster>` | `balance.SkewRecord` |
-| `canary/<dataset>`, `rollout/<dataset>` | `rollout.CanaryRecord`, `rollout.RolledOut` |
-| `hold/<dataset>.<shard>` | `holds.HoldRecord`: a bootstrap or backfill is changing its offsets |
-| `trouble/<failure>@<place>` | `incidents.Incident`: what one alert tells of |
-| `size/cluster/<name>`, `size/dataset/<name>` | how many connectors, shards the last pass saw |
+| `restart/<dataset>.<shard>` | `RestartRecord` |
+| `shard/<dataset>.<shard>` | `CapturedRecord`: Connect called it RUNNING first |
+| `live/<dataset>.<shard>` | `LiveRecord`: its first heartbeat; a snapshot from scratch deletes it |
+| `leader/<dataset>.<shard>` | `LeaderRecord`: the generation a pass saw last |
+| `zombie/<dataset>.<shard>` | `ZombieRecord` |
+| `skew/<cluster>` | `SkewRecord` |
+| `canary/<dataset>`, `rollout/<dataset>` | `CanaryRecord`, `RolledOut` |
+| `hold/<dataset>.<shard>` | `HoldRecord`: a bootstrap or backfill is changing its offsets |
+| `trouble/<failure>@<place>` | `Incident`: the subject of one alert |
+| `size/cluster/<name>`, `size/dataset/<name>` | `ClusterSize`, `DatasetSize` |
 | `pass/last` | see `last_pass.py` |
 
 Documents of other kinds belong to others and are left alone.
@@ -20,6 +22,7 @@ Documents of other kinds belong to others and are left alone.
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
@@ -27,118 +30,84 @@ from typing import Any
 
 import msgspec
 
-from cdc_platform.planning.canary import CanaryRecord, RolledOut
-from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
-from cdc_platform.planning.health.incidents import Incident
-from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
-from cdc_platform.planning.health.restarts import RestartRecord
-from cdc_platform.planning.health.task_balance import SkewRecord
-from cdc_platform.planning.holds import HoldRecord
-from cdc_platform.planning.planner import Changes, Memory, Planned
+from cdc_platform.errors import InternalError
+from cdc_platform.planning.health.liveness import CapturedRecord
+from cdc_platform.planning.memory import KINDS, Memory, RecordChanges
+from cdc_platform.planning.records import Record, Writer
 
 log = logging.getLogger(__name__)
 
 Documents = Mapping[str, Mapping[str, Any]]
-News = dict[str, Mapping[str, Any] | None]
-
-RESTART = "restart"
-SHARD = "shard"
-HOLD = "hold"
-
-# Kind to the field of Memory that holds it, and its type.
-_KINDS: Mapping[str, tuple[str, type]] = {
-    RESTART: ("restarts", RestartRecord),
-    SHARD: ("captured", CapturedRecord),
-    "live": ("live", LiveRecord),
-    "leader": ("leaders", LeaderRecord),
-    "zombie": ("zombies", ZombieRecord),
-    "skew": ("skews", SkewRecord),
-    "canary": ("canaries", CanaryRecord),
-    "rollout": ("rollouts", RolledOut),
-    "trouble": ("incidents", Incident),
-    HOLD: ("holds", HoldRecord),
-}
-_SIZES: Mapping[str, tuple[str, str]] = {
-    "cluster": ("cluster_sizes", "connectors"),
-    "dataset": ("dataset_sizes", "shards"),
-}
+# By key; None deletes.
+DocumentChanges = dict[str, Mapping[str, Any] | None]
 
 
-def read_memory(records: Documents) -> Memory:
+def read_memory(documents: Documents) -> Memory:
     """The planner's memory from the state topic's records. A document of another shape is left out, and logged."""
-    found: dict[str, dict[str, Any]] = {field: {} for field, _ in (*_KINDS.values(), *_SIZES.values())}
-    for key, document in records.items():
-        kind, _, name = key.partition("/")
+    found: dict[type[Record], dict[str, Any]] = defaultdict(dict)
+    for key, document in documents.items():
+        prefix, _, name = key.partition("/")
+        if prefix not in KINDS:  # it may be of two parts
+            second, _, name = name.partition("/")
+            prefix = f"{prefix}/{second}"
+        kind = KINDS.get(prefix)
+        if kind is None:
+            continue
         try:
-            if kind in _KINDS:
-                field, shape = _KINDS[kind]
-                found[field][name] = msgspec.convert(document, shape)
-            elif kind == "size":
-                of, _, name = name.partition("/")
-                field, number = _SIZES[of]
-                found[field][name] = int(document[number])
-        except (msgspec.ValidationError, KeyError, TypeError, ValueError) as error:
+            found[kind][name] = msgspec.convert(document, kind)
+        except msgspec.ValidationError as error:
             log.warning("state record %s is left out: %s", key, error)
-    return Memory(**found)
+    return Memory(found)
 
 
-def captured_shards(records: Documents) -> frozenset[str]:
-    """The shards on record as seen running."""
-    prefix = f"{SHARD}/"
-    return frozenset(key.removeprefix(prefix) for key in records if key.startswith(prefix))
+def documents_of(changes: RecordChanges, writer: Writer = Writer.PLAN) -> DocumentChanges:
+    """The changed records of one writer as documents.
+
+    Raises:
+        InternalError: a plan changes a record that is not a plan's to write.
+    """
+    documents: DocumentChanges = {}
+    for kind, name, record in changes.items():
+        if kind.kept.writer not in (Writer.PLAN, Writer.RESTART):
+            raise InternalError(f"a plan may not change {kind.key_of(name)}.", where="planning")
+        if kind.kept.writer is writer:
+            documents[kind.key_of(name)] = None if record is None else msgspec.to_builtins(record)
+    return documents
 
 
-def news(planned: Planned, records: Documents) -> News:
-    """What of the memory a pass changes, restart records apart; None deletes."""
-    changes: News = {}
-    for kind, (field, _) in _KINDS.items():
-        if kind not in (RESTART, SHARD, HOLD):  # a hold is another's: a pass only obeys it
-            changes |= _documents(kind, getattr(planned.changes, field))
-    sizes: News = {}
-    for of, seen in (("cluster", planned.cluster_sizes), ("dataset", planned.dataset_sizes)):
-        number = _SIZES[of][1]
-        sizes |= {f"size/{of}/{name}": {number: n} if n else None for name, n in seen.items()}
+def changed_records(changes: RecordChanges, documents: Documents) -> DocumentChanges:
+    """What a plan changes in the memory before it is applied, without what is on record like that already."""
     return {
-        key: value
-        for key, value in (changes | sizes).items()
-        if records.get(key) != value and not (value is None and key not in records)
+        key: document
+        for key, document in documents_of(changes).items()
+        if documents.get(key) != document and not (document is None and key not in documents)
     }
 
 
-def restart_documents(records: Mapping[str, RestartRecord | None]) -> News:
-    """Restart records as documents; None forgets."""
-    return _documents(RESTART, records)
+def captured_shards(documents: Documents) -> frozenset[str]:
+    """The shards on record as seen running."""
+    prefix = CapturedRecord.key_of("")
+    return frozenset(key.removeprefix(prefix) for key in documents if key.startswith(prefix))
 
 
-def captured_documents(running: Mapping[str, str], records: Documents, now: datetime, generation: int) -> News:
+def captured_documents(
+    running: Mapping[str, str], documents: Documents, now: datetime, generation: int
+) -> DocumentChanges:
     """That shards were seen running for the first time, or in another cluster than before; `running` is by shard."""
-    found: dict[str, CapturedRecord] = {}
+    changed: DocumentChanges = {}
     for name, cluster in running.items():
-        known = records.get(f"{SHARD}/{name}")
+        key = CapturedRecord.key_of(name)
+        known = documents.get(key)
         if known is not None and known.get("cluster") == cluster:
             continue
         try:
-            found[name] = replace(msgspec.convert(known, CapturedRecord), cluster=cluster)
+            record = replace(msgspec.convert(known, CapturedRecord), cluster=cluster)
         except msgspec.ValidationError:  # none, or of another shape
-            found[name] = CapturedRecord(since=now, generation=generation, cluster=cluster)
-    return _documents(SHARD, found)
+            record = CapturedRecord(since=now, generation=generation, cluster=cluster)
+        changed[key] = msgspec.to_builtins(record)
+    return changed
 
 
-def forgotten(shard: str) -> News:
-    """All that is remembered of a shard, forgotten."""
-    return {f"{kind}/{shard}": None for kind in (RESTART, SHARD, "live", "leader", "zombie")}
-
-
-def _documents(kind: str, values: Mapping[str, Any]) -> News:
-    return {f"{kind}/{name}": None if value is None else msgspec.to_builtins(value) for name, value in values.items()}
-
-
-__all__ = [
-    "Changes",
-    "captured_documents",
-    "captured_shards",
-    "forgotten",
-    "news",
-    "read_memory",
-    "restart_documents",
-]
+def deleted_with(connector: str) -> DocumentChanges:
+    """All that is remembered of the shard of a connector that was deleted, deleted."""
+    return {kind.key_of(connector): None for kind in KINDS.values() if kind.kept.with_connector}

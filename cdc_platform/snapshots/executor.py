@@ -14,7 +14,7 @@ from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.model.topology import Cluster, Topology
-from cdc_platform.planning.planner import ConfigOf
+from cdc_platform.planning.inputs import ConfigRenderer
 from cdc_platform.snapshots import shard_steps as steps
 from cdc_platform.snapshots.connector_reset import renew, restore
 from cdc_platform.snapshots.connector_waves import WaveItem, hopeless
@@ -63,7 +63,7 @@ class Acts:
         run: Run,
         board: Board,
         topology: Topology,
-        config_of: ConfigOf,
+        config_of: ConfigRenderer,
         *,
         state: StateStore,
         marks: Mapping[tuple[str, str], Watermark],

@@ -132,7 +132,7 @@ class Runner:
             self.run,
             self.board,
             self.topology,
-            desired_state(self.topology, self.platform.settings)[1].config_of,
+            desired_state(self.topology, self.platform.settings).config_of,
             state=self.state,
             marks=self.marks,
             load=self.load,

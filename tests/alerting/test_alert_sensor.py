@@ -21,7 +21,7 @@ from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.health.restarts import RestartPolicy
-from cdc_platform.planning.planner import PassPolicy
+from cdc_platform.planning.inputs import PassPolicy
 from cdc_platform.reconciler.run_pass import reconcile
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.testing import FakeStateStore

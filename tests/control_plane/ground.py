@@ -28,8 +28,9 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import worker_launch
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.planning.health.liveness import LivenessPolicy
-from cdc_platform.planning.planner import PassPolicy
+from cdc_platform.planning.inputs import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.report import PassReport
 from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.wiring import open_platform
 from tests.settings_file import write_settings
@@ -122,19 +123,19 @@ class Ground:
         quick = LivenessPolicy()
         return replace(reconciler.policy_of(self.platform), liveness=quick, **more)
 
-    def reconcile(self, **more: Any) -> reconciler.PassReport:
+    def reconcile(self, **more: Any) -> PassReport:
         return reconciler.reconcile(self.platform, owner="test", wait_for_lock=60.0, **more)
 
-    def settle(self, **more: Any) -> reconciler.PassReport:
+    def settle(self, **more: Any) -> PassReport:
         """Passes until all shards are up, have beaten, and nothing is left to do."""
 
-        def quiet() -> reconciler.PassReport | None:
+        def quiet() -> PassReport | None:
             report = self.reconcile(**more)
             up = all(health.up == health.shards for health in report.health.values())
             beaten = all(f"live/{s.name}" in self.records() for s in self.shards())
             return report if up and beaten and not report.outcomes else None
 
-        report: reconciler.PassReport = eventually(quiet, "all shards are up and beat, nothing to do")
+        report: PassReport = eventually(quiet, "all shards are up and beat, nothing to do")
         return report
 
     def shards(self) -> tuple[Shard, ...]:

@@ -21,8 +21,7 @@ from cdc_platform.errors import LockLost, ZooKeeperUnavailable
 from cdc_platform.model.topology import Address
 from cdc_platform.planning.actions import CreateConnector, DeleteConnector, RestartConnector, UpdateConnector
 from cdc_platform.reconciler import run_pass as reconciler
-from cdc_platform.reconciler.report import ActionOutcome
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import ActionOutcome, PassReport
 from cdc_platform.wiring import open_platform
 from tests.conftest import own_stack
 from tests.control_plane.faulty_rest import (

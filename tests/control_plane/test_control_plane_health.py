@@ -23,6 +23,7 @@ from cdc_platform.planning.canary import RolloutPolicy
 from cdc_platform.planning.health.duplicate_tasks import ZombiePolicy
 from cdc_platform.planning.health.failures import Failure
 from cdc_platform.planning.health.liveness import LivenessPolicy
+from cdc_platform.planning.inputs import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import ActionOutcome
 from tests.control_plane.ground import Ground, eventually
@@ -230,5 +231,5 @@ def test_control_plane_exporter_serves_what_the_last_pass_recorded(ground: Groun
         assert process.wait(30) == 0
 
 
-def _up(ground: Ground, policy: reconciler.PassPolicy) -> bool:
+def _up(ground: Ground, policy: PassPolicy) -> bool:
     return all(h.up == h.shards for h in ground.reconcile(policy=policy).health.values())

@@ -16,8 +16,7 @@ from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import table_props
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.planning.plan import Plan
-from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
 from tests.defs.worlds import topology
 
 WORLD = topology(pins=250)

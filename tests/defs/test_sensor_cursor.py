@@ -12,8 +12,8 @@ from cdc_platform.defs.sensor_cursor import ALL, SensorCursor, TickDecision, dec
 from cdc_platform.planning.actions import DeleteConnector
 from cdc_platform.planning.plan import Plan, Refusal
 from cdc_platform.reconciler import last_pass
+from cdc_platform.reconciler.pending_changes import Due
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.reconciler.run_pass import Due
 
 HEALTHY = {"pins": DatasetHealth(dataset="pins", shards=2, up=2, down=())}
 SICK = {

@@ -31,12 +31,20 @@ from cdc_platform.model.observed import (
     ObservedTask,
     ObservedWorker,
 )
+from cdc_platform.planning.canary import CanaryRecord, RolledOut
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.incidents import Incident
+from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.inputs import Planned
+from cdc_platform.planning.memory import ClusterSize, DatasetSize, RecordChanges
 from cdc_platform.planning.plan import Plan, Refusal
-from cdc_platform.planning.planner import Changes, Planned
+from cdc_platform.planning.records import Writer
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.report import DatasetHealth, ShardDown
-from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
+from cdc_platform.reconciler.state_records import captured_documents, changed_records, documents_of
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.connector_waves import hold
 from cdc_platform.snapshots.run_lifecycle import RequestedRun, order
@@ -91,27 +99,25 @@ def state_topic_records(root: Path) -> None:
 
 
 def _remember(store: StateStore) -> None:
-    store.write(restart_documents(values.RESTARTS))
+    store.write(documents_of(RecordChanges({RestartRecord: values.RESTARTS}), Writer.RESTART))
     store.write(captured_documents({"pins.00000": "main"}, {}, NOW, 7))
     planned = Planned(
         plan=Plan(refusals=(Refusal(scope="boards", reason="half of it is gone"),)),
-        records={},
-        waiting={},
-        crash_looping=frozenset(),
-        homes={},
-        cluster_sizes=values.CLUSTER_SIZES,
-        dataset_sizes=values.DATASET_SIZES,
-        changes=Changes(
-            live=values.LIVE,
-            leaders=values.LEADERS,
-            zombies=values.ZOMBIES,
-            skews=values.SKEWS,
-            canaries=values.CANARIES,
-            rollouts=values.ROLLOUTS,
-            incidents=values.TROUBLES,
+        changes=RecordChanges(
+            {
+                LiveRecord: values.LIVE,
+                LeaderRecord: values.LEADERS,
+                ZombieRecord: values.ZOMBIES,
+                SkewRecord: values.SKEWS,
+                CanaryRecord: values.CANARIES,
+                RolledOut: values.ROLLOUTS,
+                Incident: values.TROUBLES,
+                ClusterSize: values.CLUSTER_SIZES,
+                DatasetSize: values.DATASET_SIZES,
+            }
         ),
     )
-    store.write(news(planned, {}))
+    store.write(changed_records(planned.changes, {}))
     store.write({LAST_PASS: _last_pass(planned)})
 
 
@@ -145,7 +151,7 @@ def _last_pass(planned: Planned) -> Mapping[str, object]:
     down = ShardDown(shard="pins.00001", state="FAILED", reason="Connection refused")
     return last_pass(
         generation=7,
-        picture=picture,
+        observed=picture,
         planned=planned,
         outcomes=(),
         clusters={"main": seen},

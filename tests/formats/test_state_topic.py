@@ -14,7 +14,14 @@ from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
 from cdc_platform.model.alert_messages import Event, Message, Severity
-from cdc_platform.planning.planner import Memory
+from cdc_platform.planning.canary import CanaryRecord, RolledOut
+from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
+from cdc_platform.planning.health.incidents import Incident
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import AlertTarget, Settings
@@ -61,18 +68,20 @@ def test_the_kinds_of_records_are_all_there(documents: Documents) -> None:
 
 def test_what_passes_remember(documents: Documents) -> None:
     assert read_memory(documents) == Memory(
-        restarts=values.RESTARTS,
-        cluster_sizes=values.CLUSTER_SIZES,
-        dataset_sizes=values.DATASET_SIZES,
-        captured=values.CAPTURED,
-        live=values.LIVE,
-        leaders=values.LEADERS,
-        zombies=values.ZOMBIES,
-        skews=values.SKEWS,
-        canaries=values.CANARIES,
-        rollouts=values.ROLLOUTS,
-        incidents=values.TROUBLES,
-        holds=values.HOLDS,
+        {
+            RestartRecord: values.RESTARTS,
+            ClusterSize: values.CLUSTER_SIZES,
+            DatasetSize: values.DATASET_SIZES,
+            CapturedRecord: values.CAPTURED,
+            LiveRecord: values.LIVE,
+            LeaderRecord: values.LEADERS,
+            ZombieRecord: values.ZOMBIES,
+            SkewRecord: values.SKEWS,
+            CanaryRecord: values.CANARIES,
+            RolledOut: values.ROLLOUTS,
+            Incident: values.TROUBLES,
+            HoldRecord: values.HOLDS,
+        }
     )
 
 
@@ -208,7 +217,7 @@ def test_a_record_of_a_higher_version_is_left_alone_and_named(records: Records) 
     with state_topic(records) as store:
         documents = store.read()
         assert store.problems == {"hold/pins.00007": f"offset {at}: its version is 2, not 1"}
-        assert read_memory(documents).holds == values.HOLDS
+        assert read_memory(documents).of(HoldRecord) == values.HOLDS
         # The way on: who writes the key anew is understood again.
         store.write({"hold/pins.00007": {"run": "y", "reason": "z", "since": NOW.isoformat()}})
         assert store.read()["hold/pins.00007"]["run"] == "y"
@@ -224,8 +233,8 @@ def test_fields_of_a_later_release_are_passed_over_and_what_passes_cannot_read_i
     documents["restart/pins.00005"] = known | {"failure": "moonlight"}
     del documents["zombie/pins.00001"]["workers"]
     found = read_memory(documents)
-    assert found.restarts == values.RESTARTS
-    assert found.zombies.keys() == {"pins.00000"}
+    assert found.of(RestartRecord) == values.RESTARTS
+    assert found.of(ZombieRecord).keys() == {"pins.00000"}
     left_out = [record.args[0] for record in caplog.records if isinstance(record.args, tuple)]
     assert left_out == [
         "zombie/pins.00001",

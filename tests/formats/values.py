@@ -40,6 +40,7 @@ from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, 
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.memory import ClusterSize, DatasetSize
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState, Watermark
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
@@ -95,8 +96,8 @@ TROUBLES = {
     )
 }
 HOLDS = {"pins.00002": HoldRecord(run="run-1", reason="backfill run-1 resets its offsets", since=NOW)}
-CLUSTER_SIZES = {"main": 12}
-DATASET_SIZES = {"pins": 8, "boards": 4}
+CLUSTER_SIZES = {"main": ClusterSize(12)}
+DATASET_SIZES = {"pins": DatasetSize(8), "boards": DatasetSize(4)}
 
 # Bootstraps and backfills
 

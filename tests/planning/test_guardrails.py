@@ -14,11 +14,14 @@ from cdc_platform.planning.actions import (
     RestartConnector,
     UpdateConnector,
 )
+from cdc_platform.planning.drift import config_changes
 from cdc_platform.planning.health.failures import first_line
 from cdc_platform.planning.health.liveness import CapturedRecord
-from cdc_platform.planning.planner import Memory, PassPolicy, config_changes, make_plan
+from cdc_platform.planning.inputs import PassPolicy
+from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory
+from cdc_platform.planning.planner import make_plan
 from cdc_platform.planning.rendering import to_json, to_text
-from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, shard, topology
+from tests.planning.worlds import NOW, WANTED, after, cluster, config_of, connector, dataset, picture, shard, topology
 
 POLICY = PassPolicy()
 
@@ -77,7 +80,7 @@ def test_a_shard_that_may_run_in_an_unreadable_cluster_is_not_created_elsewhere(
 def test_a_cluster_that_lost_most_connectors_is_left_alone_until_that_is_accepted() -> None:
     ideal = topology([(dataset(), 30)])
     world = picture(ideal, {"main": running(ideal, "pins.00001")})
-    memory = Memory(cluster_sizes={"main": 30})
+    memory = Memory({ClusterSize: {"main": ClusterSize(30)}})
     plan = make_plan(world, WANTED, memory, POLICY).plan
     assert not [a for a in plan.actions if isinstance(a, CreateConnector)]
     assert [r.scope for r in plan.refusals] == ["cluster main"]
@@ -155,7 +158,7 @@ def test_two_names_for_one_connect_group_are_refused_both_and_a_third_goes_on() 
 
 
 def test_a_topology_that_vanished_with_its_clusters_is_refused_and_says_what_was_there() -> None:
-    memory = Memory(cluster_sizes={"main": 3}, dataset_sizes={"pins": 3})
+    memory = Memory({ClusterSize: {"main": ClusterSize(3)}, DatasetSize: {"pins": DatasetSize(3)}})
     planned = make_plan(picture(Topology(), {}), WANTED, memory, POLICY)
     assert planned.plan.actions == ()
     (refusal,) = planned.plan.refusals
@@ -163,10 +166,12 @@ def test_a_topology_that_vanished_with_its_clusters_is_refused_and_says_what_was
     assert "3 shards of dataset pins, 3 connectors in cluster main" in refusal.reason
     assert planned.plan.exit_code == 1
     # It stays refused: what was there is not forgotten by the pass that refused.
-    assert (planned.cluster_sizes, planned.dataset_sizes) == ({"main": 3}, {"pins": 3})
+    assert not planned.changes.of(ClusterSize)
+    assert not planned.changes.of(DatasetSize)
     meant = make_plan(picture(Topology(), {}), WANTED, memory, replace(POLICY, accept_shrink=True))
     assert meant.plan.refusals == ()
-    assert (meant.cluster_sizes, meant.dataset_sizes) == ({"main": 0}, {"pins": 0})
+    assert meant.changes.of(ClusterSize) == {"main": None}
+    assert meant.changes.of(DatasetSize) == {"pins": None}
 
 
 def test_a_new_platform_without_a_topology_has_nothing_to_refuse() -> None:
@@ -177,7 +182,13 @@ def test_a_cluster_that_left_the_topology_undrained_keeps_its_shards_from_being_
     ideal = topology([(dataset("pins", ("west",)), 4)], cluster("west"))
     where = {"pins.00000": "east", "pins.00001": None, "pins.00003": "west"}
     captured = {name: CapturedRecord(since=NOW, generation=1, cluster=home) for name, home in where.items()}
-    memory = Memory(cluster_sizes={"east": 2, "west": 1}, dataset_sizes={"pins": 4}, captured=captured)
+    memory = Memory(
+        {
+            ClusterSize: {"east": ClusterSize(2), "west": ClusterSize(1)},
+            DatasetSize: {"pins": DatasetSize(4)},
+            CapturedRecord: captured,
+        }
+    )
     planned = make_plan(picture(ideal, {"west": {}}), WANTED, memory, POLICY)
     # Those that never ran, or ran in west: the others may run in east.
     assert [a.name for a in planned.plan.actions if isinstance(a, CreateConnector)] == ["pins.00002", "pins.00003"]
@@ -186,13 +197,16 @@ def test_a_cluster_that_left_the_topology_undrained_keeps_its_shards_from_being_
     meant = make_plan(picture(ideal, {"west": {}}), WANTED, memory, replace(POLICY, accept_shrink=True))
     assert len([a for a in meant.plan.actions if isinstance(a, CreateConnector)]) == 4
     assert meant.plan.refusals == ()
-    assert meant.cluster_sizes["east"] == 0
+    assert meant.changes.of(ClusterSize)["east"] is None
 
 
 def test_a_shard_that_may_run_in_an_unreadable_cluster_its_dataset_no_longer_names_is_not_created() -> None:
     ideal = topology([(dataset("pins", ("west",)), 1)], cluster("east"), cluster("west"))
     memory = Memory(
-        cluster_sizes={"east": 1}, captured={"pins.00000": CapturedRecord(since=NOW, generation=1, cluster="east")}
+        {
+            ClusterSize: {"east": ClusterSize(1)},
+            CapturedRecord: {"pins.00000": CapturedRecord(since=NOW, generation=1, cluster="east")},
+        }
     )
     plan = make_plan(picture(ideal, {"east": None, "west": {}}), WANTED, memory, POLICY).plan
     assert not [a for a in plan.actions if isinstance(a, CreateConnector)]
@@ -201,28 +215,28 @@ def test_a_shard_that_may_run_in_an_unreadable_cluster_its_dataset_no_longer_nam
 def test_what_a_plan_takes_away_itself_is_not_missed_by_the_next_pass() -> None:
     full, less = topology([(dataset(), 30)]), topology([(dataset(), 10)])
     world = picture(less, {"main": running(full)})
-    memory = Memory(cluster_sizes={"main": 30}, dataset_sizes={"pins": 30})
+    memory = Memory({ClusterSize: {"main": ClusterSize(30)}, DatasetSize: {"pins": DatasetSize(30)}})
     allowed = make_plan(world, WANTED, memory, replace(POLICY, allow_deletes=20))
-    assert allowed.cluster_sizes == {"main": 10}
-    after = Memory(cluster_sizes=allowed.cluster_sizes, dataset_sizes=allowed.dataset_sizes)
-    next_pass = make_plan(picture(less, {"main": running(less)}), WANTED, after, POLICY)
+    assert allowed.changes.of(ClusterSize) == {"main": ClusterSize(10)}
+    following = after(memory, allowed)
+    next_pass = make_plan(picture(less, {"main": running(less)}), WANTED, following, POLICY)
     assert next_pass.plan.refusals == ()
 
 
 def test_a_drained_cluster_is_no_shrunk_one() -> None:
     clusters = (cluster("east", draining=True), cluster("west"))
     ideal = topology([(dataset("pins", ("east", "west")), 8)], *clusters)
-    memory = Memory(cluster_sizes={"east": 8}, dataset_sizes={"pins": 8})
+    memory = Memory({ClusterSize: {"east": ClusterSize(8)}, DatasetSize: {"pins": DatasetSize(8)}})
     first = make_plan(picture(ideal, {"east": running(ideal, cluster_name="east"), "west": {}}), WANTED, memory, POLICY)
     assert len([a for a in first.plan.actions if isinstance(a, MigrateConnector)]) == 8
-    after = Memory(cluster_sizes=first.cluster_sizes, dataset_sizes=first.dataset_sizes)
+    following = after(memory, first)
     moved = picture(ideal, {"east": {}, "west": running(ideal, cluster_name="west")})
-    assert make_plan(moved, WANTED, after, POLICY).plan.refusals == ()
+    assert make_plan(moved, WANTED, following, POLICY).plan.refusals == ()
 
 
 def test_a_dataset_that_is_gone_and_accepted_is_forgotten() -> None:
     ideal = topology([(dataset("orders"), 2)])
-    memory = Memory(dataset_sizes={"pins": 30, "orders": 2})
+    memory = Memory({DatasetSize: {"pins": DatasetSize(30), "orders": DatasetSize(2)}})
     assert [r.scope for r in make_plan(picture(ideal), WANTED, memory, POLICY).plan.refusals] == ["dataset pins"]
     meant = make_plan(picture(ideal), WANTED, memory, replace(POLICY, accept_shrink=True))
-    assert meant.dataset_sizes == {"pins": 0, "orders": 2}
+    assert meant.changes.of(DatasetSize) == {"pins": None, "orders": DatasetSize(2)}

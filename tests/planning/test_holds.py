@@ -11,8 +11,10 @@ from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Cluster, Dataset, Shard
 from cdc_platform.planning.actions import CreateConnector, UpdateConnector
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
+from cdc_platform.planning.inputs import PassPolicy
+from cdc_platform.planning.memory import Memory
 from cdc_platform.planning.plan import Plan
-from cdc_platform.planning.planner import Memory, PassPolicy, make_plan
+from cdc_platform.planning.planner import make_plan
 from tests.planning.worlds import NOW, WANTED, cluster, config_of, connector, dataset, picture, topology
 
 POLICY = PassPolicy()
@@ -42,14 +44,14 @@ def seen(state: str = "RUNNING", **options: str) -> dict[str, ObservedConnector]
 
 def test_a_shard_that_is_held_is_left_alone_and_the_finding_names_the_run() -> None:
     found = seen(state="STOPPED")
-    plan = planned_for(found, Memory(holds={"pins.00000": HOLD}))
+    plan = planned_for(found, Memory({HoldRecord: {"pins.00000": HOLD}}))
     assert {getattr(a, "name", None) for a in plan.actions} & {"pins.00000", "pins.00001"} == {"pins.00001"}
     assert [f.subject for f in plan.findings] == ["pins.00000"]
     assert "run r1" in plan.findings[0].text
 
 
 def test_a_held_shard_without_a_connector_gets_none() -> None:
-    plan = planned_for({}, Memory(holds={"pins.00000": HOLD}))
+    plan = planned_for({}, Memory({HoldRecord: {"pins.00000": HOLD}}))
     assert [a.name for a in plan.actions if isinstance(a, CreateConnector)] == ["pins.00001"]
 
 

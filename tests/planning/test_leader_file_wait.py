@@ -10,8 +10,11 @@ from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.actions import CreateConnector
-from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
-from tests.planning.worlds import NOW, WANTED, cluster, dataset, picture, topology
+from cdc_platform.planning.health.liveness import LeaderRecord
+from cdc_platform.planning.inputs import PassPolicy, Planned
+from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.planner import make_plan
+from tests.planning.worlds import NOW, WANTED, after, cluster, dataset, picture, topology
 
 POLICY = PassPolicy()
 HOME = cluster(metrics={"w0:8083": "http://w0:9404/metrics", "w1:8083": "http://w1:9404/metrics"})
@@ -63,11 +66,11 @@ def test_only_the_shard_whose_file_is_missing_waits() -> None:
 def test_an_agent_that_never_writes_is_waited_for_a_bounded_time() -> None:
     behind = world(report("w1:8083", 1))
     first = make_plan(behind, WANTED, Memory(), POLICY)
-    known = Memory(leaders={name: r for name, r in first.changes.leaders.items() if r is not None})
-    assert set(known.leaders) == {"pins.00000", "pins.00001"}
+    known = after(Memory(), first, LeaderRecord)
+    assert set(known.of(LeaderRecord)) == {"pins.00000", "pins.00001"}
     soon = make_plan(replace(behind, taken_at=NOW + timedelta(seconds=60)), WANTED, known, POLICY)
     assert created(soon) == []
-    assert not soon.changes.leaders
+    assert not soon.changes.of(LeaderRecord)
     later = make_plan(replace(behind, taken_at=NOW + POLICY.liveness.leader_move), WANTED, known, POLICY)
     assert created(later) == ["pins.00000", "pins.00001"]
 

@@ -17,10 +17,12 @@ from cdc_platform.planning.actions import (
     RestartConnector,
     UpdateConnector,
 )
-from cdc_platform.planning.health.restarts import RestartPolicy
-from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
+from cdc_platform.planning.health.restarts import RestartPolicy, RestartRecord
+from cdc_platform.planning.inputs import PassPolicy, Planned
+from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.planner import make_plan
 from cdc_platform.planning.rendering import to_json
-from tests.planning.worlds import WANTED, config_of, simulate, worlds
+from tests.planning.worlds import WANTED, after, config_of, simulate, worlds
 
 # Free of budgets and caps, which would spread the work over several passes.
 BOUNDLESS = PassPolicy(
@@ -138,14 +140,13 @@ def test_the_same_picture_gives_the_same_plan(world: ObservedState) -> None:
 @settings(max_examples=200, deadline=None)
 def test_a_restart_is_not_repeated_before_its_backoff(world: ObservedState) -> None:
     first = make_plan(world, WANTED, Memory(), BOUNDLESS)
-    records = {name: record for name, record in first.records.items() if record is not None}
     soon = ObservedState(
         taken_at=world.taken_at + timedelta(seconds=5),
         topology=world.topology,
         clusters=world.clusters,
         topics=world.topics,
     )
-    again = make_plan(soon, WANTED, Memory(restarts=records), BOUNDLESS).plan
+    again = make_plan(soon, WANTED, after(Memory(), first, RestartRecord), BOUNDLESS).plan
     restarted = {a.name for a in first.plan.actions if isinstance(a, RestartConnector)}
     assert not restarted & {a.name for a in again.actions if isinstance(a, RestartConnector)}
     assert all(a.changes for a in again.actions if isinstance(a, UpdateConnector))

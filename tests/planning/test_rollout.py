@@ -13,10 +13,13 @@ from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Dataset
 from cdc_platform.planning.actions import CreateConnector, UpdateConnector
 from cdc_platform.planning.canary import CanaryRecord, CanaryVerdict, Pending, RolledOut, RolloutPolicy, choose
-from cdc_platform.planning.planner import Memory, PassPolicy, Planned, make_plan
+from cdc_platform.planning.inputs import PassPolicy, Planned
+from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.planner import make_plan
 from tests.planning.worlds import (
     NOW,
     WANTED,
+    after,
     cluster,
     config_of,
     connector,
@@ -56,13 +59,7 @@ class Fleet:
         self.picture = replace(self.picture, taken_at=self.now, topology=topology([(wanted, self.number)], home))
         planned = make_plan(self.picture, WANTED, self.memory, POLICY)
         self.picture = simulate(self.picture, planned.plan)
-        canaries = {**self.memory.canaries, **planned.changes.canaries}
-        rollouts = {**self.memory.rollouts, **planned.changes.rollouts}
-        self.memory = replace(
-            self.memory,
-            canaries={name: record for name, record in canaries.items() if record},
-            rollouts={name: record for name, record in rollouts.items() if record},
-        )
+        self.memory = after(self.memory, planned, CanaryRecord, RolledOut)
         self.now += timedelta(minutes=1)
         return planned
 
@@ -88,8 +85,8 @@ def test_a_change_goes_to_three_first_and_to_all_after_three_healthy_passes() ->
     counts = [len(updates(fleet.run(fleet.wish(NEW)))) for _ in range(5)]
     assert counts == [0, 0, 57, 0, 0]
     assert len(fleet.with_value("900")) == 60
-    assert fleet.memory.canaries == {}
-    assert set(fleet.memory.rollouts) == {"pins"}
+    assert fleet.memory.of(CanaryRecord) == {}
+    assert set(fleet.memory.of(RolledOut)) == {"pins"}
 
 
 def test_a_failing_canary_gets_its_old_configuration_back_and_the_change_is_held() -> None:
@@ -105,7 +102,7 @@ def test_a_failing_canary_gets_its_old_configuration_back_and_the_change_is_held
         assert updates(fleet.run(fleet.wish(BAD))) == []
     # Taken back: nothing to do. Changed again: a new try.
     assert updates(fleet.run(fleet.wish(OLD))) == []
-    assert fleet.memory.canaries == {}
+    assert fleet.memory.of(CanaryRecord) == {}
     assert len(updates(fleet.run(fleet.wish(NEW)))) == RULES.canaries
 
 
@@ -116,7 +113,7 @@ def test_a_failure_that_others_on_the_host_share_says_nothing() -> None:
     neighbour = next(n for n in sorted(host) if host[n] == host[canaries[0]] and n not in canaries)
     fleet.break_(canaries[0], neighbour)
     assert updates(fleet.run(fleet.wish(NEW))) == []
-    assert fleet.memory.canaries["pins"].verdict is CanaryVerdict.WATCHING
+    assert fleet.memory.of(CanaryRecord)["pins"].verdict is CanaryVerdict.WATCHING
 
 
 def test_new_shards_get_the_old_value_while_the_change_is_not_proven() -> None:
@@ -173,10 +170,8 @@ def test_a_canary_that_left_the_topology_is_replaced() -> None:
     fleet = Fleet()
     record = CanaryRecord(digest="", shards={"pins.99999": {"poll.interval.ms": "500"}}, since=NOW)
     fleet.run(fleet.wish(NEW))
-    fleet.memory = replace(
-        fleet.memory,
-        canaries={"pins": replace(record, digest=fleet.memory.canaries["pins"].digest)},
-    )
+    renamed = {"pins": replace(record, digest=fleet.memory.of(CanaryRecord)["pins"].digest)}
+    fleet.memory = Memory({**fleet.memory.records, CanaryRecord: renamed})
     fleet.run(fleet.wish(NEW))
     assert len(updates(fleet.run(fleet.wish(NEW)))) == RULES.canaries
 
@@ -194,10 +189,10 @@ def test_however_canaries_fare_nobody_else_changes_before_they_pass(data: st.Dat
     fleet = Fleet(shards=24)
     fleet.run(fleet.wish(NEW))
     for _ in range(data.draw(st.integers(1, 6))):
-        before = fleet.memory.canaries.get("pins")
+        before = fleet.memory.of(CanaryRecord).get("pins")
         fleet.break_(*data.draw(st.lists(st.sampled_from([f"pins.{n:05d}" for n in range(24)]), max_size=2)))
         fleet.run(fleet.wish(NEW))
-        after = fleet.memory.canaries.get("pins")
+        after = fleet.memory.of(CanaryRecord).get("pins")
         if after is not None and after.verdict is CanaryVerdict.FAILED:
             assert fleet.with_value("900") == set()
         elif after is not None and after.verdict is CanaryVerdict.WATCHING:
@@ -206,4 +201,4 @@ def test_however_canaries_fare_nobody_else_changes_before_they_pass(data: st.Dat
             assert after is not None
             assert after.verdict is CanaryVerdict.FAILED
     assert isinstance(fleet.picture, ObservedState)
-    assert fleet.memory.rollouts.get("pins") != RolledOut(digest="")
+    assert fleet.memory.of(RolledOut).get("pins") != RolledOut(digest="")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from hypothesis import strategies as st
 
@@ -31,8 +32,10 @@ from cdc_platform.planning.actions import (
     StopAndResumeConnector,
     UpdateConnector,
 )
+from cdc_platform.planning.inputs import DesiredState, Planned
+from cdc_platform.planning.memory import Memory
 from cdc_platform.planning.plan import Plan
-from cdc_platform.planning.planner import DesiredState
+from cdc_platform.planning.records import Record
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")
@@ -112,6 +115,20 @@ def picture(
             for name, connectors in held.items()
         },
         topics={} if isinstance(topics, str) else topics,
+    )
+
+
+def after(before: Memory, planned: Planned, *kinds: type[Record]) -> Memory:
+    """What the pass after this one remembers; with `kinds`, only these changed."""
+    records: dict[type[Record], dict[str, Any]] = {kind: dict(found) for kind, found in before.records.items()}
+    for kind, name, record in planned.changes.items():
+        if not kinds or kind in kinds:
+            records.setdefault(kind, {})[name] = record
+    return Memory(
+        {
+            kind: {name: record for name, record in found.items() if record is not None}
+            for kind, found in records.items()
+        }
     )
 
 

@@ -23,8 +23,9 @@ from cdc_platform.model.topology import (
     TopicSpec,
     Topology,
 )
-from cdc_platform.planning.planner import PassPolicy
+from cdc_platform.planning.inputs import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.report import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.testing.connect import FakeConnect
 from cdc_platform.testing.connect_model import ConnectModel
@@ -135,7 +136,7 @@ class World:
     def _client(self, found: Cluster) -> Connect:
         return _Watched(self.connect[found.name], self)
 
-    def reconcile(self, **more: Any) -> reconciler.PassReport:
+    def reconcile(self, **more: Any) -> PassReport:
         """One pass of a new control plane."""
         return reconciler.reconcile(self.control_plane(), owner="test", **more)
 

@@ -8,14 +8,17 @@ from typing import Any
 
 import msgspec
 
+from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.holds import HoldRecord
+from cdc_platform.planning.inputs import Planned
+from cdc_platform.planning.memory import KINDS, RecordChanges
 from cdc_platform.planning.plan import Plan
-from cdc_platform.planning.planner import Planned
+from cdc_platform.planning.records import Record, Writer
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import last_pass
 from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, DatasetHealth
-from cdc_platform.reconciler.state_records import captured_documents, news, restart_documents
+from cdc_platform.reconciler.state_records import captured_documents, changed_records, documents_of
 from cdc_platform.snapshots.request import Request
 from cdc_platform.snapshots.run_lifecycle import ORDER
 from cdc_platform.snapshots.run_records import Hole, Run, ShardState, Watermark, hold_key
@@ -37,7 +40,8 @@ def state_topic() -> Records:
 
 def records() -> Records:
     """The records as they are written."""
-    planned = sample(Planned, given=GIVEN)
+    changes = RecordChanges({kind: _samples(kind) for kind in KINDS.values() if kind.kept.writer is Writer.PLAN})
+    restarts = RecordChanges({RestartRecord: _samples(RestartRecord)})
     run = Run(
         id="RUN",
         request=sample(Request, given=GIVEN),
@@ -49,9 +53,7 @@ def records() -> Records:
     )
     state = sample(ShardState)
     mark = replace(sample(Watermark), dataset="pins", table="pins", shard="00000", hole=sample(Hole), offset={"f": 1})
-    incidents = {one.key: one for one in planned.changes.incidents.values()}
-    found: Records = {**news(replace(planned, changes=replace(planned.changes, incidents=incidents)), {})}
-    found |= restart_documents({"pins.00000": sample(RestartRecord)})
+    found: Records = {**changed_records(changes, {}), **documents_of(restarts, Writer.RESTART)}
     found |= captured_documents({"pins.00000": "main"}, {}, NOW, 1)
     found |= {hold_key("pins.00000"): msgspec.to_builtins(sample(HoldRecord))}
     found |= {run.key: run.document(), run.shard_key("00000"): state.document(), mark.key: mark.document()}
@@ -60,6 +62,12 @@ def records() -> Records:
     found |= plan_records(sample(RepairPlan))
     found[LAST_PASS] = _last_pass()
     return found
+
+
+def _samples(kind: type[Record]) -> dict[str, Record]:
+    record = sample(kind)
+    names = {RestartRecord: "pins.00000", Incident: getattr(record, "key", "")}
+    return {names.get(kind, "text"): record}
 
 
 def store() -> FakeStateStore:
@@ -74,7 +82,7 @@ def _last_pass() -> Any:
     seen = picture()
     return last_pass(
         generation=1,
-        picture=seen,
+        observed=seen,
         planned=sample(Planned, given=GIVEN),
         outcomes=[
             replace(sample(ActionOutcome), action=action, status=status)

@@ -17,8 +17,7 @@ from cdc_platform.defs.metadata import pass_metadata, table_metadata
 from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
-from cdc_platform.reconciler.report import ActionStatus, DatasetHealth
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import ActionStatus, DatasetHealth, PassReport
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.continuity.ledger import TableContinuity

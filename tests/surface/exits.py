@@ -16,10 +16,9 @@ from cdc_platform.failover.change_leader import Discovery
 from cdc_platform.failover.preflight import PreflightItem
 from cdc_platform.local.demo.summary import DagsterSummary, Summary
 from cdc_platform.local.services import ServiceStatus
+from cdc_platform.planning.inputs import Planned
 from cdc_platform.planning.plan import Finding, Plan, Refusal
-from cdc_platform.planning.planner import Planned
-from cdc_platform.reconciler.report import ActionStatus
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import ActionStatus, PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Request, RunKind

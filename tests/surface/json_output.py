@@ -37,11 +37,11 @@ from cdc_platform.model.observed import (
     ObservedWorker,
 )
 from cdc_platform.model.topology import Address, BootstrapMode, Limits, Pause, Problem, Table, TopicSpec, Topology
+from cdc_platform.planning.inputs import Planned
+from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.plan import Plan
-from cdc_platform.planning.planner import Planned
 from cdc_platform.planning.rendering import to_json
-from cdc_platform.reconciler.report import DatasetHealth
-from cdc_platform.reconciler.run_pass import PassReport
+from cdc_platform.reconciler.report import DatasetHealth, PassReport
 from cdc_platform.snapshots.progress_events import ShardDone
 from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Run, ShardState, Watermark
@@ -57,7 +57,12 @@ from tests.surface.samples import NOW, both, sample
 LEADER = Address("db-0", 3306)
 REQUEST = Request(kind=RunKind.BACKFILL, dataset="pins", tables=("pins",), shards=("00000",), condition="id > 1")
 # What takes not just any text.
-GIVEN: Mapping[Any, Any] = {Address: LEADER, Topology: topology(), Request: REQUEST}
+GIVEN: Mapping[Any, Any] = {
+    Address: LEADER,
+    Topology: topology(),
+    Request: REQUEST,
+    RecordChanges: RecordChanges(),
+}
 SHARD = "pins.00000"
 
 

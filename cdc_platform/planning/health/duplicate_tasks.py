@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats, ObservedWorker
+from cdc_platform.planning.records import Kept, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,7 +23,7 @@ class ZombiePolicy:
     """Bounds. A moved task leaves its old worker within seconds, so only what lasts is a zombie.
 
     `overlap`: heartbeats of two workers over so long. `confirmed`: seen by passes
-    over so long. `bounces`: so many stops and resumes, then a person is asked.
+    over so long. `bounces`: so many stops and resumes, then an operator is asked.
     """
 
     overlap: timedelta = timedelta(seconds=20)
@@ -41,8 +42,10 @@ class Suspect:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ZombieRecord:
+class ZombieRecord(Record):
     """Remembered of a suspect."""
+
+    kept = Kept("zombie", with_connector=True)
 
     since: datetime
     workers: tuple[str, ...]
@@ -52,9 +55,9 @@ class ZombieRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ZombieDecision:
-    """Whom to stop and resume now with the reason, what to remember (None forgets), what to tell."""
+    """Whom to stop and resume now with the reason, what to remember (None deletes), and findings."""
 
-    bounce: Mapping[str, str]
+    stop_and_resume: Mapping[str, str]
     records: Mapping[str, ZombieRecord | None]
     findings: Mapping[str, str]
 
@@ -92,14 +95,14 @@ def _overlapping(beats: ObservedBeats, policy: ZombiePolicy) -> tuple[str, str] 
 def decide(
     found: Mapping[str, Suspect], records: Mapping[str, ZombieRecord], now: datetime, policy: ZombiePolicy
 ) -> ZombieDecision:
-    """Bounce what has been suspect for long enough.
+    """Stop and resume what has been suspect for long enough.
 
     A stop takes the task's configuration away from every worker of the group,
     also from one that was not told that the task is another's; the resume gives
     it to one. What survives that is a thread that its worker has lost: only a
     restart of that worker ends it.
     """
-    bounce: dict[str, str] = {}
+    stopping: dict[str, str] = {}
     changes: dict[str, ZombieRecord | None] = {name: None for name in records if name not in found}
     findings: dict[str, str] = {}
     for name, suspect in sorted(found.items()):
@@ -116,8 +119,8 @@ def decide(
                 f"restart the worker that is not its own, one of {' and '.join(suspect.workers)}"
             )
         elif record.last_bounce is None or now - min(record.last_bounce, now) >= policy.pause:
-            bounce[name] = text
+            stopping[name] = text
             changes[name] = replace(record, bounces=record.bounces + 1, last_bounce=now, workers=suspect.workers)
         else:
             findings[name] = f"{text}; stopped and resumed at {record.last_bounce:%H:%M:%S}Z"
-    return ZombieDecision(bounce=bounce, records=changes, findings=findings)
+    return ZombieDecision(stop_and_resume=stopping, records=changes, findings=findings)

@@ -15,18 +15,21 @@ from datetime import datetime
 from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.planning.health.failures import CURES, LOGIN, Failure
 from cdc_platform.planning.health.restarts import Failing, RestartRecord
+from cdc_platform.planning.records import Kept, Record
 
 # Names kept of a incident's shards; `status` shows all.
 SAMPLE = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Incident:
+class Incident(Record):
     """One cause. `place` is the source host; the dataset for logins, the worker for want of memory.
 
     `down` shards fail now, `recovering` ones were restarted and run; `sample` names
     some of the down. `cause` is one shard's trace in a line, `advice` what to do.
     """
+
+    kept = Kept("trouble")
 
     failure: Failure
     place: str

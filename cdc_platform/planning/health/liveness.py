@@ -10,13 +10,14 @@ heartbeats in it).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from cdc_platform.connectors.engines.binlog import keep_alive_ms
 from cdc_platform.model.observed import ObservedHeartbeats, ObservedWorker
 from cdc_platform.model.topology import EMPTY, Dataset, Shard
+from cdc_platform.planning.records import Kept, Record, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,11 +36,13 @@ class LivenessPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CapturedRecord:
+class CapturedRecord(Record):
     """Remembered of a shard: when Connect first called it RUNNING, and under which lock generation.
 
     `cluster`: where it ran last; None in records of older versions.
     """
+
+    kept = Kept("shard", Writer.REPORT, with_connector=True)
 
     since: datetime
     generation: int
@@ -47,15 +50,22 @@ class CapturedRecord:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LiveRecord:
+class LiveRecord(Record):
     """Remembered of a shard: when its first heartbeat was seen."""
+
+    kept = Kept("live", with_connector=True)
 
     since: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class LeaderRecord:
-    """Remembered of a shard whose leader moved: the generation, and when a pass saw it first."""
+class LeaderRecord(Record):
+    """Remembered of a shard's leader: the generation, and when a pass saw it first.
+
+    One that never moved, generation 0, is remembered only where its leader file was waited for.
+    """
+
+    kept = Kept("leader", with_connector=True)
 
     generation: int
     since: datetime
@@ -178,14 +188,28 @@ def moving(
 
 
 def leader_changes(
-    shards: Mapping[str, Shard], records: Mapping[str, LeaderRecord], now: datetime
+    shards: Mapping[str, Shard],
+    records: Mapping[str, LeaderRecord],
+    now: datetime,
+    awaited: Collection[str] = frozenset(),
+    *,
+    whole: bool = True,
 ) -> dict[str, LeaderRecord | None]:
-    """What to remember of leaders: generations not seen before; None forgets a shard that is gone."""
-    changes: dict[str, LeaderRecord | None] = {name: None for name in records if name not in shards}
-    for name, shard in shards.items():
+    """What to remember of leaders: generations that no pass saw before; None deletes that of a shard that is gone.
+
+    Args:
+        awaited: shards that wait for their leader file: of these the first generation, 0, is remembered too.
+        whole: False when shards may be missing: then only `awaited` are looked at.
+    """
+    changes: dict[str, LeaderRecord | None] = {}
+    if whole:
+        changes |= {name: None for name in records if name not in shards}
+    for name in shards if whole else awaited:
+        generation = shards[name].generation
         known = records.get(name)
-        if shard.generation != (known.generation if known else 0):
-            changes[name] = LeaderRecord(generation=shard.generation, since=now)
+        unknown = name in awaited if known is None else known.generation != generation
+        if unknown or (known is None and generation != 0):
+            changes[name] = LeaderRecord(generation=generation, since=now)
     return changes
 
 

@@ -18,6 +18,7 @@ from datetime import UTC, datetime, timedelta
 from cdc_platform.model.backoff import Backoff
 from cdc_platform.model.naming import ShardName
 from cdc_platform.planning.health.failures import CURES, Failure
+from cdc_platform.planning.records import Kept, Record, Writer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,8 +35,10 @@ class RestartPolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RestartRecord:
+class RestartRecord(Record):
     """What is remembered of one shard's restarts. `attempts` counts since it was last healthy."""
+
+    kept = Kept("restart", Writer.RESTART, with_connector=True)
 
     failure: Failure
     attempts: int

@@ -2,7 +2,7 @@
 
 REST has no call to rebalance. But every change of a connector makes Connect's
 assignor look at all workers again, and since KAFKA-12495 it then takes surplus
-tasks from whoever has most. So the first cure is to stop and
+tasks from the workers with most. So the first cure is to stop and
 resume one connector of the fullest worker; while the skew stays, a few more,
 whose own tasks then go to the emptiest workers.
 """
@@ -17,6 +17,7 @@ from datetime import datetime, timedelta
 
 from cdc_platform.model.observed import ObservedCluster, ObservedWorker
 from cdc_platform.model.topology import Cluster
+from cdc_platform.planning.records import Kept, Record
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,8 +36,10 @@ class BalancePolicy:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SkewRecord:
+class SkewRecord(Record):
     """Remembered of a cluster whose tasks are unevenly spread."""
+
+    kept = Kept("skew")
 
     since: datetime
     cures: int = 0
@@ -47,7 +50,7 @@ class SkewRecord:
 class BalanceDecision:
     """Which connectors to stop and resume, what to remember, and what to tell."""
 
-    bounce: tuple[str, ...] = ()
+    stop_and_resume: tuple[str, ...] = ()
     record: SkewRecord | None = None
     changed: bool = False
     finding: str | None = None
@@ -118,4 +121,4 @@ def decide(
     if not chosen:
         return BalanceDecision(record=record, finding=f"{text}; none of them may be moved")
     cured = replace(record, cures=record.cures + 1, last_cure=now)
-    return BalanceDecision(bounce=chosen, record=cured, changed=True, finding=text)
+    return BalanceDecision(stop_and_resume=chosen, record=cured, changed=True, finding=text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.observed import (
@@ -17,11 +18,15 @@ from cdc_platform.model.observed import (
 from cdc_platform.planning.actions import MigrateConnector, RestartConnector, StopAndResumeConnector, UpdateConnector
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.failures import Failure
-from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
+from cdc_platform.planning.health.incidents import Incident
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
-from cdc_platform.planning.planner import DesiredState, Memory, PassPolicy, Planned, make_plan
-from tests.planning.worlds import NOW, cluster, config_of, connector, dataset, picture, shard, topology
+from cdc_platform.planning.inputs import DesiredState, PassPolicy, Planned
+from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory
+from cdc_platform.planning.planner import make_plan
+from cdc_platform.planning.records import Record
+from tests.planning.worlds import NOW, after, cluster, config_of, connector, dataset, picture, shard, topology
 
 POLICY = PassPolicy()
 WANTED = DesiredState(topics=(), config_of=config_of)
@@ -45,13 +50,12 @@ def world(
     return replace(picture(ideal, {"main": held}), heartbeats=heartbeats, **more)  # type: ignore[arg-type]
 
 
-def memory(**more: object) -> Memory:
-    return replace(Memory(live={name: LiveRecord(since=NOW) for name in NAMES}), **more)  # type: ignore[arg-type]
+def memory(more: Mapping[type[Record], Mapping[str, Any]] | None = None) -> Memory:
+    return Memory({LiveRecord: {name: LiveRecord(since=NOW) for name in NAMES}, **(more or {})})
 
 
 def later(planned: Planned, before: Memory) -> Memory:
-    records = {**before.restarts, **planned.records}
-    return replace(before, restarts={name: record for name, record in records.items() if record})
+    return after(before, planned, RestartRecord)
 
 
 def restarts(planned: Planned) -> list[tuple[str, Failure]]:
@@ -159,7 +163,7 @@ def test_a_shard_whose_live_agent_moves_it_is_left_alone_until_the_deadline() ->
     first = make_plan(seen, WANTED, memory(), POLICY)
     assert restarts(first) == []
     assert "its agent moves it" in first.waiting[NAMES[0]].reason
-    known = memory(leaders={name: record for name, record in first.changes.leaders.items() if record})
+    known = after(memory(), first, LeaderRecord)
     soon = replace(seen, taken_at=NOW + POLICY.liveness.leader_move / 2)
     assert restarts(make_plan(soon, WANTED, known, POLICY)) == []
     late = replace(seen, taken_at=NOW + POLICY.liveness.leader_move)
@@ -195,22 +199,22 @@ def test_500_failing_findings_are_one_with_the_cure() -> None:
     assert finding.subject == "pins"
     assert "500 shards are down" in finding.text
     assert list(planned.incidents) == ["authentication@pins"]
-    assert list(planned.changes.incidents) == ["authentication@pins"]
+    assert list(planned.changes.of(Incident)) == ["authentication@pins"]
     # Unchanged, it is written no second time.
-    known = Memory(incidents=planned.incidents, restarts={n: r for n, r in planned.records.items() if r})
+    known = after(Memory(), planned, Incident, RestartRecord)
     again = make_plan(picture(replace(ideal, shards={"pins": one_host}), {"main": held}), WANTED, known, POLICY)
-    assert again.changes.incidents == {}
+    assert again.changes.of(Incident) == {}
 
 
 def test_records_of_shards_that_left_are_forgotten_and_kept_while_a_znode_is_broken() -> None:
     record = RestartRecord(failure=Failure.UNKNOWN, attempts=1, first_failed=NOW, last_restart=NOW, next_restart=NOW)
-    before = memory(restarts={"pins.00077": record})
-    assert make_plan(world(beats(*NAMES)), WANTED, before, POLICY).records == {"pins.00077": None}
+    before = memory({RestartRecord: {"pins.00077": record}})
+    assert make_plan(world(beats(*NAMES)), WANTED, before, POLICY).changes.of(RestartRecord) == {"pins.00077": None}
 
 
 def test_who_never_beat_is_told_after_a_while() -> None:
     captured = {name: CapturedRecord(since=NOW - timedelta(hours=1), generation=1) for name in NAMES}
-    before = Memory(live={NAMES[1]: LiveRecord(since=NOW)}, captured=captured)
+    before = Memory({LiveRecord: {NAMES[1]: LiveRecord(since=NOW)}, CapturedRecord: captured})
     planned = make_plan(world(beats(NAMES[1])), WANTED, before, POLICY)
     assert [f.text for f in planned.plan.findings if f.subject == "pins"] == [
         "5 connectors run but have never sent a heartbeat (pins.00000, pins.00002, pins.00003, pins.00004, "
@@ -227,13 +231,13 @@ def test_a_confirmed_zombie_is_stopped_and_resumed() -> None:
     seen = world(beats(*NAMES), workers=twice)
     first = make_plan(seen, WANTED, memory(), POLICY)
     assert first.plan.actions == ()
-    records = {name: record for name, record in first.changes.zombies.items() if record}
+    records = {name: record for name, record in first.changes.of(ZombieRecord).items() if record}
     assert records == {NAMES[0]: ZombieRecord(since=NOW, workers=("w0:8083", "w1:8083"))}
     again = replace(seen, taken_at=NOW + timedelta(minutes=1))
-    planned = make_plan(again, WANTED, memory(zombies=records), POLICY)
+    planned = make_plan(again, WANTED, memory({ZombieRecord: records}), POLICY)
     assert [(type(a), getattr(a, "name", "")) for a in planned.plan.actions] == [(StopAndResumeConnector, NAMES[0])]
-    well = make_plan(replace(again, workers={}), WANTED, memory(zombies=records), POLICY)
-    assert well.changes.zombies == {NAMES[0]: None}
+    well = make_plan(replace(again, workers={}), WANTED, memory({ZombieRecord: records}), POLICY)
+    assert well.changes.of(ZombieRecord) == {NAMES[0]: None}
 
 
 def test_a_lasting_skew_is_cured_by_one_connector_first_and_not_while_the_group_moves() -> None:
@@ -245,12 +249,14 @@ def test_a_lasting_skew_is_cured_by_one_connector_first_and_not_while_the_group_
     old = {"main": SkewRecord(since=NOW - timedelta(minutes=10))}
     first = make_plan(seen, WANTED, Memory(), POLICY)
     assert first.plan.actions == ()
-    assert first.changes.skews == {"main": SkewRecord(since=NOW)}
-    cured = make_plan(seen, WANTED, Memory(skews=old), POLICY)
+    assert first.changes.of(SkewRecord) == {"main": SkewRecord(since=NOW)}
+    cured = make_plan(seen, WANTED, Memory({SkewRecord: old}), POLICY)
     assert [type(a) for a in cured.plan.actions] == [StopAndResumeConnector]
     drifted = {**held, "pins.00000": connector("pins.00000", {**held["pins.00000"].config, "x": "1"})}
     busy = replace(picture(ideal, {"main": drifted}), workers=workers)
-    assert [type(a) for a in make_plan(busy, WANTED, Memory(skews=old), POLICY).plan.actions] == [UpdateConnector]
+    assert [type(a) for a in make_plan(busy, WANTED, Memory({SkewRecord: old}), POLICY).plan.actions] == [
+        UpdateConnector
+    ]
 
 
 def test_a_pass_moves_a_bounded_number() -> None:
@@ -265,18 +271,18 @@ def test_a_pass_moves_a_bounded_number() -> None:
 def test_a_suddenly_smaller_inventory_is_refused_until_it_is_allowed_however_many_passes() -> None:
     ideal = topology([(dataset(), 30)])
     lost = picture(ideal, {"main": {}})
-    before = Memory(cluster_sizes={"main": 30})
+    before = Memory({ClusterSize: {"main": ClusterSize(30)}})
     for _ in range(3):
         planned = make_plan(lost, WANTED, before, POLICY)
         assert [r.scope for r in planned.plan.refusals] == ["cluster main"]
-        before = replace(before, cluster_sizes=planned.cluster_sizes)
+        before = after(before, planned)
     big, small = topology([(dataset(), 400)]), topology([(dataset(), 100)])
     held = {s.name: connector(s.name, config_of(d, s, big.clusters["main"])) for d, s in big.all_shards()}
     # 1 % of 60,000 would allow it, but a dataset does not shrink to a quarter unnoticed.
     policy = replace(POLICY, max_delete_fraction=0.9)
-    sizes = Memory(dataset_sizes={"pins": 400})
+    sizes = Memory({DatasetSize: {"pins": DatasetSize(400)}})
     refused = make_plan(picture(small, {"main": held}), WANTED, sizes, policy)
     assert [r.scope for r in refused.plan.refusals] == ["dataset pins"]
-    assert refused.dataset_sizes == {"pins": 400}
+    assert refused.changes.of(DatasetSize) == {"pins": DatasetSize(400)}
     allowed = make_plan(picture(small, {"main": held}), WANTED, sizes, replace(policy, accept_shrink=True))
     assert len(allowed.plan.actions) == 300

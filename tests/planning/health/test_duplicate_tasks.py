@@ -53,7 +53,7 @@ def test_it_is_stopped_and_resumed_once_confirmed_then_a_person_is_asked() -> No
     for _ in range(30):
         decision = decide(found, records, now, POLICY)
         records |= {name: record for name, record in decision.records.items() if record}
-        if decision.bounce:
+        if decision.stop_and_resume:
             bounces.append(now - NOW)
         now += timedelta(minutes=1)
     assert bounces == [timedelta(minutes=1), timedelta(minutes=4)]
@@ -65,5 +65,5 @@ def test_it_is_stopped_and_resumed_once_confirmed_then_a_person_is_asked() -> No
 def test_a_suspicion_of_one_pass_changes_nothing() -> None:
     found = {"pins.00000": Suspect(shard="pins.00000", workers=("a", "b"), evidence="seen")}
     first = decide(found, {}, NOW, POLICY)
-    assert first.bounce == {}
+    assert first.stop_and_resume == {}
     assert first.records["pins.00000"] == ZombieRecord(since=NOW, workers=("a", "b"))

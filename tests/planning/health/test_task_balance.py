@@ -42,7 +42,7 @@ def test_a_group_that_is_not_settled_or_not_read_is_not_judged() -> None:
     assert tasks_by_worker(cluster(), ObservedCluster(name="main", connectors=moving), {}) is None
     assert tasks_by_worker(cluster(), ObservedCluster(name="main", connectors=None), {}) is None
     record = SkewRecord(since=NOW)
-    assert decide(None, {}, record, NOW + timedelta(days=1), POLICY).bounce == ()
+    assert decide(None, {}, record, NOW + timedelta(days=1), POLICY).stop_and_resume == ()
 
 
 def test_the_cure_begins_with_one_connector_and_stays_small() -> None:
@@ -51,7 +51,7 @@ def test_the_cure_begins_with_one_connector_and_stays_small() -> None:
     for _ in range(12):
         decision = decide(tasks, movable, record, now, POLICY)
         record = decision.record
-        steps.append(len(decision.bounce))
+        steps.append(len(decision.stop_and_resume))
         now += timedelta(minutes=1)
     assert steps == [0, 0, 0, 1, 0, 5, 0, 5, 0, 5, 0, 5]
 
@@ -67,5 +67,5 @@ def test_never_more_than_the_bound_and_only_from_the_fullest(tasks: dict[str, in
     movable = {worker: [f"{worker}.{n}" for n in range(min(number, 50))] for worker, number in tasks.items()}
     record = SkewRecord(since=NOW, cures=3, last_cure=NOW)
     decision = decide(tasks, movable, record, NOW + timedelta(minutes=minutes), POLICY)
-    assert len(decision.bounce) <= POLICY.most
-    assert all(tasks[name[0]] == max(tasks.values()) for name in decision.bounce)
+    assert len(decision.stop_and_resume) <= POLICY.most
+    assert all(tasks[name[0]] == max(tasks.values()) for name in decision.stop_and_resume)
