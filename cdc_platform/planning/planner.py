@@ -23,13 +23,12 @@ from cdc_platform.planning.actions import (
     MigrateConnector,
     ResumeConnector,
 )
+from cdc_platform.planning.diagnosis import ConnectorView, diagnose
 from cdc_platform.planning.drift import compare_topics, with_values
 from cdc_platform.planning.guardrails import Connectors
-from cdc_platform.planning.health.diagnosis import ConnectorView, diagnose
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
-from cdc_platform.planning.health.treatment import treat
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
@@ -37,6 +36,7 @@ from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, Recor
 from cdc_platform.planning.placement import Placement, place
 from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
+from cdc_platform.planning.treatment import treat
 
 
 def make_plan(observed: ObservedState, desired: DesiredState, memory: Memory, policy: PassPolicy) -> Planned:

@@ -11,8 +11,8 @@ from cdc_platform.model.observed import ObservedState
 from cdc_platform.planning import canary
 from cdc_platform.planning.actions import Changes, UpdateConnector
 from cdc_platform.planning.canary import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision
+from cdc_platform.planning.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.drift import config_changes, digest_of, with_values
-from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.holds import keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy

@@ -15,8 +15,8 @@ from cdc_platform.settings import AlertTarget, Settings
 from tests.alerting.receivers import HttpReceiver, served
 from tests.alerting.test_alert_sensor import outside
 from tests.defs.worlds import WORLDS, World, shard, topology
-from tests.planning.health.test_diagnosis import NAMES, POLICY, WANTED, beats, memory, world
-from tests.planning.health.test_diagnosis import restarts as planned_restarts
+from tests.planning.test_diagnosis import NAMES, POLICY, WANTED, beats, memory, world
+from tests.planning.test_diagnosis import restarts as planned_restarts
 
 NOW = datetime.now(UTC)
 HELD = "its server_id is 2. Cure: SET GLOBAL server_id = 1"

@@ -11,8 +11,8 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning.actions import Action, RestartConnector, StopAndResumeConnector
+from cdc_platform.planning.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.health import duplicate_tasks, restarts, task_balance
-from cdc_platform.planning.health.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.incidents import Incident, incidents_of
 from cdc_platform.planning.health.liveness import CapturedRecord, LiveRecord
