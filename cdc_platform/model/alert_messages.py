@@ -15,7 +15,7 @@ class Severity(StrEnum):
 
 
 class Event(StrEnum):
-    """What a message tells of."""
+    """What a message reports."""
 
     FIRING = "firing"
     WORSE = "worse"
@@ -24,7 +24,7 @@ class Event(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Message:
-    """One message for one route. The same transition has the same `id`, whoever decides it; `incident`
+    """One message for one route. The same transition has the same `id`, whichever process decides it; `incident`
     is the same for what fires and for what recovers.
     """
 

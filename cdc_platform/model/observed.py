@@ -150,10 +150,10 @@ class ObservedHeartbeats:
 
     def age(self, shard: str) -> float | None:
         """Seconds from the shard's last heartbeat to the newest of all; None when it sent none since `since`."""
-        found = self.beats.get(shard)
-        if found is None or self.newest is None:
+        beats = self.beats.get(shard)
+        if beats is None or self.newest is None:
             return None
-        return (self.newest - found.last).total_seconds()
+        return (self.newest - beats.last).total_seconds()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -329,7 +329,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Topology:
-    """The whole ideal state at one moment.
+    """The whole desired state at one moment.
 
     `shards` maps a dataset's name to its shards, sorted by id. What could not
     be read is in `problems`, and only there. Shards of a dataset that could not

@@ -2,7 +2,7 @@
 
 Nothing is measured here. Each scrape reads what passes have recorded since the
 last one, so a scrape costs no call to Connect. `cdc_last_pass_timestamp_seconds`
-tells how old it all is: alert on it.
+says how old it all is: alert on it.
 """
 
 from __future__ import annotations
@@ -107,11 +107,11 @@ def _datasets(datasets: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
         "Quantiles over shards: age of the last heartbeat, up to the window that is read.",
         labels=["dataset", "quantile"],
     )
-    for name, found in datasets.items():
-        for state, number in found["states"].items():
+    for name, values in datasets.items():
+        for state, number in values["states"].items():
             shards.add_metric([name, state], number)
         for family, field in ((lag, "lag_s"), (beat, "beat_s")):
-            for quantile, value in found.get(field, {}).items():
+            for quantile, value in values.get(field, {}).items():
                 family.add_metric([name, quantile], value)
     yield from (shards, lag, beat)
 
@@ -130,14 +130,14 @@ def _clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
     for name, cluster in clusters.items():
         up.add_metric([name], 1 if cluster["reachable"] else 0)
         connectors.add_metric([name], cluster["connectors"])
-        for worker, found in cluster["workers"].items():
-            tasks.add_metric([name, worker], found["tasks"])
-            if "answers" in found:
-                answers.add_metric([name, worker], 1 if found["answers"] else 0)
-            if "heap" in found:
-                heap.add_metric([name, worker], found["heap"])
-            if "rebalances" in found:
-                rebalances.add_metric([name, worker], found["rebalances"])
+        for worker, values in cluster["workers"].items():
+            tasks.add_metric([name, worker], values["tasks"])
+            if "answers" in values:
+                answers.add_metric([name, worker], 1 if values["answers"] else 0)
+            if "heap" in values:
+                heap.add_metric([name, worker], values["heap"])
+            if "rebalances" in values:
+                rebalances.add_metric([name, worker], values["rebalances"])
     yield from (up, connectors, tasks, heap, answers, rebalances)
 
 

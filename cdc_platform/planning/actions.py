@@ -1,6 +1,6 @@
 """What a pass can do, one class for each kind of action. Pure.
 
-A kind says all about itself: its verb, its sign in a plan, its place in the order of a plan, where it
+A kind says all about itself: its verb, its sign in a plan, its rank in a plan, where it
 is applied, and what a document shows of it. What it does to Kafka or Connect is in the one table of
 `reconciler/apply.py`; an action that is missing there is refused before anything is applied.
 """

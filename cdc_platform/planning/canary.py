@@ -1,8 +1,8 @@
 """A changed dataset configuration goes to a few shards first. Pure.
 
 Only when these canaries stay healthy over some passes do the others follow; a
-canary that fails gets its old configuration back, and the change is held until
-it is changed again. What a hand changed on single connectors is no rollout and
+canary that fails gets its old configuration back, and the change is not rolled out
+until it is changed again. What a hand changed on single connectors is no rollout and
 is put right at once.
 """
 
@@ -21,7 +21,7 @@ Before = Mapping[str, str | None]
 
 
 class CanaryVerdict(StrEnum):
-    """What is known of a rollout's canaries."""
+    """State of a rollout's canaries."""
 
     WATCHING = "watching"
     PASSED = "passed"
@@ -76,7 +76,7 @@ class RolledOut(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pending:
-    """A connector whose configuration differs: what it has now of the keys that change, its place and health."""
+    """A connector whose configuration differs: its values before, its cluster, source host and health."""
 
     before: Before
     cluster: str
@@ -98,7 +98,7 @@ class RolloutDecision:
 
     `now` may be updated. `restore` holds what a failed canary gets back. `masked`
     keys keep their values on all other connectors. `fresh` is what new connectors
-    get in place of the change. `record` and `done` are remembered (None forgets).
+    get in place of the change. `record` and `done` are remembered (None deletes).
     """
 
     now: frozenset[str] = frozenset()
@@ -126,47 +126,49 @@ def decide(
     Args:
         digest: of the configuration desired now.
         connectors: how many of its connectors there are.
-        pending: those whose configuration differs from what is desired.
+        pending: those whose configuration differs from the desired one.
         canaries: how each shard of `record` is now; one that is gone is absent.
         record: the rollout under way.
         done: the digest that all had.
         now: the pass's time.
         policy: bounds.
     """
-    everyone = frozenset(pending)
+    all_pending = frozenset(pending)
     settled = RolledOut(digest=digest)
     if record is not None and record.digest != digest:
-        record = None  # the wish changed again: what the canaries got is pending anew
+        record = None  # the desired configuration changed again: what the canaries got is pending again
     if record is None:
         if not pending:
             return RolloutDecision(done=settled)
         known = done is not None and done.digest == digest
         if known or connectors < policy.smallest or len(pending) <= policy.canaries:
-            return RolloutDecision(now=everyone, done=done)
+            return RolloutDecision(now=all_pending, done=done)
         healthy = [name for name in sorted(pending) if pending[name].healthy]
         if 2 * len(healthy) < len(pending):
             text = f"changed at once on {len(pending)} connectors: most of them are down, so there is nothing to risk"
-            return RolloutDecision(now=everyone, done=done, finding=text)
+            return RolloutDecision(now=all_pending, done=done, finding=text)
         record = CanaryRecord(
             digest=digest,
             shards={name: pending[name].before for name in choose(healthy, pending, policy.canaries)},
             since=now,
         )
-        return _watching(record, done, f"tried on {_few(record.shards)} first, {len(pending)} connectors change")
+        return _watching(
+            record, done, f"tried on {', '.join(sorted(record.shards))} first, {len(pending)} connectors change"
+        )
     if record.verdict is CanaryVerdict.PASSED:
         if not pending:
             return RolloutDecision(done=settled)
-        return RolloutDecision(now=everyone, record=record, done=done)
+        return RolloutDecision(now=all_pending, record=record, done=done)
     left = {name: record.shards[name] for name in record.shards if name in canaries}
     if not left:
-        return RolloutDecision(done=done, finding="its canaries are gone: chosen anew in the next pass")
+        return RolloutDecision(done=done, finding="its canaries are gone: chosen again in the next pass")
     record = replace(record, shards=left) if len(left) < len(record.shards) else record
     if record.verdict is CanaryVerdict.FAILED:
         return _failed(record, done)
-    return _judged(record, pending, canaries, done, now, policy)
+    return _progress(record, pending, canaries, done, now, policy)
 
 
-def _judged(
+def _progress(
     record: CanaryRecord,
     pending: Mapping[str, Pending],
     canaries: Mapping[str, Canary],
@@ -174,7 +176,7 @@ def _judged(
     now: datetime,
     policy: RolloutPolicy,
 ) -> RolloutDecision:
-    names = _few(record.shards)
+    names = ", ".join(sorted(record.shards))
     if any(name in pending for name in record.shards):
         return _watching(replace(record, since=now, passes=0), done, f"tried on {names} first")
     unclear = {name: canary.unclear for name, canary in canaries.items() if canary.unclear}
@@ -228,7 +230,3 @@ def choose(healthy: list[str], pending: Mapping[str, Pending], number: int) -> t
         # min keeps the first of equals.
         chosen.append(min(left, key=lambda n: (pending[n].cluster in clusters, pending[n].host in hosts)))
     return tuple(sorted(chosen))
-
-
-def _few(names: Mapping[str, Before]) -> str:
-    return ", ".join(sorted(names))

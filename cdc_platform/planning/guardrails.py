@@ -80,7 +80,7 @@ def _empty_topology(observed: ObservedState, ours: Connectors, memory: Memory, p
     if before and not shrink_is_meant(policy):
         return (
             f"the topology holds no shard; at the last pass there were {before}; "
-            "look whether `zookeeper_root` is the right one; if that is meant, pass --accept-shrink"
+            "check whether `zookeeper_root` is the right one; if that is meant, pass --accept-shrink"
         )
     return None
 

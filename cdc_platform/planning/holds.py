@@ -1,4 +1,4 @@
-"""What bootstraps and backfills keep for themselves, so that no pass works against them. Pure.
+"""What passes leave to bootstraps and backfills. Pure.
 
 A hold keeps passes away from a shard while its offsets are changed. And some options of a connector
 are read only when a snapshot begins: a pass gives them to a connector that it creates and leaves
@@ -30,7 +30,7 @@ class HoldRecord(Record):
     since: datetime
 
 
-def keep_snapshot_options(desired: Mapping[str, str], seen: Mapping[str, str]) -> Mapping[str, str]:
+def keep_snapshot_options(desired: Mapping[str, str], current: Mapping[str, str]) -> Mapping[str, str]:
     """The desired config of a connector that exists: its snapshot options stay."""
-    kept = {key: seen[key] for key in SNAPSHOT_OPTIONS if key in desired and key in seen}
+    kept = {key: current[key] for key in SNAPSHOT_OPTIONS if key in desired and key in current}
     return {**desired, **kept} if any(desired[key] != value for key, value in kept.items()) else desired

@@ -78,7 +78,7 @@ def place(
             doubled.append((name, here, staying))
 
     for name, here, staying in doubled:
-        # In mid-move, or made by hand: it becomes one first, where there is most room, as the move desired.
+        # Migrating, or made by hand: it becomes one first, where there is most room, as the migration wanted.
         home = min(staying or here, key=lambda cluster: (load[cluster] / clusters[cluster].capacity, cluster))
         homes[name] = home
         load[home] += 1
@@ -114,22 +114,22 @@ def _lightest(
     allowed: frozenset[str],
     unknown: frozenset[str],
 ) -> str | None:
-    passed: list[tuple[float, str]] = []
-    found = None
+    popped: list[tuple[float, str]] = []
+    lightest = None
     while heap:
         share, cluster = heapq.heappop(heap)
         if share != load[cluster] / clusters[cluster].capacity:
             heapq.heappush(heap, (load[cluster] / clusters[cluster].capacity, cluster))
             continue
-        passed.append((share, cluster))
+        popped.append((share, cluster))
         free = load[cluster] < clusters[cluster].capacity
         if cluster in allowed and cluster not in unknown and free and not clusters[cluster].draining:
-            found = cluster
+            lightest = cluster
             break
-    for entry in passed:
-        if entry[1] != found:
+    for entry in popped:
+        if entry[1] != lightest:
             heapq.heappush(heap, entry)
-    return found
+    return lightest
 
 
 def _relieve(

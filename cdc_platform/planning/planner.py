@@ -135,8 +135,8 @@ class _Planner:
         findings: dict[Finding, None] = {}  # one of a paused dataset, however many shards it has
         for dataset, shard in topology.all_shards():
             name = shard.name
-            if (reason := self._left_alone(dataset, shard, holds)) is not None:
-                findings[reason] = None
+            if (finding := self._left_alone(dataset, shard, holds)) is not None:
+                findings[finding] = None
                 continue
             if ("dataset", dataset.name) in off or ("shard", name) in off:
                 continue
@@ -153,26 +153,25 @@ class _Planner:
             elif connector is not None:
                 views.append(ConnectorView(dataset, shard, cluster, connector, name))
             elif name in self.others[home]:
-                reason_text = f"lacks {OWNER_KEY}={self.policy.platform}: somebody else made it"
-                text = f"cluster {home} has a connector of that name that {reason_text}"
-                refusals.append(Refusal(scope=name, reason=text))
-            elif cluster_unseen := guardrails.may_run_in(name, self.memory, hidden):
-                text = f"it ran before, and may still run in cluster {cluster_unseen}, which cannot be looked at"
+                text = f"cluster {home} has a connector of that name that lacks {OWNER_KEY}={self.policy.platform}"
+                refusals.append(Refusal(scope=name, reason=f"{text}: somebody else made it"))
+            elif last := guardrails.may_run_in(name, self.memory, hidden):
+                text = f"it ran before, and may still run in cluster {last}, which cannot be looked at"
                 waiting[name] = Waiting(None, text)
             elif wait := leader_files.wait(shard, cluster):
                 waiting[name] = wait
                 awaited.add(name)
             else:
                 missing.append((dataset, shard, cluster))
-        extra = _without_connector(waiting)
+        unplaced = _without_connector(waiting)
         if len(migrations) > self.policy.max_moves:
             text = f"{len(migrations)} connectors move, {self.policy.max_moves} in this pass"
-            extra.append(Finding(subject="placement", text=text))
+            unplaced.append(Finding(subject="placement", text=text))
         chosen = migrations[: self.policy.max_moves]
         part = Part(
             actions=[self._migration(*item, placement.moves[item[1].name]) for item in chosen],
             refusals=refusals,
-            findings=[*findings, *extra],
+            findings=[*findings, *unplaced],
         )
         return _Shards(views, missing, waiting, frozenset(awaited), part)
 

@@ -74,7 +74,7 @@ def last_pass(
 
 
 def age(document: Mapping[str, Any] | None, now: datetime) -> float | None:
-    """Seconds since the pass of the document; None when there was none, or its time is no time."""
+    """Seconds since the pass of the document; None when there was none, or its time cannot be read."""
     try:
         return (now - datetime.fromisoformat((document or {})["at"])).total_seconds()
     except (KeyError, TypeError, ValueError):
@@ -87,11 +87,11 @@ def _by_verb(outcomes: Iterable[ActionOutcome], status: ActionStatus) -> dict[st
 
 def _datasets(observed: ObservedState, health: Mapping[str, DatasetHealth]) -> dict[str, Any]:
     lags = lags_of(observed)
-    found: dict[str, Any] = {}
+    document: dict[str, Any] = {}
     for name, dataset in health.items():
         shards = [shard.name for shard in observed.topology.shards.get(name, ())]
         states = Counter(down.state for down in dataset.down)
-        found[name] = {
+        document[name] = {
             "shards": dataset.shards,
             "up": dataset.up,
             "states": {"RUNNING": dataset.up, **states},
@@ -99,8 +99,8 @@ def _datasets(observed: ObservedState, health: Mapping[str, DatasetHealth]) -> d
         }
         if observed.heartbeats is not None:
             ages = (observed.heartbeats.age(shard) for shard in shards)
-            found[name]["beat_s"] = quantiles([seconds for seconds in ages if seconds is not None])
-    return found
+            document[name]["beat_s"] = quantiles([seconds for seconds in ages if seconds is not None])
+    return document
 
 
 def quantiles(values: Sequence[float]) -> dict[str, float]:
@@ -116,17 +116,17 @@ def _workers(
     tasks: Counter[str] = Counter(dict.fromkeys(urls, 0))
     for connector in (cluster.connectors or {}).values():
         tasks.update(task.worker for task in connector.tasks)
-    found: dict[str, dict[str, Any]] = {}
+    document: dict[str, dict[str, Any]] = {}
     for name in sorted(tasks):
         if not name:
-            continue  # a task that nobody has
-        found[name] = {"tasks": tasks[name]}
-        seen = workers.get(name)
-        if seen is None:
+            continue  # a task without a worker
+        document[name] = {"tasks": tasks[name]}
+        metrics = workers.get(name)
+        if metrics is None:
             continue
-        found[name]["answers"] = seen.problem is None
-        if seen.heap_used is not None and seen.heap_max:
-            found[name]["heap"] = round(seen.heap_used / seen.heap_max, 3)
-        if seen.rebalances is not None:
-            found[name]["rebalances"] = seen.rebalances
-    return found
+        document[name]["answers"] = metrics.problem is None
+        if metrics.heap_used is not None and metrics.heap_max:
+            document[name]["heap"] = round(metrics.heap_used / metrics.heap_max, 3)
+        if metrics.rebalances is not None:
+            document[name]["rebalances"] = metrics.rebalances
+    return document

@@ -38,7 +38,7 @@ _THREADS = 32
 # Agents follow a change of the topology within a second, unless it is of thousands of shards.
 _AGENTS_SECONDS = 4.0
 _AGENTS_POLL = 0.25
-_LATE = "no answer before the deadline of the look"
+_LATE = "no answer before the deadline of the observation"
 CONFIGS_A_PASS = 1000
 # Longer than from the sensor's observation to that of the run it asks for: both see the same share.
 TURN_SECONDS = 300
@@ -141,14 +141,14 @@ def _heartbeats(platform: Platform, topology: Topology, policy: LivenessPolicy) 
         return None
     slow = {d.name: limit for d in topology.datasets.values() if (limit := silence_limit(d, policy)) > policy.silence}
     try:
-        found = platform.heartbeats.read(policy.silence + _MARGIN)
+        heartbeats = platform.heartbeats.read(policy.silence + _MARGIN)
         missed = [
-            name for name in slow if any(shard.name not in found.beats for shard in topology.shards.get(name, ()))
+            name for name in slow if any(shard.name not in heartbeats.beats for shard in topology.shards.get(name, ()))
         ]
         if missed:
             # A rate-limited dataset may be silent for longer: so far back is read only then.
-            found = platform.heartbeats.read(max(slow[name] for name in missed) + _MARGIN)
-        return found
+            heartbeats = platform.heartbeats.read(max(slow[name] for name in missed) + _MARGIN)
+        return heartbeats
     except (KafkaUnavailable, KafkaRejected) as error:
         log.warning("heartbeats: %s", error)
         return None
@@ -168,10 +168,10 @@ def _agents(platform: Platform, topology: Topology) -> Mapping[str, Mapping[str,
     end = time.monotonic() + _AGENTS_SECONDS
     try:
         while True:
-            found = platform.topology.agents()
-            behind = [report for report in reports_by_worker(found).values() if report.synced < topology.zxid]
+            agents = platform.topology.agents()
+            behind = [report for report in reports_by_worker(agents).values() if report.synced < topology.zxid]
             if not behind or time.monotonic() > end:
-                return found
+                return agents
             time.sleep(_AGENTS_POLL)
     except Unavailable as error:
         log.warning("agents: %s", error)

@@ -65,7 +65,7 @@ class DatasetHealth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PassReport:
-    """One pass from look to report.
+    """One pass from the first observation to the report.
 
     `phases` are seconds by name; `homes` maps each connector of ours to its cluster;
     `lags` a shard to the seconds it is behind its source, where that is known.
@@ -107,41 +107,43 @@ def health_of(
     topology: Topology, planned: Planned | None, clusters: Mapping[str, ObservedCluster]
 ) -> dict[str, DatasetHealth]:
     """How each dataset's shards are in this observed of the clusters."""
-    seen: dict[str, ObservedConnector] = {}
+    connectors: dict[str, ObservedConnector] = {}
     for cluster in clusters.values():
         for connector in (cluster.connectors or {}).values():
-            # In two clusters for the time of a move: the one that runs counts.
-            if connector.owner is not None and (connector.name not in seen or connector.running):
-                seen[connector.name] = connector
+            # In two clusters while it migrates: the one that runs counts.
+            if connector.owner is not None and (connector.name not in connectors or connector.running):
+                connectors[connector.name] = connector
     unknown = frozenset(name for name, cluster in clusters.items() if not cluster.known)
-    found: dict[str, DatasetHealth] = {}
+    health: dict[str, DatasetHealth] = {}
     for name, dataset in sorted(topology.datasets.items()):
         shards = topology.shards.get(name, ())
         blind = [cluster for cluster in dataset.clusters if cluster in unknown]
         down = tuple(
-            fault for shard in shards if (fault := _down(shard.name, seen.get(shard.name), planned, blind)) is not None
+            fault
+            for shard in shards
+            if (fault := _down(shard.name, connectors.get(shard.name), planned, blind)) is not None
         )
-        found[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=down)
-    return found
+        health[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=down)
+    return health
 
 
 def _down(
-    shard: str, seen: ObservedConnector | None, planned: Planned | None, blind: Sequence[str]
+    shard: str, connector: ObservedConnector | None, planned: Planned | None, blind: Sequence[str]
 ) -> ShardDown | None:
     """Why the shard is not captured now; None when it is."""
     unwell = planned.unwell.get(shard) if planned else None
-    if seen is not None and seen.running and unwell is None:
+    if connector is not None and connector.running and unwell is None:
         return None
     waiting = planned.waiting.get(shard) if planned else None
-    if seen is None:
+    if connector is None:
         if blind:
             return ShardDown(shard=shard, state="UNKNOWN", reason=f"cluster {blind[0]} could not be read")
         return ShardDown(shard=shard, state="MISSING", reason=waiting.reason if waiting else "no connector yet")
-    if unwell is not None and seen.running:
+    if unwell is not None and connector.running:
         state, plain = "SILENT", unwell
     else:
-        states = {task.state for task in seen.tasks} - {"RUNNING"}
-        state = seen.state if seen.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
+        states = {task.state for task in connector.tasks} - {"RUNNING"}
+        state = connector.state if connector.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
         plain = f"Connect says {state}"
     return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
 
@@ -153,8 +155,8 @@ def running_shards(observed: ObservedState, clusters: Mapping[str, ObservedClust
         for dataset, shard in observed.topology.all_shards()
         for cluster in dataset.clusters
         if cluster in clusters
-        and (seen := (clusters[cluster].connectors or {}).get(shard.name)) is not None
-        and seen.running
+        and (connector := (clusters[cluster].connectors or {}).get(shard.name)) is not None
+        and connector.running
     }
 
 
@@ -169,7 +171,7 @@ def homes_of(clusters: Mapping[str, ObservedCluster], *, platform: str) -> dict[
 
 
 def lags_of(observed: ObservedState) -> dict[str, float]:
-    """Shard to seconds behind its source, by the workers' metrics; the worst where two tell of one shard."""
+    """Shard to seconds behind its source, by the workers' metrics; the worst where two show one shard."""
     lags: dict[str, float] = {}
     for worker in observed.workers.values():
         for shard, ms in worker.lag_ms.items():
@@ -178,7 +180,7 @@ def lags_of(observed: ObservedState) -> dict[str, float]:
 
 
 def leftovers_of(outcomes: tuple[ActionOutcome, ...]) -> tuple[Finding, ...]:
-    """What deletes left for a person to remove."""
+    """What deletes left for an operator to remove."""
     return tuple(
         Finding(subject=outcome.action.name, text=text)
         for outcome in outcomes

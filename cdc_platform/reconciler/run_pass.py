@@ -66,8 +66,8 @@ def plan_pass(platform: Platform, policy: PassPolicy | None = None) -> tuple[Obs
         ZooKeeperUnavailable: the topology could not be read as a whole.
         KafkaUnavailable: the state topic could not be read.
     """
-    found = _planned(platform, policy)
-    return found.observed, found.planned
+    prepared = _planned(platform, policy)
+    return prepared.observed, prepared.planned
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +130,14 @@ def reconcile(
         deadline = time.monotonic() + platform.settings.pass_budget
         watch = LockWatch(lock)
         with while_planning():
-            found = watch.run(lambda _: _planned(platform, policy))
-        if expect is not None and found.planned.plan.fingerprint != expect:
+            prepared = watch.run(lambda _: _planned(platform, policy))
+        if expect is not None and prepared.planned.plan.fingerprint != expect:
             raise PlanStale(
-                f"the world moved: {found.planned.plan.sentence()}",
+                f"the world moved: {prepared.planned.plan.sentence()}",
                 where=f"plan {expect}",
                 cure="Make a new plan and look at it before you apply it.",
             )
-        return _Pass(platform, watch, found, progress).run(deadline, on_captured)
+        return _Pass(platform, watch, prepared, progress).run(deadline, on_captured)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,11 +146,11 @@ class _Pass:
 
     platform: Platform
     watch: LockWatch
-    found: _PlannedPass
+    prepared: _PlannedPass
     progress: Progress
 
     def run(self, deadline: float, on_captured: Captured) -> PassReport:
-        clock = _Phases(self.found.seconds)
+        clock = _Phases(self.prepared.seconds)
         self.watch.check()
         self.platform.state.claim(self.watch.generation)
         outcomes = self._apply(deadline)
@@ -158,7 +158,7 @@ class _Pass:
         return self._report(outcomes, clock, on_captured)
 
     def _apply(self, deadline: float) -> tuple[ActionOutcome, ...]:
-        observed, planned, documents = self.found.observed, self.found.planned, self.found.documents
+        observed, planned, documents = self.prepared.observed, self.prepared.planned, self.prepared.documents
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
         ended = ended_watermarks(planned.plan.actions, observed.topology, documents)
@@ -181,17 +181,17 @@ class _Pass:
 
     def _restarts(self, names: Sequence[str]) -> DocumentChanges:
         """The restart records of these connectors."""
-        changed = self.found.planned.changes.of(RestartRecord)
+        changed = self.prepared.planned.changes.of(RestartRecord)
         kept = {name: changed[name] for name in names if name in changed}
         return documents_of(RecordChanges({RestartRecord: kept}), Writer.RESTART)
 
     def _report(self, outcomes: tuple[ActionOutcome, ...], clock: _Phases, on_captured: Captured) -> PassReport:
-        observed, planned = self.found.observed, self.found.planned
+        observed, planned = self.prepared.observed, self.prepared.planned
         clusters = observed.clusters
         if outcomes:
             clusters = self.watch.run(lambda _: observe_again(self.platform, observed.topology))
         running = running_shards(observed, clusters)
-        captured = tuple(sorted(running.keys() - captured_shards(self.found.documents)))
+        captured = tuple(sorted(running.keys() - captured_shards(self.prepared.documents)))
         if captured:
             on_captured(captured)
         clock.lap("report")
@@ -204,7 +204,7 @@ class _Pass:
             clusters=clusters,
             health=health,
             seconds=clock.seconds,
-            before=self.found.documents.get(last_pass.KEY),
+            before=self.prepared.documents.get(last_pass.KEY),
         )
         self._write(self._learned(outcomes, running) | {last_pass.KEY: last})
         return PassReport(
@@ -221,7 +221,7 @@ class _Pass:
 
     def _learned(self, outcomes: Sequence[ActionOutcome], running: Mapping[str, str]) -> DocumentChanges:
         """What to remember of the pass."""
-        observed, planned, documents = self.found.observed, self.found.planned, self.found.documents
+        observed, planned, documents = self.prepared.observed, self.prepared.planned, self.prepared.documents
         # A restart that came through is on record already; one that did not must not count as an attempt.
         tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
         learned = self._restarts([name for name in planned.changes.of(RestartRecord) if name not in tried])

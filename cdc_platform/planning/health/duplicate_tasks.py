@@ -1,8 +1,8 @@
-"""A task that two workers run at once, and what cures it. Pure.
+"""A task that two workers run at once, and what is done about it. Pure.
 
-Connect's leader believes in one worker per task; a worker that lost its place
-in the group, or whose task did not end in time, may run another copy on
-(KAFKA-9841, KAFKA-13719, KAFKA-16056). Two things tell of it: heartbeats of one
+Connect's leader believes in one worker per task; a worker that lost its membership
+of the group, or whose task did not end in time, may run another copy on
+(KAFKA-9841, KAFKA-13719, KAFKA-16056). Two things show it: heartbeats of one
 shard that two workers send in turn, and two workers whose metrics both show
 the shard's task connected to its source.
 """
@@ -66,7 +66,7 @@ def suspects(
     heartbeats: ObservedHeartbeats | None, workers: Mapping[str, ObservedWorker], policy: ZombiePolicy
 ) -> dict[str, Suspect]:
     """The shards whose task seems to run on two workers now."""
-    found: dict[str, Suspect] = {}
+    doubled: dict[str, Suspect] = {}
     homes: dict[str, list[str]] = defaultdict(list)
     for worker in workers.values():
         for shard in worker.streaming:
@@ -74,11 +74,13 @@ def suspects(
     for shard, on in homes.items():
         if len(on) > 1:
             names = tuple(sorted(on))
-            found[shard] = Suspect(shard=shard, workers=names, evidence=f"connected on {' and '.join(names)}")
+            doubled[shard] = Suspect(shard=shard, workers=names, evidence=f"connected on {' and '.join(names)}")
     for shard, beats in (heartbeats.beats if heartbeats else {}).items():
         if len(beats.senders) > 1 and (pair := _overlapping(beats, policy)):
-            found[shard] = Suspect(shard=shard, workers=pair, evidence=f"heartbeats from {' and '.join(pair)} in turn")
-    return found
+            doubled[shard] = Suspect(
+                shard=shard, workers=pair, evidence=f"heartbeats from {' and '.join(pair)} in turn"
+            )
+    return doubled
 
 
 def _overlapping(beats: ObservedBeats, policy: ZombiePolicy) -> tuple[str, str] | None:
@@ -93,19 +95,19 @@ def _overlapping(beats: ObservedBeats, policy: ZombiePolicy) -> tuple[str, str] 
 
 
 def decide(
-    found: Mapping[str, Suspect], records: Mapping[str, ZombieRecord], now: datetime, policy: ZombiePolicy
+    doubled: Mapping[str, Suspect], records: Mapping[str, ZombieRecord], now: datetime, policy: ZombiePolicy
 ) -> ZombieDecision:
     """Stop and resume what has been suspect for long enough.
 
     A stop takes the task's configuration away from every worker of the group,
-    also from one that was not told that the task is another's; the resume gives
+    also from one that does not know that the task is another's; the resume gives
     it to one. What survives that is a thread that its worker has lost: only a
     restart of that worker ends it.
     """
     stopping: dict[str, str] = {}
-    changes: dict[str, ZombieRecord | None] = {name: None for name in records if name not in found}
+    changes: dict[str, ZombieRecord | None] = {name: None for name in records if name not in doubled}
     findings: dict[str, str] = {}
-    for name, suspect in sorted(found.items()):
+    for name, suspect in sorted(doubled.items()):
         record = records.get(name)
         if record is None:
             changes[name] = record = ZombieRecord(since=now, workers=suspect.workers)

@@ -172,7 +172,7 @@ _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
 
 
 def classify(trace: str | None) -> Failure:
-    """The class of failure that a Connect trace tells of; UNKNOWN when none matches."""
+    """The class of failure that a Connect trace shows; UNKNOWN when none matches."""
     for failure, sign in _SIGNS:
         if trace and sign.search(trace):
             return failure

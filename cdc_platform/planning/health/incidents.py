@@ -1,4 +1,4 @@
-"""Failing shards by their common cause: what one alert tells of. Pure.
+"""Failing shards by their common cause: the subject of one alert each. Pure.
 
 500 shards of one broken host are one incident. It lasts until none of its
 shards fails and none has been restarted lately, so that a moment of RUNNING
@@ -17,7 +17,7 @@ from cdc_platform.planning.health.failures import CURES, LOGIN, Failure
 from cdc_platform.planning.health.restarts import Failing, RestartRecord
 from cdc_platform.planning.records import Kept, Record
 
-# Names kept of a incident's shards; `status` shows all.
+# Names kept of an incident's shards; `status` shows all.
 SAMPLE = 5
 
 
@@ -80,15 +80,15 @@ def incidents_of(
         item = failing[name][0]
         down[item.failure, _place(item.failure, name, item.host, item.worker)].append(name)
     for name, record in records.items():
-        # A worker that ran out of memory is forgotten with the restart: the shard runs elsewhere.
+        # A worker that ran out of memory does not count after the restart: the shard runs elsewhere.
         if name not in failing and name in hosts and record.failure is not Failure.OUT_OF_MEMORY:
             recovering[record.failure, _place(record.failure, name, hosts[name], "")] += 1
-    found: dict[str, Incident] = {}
+    incidents: dict[str, Incident] = {}
     for failure, place in sorted({*down, *recovering}):
         known = before.get(f"{failure}@{place}")
         names = down.get((failure, place), [])
         if not names and known is None:
-            continue  # it was cured before anybody was told
+            continue  # it was repaired before it was reported
         incident = Incident(
             failure=failure,
             place=place,
@@ -100,8 +100,8 @@ def incidents_of(
             advice=CURES[failure].advice,
             crash_looping=len(looping.intersection(names)),
         )
-        found[incident.key] = incident
-    return found
+        incidents[incident.key] = incident
+    return incidents
 
 
 def _place(failure: Failure, name: str, host: str, worker: str) -> str:

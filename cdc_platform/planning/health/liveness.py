@@ -25,7 +25,7 @@ class LivenessPolicy:
     """Bounds. Connectors beat every few seconds.
 
     `silence`: no heartbeat for so long means stuck; at least `keep_alives` of a
-    rate-limited dataset's. `first_beat`: after so long without any a person is told.
+    rate-limited dataset's. `first_beat`: after so long without any it is reported.
     `leader_move`: so long a shard is left to the agent that moves it to a new leader.
     """
 
@@ -77,7 +77,7 @@ class Liveness:
 
     `alive` beat within their limit; `silent` maps those that stopped to the
     seconds of silence, at least; `first` beat for the first time. The others are
-    unknown. `problem`: why nothing could be told.
+    unknown. `problem`: why nothing is known.
     """
 
     alive: frozenset[str] = frozenset()
@@ -104,7 +104,7 @@ def judge(
     now: datetime,
     snapshotting: frozenset[str] = frozenset(),
 ) -> Liveness:
-    """Tell the living from the silent.
+    """Separate those that are alive from the silent.
 
     Args:
         running: the shards that Connect calls RUNNING, with the silence that each may keep.
@@ -154,9 +154,9 @@ def doubtful(
         running: the shards that Connect calls RUNNING, with their worker and the silence that each may keep.
         heartbeats: what was read; None when it could not be.
         workers: the workers' metrics, by worker id.
-        now: this machine's time. A wrong clock costs logins that nobody needed.
+        now: this machine's time. A wrong clock costs needless logins.
     """
-    found: set[str] = set()
+    names: set[str] = set()
     for shard, (worker, limit) in running.items():
         metrics = workers.get(worker)
         if metrics is not None and not metrics.problem:
@@ -165,8 +165,8 @@ def doubtful(
             beats = heartbeats.beats.get(shard) if heartbeats is not None else None
             doubted = heartbeats is not None and (beats is None or now - beats.last > limit)
         if doubted:
-            found.add(shard)
-    return frozenset(found)
+            names.add(shard)
+    return frozenset(names)
 
 
 def moving(

@@ -67,9 +67,9 @@ class Waiting:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RestartDecision:
-    """Whom to restart now, who waits, and what to remember.
+    """Which connectors to restart now, which wait, and what to remember.
 
-    `records` holds only what changed; None forgets a record.
+    `records` holds only what changed; None deletes a record.
     """
 
     restart: tuple[Failing, ...]
@@ -89,7 +89,7 @@ def decide(
 
     Args:
         failing: every connector that is down.
-        healthy: connectors that run now, with their source hosts. A record is forgotten
+        healthy: connectors that run now, with their source hosts. A record is deleted
             only after `healthy_after` without a restart; a host with a healthy connector
             is back, so its others need no probe.
         records: what was remembered, by connector name.

@@ -1,8 +1,8 @@
-"""Whether a Connect cluster's tasks sit unevenly on its workers, and what cures it. Pure.
+"""Whether a Connect cluster's tasks sit unevenly on its workers, and what is done about it. Pure.
 
 REST has no call to rebalance. But every change of a connector makes Connect's
 assignor look at all workers again, and since KAFKA-12495 it then takes surplus
-tasks from the workers with most. So the first cure is to stop and
+tasks from the workers with most. So the first remedy is to stop and
 resume one connector of the fullest worker; while the skew stays, a few more,
 whose own tasks then go to the emptiest workers.
 """
@@ -48,7 +48,7 @@ class SkewRecord(Record):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BalanceDecision:
-    """Which connectors to stop and resume, what to remember, and what to tell."""
+    """Which connectors to stop and resume, what to remember, and a finding."""
 
     stop_and_resume: tuple[str, ...] = ()
     record: SkewRecord | None = None
@@ -57,23 +57,23 @@ class BalanceDecision:
 
 
 def tasks_by_worker(
-    cluster: Cluster, seen: ObservedCluster, workers: Mapping[str, ObservedWorker]
+    cluster: Cluster, observed: ObservedCluster, workers: Mapping[str, ObservedWorker]
 ) -> dict[str, int] | None:
     """Tasks of each live worker, idle ones too where metrics show them.
 
     None while the group is not settled: a task without a worker, or the cluster unknown.
     """
-    if seen.connectors is None:
+    if observed.connectors is None:
         return None
     count: Counter[str] = Counter()
-    for connector in seen.connectors.values():
+    for connector in observed.connectors.values():
         for task in connector.tasks:
             if task.state == "UNASSIGNED":
                 return None
             count[task.worker] += 1
     for worker in cluster.metrics:
-        found = workers.get(worker)
-        if found is not None and found.problem is None:
+        metrics = workers.get(worker)
+        if metrics is not None and metrics.problem is None:
             count[worker] += 0
     return dict(count)
 
@@ -106,10 +106,10 @@ def decide(
     """
     if tasks is None:
         return BalanceDecision(record=record)
-    found = fullest(tasks, policy)
-    if found is None:
+    surplus_at = fullest(tasks, policy)
+    if surplus_at is None:
         return BalanceDecision(record=None, changed=record is not None)
-    worker, surplus = found
+    worker, surplus = surplus_at
     text = f"{worker} has {tasks[worker]} of {sum(tasks.values())} tasks, {len(tasks)} workers are up"
     if record is None:
         return BalanceDecision(record=SkewRecord(since=now), changed=True, finding=f"{text}; watched")
