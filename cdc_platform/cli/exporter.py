@@ -18,7 +18,7 @@ from cdc_platform.wiring import state_store
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where to listen.")
 @click.option("--port", default=9464, show_default=True, type=click.IntRange(0, 65535), help="0 takes a free one.")
 def exporter(host: str, port: int) -> None:
-    """Serve metrics of the control plane at http://HOST:PORT/metrics until it is told to stop.
+    """Serve metrics of the control plane at http://HOST:PORT/metrics until it is stopped.
 
     They come from the state topic, where each pass records what it saw and did.
     """

@@ -62,7 +62,7 @@ class _Lazy(click.Group):
             click.echo(f"Error: {error}", err=True)
             ctx.exit(1)
         except OSError as error:
-            # A path that a person named: one sentence instead of a traceback.
+            # A path that the caller named: one sentence instead of a traceback.
             if not isinstance(error.filename, str | bytes):
                 raise
             name = os.fsdecode(error.filename)

@@ -70,7 +70,7 @@ def repair(
         wiring.open_snapshots(platform) as snapshots,
         rarer_collections(VERIFYING),
     ):
-        outside = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
+        ports = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
         topology = platform.topology.load()
         name = run_id or secrets.token_hex(4)
         if run_id:
@@ -82,7 +82,7 @@ def repair(
         else:
             chosen = list(shards) or mismatched_shards(settings, topology, dataset, table, str(from_verdict))
             plan = find_repair(
-                outside.proof,
+                ports.proof,
                 topology,
                 dataset,
                 table,
@@ -96,7 +96,7 @@ def repair(
             _print_plan(plan, as_json)
             ctx.exit(2 if plan.keys or plan.extra else 0)
         say(f"Repair {name}: {plan.sentence()}")
-        report = run_repair(outside, topology, plan, report=say)
+        report = run_repair(ports, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
     if as_json:
         click.echo(msgspec.json.encode(report.document()).decode())

@@ -54,8 +54,8 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
                 as_json, before, before, (), f"{before.name}: {address} leads already (generation {before.generation})"
             )
             return
-        with open_leaders(settings) as outside:
-            items = _checked(outside, topology, before, address, wait, quiet=as_json)
+        with open_leaders(settings) as ports:
+            items = _checked(ports, topology, before, address, wait, quiet=as_json)
         bad = [item for item in items if not item.ok]
         if not as_json:
             for item in items:
@@ -79,20 +79,20 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
 
 
 def _checked(
-    outside: LeaderPorts, topology: Topology, shard: Shard, leader: Address, wait: float, *, quiet: bool
+    ports: LeaderPorts, topology: Topology, shard: Shard, leader: Address, wait: float, *, quiet: bool
 ) -> tuple[PreflightItem, ...]:
     """The preflight; asked again while what only time cures is left."""
     deadline = time.monotonic() + wait
-    told = False
+    reported = False
     while True:
-        items = check_leader(outside, topology, shard, leader)
+        items = check_leader(ports, topology, shard, leader)
         late = [item for item in items if item.ok is False and item.name in ("reachable", "promoted", "caught up")]
         left = deadline - time.monotonic()
         if not late or left <= 0:
             return items
-        if not told and not quiet:
+        if not reported and not quiet:
             click.echo(f"waiting: {'; '.join(item.text for item in late)}", err=True)
-            told = True
+            reported = True
         time.sleep(min(0.5, left))
 
 
@@ -123,14 +123,14 @@ def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_
     """
     settings = Settings.load()
     probe = load_probe(settings)
-    with closing(topology_store(settings)) as store, open_leaders(settings) as outside:
+    with closing(topology_store(settings)) as store, open_leaders(settings) as ports:
         if dataset is not None:
             store.load().dataset(dataset)
         while True:
             try:
                 topology = store.load()
                 found = discover(probe, topology, datasets=[dataset] if dataset else [])
-                done = _apply(store, outside, topology, found) if apply_ else {}
+                done = _apply(store, ports, topology, found) if apply_ else {}
                 _tell(found, done, as_json)
             except CdcError as error:
                 if every is None:
@@ -141,13 +141,13 @@ def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_
             time.sleep(every)
 
 
-def _apply(store: ZooKeeperTopologyStore, outside: LeaderPorts, topology: Topology, found: Discovery) -> dict[str, str]:
+def _apply(store: ZooKeeperTopologyStore, ports: LeaderPorts, topology: Topology, found: Discovery) -> dict[str, str]:
     """Shard name to what became of its move."""
     done = {}
     for name, leader in sorted(found.moves.items()):
         dataset, _, shard_id = name.partition(".")
         shard = topology.shard(dataset, shard_id)
-        items = check_leader(outside, topology, shard, leader)
+        items = check_leader(ports, topology, shard, leader)
         try:
             refuse_unfit(items, shard, leader)
         except PromotionRefused as error:

@@ -31,34 +31,34 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
     """
     with open_platform(Settings.load()) as platform:
         with large_state():
-            picture, planned = reconciler.plan_pass(platform)
+            observed, planned = reconciler.plan_pass(platform)
         owner = platform.topology.lock_owner()
         records = platform.state.read()
-    health = health_of(picture.topology, planned, picture.clusters)
+    health = health_of(observed.topology, planned, observed.clusters)
     if dataset is not None:
-        picture.topology.dataset(dataset)
+        observed.topology.dataset(dataset)
         health = {dataset: health[dataset]}
     if dataset is not None and shard is not None:
-        name = picture.topology.shard(dataset, shard).name
-        document = _shard_document(picture, planned, health[dataset], name)
-        document["bootstrap"] = shard_summary(records, picture.topology.dataset(dataset), shard)
+        name = observed.topology.shard(dataset, shard).name
+        document = _shard_document(observed, planned, health[dataset], name)
+        document["bootstrap"] = shard_summary(records, observed.topology.dataset(dataset), shard)
         click.echo(json.dumps(document, indent=2) if as_json else _shard_text(document))
         sys.exit(0 if document["up"] else 2)
-    topology = picture.topology
+    topology = observed.topology
     bootstrap = {
         name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
     }
     if as_json:
-        click.echo(json.dumps(_document(health, bootstrap, picture, planned, owner), indent=2))
+        click.echo(json.dumps(_document(health, bootstrap, observed, planned, owner), indent=2))
     else:
-        _print(health, bootstrap, picture, planned, owner)
+        _print(health, bootstrap, observed, planned, owner)
     sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
 
 
 def _document(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
-    picture: ObservedState,
+    observed: ObservedState,
     planned: Planned,
     owner: str | None,
 ) -> dict[str, Any]:
@@ -66,7 +66,7 @@ def _document(
         "pass": owner,
         "clusters": {
             name: {"reachable": c.known, "problem": c.problem, "connectors": len(c.connectors or {})}
-            for name, c in picture.clusters.items()
+            for name, c in observed.clusters.items()
         },
         "datasets": {
             name: {
@@ -85,7 +85,7 @@ def _document(
                 "heap_max": seen.heap_max,
                 "rebalances": seen.rebalances,
             }
-            for worker, seen in sorted(picture.workers.items())
+            for worker, seen in sorted(observed.workers.items())
         },
         "plan": planned.plan.sentence(),
         "refusals": [{"scope": r.scope, "reason": r.reason} for r in planned.plan.refusals],
@@ -96,7 +96,7 @@ def _document(
 def _print(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
-    picture: ObservedState,
+    observed: ObservedState,
     planned: Planned,
     owner: str | None,
 ) -> None:
@@ -105,10 +105,10 @@ def _print(
     for name, h in health.items():
         table.add_row(name, str(h.shards), str(h.up), str(len(h.down)))
     console.print(table)
-    for name, cluster in sorted(picture.clusters.items()):
+    for name, cluster in sorted(observed.clusters.items()):
         state = f"{len(cluster.connectors or {})} connectors" if cluster.known else f"unknown: {cluster.problem}"
         console.print(f"cluster {name}: {state}", highlight=False, soft_wrap=True)
-    for worker, found in sorted(picture.workers.items()):
+    for worker, found in sorted(observed.workers.items()):
         console.print(f"worker {worker}: {_worker(found)}", highlight=False, markup=False, soft_wrap=True)
     for h in health.values():
         for down in h.down[:20]:
@@ -125,17 +125,17 @@ def _print(
     console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False, soft_wrap=True)
 
 
-def _shard_document(picture: ObservedState, planned: Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
+def _shard_document(observed: ObservedState, planned: Planned, health: DatasetHealth, name: str) -> dict[str, Any]:
     down = next((d for d in health.down if d.shard == name), None)
     home = planned.homes.get(name)
     seen: ObservedConnector | None = None
-    if home is not None and home in picture.clusters:
-        seen = (picture.clusters[home].connectors or {}).get(name)
+    if home is not None and home in observed.clusters:
+        seen = (observed.clusters[home].connectors or {}).get(name)
     dataset, _, shard_id = name.partition(".")
-    shard = picture.topology.shard(dataset, shard_id)
+    shard = observed.topology.shard(dataset, shard_id)
     waiting = planned.waiting.get(name)
     worker = seen.tasks[0].worker if seen and seen.tasks else None
-    measured = picture.workers.get(worker) if worker else None
+    measured = observed.workers.get(worker) if worker else None
     incidents = [t for t in planned.incidents.values() if name in t.sample or t.place in (str(shard.leader), worker)]
     return {
         "shard": name,
@@ -145,7 +145,7 @@ def _shard_document(picture: ObservedState, planned: Planned, health: DatasetHea
         "cluster": home,
         "leader": str(shard.leader),
         "generation": shard.generation,
-        "heartbeat_age_s": picture.heartbeats.age(name) if picture.heartbeats else None,
+        "heartbeat_age_s": observed.heartbeats.age(name) if observed.heartbeats else None,
         "lag_ms": measured.lag_ms.get(name) if measured else None,
         "tasks": [{"id": t.id, "state": t.state, "worker": t.worker} for t in (seen.tasks if seen else ())],
         "trace": next((t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None),

@@ -51,18 +51,18 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
     kept: `set-leader` moves them.
     """
     settings = Settings.load()
-    # The file's own faults first: they can be told without ZooKeeper.
+    # The file's own faults first: they are found without ZooKeeper.
     for dataset in load_yaml(file, known_clusters=_Any()).datasets.values():
         check_policy(dataset, file)
     with closing(topology_store(settings)) as store:
         stored = store.load()
-        wanted = load_yaml(file, known_clusters=stored.clusters)
-        _refuse_problems(stored, wanted, settings, file)
+        desired = load_yaml(file, known_clusters=stored.clusters)
+        _refuse_problems(stored, desired, settings, file)
         cap = allow_deletes
         if cap is None:
             shards = sum(len(found) for found in stored.shards.values())
             cap = max(settings.max_deletes, int(shards * settings.max_delete_fraction))
-        changes = store.import_topology(wanted, dry_run=dry_run, prune=prune, max_deletes=cap)
+        changes = store.import_topology(desired, dry_run=dry_run, prune=prune, max_deletes=cap)
     if as_json:
         click.echo(json.dumps([asdict(change) for change in changes], indent=2))
         return
@@ -124,7 +124,7 @@ topology.add_command(discover_leaders)
 @click.command()
 @click.argument("dataset", required=False)
 @click.argument("shard", required=False)
-@click.option("--reason", required=True, help="Why; everybody who looks is told.")
+@click.option("--reason", required=True, help="Why; shown to everyone who asks for the status.")
 @click.option("--author", help="Who.  [default: user@host]")
 @click.option("--until", metavar="TIME", help="End of the pause: 2030-01-31T12:00:00+00:00, or 30m, 2h, 1d from now.")
 def pause(dataset: str | None, shard: str | None, reason: str, author: str | None, until: str | None) -> None:
@@ -152,12 +152,12 @@ def resume(dataset: str | None, shard: str | None) -> None:
     click.echo(f"{_subject(dataset, shard)} is not paused")
 
 
-def _refuse_problems(stored: Topology, wanted: Topology, settings: Settings, file: Path) -> None:
+def _refuse_problems(stored: Topology, desired: Topology, settings: Settings, file: Path) -> None:
     """Raises TopologyError for overrides that are refused and names that collide, with what is stored already too."""
     merged = Topology(
-        clusters={**stored.clusters, **wanted.clusters},
-        datasets={**stored.datasets, **wanted.datasets},
-        shards={**stored.shards, **wanted.shards},
+        clusters={**stored.clusters, **desired.clusters},
+        datasets={**stored.datasets, **desired.datasets},
+        shards={**stored.shards, **desired.shards},
     )
     known = set(problems(stored, settings))
     for problem in problems(merged, settings):

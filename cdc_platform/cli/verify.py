@@ -54,9 +54,9 @@ def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_
     with open_platform(settings) as platform, _shown(quiet=as_json) as report, rarer_collections(VERIFYING):
         topology = platform.topology.load()
         audit = AuditFrame(settings.audit_dir)
-        outside = verification_of(platform)
+        ports = verification_of(platform)
         for part in plan_verification(topology, dataset, table, names):
-            verdicts = verify_shards(outside, topology, part, run_id=run_id, report=report)
+            verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts
     if as_json:

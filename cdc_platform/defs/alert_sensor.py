@@ -1,4 +1,4 @@
-"""The sensor that tells people: of shards that are down, of checks that fail, and that all is well again."""
+"""The sensor that sends alerts: shards that are down, checks that fail, and that all is well again."""
 
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
@@ -38,9 +38,9 @@ def build_alert_sensor(
 ) -> dg.SensorDefinition:
     """The sensor that sends alerts. Takes the resource `cdc_platform`; routes stand in its settings.
 
-    Troubles of shards come from the state topic, checks from Dagster's event log behind the cursor.
+    Incidents of shards come from the state topic, checks from Dagster's event log behind the cursor.
     A tick that fails moves neither: the next one sees the same again. A lost cursor begins at the
-    newest evaluation; what was told before stays on record.
+    newest evaluation; what was sent before stays on record.
 
     Args:
         tables: the tables whose checks are watched.
@@ -60,12 +60,12 @@ def build_alert_sensor(
         description="Tells the owners when shards go down or checks fail, once for each cause, and when it is over.",
     )
     def alert_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SkipReason:
-        with cdc_platform.alerts() as outside:
-            seen, cursor = checks_seen(context.instance, context.cursor, watched, outside.platform.settings)
-            report = tell(outside, seen, now=datetime.now(UTC), policy=policy)
+        with cdc_platform.alerts() as ports:
+            checks, cursor = checks_behind(context.instance, context.cursor, watched, ports.platform.settings)
+            report = tell(ports, checks, now=datetime.now(UTC), policy=policy)
             # Only now: a round that failed is done again with the same evaluations.
             context.update_cursor(cursor)
-            problems = [*report.problems, *ping_watchdogs(outside)]
+            problems = [*report.problems, *ping_watchdogs(ports)]
             for problem in problems:
                 context.log.warning(problem)
             return dg.SkipReason(" ".join([report.sentence(), *problems]))
@@ -74,12 +74,12 @@ def build_alert_sensor(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
+class EventPosition:
     """Where in the event log the sensor is.
 
     Event ids order a log that is one table (Postgres). SQLite keeps a file a run, each with ids of
-    its own: there the log is read by the time of the runs, and `last` tells, by check, which
-    evaluations were seen already. Both are kept, so that nothing asks which storage it is.
+    its own: there the log is read by the time of the runs, and `last` says, by check, which
+    evaluations were read already. Both are kept, so that nothing asks which storage it is.
     """
 
     id: int = 0
@@ -87,7 +87,7 @@ class _Place:
     last: Mapping[str, float] = field(default_factory=dict)
 
     @classmethod
-    def parse(cls, text: str | None) -> "_Place | None":
+    def parse(cls, text: str | None) -> "EventPosition | None":
         """None for no cursor, or one that is none of ours."""
         try:
             raw = json.loads(text or "")
@@ -101,7 +101,7 @@ class _Place:
         return json.dumps({"id": self.id, "at": self.at, "last": last})
 
 
-def checks_seen(
+def checks_behind(
     instance: dg.DagsterInstance,
     cursor: str | None,
     watched: Mapping[dg.AssetKey, CdcTableProps],
@@ -109,18 +109,18 @@ def checks_seen(
 ) -> tuple[CheckView, str]:
     """What the evaluations behind the cursor say, and the next cursor. The last of a check counts."""
     kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    place = _Place.parse(cursor)
-    if place is None:
+    position = EventPosition.parse(cursor)
+    if position is None:
         newest = instance.get_event_records(dg.EventRecordsFilter(kind), limit=1, ascending=False)
         # Without a cursor: all there is for a new instance, which is little, else from the newest on.
-        place = _Place(id=max(0, newest[0].storage_id - MOST_EVENTS) if newest else 0)
+        position = EventPosition(id=max(0, newest[0].storage_id - MOST_EVENTS) if newest else 0)
     behind = dg.RunShardedEventsCursor(
-        id=place.id, run_updated_after=datetime.fromtimestamp(max(0.0, place.at - OVERLAP), UTC)
+        id=position.id, run_updated_after=datetime.fromtimestamp(max(0.0, position.at - OVERLAP), UTC)
     )
     records = instance.get_event_records(dg.EventRecordsFilter(kind, after_cursor=behind), ascending=True)
     present: dict[str, AlertCondition] = {}
     absent: set[str] = set()
-    last, at, newest_id = dict(place.last), place.at, place.id
+    last, at, newest_id = dict(position.last), position.at, position.id
     for record in sorted(records, key=lambda found: (found.timestamp, found.storage_id)):
         at, newest_id = max(at, record.timestamp), max(newest_id, record.storage_id)
         event = record.event_log_entry.dagster_event
@@ -138,14 +138,14 @@ def checks_seen(
             absent.discard(key)
             run = record.event_log_entry.run_id
             present[key] = _condition(key, evaluation, watched[evaluation.asset_key], run, settings)
-    return CheckView(present=present, absent=absent), _Place(id=newest_id, at=at, last=last).dump()
+    return CheckView(present=present, absent=absent), EventPosition(id=newest_id, at=at, last=last).dump()
 
 
 def _condition(
     key: str, evaluation: dg.AssetCheckEvaluation, props: CdcTableProps, run: str, settings: Settings
 ) -> AlertCondition:
-    told = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
-    owners = tuple(owner for owner in told.get("owner", "").split(", ") if owner) or props.owners
+    metadata = {name: value.value for name, value in evaluation.metadata.items() if isinstance(value.value, str)}
+    owners = tuple(owner for owner in metadata.get("owner", "").split(", ") if owner) or props.owners
     text = evaluation.description or f"Check {evaluation.check_name} failed."
     anchor = f"check-{evaluation.check_name.replace('_', '-')}"
     return AlertCondition(
@@ -154,8 +154,8 @@ def _condition(
         severity=Severity.CRITICAL if evaluation.severity is dg.AssetCheckSeverity.ERROR else Severity.WARNING,
         title=f"{evaluation.check_name} fails for {props.dataset}.{props.table}",
         text=f"{props.dataset}.{props.table}: {text}",
-        advice=told.get("advice", ""),
+        advice=metadata.get("advice", ""),
         owners=owners,
-        runbook=told.get("runbook") or (f"{settings.runbook_url}#{anchor}" if settings.runbook_url else ""),
+        runbook=metadata.get("runbook") or (f"{settings.runbook_url}#{anchor}" if settings.runbook_url else ""),
         run=f"{settings.dagster_url.rstrip('/')}/runs/{run}" if settings.dagster_url and run else run,
     )

@@ -18,7 +18,7 @@ AUDIT = "audit"
 # Shards and keys shown; the frame has all of them.
 SHOWN = 50
 
-# Runs in the picture, and its size in pixels.
+# Runs in the chart, and its size in pixels.
 _RUNS = 60
 _WIDTH, _HEIGHT, _MARGIN = 720, 180, 24
 _COLOURS = {
@@ -47,11 +47,11 @@ def audit_spec(props: CdcTableProps, translator: CdcTranslator) -> dg.AssetSpec:
 
 
 def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerdict], place: str) -> dict[str, Any]:
-    """Of one run's verdicts: totals, which Dagster plots, the worst shards and keys, and a picture of the last runs."""
+    """Of one run's verdicts: totals, which Dagster plots, the worst shards and keys, and a chart of the last runs."""
     counts = Counter(verdict.verdict for verdict in verdicts)
     keys = differing(verdicts)
     return {
-        "history": dg.MetadataValue.md(picture(history)),
+        "history": dg.MetadataValue.md(chart(history)),
         **({"keys": dg.MetadataValue.md(keys)} if keys else {}),
         "positions": positions(verdicts),
         "shards": len(verdicts),
@@ -88,7 +88,7 @@ def differing(verdicts: Sequence[ShardVerdict]) -> str:
     return "\n".join(lines[:SHOWN] + more)
 
 
-def picture(history: Sequence[ShardVerdict]) -> str:
+def chart(history: Sequence[ShardVerdict]) -> str:
     """The last runs as bars, a part of a bar for each verdict: a Markdown image."""
     runs: dict[str, list[ShardVerdict]] = {}
     for verdict in history:

@@ -19,7 +19,7 @@ from cdc_platform.snapshots.summary import pending
 SENSOR = "bootstrap_sensor"
 # A run reports every ten seconds; one that waits for its executor's next process is silent for longer.
 SILENT_FOR = 300.0
-# How often a run that died is gone on with before a person is left to look.
+# How often a run that died is gone on with before it is left to the operator.
 MOST_CONTINUED = 5
 
 
@@ -34,8 +34,8 @@ def build_bootstrap_sensor(
     """The sensor that bootstraps shards that are new, and goes on with runs whose process died.
 
     It takes shards that are captured already and have no watermark, one run a dataset at a time; datasets
-    that start at positions are left to a person. A run that is on record as unfinished, and that no
-    Dagster run works on, is gone on with up to MOST_CONTINUED times; not one that a person has
+    that start at positions are left to the operator. A run that is on record as unfinished, and that no
+    Dagster run works on, is gone on with up to MOST_CONTINUED times; not one that an operator has
     canceled. It changes nothing outside Dagster.
 
     Args:
@@ -142,7 +142,7 @@ def _working(context: dg.SensorEvaluationContext, platform: str) -> dict[str, tu
 def _orphans(
     instance: dg.DagsterInstance, known: Iterable[Run], working: Mapping[str, tuple[str, str | None]]
 ) -> Iterator[Run]:
-    """Unfinished runs that were begun from Dagster and that nobody works on."""
+    """Unfinished runs that were begun from Dagster and that no process works on."""
     worked_on = {run for _, run in working.values()} | working.keys()
     for run in known:
         if run.finished is not None or run.id in worked_on or instance.get_run_by_id(run.id) is None:

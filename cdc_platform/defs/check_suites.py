@@ -237,10 +237,10 @@ def _expectation(item: Any, where: str, field: str) -> Expectation:
 def _check_parameters(suite: Suite, where: str) -> None:
     for item in suite.expectations:
         for name, value in item.kwargs.items():
-            wanted = value.get("$PARAMETER") if isinstance(value, Mapping) else None
-            if wanted is not None and wanted not in (SHARDS, *suite.parameters):
+            parameter = value.get("$PARAMETER") if isinstance(value, Mapping) else None
+            if parameter is not None and parameter not in (SHARDS, *suite.parameters):
                 raise BadInput(
-                    f"parameter {wanted!r} has no value.",
+                    f"parameter {parameter!r} has no value.",
                     where=where,
                     field=f"{item.check}.{name}",
                     cure="Give it one in meta.parameters.",

@@ -85,12 +85,12 @@ def build_cdc_asset_checks(
     def cdc_checks(
         context: dg.AssetCheckExecutionContext, config: CheckConfig, cdc_platform: CdcPlatformResource
     ) -> Iterable[dg.AssetCheckResult]:
-        wanted: dict[dg.AssetKey, list[str]] = {}
+        chosen: dict[dg.AssetKey, list[str]] = {}
         for check in context.selected_asset_check_keys:
-            wanted.setdefault(check.asset_key, []).append(check.name)
+            chosen.setdefault(check.asset_key, []).append(check.name)
         with cdc_platform.platform() as clients:
             topology = clients.topology.load()
-            for key, names in wanted.items():
+            for key, names in chosen.items():
                 own = props[key]
                 docs = Path(config.data_docs) if config.data_docs else data_docs
                 page = docs and docs.absolute() / own.dataset / f"{own.table}.html"
@@ -108,7 +108,7 @@ class CheckConfig(dg.Config):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One table, the checks wanted of it, and the page that tells of them, if one is wanted."""
+    """One table, the checks asked for, and the page that shows them, if one is asked for."""
 
     key: dg.AssetKey
     props: CdcTableProps
@@ -145,27 +145,27 @@ def judge_table(
     more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
-        told = dict(more.get(outcome.expectation.check, {}))
+        metadata = dict(more.get(outcome.expectation.check, {}))
         if table.page is not None:
-            told["data_docs"] = dg.MetadataValue.url(table.page.as_uri())
-        yield _result(table.key, outcome, by_shard, told, len(shards), verdicts)
+            metadata["data_docs"] = dg.MetadataValue.url(table.page.as_uri())
+        yield _result(table.key, outcome, by_shard, metadata, len(shards), verdicts)
 
 
 def _counted(
     clients: Platform, topology: Topology, table: Judged, run_id: str
 ) -> tuple[Sequence[ShardDuplicates], TableContinuity]:
-    """Duplicates, and the ledger, by reading what is new: only what a wanted check looks at."""
+    """Duplicates, and the ledger, by reading what is new: only what a selected check looks at."""
     dataset, name = table.props.dataset, table.props.table
     nothing = TableContinuity(dataset=dataset, table=name)
     columns = {item.kwargs.get("column") for item in table.suite.expectations}
     counts = any(str(column).startswith("duplicates") or column in _CAUSES for column in columns)
     if not counts and not columns & _LEDGER:
         return (), nothing
-    with wiring.open_ledger(clients) as outside:
+    with wiring.open_ledger(clients) as ports:
         if columns & _LEDGER:
-            found, continuity = count_and_keep(outside, topology, dataset, name, run_id=run_id)
+            found, continuity = count_and_keep(ports, topology, dataset, name, run_id=run_id)
             return found.shards, continuity
-        found = count_duplicates(clients, outside.records, outside.offsets, topology, dataset, name, run_id=run_id)
+        found = count_duplicates(clients, ports.records, ports.offsets, topology, dataset, name, run_id=run_id)
         return found.shards, nothing
 
 
@@ -187,7 +187,7 @@ def _of_duplicates(duplicates: Sequence[ShardDuplicates]) -> Mapping[str, Any]:
         "alarming": sum(shard.alarming for shard in duplicates),
         "blames": "\n".join(lines[:SHOWN]),
         "not_exact": "\n".join(
-            f"{shard.shard}: run {run}: nothing tells whether it began in the middle of a transaction"
+            f"{shard.shard}: run {run}: it is unknown whether it began in the middle of a transaction"
             for shard in duplicates
             for run in shard.unsure
         ),

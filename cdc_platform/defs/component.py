@@ -53,7 +53,7 @@ class BootstrapSensorArgs(dg.Model, dg.Resolvable):
 
 
 class CdcPlatformScaffolder(dg.Scaffolder[Any]):
-    """Writes the YAML file with the attributes that most people set."""
+    """Writes the YAML file with the attributes that are set most often."""
 
     def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
         """Called by `dg scaffold defs cdc_platform.defs.CdcPlatformComponent NAME`."""
@@ -71,9 +71,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     """Tables of all datasets as external assets, `reconcile_sensor` and the platform's jobs.
 
     The list of tables is state of the code location: read from ZooKeeper when the
-    code server starts, and handed from there to its runs, which so neither wait for
-    ZooKeeper nor see other assets than the server. A new table needs a reload; a
-    new shard does not, shards are dynamic partitions.
+    code server starts, and handed from there to its runs, so that runs
+    need no ZooKeeper and see the same assets as the code server. A new table needs
+    a reload; a new shard does not, shards are dynamic partitions.
     """
 
     # Values, not factories: Dagster 1.12 cannot derive a component's schema from a factory.

@@ -1,6 +1,6 @@
 """Data Docs of Great Expectations: one page that says what was expected of a table and what was found.
 
-The library's own pages load styles and scripts from a dozen hosts, and its site is built anew from all results
+The library's own pages load styles and scripts from a dozen hosts, and its site is rebuilt from all results
 at each run. Here one result is rendered by the library, and what lies outside is taken out of the page.
 """
 
@@ -49,5 +49,5 @@ def write_page(result: Any, place: Path) -> None:
 
 
 def self_contained(page: str) -> str:
-    """The page without what it would load from, or send people to, elsewhere."""
+    """The page without what it would load from, or link to, elsewhere."""
     return _OUTSIDE.sub("", page).replace("</head>", f"{_STYLE}</head>", 1)

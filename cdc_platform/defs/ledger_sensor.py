@@ -1,4 +1,4 @@
-"""The sensor that has a shard proven anew after a break in its continuity ledger."""
+"""The sensor that has a shard proven again after a break in its continuity ledger."""
 
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
@@ -50,7 +50,7 @@ def build_ledger_sensor(
         job=job,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description="Has shards proven anew after a break in their continuity ledger.",
+        description="Has shards proven again after a break in their continuity ledger.",
     )
     def ledger_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
         with cdc_platform.platform() as clients:
@@ -76,16 +76,16 @@ def proofs_wanted(
             for verdict in audit.latest(props.dataset, props.table, breaks)
             if verdict.verdict is Verdict.PROVEN
         }
-        wanted = {
+        broken = {
             shard: unproven for shard, found in breaks.items() if (unproven := unproven_of(found, proven.get(shard)))
         }
-        if not wanted:
+        if not broken:
             continue
-        shards = sorted(wanted)
-        ids = sorted(one.id for found in wanted.values() for one in found)
+        shards = sorted(broken)
+        ids = sorted(one.id for found in broken.values() for one in found)
         config = {"dataset": props.dataset, "tables": [props.table], "shards": shards}
         yield dg.RunRequest(
             run_key=f"{props.dataset}.{props.table}-{fingerprint(' '.join(ids))}",
             run_config={"ops": {"plan_verification": {"config": config}}},
-            tags={TAG_BREAKS: "; ".join(one.sentence() for found in wanted.values() for one in found)[:MOST_TEXT]},
+            tags={TAG_BREAKS: "; ".join(one.sentence() for found in broken.values() for one in found)[:MOST_TEXT]},
         )

@@ -1,7 +1,7 @@
 """Which passes are under way, and which runs only look so.
 
 Busy means that the ZooKeeper lock is held. A run that Dagster shows as started, but
-that neither holds the lock nor says anything, died without telling (kill -9, a lost
+that neither holds the lock nor logs anything, died silently (kill -9, a lost
 host): it is failed, so that it blocks neither the queue nor the next passes.
 """
 
@@ -27,7 +27,7 @@ UNFINISHED = (
 TAG_LOCK = "cdc/lock"
 GIVEN_BACK = "given back"
 
-# A run that says that it holds the lock, and does not, is ending or dead: a moment tells which.
+# A run that says that it holds the lock, and does not, is ending or dead: which it is shows within a moment.
 ENDING_FOR = 10.0
 # Without the lock a run boots, waits for the lock (20 s) or writes events, one each 15 ms.
 SILENT_FOR = 35.0

@@ -1,4 +1,4 @@
-"""What a person wants to see of a table and of the platform. Pure."""
+"""Metadata of a table and of the platform, for the asset pages. Pure."""
 
 from __future__ import annotations
 

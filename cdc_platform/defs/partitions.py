@@ -38,7 +38,7 @@ def diff_partitions(
             and so is a shard.
         platform: its name.
         known: dataset to the partition keys that Dagster has now.
-        may_delete: False while the picture is not whole.
+        may_delete: False while the observed state is not whole.
         most_deletes: deletes beyond this number wait for the next tick.
     """
     off = {problem.name for problem in topology.problems}
@@ -47,11 +47,11 @@ def diff_partitions(
     for dataset in sorted({*topology.datasets, *known}):
         if dataset in off:
             continue
-        wanted = [shard.id for shard in topology.shards.get(dataset, ())]
+        desired = [shard.id for shard in topology.shards.get(dataset, ())]
         have = set(known.get(dataset, ()))
-        gone = sorted(key for key in have - set(wanted) if f"{dataset}.{key}" not in off)[:left]
+        gone = sorted(key for key in have - set(desired) if f"{dataset}.{key}" not in off)[:left]
         left -= len(gone)
-        add = tuple(key for key in wanted if key not in have)
+        add = tuple(key for key in desired if key not in have)
         if add or gone:
             found.append(PartitionDiff(axis=shards_partition(platform, dataset), add=add, delete=tuple(gone)))
     return tuple(found)
@@ -68,7 +68,7 @@ def sync_partitions(
     """Make the axes equal to the topology, in bulk; what changed, in one sentence.
 
     `datasets` names further datasets whose axis may have keys, such as those of the
-    loaded assets: Dagster does not tell which axes it has.
+    loaded assets: Dagster does not say which axes it has.
     """
     names = {*topology.datasets, *datasets}
     known = {name: instance.get_dynamic_partitions(shards_partition(platform, name)) for name in sorted(names)}

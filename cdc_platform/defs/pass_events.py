@@ -25,11 +25,11 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.planning.actions import Lane
 from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, PassReport, leftovers_of
 
-# Beyond this many the rest is told as one sentence for each kind of action.
+# Beyond this many the rest is one sentence for each kind of action.
 MOST_SENTENCES = 200
 # Materializing shards costs one pass at most this long; the lock may be held meanwhile.
 MATERIALIZE_SECONDS = 60.0
-# How long Kafka may take to tell how much is in the topics.
+# How long Kafka may take to say how much is in the topics.
 TOPICS_SECONDS = 20.0
 # Of all tables at most this many are observed by one pass; the next ones by the next.
 MOST_OBSERVATIONS = 250
@@ -68,8 +68,8 @@ class EventWriter:
             self._materialize(topology, _running(report, topology))
         # Last: the asset page shows the newest materialization.
         self._observe(report, topology, observe, turn)
-        tell = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
-        tell(report.sentence())
+        log = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
+        log(report.sentence())
 
     def _materialize(self, topology: Topology, names: Sequence[str]) -> None:
         """Materialize the partitions of these running shards that Dagster does not show as materialized.
@@ -114,8 +114,8 @@ class EventWriter:
             key=lambda outcome: (outcome.status is ActionStatus.DONE, outcome.action.kind.lane is Lane.TOPICS),
         )
         for outcome in ranked[:MOST_SENTENCES]:
-            tell = self.context.log.warning if outcome.status is ActionStatus.FAILED else self.context.log.info
-            tell(outcome.sentence())
+            log = self.context.log.warning if outcome.status is ActionStatus.FAILED else self.context.log.info
+            log(outcome.sentence())
         for (verb, status), count in _count(ranked[MOST_SENTENCES:]).items():
             self.context.log.info(f"And {count} more: {verb}: {status}.")
         for refusal in report.plan.refusals[:MOST_SENTENCES]:

@@ -33,7 +33,7 @@ MAX_RUNTIME = 1200
 
 
 class ReconcileConfig(dg.Config):
-    """What a person may allow one pass from the launchpad; the sensor leaves the first two alone."""
+    """What an operator may allow one pass from the launchpad; the sensor leaves the first two alone."""
 
     allow_deletes: int | None = Field(
         default=None, description="Delete up to this many connectors, whatever the settings say."

@@ -29,7 +29,7 @@ SENSOR = "reconcile_sensor"
 LOOK_DEADLINE = 40.0
 # Of that, what a tick may wait for a run that may be dead.
 WAIT_SHARE = 0.6
-# What a plan tells a person, such as a pause, in the log of each tick; the platform's asset has all of it.
+# Findings for the operator, such as a pause, that each tick logs; the platform's asset has all of them.
 MOST_FINDINGS = 20
 
 
@@ -101,7 +101,7 @@ def build_reconcile_sensor(
             topology,
             platform=label,
             datasets={dataset for dataset, _ in loaded},
-            # A topology without clusters is no picture of anything: the wrong root, or an import gone wrong.
+            # A topology without clusters describes nothing: the wrong root, or an import gone wrong.
             may_delete=bool(topology.clusters) and not found.plan.refusals,
         )
         if partitions:
@@ -137,7 +137,7 @@ def _look(platform: Platform) -> tuple[Topology, Due]:
 
 
 def reload_hint(loaded: frozenset[tuple[str, str]], topology: Topology, *, platform: str) -> str | None:
-    """What a person must do when the topology has tables that the code location does not know, or lost some."""
+    """What an operator must do when the topology has tables that the code location does not know, or lost some."""
     off = {problem.name for problem in topology.problems}
     now = {(props.dataset, props.table) for props in table_props(topology, platform=platform)}
     new = sorted(now - loaded)

@@ -56,6 +56,6 @@ class CdcPlatformResource(dg.ConfigurableResource, dg.Resolvable):  # type: igno
 
     @contextmanager
     def alerts(self) -> Iterator[AlertPorts]:
-        """What telling people needs, closed at the end."""
-        with self.platform() as platform, wiring.open_alerts(platform) as outside:
-            yield outside
+        """What sending alerts needs, closed at the end."""
+        with self.platform() as platform, wiring.open_alerts(platform) as ports:
+            yield ports

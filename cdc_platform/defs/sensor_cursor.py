@@ -27,7 +27,7 @@ class SensorCursor:
     """`need` is the fingerprint of what was due, asked for `tries` times, and not again before `not_before`.
 
     `health` maps a dataset to a digest of its health as last asked to be observed, `refused`
-    holds the refusals as last told; `refreshed` is when all tables were observed, `turn` how often.
+    holds the refusals as last reported; `refreshed` is when all tables were observed, `turn` how often.
     Times are seconds since the epoch.
     """
 
@@ -89,7 +89,7 @@ def decide(due: Due, cursor: SensorCursor, *, now: float, refresh_seconds: float
     if changed and not refresh:
         return TickDecision(run=True, reason=f"Health changed; {up}.", cursor=idle, observe=observe)
     if refresh:
-        return TickDecision(run=True, reason=f"All assets are observed anew; {up}.", cursor=idle, observe=observe)
+        return TickDecision(run=True, reason=f"All assets are observed again; {up}.", cursor=idle, observe=observe)
     return TickDecision(run=False, reason=f"{due.plan.sentence()} {up}.", cursor=idle)
 
 

@@ -123,19 +123,21 @@ def build_snapshot_jobs(
         with _ports(cdc_platform) as ports, as_failure():
             run = runs(ports.platform.state.read())[parts[0]["run"]]
             closed = run if run.finished else run_lifecycle.finish(ports, run)
-            told = run_summary(ports.platform.state.read(), closed)
-        text = f"Run {run.id}: " + ", ".join(f"{count} shards {phase}" for phase, count in told["phases"].items()) + "."
+            summary = run_summary(ports.platform.state.read(), closed)
+        text = (
+            f"Run {run.id}: " + ", ".join(f"{count} shards {phase}" for phase, count in summary["phases"].items()) + "."
+        )
         context.log.info(text)
-        context.add_output_metadata({"run": run.id, "shards": told["shards"], **told["phases"]})
-        if told["failed"]:
-            rows = [dg.TableRecord({"shard": shard, "error": str(error)}) for shard, error in told["failed"].items()]
+        context.add_output_metadata({"run": run.id, "shards": summary["shards"], **summary["phases"]})
+        if summary["failed"]:
+            rows = [dg.TableRecord({"shard": shard, "error": str(error)}) for shard, error in summary["failed"].items()]
             raise dg.Failure(
                 description=f"{text} `failed_of: {run.id}` takes the failed ones again.",
                 metadata={"failed": dg.MetadataValue.table(rows[:200])},
                 allow_retries=False,
             )
 
-    @dg.job(name=BOOTSTRAP, tags=tags, description="Give shards their first data, or start them anew.")
+    @dg.job(name=BOOTSTRAP, tags=tags, description="Give shards their first data, or start them from scratch.")
     def bootstrap_job() -> None:
         close_run(open_bootstrap().map(work_on_slice).collect())
 

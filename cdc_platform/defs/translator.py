@@ -98,7 +98,7 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
 class CdcTranslator:
     """Subclass it and override `get_asset_spec` to name, group or tag the assets another way.
 
-    The specs are external: connectors move the data, nobody materializes a topic by
+    The specs are external: connectors move the data, no process materializes a topic by
     clicking. Whatever the key becomes, `partitions_def` must stay, so that events of
     one shard find their partition.
     """

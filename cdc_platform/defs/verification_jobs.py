@@ -161,8 +161,8 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             as_failure(),
             rarer_collections(VERIFYING),
         ):
-            outside = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
-            return _repaired(context, outside, config, part, run_id)
+            ports = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
+            return _repaired(context, ports, config, part, run_id)
 
     @dg.op(name="conclude_repair", tags=tags)
     def conclude(
@@ -203,10 +203,10 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
 
 
 def _repaired(
-    context: dg.OpExecutionContext, outside: RepairPorts, config: RepairConfig, part: dict[str, Any], run_id: str
+    context: dg.OpExecutionContext, ports: RepairPorts, config: RepairConfig, part: dict[str, Any], run_id: str
 ) -> dict[str, Any]:
     """One range: found, and repaired when that was asked for."""
-    clients = outside.proof.platform
+    clients = ports.proof.platform
     topology = clients.topology.load()
     shards = list(part["shards"])
     if config.keys:
@@ -214,7 +214,7 @@ def _repaired(
         plan = keys_repair(topology, config.dataset, config.table, chosen, run_id=run_id, cap=config.cap)
     else:
         plan = find_repair(
-            outside.proof,
+            ports.proof,
             topology,
             config.dataset,
             config.table,
@@ -241,7 +241,7 @@ def _repaired(
     }
     if not config.apply:
         return story
-    report = run_repair(outside, topology, plan, report=context.log.info)
+    report = run_repair(ports, topology, plan, report=context.log.info)
     _audit(clients).write(report.proof)
     lines += [f"{v.shard}: {v.verdict}{f': {v.reason}' if v.reason else ''}" for v in report.proof]
     proven = sum(1 for verdict in report.proof if verdict.verdict is Verdict.PROVEN)

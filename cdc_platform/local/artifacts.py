@@ -33,7 +33,7 @@ _DOWNLOADS = 6
 _RETRIES = 2
 _CENTRAL = "https://repo.maven.apache.org/maven2"
 
-# Called with a file's name, the bytes that are there and the bytes wanted; from several threads.
+# Called with a file's name, the bytes that are there and those of the whole file; from several threads.
 Progress = Callable[[str, int, int], None]
 
 
@@ -158,14 +158,14 @@ def _directory(root: Path, part: str, archive: Artifact) -> Path:
     return root / f"{part}-{archive.version}"
 
 
-def _unusable(root: Path, wanted: Mapping[str, Artifact]) -> list[Artifact]:
+def _unusable(root: Path, artifacts: Mapping[str, Artifact]) -> list[Artifact]:
     def usable(artifact: Artifact) -> bool:
         path = root / artifact.filename
         return path.is_file() and path.stat().st_size == artifact.size and sha256(path) == artifact.sha256
 
     with ThreadPoolExecutor(_DOWNLOADS, thread_name_prefix="verify") as pool:
-        verdicts = list(pool.map(usable, wanted.values()))
-    return [artifact for artifact, good in zip(wanted.values(), verdicts, strict=True) if not good]
+        verdicts = list(pool.map(usable, artifacts.values()))
+    return [artifact for artifact, good in zip(artifacts.values(), verdicts, strict=True) if not good]
 
 
 def _check_space(root: Path, missing: list[Artifact], growth: Mapping[str, float]) -> None:
@@ -184,7 +184,7 @@ def _no_space(root: Path, detail: str) -> StackError:
 
 
 def _download(root: Path, missing: list[Artifact], progress: Progress | None) -> None:
-    # Whatever a killed process left behind: nobody else is here (the lock).
+    # What a killed process left behind: no other process is here (the lock).
     for left in root.glob(".download-*"):
         shutil.rmtree(left)
     with (

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from cdc_platform.local import kafka, mariadb, mysql, postgres, workers
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import kafka, mariadb, mysql, postgres, postgres_directories, workers
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.mysql_program import Program
 from cdc_platform.local.services import Launch
@@ -76,19 +75,19 @@ def configure(
             add(mysql.launch(home, name, port=port, program=mysql_program, log=log(name)))
     postgres_servers = _servers(spec.postgres, postgres.SERVERS, before.postgres if before else ())
     if spec.postgres:
-        place = postgres_place.find_place(directory / "postgres", programs)
+        directories = postgres_directories.find_directories(directory / "postgres", programs)
         replication = logins(directory / "secrets", "postgres").replication
         for name, other in zip(postgres.SERVERS, reversed(postgres.SERVERS), strict=True):
             port = ports[f"{name}.postgres"]
             postgres.write_config(
-                place,
+                directories,
                 name,
                 port=port,
                 other_port=ports[f"{other}.postgres"],
                 primary=name == postgres_servers[0],
                 replication=replication,
             )
-            add(postgres.launch(place, name, port=port, log=log(name)))
+            add(postgres.launch(directories, name, port=port, log=log(name)))
     names = tuple(workers.worker_name(number) for number in range(spec.workers))
     for number, name in enumerate(names):
         add(
@@ -149,7 +148,7 @@ def _settings(stack: Stack, security: Security | None, worker_kafka: Mapping[str
     )
 
 
-def _servers(wanted: bool, names: tuple[str, str], before: tuple[str, ...]) -> tuple[str, ...]:
-    if not wanted:
+def _servers(enabled: bool, names: tuple[str, str], before: tuple[str, ...]) -> tuple[str, ...]:
+    if not enabled:
         return ()
     return before or names

@@ -1,6 +1,6 @@
 """The local stack's settings for `docker-compose.yml`: the same services, each in a container.
 
-`python -m cdc_platform.local.containers render` writes `deploy/compose/` anew from
+`python -m cdc_platform.local.containers render` writes `deploy/compose/` from
 what the local stack itself runs with; only what must differ in a container is
 changed, and a test holds the files to it. `secrets` makes passwords, once.
 `programs` and `worker` are for the image: they provide the pinned jars and
@@ -20,8 +20,7 @@ import click
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, render, worker_properties
 from cdc_platform.errors import StackError
-from cdc_platform.local import java, kafka, mariadb, postgres, workers
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import java, kafka, mariadb, postgres, postgres_directories, workers
 from cdc_platform.local.artifacts import Lock, Programs, provide
 from cdc_platform.local.stack_passwords import Login, ensure_login
 from cdc_platform.model.topology import LEADER_DIR
@@ -138,9 +137,9 @@ def _mariadb(root: Path, name: str, *, primary: bool) -> str:
 
 
 def _postgres(root: Path, name: str, *, primary: bool) -> str:
-    place = postgres_place.PostgresDirectories(root=root, bindir=root, user=None)
+    directories = postgres_directories.PostgresDirectories(root=root, bindir=root, user=None)
     account = Login(user="stack_replication", password="")
-    postgres.write_config(place, name, port=5432, other_port=5432, primary=primary, replication=account)
+    postgres.write_config(directories, name, port=5432, other_port=5432, primary=primary, replication=account)
     conninfo = f"'host=postgres-primary port=5432 user={account.user} passfile={PASSFILE} dbname=postgres'"
     changes = {**POSTGRES, "primary_conninfo": None if primary else conninfo}
     if primary:

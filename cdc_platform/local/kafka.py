@@ -53,7 +53,7 @@ def kafka_launch(
     """Write the broker's configuration.
 
     `ports` holds `kafka` (clients), `controller` and, with `worker_port`, `workers`: a listener of the workers'
-    own, which they are told to reach by `worker_port`.
+    own, which is advertised to them as `worker_port`.
     """
     home.mkdir(parents=True, exist_ok=True)
     listeners = advertised = f"{'CLIENTS' if security else 'PLAINTEXT'}://127.0.0.1:{ports['kafka']}"

@@ -12,8 +12,7 @@ import psutil
 from filelock import FileLock
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import artifacts, java, kafka, mysql_program, replication
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import artifacts, java, kafka, mysql_program, postgres_directories, replication
 from cdc_platform.local.configuring import configure, port_names
 from cdc_platform.local.control import Control
 from cdc_platform.local.ports import chosen
@@ -93,7 +92,7 @@ def down(directory: Path, *, purge: bool = False) -> None:
         end_leftovers(control)
         _disown(directory)
     if purge:
-        postgres_place.remove(directory / "postgres")
+        postgres_directories.remove(directory / "postgres")
         shutil.rmtree(directory)
 
 

@@ -17,7 +17,7 @@ from cdc_platform.local.services import Launch
 from cdc_platform.local.stack_passwords import Login, Logins
 
 SERVERS = ("mariadb-1", "mariadb-2")
-# By role, not by server: whoever is promoted takes the primary's over.
+# By role, not by server: the server that is promoted takes the primary's over.
 PRIMARY_ID = 1
 REPLICA_ID = 2
 # A table of the stack's own: a promotion writes a row into it.
@@ -107,7 +107,7 @@ def create_data(home: Path, basedir: Path) -> bool:
 
 
 def mark_stale(home: Path, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: the next start makes them anew."""
+    """Note that a server's data went another way than the primary's: the next start makes them from scratch."""
     if stale:
         (home / _STALE).touch()
     else:

@@ -92,7 +92,7 @@ def _write_key(home: Path, security: Security) -> None:
 
 
 def create_data(home: Path, launch: Launch, logins: Logins, *, tls: bool) -> None:
-    """Make a data directory with the stack's accounts and nobody else's, once.
+    """Make a data directory with the stack's accounts and no others, once.
 
     Both servers' histories begin empty, so the replica can start from nothing. With `tls` the
     replication account may only come over TLS.
@@ -151,7 +151,7 @@ def _accounts(logins: Logins, tls: bool) -> str:
 
 
 def mark_stale(home: Path, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: the next start makes them anew."""
+    """Note that a server's data went another way than the primary's: the next start makes them from scratch."""
     if stale:
         (home / _STALE).touch()
     else:

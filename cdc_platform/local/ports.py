@@ -20,7 +20,7 @@ def reserve(port: int, *, shared: bool = True) -> socket.socket:
     """Bind a loopback port without listening. Raises OSError when it is taken.
 
     While it is bound, a server that sets SO_REUSEADDR (all of ours do) can
-    still listen there, and whoever looks for a free port finds it taken. Not
+    still listen there, and a process that looks for a free port finds it taken. Not
     `shared`, it is refused also where another only reserves it, or where a
     server has just ended.
     """

@@ -23,20 +23,20 @@ SERVERS = ("postgres-1", "postgres-2")
 STANDBY_SLOT = "stack_standby"
 
 
-def create_data(place: PostgresDirectories, name: str, admin: Login) -> None:
+def create_data(directories: PostgresDirectories, name: str, admin: Login) -> None:
     """Make the primary's data directory, once. Raises StackError."""
-    data = place.root / name
+    data = directories.root / name
     if data.exists():
         return
-    scratch = place.root / f".{name}.new"
+    scratch = directories.root / f".{name}.new"
     shutil.rmtree(scratch, ignore_errors=True)
-    password_file = place.root / ".password"
-    write_private(place, password_file, f"{admin.password}\n")
+    password_file = directories.root / ".password"
+    write_private(directories, password_file, f"{admin.password}\n")
     try:
         done = run(
-            place,
+            directories,
             [
-                str(place.bindir / "initdb"),
+                str(directories.bindir / "initdb"),
                 *("-D", str(scratch), "-U", admin.user, "-E", "UTF8", "--no-locale"),
                 *("-A", "scram-sha-256", f"--pwfile={password_file}", "--no-sync", "--no-instructions"),
             ],
@@ -44,7 +44,7 @@ def create_data(place: PostgresDirectories, name: str, admin: Login) -> None:
     except OSError as error:
         raise StackError(
             f"initdb could not be run: {error}.",
-            where=str(place.bindir),
+            where=str(directories.bindir),
             cure="See that programs may run from there (that it is not mounted noexec).",
         ) from error
     finally:
@@ -52,36 +52,38 @@ def create_data(place: PostgresDirectories, name: str, admin: Login) -> None:
     if done.returncode != 0:
         raise StackError(
             f"Postgres' data directory could not be made:\n{(done.stdout + done.stderr).strip()[-2000:]}",
-            where=str(place.root),
+            where=str(directories.root),
             cure="See that the disk has space; a library that is missing must be installed.",
         )
     scratch.replace(data)
 
 
-def build_standby(place: PostgresDirectories, name: str, primary: str, *, primary_port: int, admin: Login) -> None:
+def build_standby(
+    directories: PostgresDirectories, name: str, primary: str, *, primary_port: int, admin: Login
+) -> None:
     """Make a standby's data directory from the running primary's, replacing what was there.
 
     The low-level backup API, because the package has no pg_basebackup:
     https://www.postgresql.org/docs/17/continuous-archiving.html#BACKUP-LOWLEVEL-BASE-BACKUP.
     The standby's slot must exist: it keeps the log that is needed from here on.
     """
-    data = place.root / name
-    scratch = place.root / f".{name}.new"
+    data = directories.root / name
+    scratch = directories.root / f".{name}.new"
     shutil.rmtree(scratch, ignore_errors=True)
     with connect(primary_port, admin) as connection:
         connection.execute("SELECT pg_backup_start(%s, fast => true)", (name,))
-        _copy_live(place.root / primary, scratch)
+        _copy_live(directories.root / primary, scratch)
         row = connection.execute("SELECT labelfile FROM pg_backup_stop(wait_for_archive => false)").fetchone()
     if row is None:
-        raise StackError("the primary gave no backup label.", where=str(place.root / primary))
+        raise StackError("the primary gave no backup label.", where=str(directories.root / primary))
     (scratch / "backup_label").write_text(row["labelfile"])
     (scratch / "standby.signal").touch()
     for folder, _, names in os.walk(scratch):
         for entry in (".", *names):
-            own(place, Path(folder, entry))
+            own(directories, Path(folder, entry))
     shutil.rmtree(data, ignore_errors=True)
     scratch.replace(data)
-    mark_stale(place, name, False)
+    mark_stale(directories, name, False)
 
 
 def _copy_live(source: Path, target: Path) -> None:
@@ -102,22 +104,22 @@ def _copy_live(source: Path, target: Path) -> None:
                     shutil.copy2(Path(folder, name), target / inside / name)
 
 
-def mark_stale(place: PostgresDirectories, name: str, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: it must be built anew."""
-    marker = place.root / f"{name}.stale"
+def mark_stale(directories: PostgresDirectories, name: str, stale: bool) -> None:
+    """Note that a server's data went another way than the primary's: it must be rebuilt."""
+    marker = directories.root / f"{name}.stale"
     if stale:
         marker.touch()
     else:
         marker.unlink(missing_ok=True)
 
 
-def is_stale(place: PostgresDirectories, name: str) -> bool:
+def is_stale(directories: PostgresDirectories, name: str) -> bool:
     """True after a promotion left this server behind."""
-    return (place.root / f"{name}.stale").exists()
+    return (directories.root / f"{name}.stale").exists()
 
 
 def write_config(
-    place: PostgresDirectories, name: str, *, port: int, other_port: int, primary: bool, replication: Login
+    directories: PostgresDirectories, name: str, *, port: int, other_port: int, primary: bool, replication: Login
 ) -> None:
     """Write what differs from Postgres' defaults, for its role; `other_port` is the other server's."""
     conninfo = (
@@ -125,8 +127,8 @@ def write_config(
         f"dbname=postgres application_name={name}"
     )
     write_private(
-        place,
-        place.root / f"{name}.conf",
+        directories,
+        directories.root / f"{name}.conf",
         f"""listen_addresses = '127.0.0.1'
 port = {port}
 unix_socket_directories = ''
@@ -152,19 +154,19 @@ log_timezone = 'UTC'
     )
 
 
-def launch(place: PostgresDirectories, name: str, *, port: int, log: Path) -> Launch:
+def launch(directories: PostgresDirectories, name: str, *, port: int, log: Path) -> Launch:
     """How the server is started."""
     return Launch(
         name=name,
         argv=(
-            str(place.bindir / "postgres"),
-            *("-D", str(place.root / name), "-c", f"config_file={place.root / f'{name}.conf'}"),
+            str(directories.bindir / "postgres"),
+            *("-D", str(directories.root / name), "-c", f"config_file={directories.root / f'{name}.conf'}"),
         ),
-        cwd=str(place.root),
+        cwd=str(directories.root),
         env=java.environment(),
         log=str(log),
         ports={"postgres": port},
-        user=place.user,
+        user=directories.user,
         stop_signal=signal.SIGINT,  # fast shutdown
         death_signal=signal.SIGQUIT,  # immediate shutdown: its own children end with it
         stage=1,
@@ -240,6 +242,6 @@ def replication_problem(primary_port: int, login: Login) -> str | None:
 
 
 def reload(port: int, login: Login) -> None:
-    """Make a running server read its configuration anew."""
+    """Make a running server read its configuration again."""
     with connect(port, login) as connection:
         connection.execute("SELECT pg_reload_conf()")

@@ -27,14 +27,14 @@ _OUTSIDE = "cdc-platform-postgres-"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PostgresDirectories:
-    """Where Postgres lives and who runs it (None: whoever runs the stack)."""
+    """Where Postgres lives and who runs it (None: the user of the stack)."""
 
     root: Path
     bindir: Path
     user: str | None
 
 
-def find_place(root: Path, programs: Programs) -> PostgresDirectories:
+def find_directories(root: Path, programs: Programs) -> PostgresDirectories:
     """Where Postgres can run: `root`, its programs in the cache, unless we are root.
 
     As root, all of it moves to where the other user can reach it: `root` if
@@ -60,8 +60,8 @@ def find_place(root: Path, programs: Programs) -> PostgresDirectories:
             root = _pointed(pointer)
         else:
             # It outlives a reboot, as the stack's directory does; not every container has it.
-            outside = "/var/tmp" if Path("/var/tmp").is_dir() else None
-            root = Path(tempfile.mkdtemp(prefix=_OUTSIDE, dir=outside))
+            parent = "/var/tmp" if Path("/var/tmp").is_dir() else None
+            root = Path(tempfile.mkdtemp(prefix=_OUTSIDE, dir=parent))
             pointer.write_text(f"{root}\n")
     root.mkdir(parents=True, exist_ok=True)
     os.chown(root, account.pw_uid, account.pw_gid)
@@ -78,7 +78,7 @@ def find_place(root: Path, programs: Programs) -> PostgresDirectories:
 
 
 def remove(root: Path) -> None:
-    """Remove what `find_place` made outside the stack's directory.
+    """Remove what `find_directories` made outside the stack's directory.
 
     Raises:
         StackError: the stack's note of where that is names something else; nothing was removed.
@@ -105,33 +105,33 @@ def _pointed(pointer: Path) -> Path:
     return found
 
 
-def own(place: PostgresDirectories, path: Path) -> None:
+def own(directories: PostgresDirectories, path: Path) -> None:
     """Give a file to the user that runs Postgres."""
-    if place.user:
-        account = pwd.getpwnam(place.user)
+    if directories.user:
+        account = pwd.getpwnam(directories.user)
         os.chown(path, account.pw_uid, account.pw_gid, follow_symlinks=False)
 
 
-def write_private(place: PostgresDirectories, path: Path, text: str) -> None:
+def write_private(directories: PostgresDirectories, path: Path, text: str) -> None:
     """Write a file that only the user that runs Postgres can read."""
     handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(handle, "w") as stream:
         stream.write(text)
-    own(place, path)
+    own(directories, path)
 
 
 def _others_pass(directory: Path) -> bool:
     return all(folder.stat().st_mode & 0o001 for folder in (directory, *directory.parents))
 
 
-def run(place: PostgresDirectories, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
+def run(directories: PostgresDirectories, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a program as the user that runs Postgres."""
-    account = pwd.getpwnam(place.user) if place.user else None
+    account = pwd.getpwnam(directories.user) if directories.user else None
     return subprocess.run(
         argv,
         capture_output=True,
         text=True,
-        cwd=place.root,
+        cwd=directories.root,
         env=java.environment(),
         user=account.pw_uid if account else None,
         group=account.pw_gid if account else None,
@@ -142,6 +142,6 @@ def run(place: PostgresDirectories, argv: list[str], **more: Any) -> subprocess.
     )
 
 
-def place_of(launched: Launch) -> PostgresDirectories:
-    """The place that a launch was made for."""
+def directories_of(launched: Launch) -> PostgresDirectories:
+    """The directories that a launch was made for."""
     return PostgresDirectories(root=Path(launched.cwd), bindir=Path(launched.argv[0]).parent, user=launched.user)

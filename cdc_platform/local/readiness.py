@@ -1,4 +1,4 @@
-"""Which probe tells that a service is ready."""
+"""The probe of each kind of service."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""For maintainers: `python -m cdc_platform.local.relock` resolves the parts anew and writes the lock.
+"""For maintainers: `python -m cdc_platform.local.relock` resolves the parts again and writes the lock.
 
 Change a version here, run it, read the diff of `artifacts.lock.json`. Needs the extra `dev`.
 """

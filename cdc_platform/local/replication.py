@@ -6,8 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from cdc_platform.local import mariadb, mysql, postgres
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import mariadb, mysql, postgres, postgres_directories
 from cdc_platform.local.probes import wait_ready
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.stack_passwords import Logins, logins
@@ -16,7 +15,7 @@ from cdc_platform.local.stack_passwords import Logins, logins
 def start_mariadb(stack: Stack) -> None:
     """Start both servers where they are down, and the replica's replication.
 
-    A server that a promotion left behind is made anew as the replica: it
+    A server that a promotion left behind is made again as the replica: it
     replays the primary's whole binlog. Raises StackError.
     """
     primary, replica = stack.mariadb
@@ -81,12 +80,12 @@ def start_postgres(stack: Stack) -> None:
     """
     primary, standby = stack.postgres
     accounts = logins(stack.secrets_dir, "postgres")
-    place = postgres_place.place_of(stack.launches[primary])
+    directories = postgres_directories.directories_of(stack.launches[primary])
     port = stack.launches[primary].ports["postgres"]
     running = stack.running()
     for name, other in ((primary, standby), (standby, primary)):
         postgres.write_config(
-            place,
+            directories,
             name,
             port=stack.launches[name].ports["postgres"],
             other_port=stack.launches[other].ports["postgres"],
@@ -96,14 +95,14 @@ def start_postgres(stack: Stack) -> None:
     if primary in running:
         postgres.reload(port, accounts.admin)
     else:
-        postgres.create_data(place, primary, accounts.admin)
+        postgres.create_data(directories, primary, accounts.admin)
         stack.start(primary)
     postgres.create_users(port, accounts)
-    stale = postgres.is_stale(place, standby)
+    stale = postgres.is_stale(directories, standby)
     if stale and standby in running:
         stack.stop(standby)
-    if stale or not (place.root / standby).exists():
-        postgres.build_standby(place, standby, primary, primary_port=port, admin=accounts.admin)
+    if stale or not (directories.root / standby).exists():
+        postgres.build_standby(directories, standby, primary, primary_port=port, admin=accounts.admin)
     if stale or standby not in running:
         stack.start(standby)
     probe = partial(postgres.replication_problem, port, accounts.admin)

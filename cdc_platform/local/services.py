@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 class Launch:
     """One process of the stack, as its supervisor starts it.
 
-    `user` is who runs it (None: whoever runs the stack). `death_signal` is what
+    `user` is who runs it (None: the user of the stack). `death_signal` is what
     the kernel sends it when the supervisor dies. `grace` is how many seconds it
     has between `stop_signal` and SIGKILL. Lower `stage`s stop later. `needs` names
     the services that must be ready before it is started.

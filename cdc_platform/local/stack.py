@@ -37,8 +37,8 @@ class StackSpec:
     all others are found. An `owned` stack ends with the process that started
     it. `worker_properties` goes on top of the recommended ones. `secure`: SASL/SCRAM over TLS
     for Kafka, https with basic authentication for the workers, digest authentication for ZooKeeper.
-    `worker_broker_port`: workers reach the broker by that loopback port alone, where somebody
-    else forwards connections to the broker's port `kafka.workers`. `mysqld` is the program to run as
+    `worker_broker_port`: workers reach the broker by that loopback port alone, where another
+    process forwards connections to the broker's port `kafka.workers`. `mysqld` is the program to run as
     MySQL; None: the one on PATH, or Debian's.
     """
 

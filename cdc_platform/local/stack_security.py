@@ -1,4 +1,4 @@
-"""The secure stack's certificates and accounts, and how each side is told of them.
+"""The secure stack's certificates and accounts, and the configuration of each side.
 
 One authority of the stack's own signs one certificate for loopback, which broker and workers
 share. Passwords are random, in files that only this user can read; settings and connector
@@ -101,7 +101,7 @@ class Security:
         write_private(self.truststore, pkcs12.serialize_java_truststore(trusted, protection))
         rest = self.logins["connect"]
         write_private(self.connect_users, f"{rest.user}={rest.password}\n".encode())
-        # Last: it says that all the others are there. Readable: Postgres and people need no key.
+        # Last: it says that all the others are there. Readable: Postgres and users need no key.
         self.ca.write_bytes(authority.public_bytes(serialization.Encoding.PEM))
 
     def reference(self, name: str) -> str:
@@ -215,5 +215,5 @@ class Security:
         return login.user, resolve(self.reference("connect"))
 
     def trust(self) -> ssl.SSLContext:
-        """Trusts the stack's authority and nobody else."""
+        """Trusts the stack's authority and no other."""
         return ssl.create_default_context(cafile=str(self.ca))

@@ -1,6 +1,6 @@
 """The process that owns a stack's processes: they live while it lives, and no longer.
 
-It starts what it is told to over a Unix socket, remembers exit codes, and
+It starts what it is asked to over a Unix socket, remembers exit codes, and
 restarts nothing: fault tests want the dead to stay dead. The kernel kills its
 children if it is killed (PR_SET_PDEATHSIG, which is bound to the thread that
 forked: so there is only one thread here). With `--owner-fd` it ends the stack
@@ -173,7 +173,7 @@ def start_of(pid: int) -> str:
 
 
 def serve(supervisor: Supervisor, directory: Path, owner: int | None) -> None:
-    """Answer requests until told to end, by request, signal or the owner's end."""
+    """Answer requests until asked to end, by request, signal or the owner's end."""
     stop = False
 
     def ask_to_stop(number: int, frame: object) -> None:

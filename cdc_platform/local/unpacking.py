@@ -30,7 +30,7 @@ _MANIFEST = ".manifest.json"
 def unpack(part: str, archive: Path, target: Path, *, digest: str) -> None:
     """Unpack a part's archive as `target`, in one step: what was there before is replaced.
 
-    `digest` is the archive's; it is written down so that `intact` can tell.
+    `digest` is the archive's; it is written down so that `intact` can compare.
     Members that would leave the directory are refused (tarfile's data filter,
     PEP 706; zipfile does so by itself).
 

@@ -111,7 +111,7 @@ def agent_launch(
 ) -> Launch:
     """The agent beside a worker: keeps the leader files in the worker's directory `home`.
 
-    `settings`, on a secure stack, tells it how to reach ZooKeeper and its worker.
+    `settings`, on a secure stack, says how it reaches ZooKeeper and its worker.
     """
     return Launch(
         name=agent_name(number),

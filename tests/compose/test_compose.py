@@ -18,8 +18,7 @@ import yaml
 
 from cdc_platform.connectors.worker_properties import WORKER_ENV
 from cdc_platform.documents import load_yaml
-from cdc_platform.local import containers, kafka, mariadb, postgres, workers
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import containers, kafka, mariadb, postgres, postgres_directories, workers
 from cdc_platform.local.artifacts import Lock, Programs
 from cdc_platform.local.stack_passwords import Login
 from cdc_platform.model.topology import LEADER_DIR
@@ -107,7 +106,7 @@ def test_mariadb_runs_with_the_local_stack_s_settings(tmp_path: Path, service: s
 
 @pytest.mark.parametrize(("service", "primary"), [("postgres-primary", True), ("postgres-standby", False)])
 def test_postgres_runs_with_the_local_stack_s_settings(tmp_path: Path, service: str, primary: bool) -> None:
-    place = postgres_place.PostgresDirectories(root=tmp_path, bindir=tmp_path, user=None)
+    place = postgres_directories.PostgresDirectories(root=tmp_path, bindir=tmp_path, user=None)
     account = Login(user="stack_replication", password="")
     postgres.write_config(place, service, port=5432, other_port=5432, primary=primary, replication=account)
     local = settings((tmp_path / f"{service}.conf").read_text(), " = ")

@@ -265,7 +265,7 @@ def test_duplicates_that_may_be_counted_wrong_are_named(
 
     monkeypatch.setattr("cdc_platform.defs.checks.count_duplicates", counted)
     told = checked(world, resource, instance, "no_duplicates")["pins", "no_duplicates"].metadata["not_exact"].value
-    assert told == "00001: run r7: nothing tells whether it began in the middle of a transaction"
+    assert told == "00001: run r7: it is unknown whether it began in the middle of a transaction"
 
 
 def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_elsewhere(

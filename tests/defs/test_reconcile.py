@@ -259,7 +259,7 @@ def test_old_metadata_is_refreshed_without_a_change(control: Control) -> None:
     control.cursor = None
     run = control.pass_()
     assert run.success
-    assert [e for e in control.messages(run) if e.startswith("Asked for: All assets are observed anew")]
+    assert [e for e in control.messages(run) if e.startswith("Asked for: All assets are observed again")]
 
 
 def test_a_new_shard_needs_no_reload(control: Control, world: World) -> None:

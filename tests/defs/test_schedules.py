@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import build_cdc_jobs, build_verification_schedules, verification_jobs
-from cdc_platform.defs.audit_asset import differing, picture
+from cdc_platform.defs.audit_asset import chart, differing
 from cdc_platform.defs.schedules import due_shards
 from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -125,9 +125,9 @@ def test_the_picture_has_a_bar_for_each_run_and_a_part_for_each_verdict() -> Non
         for run in range(3)
         for shard in range(4)
     ]
-    svg = base64.b64decode(picture(history).partition("base64,")[2].rstrip(")")).decode()
+    svg = base64.b64decode(chart(history).partition("base64,")[2].rstrip(")")).decode()
     heights = [float(found) for found in re.findall(r'height="([0-9.]+)" fill="#c62828"', svg)]
     # The legend's square is one of them.
     assert [height for height in heights if height != 10] == [33.0, 66.0]
-    assert picture([]) == "No run yet."
+    assert chart([]) == "No run yet."
     assert differing([verdict("00000")]) == ""

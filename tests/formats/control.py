@@ -17,7 +17,7 @@ from kazoo.exceptions import NoNodeError
 from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.clients.zookeeper.agents import ZooKeeperAgentRegistration
-from cdc_platform.defs.alert_sensor import checks_seen
+from cdc_platform.defs.alert_sensor import checks_behind
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.table_inventory import Inventory
@@ -108,7 +108,7 @@ def dagster_files(root: Path) -> None:
     with materialized(values.NOW):
         (root / "checks_sensor.cursor").write_text(check_sensor_tick(None).cursor or "")
     with dg.DagsterInstance.ephemeral() as instance:
-        _, cursor = checks_seen(instance, json.dumps(values.ALERTS_CURSOR), {}, Settings())
+        _, cursor = checks_behind(instance, json.dumps(values.ALERTS_CURSOR), {}, Settings())
     (root / "alert_sensor.cursor").write_text(cursor)
     found = Inventory(platform="cdc", tables=values.TABLES, read_at=values.NOW)
     (root / TABLES).write_bytes(found.encode())

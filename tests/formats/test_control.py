@@ -15,7 +15,7 @@ import pytest
 from cdc_platform.agent.journal import Journal, Remembered
 from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.connectors.leader_files import parse
-from cdc_platform.defs.alert_sensor import checks_seen
+from cdc_platform.defs.alert_sensor import checks_behind
 from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.table_inventory import Inventory
 from cdc_platform.documents.topology_file import load_yaml
@@ -144,9 +144,9 @@ def test_the_cursor_of_the_checks_sensor(release: Path) -> None:
 def test_the_cursor_of_the_alert_sensor(release: Path) -> None:
     text = (release / "dagster" / "alert_sensor.cursor").read_text()
     with dg.DagsterInstance.ephemeral() as instance:
-        assert json.loads(checks_seen(instance, text, {}, Settings())[1]) == values.ALERTS_CURSOR
+        assert json.loads(checks_behind(instance, text, {}, Settings())[1]) == values.ALERTS_CURSOR
         later = json.dumps(json.loads(text) | {"last": None})
-        assert json.loads(checks_seen(instance, later, {}, Settings())[1]) == {"id": 0, "at": 0.0, "last": {}}
+        assert json.loads(checks_behind(instance, later, {}, Settings())[1]) == {"id": 0, "at": 0.0, "last": {}}
 
 
 def test_the_list_of_tables(release: Path) -> None:

@@ -12,11 +12,11 @@ from cdc_platform.local.postgres_directories import PostgresDirectories, own
 from cdc_platform.local.stack_passwords import Login
 
 
-def make_standby(place: PostgresDirectories, name: str) -> None:
+def make_standby(directories: PostgresDirectories, name: str) -> None:
     """Make a server come up read-only: one that must never take writes again."""
-    path = place.root / name / "standby.signal"
+    path = directories.root / name / "standby.signal"
     path.touch()
-    own(place, path)
+    own(directories, path)
 
 
 def failover_slots(primary_port: int, login: Login) -> frozenset[str]:

@@ -15,8 +15,7 @@ import psycopg
 import pymysql
 
 from cdc_platform.errors import SourceUnavailable, StackError
-from cdc_platform.local import mariadb, mysql, postgres, replication
-from cdc_platform.local import postgres_directories as postgres_place
+from cdc_platform.local import mariadb, mysql, postgres, postgres_directories, replication
 from cdc_platform.local.probes import Probe
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.stack_passwords import logins
@@ -116,7 +115,7 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
     primary, standby = stack.postgres
     admin = logins(stack.secrets_dir, "postgres").admin
     ports = {name: stack.launches[name].ports["postgres"] for name in stack.postgres}
-    place = postgres_place.place_of(stack.launches[primary])
+    directories = postgres_directories.directories_of(stack.launches[primary])
     stack.pid(standby)
     primary_runs = primary in stack.running()
     wanted = postgres_servers.failover_slots(ports[primary], admin) if primary_runs else frozenset()
@@ -133,8 +132,8 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
         stack.control.signal(primary, signal.SIGQUIT)
         if not stack.control.wait_ended(primary, 10.0):
             stack.kill(primary)
-    postgres_servers.make_standby(place, primary)
-    postgres.mark_stale(place, primary, True)
+    postgres_servers.make_standby(directories, primary)
+    postgres.mark_stale(directories, primary, True)
     postgres_servers.promote(ports[standby], admin)
     promoted = replace(stack, postgres=(standby, primary))
     promoted.save()

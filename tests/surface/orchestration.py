@@ -13,7 +13,7 @@ import dagster as dg
 
 from cdc_platform import defs as public
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
-from cdc_platform.defs.alert_sensor import checks_seen
+from cdc_platform.defs.alert_sensor import checks_behind
 from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.translator import CdcTableProps, shards_partition, table_props
@@ -67,7 +67,7 @@ def cursors() -> dict[str, Any]:
     evaluation = dg.AssetCheckEvaluation(asset_key=_PINS, check_name="complete", passed=True, metadata={})
     with dg.DagsterInstance.ephemeral() as instance:
         instance.report_runless_asset_event(evaluation)
-        _, alerts = checks_seen(instance, None, {_PINS: sample(CdcTableProps)}, Settings())
+        _, alerts = checks_behind(instance, None, {_PINS: sample(CdcTableProps)}, Settings())
     return {
         "reconcile_sensor": sample(SensorCursor).dump(),
         "alert_sensor": re.sub(r"[0-9]+\.[0-9]+", "WHEN", alerts),

@@ -1,4 +1,4 @@
-"""Dagster's webserver and daemon beside the demo's stack, and what its API tells of the runs.
+"""Dagster's webserver and daemon beside the demo's stack, and what its API says of the runs.
 
 Dagster runs as processes of its own; nothing is imported from it here.
 """

@@ -12,9 +12,9 @@ _PACKAGE = Path(cdc_platform.__file__).parent
 
 def repository_file(name: str) -> Path:
     """`examples/...` or `dagster_home/...`. Raises StackError."""
-    for place in (_PACKAGE / "project" / name, _PACKAGE.parent / name):
-        if place.is_file():
-            return place
+    for path in (_PACKAGE / "project" / name, _PACKAGE.parent / name):
+        if path.is_file():
+            return path
     raise StackError(
         "a file of the project is missing.",
         where=str(_PACKAGE.parent / name),

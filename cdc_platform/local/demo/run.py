@@ -103,19 +103,19 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
             directory = Path(cleanup.enter_context(tempfile.TemporaryDirectory(prefix="cdc-demo-")))
             # The parent of what another user's Postgres must reach.
             directory.chmod(0o755)
-        place = directory / "stack"
+        home = directory / "stack"
         clock = _Clock()
         with clock.phase("stack"):
             screen.say("Starting Kafka, Connect, ZooKeeper, MariaDB and Postgres.")
-            spec = StackSpec(directory=place, workers=options.workers, owned=True, secure=options.secure)
+            spec = StackSpec(directory=home, workers=options.workers, owned=True, secure=options.secure)
             stack = up(spec, progress=screen.downloading())
-            cleanup.callback(down, place, purge=True)
+            cleanup.callback(down, home, purge=True)
         try:
             return _Demo(options, screen, stack, clock).run()
         except StackError as error:
-            # The stack goes with all its files, but whoever must find out why needs the logs.
+            # The stack goes with all its files, but the logs are needed to find out why.
             kept = Path(tempfile.mkdtemp(prefix="cdc-demo-logs-"))
-            shutil.copytree(place / "logs", kept, dirs_exist_ok=True)
+            shutil.copytree(home / "logs", kept, dirs_exist_ok=True)
             raise StackError(error.message, where=str(kept), cure=error.cure) from error
 
 
@@ -132,7 +132,7 @@ class _Demo:
         self.stop = threading.Event()
         self.finish = threading.Event()
         self.captured: set[str] = set()
-        self.trouble: list[BaseException] = []
+        self.errors: list[BaseException] = []
         self.started = time.monotonic()
         self.dagster = DagsterProcesses(stack)
         self.judge = Judge(stack.kafka_client, [d.topic(t) for d in self.topology.datasets.values() for t in d.tables])
@@ -165,9 +165,9 @@ class _Demo:
                 self._until(lambda: self.captured >= self.shops.keys(), "every shard sent its first event")
             if not self.options.until_done:
                 self.screen.say("All shards are captured. Ctrl-C ends the demo.")
-                while not self.trouble:
+                while not self.errors:
                     self._step("live")
-                raise self.trouble[0]
+                raise self.errors[0]
             with self.clock.phase("changes"):
                 self.screen.say("Inserting, updating and deleting while everything runs.")
                 for writer in writers:
@@ -238,7 +238,7 @@ class _Demo:
                     wait = max(pause, 1.0 if behind else 0.0) - (time.monotonic() - started)
                     self.stop.wait(max(0.0, wait))
         except BaseException as error:
-            self.trouble.append(error)
+            self.errors.append(error)
             raise
 
     def _end_writers(self, writers: list[threading.Thread]) -> None:
@@ -287,8 +287,8 @@ class _Demo:
         assert callable(done)
         end = time.monotonic() + self.options.patience
         while not done():
-            if self.trouble:
-                raise self.trouble[0]
+            if self.errors:
+                raise self.errors[0]
             if time.monotonic() > end:
                 raise StackError(
                     f"after {self.options.patience:.0f} s it still does not hold that {what}.",
@@ -343,7 +343,7 @@ class _Demo:
 
 
 def localized(topology: Topology, stack: Stack) -> Topology:
-    """The example topology with this stack's addresses, secrets and Connect cluster in place of its own."""
+    """The example topology with this stack's addresses, secrets and Connect cluster in home of its own."""
     cluster = stack.cluster()
     datasets, shards = {}, {}
     for name, dataset in topology.datasets.items():

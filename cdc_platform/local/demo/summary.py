@@ -34,7 +34,7 @@ class DatasetSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DagsterSummary:
-    """What went through Dagster, as its own API tells."""
+    """What went through Dagster, as its own API says."""
 
     address: str
     reconcile_runs: int
