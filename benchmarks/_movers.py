@@ -17,7 +17,7 @@ from cdc_platform.connectors.leader_files import file_name, parse
 from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.topology import Address, Dataset, Shard
 from tests.connectors.field import Field
-from tests.faults.site import wait
+from tests.waiting import assert_eventually
 
 # A control plane's loop, seconds, and how many calls it has open at once.
 LOOP, PARALLEL = 60.0, 8
@@ -41,7 +41,7 @@ class Mover(Field):
         for shard in self.shards:
             self.write_leader(shard)
         self.each(self.create, self.shards)
-        wait(self.runs, f"all tasks of {self.dataset.name} run")
+        assert_eventually(self.runs, f"all tasks of {self.dataset.name} run")
 
     def move(self, leader: Address, *, at_once: bool = False) -> dict[str, float]:
         """The leader of all shards is another; shard id to when ZooKeeper had that (monotonic).
@@ -92,7 +92,7 @@ class Mover(Field):
             answer.raise_for_status()
             return True
 
-        wait(done, f"{method} {path}")
+        assert_eventually(done, f"{method} {path}")
 
     def each(self, call: Callable[[Shard], None], shards: Iterable[Shard]) -> None:
         with ThreadPoolExecutor(PARALLEL) as pool:
@@ -108,7 +108,9 @@ class Agents(Mover):
         store.put_dataset(self.dataset)
         for shard in self.shards:
             store.put_shard(shard)
-        wait(lambda: all(self._is_written(shard) for shard in self.shards), "the agents wrote the leader files")
+        assert_eventually(
+            lambda: all(self._is_written(shard) for shard in self.shards), "the agents wrote the leader files"
+        )
         super().begin()
 
     def move(self, leader: Address, *, at_once: bool = False) -> dict[str, float]:

@@ -35,10 +35,11 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.conftest import own_stack
 from tests.faults.far_proxy import FarProxy
-from tests.faults.site import TABLE, open_site_platform, wait
+from tests.faults.site import TABLE, open_site_platform
 from tests.faults.sources import Sources
 from tests.faults.topic import Tap, read
 from tests.faults.writers import Writers
+from tests.waiting import assert_eventually
 
 MEDIAN_GOAL, P99_GOAL, WORKER_GOAL = 3.0, 20.0, 30.0
 RECOMMENDED = "recommended settings"
@@ -105,7 +106,7 @@ class Range:
                     firsts[change.shard] = min(arrived, firsts.get(change.shard, arrived))
             return firsts if len(firsts) == len(self.mover.shards) else None
 
-        answer: dict[str, float] = wait(found, "events of all shards", 600)
+        answer: dict[str, float] = assert_eventually(found, "events of all shards", 600)
         return answer
 
     def back(self, leader: Address) -> None:
@@ -113,7 +114,7 @@ class Range:
         back = time.monotonic()
         self.mover.move(leader, at_once=True)
         self.flowing(back)
-        wait(lambda: self.mover.are_at(leader), "all tasks run with it")
+        assert_eventually(lambda: self.mover.are_at(leader), "all tasks run with it")
         self.flowing(time.monotonic())
 
     def counts(self) -> tuple[int, int, int]:
@@ -121,7 +122,7 @@ class Range:
         self.writers.stop()
         committed = list(self.writers.committed.copy())
         with contextlib.suppress(AssertionError):
-            wait(lambda: all(change in self.tap.arrived for change in committed), "all arrived", 60)
+            assert_eventually(lambda: all(change in self.tap.arrived for change in committed), "all arrived", 60)
         self.tap.stop()
         found = read(self.mover.settings.kafka, self.mover.dataset.topic(self.mover.dataset.tables[0]))
         lost = sum(not found[change] for change in committed)
@@ -154,7 +155,7 @@ def capturing(kind: type[Mover], stack: Stack, platform: Platform, count: int, l
     try:
         mover.begin()
         # A connector's first start may come before the position it begins at: what was written since counts.
-        wait(lambda: all(mover.offset(shard) for shard in shards), "first offsets are committed")
+        assert_eventually(lambda: all(mover.offset(shard) for shard in shards), "first offsets are committed")
         made.tap.start()
         made.writers.start()
         made.flowing(time.monotonic())

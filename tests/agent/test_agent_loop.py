@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -20,8 +20,8 @@ from cdc_platform.model.agent_report import AgentReport, reports_by_worker, work
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
-from tests.clients.zookeeper.conftest import eventually
 from tests.documents.test_edits import NEW, OLD, shard, topology
+from tests.waiting import assert_eventually
 
 ID = "127.0.0.1:8083"
 
@@ -114,14 +114,10 @@ def at(leader: Address, generation: int) -> LeaderFile:
     return LeaderFile(leader=leader, generation=generation)
 
 
-def until(holds: Callable[[], bool], what: str) -> None:
-    eventually(holds, within=10, what=what)
-
-
 def test_the_first_sync_writes_all_and_then_registers(bench: Bench) -> None:
     bench.store.import_topology(topology(*(shard(number) for number in range(50))))
     bench.start()
-    until(bench.synced, "the registration")
+    assert_eventually(bench.synced, "the registration")
     assert bench.files() == {f"pins.{number:05d}": at(OLD, 0) for number in range(50)}
     report = bench.report()
     assert report is not None and (report.files, report.connect_worker) == (50, ID)
@@ -136,37 +132,37 @@ def test_a_leader_change_rewrites_the_file_and_restarts_this_workers_tasks_only(
     bench.worker.show("pins.00001", worker="10.0.0.9:8083")
     bench.worker.show("pins.00002")
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     for number in (0, 1):
         bench.store.set_leader("pins", f"{number:05d}", NEW)
-    until(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
-    until(lambda: bench.files().get("pins.00001") == at(NEW, 1), "the other file")
+    assert_eventually(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
+    assert_eventually(lambda: bench.files().get("pins.00001") == at(NEW, 1), "the other file")
     bench.store.set_leader("pins", "00000", OLD)
-    until(lambda: bench.worker.restarted[1:] == [("pins.00000", "old")], "the restart back")
+    assert_eventually(lambda: bench.worker.restarted[1:] == [("pins.00000", "old")], "the restart back")
 
 
 def test_an_outage_of_zookeeper_keeps_the_files(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0)))
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.zookeeper.down = True
     before = bench.files()
     bench.agents[0][2].expire()
     assert bench.files() == before
     bench.zookeeper.down = False
-    until(bench.synced, "the registration again")
+    assert_eventually(bench.synced, "the registration again")
 
 
 def test_an_emptied_or_garbage_zookeeper_removes_nothing(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0), shard(1)))
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.zookeeper.write("/cdc/datasets/pins/shards/00001", b"garbage")
     bench.zookeeper.write("/cdc/datasets/pins", b"garbage")
     bench.store.set_leader("pins", "00000", NEW)
-    until(lambda: bench.files()["pins.00000"] == at(NEW, 1), "failover below a garbage dataset")
+    assert_eventually(lambda: bench.files()["pins.00000"] == at(NEW, 1), "failover below a garbage dataset")
     bench.zookeeper.delete("/cdc")
-    until(lambda: (report := bench.report()) is not None and report.files == 0, "a round over nothing")
+    assert_eventually(lambda: (report := bench.report()) is not None and report.files == 0, "a round over nothing")
     assert bench.files() == {"pins.00000": at(NEW, 1), "pins.00001": at(OLD, 0)}
 
 
@@ -174,16 +170,16 @@ def test_a_removed_shards_file_goes_once_its_connector_is_gone(bench: Bench) -> 
     bench.store.import_topology(topology(shard(0), shard(1), shard(2)))
     bench.worker.show("pins.00001")
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.worker.down = ConnectUnavailable("down")
     bench.store.delete_shard("pins", "00001")
     bench.store.delete_shard("pins", "00002")
-    until(lambda: (report := bench.report()) is not None and report.files == 1, "a round")
+    assert_eventually(lambda: (report := bench.report()) is not None and report.files == 1, "a round")
     assert len(bench.files()) == 3, "not known whether their connectors are there"
     bench.worker.down = None
-    until(lambda: bench.files().keys() == {"pins.00000", "pins.00001"}, "the removal of one")
+    assert_eventually(lambda: bench.files().keys() == {"pins.00000", "pins.00001"}, "the removal of one")
     bench.worker.shown.clear()
-    until(lambda: bench.files().keys() == {"pins.00000"}, "the removal of the other")
+    assert_eventually(lambda: bench.files().keys() == {"pins.00000"}, "the removal of the other")
 
 
 def test_a_restart_is_tried_until_it_works(bench: Bench) -> None:
@@ -191,14 +187,16 @@ def test_a_restart_is_tried_until_it_works(bench: Bench) -> None:
     bench.worker.show("pins.00000")
     bench.worker.failures = [ConnectRebalancing("409"), ConnectUnavailable("timeout"), ConnectUnavailable("500")]
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.worker.down = ConnectUnavailable("starting")
     bench.store.set_leader("pins", "00000", NEW)
-    until(lambda: (report := bench.report()) is not None and bool(report.moving), "the move in the report")
-    until(lambda: "starting" in str((bench.report() or pytest.fail("no report")).problem), "the reason in the report")
+    assert_eventually(lambda: (report := bench.report()) is not None and bool(report.moving), "the move in the report")
+    assert_eventually(
+        lambda: "starting" in str((bench.report() or pytest.fail("no report")).problem), "the reason in the report"
+    )
     bench.worker.down = None
-    until(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
-    until(bench.synced, "the end of the move")
+    assert_eventually(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
+    assert_eventually(bench.synced, "the end of the move")
     assert not bench.worker.failures
 
 
@@ -207,9 +205,9 @@ def test_a_task_that_is_gone_needs_no_restart(bench: Bench) -> None:
     bench.worker.show("pins.00000")
     bench.worker.failures = [NotFound("gone")]
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.store.set_leader("pins", "00000", NEW)
-    until(lambda: not bench.worker.failures and bench.synced(), "the end of the move")
+    assert_eventually(lambda: not bench.worker.failures and bench.synced(), "the end of the move")
     assert bench.worker.restarted == []
 
 
@@ -217,11 +215,11 @@ def test_a_task_that_turns_up_here_in_the_middle_of_a_move_is_restarted_too(benc
     bench.store.import_topology(topology(shard(0)))
     bench.worker.show("pins.00000", worker="10.0.0.9:8083")
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.store.set_leader("pins", "00000", NEW)
-    until(lambda: bench.files()["pins.00000"] == at(NEW, 1), "the file")
+    assert_eventually(lambda: bench.files()["pins.00000"] == at(NEW, 1), "the file")
     bench.worker.show("pins.00000")  # it started with whatever the file said then
-    until(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
+    assert_eventually(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
 
 
 @pytest.mark.parametrize("file_written", [False, True])
@@ -230,18 +228,20 @@ def test_a_move_while_the_agent_was_down_is_followed(bench: Bench, file_written:
     bench.worker.show("pins.00000")
     bench.worker.show("pins.00001")
     bench.start()
-    until(bench.synced, "the first sync")
-    until(lambda: Journal(bench.path, "w0").read().applied.keys() == {"pins.00000", "pins.00001"}, "the journal")
+    assert_eventually(bench.synced, "the first sync")
+    assert_eventually(
+        lambda: Journal(bench.path, "w0").read().applied.keys() == {"pins.00000", "pins.00001"}, "the journal"
+    )
     bench.stop()
     bench.store.set_leader("pins", "00000", NEW)
     if file_written:  # killed between the file and the restart
         LeaderDirectory(bench.path, owner="w0").write({"pins.00000": at(NEW, 1)})
     bench.start()
-    until(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
-    until(bench.synced, "the end of the move")
+    assert_eventually(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart")
+    assert_eventually(bench.synced, "the end of the move")
     bench.stop()
     bench.start()
-    until(bench.synced, "a start without news")
+    assert_eventually(bench.synced, "a start without news")
     assert bench.worker.restarted == [("pins.00000", "new")]
 
 
@@ -253,55 +253,59 @@ def test_agents_that_share_a_directory_each_restart_their_own(bench: Bench) -> N
         worker.show("pins.00001", worker=other_id)
     bench.start()
     bench.start("w1", other_id, other)
-    until(lambda: bench.store.agents().keys() == {"w0", "w1"}, "both")
+    assert_eventually(lambda: bench.store.agents().keys() == {"w0", "w1"}, "both")
     for number in range(2):
         bench.store.set_leader("pins", f"{number:05d}", NEW)
-    until(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart on w0")
-    until(lambda: other.restarted == [("pins.00001", "new")], "the restart on w1")
+    assert_eventually(lambda: bench.worker.restarted == [("pins.00000", "new")], "the restart on w0")
+    assert_eventually(lambda: other.restarted == [("pins.00001", "new")], "the restart on w1")
 
 
 def test_a_file_that_is_newer_than_zookeeper_is_kept_and_reported(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0), shard(1)))
     LeaderDirectory(bench.path, owner="w0").write({"pins.00000": at(NEW, 9)})
     bench.start()
-    until(lambda: bench.report() is not None, "the report")
+    assert_eventually(lambda: bench.report() is not None, "the report")
     report = bench.report()
     assert report is not None and report.ahead == report.unsynced == {"pins.00000"}
     assert bench.files() == {"pins.00000": at(NEW, 9), "pins.00001": at(OLD, 0)}
     (bench.path / "pins.00000.properties").unlink()
-    until(lambda: bench.files().get("pins.00000") == at(OLD, 0), "the file as ZooKeeper has it")
-    until(lambda: (now := bench.report()) is not None and not now.ahead, "the report without it")
+    assert_eventually(lambda: bench.files().get("pins.00000") == at(OLD, 0), "the file as ZooKeeper has it")
+    assert_eventually(lambda: (now := bench.report()) is not None and not now.ahead, "the report without it")
 
 
 def test_a_shard_made_again_gets_its_new_leader(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0), shard(1)))
     bench.worker.show("pins.00000")
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.store.set_leader("pins", "00000", NEW)
-    until(lambda: len(bench.worker.restarted) == 1, "the restart")
+    assert_eventually(lambda: len(bench.worker.restarted) == 1, "the restart")
     bench.store.delete_shard("pins", "00000")
-    until(lambda: (report := bench.report()) is not None and report.files == 1, "a round without it")
+    assert_eventually(lambda: (report := bench.report()) is not None and report.files == 1, "a round without it")
     bench.store.put_shard(shard(0, leader=OLD))
-    until(lambda: bench.worker.restarted[1:] == [("pins.00000", "old")], "the restart with the leader it has now")
+    assert_eventually(
+        lambda: bench.worker.restarted[1:] == [("pins.00000", "old")], "the restart with the leader it has now"
+    )
 
 
 def test_a_file_or_directory_deleted_by_hand_comes_back(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0), shard(1)))
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     (bench.path / "pins.00001.properties").unlink()
-    until(lambda: bench.files().keys() == {"pins.00000", "pins.00001"}, "the file")
+    assert_eventually(lambda: bench.files().keys() == {"pins.00000", "pins.00001"}, "the file")
     shutil.rmtree(bench.path)
-    until(lambda: bench.path.exists() and bench.files().keys() == {"pins.00000", "pins.00001"}, "the directory")
+    assert_eventually(
+        lambda: bench.path.exists() and bench.files().keys() == {"pins.00000", "pins.00001"}, "the directory"
+    )
 
 
 def test_a_second_agent_of_a_worker_ends_the_first(bench: Bench) -> None:
     bench.store.import_topology(topology(shard(0)))
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.start()
-    until(lambda: len(bench.errors) == 1, "the end of the first")
+    assert_eventually(lambda: len(bench.errors) == 1, "the end of the first")
     assert "another agent" in str(bench.errors[0])
 
 
@@ -311,8 +315,8 @@ def test_thousands_of_shards_move_at_once(bench: Bench) -> None:
     for number in range(count):
         bench.worker.show(f"pins.{number:05d}", worker=ID if number % 3 == 0 else "10.0.0.9:8083")
     bench.start()
-    until(bench.synced, "the first sync")
+    assert_eventually(bench.synced, "the first sync")
     bench.store.import_topology(topology(*(shard(number, leader=NEW, generation=1) for number in range(count))))
-    eventually(lambda: len(bench.worker.restarted) == count // 3, within=30, what="all restarts")
+    assert_eventually(lambda: len(bench.worker.restarted) == count // 3, seconds=30, what="all restarts")
     assert {host for _, host in bench.worker.restarted} == {"new"}
     assert len(set(bench.worker.restarted)) == count // 3, "each once"

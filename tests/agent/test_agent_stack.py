@@ -33,6 +33,7 @@ from cdc_platform.model.topology import (
 from cdc_platform.wiring import topology_store
 from tests.connectors.field import Field, Record
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually, seconds_until
 
 pytestmark = pytest.mark.stack
 
@@ -130,15 +131,6 @@ def source(stack: Stack) -> Iterator[pymysql.Connection[Any]]:
     connection.close()
 
 
-def wait(holds: Callable[[], Any], what: str, seconds: float = 30) -> float:
-    """Seconds until it held."""
-    begun = time.monotonic()
-    while not holds():
-        assert time.monotonic() < begun + seconds, f"{what}: not within {seconds} s"
-        time.sleep(0.05)
-    return time.monotonic() - begun
-
-
 def is_synced(store: ZooKeeperTopologyStore, cluster: Cluster, name: str) -> bool:
     topology = store.load()
     dataset, _, shard = name.partition(".")
@@ -176,7 +168,7 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
             clusters={stack.cluster().name: stack.cluster()}, datasets={name: dataset}, shards={name: (shard,)}
         )
         store.import_topology(wanted)
-        wait(lambda: is_synced(store, stack.cluster(), shard.name), "the leader file on every worker")
+        assert_eventually(lambda: is_synced(store, stack.cluster(), shard.name), "the leader file on every worker")
         ground.deploy(dataset, shard)
         topic = dataset.topic(dataset.tables[0])
         ground.read(topic, lambda found: ids(found) >= {1})
@@ -204,8 +196,10 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
         store.set_leader(name, "00000", Address.parse(doomed.address))
         for worker in stack.workers:
             agents.start(worker)
-        wait(lambda: sum(f"restarted with leader {doomed.address}" in agents.log(w) for w in stack.workers) == 1, "it")
-        wait(lambda: ground.task_state(shard) == "RUNNING", "the task runs")
+        assert_eventually(
+            lambda: sum(f"restarted with leader {doomed.address}" in agents.log(w) for w in stack.workers) == 1, "it"
+        )
+        assert_eventually(lambda: ground.task_state(shard) == "RUNNING", "the task runs")
         with source.cursor() as cursor:
             cursor.execute(f"INSERT INTO {database}.t VALUES (3, 3)")
         ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
@@ -236,7 +230,7 @@ def test_an_agent_of_10_000_shards_is_small_and_fast(
     begun = time.monotonic()
     process = agent.start("w0", "--leader-dir", str(leaders))
     try:
-        wait(lambda: "w0" in store.agents(), "the first sync", seconds=90)
+        assert_eventually(lambda: "w0" in store.agents(), "the first sync", seconds=90)
         print(f"first sync of 10,000 shards: {time.monotonic() - begun:.1f} s")
         report = AgentReport.from_document(store.agents()["w0"])
         assert report is not None and report.files == 10_000
@@ -244,7 +238,8 @@ def test_an_agent_of_10_000_shards_is_small_and_fast(
         begun = time.monotonic()
         store.set_leader("many", "05000", Address("new.internal", 3306))
         path = leaders / file_name("many.05000")
-        print(f"one leader change to its file: {wait(lambda: 'new.internal' in path.read_text(), 'the file'):.3f} s")
+        took = seconds_until(lambda: "new.internal" in path.read_text(), "the file")
+        print(f"one leader change to its file: {took:.3f} s")
         resident = psutil.Process(process.pid).memory_info().rss / 1024**2
         print(f"resident: {resident:.0f} MB")
         assert resident < 200

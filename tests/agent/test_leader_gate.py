@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,8 +47,8 @@ from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
-from tests.clients.zookeeper.conftest import eventually
 from tests.documents.test_edits import NEW, OLD, shard, topology
+from tests.waiting import assert_eventually
 
 ID = "127.0.0.1:8083"
 
@@ -198,7 +198,7 @@ class Bench:
         )
         self.thread = threading.Thread(target=self.agent.run)
         self.thread.start()
-        self.until(lambda: "w0" in self.store.agents(), "the registration")
+        assert_eventually(lambda: "w0" in self.store.agents(), "the registration")
 
     def leader(self, name: str) -> Address:
         """What a task that starts now would read."""
@@ -215,9 +215,6 @@ class Bench:
         found = AgentReport.from_document(self.store.agents()["w0"])
         assert found is not None
         return found
-
-    def until(self, holds: Callable[[], bool], what: str) -> None:
-        eventually(holds, within=20, what=what)
 
 
 @pytest.fixture
@@ -240,15 +237,15 @@ def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker
     third = Address("third", 3306)
     servers.views[third] = view(third, server_id=3)
     bench.store.set_leader("pins", "00000", third)
-    bench.until(lambda: "SET GLOBAL server_id = 1" in bench.report().held.get("pins.00000", ""), "held")
+    assert_eventually(lambda: "SET GLOBAL server_id = 1" in bench.report().held.get("pins.00000", ""), "held")
     bench.store.set_leader("pins", "00001", NEW)
-    bench.until(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
+    assert_eventually(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
     assert "pins.00000" in bench.report().moving
     assert (bench.leader("pins.00000"), bench.leader("pins.00001")) == (OLD, NEW), "whatever starts a task meanwhile"
     assert not bench.report().has_written(bench.store.load(), shard(0)), "no connector is made for it meanwhile"
     servers.views[third] = view(third)
-    bench.until(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
-    bench.until(lambda: not bench.report().held and not bench.report().moving, "nothing is held any more")
+    assert_eventually(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
+    assert_eventually(lambda: not bench.report().held and not bench.report().moving, "nothing is held any more")
     assert bench.leader("pins.00000") == third
 
 
@@ -258,20 +255,20 @@ def test_a_leader_file_of_a_shard_without_a_task_here_is_asked_about_too(
     monkeypatch.setattr(worker, "tasks", dict)
     servers.views[NEW] = view(NEW, server_id=2)
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: "pins.00000" in bench.report().held, "held")
+    assert_eventually(lambda: "pins.00000" in bench.report().held, "held")
     assert bench.leader("pins.00000") == OLD
     servers.views[NEW] = view(NEW)
-    bench.until(lambda: bench.leader("pins.00000") == NEW, "written")
+    assert_eventually(lambda: bench.leader("pins.00000") == NEW, "written")
     assert worker.restarted == []
 
 
 def test_an_agent_that_is_started_anew_asks_again(bench: Bench, worker: Worker, servers: Servers) -> None:
     servers.views[NEW] = view(NEW, server_id=2)
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: "pins.00000" in bench.report().held, "held")
+    assert_eventually(lambda: "pins.00000" in bench.report().held, "held")
     bench.stop()
     bench.start()
-    bench.until(lambda: "pins.00000" in bench.report().held, "held by the next life")
+    assert_eventually(lambda: "pins.00000" in bench.report().held, "held by the next life")
     assert (bench.leader("pins.00000"), worker.restarted) == (OLD, [])
 
 
@@ -279,10 +276,10 @@ def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worke
     third = Address("third", 3306)
     servers.views[third] = view(third, writable=False, position="0-1-1")
     bench.store.set_leader("pins", "00000", third)
-    bench.until(lambda: "has not reached" in bench.report().held.get("pins.00000", ""), "held")
+    assert_eventually(lambda: "has not reached" in bench.report().held.get("pins.00000", ""), "held")
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
-    bench.until(lambda: not bench.report().held, "nothing is held")
+    assert_eventually(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
+    assert_eventually(lambda: not bench.report().held, "nothing is held")
 
 
 class Answers:
@@ -347,10 +344,10 @@ def test_thousands_of_leaders_are_asked_about_once_each_though_one_hangs() -> No
     keeper.start()
     leaders = {f"pins.{number:05d}": FILE for number in range(3000)}
     keeper.ask(leaders)
-    eventually(lambda: len(opened) == 2999, within=60, what="all but one")
+    assert_eventually(lambda: len(opened) == 2999, seconds=60, what="all but one")
     assert keeper.waiting() == {"pins.00007": FILE}
     hangs.set()
-    eventually(lambda: opened == leaders.keys(), within=20, what="all")
+    assert_eventually(lambda: opened == leaders.keys(), seconds=20, what="all")
     assert sorted(asked) == sorted(leaders)
     keeper.stop()
 
@@ -358,23 +355,23 @@ def test_thousands_of_leaders_are_asked_about_once_each_though_one_hangs() -> No
 def test_split_brain_is_reported_until_the_old_leader_is_fenced(bench: Bench, servers: Servers) -> None:
     servers.views[OLD] = view(OLD)
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    assert_eventually(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
     servers.views[OLD] = view(OLD, position="0-1-61")
-    bench.until(lambda: "0-1-60 to 0-1-61" in bench.report().split["pins.00000"], "its writes are seen")
+    assert_eventually(lambda: "0-1-60 to 0-1-61" in bench.report().split["pins.00000"], "its writes are seen")
     servers.views[OLD] = view(OLD, writable=False)
-    bench.until(lambda: not bench.report().split, "over")
+    assert_eventually(lambda: not bench.report().split, "over")
 
 
 def test_split_brain_is_seen_by_the_agents_next_life_too(bench: Bench, servers: Servers) -> None:
     servers.views[OLD] = SourceUnavailable("cut off")
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: Journal(bench.path, "w0").read().old.keys() == {"pins.00000"}, "the watch is remembered")
+    assert_eventually(lambda: Journal(bench.path, "w0").read().old.keys() == {"pins.00000"}, "the watch is remembered")
     bench.stop()
     servers.views[OLD] = view(OLD)
     bench.start()
-    bench.until(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    assert_eventually(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
     servers.views[OLD] = view(OLD, identity=str(NEW))
-    bench.until(lambda: not Journal(bench.path, "w0").read().old, "what is over is forgotten")
+    assert_eventually(lambda: not Journal(bench.path, "w0").read().old, "what is over is forgotten")
 
 
 def test_an_old_leader_is_looked_at_once_more_however_long_the_agent_was_away(bench: Bench, servers: Servers) -> None:
@@ -385,19 +382,19 @@ def test_an_old_leader_is_looked_at_once_more_however_long_the_agent_was_away(be
     journal.write(replace(journal.read(), old={"pins.00000": OldLeader(leader=OLD, since=long_ago)}))
     servers.views[OLD] = view(OLD)
     bench.start()
-    bench.until(lambda: "pins.00000" in bench.report().split, "seen")
+    assert_eventually(lambda: "pins.00000" in bench.report().split, "seen")
     servers.views[OLD] = view(OLD, writable=False)
-    bench.until(lambda: not bench.report().split and not Journal(bench.path, "w0").read().old, "over")
+    assert_eventually(lambda: not bench.report().split and not Journal(bench.path, "w0").read().old, "over")
 
 
 def test_an_old_leader_that_is_the_same_server_or_silent_is_no_split_brain(bench: Bench, servers: Servers) -> None:
     servers.views[OLD] = view(OLD, identity=str(NEW))
     bench.store.set_leader("pins", "00000", NEW)
-    bench.until(lambda: OLD in servers.asked, "it was asked")
+    assert_eventually(lambda: OLD in servers.asked, "it was asked")
     servers.views[OLD] = SourceUnavailable("gone")
     bench.store.set_leader("pins", "00001", NEW)
     asked = len(servers.asked)
-    bench.until(lambda: len(servers.asked) > asked + 2, "it was asked again")
+    assert_eventually(lambda: len(servers.asked) > asked + 2, "it was asked again")
     time.sleep(0.2)
     assert bench.report().split == {}
 

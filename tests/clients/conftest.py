@@ -17,7 +17,7 @@ from cdc_platform.errors import NotFound
 from cdc_platform.model.observed import TopicRequest
 from cdc_platform.testing import ConnectModel, FakeConnect, FakeConnectServer
 from cdc_platform.wiring import connect_client
-from tests.clients.waiting import wait_until
+from tests.waiting import assert_eventually
 
 FILE_SOURCE = "org.apache.kafka.connect.file.FileStreamSourceConnector"
 
@@ -61,15 +61,15 @@ class Subject:
     def partition(self) -> dict[str, str]:
         return {"filename": self.config()["file"]}
 
-    def running(self, name: str) -> None:
-        wait_until(lambda: self.connect.connector(name).running, what=f"{name} RUNNING")
+    def assert_running(self, name: str) -> None:
+        assert_eventually(lambda: self.connect.connector(name).running, what=f"{name} RUNNING")
 
-    def stopped(self, name: str) -> None:
+    def assert_stopped(self, name: str) -> None:
         def is_stopped() -> bool:
             seen = self.connect.connector(name)
             return seen.state == "STOPPED" and not seen.tasks
 
-        wait_until(is_stopped, what=f"{name} STOPPED without tasks")
+        assert_eventually(is_stopped, what=f"{name} STOPPED without tasks")
 
     def clean(self) -> None:
         """Leave nothing behind, offsets included."""
@@ -79,7 +79,7 @@ class Subject:
     def _remove(self, name: str) -> None:
         try:
             self.connect.stop(name)
-            self.stopped(name)
+            self.assert_stopped(name)
             self.connect.reset_offsets(name)
         except NotFound:
             return

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Dataset, Shard, Topology
 from cdc_platform.settings import Settings
+from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
@@ -50,7 +52,7 @@ class Field:
             self.write_leader(shard)
             self.put(shard.name, desired_config(dataset, shard, cluster, self.settings))
         for shard in shards:
-            self.wait(lambda shard=shard: self.task_state(shard) == "RUNNING", f"{shard.name} runs")  # type: ignore[misc]
+            assert_eventually(partial(self.task_runs, shard), f"{shard.name} runs")
 
     def write_leader(self, shard: Shard) -> None:
         content = leader_files.render(leader_files.LeaderFile(leader=shard.leader, generation=shard.generation))
@@ -69,6 +71,9 @@ class Field:
             time.sleep(0.2)
         assert answer.is_success, answer.text
 
+    def task_runs(self, shard: Shard) -> bool:
+        return self.task_state(shard) == "RUNNING"
+
     def task_state(self, shard: Shard) -> str | None:
         answer = self.rest.get(f"{self.url}/connectors/{shard.name}/status")
         tasks = answer.json().get("tasks", []) if answer.is_success else []
@@ -78,12 +83,6 @@ class Field:
         """The committed source offset."""
         found = self.rest.get(f"{self.url}/connectors/{shard.name}/offsets").json()["offsets"]
         return dict(found[0]["offset"]) if found else {}
-
-    def wait(self, holds: Callable[[], bool], what: str, seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert time.monotonic() < end, f"{what}: not within {seconds} s"
-            time.sleep(0.1)
 
     def read(self, topic: str, until: Callable[[list[Record]], bool], seconds: float = 60) -> list[Record]:
         """All records of a topic from its start, until it holds what is waited for."""

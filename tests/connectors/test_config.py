@@ -49,7 +49,7 @@ CASES = {
 }
 
 
-def check_golden(name: str, found: Any) -> None:
+def assert_golden(name: str, found: Any) -> None:
     """Compare with the golden file of that name."""
     path = GOLDEN / f"{name}.json"
     text = json.dumps(found, indent=2, sort_keys=True) + "\n"
@@ -61,11 +61,11 @@ def check_golden(name: str, found: Any) -> None:
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_config_is_the_golden_one(name: str) -> None:
     dataset, shard, cluster, settings = CASES[name]
-    check_golden(name, desired_config(dataset, shard, cluster, settings))
+    assert_golden(name, desired_config(dataset, shard, cluster, settings))
 
 
 def test_topics_are_the_golden_ones() -> None:
-    check_golden(
+    assert_golden(
         "topics",
         {
             t.name: {"partitions": t.partitions, "replication": t.replication, **t.config}

@@ -7,6 +7,7 @@ import re
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.connectors.field import Field, Record
 from tests.local.promotion import drop_postgres_database
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack]
 
@@ -259,7 +261,9 @@ def test_the_position_of_an_idle_postgres_shard_moves_on(ground: Field, orders: 
     connection.execute("INSERT INTO elsewhere SELECT generate_series(1, 1000)")
     row = connection.execute("SELECT (pg_current_wal_lsn() - '0/0')::bigint").fetchone()
     assert row
-    ground.wait(lambda: int(ground.offset(shard).get("lsn", 0)) >= row[0], "the committed LSN passes the written one")
+    assert_eventually(
+        lambda: int(ground.offset(shard).get("lsn", 0)) >= row[0], "the committed LSN passes the written one"
+    )
 
 
 def test_an_incremental_snapshot_by_signal_needs_no_table_in_the_source(ground: Field, pins: Any, orders: Any) -> None:
@@ -268,7 +272,7 @@ def test_an_incremental_snapshot_by_signal_needs_no_table_in_the_source(ground: 
         (pins[0], pins[1][0], f"{pins[1][0].database}.pins"),
         (orders[0], orders[1], "public.orders"),
     ):
-        ground.wait(lambda shard=shard: bool(ground.offset(shard)), "an offset is committed")  # type: ignore[misc]
+        assert_eventually(partial(ground.offset, shard), "an offset is committed")
         data = {"type": "incremental", "data-collections": [collection]}
         signal = {"id": f"test-{shard.name}", "type": "execute-snapshot", "data": data}
         topic = signal_topic(ground.settings, shard)
@@ -320,7 +324,7 @@ def test_workers_export_what_the_control_plane_reads(ground: Field, pins: Any) -
         return "".join(httpx.get(url, timeout=30).text for url in ground.stack.metrics_urls.values())
 
     labels = f'{{engine="mariadb",server="{shards[0].name}"}}'
-    ground.wait(lambda: f"debezium_connected{labels} 1.0" in exported(), "the streaming metric is there")
+    assert_eventually(lambda: f"debezium_connected{labels} 1.0" in exported(), "the streaming metric is there")
     text = exported()
     assert f"debezium_millisecondsbehindsource{labels}" in text
     assert f"debezium_snapshot_snapshotcompleted{labels} 1.0" in text

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -34,18 +34,10 @@ from cdc_platform.reconciler.report import PassReport
 from cdc_platform.settings import CONFIG_ENV, Settings, default_cache_dir
 from cdc_platform.wiring import open_platform
 from tests.settings_file import write_settings
+from tests.waiting import assert_eventually
 
 # A loaded machine of four cores is what these tests must bear.
 DEADLINE = 180.0
-
-
-def eventually(holds: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """Poll until it holds, and give what it gave. Fails the test at the deadline."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.3)
-    return found
 
 
 @dataclass(kw_only=True)
@@ -135,7 +127,7 @@ class Ground:
             beaten = all(f"live/{s.name}" in self.records() for s in self.shards())
             return report if up and beaten and not report.outcomes else None
 
-        report: PassReport = eventually(quiet, "all shards are up and beat, nothing to do")
+        report: PassReport = assert_eventually(quiet, "all shards are up and beat, nothing to do")
         return report
 
     def shards(self) -> tuple[Shard, ...]:
@@ -169,7 +161,7 @@ class Ground:
             answer.raise_for_status()
             return True
 
-        eventually(done, f"{method} {path}")
+        assert_eventually(done, f"{method} {path}")
 
     def task_states(self, name: str, cluster: str = "local") -> list[str]:
         status = self.get(f"/connectors/{name}/status", cluster)
@@ -227,7 +219,7 @@ class Ground:
             )
         try:
             url = f"{'https' if self.stack.secure else 'http'}://127.0.0.1:{port}"
-            eventually(lambda: self._answers(url), "the worker answers")
+            assert_eventually(lambda: self._answers(url), "the worker answers")
             yield process, url
         finally:
             process.send_signal(signal.SIGTERM)

@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.control_plane.ground import DEADLINE, Ground, eventually
+from tests.control_plane.ground import DEADLINE, Ground
+from tests.waiting import assert_eventually
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +58,7 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
     runners = [Runner(ground.spawn("loop")), Runner(ground.spawn("loop"))]
     try:
         for runner in runners:
-            eventually(partial(getattr, runner, "lines"), "a control plane runs")
+            assert_eventually(partial(getattr, runner, "lines"), "a control plane runs")
         for _ in range(rounds):
             began = time.monotonic()
             for name in names:
@@ -66,10 +67,10 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
             leader.process.kill()
             leader.process.wait()
             killed = time.monotonic()
-            eventually(partial(_freed, ground, leader.owner), "the lock is free")
+            assert_eventually(partial(_freed, ground, leader.owner), "the lock is free")
             free = time.monotonic() - killed
             (other,) = (runner for runner in runners if runner is not leader)
-            eventually(partial(other.told, "pass", killed), "the other's pass is through")
+            assert_eventually(partial(other.told, "pass", killed), "the other's pass is through")
             passed = time.monotonic() - killed
             lost = _not_running(ground, names, DEADLINE)
             first, second = leader.told("call", began), other.told("call", began)

@@ -33,8 +33,9 @@ from tests.control_plane.faulty_rest import (
     FaultyRest,
     faulty_rest,
 )
-from tests.control_plane.ground import Ground, eventually
+from tests.control_plane.ground import Ground
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -86,7 +87,7 @@ def test_control_plane_waits_while_connect_says_409(ground: Ground) -> None:
         report = one_pass(ground, timeout=30.0)
     assert {o.status for o in of_connectors(report)} == {"done"}
     assert len(of_connectors(report)) == 3
-    eventually(lambda: put_right(ground), "all is put right")
+    assert_eventually(lambda: put_right(ground), "all is put right")
     ground.settle()
 
 
@@ -132,7 +133,7 @@ def test_control_plane_repeats_a_restart_that_was_not_answered_once_at_most(grou
     name = ground.shard_name(0)
     ground.write_leader(replace(shards[0], leader=Address("127.0.0.1", 1)))
     ground.call("POST", f"/connectors/{name}/tasks/0/restart")
-    eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
+    assert_eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
     ground.write_leader(shards[0])
     with spoiled(ground) as rest:
         rest.first(10**6, DONE_AND_SILENT, "POST")
@@ -142,7 +143,7 @@ def test_control_plane_repeats_a_restart_that_was_not_answered_once_at_most(grou
     assert outcome.status == "failed"
     assert "may have been done" in str(outcome.error)
     # It was: the next pass sees it run and restarts nothing.
-    eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs")
+    assert_eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs")
     assert not [o for o in ground.reconcile().outcomes if isinstance(o.action, RestartConnector)]
     ground.settle()
 
@@ -200,7 +201,7 @@ def test_control_plane_creates_while_the_group_really_rebalances(ground: Ground,
     thread = threading.Thread(target=come_and_go)
     thread.start()
     try:
-        eventually(lambda: joined, "another worker is in the group")
+        assert_eventually(lambda: joined, "another worker is in the group")
         report = ground.reconcile()
     finally:
         over.set()
@@ -258,7 +259,7 @@ def test_control_plane_survives_a_clock_that_jumps_to_and_fro(ground: Ground, mo
     name = ground.shard_name(0)
     ground.write_leader(replace(shards[0], leader=Address("127.0.0.1", 1)))
     ground.call("POST", f"/connectors/{name}/tasks/0/restart")
-    eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
+    assert_eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
     monkeypatch.setattr(sys.modules["cdc_platform.reconciler.observe"], "datetime", _Jumped)
     for days in (400, -400):
         _Jumped.by = timedelta(days=days)

@@ -21,7 +21,8 @@ from cdc_platform.planning.actions import CreateConnector, DeleteConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
 from tests.clients.connect.wire_breaker import WireBreaker
-from tests.control_plane.ground import Ground, eventually
+from tests.control_plane.ground import Ground
+from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
@@ -97,7 +98,7 @@ def test_control_plane_makes_one_connector_of_a_create_whose_answer_was_lost(gro
 
         def mute() -> None:
             # As soon as the create has come through, nothing of the answer does.
-            eventually(lambda: ground.get(f"/connectors/{name}"), f"{name} is made", 60)
+            assert_eventually(lambda: ground.get(f"/connectors/{name}"), f"{name} is made", 60)
             wire.mute = True
 
         thread = threading.Thread(target=mute)
@@ -203,7 +204,9 @@ def test_control_plane_that_loses_its_session_stops_within_a_second(ground: Grou
 
         def lose() -> None:
             # In mid-apply, with calls in flight that no answer comes to.
-            eventually(lambda: any(ground.get(f"/connectors/{s.name}") for s in ground.shards()), "one is made", 120)
+            assert_eventually(
+                lambda: any(ground.get(f"/connectors/{s.name}") for s in ground.shards()), "one is made", 120
+            )
             wire.mute = True
             path = f"{ground.settings.zookeeper_root}/control/lock"
             for contender in client.get_children(path):
@@ -250,14 +253,14 @@ def test_control_plane_deletes_with_offsets_and_history_and_starts_anew_afterwar
     ground.add(2)
     ground.settle()
     name = ground.shard_name(1)
-    eventually(lambda: ground.get(f"/connectors/{name}/offsets")["offsets"], "offsets are committed")
+    assert_eventually(lambda: ground.get(f"/connectors/{name}/offsets")["offsets"], "offsets are committed")
     history = f"{ground.settings.platform}.platform.schema-history.{ground.name}-00001"
     assert history in ground.platform.kafka.topics([history])
     ground.platform.topology.delete_shard(ground.name, "00001")
     report = ground.reconcile()
     assert [o.status for o in report.outcomes if isinstance(o.action, DeleteConnector)] == ["done"]
     assert ground.get(f"/connectors/{name}") is None
-    eventually(lambda: history not in ground.platform.kafka.topics([history]), "its history topic is gone")
+    assert_eventually(lambda: history not in ground.platform.kafka.topics([history]), "its history topic is gone")
     assert not [key for key in ground.records() if key.endswith(f"/{name}")]
     ground.platform.connect(ground.clusters["local"]).create(
         name, {"connector.class": "io.debezium.connector.mariadb.MariaDbConnector", **_stopped(ground)}, stopped=True

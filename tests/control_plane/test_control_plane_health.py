@@ -26,8 +26,9 @@ from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.planning.inputs import PassPolicy
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.report import ActionOutcome
-from tests.control_plane.ground import Ground, eventually
+from tests.control_plane.ground import Ground
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -57,10 +58,10 @@ def test_control_plane_sees_a_dead_source_that_connect_calls_running(ground: Gro
             report = ground.reconcile(policy=policy)
             return next((d.reason for d in report.health[ground.name].down if d.shard == name), None)
 
-        reason = eventually(dead, "the shard is seen as dead")
+        reason = assert_eventually(dead, "the shard is seen as dead")
         assert "heartbeat" in reason or "FAILED" in reason
         assert ground.task_states(ground.shard_name(1)) == ["RUNNING"]
-        restarted = eventually(
+        restarted = assert_eventually(
             lambda: [
                 o.action
                 for o in ground.reconcile(policy=policy).outcomes
@@ -71,7 +72,7 @@ def test_control_plane_sees_a_dead_source_that_connect_calls_running(ground: Gro
         assert restarted[0].failure in (Failure.STUCK, Failure.CONNECTION, Failure.UNKNOWN)
         assert [r for r in ground.records() if r.startswith("trouble/")]
         proxy.resume()
-        eventually(
+        assert_eventually(
             lambda: all(h.up == h.shards for h in ground.reconcile(policy=policy).health.values()), "all are up", 300
         )
 
@@ -83,20 +84,20 @@ def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble
     # Nobody listens there: MariaDB's connector reconnects for ever to a wire that was cut.
     ground.write_leader(replace(shards[0], leader=Address("127.0.0.1", 1)))
     ground.call("POST", f"/connectors/{name}/tasks/0/restart")
-    eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
+    assert_eventually(lambda: ground.task_states(name) == ["FAILED"], "the task fails")
 
     def restarts() -> list[RestartConnector]:
         outcomes = ground.reconcile().outcomes
         return [o.action for o in outcomes if isinstance(o.action, RestartConnector) and o.status == "done"]
 
-    first = eventually(restarts, "it is restarted")
+    first = assert_eventually(restarts, "it is restarted")
     assert [(action.name, action.attempt, action.failure) for action in first] == [(name, 1, Failure.CONNECTION)]
     assert ground.records()[f"restart/{name}"]["attempts"] == 1
     # In the next passes it waits, and says until when.
     for _ in range(3):
         report = ground.reconcile()
         assert not [o for o in report.outcomes if isinstance(o.action, RestartConnector)]
-    eventually(lambda: ground.task_states(name) == ["FAILED"], "it fails again")
+    assert_eventually(lambda: ground.task_states(name) == ["FAILED"], "it fails again")
     (down,) = ground.reconcile().health[ground.name].down
     assert down.shard == name
     assert "backing off" in down.reason
@@ -117,9 +118,9 @@ def test_control_plane_restarts_a_failed_task_with_backoff_and_tells_one_trouble
         assert ground.task_states(ground.shard_name(number)) == ["RUNNING"]
     # The right address, and the next attempt that is due cures it by itself.
     ground.write_leader(shards[0])
-    second = eventually(restarts, "the second restart comes in its time", 300)
+    second = assert_eventually(restarts, "the second restart comes in its time", 300)
     assert [(action.name, action.attempt) for action in second] == [(name, 2)]
-    eventually(lambda: _up(ground, ground.policy()), "all are up")
+    assert_eventually(lambda: _up(ground, ground.policy()), "all are up")
 
 
 def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: Ground) -> None:
@@ -131,7 +132,7 @@ def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: 
     report = ground.reconcile(policy=policy)
     (update,) = (o.action for o in report.outcomes if isinstance(o.action, ConnectorAction))
     canary = update.name
-    eventually(lambda: ground.task_states(canary) == ["FAILED"], "the canary fails", 240)
+    assert_eventually(lambda: ground.task_states(canary) == ["FAILED"], "the canary fails", 240)
 
     def rolled_back() -> bool:
         found = ground.reconcile(policy=policy)
@@ -139,14 +140,14 @@ def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: 
         held = any("failed on a canary and is held" in f.text for f in found.plan.findings)
         return held and config["producer.override.max.request.size"] != "1"
 
-    eventually(rolled_back, "the canary is rolled back")
+    assert_eventually(rolled_back, "the canary is rolled back")
     others = [s.name for s in ground.shards() if s.name != canary]
     for name in others:
         assert ground.get(f"/connectors/{name}/config")["producer.override.max.request.size"] != "1"
         assert ground.task_states(name) == ["RUNNING"]
     good = {"poll.interval.ms": "250"}
     ground.platform.topology.put_dataset(replace(ground.dataset, connector=good))
-    eventually(
+    assert_eventually(
         lambda: (
             ground.reconcile(policy=policy)
             and all(
@@ -156,7 +157,7 @@ def test_control_plane_rolls_a_failing_canary_back_and_holds_the_change(ground: 
         "a good change goes to the canary and then to all",
         300,
     )
-    eventually(lambda: _up(ground, policy), "all are up")
+    assert_eventually(lambda: _up(ground, policy), "all are up")
     assert "canary/" + ground.name not in ground.records()
 
 
@@ -184,10 +185,10 @@ def test_control_plane_bounces_a_task_whose_heartbeats_come_from_two_workers(gro
         bounced.extend(o for o in report.outcomes if isinstance(o.action, StopAndResumeConnector))
         return bool(bounced)
 
-    eventually(forged, "the task is stopped and resumed")
+    assert_eventually(forged, "the task is stopped and resumed")
     assert [(cast(StopAndResumeConnector, o.action).name, o.status) for o in bounced] == [(name, "done")]
     assert "heartbeats from" in bounced[0].sentence()
-    eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs again")
+    assert_eventually(lambda: ground.task_states(name) == ["RUNNING"], "it runs again")
     assert ground.records()[f"zombie/{name}"]["bounces"] == 1
 
 

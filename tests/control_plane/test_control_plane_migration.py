@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.control_plane.ground import Ground, eventually
+from tests.control_plane.ground import Ground
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -59,7 +60,7 @@ def test_control_plane_moves_a_connector_killed_at_every_step(ground: Ground, tm
             for step, verb in enumerate(STEPS, start=1):
                 written += 1
                 ground.insert(0, written)
-                eventually(partial(arrived, written), f"event {written} arrived")
+                assert_eventually(partial(arrived, written), f"event {written} arrived")
                 # To the other side and back, each time killed one call later.
                 source, target = ("local", "second") if step % 2 else ("second", "local")
                 for cluster in ground.clusters.values():
@@ -73,7 +74,7 @@ def test_control_plane_moves_a_connector_killed_at_every_step(ground: Ground, tm
                 ground.settle()
                 assert ground.task_states(name, target) == ["RUNNING"]
                 assert ground.get(f"/connectors/{name}", source) is None
-                eventually(partial(arrived, written), f"event {written} arrived")
+                assert_eventually(partial(arrived, written), f"event {written} arrived")
         assert watcher.most == 1
     keys = ground.keys_in_topic()
     assert {key for _, key in keys} == set(range(1, written + 1))

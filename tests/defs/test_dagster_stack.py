@@ -28,6 +28,7 @@ from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.wiring import open_platform
 from tests.defs.control import Control
 from tests.settings_file import write_settings
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(300)]
 
@@ -103,7 +104,7 @@ def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str]
                 return False
             return True
 
-        wait(gone, "the connectors are deleted", 120)
+        assert_eventually(gone, "the connectors are deleted", 120)
         admin = KafkaAdmin(settings.kafka)
         admin.delete_topics([topic for topic in admin.topics() if name in topic])
 
@@ -112,15 +113,6 @@ def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str]
 def on_stack(captured: Captured) -> Iterator[Control]:
     with dg.DagsterInstance.from_config(str(captured.home)) as instance:
         yield Control(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
-
-
-def wait(done: Callable[[], bool], what: str, limit: float = 60.0) -> float:
-    """Wait until it holds; the seconds it took."""
-    started = time.monotonic()
-    while not done():
-        assert time.monotonic() - started < limit, f"not within {limit:.0f} s: {what}"
-        time.sleep(0.25)
-    return time.monotonic() - started
 
 
 def settle(control: Control) -> None:
@@ -132,7 +124,7 @@ def settle(control: Control) -> None:
             assert control.run(result.run_requests[0].run_config).success
         return not result.run_requests
 
-    wait(quiet, "nothing is asked for any more")
+    assert_eventually(quiet, "nothing is asked for any more")
 
 
 def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: Control, captured: Captured) -> None:
@@ -148,9 +140,9 @@ def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: Control,
 
     topic = captured.dataset.topic(captured.dataset.tables[0])
     admin = KafkaAdmin(captured.settings.kafka)
-    wait(lambda: admin.extents([topic])[topic].end >= 6, "six snapshot events are in the topic")
+    assert_eventually(lambda: admin.extents([topic])[topic].end >= 6, "six snapshot events are in the topic")
     captured.insert(4)
-    wait(lambda: admin.extents([topic])[topic].end >= 8, "two streamed events are in the topic")
+    assert_eventually(lambda: admin.extents([topic])[topic].end >= 8, "two streamed events are in the topic")
     on_stack.cursor = None
     on_stack.pass_()
     seen = on_stack.observation(captured.table)
@@ -173,10 +165,10 @@ def test_a_connector_deleted_by_rest_is_put_right_by_the_next_tick(on_stack: Con
     with open_platform(captured.settings) as platform:
         connect = platform.connect(captured.stack.cluster())
         connect.delete(name)
-        wait(lambda: name not in connect.connectors(), "the connector is gone")
+        assert_eventually(lambda: name not in connect.connectors(), "the connector is gone")
         run = on_stack.pass_()
         assert f"Create connector {name} in cluster {captured.stack.cluster().name}: done." in on_stack.messages(run)
-        wait(lambda: name in connect.connectors() and connect.connectors()[name].running, "it runs again")
+        assert_eventually(lambda: name in connect.connectors() and connect.connectors()[name].running, "it runs again")
 
 
 def _says_it_holds_the_lock(instance: dg.DagsterInstance) -> bool:
@@ -192,8 +184,12 @@ def test_a_pass_killed_with_9_blocks_nothing(on_stack: Control, captured: Captur
         open_platform(captured.settings) as platform,
         subprocess.Popen([*command, "-j", JOB], env=env, cwd=captured.home, stdout=log, stderr=log) as process,
     ):
-        wait(lambda: process.poll() is not None or platform.topology.lock_owner() is not None, "the lock is held")
-        wait(lambda: process.poll() is not None or _says_it_holds_the_lock(on_stack.instance), "it says so")
+        assert_eventually(
+            lambda: process.poll() is not None or platform.topology.lock_owner() is not None, "the lock is held"
+        )
+        assert_eventually(
+            lambda: process.poll() is not None or _says_it_holds_the_lock(on_stack.instance), "it says so"
+        )
         process.send_signal(signal.SIGKILL)
         process.wait()
     (left,) = on_stack.instance.get_runs()

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -25,6 +24,7 @@ from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine,
 from tests.conftest import own_stack
 from tests.connectors.field import Field, Record
 from tests.local import mariadb_servers, postgres_servers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -70,13 +70,6 @@ def sql(address: Address, pairs: Stack) -> Iterator[Any]:
         connection.close()
 
 
-def wait(holds: Callable[[], Any], what: str, seconds: float = 90) -> None:
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, f"{what}: not within {seconds} s"
-        time.sleep(0.1)
-
-
 def ids(found: list[Record]) -> set[int]:
     return {r.value["after"]["id"] for r in found if r.value and r.value.get("after")}
 
@@ -106,9 +99,11 @@ def deploy(ground: Ground, store: ZooKeeperTopologyStore, dataset: Dataset, shar
             shards={**known.shards, dataset.name: (shard,)},
         )
     )
-    wait(lambda: report(store).has_written(store.load(), store.load().shard(dataset.name, shard.id)), "the file")
+    assert_eventually(
+        lambda: report(store).has_written(store.load(), store.load().shard(dataset.name, shard.id)), "the file"
+    )
     ground.deploy(dataset, shard)
-    ground.wait(lambda: bool(ground.offset(shard)), "an offset is committed", 120)
+    assert_eventually(lambda: bool(ground.offset(shard)), "an offset is committed", 120)
 
 
 def a_dataset(pairs: Stack, name: str, engine: Engine) -> Dataset:
@@ -146,7 +141,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
         cursor.execute("SELECT @@gtid_binlog_pos")
         reached = cursor.fetchone()[0]
     ground.read(topic, lambda found: ids(found) >= {1, 2})
-    ground.wait(lambda: ground.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
+    assert_eventually(lambda: ground.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
     refused = cli(pairs, "topology", "set-leader", "shop", "0", str(new))
     assert refused.exit_code == 1 and "is not fit to lead" in refused.output
     assert {"promoted", "up", "leader"} <= failing(refused), refused.output
@@ -154,7 +149,9 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
 
     # HA tooling moves the leader all the same: the agent holds the task back, and says why.
     store.set_leader("shop", "0", new)
-    wait(lambda: "has not reached the saved position" in report(store).held.get("shop.0", ""), "held: behind")
+    assert_eventually(
+        lambda: "has not reached the saved position" in report(store).held.get("shop.0", ""), "held: behind"
+    )
     assert ground.task_state(shard) == "RUNNING"
     shown = json.loads(cli(pairs, "status", "shop", "0", "--json").output)
     assert any("waits for its new leader" in text for text in shown["findings"]), shown
@@ -162,7 +159,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     # It catches up and is promoted, but not all of it: the server id is another.
     with sql(new, pairs) as cursor:
         cursor.execute("START SLAVE SQL_THREAD")
-    wait(lambda: "SET GLOBAL server_id = 1" in report(store).held.get("shop.0", ""), "held: server id")
+    assert_eventually(lambda: "SET GLOBAL server_id = 1" in report(store).held.get("shop.0", ""), "held: server id")
     # Whatever starts the task meanwhile starts it with the leader that it can go on from.
     assert ground.rest.post(f"{ground.url}/connectors/shop.0/tasks/0/restart").is_success
     with sql(old, pairs) as cursor:
@@ -174,7 +171,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     # What the message says, in its order. Nobody tells the agent that it is done.
     login = pairs.admin(Engine.MARIADB)
     with mariadb_servers.writes_locked(old.port, login) as position:
-        wait(lambda: mariadb_servers.behind(new.port, login, position) is None, "the replica has all")
+        assert_eventually(lambda: mariadb_servers.behind(new.port, login, position) is None, "the replica has all")
         pairs.kill("mariadb-1")
     with sql(new, pairs) as cursor:
         cursor.execute("STOP SLAVE")
@@ -186,7 +183,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     found = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
     rows = [r.value["after"]["id"] for r in found if r.value and r.value.get("after")]
     assert sorted(rows) == [1, 2, 3, 4], "none lost, none twice"
-    wait(lambda: not report(store).held and not report(store).moving, "the move is over")
+    assert_eventually(lambda: not report(store).held and not report(store).moving, "the move is over")
     assert report(store).split == {}, "the old server is gone: nothing is seen"
     assert cli(pairs, "topology", "discover", "shop").exit_code == 0
     assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=new), "ZooKeeper's word is not taken"
@@ -227,11 +224,11 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
         postgres_servers.log_snapshot(old.port, login)
         return postgres_servers.slots_not_ready(new.port, login, frozenset([slot])) is None
 
-    wait(ready, "the failover slot is on the standby", 120)
+    assert_eventually(ready, "the failover slot is on the standby", 120)
     run(old, "INSERT INTO t VALUES (2)")
     ground.read(topic, lambda found: ids(found) >= {1, 2})
     position = postgres_servers.flushed(old.port, login)
-    wait(lambda: postgres_servers.behind(new.port, login, position) is None, "the standby has all")
+    assert_eventually(lambda: postgres_servers.behind(new.port, login, position) is None, "the standby has all")
     postgres_servers.promote(new.port, login)
 
     # Promoted while the old primary goes on: the preflight says so, discovery names nobody.
@@ -243,9 +240,11 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     assert moved.exit_code == 0 and "skipped by --force: old leader" in moved.output
     run(new, "INSERT INTO t VALUES (3)")
     ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
-    wait(lambda: "orders.0" in report(store).split, "split brain is seen")
+    assert_eventually(lambda: "orders.0" in report(store).split, "split brain is seen")
     run(old, "INSERT INTO t VALUES (999)")
-    wait(lambda: "wrote: its log went from" in report(store).split.get("orders.0", ""), "writes there are seen")
+    assert_eventually(
+        lambda: "wrote: its log went from" in report(store).split.get("orders.0", ""), "writes there are seen"
+    )
     shown = json.loads(cli(pairs, "status", "orders", "0", "--json").output)
     assert any(text.startswith("split brain: ") for text in shown["findings"]), shown
 
@@ -253,14 +252,14 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     refused = cli(pairs, "topology", "set-leader", "bare", "0", str(new))
     assert "slot" in failing(refused) and "Bootstrap the shard" in refused.output
     store.set_leader("bare", "0", new)
-    wait(lambda: "has no slot" in report(store).held.get("bare.0", ""), "held: no slot")
+    assert_eventually(lambda: "has no slot" in report(store).held.get("bare.0", ""), "held: no slot")
     assert ground.task_state(bare) == "RUNNING", "its old run goes on"
 
     # The old one is fenced: the split is over, and the probe finds the one leader.
     store.set_leader("orders", "0", old)
-    wait(lambda: "orders.0" in report(store).moving, "the move back is taken up")
+    assert_eventually(lambda: "orders.0" in report(store).moving, "the move back is taken up")
     pairs.kill("postgres-1")
-    wait(lambda: "orders.0" not in report(store).split, "the split is over")
+    assert_eventually(lambda: "orders.0" not in report(store).split, "the split is over")
     assert cli(pairs, "topology", "discover", "orders").exit_code == 2
     applied = cli(pairs, "topology", "discover", "orders", "--apply")
     assert f"orders.0: {new} leads: moved, generation 3" in applied.output

@@ -72,7 +72,7 @@ def platform(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 @pytest.fixture
-def a_scenario(
+def assert_recovery(
     stack: Stack,
     platform: Platform,
     control_plane: ControlPlane,

@@ -22,9 +22,10 @@ from cdc_platform.model.topology import Address, Shard
 from cdc_platform.settings import CONFIG_ENV
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.faults.control_plane import ControlPlane
-from tests.faults.site import DEADLINE, FIRST_ROWS, Site, wait
+from tests.faults.site import DEADLINE, FIRST_ROWS, Site
 from tests.faults.topic import Tap, read
 from tests.faults.writers import Change, Writers
+from tests.waiting import assert_eventually
 
 # An event that takes longer than this from commit to consumer is late, seconds.
 LATE = 5.0
@@ -99,7 +100,7 @@ class Scenario:
             return True
 
         for shard in shards or self.site.shards:
-            wait(partial(told, shard), "ZooKeeper takes a new leader", 60)
+            assert_eventually(partial(told, shard), "ZooKeeper takes a new leader", 60)
             self.moved[shard.id] = (*self.moved.get(shard.id, ()), datetime.now(UTC))
 
     def command(self, *arguments: str) -> str:
@@ -127,7 +128,7 @@ class Scenario:
         self.writers.deletes = False
         with self.writers.still():
             written = list(self.writers.committed.copy())
-            wait(lambda: all(change in self.tap.arrived for change in written), "all has been read")
+            assert_eventually(lambda: all(change in self.tap.arrived for change in written), "all has been read")
 
     def flows(self, shard: Shard) -> None:
         """Wait until an event of that shard arrives that was written after now."""
@@ -139,7 +140,7 @@ class Scenario:
                 for change, at in self.writers.committed.copy().items()
             )
 
-        wait(later, f"{shard.name} flows")
+        assert_eventually(later, f"{shard.name} flows")
 
     @contextmanager
     def unread(self) -> Iterator[Shard]:
@@ -151,16 +152,16 @@ class Scenario:
         self.command("pause", shard.dataset, "--reason", "a fault is made")
         self.no_more_deletes()
         self.site.call("PUT", f"/connectors/{shard.name}/stop")
-        wait(lambda: not self.site.statuses(), "it is stopped")
+        assert_eventually(lambda: not self.site.statuses(), "it is stopped")
         self.begin()
         at = len(self.writers.committed)
-        wait(lambda: len(self.writers.committed) > at + 100, "a hundred changes that nobody read")
+        assert_eventually(lambda: len(self.writers.committed) > at + 100, "a hundred changes that nobody read")
         yield shard
         self.command("resume", shard.dataset)
 
     def recovered(self, seconds: float = DEADLINE) -> float:
         """Wait until of every shard an event has arrived that was written after the fault; when (monotonic)."""
-        found: float = wait(self._recovered, "of every shard a later event arrived", seconds)
+        found: float = assert_eventually(self._recovered, "of every shard a later event arrived", seconds)
         return found
 
     def has_recovered(self) -> bool:
@@ -267,14 +268,16 @@ def scenario(
         writers = Writers(replace(site.sources, setup=setup), site.shards, pause=pause)
         writers.deletes = not early
         if not early:
-            wait(lambda: len(tap.arrived) >= FIRST_ROWS * site.count, "the first rows arrived")
+            assert_eventually(lambda: len(tap.arrived) >= FIRST_ROWS * site.count, "the first rows arrived")
         writers.start()
         made = Scenario(name=name, site=site, writers=writers, control_plane=control_plane, tap=tap, holed=early)
         made.begin()
         made.recovered()
         if not early:
             # Before that a lost task snapshots anew, and steps in between come as rows only.
-            wait(lambda: all(site.streams_from(shard) for shard in site.shards), "offsets of the stream are committed")
+            assert_eventually(
+                lambda: all(site.streams_from(shard) for shard in site.shards), "offsets of the stream are committed"
+            )
         made.begin()
         yield made
         told(made.conclude())

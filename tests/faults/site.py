@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -34,19 +34,11 @@ from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.faults.far_proxy import FarProxy
 from tests.faults.sources import Sources
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 TABLE = "items"
 FIRST_ROWS = 50
 DEADLINE = 240.0
-
-
-def wait(holds: Callable[[], Any], what: str, seconds: float = DEADLINE) -> Any:
-    """Poll until it holds, and give what it gave."""
-    end = time.monotonic() + seconds
-    while not (found := holds()):
-        assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}"
-        time.sleep(0.1)
-    return found
 
 
 @dataclass(kw_only=True)
@@ -109,8 +101,10 @@ class Site:
         store.put_dataset(self.dataset)
         for shard in self.shards:
             store.put_shard(shard)
-        wait(lambda: all(self.leader_of(s) is not None for s in self.shards), "the agents wrote the leader files")
-        wait(lambda: set(self.states().values()) == {"RUNNING"}, f"all tasks of {self.name} run")
+        assert_eventually(
+            lambda: all(self.leader_of(s) is not None for s in self.shards), "the agents wrote the leader files"
+        )
+        assert_eventually(lambda: set(self.states().values()) == {"RUNNING"}, f"all tasks of {self.name} run")
 
     def clean(self) -> None:
         """Everything away, and a pass that takes the shrinkage for meant. A slot that is still held is waited for."""
@@ -169,7 +163,7 @@ class Site:
                     return True
             return False
 
-        wait(done, f"{method} {path}")
+        assert_eventually(done, f"{method} {path}")
 
     def statuses(self) -> dict[str, Any]:
         """Shard name to its task's status; without those that have no task."""

@@ -50,29 +50,29 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 
 
 @pytest.fixture
-def a_scenario(bench: Bench, tmp_path: Path, request: pytest.FixtureRequest) -> MakeScenario:
+def assert_recovery(bench: Bench, tmp_path: Path, request: pytest.FixtureRequest) -> MakeScenario:
     return scenarios(bench.stack, bench.platform, bench.control_plane, tmp_path, request)
 
 
-def test_faults_workers_cut_off_from_the_broker(a_scenario: MakeScenario, bench: Bench) -> None:
+def test_faults_workers_cut_off_from_the_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
     """For longer than the group waits for a member: all tasks are taken from all workers."""
-    with a_scenario("workers to broker: cut for 20 s") as run:
+    with assert_recovery("workers to broker: cut for 20 s") as run:
         bench.proxy.cut()
         run.hold(20)
         bench.proxy.resume()
         run.over()
 
 
-def test_faults_workers_with_a_slow_broker(a_scenario: MakeScenario, bench: Bench) -> None:
-    with a_scenario("workers to broker: 4 kB/s for 20 s") as run:
+def test_faults_workers_with_a_slow_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
+    with assert_recovery("workers to broker: 4 kB/s for 20 s") as run:
         bench.proxy.slow(4_000)
         run.hold(20)
         bench.proxy.resume()
         run.over()
 
 
-def test_faults_workers_half_open_to_the_broker(a_scenario: MakeScenario, bench: Bench) -> None:
-    with a_scenario("workers to broker: half-open for 30 s") as run:
+def test_faults_workers_half_open_to_the_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
+    with assert_recovery("workers to broker: half-open for 30 s") as run:
         bench.proxy.stall()
         run.hold(30)
         bench.proxy.resume()

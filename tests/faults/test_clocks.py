@@ -16,13 +16,13 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 HOUR = 3600
 
 
-def test_faults_clocks_are_hours_apart(a_scenario: MakeScenario, stack: Stack, tmp_path: Path) -> None:
+def test_faults_clocks_are_hours_apart(assert_recovery: MakeScenario, stack: Stack, tmp_path: Path) -> None:
     """Nothing is lost, nobody is taken for stuck, and no pass undoes another's work; the proof goes by positions."""
     ahead, behind = skew(tmp_path, HOUR), skew(tmp_path, -HOUR)
     name = "clocks: worker 1 h ahead, source 2 h ahead, control plane from 1 h behind to 1 h ahead"
     with (
         skewed(stack, stack.workers[0], ahead),
-        a_scenario(name, setup=f"SET timestamp = UNIX_TIMESTAMP() + {2 * HOUR}", count=3) as run,
+        assert_recovery(name, setup=f"SET timestamp = UNIX_TIMESTAMP() + {2 * HOUR}", count=3) as run,
     ):
         date = httpx.get(f"{stack.connect_urls[0]}/", timeout=10).headers.get("Date", "")
         run.note = f"the worker's own date is {date}"

@@ -7,7 +7,7 @@ import pytest
 from cdc_platform.model.topology import Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
-from tests.faults.site import wait
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -17,14 +17,14 @@ FIRST = 2_000_000_000
 
 
 @pytest.mark.parametrize("victim", ["worker", "postgres"])
-def test_faults_copy_with_a_kill_in_the_middle(a_scenario: MakeScenario, victim: str) -> None:
+def test_faults_copy_with_a_kill_in_the_middle(assert_recovery: MakeScenario, victim: str) -> None:
     """The kill comes once some, and not all, of the rows are in the topic."""
     name = f"Postgres: COPY of {ROWS:,} rows, {victim} killed in its middle"
-    with a_scenario(name, count=1, engine=Engine.POSTGRES, pause=0.1) as run:
+    with assert_recovery(name, count=1, engine=Engine.POSTGRES, pause=0.1) as run:
         (shard,) = run.site.shards
-        worker = wait(lambda: run.site.home(shard), "a worker runs the task")
+        worker = assert_eventually(lambda: run.site.home(shard), "a worker runs the task")
         copy(run)
-        wait(lambda: arrived(run) > 1000, "the COPY's first rows are in the topic")
+        assert_eventually(lambda: arrived(run) > 1000, "the COPY's first rows are in the topic")
         at = arrived(run)
         run.begin()
         service = worker if victim == "worker" else run.site.stack.postgres[0]

@@ -23,9 +23,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 LOOKS_AGAIN = 75.0
 
 
-def test_faults_disk_full_under_the_broker(a_scenario: MakeScenario) -> None:
+def test_faults_disk_full_under_the_broker(assert_recovery: MakeScenario) -> None:
     """Kafka halts by itself when its only disk takes nothing; with space again it is started."""
-    with a_scenario("disk full under the broker") as run:
+    with assert_recovery("disk full under the broker") as run:
         with filled(run, "kafka"):
             ended = run.site.stack.control.wait_ended("kafka", 60)
             run.hold(5)
@@ -36,12 +36,12 @@ def test_faults_disk_full_under_the_broker(a_scenario: MakeScenario) -> None:
         run.over()
 
 
-def test_faults_disk_full_under_the_source(a_scenario: MakeScenario) -> None:
+def test_faults_disk_full_under_the_source(assert_recovery: MakeScenario) -> None:
     """MariaDB waits for space and looks for it once a minute; 11.4.5 was seen to wait on, holding its binlog's lock.
 
     Where it may make no file longer it ends: InnoDB cannot go on without its log.
     """
-    with a_scenario("disk full under MariaDB") as run:
+    with assert_recovery("disk full under MariaDB") as run:
         service = run.site.stack.mariadb[0]
         with filled(run, service):
             ended = run.site.stack.control.wait_ended(service, 15)

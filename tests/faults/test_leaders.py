@@ -13,13 +13,13 @@ from tests.local import promotion
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
-def test_faults_leaders_of_100_shards_move_at_once(a_scenario: MakeScenario, stack: Stack) -> None:
+def test_faults_leaders_of_100_shards_move_at_once(assert_recovery: MakeScenario, stack: Stack) -> None:
     """The old host refuses; the new one is the same server behind another address."""
     name = "100 shards: the old leader refuses, all move at once"
     primary = stack.mariadb_primary
     with (
         FarProxy((primary.host, primary.port)) as old,
-        a_scenario(name, count=100, pause=0.5, through=old) as run,
+        assert_recovery(name, count=100, pause=0.5, through=old) as run,
     ):
         old.cut()
         run.hold(1)
@@ -27,8 +27,8 @@ def test_faults_leaders_of_100_shards_move_at_once(a_scenario: MakeScenario, sta
         run.over()
 
 
-def test_faults_mariadb_primary_killed_and_replica_promoted(a_scenario: MakeScenario) -> None:
-    with a_scenario("MariaDB: primary killed, replica promoted") as run:
+def test_faults_mariadb_primary_killed_and_replica_promoted(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("MariaDB: primary killed, replica promoted") as run:
         stack = run.site.stack
         stack.kill(stack.mariadb[0])
         promoted = promotion.promote_mariadb_replica(stack, timeout=120)
@@ -38,8 +38,8 @@ def test_faults_mariadb_primary_killed_and_replica_promoted(a_scenario: MakeScen
         promotion.rejoin(promoted)
 
 
-def test_faults_postgres_standby_promoted(a_scenario: MakeScenario) -> None:
-    with a_scenario("Postgres: standby promoted", engine=Engine.POSTGRES) as run:
+def test_faults_postgres_standby_promoted(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("Postgres: standby promoted", engine=Engine.POSTGRES) as run:
         stack = run.site.stack
         with run.writers.still():
             promoted = promotion.promote_postgres_standby(stack, timeout=180)

@@ -11,13 +11,13 @@ from cdc_platform.connectors.identity import identity
 from cdc_platform.model.topology import Engine, Shard
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
-from tests.faults.site import wait
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
-def test_faults_binlog_purged(a_scenario: MakeScenario) -> None:
-    with a_scenario("MariaDB: binlog purged; bootstrap --lost", count=1) as run:
+def test_faults_binlog_purged(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("MariaDB: binlog purged; bootstrap --lost", count=1) as run:
         with run.unread() as shard, run.site.sources.admin() as sql:
             sql("FLUSH BINARY LOGS")
             last = sql("SHOW BINARY LOGS")[-1][0]
@@ -27,16 +27,16 @@ def test_faults_binlog_purged(a_scenario: MakeScenario) -> None:
                 sql(f"PURGE BINARY LOGS TO '{last}'")
                 return bool(sql("SHOW BINARY LOGS")[0][0] == last)
 
-            wait(purged, "the older binlogs are gone", 60)
+            assert_eventually(purged, "the older binlogs are gone", 60)
         cured(run, shard, "log-purged")
 
 
-def test_faults_slot_dropped(a_scenario: MakeScenario) -> None:
-    with a_scenario("Postgres: slot dropped; bootstrap --lost", count=1, engine=Engine.POSTGRES) as run:
+def test_faults_slot_dropped(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("Postgres: slot dropped; bootstrap --lost", count=1, engine=Engine.POSTGRES) as run:
         with run.unread() as shard:
             slot = identity(run.site.settings, run.site.dataset, shard).slot
             with run.site.sources.admin() as sql:
-                wait(
+                assert_eventually(
                     lambda: not sql("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", slot),
                     "the slot is not held",
                 )
@@ -44,8 +44,8 @@ def test_faults_slot_dropped(a_scenario: MakeScenario) -> None:
         cured(run, shard, "slot-missing")
 
 
-def test_faults_schema_history_lost(a_scenario: MakeScenario) -> None:
-    with a_scenario("MariaDB: schema history topic deleted; bootstrap --lost", count=1) as run:
+def test_faults_schema_history_lost(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("MariaDB: schema history topic deleted; bootstrap --lost", count=1) as run:
         with run.unread() as shard:
             topic = identity(run.site.settings, run.site.dataset, shard).schema_history_topic
             assert topic is not None
@@ -55,7 +55,7 @@ def test_faults_schema_history_lost(a_scenario: MakeScenario) -> None:
 
 def cured(run: Scenario, shard: Shard, trouble: str) -> None:
     """The trouble is named, and its one command ends it."""
-    wait(lambda: trouble in run.told_by("status", run.site.name), f"status names {trouble}")
+    assert_eventually(lambda: trouble in run.told_by("status", run.site.name), f"status names {trouble}")
     run.over()
     done = run.command("bootstrap", run.site.name, "--lost")
     run.note = f"named {trouble}; {done.splitlines()[-1]}"

@@ -14,8 +14,11 @@ ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], i
 
 
 @ENGINES
-def test_faults_connection_cut(a_scenario: MakeScenario, engine: Engine) -> None:
-    with TcpProxy(("127.0.0.1", 1)) as proxy, a_scenario(f"{engine}: cut for 5 s", engine=engine, through=proxy) as run:
+def test_faults_connection_cut(assert_recovery: MakeScenario, engine: Engine) -> None:
+    with (
+        TcpProxy(("127.0.0.1", 1)) as proxy,
+        assert_recovery(f"{engine}: cut for 5 s", engine=engine, through=proxy) as run,
+    ):
         proxy.cut()
         run.hold(5)
         proxy.resume()
@@ -23,9 +26,9 @@ def test_faults_connection_cut(a_scenario: MakeScenario, engine: Engine) -> None
 
 
 @ENGINES
-def test_faults_connection_slow(a_scenario: MakeScenario, engine: Engine) -> None:
+def test_faults_connection_slow(assert_recovery: MakeScenario, engine: Engine) -> None:
     name = f"{engine}: 4 kB/s for 20 s"
-    with TcpProxy(("127.0.0.1", 1)) as proxy, a_scenario(name, engine=engine, through=proxy) as run:
+    with TcpProxy(("127.0.0.1", 1)) as proxy, assert_recovery(name, engine=engine, through=proxy) as run:
         proxy.slow(4_000)
         run.hold(20)
         proxy.resume()
@@ -33,9 +36,9 @@ def test_faults_connection_slow(a_scenario: MakeScenario, engine: Engine) -> Non
 
 
 @ENGINES
-def test_faults_connection_half_open(a_scenario: MakeScenario, engine: Engine) -> None:
+def test_faults_connection_half_open(assert_recovery: MakeScenario, engine: Engine) -> None:
     name = f"{engine}: half-open for 30 s"
-    with TcpProxy(("127.0.0.1", 1)) as proxy, a_scenario(name, engine=engine, through=proxy) as run:
+    with TcpProxy(("127.0.0.1", 1)) as proxy, assert_recovery(name, engine=engine, through=proxy) as run:
         proxy.stall()
         run.hold(30)
         proxy.resume()

@@ -11,54 +11,54 @@ import pytest
 from cdc_platform.model.topology import Address, Engine
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
-from tests.faults.site import wait
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
-def test_faults_broker_killed(a_scenario: MakeScenario) -> None:
-    with a_scenario("broker: kill -9, back after 5 s") as run:
+def test_faults_broker_killed(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("broker: kill -9, back after 5 s") as run:
         run.site.stack.kill("kafka")
         run.hold(5)
         run.site.stack.start("kafka", timeout=180)
         run.over()
 
 
-def test_faults_broker_paused(a_scenario: MakeScenario) -> None:
-    with a_scenario("broker: paused for 20 s") as run:
+def test_faults_broker_paused(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("broker: paused for 20 s") as run:
         pause(run, "kafka", 20)
 
 
-def test_faults_zookeeper_killed(a_scenario: MakeScenario) -> None:
+def test_faults_zookeeper_killed(assert_recovery: MakeScenario) -> None:
     """Events go on without it; what is asked of it meanwhile is done once it is back."""
-    with a_scenario("ZooKeeper: kill -9, back after 10 s") as run:
+    with assert_recovery("ZooKeeper: kill -9, back after 10 s") as run:
         run.site.stack.kill("zookeeper")
         run.recovered(60)
         run.hold(10)
         run.site.stack.start("zookeeper")
         run.over()
-        a_leader_change_is_followed(run)
+        assert_leader_change_is_followed(run)
 
 
-def test_faults_zookeeper_paused(a_scenario: MakeScenario) -> None:
-    with a_scenario("ZooKeeper: paused for 15 s") as run:
+def test_faults_zookeeper_paused(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("ZooKeeper: paused for 15 s") as run:
         pause(run, "zookeeper", 15)
-        a_leader_change_is_followed(run)
+        assert_leader_change_is_followed(run)
 
 
-def test_faults_agents_killed(a_scenario: MakeScenario) -> None:
+def test_faults_agents_killed(assert_recovery: MakeScenario) -> None:
     """The leader moves while no agent lives; the files and tasks follow when they are back."""
-    move_without_agents(a_scenario, "agents: kill -9, leader moves, back after 5 s", kill=True)
+    assert_recovery_without_agents(assert_recovery, "agents: kill -9, leader moves, back after 5 s", kill=True)
 
 
-def test_faults_agents_paused(a_scenario: MakeScenario) -> None:
-    move_without_agents(a_scenario, "agents: paused, leader moves, woken after 15 s", kill=False)
+def test_faults_agents_paused(assert_recovery: MakeScenario) -> None:
+    assert_recovery_without_agents(assert_recovery, "agents: paused, leader moves, woken after 15 s", kill=False)
 
 
-def test_faults_control_plane_killed(a_scenario: MakeScenario) -> None:
+def test_faults_control_plane_killed(assert_recovery: MakeScenario) -> None:
     """A connector is deleted by hand while no control plane lives; the next one makes it anew."""
-    with a_scenario("control plane: kill -9, a connector deleted, back after 10 s") as run:
+    with assert_recovery("control plane: kill -9, a connector deleted, back after 10 s") as run:
         run.control_plane.kill()
         run.site.call("DELETE", f"/connectors/{run.site.shards[0].name}")
         run.hold(10)
@@ -66,9 +66,9 @@ def test_faults_control_plane_killed(a_scenario: MakeScenario) -> None:
         run.over()
 
 
-def test_faults_control_plane_paused(a_scenario: MakeScenario) -> None:
+def test_faults_control_plane_paused(assert_recovery: MakeScenario) -> None:
     """It loses its lock; woken, it must not act under it."""
-    with a_scenario("control plane: paused for 20 s, a connector deleted") as run:
+    with assert_recovery("control plane: paused for 20 s, a connector deleted") as run:
         os.kill(run.control_plane.pid, signal.SIGSTOP)
         run.site.call("DELETE", f"/connectors/{run.site.shards[0].name}")
         run.hold(20)
@@ -77,8 +77,8 @@ def test_faults_control_plane_paused(a_scenario: MakeScenario) -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
-def test_faults_source_killed(a_scenario: MakeScenario, engine: Engine) -> None:
-    with a_scenario(f"{engine}: kill -9, back after 5 s", engine=engine) as run:
+def test_faults_source_killed(assert_recovery: MakeScenario, engine: Engine) -> None:
+    with assert_recovery(f"{engine}: kill -9, back after 5 s", engine=engine) as run:
         service = primary(run)
         run.site.stack.kill(service)
         run.hold(5)
@@ -87,8 +87,8 @@ def test_faults_source_killed(a_scenario: MakeScenario, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
-def test_faults_source_paused(a_scenario: MakeScenario, engine: Engine) -> None:
-    with a_scenario(f"{engine}: paused for 20 s", engine=engine) as run:
+def test_faults_source_paused(assert_recovery: MakeScenario, engine: Engine) -> None:
+    with assert_recovery(f"{engine}: paused for 20 s", engine=engine) as run:
         pause(run, primary(run), 20)
 
 
@@ -107,8 +107,8 @@ def pause(run: Scenario, service: str, seconds: float) -> None:
     run.over()
 
 
-def move_without_agents(a_scenario: MakeScenario, name: str, *, kill: bool) -> None:
-    with TcpProxy(("127.0.0.1", 1)) as old, a_scenario(name, through=old) as run:
+def assert_recovery_without_agents(assert_recovery: MakeScenario, name: str, *, kill: bool) -> None:
+    with TcpProxy(("127.0.0.1", 1)) as old, assert_recovery(name, through=old) as run:
         agents = [f"agent-{worker}" for worker in run.site.stack.workers]
         for agent in agents:
             run.site.stack.kill(agent, signal.SIGKILL if kill else signal.SIGSTOP)
@@ -123,11 +123,11 @@ def move_without_agents(a_scenario: MakeScenario, name: str, *, kill: bool) -> N
         run.over()
 
 
-def a_leader_change_is_followed(run: Scenario) -> None:
+def assert_leader_change_is_followed(run: Scenario) -> None:
     """The same server by another name: files and tasks follow."""
     address = run.site.sources.primary
     run.move(Address("localhost", address.port))
-    wait(
+    assert_eventually(
         lambda: all((found := run.site.leader_of(s)) and found.leader.host == "localhost" for s in run.site.shards),
         "the leader files name the new leader",
         60,

@@ -13,8 +13,8 @@ from cdc_platform.model.topology import Credentials, Engine, Limits
 from cdc_platform.planning.health.failures import Failure
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
-from tests.faults.site import wait
 from tests.faults.sources import Sources
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -37,25 +37,25 @@ SMALL = Limits(producer_buffer_bytes=1024 * 1024)
 LARGE = Limits(producer_buffer_bytes=8 * 1024 * 1024)
 
 
-def test_faults_message_too_large(a_scenario: MakeScenario) -> None:
+def test_faults_message_too_large(assert_recovery: MakeScenario) -> None:
     """A row larger than the dataset's limit stops its shard, and no other; a larger limit lets it pass."""
-    with a_scenario("MariaDB: a row of 2 MB where 1 MB is the limit", more={"limits": SMALL}) as run:
+    with assert_recovery("MariaDB: a row of 2 MB where 1 MB is the limit", more={"limits": SMALL}) as run:
         shard, other = run.site.shards
         with run.writers.still():
             pad = "x" * 2_000_000
             run.writers.write(
                 shard, "c", 1_000_000_000, lambda v: f"INSERT INTO items VALUES (1000000000, {v}, '{pad}')"
             )
-        wait(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
+        assert_eventually(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
         run.flows(other)
         store = run.site.platform.topology
         store.put_dataset(replace(run.site.dataset, limits=LARGE))
         run.over()
 
 
-def test_faults_poison_record(a_scenario: MakeScenario) -> None:
+def test_faults_poison_record(assert_recovery: MakeScenario) -> None:
     """Debezium 3.7.0 cannot decode a NULL in an array of an ENUM: mended at the source, then bootstrapped."""
-    with a_scenario(
+    with assert_recovery(
         "Postgres: a value that kills the task; mended, bootstrapped", count=1, engine=Engine.POSTGRES
     ) as run:
         (shard,) = run.site.shards
@@ -71,7 +71,7 @@ def test_faults_poison_record(a_scenario: MakeScenario) -> None:
                 1_000_000_000,
                 lambda v: f"INSERT INTO items VALUES (1000000000, {v}, 'poison', ARRAY['sad', NULL]::mood[])",
             )
-        wait(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
+        assert_eventually(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
         with run.site.sources.admin(shard.database) as sql:
             sql("UPDATE items SET moods = NULL WHERE id = 1000000000")
         run.over()
@@ -80,7 +80,7 @@ def test_faults_poison_record(a_scenario: MakeScenario) -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
-def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack, engine: Engine) -> None:
+def test_faults_password_rotated(assert_recovery: MakeScenario, stack: Stack, engine: Engine) -> None:
     """The secrets file follows: tasks that try again inside are restarted, failed ones by hand."""
     user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)
     path = stack.secrets_dir / f"{user}.properties"
@@ -90,16 +90,20 @@ def test_faults_password_rotated(a_scenario: MakeScenario, stack: Stack, engine:
         for statement in LOGINS[engine]:
             sql(statement.format(user=user, password=old))
         name = f"{engine}: password rotated, secrets file follows"
-        with a_scenario(name, engine=engine, more={"credentials": own}) as run:
+        with assert_recovery(name, engine=engine, more={"credentials": own}) as run:
             sql(f"ALTER USER {user} {ROTATED[engine]} '{new}'")
             for (number,) in sql(SESSIONS[engine], user):
                 sql(ENDED[engine], number)
-            wait(lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication")
+            assert_eventually(
+                lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication"
+            )
             alert = f"{INCIDENT}{Failure.AUTHENTICATION}@{run.site.name}"
-            wait(lambda: alert in run.site.platform.state.read(), "the trouble that an alert tells of is on record")
+            assert_eventually(
+                lambda: alert in run.site.platform.state.read(), "the trouble that an alert tells of is on record"
+            )
             path.write_text(f"user={user}\npassword={new}\n")
             run.over()
-            wait(lambda: flows_after_restarts(run), "of every shard a later event arrived")
+            assert_eventually(lambda: flows_after_restarts(run), "of every shard a later event arrived")
         if engine is Engine.POSTGRES:
             for shard in run.site.shards:
                 with run.site.sources.admin(shard.database) as there:

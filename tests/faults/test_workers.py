@@ -12,7 +12,7 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
 from tests.faults.conftest import MakeScenario
-from tests.faults.site import wait
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -20,43 +20,45 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 OVERLAP = 30.0
 
 
-def test_faults_worker_killed_and_with_it_an_availability_zone(a_scenario: MakeScenario) -> None:
+def test_faults_worker_killed_and_with_it_an_availability_zone(assert_recovery: MakeScenario) -> None:
     """One of three workers, each in a zone of its own; nobody starts it again before all events flow."""
-    with a_scenario("worker kill -9, an AZ (1 of 3 workers) gone", count=9, pause=0.05) as run:
+    with assert_recovery("worker kill -9, an AZ (1 of 3 workers) gone", count=9, pause=0.05) as run:
         homes = [run.site.home(shard) for shard in run.site.shards]
         worker = max(set(homes), key=homes.count)
         assert worker is not None
         run.begin()
         run.site.stack.kill(worker)
         begun = time.monotonic()
-        wait(lambda: all(run.site.home(shard) not in (None, worker) for shard in run.site.shards), "all run elsewhere")
+        assert_eventually(
+            lambda: all(run.site.home(shard) not in (None, worker) for shard in run.site.shards), "all run elsewhere"
+        )
         took = time.monotonic() - begun
         run.note = f"{homes.count(worker)} of {len(homes)} shards were on it; all tasks ran after {took:.1f} s"
         run.recovered()
         run.site.stack.start(worker, timeout=180)
 
 
-def test_faults_rolling_restart_of_all_workers(a_scenario: MakeScenario) -> None:
-    with a_scenario("all workers restarted, one after another", count=6, pause=0.05) as run:
+def test_faults_rolling_restart_of_all_workers(assert_recovery: MakeScenario) -> None:
+    with assert_recovery("all workers restarted, one after another", count=6, pause=0.05) as run:
         stack = run.site.stack
         for worker in stack.workers:
             stack.stop(worker)
             stack.start(worker, timeout=180)
         begun = time.monotonic()
-        wait(lambda: all(run.site.home(shard) for shard in run.site.shards), "all tasks run")
+        assert_eventually(lambda: all(run.site.home(shard) for shard in run.site.shards), "all tasks run")
         run.note = f"all tasks ran {time.monotonic() - begun:.1f} s after the last start"
         run.over()
 
 
-def test_faults_worker_paused_and_woken(a_scenario: MakeScenario) -> None:
+def test_faults_worker_paused_and_woken(assert_recovery: MakeScenario) -> None:
     """Its tasks move away; when it wakes, it may write on for a moment: bounded, seen and blamed."""
-    with a_scenario("worker paused until its tasks moved, then woken") as run:
+    with assert_recovery("worker paused until its tasks moved, then woken") as run:
         shard = run.site.shards[0]
-        worker = wait(lambda: run.site.home(shard), "a worker runs the task")
+        worker = assert_eventually(lambda: run.site.home(shard), "a worker runs the task")
         run.begin()
         run.signal(worker, signal.SIGSTOP)
         try:
-            wait(lambda: run.site.home(shard) not in (None, worker), "another worker runs the task")
+            assert_eventually(lambda: run.site.home(shard) not in (None, worker), "another worker runs the task")
             run.recovered()
             run.hold(5)
         finally:
@@ -78,28 +80,28 @@ def test_faults_worker_paused_and_woken(a_scenario: MakeScenario) -> None:
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
-def test_faults_worker_killed_before_the_first_commit(a_scenario: MakeScenario, engine: Engine) -> None:
+def test_faults_worker_killed_before_the_first_commit(assert_recovery: MakeScenario, engine: Engine) -> None:
     """Its task has sent events of the stream, and begins with a snapshot again: the ledger names what that skipped."""
     name = f"{engine}: worker killed before its task's first commit"
-    with a_scenario(name, engine=engine, count=1, early=True) as run:
+    with assert_recovery(name, engine=engine, count=1, early=True) as run:
         (shard,) = run.site.shards
-        worker = wait(lambda: run.site.home(shard), "a worker runs the task")
+        worker = assert_eventually(lambda: run.site.home(shard), "a worker runs the task")
         assert run.site.offset(shard) == {}, "the kill comes too late to try anything"
         run.site.stack.kill(worker)
         run.hold(5)
         run.over()
         run.recovered()
         run.site.stack.start(worker, timeout=180)
-        wait(lambda: run.site.streams_from(shard), "an offset of the stream is committed")
-        gaps = wait(lambda: run.site.continuity().breaks, "the ledger names a break", 60)
+        assert_eventually(lambda: run.site.streams_from(shard), "an offset of the stream is committed")
+        gaps = assert_eventually(lambda: run.site.continuity().breaks, "the ledger names a break", 60)
         assert [gap.kind for gap in gaps] == [BreakKind.FROM_SCRATCH], gaps
         run.note = gaps[0].sentence()
 
 
-def test_faults_control_plane_and_worker_lost_together(a_scenario: MakeScenario) -> None:
+def test_faults_control_plane_and_worker_lost_together(assert_recovery: MakeScenario) -> None:
     """The workers put it right by themselves; nobody passes meanwhile."""
-    with a_scenario("control plane and worker: kill -9 at once") as run:
-        worker = wait(lambda: run.site.home(run.site.shards[0]), "a worker runs the task")
+    with assert_recovery("control plane and worker: kill -9 at once") as run:
+        worker = assert_eventually(lambda: run.site.home(run.site.shards[0]), "a worker runs the task")
         run.begin()
         run.control_plane.kill()
         run.site.stack.kill(worker)

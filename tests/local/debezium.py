@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import httpx
@@ -16,16 +15,9 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import LEADER_DIR
 from cdc_platform.model.topology import Address, Engine
 from tests.messages import document, headers_of
+from tests.waiting import assert_eventually
 
 DEADLINE = 60.0
-
-
-def eventually(holds: Callable[[], object], what: str, timeout: float = DEADLINE) -> None:
-    """Poll until it holds. Fails the test at the deadline."""
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, f"not in {timeout:.0f} s: {what}"
-        time.sleep(0.1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +112,7 @@ class Captured:
         if self.engine is Engine.POSTGRES:
             with postgres.connect(leader.port, self.stack.admin(self.engine)) as connection:
                 free = "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND NOT active"
-                eventually(lambda: connection.execute(free, (self.name,)).fetchone(), "the slot is free")
+                assert_eventually(lambda: connection.execute(free, (self.name,)).fetchone(), "the slot is free")
                 connection.execute("SELECT pg_drop_replication_slot(%s)", (self.name,))
 
     def restart_task(self) -> None:

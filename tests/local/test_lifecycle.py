@@ -21,7 +21,8 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from tests.conftest import make_stack_dir, own_stack
 from tests.local import mariadb_servers, postgres_servers, promotion
-from tests.local.debezium import Captured, eventually
+from tests.local.debezium import Captured
+from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
@@ -73,7 +74,7 @@ def test_crash_leaves_no_orphans_and_the_next_up_recovers(directory: Path) -> No
     with postgres.connect(stack.postgres_primary.port, stack.admin(Engine.POSTGRES)) as connection:
         connection.execute("CREATE TABLE kept AS SELECT 1 AS id")
     os.kill(psutil.Process(stack.pid("kafka")).ppid(), signal.SIGKILL)
-    eventually(lambda: processes_of(directory) == [], "all processes gone")
+    assert_eventually(lambda: processes_of(directory) == [], "all processes gone")
     assert {one.state for one in stack.status()} == {"absent"}
     again = up(spec)
     assert again.ports == stack.ports
@@ -107,7 +108,9 @@ def test_two_stacks_do_not_collide(bare: Stack, stack: Stack) -> None:
 def test_broker_killed_and_started_again(bare: Stack) -> None:
     bare.kill("kafka")
     bare.start("kafka")
-    eventually(lambda: workers.worker_problem(bare.address("w0", "connect").port) is None, "a healthy worker", 120.0)
+    assert_eventually(
+        lambda: workers.worker_problem(bare.address("w0", "connect").port) is None, "a healthy worker", 120.0
+    )
 
 
 def test_down_ends_everything_and_purge_leaves_nothing(bare: Stack) -> None:
@@ -142,7 +145,7 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
     if killed:
         port, login = stack.mariadb_replica.port, stack.admin(Engine.MARIADB)
         with mariadb_servers.writes_locked(stack.mariadb_primary.port, login) as position:
-            eventually(lambda: mariadb_servers.behind(port, login, position) is None, "the replica caught up")
+            assert_eventually(lambda: mariadb_servers.behind(port, login, position) is None, "the replica caught up")
         stack.kill(stack.mariadb[0])
     promoted = promotion.promote_mariadb_replica(stack)
     assert promoted.mariadb_primary == stack.mariadb_replica
@@ -161,7 +164,7 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
             cursor.execute("SELECT COUNT(*) AS n, @@server_id AS id FROM items")
             return bool(cursor.fetchone() == {"n": 100, "id": mariadb.REPLICA_ID})
 
-        eventually(all_there, "the old primary has all rows as a replica")
+        assert_eventually(all_there, "the old primary has all rows as a replica")
 
 
 def test_mariadb_old_primary_comes_back_renumbered_and_read_only(pair: Stack) -> None:
@@ -195,11 +198,11 @@ def test_postgres_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack,
             stack.postgres_standby.port, login, wanted
         )
 
-    eventually(slots_ready, "failover slots ready on the standby", 120.0)
+    assert_eventually(slots_ready, "failover slots ready on the standby", 120.0)
     if killed:
         position = postgres_servers.flushed(leader.port, login)
         behind = partial(postgres_servers.behind, stack.postgres_standby.port, login, position)
-        eventually(lambda: behind() is None, "the standby caught up")
+        assert_eventually(lambda: behind() is None, "the standby caught up")
         stack.kill(stack.postgres[0])
     promoted = promotion.promote_postgres_standby(stack)
     assert promoted.postgres_primary == stack.postgres_standby

@@ -72,6 +72,7 @@ def test_a_server_can_listen_where_the_stack_reserves() -> None:
         port = free["a.p"]
     here = ("127.0.0.1", port)
     with reserve(port), socket.create_server(here) as server, socket.create_connection(here):
+        assert server.getsockname() == here
         server.accept()[0].close()
 
 

@@ -21,8 +21,9 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
 from tests.local import postgres_servers
-from tests.local.debezium import Captured, eventually
+from tests.local.debezium import Captured
 from tests.local.promotion import drop_postgres_database
+from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
@@ -95,7 +96,7 @@ def test_mariadb_is_set_up_for_capture_and_replicates(stack: Stack, unique_name:
         with mariadb.connect(stack.mariadb_replica.port, admin) as connection, connection.cursor() as cursor:
             return bool(cursor.execute("SHOW DATABASES LIKE %s", (name,)))
 
-    eventually(replicated, "the database on the replica")
+    assert_eventually(replicated, "the database on the replica")
 
 
 def test_postgres_is_set_up_for_capture_and_replicates(stack: Stack, unique_name: Callable[[str], str]) -> None:
@@ -115,7 +116,7 @@ def test_postgres_is_set_up_for_capture_and_replicates(stack: Stack, unique_name
             row = connection.execute("SELECT to_regclass(%s) AS found", (name,)).fetchone()
             return bool(row and row["found"])
 
-    eventually(replicated, "the table on the standby")
+    assert_eventually(replicated, "the table on the standby")
 
 
 def test_a_dropped_database_whose_slot_is_being_copied_leaves_the_standby_alive(
@@ -132,11 +133,13 @@ def test_a_dropped_database_whose_slot_is_being_copied_leaves_the_standby_alive(
         postgres.reload(standby, admin)
         return postgres_servers.slots_of(standby, admin, name) == (name,)
 
-    eventually(copied, "the slot on the standby")
+    assert_eventually(copied, "the slot on the standby")
     drop_postgres_database(stack, name)
     assert postgres_servers.slots_of(primary, admin, name) == ()
     position = postgres_servers.flushed(primary, admin)
-    eventually(lambda: postgres_servers.behind(standby, admin, position) is None, "the standby has replayed the drop")
+    assert_eventually(
+        lambda: postgres_servers.behind(standby, admin, position) is None, "the standby has replayed the drop"
+    )
     with postgres.connect(standby, admin) as connection:
         assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None
 
@@ -246,7 +249,9 @@ def test_killed_database_comes_back_and_replicates(stack: Stack, engine: str, in
     stack.start(servers[index])
     if engine == "mariadb":
         login = stack.admin(Engine.MARIADB)
-        eventually(lambda: mariadb.replication_problem(stack.mariadb_replica.port, login) is None, "replication")
+        assert_eventually(lambda: mariadb.replication_problem(stack.mariadb_replica.port, login) is None, "replication")
     else:
         login = stack.admin(Engine.POSTGRES)
-        eventually(lambda: postgres.replication_problem(stack.postgres_primary.port, login) is None, "replication")
+        assert_eventually(
+            lambda: postgres.replication_problem(stack.postgres_primary.port, login) is None, "replication"
+        )

@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,6 +21,7 @@ from cdc_platform.local.lifecycle import end_leftovers
 from cdc_platform.local.probes import wait_ready
 from cdc_platform.local.services import Launch
 from cdc_platform.local.supervisor import PIDS_FILE, start_of
+from tests.waiting import assert_eventually
 
 
 @pytest.fixture
@@ -47,13 +48,6 @@ def launch(directory: Path, code: str, *, name: str = "s", **more: object) -> La
     log = str(directory / "logs" / f"{name}.log")
     argv = (sys.executable, "-c", code)
     return Launch(name=name, argv=argv, cwd=str(directory), log=log, **more)  # type: ignore[arg-type]
-
-
-def eventually(holds: Callable[[], object], timeout: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout
-    while not holds():
-        assert time.monotonic() < deadline, "not in time"
-        time.sleep(0.02)
 
 
 def gone(pid: int) -> bool:
@@ -115,8 +109,8 @@ def test_killed_supervisor_leaves_no_orphans(directory: Path, control: Control) 
     control.start_supervisor()
     child = control.spawn(sleeper(directory)).pid
     os.kill(supervisor_pid(child), signal.SIGKILL)
-    eventually(lambda: gone(child))
-    eventually(lambda: not control.alive())
+    assert_eventually(lambda: gone(child), "the child is gone", 10)
+    assert_eventually(lambda: not control.alive(), "the supervisor is gone", 10)
 
 
 def test_owned_stack_ends_with_its_killed_owner(directory: Path, control: Control) -> None:
@@ -132,8 +126,8 @@ def test_owned_stack_ends_with_its_killed_owner(directory: Path, control: Contro
     owner.kill()
     owner.wait()
     owner.stdout.close()
-    eventually(lambda: gone(child))
-    eventually(lambda: not control.alive())
+    assert_eventually(lambda: gone(child), "the child is gone", 10)
+    assert_eventually(lambda: not control.alive(), "the supervisor is gone", 10)
 
 
 def test_detached_stack_survives_the_shell_that_started_it(directory: Path, control: Control) -> None:
@@ -166,7 +160,7 @@ def test_shut_down_stops_the_highest_stage_first_and_kills_the_stubborn(director
     control.spawn(launch(directory, polite, name="low", stage=0))
     pid = control.spawn(launch(directory, stubborn, name="high", stage=1, grace=0.3)).pid
     logs = {name: directory / "logs" / f"{name}.log" for name in ("low", "high")}
-    eventually(lambda: all("ready" in log.read_text() for log in logs.values()))
+    assert_eventually(lambda: all("ready" in log.read_text() for log in logs.values()), "both are ready", 10)
     asked = time.monotonic()
     control.shut_down()
     assert gone(pid)
@@ -179,9 +173,9 @@ def test_a_supervisor_that_is_ending_is_waited_for(directory: Path, control: Con
     control.start_supervisor()
     slow = "import signal, time; signal.signal(15, lambda *_: None); print(1, flush=True); time.sleep(600)"
     child = control.spawn(launch(directory, slow + "; time.sleep(600)", grace=1.0)).pid
-    eventually(lambda: (directory / "logs" / "s.log").read_text())
+    assert_eventually(lambda: (directory / "logs" / "s.log").read_text(), "it writes its log", 10)
     os.kill(supervisor_pid(child), signal.SIGTERM)
-    eventually(lambda: not control.settled())
+    assert_eventually(lambda: not control.settled(), "it is noticed", 10)
     assert gone(child)
     control.start_supervisor()
     assert control.settled()

@@ -19,6 +19,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import topology_store
 from tests.conftest import own_stack
+from tests.waiting import assert_eventually
 
 SECURE_STACK_ENV = "CDC_TEST_SECURE_STACK"
 TABLE = "CREATE TABLE notes (id BIGINT NOT NULL PRIMARY KEY, text VARCHAR(80) NULL);"
@@ -55,11 +56,12 @@ class SecurePlatform:
                 for statement in statements:
                     other.execute(statement)
 
-    def until(self, done: Callable[[], bool], what: str, seconds: float = 120) -> None:
-        end = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < end, f"{what}: not within {seconds} s; last: {self.outputs[-1]}"
-            time.sleep(0.5)
+    def assert_eventually(self, holds: Callable[[], bool], what: str, seconds: float = 120) -> None:
+        try:
+            assert_eventually(holds, what, seconds, pause=0.5)
+        except AssertionError:
+            print(self.outputs[-1])
+            raise
 
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(self.cli("status", "--json").stdout)

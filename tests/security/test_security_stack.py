@@ -37,11 +37,11 @@ def test_plan_apply_status_and_proof_over_secure_connections(secure: SecurePlatf
         assert secure.cli("apply").exit_code in (0, 2), secure.outputs[-1]
         return secure.cli("plan").exit_code == 0
 
-    secure.until(applied, "nothing is left to do")
-    secure.until(lambda: secure.cli("status").exit_code == 0, "every shard is up")
+    secure.assert_eventually(applied, "nothing is left to do")
+    secure.assert_eventually(lambda: secure.cli("status").exit_code == 0, "every shard is up")
     for dataset, shard in secure.shards:
         secure.write(dataset, shard, "UPDATE notes SET text = 'changed' WHERE id < 5", "DELETE FROM notes WHERE id = 9")
-        secure.until(
+        secure.assert_eventually(
             lambda name=dataset.name: secure.cli("verify", name, "notes", "--json").exit_code == 0,  # type: ignore[misc]
             f"{dataset.name} is proven",
         )
@@ -71,7 +71,9 @@ def test_quotas_and_agents_work_over_secure_connections(secure: SecurePlatform) 
     moved = secure.cli("topology", "set-leader", dataset.name, shard.id, f"localhost:{shard.leader.port}")
     assert f"{len(secure.stack.workers)} agents follow" in moved.output
     secure.write(dataset, shard, "INSERT INTO notes VALUES (1000, 'after the move')")
-    secure.until(lambda: secure.cli("verify", dataset.name, "notes").exit_code == 0, "proven after the move")
+    secure.assert_eventually(
+        lambda: secure.cli("verify", dataset.name, "notes").exit_code == 0, "proven after the move"
+    )
 
 
 def test_a_pass_in_dagster_over_secure_connections(secure: SecurePlatform) -> None:

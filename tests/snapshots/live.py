@@ -23,9 +23,9 @@ from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
-from tests.clients.waiting import wait_until
 from tests.local.promotion import drop_postgres_database
 from tests.messages import document
+from tests.waiting import assert_eventually
 
 TABLES = ("items", "notes")
 
@@ -101,7 +101,7 @@ class World:
         platform.topology.put_dataset(self.dataset)
         for shard in self.shards:
             platform.topology.put_shard(shard)
-        wait_until(lambda: all(path.exists() for path in self._leader_files()), what="leader files")
+        assert_eventually(lambda: all(path.exists() for path in self._leader_files()), what="leader files")
 
     def _leader_files(self) -> Iterator[Path]:
         for worker in self.stack.workers:

@@ -28,10 +28,10 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import Run, runs, watermarks
 from cdc_platform.snapshots.shard_steps import running_signal, signal_id
-from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, bootstrap, go
 from tests.snapshots.dagster_outside import OutsideDagster
 from tests.snapshots.live import Judge, World, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -89,10 +89,10 @@ def test_backfill_goes_on_after_a_kill(
         kill = _start(point, world, dagster, stack)
         run = _open_run(outside, world, dagster)
         chunks = _Chunks(outside, run, began)
-        wait_until(lambda: chunks.read() >= point.after * CHUNKS, what="chunks read", seconds=PATIENCE)
+        assert_eventually(lambda: chunks.read() >= point.after * CHUNKS, what="chunks read", seconds=PATIENCE)
         again = kill()
         again()
-        wait_until(lambda: _finished(outside, run) is not None, what="the run is finished", seconds=PATIENCE)
+        assert_eventually(lambda: _finished(outside, run) is not None, what="the run is finished", seconds=PATIENCE)
     judge.agree(seconds=120)
     assert _finished(outside, run).failed == 0  # type: ignore[union-attr]
     marks = watermarks(outside.platform.state.read(), world.name)
@@ -151,7 +151,7 @@ def _open_run(outside: SnapshotPorts, world: World, dagster: OutsideDagster) -> 
         return bool(found)
 
     try:
-        wait_until(opened, what="a run on record", seconds=PATIENCE)
+        assert_eventually(opened, what="a run on record", seconds=PATIENCE)
     except AssertionError:
         print(dagster.log())
         raise

@@ -22,10 +22,10 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
 from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.shard_steps import running_signal
-from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file
 from tests.snapshots.live import Judge, World, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -85,7 +85,7 @@ def test_backfill_of_an_idle_shard_while_a_transaction_is_open_elsewhere(
     with world.admin() as run:
         run("BEGIN")
         run("SELECT pg_current_xact_id()")
-        wait_until(lambda: _seen_since(outside, world, run), what="a heartbeat that is younger", seconds=60)
+        assert_eventually(lambda: _seen_since(outside, world, run), what="a heartbeat that is younger", seconds=60)
         for number in range(2):
             judge = Judge(world, since=Judge(world).ends())
             part = KeyRange(column="id", low=str(number * 10 + 1), high=str(number * 10 + 11))
@@ -110,9 +110,9 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorl
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02) as writers:
         working = Working(outside, backfill(world, load=slow(500)), "b1")
-        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
+        assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", RequestedRun.PAUSED)
-        wait_until(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
+        assert_eventually(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
         before = writers.writes
         working.reads_nothing(25)
         assert writers.writes > before + 100
@@ -129,7 +129,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     with Writers(world, pause=0.02) as writers:
         working = Working(outside, backfill(world, load=slow(250)), "b1")
-        wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
+        assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", RequestedRun.STOPPED)
         ended = working.end()
     assert {done.error for done in working.notes.done} == {"stopped by hand"}
@@ -150,7 +150,7 @@ def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outs
     load = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500, max_bytes_per_s=4_000_000)
     with Writers(world, pause=0.05):
         working = Working(outside, backfill(world, load=load), "b1")
-        wait_until(lambda: working.chunks() > 3, what="chunks were read", seconds=120)
+        assert_eventually(lambda: working.chunks() > 3, what="chunks were read", seconds=120)
         clients = [producer_client_id(shard.name) for shard in world.shards]
         assert _rates(outside, clients) == dict.fromkeys(clients, 2_000_000)
         assert not working.end().failed

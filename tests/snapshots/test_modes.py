@@ -16,9 +16,9 @@ from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots.lost_positions import cure, lost_shards
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_records import watermarks
-from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -62,7 +62,7 @@ def test_bootstrap_from_latest_brings_what_changes_from_then_on(
         go(outside, bootstrap(world, mode=BootstrapMode.LATEST))
         writers.changed.clear()
         at = writers.writes
-        wait_until(lambda: writers.writes > at + 300, what="300 writes")
+        assert_eventually(lambda: writers.writes > at + 300, what="300 writes")
     Judge(world).agree(only=writers.changed)
     rows = Judge(world).fold("items")
     assert all(len(rows[shard.id]) < 3000 for shard in world.shards), "older rows are out of scope"
@@ -79,7 +79,7 @@ def test_bootstrap_from_a_position_of_a_binlog(make_world: MakeWorld, outside: S
     world = make_world(Engine.MARIADB)
     positions = {shard.id: world.position(shard) for shard in world.shards}
     with Writers(world) as writers:
-        wait_until(lambda: writers.writes > 300, what="300 writes")
+        assert_eventually(lambda: writers.writes > 300, what="300 writes")
         wanted = bootstrap(world, mode=BootstrapMode.POSITION, positions=positions)
         _, refused = go(outside, wanted, "r0")
         assert all("schema history" in (done.error or "") for done in refused.done)
@@ -103,7 +103,7 @@ def test_bootstrap_from_an_lsn_that_the_slot_still_holds(make_world: MakeWorld, 
             _make_slot(run, identity(world.settings, world.dataset, shard))
     positions = {shard.id: world.position(shard) for shard in world.shards}
     with Writers(world) as writers:
-        wait_until(lambda: writers.writes > 300, what="300 writes")
+        assert_eventually(lambda: writers.writes > 300, what="300 writes")
         wanted = bootstrap(world, mode=BootstrapMode.POSITION, positions=positions, schema_unchanged=True)
         _, notes = go(outside, wanted)
     assert [done.error for done in notes.done] == [None, None]
@@ -122,7 +122,7 @@ def _make_slot(run: Callable[..., list[Any]], own: Identity) -> None:
         time.sleep(1)
         return False
 
-    wait_until(made, what="a slot younger than its publication", seconds=90)
+    assert_eventually(made, what="a slot younger than its publication", seconds=90)
 
 
 def test_bootstrap_from_an_lsn_before_the_publication_is_refused(make_world: MakeWorld, outside: SnapshotPorts) -> None:
@@ -170,7 +170,7 @@ def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(
     go(outside, bootstrap(world, mode=BootstrapMode.INCREMENTAL), "first")
     position = world.position(shard)
     with Writers(world) as writers:
-        wait_until(lambda: writers.writes > 200, what="200 writes")
+        assert_eventually(lambda: writers.writes > 200, what="200 writes")
     with world.admin(shard.database) as run:
         run("ALTER TABLE items ADD COLUMN extra int NULL FIRST")
         run("UPDATE items SET v = 77 WHERE id = 5")
@@ -181,7 +181,7 @@ def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(
     assert notes.done[0].error is None
     Judge(world).agree()
     connect = outside.platform.connect(world.stack.cluster())
-    wait_until(lambda: connect.connector(shard.name).running, what="running")
+    assert_eventually(lambda: connect.connector(shard.name).running, what="running")
 
 
 def _purged(run: Callable[..., list[Any]]) -> bool:
@@ -196,17 +196,17 @@ def _lose(world: World, outside: SnapshotPorts) -> None:
     connect = outside.platform.connect(world.stack.cluster())
     for shard in world.shards:
         connect.stop(shard.name)
-        wait_until(lambda name=shard.name: not connect.connector(name).tasks, what="stopped")  # type: ignore[misc]
+        assert_eventually(lambda name=shard.name: not connect.connector(name).tasks, what="stopped")  # type: ignore[misc]
         with world.admin(shard.database) as run:
             run("UPDATE items SET v = 500 WHERE id <= 50")
             run("DELETE FROM items WHERE id = 60")
             if world.engine is Engine.MARIADB:
                 run("FLUSH BINARY LOGS")
-                wait_until(lambda r=run: _purged(r), what="binlogs purged")  # type: ignore[misc]
+                assert_eventually(lambda r=run: _purged(r), what="binlogs purged")  # type: ignore[misc]
                 run("UPDATE items SET v = 501 WHERE id = 51")
             else:
                 slot = identity(world.settings, world.dataset, shard).slot
-                wait_until(
+                assert_eventually(
                     lambda r=run, s=slot: (
                         not r(  # type: ignore[misc]
                             "SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", s
@@ -216,7 +216,7 @@ def _lose(world: World, outside: SnapshotPorts) -> None:
                 )
                 run("SELECT pg_drop_replication_slot(%s)", slot)
         connect.resume(shard.name)
-    wait_until(
+    assert_eventually(
         lambda: all(
             any(task.state == "FAILED" for task in connect.connector(shard.name).tasks) for shard in world.shards
         ),

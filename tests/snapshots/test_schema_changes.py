@@ -19,9 +19,9 @@ from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import watermarks
-from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import TABLES, Judge, World, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -52,7 +52,7 @@ def test_backfill_while_a_column_changes(
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     with Updates(world, pause=0.01):
         working = Working(outside, backfill(world, load=SLOW), "b1")
-        wait_until(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
+        assert_eventually(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
         for shard in world.shards:
             with world.admin(shard.database) as run:
                 run(CHANGES[change])
@@ -80,7 +80,7 @@ def test_backfill_whose_task_starts_just_before_a_column_came(
     connect = outside.platform.connect(world.stack.cluster())
     with Updates(world, pause=0.01):
         working = Working(outside, backfill(world, tables=("items",), load=SLOW), "b1")
-        wait_until(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
+        assert_eventually(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
         stop(connect, shard.name)
         with world.admin(shard.database) as run:
             run(CHANGES["add"])
@@ -137,7 +137,7 @@ def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
     working = Working(
         outside, backfill(world, load=Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=250)), "b1"
     )
-    wait_until(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
+    assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
     outside.platform.topology.put_dataset(replace(whole, tables=(whole.table("items"),)))
     _settled_pass(outside)
     ended = working.end()

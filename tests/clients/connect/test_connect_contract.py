@@ -6,13 +6,13 @@ import pytest
 
 from cdc_platform.errors import ConnectRejected, NotFound
 from tests.clients.conftest import Subject
-from tests.clients.waiting import wait_until
+from tests.waiting import assert_eventually
 
 
 def test_connector_is_created_and_comes_to_run(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     seen = cluster.connect.connector(name)
     assert seen.config == {**cluster.config(), "name": name}
     assert seen.owner == "contract"
@@ -25,23 +25,23 @@ def test_connector_just_created_is_in_the_list_at_once(cluster: Subject) -> None
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     assert cluster.connect.connectors()[name].config["topic"] == cluster.config()["topic"]
-    cluster.running(name)
+    cluster.assert_running(name)
     assert cluster.connect.connectors()[name] == cluster.connect.connector(name)
 
 
 def test_connector_created_stopped_has_no_tasks(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(), stopped=True)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.resume(name)
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_create_again_with_the_same_config_is_no_error(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_create_again_with_another_config_is_rejected(cluster: Subject) -> None:
@@ -55,7 +55,7 @@ def test_create_again_with_another_config_is_rejected(cluster: Subject) -> None:
 def test_create_stopped_is_rejected_when_it_runs_already(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     with pytest.raises(ConnectRejected, match="already exists"):
         cluster.connect.create(name, cluster.config(), stopped=True)
 
@@ -78,21 +78,21 @@ def test_config_that_does_not_validate_is_rejected(cluster: Subject, change: dic
 def test_update_replaces_the_whole_config(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(batch_size="7"))
-    cluster.running(name)
+    cluster.assert_running(name)
     cluster.connect.update(name, cluster.config())
-    wait_until(
+    assert_eventually(
         lambda: cluster.connect.connectors()[name].config == {**cluster.config(), "name": name},
         what="the new config",
     )
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_update_of_a_stopped_connector_leaves_it_stopped(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(), stopped=True)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.update(name, cluster.config(batch_size="7"))
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
 
 
 def test_delete_of_what_is_gone_is_no_error(cluster: Subject) -> None:
@@ -100,7 +100,7 @@ def test_delete_of_what_is_gone_is_no_error(cluster: Subject) -> None:
     cluster.connect.create(name, cluster.config())
     cluster.connect.delete(name)
     cluster.connect.delete(name)
-    wait_until(lambda: name not in cluster.connect.connectors(), what="gone")
+    assert_eventually(lambda: name not in cluster.connect.connectors(), what="gone")
     with pytest.raises(NotFound):
         cluster.connect.connector(name)
 
@@ -126,23 +126,23 @@ def test_unknown_connector_is_not_found_by_any_verb(cluster: Subject) -> None:
 def test_pause_keeps_the_tasks_and_stop_takes_them_away(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     cluster.connect.pause(name)
-    wait_until(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
+    assert_eventually(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
     assert len(cluster.connect.connector(name).tasks) == 1
     cluster.connect.stop(name)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.resume(name)
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     cluster.connect.restart_task(name, 0)
     cluster.connect.restart_failed(name)
-    cluster.running(name)
+    cluster.assert_running(name)
     with pytest.raises(NotFound, match="Unknown task"):
         cluster.connect.restart_task(name, 7)
 
@@ -156,14 +156,14 @@ def test_failed_task_shows_its_trace_until_it_is_restarted(cluster: Subject) -> 
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
-    wait_until(lambda: failed(cluster, name), what="FAILED")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED")
     seen = cluster.connect.connectors()[name]
     assert seen.state == "RUNNING" and not seen.running
     assert "org.apache.kafka.connect.errors.ConnectException" in (seen.tasks[0].trace or "")
     cluster.source_says("42\n")
     assert failed(cluster, name), "it never comes back by itself"
     cluster.connect.restart_failed(name)
-    cluster.running(name)
+    cluster.assert_running(name)
     assert cluster.connect.connector(name).tasks[0].trace is None
 
 
@@ -171,33 +171,33 @@ def test_restarted_task_that_is_still_broken_fails_again(cluster: Subject) -> No
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
-    wait_until(lambda: failed(cluster, name), what="FAILED")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED")
     cluster.connect.restart_task(name, 0)
-    wait_until(lambda: failed(cluster, name), what="FAILED again")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED again")
     cluster.source_says("42\n")
     cluster.connect.restart_task(name, 0)
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_changed_config_starts_a_failed_task_anew(cluster: Subject) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
-    wait_until(lambda: failed(cluster, name), what="FAILED")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED")
     cluster.connect.update(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
 
 
 def test_failed_task_stays_failed_through_pause_and_resume(cluster: Subject) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
-    wait_until(lambda: failed(cluster, name), what="FAILED")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED")
     cluster.source_says("42\n")
     cluster.connect.pause(name)
-    wait_until(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
+    assert_eventually(lambda: cluster.connect.connector(name).state == "PAUSED", what="PAUSED")
     cluster.connect.resume(name)
-    wait_until(lambda: cluster.connect.connector(name).state == "RUNNING", what="RUNNING")
+    assert_eventually(lambda: cluster.connect.connector(name).state == "RUNNING", what="RUNNING")
     assert failed(cluster, name)
 
 
@@ -206,13 +206,13 @@ def test_unchanged_update_starts_nothing_anew(cluster: Subject) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
-    wait_until(lambda: failed(cluster, name), what="FAILED")
+    assert_eventually(lambda: failed(cluster, name), what="FAILED")
     cluster.source_says("42\n")
     cluster.connect.update(name, cluster.fragile())
     # Something later that shows: by then an earlier restart would show too.
     other = cluster.name("00001")
     cluster.connect.create(other, cluster.config())
-    cluster.running(other)
+    cluster.assert_running(other)
     assert failed(cluster, name)
 
 
@@ -220,13 +220,13 @@ def test_offsets_are_changed_only_while_it_is_stopped(cluster: Subject) -> None:
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     with pytest.raises(ConnectRejected, match="must be in the STOPPED state"):
         cluster.connect.alter_offsets(name, entry)
     with pytest.raises(ConnectRejected, match="must be in the STOPPED state"):
         cluster.connect.reset_offsets(name)
     cluster.connect.stop(name)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.alter_offsets(name, entry)
     assert list(cluster.connect.offsets(name)) == entry
     cluster.connect.reset_offsets(name)
@@ -238,7 +238,7 @@ def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Subject)
     first = {"partition": cluster.partition(), "offset": {"position": 3}}
     second = {"partition": {"filename": "/other"}, "offset": {"position": 4}}
     cluster.connect.create(name, cluster.config(), stopped=True)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.alter_offsets(name, [first])
     cluster.connect.alter_offsets(name, [second])
     assert sorted(cluster.connect.offsets(name), key=str) == sorted([first, second], key=str)
@@ -253,12 +253,12 @@ def test_offsets_outlive_the_connector(cluster: Subject) -> None:
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
     cluster.connect.create(name, cluster.config(), stopped=True)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     cluster.connect.alter_offsets(name, entry)
     cluster.connect.delete(name)
-    wait_until(lambda: name not in cluster.connect.connectors(), what="gone")
+    assert_eventually(lambda: name not in cluster.connect.connectors(), what="gone")
     cluster.connect.create(name, cluster.config(), stopped=True)
-    cluster.stopped(name)
+    cluster.assert_stopped(name)
     assert list(cluster.connect.offsets(name)) == entry
 
 
@@ -272,7 +272,7 @@ def test_placeholders_stay_placeholders(cluster: Subject) -> None:
 def test_workers_health_and_plugins(cluster: Subject) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
-    cluster.running(name)
+    cluster.assert_running(name)
     assert {worker.status for worker in cluster.connect.health()} == {"healthy"}
     seen = cluster.connect.connector(name)
     assert cluster.connect.workers()[seen.tasks[0].worker] >= 1

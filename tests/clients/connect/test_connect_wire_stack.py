@@ -17,7 +17,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.observed import CLUSTER_KEY
 from tests.clients.conftest import Subject
 from tests.clients.connect.wire_breaker import WireBreaker
-from tests.clients.waiting import wait_until
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.plain]
 
@@ -74,7 +74,7 @@ def test_control_plane_create_applied_but_unanswered_is_done_once(
         connect.timeout = 6.0
         connect.create(name, real.config())
         assert connect.connector(name).config == {**real.config(), "name": name}
-        real.running(name)
+        real.assert_running(name)
 
 
 def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
@@ -82,7 +82,7 @@ def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
 ) -> None:
     name = real.name()
     real.connect.create(name, real.config())
-    real.running(name)
+    real.assert_running(name)
     for verb in ("update", "delete"):
         with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=6.0) as connect:
             connect.connectors()
@@ -92,7 +92,7 @@ def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
                 assert connect.connector(name).config["batch.size"] == "7"
             else:
                 connect.delete(name)
-                wait_until(lambda: name not in connect.connectors(), what="gone")
+                assert_eventually(lambda: name not in connect.connectors(), what="gone")
         wire.mute = False
         wire.break_all()
 
@@ -142,7 +142,7 @@ def test_control_plane_creates_many_at_once_through_rebalances(real: Subject) ->
     names = [real.name(f"{at:05d}") for at in range(20)]
     with ThreadPoolExecutor(10) as pool:
         list(pool.map(lambda name: real.connect.create(name, real.config()), names))
-    wait_until(
+    assert_eventually(
         lambda: sum(c.running for n, c in real.connect.connectors().items() if n in names) == 20,
         what="20 RUNNING",
     )

@@ -13,7 +13,7 @@ from cdc_platform.clients.protocols import Kafka
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SecretUnresolved, SettingsError
 from cdc_platform.model.observed import ObservedTopic, TopicRequest
 from cdc_platform.testing import FakeKafka
-from tests.clients.waiting import wait_until
+from tests.waiting import assert_eventually
 
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
 
@@ -32,14 +32,14 @@ class Subject:
     def seen(self, request: TopicRequest) -> ObservedTopic | None:
         return self.kafka.topics([request.name]).get(request.name)
 
-    def shows(self, request: TopicRequest, **values: object) -> None:
+    def assert_shows(self, request: TopicRequest, **values: object) -> None:
         """Brokers learn of a change a moment after the controller has answered."""
 
         def holds() -> bool:
             seen = self.seen(request)
             return seen is not None and all(getattr(seen, key) == value for key, value in values.items())
 
-        wait_until(holds, what=f"{request.name} with {values}")
+        assert_eventually(holds, what=f"{request.name} with {values}")
 
     def clean(self) -> None:
         self.kafka.delete_topics([name for name in self.kafka.topics() if name.startswith(self._own)])
@@ -58,21 +58,21 @@ def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
 def test_topic_is_created_with_partitions_replication_and_config(subject: Subject) -> None:
     request = subject.request(config={"cleanup.policy": "compact", "retention.ms": "604800000"})
     subject.kafka.create_topics([request])
-    subject.shows(request, partitions=2, replication=1, config=request.config)
+    subject.assert_shows(request, partitions=2, replication=1, config=request.config)
     assert request.name in subject.kafka.topics()
 
 
 def test_config_holds_only_what_differs_from_the_default(subject: Subject) -> None:
     request = subject.request()
     subject.kafka.create_topics([request])
-    subject.shows(request, config={})
+    subject.assert_shows(request, config={})
 
 
 def test_topics_by_name_leave_out_what_is_not_there(subject: Subject) -> None:
     first, second = subject.request("a"), subject.request("b")
     subject.kafka.create_topics([first, second])
-    subject.shows(first)
-    subject.shows(second)
+    subject.assert_shows(first)
+    subject.assert_shows(second)
     assert set(subject.kafka.topics([first.name, "contract-none"])) == {first.name}
     assert subject.kafka.topics([]) == {}
 
@@ -81,7 +81,7 @@ def test_creating_what_exists_is_no_error_and_changes_nothing(subject: Subject) 
     request = subject.request()
     subject.kafka.create_topics([request])
     subject.kafka.create_topics([subject.request(partitions=5)])
-    subject.shows(request, partitions=2)
+    subject.assert_shows(request, partitions=2)
 
 
 def test_one_bad_topic_does_not_keep_the_others_from_being_made(subject: Subject) -> None:
@@ -98,38 +98,38 @@ def test_one_bad_topic_does_not_keep_the_others_from_being_made(subject: Subject
     for request in bad:
         assert request.name in str(caught.value)
     assert good.name not in str(caught.value)
-    subject.shows(good)
+    subject.assert_shows(good)
     assert not any(subject.seen(request) for request in bad)
 
 
 def test_partitions_grow_and_never_shrink(subject: Subject) -> None:
     request = subject.request()
     subject.kafka.create_topics([request])
-    subject.shows(request)
+    subject.assert_shows(request)
     subject.kafka.add_partitions(request.name, 4)
-    subject.shows(request, partitions=4)
+    subject.assert_shows(request, partitions=4)
     subject.kafka.add_partitions(request.name, 4)
     with pytest.raises(KafkaRejected, match="INVALID_PARTITIONS"):
         subject.kafka.add_partitions(request.name, 3)
-    subject.shows(request, partitions=4)
+    subject.assert_shows(request, partitions=4)
 
 
 def test_config_is_changed_by_entry_and_returned_to_the_default(subject: Subject) -> None:
     request = subject.request(config={"retention.ms": "1000000", "cleanup.policy": "compact"})
     subject.kafka.create_topics([request])
-    subject.shows(request)
+    subject.assert_shows(request)
     subject.kafka.alter_topic_config(request.name, {"retention.ms": None, "segment.ms": "3600000"})
-    subject.shows(request, config={"cleanup.policy": "compact", "segment.ms": "3600000"})
+    subject.assert_shows(request, config={"cleanup.policy": "compact", "segment.ms": "3600000"})
 
 
 def test_bad_config_change_is_rejected_as_a_whole(subject: Subject) -> None:
     request = subject.request()
     subject.kafka.create_topics([request])
-    subject.shows(request)
+    subject.assert_shows(request)
     for bad in ({"retention.ms": "soon"}, {"no.such.config": "1"}):
         with pytest.raises(KafkaRejected, match="INVALID_CONFIG"):
             subject.kafka.alter_topic_config(request.name, {"segment.ms": "3600000", **bad})
-    subject.shows(request, config={})
+    subject.assert_shows(request, config={})
 
 
 def test_changes_of_a_topic_that_is_not_there_are_rejected(subject: Subject) -> None:
@@ -146,16 +146,16 @@ def test_changes_of_a_topic_that_is_not_there_are_rejected(subject: Subject) -> 
 def test_topic_is_deleted_and_gone_already_is_no_error(subject: Subject) -> None:
     request = subject.request()
     subject.kafka.create_topics([request])
-    subject.shows(request)
+    subject.assert_shows(request)
     subject.kafka.delete_topics([request.name, subject.request("none").name])
-    wait_until(lambda: subject.seen(request) is None, what="gone")
+    assert_eventually(lambda: subject.seen(request) is None, what="gone")
     subject.kafka.delete_topics([request.name])
 
 
 def test_nothing_asked_is_nothing_done(subject: Subject) -> None:
     request = subject.request()
     subject.kafka.create_topics([request])
-    subject.shows(request)
+    subject.assert_shows(request)
     before = subject.kafka.topics([request.name])
     subject.kafka.create_topics([])
     subject.kafka.delete_topics([])

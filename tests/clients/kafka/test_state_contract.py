@@ -17,7 +17,7 @@ from cdc_platform.errors import BadInput, Fenced, KafkaRejected, KafkaUnavailabl
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.observed import TopicRequest
 from cdc_platform.testing import FakeStateStore, FakeStateTopic
-from tests.clients.waiting import wait_until
+from tests.waiting import assert_eventually
 
 Open = Callable[[], StateStore]
 
@@ -49,7 +49,7 @@ def test_records_come_back_in_another_process(open_store: Open) -> None:
     records = {"restart/pins.00000": {"attempts": 3, "nested": {"é": [1, None, True]}}, "canary/pins": {}}
     store.write(records)
     assert store.read() == records
-    wait_until(lambda: open_store().read() == records, what="another reader sees them")
+    assert_eventually(lambda: open_store().read() == records, what="another reader sees them")
 
 
 def test_own_writes_are_read_at_once_and_the_last_one_wins(open_store: Open) -> None:
@@ -62,10 +62,10 @@ def test_own_writes_are_read_at_once_and_the_last_one_wins(open_store: Open) -> 
 def test_none_deletes(open_store: Open) -> None:
     store, reader = open_store(), open_store()
     store.write({"a/1": {"x": 1}, "a/2": {"x": 2}})
-    wait_until(lambda: len(reader.read()) == 2, what="both")
+    assert_eventually(lambda: len(reader.read()) == 2, what="both")
     store.write({"a/1": None, "a/none": None})
     assert store.read() == {"a/2": {"x": 2}}
-    wait_until(lambda: reader.read() == {"a/2": {"x": 2}}, what="one")
+    assert_eventually(lambda: reader.read() == {"a/2": {"x": 2}}, what="one")
 
 
 def test_newer_writer_fences_the_older_for_good(open_store: Open) -> None:
@@ -140,7 +140,7 @@ def test_ten_thousand_shards_are_read_back(open_store: Open) -> None:
     }
     open_store().write(records)
     reader = open_store()
-    wait_until(lambda: len(reader.read()) == 10_000, what="all", seconds=5.0)
+    assert_eventually(lambda: len(reader.read()) == 10_000, what="all", seconds=5.0)
     started = time.monotonic()
     assert reader.read() == records
     assert time.monotonic() - started < 2.0
@@ -188,7 +188,7 @@ def test_garbage_in_the_topic_is_reported_and_skipped(config: dict[str, str], to
         (b"a/2", b"\x00\x01"),
     )
     for reader in (store, StateTopic(config, topic)):
-        wait_until(partial(_has_problems, reader, 8), what="8 problems")
+        assert_eventually(partial(_has_problems, reader, 8), what="8 problems")
         assert reader.read() == {"a/1": {"x": 1}, "a/2": {"x": 2}}
         assert {"g/half", "g/list", "g/newer", "g/none", "writer", "a/2"} < set(reader.problems)
     assert "version is 2, not 1" in store.problems["g/newer"]
@@ -239,7 +239,7 @@ def test_transaction_left_open_by_a_killed_writer_is_never_seen(config: dict[str
     after.write({"a/2": {"x": 2}})
     expected = {"a/1": {"x": 1}, "a/2": {"x": 2}}
     assert after.read() == expected
-    wait_until(lambda: reader.read() == expected, what="the next writer's records")
+    assert_eventually(lambda: reader.read() == expected, what="the next writer's records")
 
 
 @pytest.mark.stack
@@ -249,7 +249,7 @@ def test_reader_follows_a_topic_that_was_made_anew(config: dict[str, str], topic
     store.write({f"a/{at}": {} for at in range(50)})
     assert len(store.read()) == 50
     admin.delete_topics([topic])
-    wait_until(lambda: topic not in admin.topics([topic]), what="gone")
+    assert_eventually(lambda: topic not in admin.topics([topic]), what="gone")
     StateTopic(config, topic).write({"b/1": {}})
 
     def follows() -> bool:
@@ -258,7 +258,7 @@ def test_reader_follows_a_topic_that_was_made_anew(config: dict[str, str], topic
         except (KafkaRejected, KafkaUnavailable):
             return False  # brokers learn of it one after the other
 
-    wait_until(follows, what="the new topic's records")
+    assert_eventually(follows, what="the new topic's records")
 
 
 def test_brokers_away_are_unavailable() -> None:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import socket
-import time
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Iterator
+from typing import Protocol
 
 import pytest
 from kazoo.client import KazooClient
@@ -17,15 +16,6 @@ from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 
 ZOOKEEPER_ENV = "CDC_TEST_ZOOKEEPER"
-
-
-def eventually(holds: Callable[[], Any], *, within: float = 15.0, what: str = "it") -> Any:
-    """The first true value of `holds()`; fails after `within` seconds."""
-    deadline = time.monotonic() + within
-    while not (value := holds()):
-        assert time.monotonic() < deadline, f"{what} did not come within {within} s"
-        time.sleep(0.02)
-    return value
 
 
 def packets_received(address: str) -> int:

@@ -14,8 +14,8 @@ from kazoo.client import KazooClient
 from cdc_platform.clients.protocols import ControlLock
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import LockHeld, LockLost, ZooKeeperUnavailable
-from tests.clients.zookeeper.conftest import eventually
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
@@ -110,7 +110,7 @@ def test_a_cut_connection_loses_the_lock_within_a_second(zookeeper: str, raw: Ka
         with store.lock(owner="cut") as lock:
             lock.check()
             proxy.cut()
-            eventually(lambda: lost(lock), within=1.0, what="the loss")
+            assert_eventually(lambda: lost(lock), seconds=1.0, what="the loss")
             proxy.resume()
             time.sleep(0.5)
             assert lost(lock), "lost is lost, also when the connection is back"
@@ -145,7 +145,7 @@ def test_a_deleted_lock_znode_is_noticed_within_a_second(
     with store.lock(owner="operator wants it gone") as lock:
         lock.check()
         raw.delete(f"{root}/control/lock", recursive=True)
-        eventually(lambda: lost(lock), within=1.0, what="the loss")
+        assert_eventually(lambda: lost(lock), seconds=1.0, what="the loss")
 
 
 def test_generations_rise_also_when_the_lock_path_was_deleted(

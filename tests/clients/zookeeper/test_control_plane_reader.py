@@ -15,9 +15,10 @@ from kazoo.security import make_digest_acl
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import ZooKeeperUnavailable
 from cdc_platform.model.topology import Topology
-from tests.clients.zookeeper.conftest import eventually, packets_received
+from tests.clients.zookeeper.conftest import packets_received
 from tests.documents.test_edits import NEW, shard, topology
 from tests.tcp_proxy import TcpProxy
+from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
@@ -105,7 +106,7 @@ def test_a_connection_lost_in_mid_load_gives_an_error_and_never_a_part(
             assert reader.load() == wanted, "whole, if it was faster than the cut"
         timer.join()
         proxy.resume()
-        eventually(lambda: whole_load(reader) == wanted, what="a whole load")
+        assert_eventually(lambda: whole_load(reader) == wanted, what="a whole load")
 
 
 def whole_load(reader: ZooKeeperTopologyStore) -> Topology | None:
@@ -130,7 +131,7 @@ def test_after_the_connection_was_lost_no_watch_is_trusted(
         reader.load()
     proxy.resume()
     assert told.wait(15), "whoever watches is told that there may be news"
-    found = eventually(lambda: whole_load(reader), what="a load")
+    found = assert_eventually(lambda: whole_load(reader), what="a load")
     assert [s.id for s in found.shards["pins"]] == ["00000"]
     assert found.shard("pins", "00000").leader == NEW
 
@@ -147,7 +148,7 @@ def test_a_half_open_connection_is_noticed(
     assert time.monotonic() - begun < 25
     proxy.cut()
     proxy.resume()
-    eventually(lambda: whole_load(reader) == topology(shard(0)), within=30, what="a whole load")
+    assert_eventually(lambda: whole_load(reader) == topology(shard(0)), seconds=30, what="a whole load")
 
 
 def test_an_expired_session_is_replaced(
@@ -157,10 +158,10 @@ def test_an_expired_session_is_replaced(
     registration = reader.register_agent("w0", {"pid": 1})
     assert reader.load() == topology(shard(0))
     proxy.cut()
-    eventually(lambda: writer.agents() == {}, within=20, what="the expiry of the session")
+    assert_eventually(lambda: writer.agents() == {}, seconds=20, what="the expiry of the session")
     writer.set_leader("pins", "00000", NEW)
     proxy.resume()
-    found = eventually(lambda: whole_load(reader), within=20, what="a load")
+    found = assert_eventually(lambda: whole_load(reader), seconds=20, what="a load")
     assert found.shard("pins", "00000").leader == NEW
     registration.update({"pid": 1})
     assert writer.agents() == {"w0": {"pid": 1}}

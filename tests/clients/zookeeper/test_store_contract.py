@@ -13,8 +13,9 @@ import pytest
 from cdc_platform.clients.protocols import TopologyStore
 from cdc_platform.errors import LockHeld, LockLost, NotFound, PlanRefused, TopologyError
 from cdc_platform.model.topology import Address, Pause, Topology
-from tests.clients.zookeeper.conftest import Server, eventually
+from tests.clients.zookeeper.conftest import Server
 from tests.documents.test_edits import CLUSTER, DATASET, NEW, OLD, shard, topology
+from tests.waiting import assert_eventually
 
 
 @pytest.fixture
@@ -230,7 +231,7 @@ def test_agents_are_seen_while_they_live(server: Server, store: TopologyStore) -
     agent.update({"pid": 1, "synced": 7})
     assert store.agents() == {"w0:8083": {"pid": 1, "synced": 7}}
     session.close()  # type: ignore[attr-defined]
-    eventually(lambda: store.agents() == {}, what="the end of the agent's znode")
+    assert_eventually(lambda: store.agents() == {}, what="the end of the agent's znode")
     with pytest.raises(TopologyError, match="no worker id"):
         store.register_agent("../control/lock", {})
 

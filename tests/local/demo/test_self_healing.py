@@ -23,6 +23,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.wiring import topology_store
 from tests.local.demo.test_demo import COMMAND, processes_of
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -43,21 +44,18 @@ class LiveDemo:
                 # Ctrl-C is for it, also where the tests themselves run in the background of a shell.
                 preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
             )
-        self.wait(lambda: "All shards are captured" in self.log.read_text(), "the demo is up", 300)
+        self.assert_eventually(lambda: "All shards are captured" in self.log.read_text(), "the demo is up", 300)
         self.stack = Stack.load(directory / "stack")
         found = re.search(r"Dagster: (http://\S+)", self.log.read_text())
         assert found
         self.dagster = found[1]
         self.connect = self.stack.connect_urls[0]
 
-    def wait(self, done: Callable[[], bool], what: str, limit: float) -> float:
-        """Wait until it holds; the seconds it took."""
-        started = time.monotonic()
-        while not done():
-            assert self.process.poll() is None, self.log.read_text()[-3000:]
-            assert time.monotonic() - started < limit, f"not within {limit:.0f} s: {what}"
-            time.sleep(0.5)
-        return time.monotonic() - started
+    def assert_eventually(self, holds: Callable[[], bool], what: str, seconds: float) -> None:
+        assert_eventually(holds, what, seconds, pause=0.5, meanwhile=self._assert_alive)
+
+    def _assert_alive(self) -> None:
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
 
     def status(self, name: str) -> dict[str, object] | None:
         reply = httpx.get(f"{self.connect}/connectors/{name}/status", timeout=10)
@@ -135,16 +133,20 @@ def test_demo_sensor_puts_drift_right_within_90_seconds(demo: LiveDemo) -> None:
     finally:
         store.close()
     broken = time.monotonic()
-    demo.wait(lambda: demo.task_state("orders.00001") == "RUNNING", "the deleted connector runs again", RIGHT_WITHIN)
-    demo.wait(lambda: demo.task_state(failed) == "RUNNING", "the failed task runs again", RIGHT_WITHIN)
-    demo.wait(
+    demo.assert_eventually(
+        lambda: demo.task_state("orders.00001") == "RUNNING", "the deleted connector runs again", RIGHT_WITHIN
+    )
+    demo.assert_eventually(lambda: demo.task_state(failed) == "RUNNING", "the failed task runs again", RIGHT_WITHIN)
+    demo.assert_eventually(
         lambda: all(demo.config(f"orders.0000{n}").get("poll.interval.ms") == "250" for n in range(4)),
         "the override arrived at every shard",
         RIGHT_WITHIN,
     )
-    demo.wait(lambda: demo.task_state("pins.00008") == "RUNNING", "the new shard is captured", RIGHT_WITHIN)
+    demo.assert_eventually(
+        lambda: demo.task_state("pins.00008") == "RUNNING", "the new shard is captured", RIGHT_WITHIN
+    )
     assert time.monotonic() - broken < RIGHT_WITHIN
-    demo.wait(lambda: "pins.00008" in demo.messages(), "the event log tells of it", 30)
+    demo.assert_eventually(lambda: "pins.00008" in demo.messages(), "the event log tells of it", 30)
     log = demo.messages()
     for sentence in (
         r"Create connector orders\.00001 in cluster \S+: done\.",
@@ -180,13 +182,13 @@ def test_demo_goes_on_after_the_host_of_a_pass_was_killed_in_mid_pass(demo: Live
     def _states(live: LiveDemo) -> set[str]:
         return {run["status"].lower() for run in live.runs()[: max(0, len(live.runs()) - before)]}
 
-    demo.wait(kill_the_pass, "a pass ran and was killed", RIGHT_WITHIN)
-    demo.wait(
+    demo.assert_eventually(kill_the_pass, "a pass ran and was killed", RIGHT_WITHIN)
+    demo.assert_eventually(
         lambda: all(demo.config(f"pins.0000{n}").get("poll.interval.ms") == "300" for n in range(8)),
         "a later pass did the work",
         180,
     )
-    demo.wait(
+    demo.assert_eventually(
         lambda: not [run for run in demo.runs() if run["status"] in ("STARTED", "STARTING", "QUEUED")],
         "no run is left started",
         120,
@@ -194,7 +196,7 @@ def test_demo_goes_on_after_the_host_of_a_pass_was_killed_in_mid_pass(demo: Live
 
 
 def test_demo_plan_is_empty_and_a_shard_less_is_a_named_delete(demo: LiveDemo, tmp_path: Path) -> None:
-    demo.wait(lambda: demo.cli("plan").returncode == 0, "the plan is empty", 120)
+    demo.assert_eventually(lambda: demo.cli("plan").returncode == 0, "the plan is empty", 120)
     exported = demo.cli("topology", "export")
     assert exported.returncode == 0, exported.stderr
     topology = parse_yaml(exported.stdout, where="export")
@@ -218,7 +220,7 @@ def _fail_a_task(demo: LiveDemo) -> str:
         for file in files:
             file.write_text("host=127.0.0.1\nport=1\ngeneration=0\n")
         httpx.post(f"{demo.connect}/connectors/{name}/tasks/0/restart", timeout=30).raise_for_status()
-        demo.wait(lambda: demo.task_state(name) == "FAILED", "the task failed", 60)
+        demo.assert_eventually(lambda: demo.task_state(name) == "FAILED", "the task failed", 60)
     finally:
         for file, text in zip(files, right, strict=True):
             file.write_text(text)

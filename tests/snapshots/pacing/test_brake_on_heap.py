@@ -12,10 +12,10 @@ from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
 from cdc_platform.snapshots.ports import SnapshotPorts
-from tests.clients.waiting import wait_until
 from tests.conftest import own_stack
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import Judge, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -48,10 +48,10 @@ def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(
     try:
         with Writers(world, pause=0.02):
             (worker,) = world.stack.metrics_urls
-            wait_until(lambda: _heap(outside, world.stack) > 0.7, what="a full heap", seconds=180)
+            assert_eventually(lambda: _heap(outside, world.stack) > 0.7, what="a full heap", seconds=180)
             working = Working(outside, backfill(world), "b1", brakes=QUICK)
             short = f"worker {worker} is short of heap"
-            wait_until(lambda: short in working.held(), what="held back by the heap", seconds=120)
+            assert_eventually(lambda: short in working.held(), what="held back by the heap", seconds=120)
             working.reads_nothing(10)
             assert working.chunks() < 60
             outside.platform.connect(world.stack.cluster()).stop(shard.name)

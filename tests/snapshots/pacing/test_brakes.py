@@ -15,9 +15,9 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
 from cdc_platform.snapshots.ports import SnapshotPorts
-from tests.clients.waiting import wait_until
 from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
 from tests.snapshots.live import Judge, World, Writers
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
@@ -36,19 +36,21 @@ def test_backfill_is_held_back_while_a_replica_is_behind(
     go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
     judge = Judge(world, since=Judge(world).ends())
     with Writers(world, pause=0.02), _replica(stack) as on_replica:
-        wait_until(lambda: _lag(outside, world) < 1.0, what="a replica that has the tables", seconds=120)
+        assert_eventually(lambda: _lag(outside, world) < 1.0, what="a replica that has the tables", seconds=120)
         on_replica(f"LOCK TABLES {shard.database}.items READ, {shard.database}.notes READ")
-        wait_until(lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a replica that is behind", seconds=120)
+        assert_eventually(
+            lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a replica that is behind", seconds=120
+        )
         working = Working(outside, backfill(world), "b1", brakes=QUICK)
-        wait_until(lambda: _behind(working, world), what="held back by lag", seconds=120)
+        assert_eventually(lambda: _behind(working, world), what="held back by lag", seconds=120)
         working.reads_nothing(10)
         assert working.chunks() == 0
         on_replica("UNLOCK TABLES")
-        wait_until(lambda: working.chunks() > 0, what="let go", seconds=120)
+        assert_eventually(lambda: working.chunks() > 0, what="let go", seconds=120)
         on_replica("STOP SLAVE SQL_THREAD")
         try:
             stopped = f"a replica of {world.leader} has stopped"
-            wait_until(lambda: stopped in working.held(), what="held back by a stop", seconds=120)
+            assert_eventually(lambda: stopped in working.held(), what="held back by a stop", seconds=120)
             working.reads_nothing(10)
         finally:
             on_replica("START SLAVE SQL_THREAD")
@@ -65,11 +67,11 @@ def test_backfill_is_held_back_while_a_standby_is_behind(
     with Writers(world, pause=0.02), _standby(stack) as on_standby:
         on_standby("SELECT pg_wal_replay_pause()")
         try:
-            wait_until(
+            assert_eventually(
                 lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a standby that is behind", seconds=120
             )
             working = Working(outside, backfill(world), "b1", brakes=QUICK)
-            wait_until(lambda: _behind(working, world), what="held back by lag", seconds=120)
+            assert_eventually(lambda: _behind(working, world), what="held back by lag", seconds=120)
             working.reads_nothing(10)
             assert working.chunks() == 0
         finally:

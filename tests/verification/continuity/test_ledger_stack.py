@@ -24,6 +24,7 @@ from cdc_platform.verification.proof.completeness import ShardRange, verify_shar
 from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.verification.duplicates.site import Site, ask_for_snapshot, sites
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -55,7 +56,7 @@ class Kept:
             seen.append(self.look())
             return seen[-1].open == 0
 
-        self.site.field.wait(calm, "the ledger has nothing open", 120)
+        assert_eventually(calm, "the ledger has nothing open", 120)
         return seen[-1]
 
     def position(self) -> dict[str, Any]:
@@ -78,7 +79,7 @@ class Kept:
                 verb, f"{self.site.url()}/connectors/{name}/{path}", timeout=60, **more
             ).is_success
 
-        self.site.field.wait(done, f"{verb} {path} of {name}", 60)
+        assert_eventually(done, f"{verb} {path} of {name}", 60)
 
     def stop(self) -> None:
         """Stop the connector, and wait until the source has lost its reader: Connect says "no task" before."""
@@ -97,7 +98,7 @@ class Kept:
             with self.site.admin(self.site.shard.database) as run:
                 return not rows_of(run, run(readers))
 
-        self.site.field.wait(gone, f"nobody reads for {self.site.shard.name}", 60)
+        assert_eventually(gone, f"nobody reads for {self.site.shard.name}", 60)
         before = self.site.field.offset(self.site.shard)
 
         def still() -> bool:
@@ -107,7 +108,7 @@ class Kept:
             last, before = before, self.site.field.offset(self.site.shard)
             return last == before
 
-        self.site.field.wait(still, "the last offset is committed", 60)
+        assert_eventually(still, "the last offset is committed", 60)
 
     def configured(self, config: dict[str, str]) -> None:
         """Go on with this configuration."""
@@ -156,7 +157,7 @@ def test_ledger_of_a_worker_killed_with_9_has_no_break(engine: Engine, kept: Cal
     home = place.home()
     place.field.stack.kill(home)
     try:
-        place.field.wait(lambda: place.home() != home, "another worker has the task", 180)
+        assert_eventually(lambda: place.home() != home, "another worker has the task", 180)
         place.write(20)
         place.arrived()
     finally:
@@ -188,7 +189,7 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     ledger.call("PUT", "resume")
     place.home()
     place.write(10)
-    place.field.wait(lambda: set(range(51, 61)) <= place.ids(), "the last rows arrived", 120)
+    assert_eventually(lambda: set(range(51, 61)) <= place.ids(), "the last rows arrived", 120)
     assert len(place.ids()) == 30
     found = ledger.settled()
     (gap,) = found.breaks
@@ -252,7 +253,7 @@ def test_ledger_of_events_dropped_on_the_way_breaks_and_names_the_transaction(
     def broken() -> bool:
         return bool(ledger.look().breaks)
 
-    place.field.wait(broken, "the ledger finds the break", 120)
+    assert_eventually(broken, "the ledger finds the break", 120)
     ledger.configured(config)
     place.write(5)
     place.arrived()
@@ -292,13 +293,13 @@ def test_ledger_of_all_kinds_of_changes_has_no_break(engine: Engine, kept: Calla
         with place.admin(place.shard.database) as run:
             run(f"UPDATE pins SET n = {number + 50} WHERE id = {200 + number % 3}")
     if engine.reads_binlog:
-        place.field.wait(
+        assert_eventually(
             lambda: any(value["op"] == "r" for _, value, _ in place.records()), "the snapshot reads rows", 120
         )
     with place.admin(place.shard.database) as run:
         run("TRUNCATE TABLE pins")
         run("INSERT INTO pins VALUES (300, 1)")
-    place.field.wait(lambda: 300 in place.ids(), "the last row arrived", 120)
+    assert_eventually(lambda: 300 in place.ids(), "the last row arrived", 120)
     found = ledger.settled()
     assert (found.breaks, found.open) == ((), 0)
     # 20, the mixed one, the three rows, 30 updates, the last; an update that changes nothing may be no event.

@@ -39,6 +39,7 @@ from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
 from tests.connectors.field import Field
 from tests.messages import document, headers_of
+from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
@@ -119,7 +120,7 @@ class Site:
             consumer.close()
 
     def arrived(self) -> None:
-        self.field.wait(lambda: len(self.ids()) == self.written, f"{self.written} rows arrived", 180)
+        assert_eventually(lambda: len(self.ids()) == self.written, f"{self.written} rows arrived", 180)
 
     def blames(self, *moved: datetime) -> list[Blame]:
         """What the platform says; `moved`: when the leader was seen to have moved."""
@@ -177,7 +178,7 @@ class Site:
             found = next(name for name in stack.workers if stack.launches[name].ports["connect"] == port)
             return True
 
-        self.field.wait(known, "a worker runs the task", 180)
+        assert_eventually(known, "a worker runs the task", 180)
         return found
 
     def url(self) -> str:
@@ -191,7 +192,7 @@ class Site:
         self.write(1)
         self.arrived()
         before = self.committed()
-        self.field.wait(lambda: self.committed() != before, "an offset is committed", 60)
+        assert_eventually(lambda: self.committed() != before, "an offset is committed", 60)
         self.write(rows)
         self.arrived()
 
@@ -264,7 +265,7 @@ def sites(
         found = Site(field=field, dataset=dataset, shard=shard, root=root)
         made.append(found)
         field.deploy(dataset, shard)
-        field.wait(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
+        assert_eventually(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
         return found
 
     try:
@@ -297,4 +298,4 @@ def drop_slot(place: Site, slot: str) -> None:
             )
             return not run(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'").rowcount  # type: ignore[attr-defined]
 
-        place.field.wait(dropped, f"slot {slot} is gone", 60)
+        assert_eventually(dropped, f"slot {slot} is gone", 60)

@@ -16,6 +16,7 @@ from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
 from tests.local import promotion
 from tests.verification.duplicates.site import Site, ask_for_snapshot, drop_slot, sites
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -43,7 +44,7 @@ def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly
         home = place.home()
         stack.kill(home)
         try:
-            place.field.wait(lambda gone=home: place.home() != gone, "another worker has the task", 180)  # type: ignore[misc]
+            assert_eventually(lambda gone=home: place.home() != gone, "another worker has the task", 180)  # type: ignore[misc]
             place.write(5)
             place.arrived()
         finally:
@@ -78,7 +79,7 @@ def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
         # The kill may come right after a commit: then nothing is sent again, and it is tried once more.
         for _ in range(5):
             changes += _killed_in_mid_transaction(place)
-            place.field.wait(lambda: place.last_offsets() >= changes, f"{changes} events arrived", 300)  # noqa: B023
+            assert_eventually(lambda: place.last_offsets() >= changes, f"{changes} events arrived", 300)  # noqa: B023
             place.write(1)
             place.arrived()
             changes += 1
@@ -111,13 +112,13 @@ def _killed_in_mid_transaction(place: Site) -> int:
         inside = any(name.startswith("transaction_data_collection_order_") for name in offset)
         return inside or place.last_offsets() - before >= changes
 
-    place.field.wait(halfway, "an offset in the middle is committed", 120)
+    assert_eventually(halfway, "an offset in the middle is committed", 120)
     # A moment's events more than were committed.
     sent = place.last_offsets()
-    place.field.wait(lambda: place.last_offsets() >= min(sent + 500, before + changes), "more is sent", 60)
+    assert_eventually(lambda: place.last_offsets() >= min(sent + 500, before + changes), "more is sent", 60)
     stack.kill(home)
     try:
-        place.field.wait(lambda: place.home() != home, "another worker has the task", 180)
+        assert_eventually(lambda: place.home() != home, "another worker has the task", 180)
     finally:
         stack.start(home)
     return changes
@@ -142,18 +143,18 @@ def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
     forged = config | own | {"name": twin.name}
     field.put(twin.name, forged)
     try:
-        field.wait(lambda: field.task_state(twin) == "RUNNING", "the second task runs", 120)
+        assert_eventually(lambda: field.task_state(twin) == "RUNNING", "the second task runs", 120)
 
         def both() -> bool:
             place.write(1)
             return len({h["__debezium.context.runId"] for _, _, h in place.records()}) > 1
 
-        field.wait(both, "both send", 120)
+        assert_eventually(both, "both send", 120)
         place.write(50)
         place.arrived()
         # Every row of the last fifty comes twice.
         last = set(range(place.written - 49, place.written + 1))
-        field.wait(
+        assert_eventually(
             lambda: sum(1 for key, _, _ in place.records() if key["id"] in last) == 100,
             "the second copies arrived",
             120,
@@ -185,7 +186,7 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
         def read(times: int = number) -> bool:
             return sum(1 for _, value, _ in place.records() if value["op"] == "r") == 30 * times
 
-        place.field.wait(read, f"snapshot {number} is in the topic", 180)
+        assert_eventually(read, f"snapshot {number} is in the topic", 180)
     # A row read by the first snapshot is no copy of the change event of its insert.
     assert place.copies() == 30
     assert place.causes() == {Cause.RESNAPSHOT: 30}
@@ -196,10 +197,10 @@ def test_duplicates_after_a_leader_switch_are_the_failovers(engine: Engine, tmp_
     # On a stack of its own: afterwards the other server is the primary.
     binlog = engine.reads_binlog
     with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, sites(stack, tmp_path) as site:
-        _switch_leaders_until_there_are_duplicates(site(engine))
+        assert_duplicates_after_leader_switches(site(engine))
 
 
-def _switch_leaders_until_there_are_duplicates(place: Site) -> None:
+def assert_duplicates_after_leader_switches(place: Site) -> None:
     stack = place.field.stack
     expected, moved = 0, list[datetime]()
     for _ in range(5):

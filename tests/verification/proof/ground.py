@@ -30,6 +30,7 @@ from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.wiring import connect_client, verification_of
 from tests.connectors.field import Field
 from tests.local.promotion import drop_postgres_database
+from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
@@ -240,7 +241,7 @@ class Ground:
                 return False
             return True
 
-        self.field.wait(created, "the topic is gone and made anew")
+        assert_eventually(created, "the topic is gone and made anew")
         self.produce([(number, key, value) for number, part in enumerate(records) for key, value in part], table)
 
     def produce(self, records: Sequence[tuple[int, bytes | None, bytes | None]], table: str | None = None) -> None:
@@ -260,7 +261,7 @@ class Ground:
             found = Committed.parse(engine, self.field.offset(shard))
             return found.busy is None and found.reached(position)
 
-        self.field.wait(reached, f"{shard.name} has got to {position}", 90)
+        assert_eventually(reached, f"{shard.name} has got to {position}", 90)
 
     def close(self) -> None:
         """Remove connectors and databases."""
@@ -285,4 +286,4 @@ class Ground:
         """Let it run again."""
         url = f"{self.field.url}/connectors/{shard.name}"
         assert self.field.rest.put(f"{url}/resume", timeout=60).is_success
-        self.field.wait(lambda: self.field.task_state(shard) == "RUNNING", f"{shard.name} runs")
+        assert_eventually(lambda: self.field.task_state(shard) == "RUNNING", f"{shard.name} runs")

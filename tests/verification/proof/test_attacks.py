@@ -34,7 +34,7 @@ def _named(verdict: ShardVerdict) -> dict[str, list[int]]:
     return {kind: sorted(keys) for kind, keys in found.items()}
 
 
-def _says(verdict: ShardVerdict, **kinds: list[int]) -> None:
+def assert_says(verdict: ShardVerdict, **kinds: list[int]) -> None:
     assert verdict.verdict is Verdict.MISMATCHED, verdict
     assert _named(verdict) == kinds
 
@@ -45,7 +45,7 @@ def test_an_event_that_is_lost_shows_until_a_later_one_of_its_key_heals_it(tmp_p
     world.table.put(5, "lost")
     world.table.lose = False
     world.table.put(1, "another")
-    _says(world.verify("one"), mismatched=[5])
+    assert_says(world.verify("one"), mismatched=[5])
     world.table.put(5, "healed")
     assert world.verify("two").verdict is Verdict.PROVEN
 
@@ -61,7 +61,7 @@ def test_a_delete_and_an_insert_of_one_key_of_which_something_is_lost(tmp_path: 
     if lost == "delete":  # the insert tells all
         assert verdict.verdict is Verdict.PROVEN
     else:
-        _says(verdict, **({"missing": [7]} if lost == "insert" else {"mismatched": [7]}))
+        assert_says(verdict, **({"missing": [7]} if lost == "insert" else {"mismatched": [7]}))
 
 
 def test_a_key_that_changed_of_which_one_half_is_lost(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_a_key_that_changed_of_which_one_half_is_lost(tmp_path: Path) -> None:
         world.table.delete(old)
         world.table.lose = lost == "insert"
         world.table.put(new, f"row {old}")
-    _says(world.verify(), extra=[3], missing=[104])
+    assert_says(world.verify(), extra=[3], missing=[104])
 
 
 def test_a_topic_made_anew_under_the_same_name_is_not_proven_by_what_was_kept(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_a_log_cut_at_its_end_in_mid_run_is_not_proven(tmp_path: Path) -> None:
     verdict = world.verify("one", cut)
     assert verdict.verdict is Verdict.UNVERIFIABLE
     assert "was cut or made anew in mid-run" in verdict.reason
-    _says(world.verify("two"), missing=[57])
+    assert_says(world.verify("two"), missing=[57])
 
 
 def test_retention_that_cuts_in_mid_read_is_out_of_scope(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_partitions_that_were_added_move_keys_and_nothing_is_missed(tmp_path: Pa
         world.table.delete(key)
     assert world.verify("two").verdict is Verdict.PROVEN
     world.topic.append(400, event(400, "nobody's", world.table.seq, op="c"))
-    _says(world.verify("three"), extra=[400])
+    assert_says(world.verify("three"), extra=[400])
     world.topic.partitions[4].clear()
     world.topic.topic_id = "reread"
     verdict = world.verify("four")
@@ -169,7 +169,7 @@ def test_a_connector_that_claims_more_than_the_topic_holds_is_found_out(tmp_path
     world.table.put(8, "never acknowledged")
     world.table.lose = False
     world.table.committed = world.table.seq + 1_000
-    _says(world.verify("one"), mismatched=[8])
+    assert_says(world.verify("one"), mismatched=[8])
 
 
 def test_offsets_set_back_are_pending_until_they_are_there_again(tmp_path: Path) -> None:
@@ -191,7 +191,7 @@ def test_a_zombie_that_sends_old_events_again_does_not_hide_that_the_new_one_is_
     world.table.put(5, "newer")
     world.table.lose = False
     world.topic.append(5, event(5, "row 5", 6, op="c"))
-    _says(world.verify("two"), mismatched=[5])
+    assert_says(world.verify("two"), mismatched=[5])
 
 
 def test_events_in_another_order_than_the_source_s_are_named(tmp_path: Path) -> None:
@@ -213,11 +213,11 @@ def test_a_tombstone_without_a_delete_counts_from_where_it_stands(tmp_path: Path
     world.table.lose = True
     world.table.delete(4)
     world.table.lose = False
-    _says(world.verify("one"), extra=[4])
+    assert_says(world.verify("one"), extra=[4])
     world.topic.append(4, None)
     assert world.verify("two").verdict is Verdict.PROVEN
     world.topic.append(5, None)
-    _says(world.verify("three"), missing=[5])
+    assert_says(world.verify("three"), missing=[5])
     world.table.put(5, "written again")
     assert world.verify("four").verdict is Verdict.PROVEN
 
@@ -234,7 +234,7 @@ def test_clocks_that_jump_change_no_verdict(tmp_path: Path, monkeypatch: pytest.
     assert world.verify("one").verdict is Verdict.PROVEN
     world.table.lose = True
     world.table.put(5, "lost")
-    _says(world.verify("two"), mismatched=[5])
+    assert_says(world.verify("two"), mismatched=[5])
 
 
 def test_a_null_is_not_an_empty_string_nor_a_column_that_is_missing(tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_a_null_is_not_an_empty_string_nor_a_column_that_is_missing(tmp_path: Pa
         part[world.topic.end(0)] = (key_json(key), value)
     value = event(12, "x", world.table.seq, op="u").replace(b',"title":"x"', b"")
     part[world.topic.end(0)] = (key_json(12), value)
-    _says(world.verify(), mismatched=[3, 6, 9, 12])
+    assert_says(world.verify(), mismatched=[3, 6, 9, 12])
 
 
 def test_what_cannot_be_read_of_one_shard_does_not_hide_another_s(tmp_path: Path) -> None:
@@ -300,7 +300,7 @@ def test_a_fold_that_lost_a_file_is_begun_anew(tmp_path: Path, what: str) -> Non
     assert world.verify("two").verdict is Verdict.PROVEN
     world.table.lose = True
     world.table.put(6, "lost")
-    _says(world.verify("three"), mismatched=[6])
+    assert_says(world.verify("three"), mismatched=[6])
 
 
 @pytest.mark.timeout(60)

@@ -13,6 +13,7 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 from cdc_platform.model.topology import Engine, Shard, Table
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.verification.proof.ground import Ground
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -136,7 +137,7 @@ def test_completeness_after_partitions_were_added_is_proven(make_ground: MakeGro
 
     ground.stop(shard)
     ground.resume(shard)
-    ground.field.wait(moved, "events stand in the new partitions", 120)
+    assert_eventually(moved, "events stand in the new partitions", 120)
     ground.execute(shard, "DELETE FROM t WHERE id < 10")
     verdict = _proven(ground)
     assert verdict.source_rows == verdict.topic_rows == 50
@@ -169,7 +170,7 @@ def test_completeness_of_a_table_whose_type_stops_the_connector_says_so(make_gro
     ground = make_ground(Engine.MARIADB)
     shard = ground.add_shard("00000", f"CREATE TABLE t (id INT PRIMARY KEY, y {kind})")
     ground.deploy()
-    ground.field.wait(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    assert_eventually(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
     [verdict] = ground.verify().values()
     assert verdict.warnings == (f"column y: a table with {kind} stops the connector",)
     assert (verdict.verdict, verdict.reason) == (
@@ -190,7 +191,7 @@ def test_completeness_of_the_year_0000(make_ground: MakeGround) -> None:
     ground.more["verification"] = {"reach_seconds": 3}
     other = ground.add_shard("00001", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)", "INSERT INTO t VALUES (1, '0000')")
     ground.deploy()
-    ground.field.wait(lambda: ground.field.task_state(other) == "FAILED", "the connector has stopped", 120)
+    assert_eventually(lambda: ground.field.task_state(other) == "FAILED", "the connector has stopped", 120)
     assert ground.verify(shards=[other.id])[other.id].verdict is Verdict.PENDING
 
 
@@ -206,6 +207,6 @@ def test_completeness_of_a_null_in_an_array_of_an_enum_is_warned_of_and_never_pr
     assert verdict.warnings[0] == "column y: a NULL in an array of an enum stops the connector"
     ground.more["verification"] = {"reach_seconds": 3}
     ground.execute(shard, "INSERT INTO t VALUES (2, '{sad,NULL}')")
-    ground.field.wait(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    assert_eventually(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
     [verdict] = ground.verify().values()
     assert verdict.verdict is Verdict.PENDING, verdict

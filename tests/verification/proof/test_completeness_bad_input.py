@@ -18,6 +18,7 @@ from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.tcp_proxy import TcpProxy
 from tests.verification.proof.ground import Ground
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -56,7 +57,7 @@ def _changed(
     return replace(outside, source=source)
 
 
-def _said(verdicts: dict[str, ShardVerdict], verdict: Verdict, *words: str) -> None:
+def assert_said(verdicts: dict[str, ShardVerdict], verdict: Verdict, *words: str) -> None:
     assert {one.verdict for one in verdicts.values()} == {verdict}, verdicts
     for one in verdicts.values():
         assert all(word in one.reason for word in words), one.reason
@@ -67,8 +68,8 @@ def test_completeness_without_a_topic_is_unverifiable(ground: Ground) -> None:
         ground.stop(shard)
     admin = AdminClient({**resolve_all(ground.settings.kafka)})
     admin.delete_topics([ground.topic()])[ground.topic()].result(30)
-    ground.field.wait(lambda: ground.topic() not in ground.field.topics(), "the topic is gone")
-    _said(ground.verify(), Verdict.UNVERIFIABLE, f"there is no topic {ground.topic()}")
+    assert_eventually(lambda: ground.topic() not in ground.field.topics(), "the topic is gone")
+    assert_said(ground.verify(), Verdict.UNVERIFIABLE, f"there is no topic {ground.topic()}")
 
 
 def test_completeness_of_a_topic_that_is_short_of_the_fence_is_pending(ground: Ground) -> None:
@@ -79,7 +80,7 @@ def test_completeness_of_a_topic_that_is_short_of_the_fence_is_pending(ground: G
     ground.settle(second)
     ground.stop(first)
     _insert(ground, first, range(300, 310))
-    ground.field.wait(lambda: ground.verify(shards=[second.id])[second.id].verdict is Verdict.PROVEN, "the other one")
+    assert_eventually(lambda: ground.verify(shards=[second.id])[second.id].verdict is Verdict.PROVEN, "the other one")
     verdicts = ground.verify()
     assert verdicts[second.id].verdict in (Verdict.PROVEN, Verdict.PENDING)
     assert verdicts[first.id].verdict is Verdict.PENDING, verdicts[first.id]
@@ -87,7 +88,7 @@ def test_completeness_of_a_topic_that_is_short_of_the_fence_is_pending(ground: G
     assert verdicts[first.id].missing == 0
     ground.resume(first)
     ground.more["verification"] = {"reach_seconds": 120}
-    _said(ground.verify(), Verdict.PROVEN)
+    assert_said(ground.verify(), Verdict.PROVEN)
 
 
 def test_completeness_with_a_record_that_cannot_be_read_is_unverifiable(ground: Ground) -> None:
@@ -101,7 +102,7 @@ def test_completeness_with_a_record_that_cannot_be_read_is_unverifiable(ground: 
     assert verdicts[second.id].verdict is Verdict.PROVEN, verdicts[second.id]
     # Whose key cannot be read may be any shard's.
     ground.produce([(1, b"\xff\xfe", b"{}")])
-    _said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
+    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
 
 
 @pytest.mark.parametrize(
@@ -120,7 +121,7 @@ def test_completeness_with_a_schema_that_is_not_known_is_unverifiable(make_groun
     ground.deploy()
     ground.settle(shard)
     ground.produce([(0, json.dumps({"id": 5, "shard": shard.id}).encode(), value)])
-    _said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
+    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
 
 
 @pytest.mark.parametrize("how", ["cut", "stall"])
@@ -164,7 +165,7 @@ def test_completeness_when_the_source_comes_back_is_proven(ground: Ground) -> No
 
         verdicts = ground.verify(outside=_changed(ground.outside(), through), report=report)
     assert cuts == [1]
-    _said(verdicts, Verdict.PROVEN)
+    assert_said(verdicts, Verdict.PROVEN)
 
 
 def test_completeness_without_rights_is_unverifiable(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -217,15 +218,15 @@ def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
         if engine is Engine.MARIADB:
             ground.execute(None, f"CREATE USER {user} IDENTIFIED BY 'half'")
             ground.execute(shard, f"GRANT SELECT (id) ON {shard.database}.t TO {user}")
-            _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
+            assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
             return
         ground.execute(shard, f"CREATE ROLE {user} LOGIN PASSWORD 'half'")
         ground.execute(shard, f"GRANT SELECT (id) ON t TO {user}")
-        _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "no SELECT right")
+        assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "no SELECT right")
         ground.execute(shard, f"GRANT SELECT ON t TO {user}")
         ground.execute(shard, "ALTER TABLE t ENABLE ROW LEVEL SECURITY")
         ground.execute(shard, f"CREATE POLICY few ON t FOR SELECT TO {user} USING (id < 5)")
-        _said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "row-level security")
+        assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "row-level security")
         ground.execute(shard, f"REVOKE ALL ON t FROM {user}; DROP POLICY few ON t")
     finally:
         ground.execute(
@@ -276,14 +277,14 @@ def test_completeness_of_what_cannot_be_proven_says_why(make_ground: MakeGround,
         ground.own(shard, "odd")
     ground.field.deploy(ground.dataset)  # its topics, no connector
     for name, reason in names.items():
-        _said(ground.verify(name), Verdict.UNVERIFIABLE, reason)
+        assert_said(ground.verify(name), Verdict.UNVERIFIABLE, reason)
 
 
 def test_completeness_of_a_connector_that_is_not_there_is_unverifiable(make_ground: MakeGround) -> None:
     ground = make_ground(Engine.MARIADB)
     ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
     ground.field.deploy(ground.dataset)  # its topics, no connector
-    _said(ground.verify(), Verdict.UNVERIFIABLE, "no cluster of the dataset has its connector")
+    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "no cluster of the dataset has its connector")
 
 
 def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_ground: MakeGround) -> None:
@@ -296,7 +297,7 @@ def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_g
         verdicts: Any = ground.verify()
     finally:
         ground.execute(shard, f"SET GLOBAL binlog_row_image = '{before}'")
-    _said(verdicts, Verdict.UNVERIFIABLE, "binlog_row_image is MINIMAL, not FULL")
+    assert_said(verdicts, Verdict.UNVERIFIABLE, "binlog_row_image is MINIMAL, not FULL")
 
 
 _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
@@ -339,5 +340,5 @@ def test_completeness_preflight_names_what_the_source_lacks(make_ground: MakeGro
         def told() -> bool:
             return "the server is a standby" in "; ".join(source.inspect().problems)
 
-        ground.field.wait(told, "the standby has the table", 60)
+        assert_eventually(told, "the standby has the table", 60)
         source.close()

@@ -22,6 +22,7 @@ from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.verification.proof.ground import Ground
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -43,7 +44,7 @@ def _insert(ground: Ground, shard: Shard, numbers: range) -> None:
     cursor.executemany("INSERT INTO t (id, title, n) VALUES (%s, %s, %s)", [(n, f"row {n}", n) for n in numbers])
 
 
-def _proven(ground: Ground, verdicts: dict[str, ShardVerdict]) -> None:
+def assert_proven(ground: Ground, verdicts: dict[str, ShardVerdict]) -> None:
     for verdict in verdicts.values():
         assert verdict.verdict is Verdict.PROVEN, "\n".join(ground.explain(verdict))
 
@@ -63,23 +64,23 @@ def test_completeness_holds_through_key_changes_alters_and_schemas(make_ground: 
     ground.execute(keys, "UPDATE t SET id = id - 500 WHERE id >= 1020")
     ground.execute(keys, "DELETE FROM t WHERE id = 1003")
     ground.execute(keys, "INSERT INTO t (id, title, n) VALUES (3, 'again', 1)")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
     ground.execute(altered, "ALTER TABLE t ADD COLUMN more INT")
     ground.execute(altered, "UPDATE t SET more = n WHERE id < 30")
     _insert(ground, altered, range(100, 120))
     # Rows from before hold NULL in the new column, and so says the source: all of it is proven.
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     ground.execute(altered, "ALTER TABLE t DROP COLUMN title")
     ground.execute(altered, "UPDATE t SET n = n + 1 WHERE id < 5")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     ground.execute(altered, "ALTER TABLE t ADD COLUMN late INT DEFAULT 7")
     verdict = ground.verify(shards=[altered.id])[altered.id]
     # The server fills in what no event told: the topic does not hold the sevens.
     assert verdict.verdict is Verdict.MISMATCHED, verdict
     assert {sample.columns for sample in verdict.samples} == {("late",)}
     ground.execute(altered, "UPDATE t SET late = 8")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
     _insert(ground, schemas, range(100, 105))
     ground.settle(schemas)
@@ -94,9 +95,9 @@ def test_completeness_holds_through_key_changes_alters_and_schemas(make_ground: 
         ground.settle(schemas)
         return any(value and "payload" in json.loads(value) for part in ground.records() for _, value in part)
 
-    ground.field.wait(wrapped, "the connector writes schemas")
+    assert_eventually(wrapped, "the connector writes schemas")
     ground.execute(schemas, "DELETE FROM t WHERE id IN (7, 201)")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -112,7 +113,7 @@ def test_completeness_of_a_topic_with_schemas_is_proven_and_what_is_lost_is_name
     for shard in (first, second):
         ground.execute(shard, "UPDATE t SET title = 'é\"\\\\ changed' WHERE id < 20")
         ground.execute(shard, "DELETE FROM t WHERE id = 30")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     for shard in (first, second):
         ground.settle(shard)
         ground.stop(shard)
@@ -169,7 +170,7 @@ def test_completeness_of_unchanged_toast_values(make_ground: MakeGround) -> None
         ground.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 10")
         ground.execute(shard, "DELETE FROM t WHERE id = 3")
     ground.execute(full, "UPDATE t SET id = id + 100 WHERE id BETWEEN 50 AND 54")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     values = [value for part in ground.records() for _, value in part if value]
     assert any(b"__debezium_unavailable_value" in value for value in values)
 
@@ -202,7 +203,7 @@ def test_completeness_of_a_compacted_topic_is_proven(make_ground: MakeGround) ->
     ground = make_ground(Engine.MARIADB)
     shard = _shard(ground, "00000")
     ground.deploy()
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     _topic_config(
         ground,
         segment_ms="500",
@@ -223,21 +224,21 @@ def test_completeness_of_a_compacted_topic_is_proven(make_ground: MakeGround) ->
         # Segments that are written to stay: so do the last round's events.
         return len(keys) < before + 3 * 80 and sum(json.loads(key or b"")["id"] < 20 for key in keys) == 0
 
-    ground.field.wait(compacted, "the log cleaner has done its work", 400)
+    assert_eventually(compacted, "the log cleaner has done its work", 400)
     ground.settle(shard)
     # The kept fold, and one that begins anew.
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     ground.cache = ground.cache.with_name("fresh")
     ground.__post_init__()
     ground.field.topology = ground.topology
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
 
 def test_completeness_after_retention_is_out_of_scope_until_a_backfill(make_ground: MakeGround) -> None:
     ground = make_ground(Engine.MARIADB)
     shard = _shard(ground, "00000")
     ground.deploy()
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     ground.settle(shard)
     _topic_config(ground, cleanup_policy="delete")
     cut = [TopicPartition(ground.topic(), number, len(part)) for number, part in enumerate(ground.records())]
@@ -250,7 +251,7 @@ def test_completeness_after_retention_is_out_of_scope_until_a_backfill(make_grou
     assert verdict.reason.startswith("50 rows are not in the topic: retention has removed its beginning")
     assert _keys(verdict, "missing") <= set(range(50, 100))
     ground.execute(shard, "UPDATE t SET n = n + 1")  # what a backfill does, seen from the topic
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -266,7 +267,7 @@ def test_completeness_bootstrapped_from_latest_says_its_scope(make_ground: MakeG
     assert "70 rows are not in the topic: the dataset is bootstrapped from latest" in verdict.reason
     assert (verdict.missing, verdict.extra, verdict.mismatched) == (70, 0, 0)
     ground.execute(shard, "UPDATE t SET n = n + 1")
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -277,7 +278,7 @@ def test_completeness_of_an_empty_table_is_proven(make_ground: MakeGround, engin
     _insert(ground, shard, range(5))
     ground.execute(shard, "DELETE FROM t")
     verdict = ground.verify()[shard.id]
-    _proven(ground, {shard.id: verdict})
+    assert_proven(ground, {shard.id: verdict})
     assert (verdict.source_rows, verdict.topic_rows) == (0, 0)
 
 
@@ -296,7 +297,7 @@ def test_completeness_of_uuid_keys_of_the_engine_is_proven(make_ground: MakeGrou
     ground.execute(shard, "UPDATE t SET title = 'y' WHERE n < 50")
     ground.execute(shard, "DELETE FROM t WHERE n = 60")
     verdicts = ground.verify()
-    _proven(ground, verdicts)
+    assert_proven(ground, verdicts)
     assert verdicts[shard.id].source_rows == 198
 
 
@@ -310,10 +311,10 @@ def test_completeness_after_many_deletes_by_text_keys_is_proven(make_ground: Mak
     cursor = ground.connection(shard).cursor()
     cursor.executemany("INSERT INTO t VALUES (%s, %s)", [(f"key {n}", n) for n in range(600)])
     ground.deploy()
-    _proven(ground, ground.verify())
+    assert_proven(ground, ground.verify())
     ground.execute(shard, "DELETE FROM t WHERE n BETWEEN 100 AND 249")
     verdicts = ground.verify()
-    _proven(ground, verdicts)
+    assert_proven(ground, verdicts)
     assert verdicts[shard.id].source_rows == verdicts[shard.id].topic_rows == 450
 
 
@@ -329,7 +330,7 @@ def test_completeness_is_proven_from_a_replica(make_ground: MakeGround) -> None:
     ground.settle(shard)
     verdict = ground.verify()[shard.id]
     assert verdict.source == str(replica)
-    _proven(ground, {shard.id: verdict})
+    assert_proven(ground, {shard.id: verdict})
     assert verdict.source_rows == 500
 
 
@@ -357,13 +358,13 @@ def test_completeness_from_a_replica_that_lags_is_proven_at_its_own_position(mak
             ahead = leader.position()
             leader.close()
             verdict = ground.verify()[shard.id]
-            _proven(ground, {shard.id: verdict})
+            assert_proven(ground, {shard.id: verdict})
             assert (verdict.source, verdict.source_rows, verdict.topic_rows) == (str(replica), 200, 200)
             assert not MariaDbPosition.parse(verdict.proven_to).covers(MariaDbPosition.parse(str(ahead)))
         finally:
             there.execute("START SLAVE SQL_THREAD")
-    ground.field.wait(lambda: ground.verify()[shard.id].source_rows == 160, "the replica has caught up", 120)
-    _proven(ground, ground.verify())
+    assert_eventually(lambda: ground.verify()[shard.id].source_rows == 160, "the replica has caught up", 120)
+    assert_proven(ground, ground.verify())
 
 
 def test_completeness_of_what_mariadb_captures_wrongly_is_named_and_of_early_years_proven(
@@ -377,7 +378,7 @@ def test_completeness_of_what_mariadb_captures_wrongly_is_named_and_of_early_yea
             shard, "INSERT INTO t (id, d, m) VALUES (%s, %s, %s)", (n, f"{year:04d}-12-31", f"{year:04d}-12-31")
         )
     verdict = ground.verify()[shard.id]
-    _proven(ground, {shard.id: verdict})
+    assert_proven(ground, {shard.id: verdict})
     assert verdict.warnings == ("column u: a UUID that ends in zero bytes is captured wrongly",)
     ground.execute(shard, "INSERT INTO t (id, u) VALUES (100, '12345678-1234-1234-1234-123456789012')")
     ground.execute(shard, "INSERT INTO t (id, u) VALUES (101, '12345678-1234-1234-1234-120000000000')")
@@ -428,7 +429,7 @@ def test_completeness_goes_on_after_kill_9_of_the_command(
     verdict = ground.verify(
         run="killed", report=lambda step: rows.append(step.done) if step.stage == "source" else None
     )
-    _proven(ground, verdict)
+    assert_proven(ground, verdict)
     # 7 was read before it was deleted, 29999 was not.
     assert verdict[shard.id].source_rows == verdict[shard.id].topic_rows == 29_999
     # It began behind what the killed one had written down.

@@ -21,9 +21,9 @@ from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.alerting.receivers import HttpReceiver, SmtpReceiver, served
-from tests.clients.waiting import wait_until
 from tests.snapshots.dagster_outside import OutsideDagster
 from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene, lost
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
 
@@ -74,12 +74,15 @@ class Daemon:
         self.instance = dg.DagsterInstance.from_config(str(home))
         self.process: Popen[bytes] = self.dagster.daemon()
 
-    def wait(self, holds: Callable[[], Any], what: str, seconds: float = PATIENCE) -> None:
-        end = time.monotonic() + seconds
-        while not holds():
-            assert self.process.poll() is None, self.dagster.log()
-            assert time.monotonic() < end, f"not within {seconds:.0f} s: {what}\n{self.runs()}\n{self.dagster.log()}"
-            time.sleep(1.0)
+    def assert_eventually(self, holds: Callable[[], object], what: str, seconds: float = PATIENCE) -> None:
+        try:
+            assert_eventually(holds, what, seconds, pause=1.0, meanwhile=self._assert_alive)
+        except AssertionError:
+            print(self.runs(), self.dagster.log(), sep="\n")
+            raise
+
+    def _assert_alive(self) -> None:
+        assert self.process.poll() is None, "the daemon has ended"
 
     def runs(self) -> Sequence[tuple[str, str]]:
         return [(run.job_name, run.status.value) for run in self.instance.get_runs()]
@@ -136,33 +139,33 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     scene = daemon.scene
     whole = SHARDS * ROWS
     daemon.verify()
-    daemon.wait(lambda: daemon.lake() == whole, "the topic is proven, and the file is built on it")
+    daemon.assert_eventually(lambda: daemon.lake() == whole, "the topic is proven, and the file is built on it")
     assert (daemon.told, len(daemon.built())) == ([], 1)
 
     # 37 rows leave the topic.
     scene.take_away(lost())
     builds, since = daemon.built(), time.time()
     daemon.verify()
-    daemon.wait(lambda: daemon.told == ["failure"], "people are told")
+    daemon.assert_eventually(lambda: daemon.told == ["failure"], "people are told")
     assert daemon.judged(False, since)
     (message,) = [m for m in daemon.hook.got if "complete fails for" in m["title"]]
     assert "37 missing" in message["message"]
-    daemon.wait(lambda: len(daemon.mails) == 1, "by mail, too")
+    daemon.assert_eventually(lambda: len(daemon.mails) == 1, "by mail, too")
     # A person's run is stopped by the asset itself; of its own accord none is asked for, nor is anybody told again.
     stamp, since = daemon.target.stat().st_mtime, time.time()
     assert daemon.dagster.materialize(f"lake/{scene.world.name}/items") != 0
     daemon.verify()
-    daemon.wait(lambda: daemon.judged(False, since), "it is judged again")
+    daemon.assert_eventually(lambda: daemon.judged(False, since), "it is judged again")
     calls = len(daemon.hook.pings)
-    daemon.wait(lambda: len(daemon.hook.pings) > calls + 1, "two more looks of the alert sensor")
+    daemon.assert_eventually(lambda: len(daemon.hook.pings) > calls + 1, "two more looks of the alert sensor")
     assert (daemon.built(), daemon.told, daemon.target.stat().st_mtime) == (builds, ["failure"], stamp)
 
     # The job brings them back; its proof has the checks judged, which opens the gate.
     daemon.dagster.launch("repair", {"dataset": scene.world.name, "table": "items", "apply": True}, "plan_repair")
-    daemon.wait(lambda: daemon.told == ["failure", "success"], "people are told that it is over")
+    daemon.assert_eventually(lambda: daemon.told == ["failure", "success"], "people are told that it is over")
     assert scene.read_by_snapshots() == {(shard, key): 1 for shard, keys in lost().items() for key in keys}
-    daemon.wait(lambda: daemon.target.stat().st_mtime > stamp, "the file is built anew")
-    daemon.wait(lambda: len(daemon.mails) == 2, "by mail, too")
+    daemon.assert_eventually(lambda: daemon.target.stat().st_mtime > stamp, "the file is built anew")
+    daemon.assert_eventually(lambda: len(daemon.mails) == 2, "by mail, too")
     assert daemon.lake() == whole
 
     # The control plane dies: the watchdog outside hears nothing more. Started again, nothing is told twice.
@@ -174,13 +177,13 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
         assert len(daemon.hook.pings) == calls
         time.sleep(1.0)
     daemon.process = daemon.dagster.daemon()
-    daemon.wait(lambda: len(daemon.hook.pings) > calls, "the watchdog is called again")
+    daemon.assert_eventually(lambda: len(daemon.hook.pings) > calls, "the watchdog is called again")
     assert daemon.told == ["failure", "success"]
 
     # Somebody moves an offset on: what lies between is never sent. The ledger finds it, and has the shard proven.
     skipped = skip_rows(scene, 25)
     daemon.dagster.launch("checks", {})
-    daemon.wait(lambda: proofs(daemon), "the ledger's break starts a proof")
+    daemon.assert_eventually(lambda: proofs(daemon), "the ledger's break starts a proof")
     (proof,) = proofs(daemon)
     assert planned(proof)["shards"] == ["00000"]
     assert "was skipped" in proof.tags[TAG_BREAKS]
@@ -190,8 +193,8 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
         (verdict,) = audit.latest(scene.world.name, "items", ["00000"])
         return (verdict.verdict, verdict.missing) == (Verdict.MISMATCHED, skipped)
 
-    daemon.wait(found, "the proof names what was skipped")
-    daemon.wait(lambda: daemon.told == ["failure", "success", "failure"], "and people are told")
+    daemon.assert_eventually(found, "the proof names what was skipped")
+    daemon.assert_eventually(lambda: daemon.told == ["failure", "success", "failure"], "and people are told")
 
 
 def proofs(daemon: Daemon) -> Sequence[dg.DagsterRun]:
@@ -225,7 +228,7 @@ def skip_rows(scene: Scene, rows: int) -> int:
         connect.resume(shard.name)
     with scene.world.admin(shard.database) as run:
         run("UPDATE items SET v = v + 1 WHERE id = 1")
-    wait_until(
+    assert_eventually(
         lambda: any(value and value["op"] == "u" for _, _, value in scene.records()),
         what="the new run sends an event of the table",
         seconds=PATIENCE,

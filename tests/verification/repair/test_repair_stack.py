@@ -22,9 +22,9 @@ from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.verification.repair.reemit import run_repair
 from cdc_platform.verification.repair.repair_plan import find_repair, recorded_plan
 from tests.alerting.receivers import HttpReceiver, served
-from tests.clients.waiting import wait_until
 from tests.snapshots.dagster_outside import settings_file
 from tests.verification.repair.scene import MakeScene, lost
+from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
 
@@ -123,7 +123,7 @@ def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
     assert dry.returncode == 2, dry.stderr
     assert "Dry run. Re-emit 14 keys" in dry.stdout
     with subprocess.Popen([*command, *keys, "--apply"], env=environment) as process:
-        wait_until(lambda: bool(begun("backfill/repair-")), what="a wave begins", seconds=240)
+        assert_eventually(lambda: bool(begun("backfill/repair-")), what="a wave begins", seconds=240)
         process.kill()
     (name,) = {key.split("/")[1] for key in begun("repair/")}
     done = subprocess.run(
