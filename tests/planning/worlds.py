@@ -185,7 +185,7 @@ def worlds(draw: st.DrawFn) -> ObservedState:
         sizes.append((dataset(name, tuple(allowed), connector=override), draw(st.integers(0, 6))))
     ideal = topology(sizes, *clusters)
     held: dict[str, dict[str, ObservedConnector] | None] = {}
-    everyone = [shard for _, shard in ideal.all_shards()]
+    everyone = [s for _, s in ideal.all_shards()]
     strays = [shard("pins", n) for n in (90, 91)]
     for c in clusters:
         if draw(st.integers(0, 9)) == 0:
