@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,8 +12,10 @@ from typing import Any
 import psycopg
 import pymysql
 
+from cdc_platform.clients.sources.errors import is_missing_right
+from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
-from cdc_platform.errors import CdcError, SourceRejected
+from cdc_platform.errors import CdcError
 from cdc_platform.model.servers import ServerView, SlotView
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard
 
@@ -165,7 +167,7 @@ class LeaderServers:
 
     def _mysql_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
         missing = []
-        questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": "SHOW ALL SLAVES STATUS"}
+        questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": replication_status(dataset.engine)}
         if dataset.engine is Engine.MYSQL:
             questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
         with mysql_cursor(
@@ -219,18 +221,12 @@ def _mysql_view(cursor: pymysql.cursors.Cursor, server: Address, engine: Engine,
 
 def _mysql_replication(cursor: pymysql.cursors.Cursor, engine: Engine) -> tuple[bool, float | None]:
     """Whether it follows another server, and the seconds behind. Without the right to know: no, unknown."""
-    sql = "SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS"
+    sql = replication_status(engine)
     if not _allowed(cursor, sql):
         return False, None
     cursor.execute(sql)
-    columns = [column[0] for column in cursor.description or ()]
-    rows: list[Mapping[str, Any]] = [dict(zip(columns, row, strict=True)) for row in cursor.fetchall()]
-    words = ("Slave_IO_Running", "Slave_SQL_Running", "Seconds_Behind_Master")
-    if engine is Engine.MYSQL:
-        words = ("Replica_IO_Running", "Replica_SQL_Running", "Seconds_Behind_Source")
-    running = [row for row in rows if any(row.get(word) not in (None, "No") for word in words[:2])]
-    lags = [float(row[words[2]]) for row in running if row.get(words[2]) is not None]
-    return bool(running), max(lags, default=None)
+    running = [channel for channel in channels(cursor) if channel.running]
+    return bool(running), max((c.behind for c in running if c.behind is not None), default=None)
 
 
 def _oldest(cursor: pymysql.cursors.Cursor) -> str:
@@ -281,13 +277,9 @@ def _allowed(cursor: pymysql.cursors.Cursor, sql: str) -> bool:
     try:
         cursor.execute(sql)
         cursor.fetchall()
-    except pymysql.OperationalError as error:
-        if error.args[0] in (1142, 1143, 1044, 1227):
+    except pymysql.Error as error:
+        if is_missing_right(error):
             return False
-        raise
-    except pymysql.ProgrammingError as error:
-        if error.args[0] == 1146:
-            raise SourceRejected(str(error.args[1]), cure="See the dataset's tables.") from None
         raise
     return True
 

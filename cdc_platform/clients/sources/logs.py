@@ -15,6 +15,7 @@ import psycopg
 import pymysql
 from psycopg import sql
 
+from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
@@ -295,11 +296,8 @@ def _standby_lag(cursor: psycopg.Cursor[Any]) -> float | None:
 
 
 def _replica_lag(cursor: pymysql.cursors.Cursor, engine: Engine) -> float | None:
-    cursor.execute("SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS")
-    names = [column[0] for column in cursor.description or ()]
-    at = names.index("Seconds_Behind_Master" if engine is Engine.MARIADB else "Seconds_Behind_Source")
-    # NULL: one of its threads has stopped, or has lost the leader.
-    return max((math.inf if row[at] is None else float(row[at]) for row in cursor.fetchall()), default=None)
+    cursor.execute(replication_status(engine))
+    return max((math.inf if c.behind is None else c.behind for c in channels(cursor)), default=None)
 
 
 def _mysql_row_bytes(cursor: pymysql.cursors.Cursor, database: str, tables: Sequence[str]) -> int | None:

@@ -20,8 +20,10 @@ from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_events import rowless_groups
+from cdc_platform.clients.sources.errors import source_errors
+from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
-from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
 from cdc_platform.model.topology import Address, Engine
 
@@ -46,9 +48,6 @@ _SESSION = (
 
 # Hex digits of a row in a chunk's answer: the key and the first eight bytes of the row's digest.
 _WIDTH = 32
-
-# https://mariadb.com/kb/en/mariadb-error-code-reference/: refused by rights or grammar; all else may pass.
-_REFUSED = {1044, 1045, 1049, 1054, 1064, 1142, 1143, 1146, 1227, 1305, 1698}
 
 # Events of a binlog that are looked at behind a committed position.
 _EVENTS = 200
@@ -311,7 +310,7 @@ class MariaDbSource:
     def _replica(self) -> bool:
         """Does the server apply what another one sends? Who may not ask reads a leader, as far as is known."""
         try:
-            return bool(self._rows("SHOW ALL SLAVES STATUS"))
+            return bool(self._rows(replication_status(self._engine)))
         except SourceRejected:
             return False
 
@@ -353,13 +352,22 @@ class MariaDbSource:
         return ()
 
     def _rows(self, sql: str, params: Sequence[str] = ()) -> list[Any]:
-        with self._translated():
-            if self._held is None:
-                self._held = self._connect()
-            with self._held.cursor() as cursor:
-                # Without parameters pymysql leaves the percent signs alone.
-                cursor.execute(sql if params else sql.replace("%%", "%"), params or None)
-                return list(cursor.fetchall())
+        with self._cursor() as cursor:
+            # Without parameters pymysql leaves the percent signs alone.
+            cursor.execute(sql if params else sql.replace("%%", "%"), params or None)
+            return list(cursor.fetchall())
+
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        try:
+            with source_errors(f"{self._where}: {self._table}"):
+                if self._held is None:
+                    self._held = self._connect()
+                with self._held.cursor() as cursor:
+                    yield cursor
+        except CdcError:
+            self.close()
+            raise
 
     def _connect(self) -> Any:
         connection = pymysql.connect(
@@ -382,25 +390,6 @@ class MariaDbSource:
             else:
                 cursor.execute(f"SET max_statement_time = {self._timeout:.0f}")
         return connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except (pymysql.Error, OSError) as error:
-            self.close()
-            raise self._error(error) from error
-
-    def _error(self, error: Exception) -> CdcError:
-        code = error.args[0] if error.args and isinstance(error.args[0], int) else None
-        text = str(error.args[-1]) if error.args else type(error).__name__
-        if code in _REFUSED:
-            return SourceRejected(
-                f"MariaDB refused: {text}.", where=f"{self._where}: {self._table}", cure="See its rights."
-            )
-        return SourceUnavailable(
-            f"MariaDB did not answer: {text}.", where=self._where, cure="See that the server runs."
-        )
 
 
 def _text(value: Any) -> str:

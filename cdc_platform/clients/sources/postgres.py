@@ -17,8 +17,9 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
+from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
-from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import Committed, PostgresPosition
 from cdc_platform.model.topology import Address, Engine
 
@@ -294,15 +295,19 @@ class PostgresSource:
         return ()
 
     def _rows(self, sql: str, params: Sequence[Any] = (), *, binary: bool = False) -> list[Any]:
-        with self._translated():
-            if self._held is None:
-                self._held = self._connect()
-                self._line = socket.socket(fileno=os.dup(self._held.fileno()))
-                with self._deadline():
-                    self._held.execute(_SESSION)
-            with self._deadline(), self._held.cursor(binary=binary) as cursor:
-                cursor.execute(sql, tuple(params))
-                return cursor.fetchall()
+        try:
+            with source_errors(f"{self._where}: {self._schema}.{self._table}"):
+                if self._held is None:
+                    self._held = self._connect()
+                    self._line = socket.socket(fileno=os.dup(self._held.fileno()))
+                    with self._deadline():
+                        self._held.execute(_SESSION)
+                with self._deadline(), self._held.cursor(binary=binary) as cursor:
+                    cursor.execute(sql, tuple(params))
+                    return cursor.fetchall()
+        except CdcError:
+            self.close()
+            raise
 
     @contextmanager
     def _deadline(self) -> Iterator[None]:
@@ -342,30 +347,6 @@ class PostgresSource:
         )
         connection.prepare_threshold = 3
         return connection
-
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
-        try:
-            yield
-        except psycopg.Error as error:
-            self.close()
-            raise self._error(error) from error
-
-    def _error(self, error: psycopg.Error) -> CdcError:
-        state = error.sqlstate or ""
-        text = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        # 08 connection, 53 resources, 57 operator intervention, 40 rollback, 55 object in use.
-        if not state or state[:2] in ("08", "53", "57", "40", "55"):
-            if "password authentication failed" in text or "no pg_hba.conf entry" in text or "role " in text:
-                return SourceRejected(
-                    f"Postgres refused the user: {text}.", where=self._where, cure="See the dataset's credentials."
-                )
-            return SourceUnavailable(
-                f"Postgres did not answer: {text}.", where=self._where, cure="See that the server runs."
-            )
-        return SourceRejected(
-            f"Postgres refused: {text}.", where=f"{self._where}: {self._schema}.{self._table}", cure="See its rights."
-        )
 
 
 def _column(
