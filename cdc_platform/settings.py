@@ -77,6 +77,11 @@ class Settings:
     runbook_url: str = ""
     leader_probe: str = "read-only"
 
+    @property
+    def connect_kafka(self) -> dict[str, str]:
+        """Kafka as Connect workers reach it: Java client properties."""
+        return {"bootstrap.servers": self.kafka["bootstrap.servers"], **self.worker_kafka}
+
     @classmethod
     def load(cls, path: Path | None = None, env: Mapping[str, str] | None = None) -> Settings:
         """Read the file (argument, else CDC_PLATFORM_CONFIG, else ./cdc-platform.toml if there), then

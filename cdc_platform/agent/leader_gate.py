@@ -16,7 +16,7 @@ from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.failover.promotion import Obstacle, ObstacleKind, has_fix, judge, saved_position
+from cdc_platform.failover.promotion import Obstacle, ObstacleKind, judge, mariadb_version, saved_position
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import Dataset, Engine, Shard, Topology
 
@@ -25,7 +25,6 @@ log = logging.getLogger(__name__)
 # A leader that does not answer for so long is left to the worker's own judgement: it may have another way there.
 UNREACHABLE_SECONDS = 15.0
 _PLUGINS_SECONDS = 300.0
-_MARIADB_CLASS = "io.debezium.connector.mariadb.MariaDbConnector"
 
 
 class Connect(Protocol):
@@ -107,9 +106,7 @@ class Gate:
     def _mariadb_version(self) -> str | None:
         with self._lock:
             if self._version is None or time.monotonic() - self._version[0] > _PLUGINS_SECONDS:
-                found = [each.version for each in self._connect.plugins() if each.class_name == _MARIADB_CLASS]
-                # One without the fix, if there is one: whichever of several runs the task is not known.
-                self._version = (time.monotonic(), min(found, key=has_fix, default=None))
+                self._version = (time.monotonic(), mariadb_version(self._connect.plugins()))
             return self._version[1]
 
     def _say_once(self, name: str, text: str) -> None:

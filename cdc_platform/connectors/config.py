@@ -9,23 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc_platform.connectors import routing
-from cdc_platform.connectors.engines import binlog, mariadb, mysql, postgres
+from cdc_platform.connectors.engines.registry import ENGINES, wire_format
 from cdc_platform.connectors.identity import check, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard, is_secret_in_plain_text
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
 from cdc_platform.connectors.tables import include_list, message_keys
-from cdc_platform.connectors.wire_format import wire_format
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
-from cdc_platform.model.topology import BootstrapMode, Cluster, Dataset, Engine, Problem, Shard, Topology
+from cdc_platform.model.topology import BootstrapMode, Cluster, Dataset, Problem, Shard, Topology
 from cdc_platform.settings import Settings
-
-CLASSES: Mapping[Engine, str] = {
-    Engine.MARIADB: mariadb.CONNECTOR_CLASS,
-    Engine.MYSQL: mysql.CONNECTOR_CLASS,
-    Engine.POSTGRES: postgres.CONNECTOR_CLASS,
-}
 
 
 class DesiredConfigs:
@@ -94,26 +87,18 @@ def leftovers(name: str, config: Mapping[str, str]) -> tuple[tuple[str, ...], tu
     Returns:
         Topics to delete with it, and sentences on what a person must remove at the source.
     """
-    history = config.get("schema.history.internal.kafka.topic")
-    slot = config.get("slot.name")
-    if slot is None:
-        return ((history,) if history else (), ())
-    database = config.get("database.dbname", "?")
-    return (
-        (),
-        (
-            f"replication slot {slot} on the leader of {name} keeps its WAL: SELECT pg_drop_replication_slot('{slot}')",
-            f"publication {config.get('publication.name', slot)} in database {database}",
-        ),
-    )
+    for facts in ENGINES.values():
+        if facts.connector_class == config.get("connector.class"):
+            return facts.leftovers(name, config)
+    return (), ()
 
 
 def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
     limits = dataset.limits
-    kafka = binlog.worker_kafka(settings)
-    config = {
+    kafka = settings.connect_kafka
+    return {
         OWNER_KEY: settings.platform,
-        "connector.class": CLASSES[dataset.engine],
+        "connector.class": ENGINES[dataset.engine].connector_class,
         "tasks.max": "1",
         # Resolved secrets and leaders have no lifetime: who changes them restarts the task.
         "config.action.reload": "none",
@@ -146,10 +131,8 @@ def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
         "producer.override.max.block.ms": "60000",
         **wire_format(dataset.engine),
         **routing.dataset_part(settings, dataset),
+        **ENGINES[dataset.engine].dataset_options(dataset),
     }
-    if dataset.engine.reads_binlog:
-        return config | binlog.dataset_part(dataset)
-    return config | postgres.dataset_part()
 
 
 def _shard_part(settings: Settings, dataset: Dataset, shard: Shard, cluster: Cluster) -> dict[str, str]:
@@ -167,9 +150,7 @@ def _shard_part(settings: Settings, dataset: Dataset, shard: Shard, cluster: Clu
     keys = message_keys(dataset, shard)
     if keys is not None:
         config["message.key.columns"] = keys
-    if dataset.engine.reads_binlog:
-        return config | binlog.shard_part(settings, shard, own)
-    return config | postgres.shard_part(shard, own)
+    return config | ENGINES[dataset.engine].shard_options(settings, shard, own)
 
 
 def _check_worker_kafka(settings: Settings) -> None:

@@ -12,8 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
-from cdc_platform.connectors.wire_format import CHOSEN, FIXED
+from cdc_platform.connectors.wire_format import CHOSEN
 from cdc_platform.documents.fields import REFERENCE
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY

@@ -10,11 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from cdc_platform.connectors.worker_properties import JSON_CONVERTER
-from cdc_platform.model.topology import Engine
-
-# What Postgres events hold for a TOAST value that an update left unchanged and
-# the replica identity does not carry.
-UNAVAILABLE_VALUE = "__debezium_unavailable_value"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +19,10 @@ class Fixed:
     option: str
     value: str
     reason: str
-    engines: tuple[Engine, ...] = tuple(Engine)
 
 
-_BINLOG = (Engine.MARIADB, Engine.MYSQL)
-_MYSQL = (Engine.MYSQL,)
-_POSTGRES = (Engine.POSTGRES,)
-
-FIXED: tuple[Fixed, ...] = (
+# The same for all engines; each engine's module adds its own.
+COMMON: tuple[Fixed, ...] = (
     Fixed("decimal.handling.mode", "string", "Exact, and the same text as the source's own CAST."),
     Fixed("binary.handling.mode", "hex", "Base64 has two spellings and line breaks; HEX() has one."),
     Fixed(
@@ -39,36 +30,6 @@ FIXED: tuple[Fixed, ...] = (
         "microseconds",
         "One unit for every column. The adaptive modes change it with the column's precision, and isostring "
         "drops trailing zeros.",
-    ),
-    Fixed(
-        "bigint.unsigned.handling.mode",
-        "precise",
-        "Values above 2^63 - 1 become negative numbers otherwise; decimal.format=NUMERIC writes them as numbers.",
-        _BINLOG,
-    ),
-    Fixed(
-        "enable.time.adjuster",
-        "false",
-        "By default the years 0001 to 0099 are taken for two digits and moved to 1970 to 2069; the server has done "
-        "that already where it was meant.",
-        _BINLOG,
-    ),
-    Fixed(
-        "driver.customCharsetMapping",
-        "utf8mb4:UTF-8",
-        "On a Java runtime without the module jdk.charsets the driver otherwise takes eucjpms for UTF-8, and damages "
-        "the text of snapshots.",
-        _MYSQL,
-    ),
-    Fixed("driver.detectCustomCollations", "true", "driver.customCharsetMapping has no effect without it.", _MYSQL),
-    Fixed("interval.handling.mode", "string", "numeric takes a month for 30.4375 days.", _POSTGRES),
-    Fixed("hstore.handling.mode", "json", "One text for each value.", _POSTGRES),
-    Fixed("include.unknown.datatypes", "true", "A column that is left out cannot be proven.", _POSTGRES),
-    Fixed(
-        "unavailable.value.placeholder",
-        UNAVAILABLE_VALUE,
-        "The proof recognises unchanged TOAST values by it.",
-        _POSTGRES,
     ),
     Fixed("tombstones.on.delete", "true", "Compaction removes a deleted row only after a tombstone."),
     Fixed(
@@ -81,7 +42,6 @@ FIXED: tuple[Fixed, ...] = (
     Fixed("extended.headers.enabled", "true", "The task run id in the headers tells redelivery from a zombie."),
     Fixed("event.converting.failure.handling.mode", "fail", "The default writes NULL for what it cannot convert."),
     Fixed("event.processing.failure.handling.mode", "fail", "Anything else loses events silently."),
-    Fixed("inconsistent.schema.handling.mode", "fail", "Anything else loses events silently.", _BINLOG),
     Fixed("errors.tolerance", "none", "Anything else loses events silently."),
     Fixed("schema.name.adjustment.mode", "none", "Names stay those of the source."),
     Fixed("field.name.adjustment.mode", "none", "Names stay those of the source."),
@@ -110,8 +70,3 @@ CHOSEN: Mapping[str, str] = {
     # to a topic: what the ledger compares. Two records a transaction.
     "provide.transaction.metadata": "true",
 }
-
-
-def wire_format(engine: Engine) -> dict[str, str]:
-    """The options that fix the wire format of this engine's connectors."""
-    return dict(CHOSEN) | {fixed.option: fixed.value for fixed in FIXED if engine in fixed.engines}

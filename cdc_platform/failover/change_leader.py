@@ -16,13 +16,12 @@ from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.identity import slot_name
 from cdc_platform.errors import CdcError, NotFound, PromotionRefused
 from cdc_platform.failover.preflight import PreflightItem, PromotionCase, preflight
-from cdc_platform.failover.promotion import has_fix, saved_position
+from cdc_platform.failover.promotion import mariadb_version, saved_position
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Topology
 from cdc_platform.settings import Settings
 
 _AT_ONCE = 32
-_MARIADB_CLASS = "io.debezium.connector.mariadb.MariaDbConnector"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,8 +83,7 @@ def _saved(
         client = outside.connect(cluster)
         try:
             if dataset.engine is Engine.MARIADB:
-                found = [each.version for each in client.plugins() if each.class_name == _MARIADB_CLASS]
-                version = min(found, key=has_fix, default=version)
+                version = mariadb_version(client.plugins()) or version
             position = saved_position(dataset.engine, client.offsets(shard.name)) or position
         except NotFound:
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.failover.promotion import ObstacleKind, judge, last_gtids, shown_lsn
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Engine
@@ -144,17 +145,18 @@ def _log_items(view: ServerView) -> list[PreflightItem]:
                 cure="Raise max_slot_wal_keep_size to what a night's outage writes, or set -1 and watch the disk.",
             ),
         ]
+    needed = ENGINES[view.engine].server_variables
     seconds = float(s.get("binlog_expire_logs_seconds") or 0)
     items = [
         PreflightItem(
             name="log format",
-            ok=s.get("log_bin") == "1" and s.get("binlog_format") == "ROW",
+            ok=all(s.get(name) == needed[name] for name in ("log_bin", "binlog_format")),
             text=f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
             cure="Set log_bin and binlog_format = ROW.",
         ),
         PreflightItem(
             name="row image",
-            ok=s.get("binlog_row_image") == "FULL",
+            ok=s.get("binlog_row_image") == needed["binlog_row_image"],
             text=f"binlog_row_image is {s.get('binlog_row_image')}.",
             cure="SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
         ),
@@ -167,9 +169,11 @@ def _log_items(view: ServerView) -> list[PreflightItem]:
             cure=f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
         ),
     ]
-    if view.engine is Engine.MYSQL:
+    if (wanted := needed.get("gtid_mode")) is not None:
         mode = s.get("gtid_mode", "")
         items.append(
-            PreflightItem(name="gtid mode", ok=mode == "ON", text=f"gtid_mode is {mode}.", cure="Set gtid_mode = ON.")
+            PreflightItem(
+                name="gtid mode", ok=mode == wanted, text=f"gtid_mode is {mode}.", cure=f"Set gtid_mode = {wanted}."
+            )
         )
     return items

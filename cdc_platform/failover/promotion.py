@@ -7,11 +7,13 @@ asks it before each restart. What a person asks before moving a leader is in `pr
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from cdc_platform.clients.protocols import Plugin
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.errors import BadInput
 from cdc_platform.model.position_codec import format_lsn, parse_gtids
 from cdc_platform.model.servers import ServerView
@@ -50,6 +52,12 @@ class Obstacle:
 def has_fix(version: str | None) -> bool:
     """True for a MariaDB connector that follows a leader whatever its `server_id` (dbz#1672)."""
     return _rank(version) >= _rank(FIXED_IN)
+
+
+def mariadb_version(plugins: Iterable[Plugin]) -> str | None:
+    """The version of the MariaDB connector. Of several one without the fix: which of them a task runs is not known."""
+    found = [each.version for each in plugins if each.class_name == ENGINES[Engine.MARIADB].connector_class]
+    return min(found, key=has_fix, default=None)
 
 
 def saved_position(engine: Engine, offsets: Sequence[Mapping[str, Any]]) -> str | None:

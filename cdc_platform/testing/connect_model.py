@@ -15,16 +15,13 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from cdc_platform.connectors.engines.registry import ENGINES
+
 RUNNING, PAUSED, STOPPED, FAILED = "RUNNING", "PAUSED", "STOPPED", "FAILED"
 UNASSIGNED = "UNASSIGNED"
 
 FILE_SOURCE = "org.apache.kafka.connect.file.FileStreamSourceConnector"
-CLASSES = (
-    FILE_SOURCE,
-    "io.debezium.connector.mariadb.MariaDbConnector",
-    "io.debezium.connector.mysql.MySqlConnector",
-    "io.debezium.connector.postgresql.PostgresConnector",
-)
+CLASSES = (FILE_SOURCE, *(facts.connector_class for facts in ENGINES.values()))
 VERSION = "4.3.1"
 _STALE = (
     "Cannot complete request momentarily due to stale configuration (typically caused by a concurrent config change)"

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from cdc_platform.connectors.config import desired_config
+from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.overrides import DENIED, check_dataset, check_shard
-from cdc_platform.connectors.wire_format import FIXED
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.topology import Table
 from tests.connectors.cases import EAST, ORDERS, ORDERS_2, PINS, PINS_7, PLAIN

@@ -23,6 +23,7 @@ from cdc_platform.clients.sources.binlog_events import rowless_groups
 from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
 from cdc_platform.model.topology import Address, Engine
@@ -296,15 +297,14 @@ class MariaDbSource:
         return Slice(keys=words[:, 0].copy(), rows=words[:, 1].copy(), low=low, high=high)
 
     def _server_problems(self) -> list[str]:
-        names = ["log_bin", "binlog_format", "binlog_row_image"]
-        # Without it a replica's own position stands still.
-        names += ["gtid_mode"] if self._engine is Engine.MYSQL else ["log_slave_updates"] if self._replica() else []
-        values = [str(value) for value in self._rows("SELECT " + ",".join(f"@@global.{name}" for name in names))[0]]
-        wanted = ["1", "ROW", "FULL", "ON" if self._engine is Engine.MYSQL else "1"]
+        needed = dict(ENGINES[self._engine].server_variables)
+        if self._engine is Engine.MARIADB and self._replica():
+            needed["log_slave_updates"] = "1"  # without it a replica's own position stands still
+        values = self._rows("SELECT " + ",".join(f"@@global.{name}" for name in needed))[0]
         return [
-            f"{name} is {value}, not {wish}"
-            for name, value, wish in zip(names, values, wanted, strict=False)
-            if value != wish
+            f"{name} is {value}, not {wanted}"
+            for (name, wanted), value in zip(needed.items(), values, strict=True)
+            if str(value) != wanted
         ]
 
     def _replica(self) -> bool:

@@ -1,3 +1,20 @@
-"""Debezium's connector for MariaDB (3.5.0.Final), tried against MariaDB 11.4."""
+"""Debezium's connector for MariaDB: tried against MariaDB 11.4."""
 
-CONNECTOR_CLASS = "io.debezium.connector.mariadb.MariaDbConnector"
+from __future__ import annotations
+
+from cdc_platform.connectors.engines import binlog
+from cdc_platform.connectors.engines.engine_facts import EngineFacts
+from cdc_platform.model.topology import Engine
+
+FACTS = EngineFacts(
+    engine=Engine.MARIADB,
+    connector_class="io.debezium.connector.mariadb.MariaDbConnector",
+    plugin="io.debezium:debezium-connector-mariadb",
+    version="3.5.0.Final",
+    wire_format=binlog.WIRE_FORMAT,
+    dataset_options=binlog.dataset_options,
+    shard_options=binlog.shard_options,
+    leftovers=binlog.leftovers,
+    idle_gap=binlog.idle_gap,
+    server_variables=binlog.SERVER_VARIABLES,
+)

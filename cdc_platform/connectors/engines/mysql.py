@@ -1,3 +1,31 @@
-"""Debezium's connector for MySQL (3.6.1.Final)."""
+"""Debezium's connector for MySQL."""
 
-CONNECTOR_CLASS = "io.debezium.connector.mysql.MySqlConnector"
+from __future__ import annotations
+
+from cdc_platform.connectors.engines import binlog
+from cdc_platform.connectors.engines.engine_facts import EngineFacts
+from cdc_platform.connectors.wire_format import Fixed
+from cdc_platform.model.topology import Engine
+
+FACTS = EngineFacts(
+    engine=Engine.MYSQL,
+    connector_class="io.debezium.connector.mysql.MySqlConnector",
+    plugin="io.debezium:debezium-connector-mysql",
+    version="3.6.1.Final",
+    wire_format=(
+        *binlog.WIRE_FORMAT,
+        Fixed(
+            "driver.customCharsetMapping",
+            "utf8mb4:UTF-8",
+            "On a Java runtime without the module jdk.charsets the driver otherwise takes eucjpms for UTF-8, and damages "
+            "the text of snapshots.",
+        ),
+        Fixed("driver.detectCustomCollations", "true", "driver.customCharsetMapping has no effect without it."),
+    ),
+    dataset_options=binlog.dataset_options,
+    shard_options=binlog.shard_options,
+    leftovers=binlog.leftovers,
+    idle_gap=binlog.idle_gap,
+    # Positions are GTID sets: without them a new leader cannot be compared with the old one.
+    server_variables={**binlog.SERVER_VARIABLES, "gtid_mode": "ON"},
+)

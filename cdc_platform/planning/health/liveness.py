@@ -14,7 +14,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from cdc_platform.connectors.engines.binlog import keep_alive_ms
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.model.observed import ObservedHeartbeats, ObservedWorker
 from cdc_platform.model.topology import EMPTY, Dataset, Shard
 from cdc_platform.planning.records import Kept, Record, Writer
@@ -87,14 +87,8 @@ class Liveness:
 
 
 def silence_limit(dataset: Dataset, policy: LivenessPolicy) -> timedelta:
-    """How long a shard of the dataset may be silent.
-
-    Idle MariaDB and MySQL shards beat with the binlog's keep-alive, which is
-    longer where a rate limit blocks the connector for long.
-    """
-    if not dataset.engine.reads_binlog:
-        return policy.silence
-    return max(policy.silence, policy.keep_alives * timedelta(milliseconds=keep_alive_ms(dataset.limits)))
+    """How long a shard of the dataset may be silent."""
+    return max(policy.silence, policy.keep_alives * ENGINES[dataset.engine].idle_gap(dataset.limits))
 
 
 def judge(

@@ -12,7 +12,7 @@ import numpy as np
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Batch
-from cdc_platform.connectors.wire_format import UNAVAILABLE_VALUE
+from cdc_platform.connectors.engines.postgres import UNAVAILABLE_VALUE
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof import toast_values as partials
 from cdc_platform.verification.proof.change_events import ABSENT, PARTIAL, UNKNOWN, Events
