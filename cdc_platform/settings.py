@@ -8,9 +8,12 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
+
+import msgspec
 
 from cdc_platform.errors import SettingsError
+from cdc_platform.model.secret_references import HOW_TO_REFER, holds_reference, is_reference, is_secret_in_plain_text
 
 ENV_PREFIX = "CDC_PLATFORM_"
 CONFIG_ENV = "CDC_PLATFORM_CONFIG"
@@ -96,19 +99,13 @@ class Settings:
         raw: dict[str, Any] = {}
         if named is not None or file.exists():
             raw = _read(file)
-        where = str(file)
-        known = {f.name: f for f in fields(cls)}
-        for key in raw:
-            if key not in known:
-                raise SettingsError(
-                    "no such setting.", where=where, field=key, cure=f"Known: {', '.join(sorted(known))}."
-                )
-        for name in known:
-            text = env.get(ENV_PREFIX + name.upper())
-            if text is not None and name != "alerts":
-                raw[name] = {"bootstrap.servers": text} if name in ("kafka", "worker_kafka") else text
-                where = ENV_PREFIX + name.upper()
-        return cls(**{name: _convert(value, name, where) for name, value in raw.items()})
+        _refuse_unknown(raw, cls, str(file))
+        found = {name: _convert(value, name, str(file)) for name, value in raw.items()}
+        for setting in fields(cls):
+            variable = ENV_PREFIX + setting.name.upper()
+            if variable in env and setting.name != "alerts":
+                found[setting.name] = _from_environment(env[variable], setting.name, variable)
+        return cls(**found)
 
 
 def default_cache_dir() -> Path:
@@ -131,16 +128,7 @@ def _read(file: Path) -> dict[str, Any]:
             "the settings file does not exist.", where=str(file), cure=f"Create it, or unset {CONFIG_ENV}."
         ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"not valid TOML: {error}.", where=str(file), cure="Mend the file.") from None
-
-
-_NUMBERS: Mapping[str, type] = {
-    "connect_timeout": float,
-    "pass_budget": float,
-    "max_deletes": int,
-    "max_delete_fraction": float,
-    "batch_size": int,
-}
+        raise SettingsError(f"not valid TOML: {error}.", where=str(file), cure="Fix the file.") from None
 
 
 _MAY_BE_EMPTY = frozenset(
@@ -149,88 +137,110 @@ _MAY_BE_EMPTY = frozenset(
 )
 # Settings are printed and stored by others: a secret is a reference here or nowhere.
 _REFERENCES = frozenset({"zookeeper_password", "connect_password"})
-_SECRET_OPTION = re.compile(r"password|secret|jaas|oauthbearer\.config|ssl\.key\.pem|keystore\.key")
+_KAFKA = frozenset({"kafka", "worker_kafka"})
 SEVERITIES = ("warning", "critical")
-_REFERENCE = re.compile(r"\$\{(file|env):[^}]+\}")
+
+# msgspec's words for types, and ours with what to write.
+_TYPES = {
+    "str": ("text", 'Write "TEXT", in quotes.'),
+    "int": ("a whole number", "Write a number."),
+    "float": ("a number", "Write a number."),
+    "bool": ("true or false", "Write true or false."),
+    "array": ("a list of text", 'Write ["TEXT"].'),
+    "object": ("a table", 'Write { NAME = "VALUE" }.'),
+}
 
 
-def _alerts(value: Any, where: str) -> dict[str, AlertTarget]:
-    if not isinstance(value, Mapping):
-        raise SettingsError(
-            "is no table.", where=where, field="alerts", cure='Write [alerts.NAME] url = "${file:...}".'
-        )
-    found = {}
-    for name, given in value.items():
-        place = f"alerts.{name}"
-        if not isinstance(given, Mapping):
-            raise SettingsError("is no table.", where=where, field=place, cure=f"Write [{place}].")
-        unknown = sorted(given.keys() - {f.name for f in fields(AlertTarget)})
-        if unknown:
-            cure = "Known: " + ", ".join(f.name for f in fields(AlertTarget)) + "."
-            raise SettingsError("no such setting.", where=where, field=f"{place}.{unknown[0]}", cure=cure)
-        url = given.get("url")
-        if not isinstance(url, str) or not _REFERENCE.search(url):
-            cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the URL there."
-            raise SettingsError("is no reference to a secret.", where=where, field=f"{place}.url", cure=cure)
-        lists = {}
-        for key in ("owners", "severities"):
-            items = given.get(key, ())
-            if not isinstance(items, list | tuple) or not all(isinstance(item, str) for item in items):
-                raise SettingsError("is no list of texts.", where=where, field=f"{place}.{key}", cure='Write ["NAME"].')
-            lists[key] = tuple(items)
-        wrong = sorted(set(lists["severities"]) - set(SEVERITIES))
-        if wrong:
-            cure = f"Use {' or '.join(SEVERITIES)}."
-            raise SettingsError(f"{wrong[0]!r} is no severity.", where=where, field=f"{place}.severities", cure=cure)
-        watchdog = given.get("watchdog", False)
-        if not isinstance(watchdog, bool):
-            raise SettingsError("is neither true nor false.", where=where, field=f"{place}.watchdog", cure="Use true.")
-        found[str(name)] = AlertTarget(url=url, watchdog=watchdog, **lists)
-    return found
+def _refuse_unknown(raw: Mapping[str, Any], kind: type[Any], where: str, path: str = "") -> None:
+    known = [f.name for f in fields(kind)]
+    for key in raw:
+        if key not in known:
+            raise SettingsError(
+                "no such setting.", where=where, field=path + key, cure=f"Known: {', '.join(sorted(known))}."
+            )
 
 
-def _kafka(value: Mapping[str, Any], name: str, where: str) -> dict[str, str]:
-    found = {str(k): str(v) for k, v in value.items()}
-    for option, text in found.items():
-        if _SECRET_OPTION.search(option.lower()) and text and not _REFERENCE.search(text):
-            cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the secret there."
-            raise SettingsError("is no reference to a secret.", where=where, field=f"{name}.{option}", cure=cure)
-    return found
+def _typed(value: Any, kind: Any, where: str, name: str) -> Any:
+    """The value as this type. Raises SettingsError with the expected type; the value is not shown."""
+    try:
+        return msgspec.convert(value, kind)
+    except msgspec.ValidationError as error:
+        expected = re.search(r"Expected `(\w+)", str(error))
+        at = re.search(r"at `\$(.*?)`", str(error))
+        must, cure = _TYPES[expected.group(1) if expected else "str"]
+        inner = at.group(1) if at and not at.group(1).startswith("[...]") else ""
+        raise SettingsError(f"must be {must}.", where=where, field=name + inner, cure=cure) from None
+
+
+def _from_environment(text: str, name: str, where: str) -> Any:
+    """A setting whose value is text, as all of the environment is."""
+    kind = get_type_hints(Settings)[name]
+    value: Any = text
+    if name in _KAFKA:
+        value = {"bootstrap.servers": text}
+    elif name == "secrets_dirs":
+        value = [text]
+    elif kind in (int, float):
+        try:
+            value = kind(text)
+        except ValueError:
+            must, cure = _TYPES[kind.__name__]
+            raise SettingsError(f"must be {must}.", where=where, field=name, cure=cure) from None
+    return _convert(value, name, where)
 
 
 def _convert(value: Any, name: str, where: str) -> Any:
-    if name == "kafka":
-        if not isinstance(value, Mapping) or not value.get("bootstrap.servers"):
-            raise SettingsError(
-                "bootstrap.servers is missing.",
-                where=where,
-                field=name,
-                cure='Add "bootstrap.servers" = "HOST:PORT".',
-            )
-        return _kafka(value, name, where)
-    if name == "worker_kafka":
-        if not isinstance(value, Mapping):
-            raise SettingsError("is no table.", where=where, field=name, cure="Write [worker_kafka] NAME = VALUE.")
-        return _kafka(value, name, where)
     if name == "alerts":
-        return _alerts(value, where)
+        routes = _typed(value, dict[str, Any], where, name)
+        return {route: _alert_target(given, f"alerts.{route}", where) for route, given in routes.items()}
+    if name in _KAFKA:
+        return _kafka(value, name, where)
     if name == "secrets_dirs":
-        dirs = [value] if isinstance(value, str) else value
-        if not isinstance(dirs, list | tuple) or not all(isinstance(d, str) and d.startswith("/") for d in dirs):
-            raise SettingsError("is no list of directories.", where=where, field=name, cure='Write ["/path"].')
-        return tuple(dirs)
-    if name in _REFERENCES and value and not (isinstance(value, str) and _REFERENCE.search(value)):
-        cure = "Write ${file:PATH:KEY} or ${env:NAME}, and the password there."
-        raise SettingsError("is no reference to a secret.", where=where, field=name, cure=cure)
-    kind = _NUMBERS.get(name, str)
-    try:
-        converted = kind(value)
-    except (TypeError, ValueError):
-        raise SettingsError(
-            f"{value!r} is no {kind.__name__}.", where=where, field=name, cure="Write a number."
-        ) from None
-    if kind is not str and converted < 0:
-        raise SettingsError(f"{value!r} is negative.", where=where, field=name, cure="Use 0 or more.")
-    if kind is str and not converted and name not in _MAY_BE_EMPTY:
+        return _directories(value, name, where)
+    found = _typed(value, get_type_hints(Settings)[name], where, name)
+    if name in _REFERENCES and found and not is_reference(found):
+        raise SettingsError("is no reference to a secret.", where=where, field=name, cure=HOW_TO_REFER)
+    if isinstance(found, int | float) and found < 0:
+        raise SettingsError(f"must not be negative, but is {found}.", where=where, field=name, cure="Use 0 or more.")
+    if found == "" and name not in _MAY_BE_EMPTY:
         raise SettingsError("is empty.", where=where, field=name, cure="Give it a value or remove it.")
-    return converted
+    return found
+
+
+def _alert_target(given: Any, place: str, where: str) -> AlertTarget:
+    given = _typed(given, dict[str, Any], where, place)
+    _refuse_unknown(given, AlertTarget, where, f"{place}.")
+    hints = get_type_hints(AlertTarget)
+    found = {key: _typed(value, hints[key], where, f"{place}.{key}") for key, value in given.items()}
+    if not holds_reference(found.get("url", "")):
+        cure = "Write ${file:/PATH:KEY} or ${env:NAME}, and the URL there."
+        raise SettingsError("is no reference to a secret.", where=where, field=f"{place}.url", cure=cure)
+    for severity in found.get("severities", ()):
+        if severity not in SEVERITIES:
+            cure = f"Use {' or '.join(SEVERITIES)}."
+            raise SettingsError(f"{severity!r} is no severity.", where=where, field=f"{place}.severities", cure=cure)
+    return AlertTarget(**found)
+
+
+def _kafka(value: Any, name: str, where: str) -> dict[str, str]:
+    """A client's options. Numbers and true or false may be written as such."""
+    found: dict[str, str] = {}
+    for option, given in _typed(value, dict[str, Any], where, name).items():
+        text = str(given) if isinstance(given, int | float) else given
+        found[option] = _typed(text.lower() if isinstance(given, bool) else text, str, where, f"{name}.{option}")
+        if text and is_secret_in_plain_text(option, found[option]):
+            raise SettingsError(
+                "is no reference to a secret.", where=where, field=f"{name}.{option}", cure=HOW_TO_REFER
+            )
+    if name == "kafka" and not found.get("bootstrap.servers"):
+        raise SettingsError(
+            "bootstrap.servers is missing.", where=where, field=name, cure='Add "bootstrap.servers" = "HOST:PORT".'
+        )
+    return found
+
+
+def _directories(value: Any, name: str, where: str) -> tuple[str, ...]:
+    found: tuple[str, ...] = _typed([value] if isinstance(value, str) else value, tuple[str, ...], where, name)
+    if not all(directory.startswith("/") for directory in found):
+        raise SettingsError("must be absolute directories.", where=where, field=name, cure='Write ["/path"].')
+    return found

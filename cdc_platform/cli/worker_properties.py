@@ -6,8 +6,9 @@ import json
 
 import click
 
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended, render
+from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended
 from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
 

@@ -1,4 +1,4 @@
-"""Secrets for the control plane itself: `${file:PATH:KEY}` and `${env:NAME}`.
+"""Secrets for the control plane itself: `${file:/PATH:KEY}` and `${env:NAME}`.
 
 The same references, with the same grammar, as Connect's FileConfigProvider and
 EnvVarConfigProvider resolve on the workers (ConfigTransformer: a reference may
@@ -11,18 +11,17 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from cdc_platform.connectors.java_properties import parse
 from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST
 from cdc_platform.errors import SecretUnresolved
+from cdc_platform.model.secret_references import CANDIDATE, is_reference
 from cdc_platform.model.topology import Credentials
 
-_REFERENCE = re.compile(r"\$\{(file|env):([^}]*)\}")
-_ESCAPES = {"t": "\t", "n": "\n", "r": "\r", "f": "\f"}
 MAX_BYTES = 1024 * 1024
-_BLANK = " \t\f"
 
 
 class Secret(str):
@@ -52,7 +51,7 @@ def resolve_credentials(credentials: Credentials, dirs: Sequence[str] = ()) -> t
         SecretUnresolved: also for a reference to elsewhere.
     """
     for text in (credentials.user, credentials.password) if dirs else ():
-        for found in _REFERENCE.finditer(text):
+        for found in CANDIDATE.finditer(text):
             _check_allowed(found, dirs)
     return resolve(credentials.user), resolve(credentials.password)
 
@@ -70,50 +69,31 @@ def _check_allowed(found: re.Match[str], dirs: Sequence[str]) -> None:
         )
 
 
-def is_reference(text: str) -> bool:
-    """True when the text holds at least one reference."""
-    return _REFERENCE.search(text) is not None
-
-
 def resolve(text: str, *, env: Mapping[str, str] | None = None) -> Secret:
-    """The text with all its references replaced; files are read anew each time.
+    """The text with all its references replaced; files are read each time.
 
     Raises:
         SecretUnresolved: names the reference and what is wrong, never a value.
     """
-    return Secret(_REFERENCE.sub(lambda found: _value(found, os.environ if env is None else env), text))
+    return Secret(CANDIDATE.sub(lambda found: _value(found, os.environ if env is None else env), text))
 
 
 def resolve_all(config: Mapping[str, str], *, env: Mapping[str, str] | None = None) -> dict[str, str]:
     """A client configuration with all references replaced. Raises SecretUnresolved."""
-    return {key: resolve(value, env=env) if is_reference(value) else value for key, value in config.items()}
-
-
-def parse_properties(text: str) -> dict[str, str]:
-    """Read Java properties as `java.util.Properties.load(Reader)` does. Raises ValueError on a bad \\u escape."""
-    found: dict[str, str] = {}
-    for line in _logical_lines(text):
-        at = 0
-        while at < len(line) and line[at] not in "=:" + _BLANK:
-            at += 2 if line[at] == "\\" else 1
-        rest = line[at:].lstrip(_BLANK)
-        if rest[:1] in ("=", ":"):
-            rest = rest[1:].lstrip(_BLANK)
-        found[_unescape(line[:at])] = _unescape(rest)
-    return found
+    return {key: resolve(value, env=env) if CANDIDATE.search(value) else value for key, value in config.items()}
 
 
 def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
     reference, (provider, rest) = found.group(), found.groups()
+    if not is_reference(reference):
+        _unresolved(reference, "is no valid reference.", "Write ${file:/PATH:KEY} or ${env:NAME}.")
     if provider == "env":
         if rest not in env:
             _unresolved(reference, "this environment variable is not set.", "Set it for this process.")
         return env[rest]
-    path, colon, key = rest.rpartition(":")
-    if not colon or not path or not key:
-        _unresolved(reference, "no file reference.", "Write ${file:PATH:KEY}.")
+    path, _, key = rest.rpartition(":")
     try:
-        values = parse_properties(_read(Path(path)))
+        values = parse(_read(Path(path)))
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else "no properties file"
         _unresolved(reference, f"the file cannot be read: {why}.", "Check path and rights on this host.")
@@ -136,34 +116,3 @@ def _read(path: Path) -> str:
 def _unresolved(reference: str, problem: str, cure: str) -> NoReturn:
     # Without a cause: the original error may carry the file's content.
     raise SecretUnresolved(problem, where=reference, cure=cure) from None
-
-
-def _logical_lines(text: str) -> Iterator[str]:
-    pending = ""
-    for natural in re.split(r"\r\n|\r|\n", text):
-        line = natural.lstrip(_BLANK)
-        # A comment is one only where a logical line begins.
-        if not pending and (not line or line[0] in "#!"):
-            continue
-        trailing = len(line) - len(line.rstrip("\\"))
-        if trailing % 2:
-            pending += line[:-1]
-            continue
-        yield pending + line
-        pending = ""
-    if pending:
-        yield pending
-
-
-def _unescape(text: str) -> str:
-    def one(found: re.Match[str]) -> str:
-        code = found.group(1)
-        if len(code) == 5:
-            return chr(int(code[1:], 16))
-        if code == "u":
-            raise ValueError("malformed \\uXXXX")
-        return _ESCAPES.get(code, code)
-
-    unescaped = re.sub(r"\\(u[0-9A-Fa-f]{4}|.?)", one, text, flags=re.DOTALL)
-    # Java's \uXXXX are UTF-16 code units: a pair of them is one character.
-    return unescaped.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -12,11 +12,12 @@ from cdc_platform.connectors import routing
 from cdc_platform.connectors.engines.registry import ENGINES, wire_format
 from cdc_platform.connectors.identity import check, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
-from cdc_platform.connectors.overrides import check_dataset, check_shard, is_secret_in_plain_text
+from cdc_platform.connectors.overrides import check_dataset, check_shard
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
 from cdc_platform.connectors.tables import include_list, message_keys
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
+from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.model.topology import BootstrapMode, Cluster, Dataset, Problem, Shard, Topology
 from cdc_platform.settings import Settings
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cdc_platform.errors import BadInput
+from cdc_platform.connectors import java_properties
+from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Address, Cluster, Shard
 
 HOST = "host"
@@ -45,31 +46,30 @@ def leader_reference(cluster: Cluster, shard: Shard, key: str) -> str:
 
 
 def render(content: LeaderFile) -> str:
-    """The file's text: Java properties, one key a line.
-
-    An Address holds no character that properties would need escaped.
-    """
-    return f"{HOST}={content.leader.host}\n{PORT}={content.leader.port}\n{GENERATION}={content.generation}\n"
+    """The file's text: Java properties, one key a line."""
+    return java_properties.render(
+        {HOST: content.leader.host, PORT: str(content.leader.port), GENERATION: str(content.generation)}
+    )
 
 
 def parse(text: str, *, where: str) -> LeaderFile:
     """Read what `render` wrote. Raises BadInput, also for a file that was cut short."""
-    values = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
-    missing = [key for key in (HOST, PORT, GENERATION) if key not in values]
-    if missing or not text.endswith("\n"):
-        raise BadInput(
-            "this leader file is incomplete.",
-            where=where,
-            field=missing[0] if missing else None,
-            cure="Remove it: the agent writes it anew.",
-        )
     try:
+        values = java_properties.parse(text)
         generation = int(values[GENERATION])
-    except ValueError:
+        leader = Address.parse(f"{values[HOST]}:{values[PORT]}")
+    except KeyError as error:
+        raise _incomplete(where, str(error.args[0])) from None
+    except (ValueError, TopologyError) as error:
         raise BadInput(
-            f"{values[GENERATION]!r} is no number.",
-            where=where,
-            field=GENERATION,
-            cure="Remove the file: the agent writes it anew.",
+            f"this leader file cannot be read: {error}.", where=where, cure="Remove it: the agent writes it again."
         ) from None
-    return LeaderFile(leader=Address.parse(f"{values[HOST]}:{values[PORT]}"), generation=generation)
+    if not text.endswith("\n"):
+        raise _incomplete(where, None)
+    return LeaderFile(leader=leader, generation=generation)
+
+
+def _incomplete(where: str, field: str | None) -> BadInput:
+    return BadInput(
+        "this leader file is incomplete.", where=where, field=field, cure="Remove it: the agent writes it again."
+    )

@@ -15,9 +15,9 @@ from functools import lru_cache
 from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
 from cdc_platform.connectors.wire_format import CHOSEN
-from cdc_platform.documents.fields import REFERENCE
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY
+from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.model.topology import Dataset, Engine, Shard
 
 _IDENTITY = "it is derived from the names of dataset and shard, so that no two connectors share it."
@@ -136,10 +136,6 @@ DENIED: tuple[Denied, ...] = (
     *(Denied(fixed.option, f"{_WIRE} {fixed.reason}") for fixed in FIXED),
 )
 
-_SECRET = re.compile(
-    r"password|passwd|passphrase|secret|token|credential|jaas\.config|user\.info|api[._-]?key|keystore\.key$|\.salt$",
-    re.I,
-)
 # Whole numbers: the least and the most that make sense.
 _NUMBERS: Mapping[str, range] = {
     # A third of the silence after which a shard counts as dead (liveness.LivenessPolicy).
@@ -187,11 +183,6 @@ def check_shard(dataset: Dataset, shard: Shard) -> None:
             raise _refused(where, SERVER_ID_FIELD, "Postgres has no server ids.", _REMOVE)
         if not (number.isascii() and number.isdigit() and 0 < int(number) < SERVER_IDS.stop):
             raise _refused(where, SERVER_ID_FIELD, f"{number!r} is no server id.", f"Use 1 to {SERVER_IDS.stop - 1}.")
-
-
-def is_secret_in_plain_text(option: str, value: str) -> bool:
-    """True when the option's name says that it is secret and the value holds no reference."""
-    return bool(_SECRET.search(option)) and not REFERENCE.search(value)
 
 
 def _check(overrides: Mapping[str, str], where: str) -> None:

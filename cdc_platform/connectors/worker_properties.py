@@ -228,39 +228,9 @@ def worker_properties(spec: WorkerSpec) -> dict[str, str]:
     return {prop.name: prop.value for prop in recommended(spec)}
 
 
-def render(properties: Mapping[str, str], reasons: Mapping[str, str] = EMPTY) -> str:
-    """A `.properties` file as `java.util.Properties.load` reads it, reasons as comments."""
-    lines: list[str] = []
-    for name, value in properties.items():
-        lines += [f"# {line}" for line in reasons.get(name, "").splitlines()]
-        lines.append(f"{_escape(name, key=True)}={_escape(value, key=False)}")
-    return "\n".join(lines) + "\n"
-
-
 def reasons(spec: WorkerSpec) -> dict[str, str]:
     """Name to reason, for those that have one."""
     return {prop.name: prop.reason for prop in recommended(spec) if prop.reason}
-
-
-_ESCAPES = {"\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\f": "\\f"}
-
-
-def _escape(text: str, *, key: bool) -> str:
-    """Escape as `java.util.Properties.store` does, so that loading gives the same text."""
-    out: list[str] = []
-    for index, char in enumerate(text):
-        if char in _ESCAPES:
-            out.append(_ESCAPES[char])
-        elif char == " " and (key or index == 0):
-            out.append("\\ ")
-        elif char in "=:#!" and (key or index == 0):
-            out.append("\\" + char)
-        elif " " <= char <= "~":
-            out.append(char)
-        else:
-            units = char.encode("utf-16-be")
-            out += [f"\\u{units[i]:02x}{units[i + 1]:02x}" for i in range(0, len(units), 2)]
-    return "".join(out)
 
 
 def _bracketed(host: str) -> str:

@@ -14,15 +14,11 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.secret_references import is_reference, is_secret_in_plain_text
 from cdc_platform.model.topology import Address
 
 T = TypeVar("T")
 E = TypeVar("E", bound=StrEnum)
-
-# ConfigProvider references that Connect workers resolve. Neither part may hold
-# what would end the reference early.
-REFERENCE = re.compile(r"\$\{(file:/[^:{}\s]+:[^:{}\s]+|env:[A-Za-z_][A-Za-z0-9_]*)\}")
-_SECRET_KEY = re.compile(r"(password|passwd|passphrase|secret|token|api[._-]?key|credentials?)$", re.I)
 
 _NAMES = {
     str: "text",
@@ -191,7 +187,7 @@ class Fields:
         """A `${file:PATH:KEY}` or `${env:NAME}` reference; never prints what stands there instead."""
         cure = "Write ${file:/PATH:KEY} or ${env:NAME}; the worker resolves it."
         value = self.value(name, cure)
-        if not isinstance(value, str) or not REFERENCE.fullmatch(value):
+        if not isinstance(value, str) or not is_reference(value):
             raise self.error(name, "is no reference (its value is not shown here).", cure)
         return value
 
@@ -220,7 +216,7 @@ class Fields:
     def refuse_secrets(self) -> None:
         """Raises TopologyError for a field named like a secret that holds no reference."""
         for key, value in self.raw.items():
-            if _SECRET_KEY.search(key) and isinstance(value, str) and value and not REFERENCE.fullmatch(value):
+            if isinstance(value, str) and value and is_secret_in_plain_text(key, value):
                 raise self.error(
                     key,
                     "looks like a secret, and is no reference (its value is not shown here).",
@@ -239,7 +235,7 @@ class Fields:
         try:
             value.encode()
         except UnicodeEncodeError:
-            raise self.error(name, "holds a half character (lone surrogate).", "Mend the text.") from None
+            raise self.error(name, "holds a half character (lone surrogate).", "Fix the text.") from None
         return value
 
     def _address(self, name: str, value: Any) -> Address:

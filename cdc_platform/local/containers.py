@@ -17,8 +17,9 @@ from pathlib import Path
 
 import click
 
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, render, worker_properties
+from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, worker_properties
 from cdc_platform.errors import StackError
 from cdc_platform.local import java, kafka, mariadb, postgres, postgres_directories, workers
 from cdc_platform.local.artifacts import Lock, Programs, provide

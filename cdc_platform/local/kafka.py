@@ -14,7 +14,7 @@ from pathlib import Path
 from confluent_kafka import KafkaException
 from confluent_kafka.admin import AdminClient
 
-from cdc_platform.connectors.worker_properties import render
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.errors import StackError
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs

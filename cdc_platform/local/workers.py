@@ -14,8 +14,9 @@ from pathlib import Path
 from kazoo.client import KazooClient
 from kazoo.exceptions import KazooException, NoNodeError
 
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WORKER_ENV, WorkerSpec, render, worker_properties
+from cdc_platform.connectors.worker_properties import WORKER_ENV, WorkerSpec, worker_properties
 from cdc_platform.documents import Layout
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs

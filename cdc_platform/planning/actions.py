@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicRequest
+from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.planning.health.failures import Failure
 
 # Key to (value now, desired value); None: the key is absent.

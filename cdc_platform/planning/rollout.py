@@ -6,8 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdc_platform.connectors.overrides import is_secret_in_plain_text
 from cdc_platform.model.observed import ObservedState
+from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.planning import canary
 from cdc_platform.planning.actions import Changes, UpdateConnector
 from cdc_platform.planning.canary import Before, Canary, CanaryRecord, Pending, RolledOut, RolloutDecision

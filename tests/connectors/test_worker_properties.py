@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cdc_platform.cli.worker_properties import worker_properties as command
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended, render, worker_properties
+from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended, worker_properties
 from cdc_platform.errors import TopologyError
 
 SPEC = WorkerSpec(

@@ -99,7 +99,7 @@ def test_leader_files(release: Path) -> None:
     assert parse(f"{text}zone=a\n", where="x") == values.LEADER_FILES["users.eu"]
     with pytest.raises(BadInput, match="incomplete") as refused:
         parse(text.replace("generation", "epoch"), where="x")
-    assert refused.value.cure == "Remove it: the agent writes it anew."
+    assert refused.value.cure == "Remove it: the agent writes it again."
 
 
 def test_the_journal_of_an_agent(release: Path) -> None:

@@ -28,10 +28,11 @@ from cdc_platform.clients.secrets import MAX_BYTES, resolve, resolve_credentials
 from cdc_platform.connectors import leader_files
 from cdc_platform.connectors.config import desired_config, problems
 from cdc_platform.connectors.identity import publication_name, slot_name
+from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.connectors.topics import desired_topics
-from cdc_platform.connectors.worker_properties import WorkerSpec, render, worker_properties
+from cdc_platform.connectors.worker_properties import WorkerSpec, worker_properties
 from cdc_platform.documents import Layout, load_yaml
 from cdc_platform.documents.znodes import read_cluster, read_dataset, read_shard
 from cdc_platform.errors import BadInput, SecretUnresolved, StackError, TopologyError
@@ -446,10 +447,10 @@ def test_rest_and_metrics_listen_on_loopback_unless_told_otherwise() -> None:
 
 @given(value=st.one_of(names, st.text(max_size=60)), name=st.text(alphabet=string.printable, min_size=1, max_size=20))
 def test_a_value_adds_no_line_to_a_properties_file(value: str, name: str) -> None:
-    from cdc_platform.clients.secrets import parse_properties
+    from cdc_platform.connectors.java_properties import parse
 
     assume(not any(0xD800 <= ord(char) <= 0xDFFF for char in value))
-    assert parse_properties(render({name: value, "last": "1"})) == {name: value, "last": "1"}
+    assert parse(render({name: value, "last": "1"})) == {name: value, "last": "1"}
 
 
 @pytest.mark.parametrize("host", ["a b", "a\nport=1", "${file:/x:y}", "a;b", "-x", "[::1", "a/b", "@x", "a" * 300])

@@ -18,8 +18,8 @@ from kazoo.exceptions import NoAuthError
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.kafka.quotas import ClientQuotas
-from cdc_platform.clients.secrets import parse_properties
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
+from cdc_platform.connectors.java_properties import parse
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable, ZooKeeperUnavailable
 from cdc_platform.local.stack import Stack
@@ -163,7 +163,7 @@ def found_secrets(secure_stack: Stack) -> dict[str, str]:
     """Every password of the stack, by the file that holds it."""
     found = {}
     for path in secure_stack.secrets_dir.glob("*.properties"):
-        values = parse_properties(path.read_text())
+        values = parse(path.read_text())
         if "password" in values:
             found[path.name] = values["password"]
     assert len(found) >= 12

@@ -1,0 +1,52 @@
+"""Secrets in configuration: which options hold one, and how a reference to a secret is written.
+
+References have the grammar of Kafka Connect's FileConfigProvider and EnvVarConfigProvider, so that workers and the
+control plane read one text alike: `${file:/PATH:KEY}` and `${env:NAME}`.
+"""
+
+from __future__ import annotations
+
+import re
+
+HOW_TO_REFER = "Write ${file:/PATH:KEY} or ${env:NAME}, and the secret there."
+
+# No part may hold what would end the reference early, or what a worker would split elsewhere than we do.
+REFERENCE = re.compile(r"\$\{(file:/[^:{}\s]+:[^:{}\s]+|env:[A-Za-z_][A-Za-z0-9_]*)\}")
+# What a provider would take for a reference, well formed or not.
+CANDIDATE = re.compile(r"\$\{(file|env):([^}]*)\}")
+
+# Names of options, fields and properties, searched anywhere in them: librdkafka's, Java clients', Debezium's, ours.
+_SECRET = re.compile(
+    r"password|passwd|passphrase|secret|token|credential|jaas|oauthbearer\.config|user\.info"
+    r"|api[._-]?key|key\.pem|keystore\.key|\.salt$",
+    re.IGNORECASE,
+)
+# Named like one, and none.
+_PUBLIC = frozenset({"sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.credentials.client.id"})
+# Their values are a text of several parts, one of them the secret.
+_COMPOUND = re.compile(r"jaas|oauthbearer\.config|user\.info", re.IGNORECASE)
+
+
+def is_reference(text: str) -> bool:
+    """True when the text is one reference and nothing else."""
+    return REFERENCE.fullmatch(text) is not None
+
+
+def holds_reference(text: str) -> bool:
+    """True when at least one reference stands in the text."""
+    return REFERENCE.search(text) is not None
+
+
+def names_secret(option: str) -> bool:
+    """True when an option's name says that its value is secret."""
+    return option not in _PUBLIC and _SECRET.search(option) is not None
+
+
+def is_secret_in_plain_text(option: str, value: str) -> bool:
+    """True when the option's name says that it is secret and the value is no reference.
+
+    The value of an option with several parts, such as `sasl.jaas.config`, must hold one.
+    """
+    if not names_secret(option):
+        return False
+    return not (holds_reference(value) if _COMPOUND.search(option) else is_reference(value))
