@@ -16,6 +16,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from cdc_platform.clients.connect.stopping import wait_until_stopped
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.errors import ConnectRejected, LockLost, NotFound, Unavailable
 from cdc_platform.model.observed import ObservedConnector
@@ -87,14 +88,7 @@ def wait_stopped(client: Connect, name: str, watch: LockWatch) -> None:
         NotFound: there is no such connector.
         LockLost: the lock went meanwhile.
     """
-    end = time.monotonic() + STOP_LIMIT
-    while True:
-        connector = client.connector(name)
-        if connector.state == "STOPPED" and not connector.tasks:
-            return
-        if time.monotonic() > end:
-            raise Unavailable(f"connector {name} did not stop within {STOP_LIMIT:.0f} s.", cure="See its worker's log.")
-        watch.sleep(_POLL_SECONDS)
+    wait_until_stopped(client, name, timeout=STOP_LIMIT, sleep=watch.sleep)
 
 
 def _wait_offsets(client: Connect, name: str, offsets: Sequence[Mapping[str, Any]], watch: LockWatch) -> None:

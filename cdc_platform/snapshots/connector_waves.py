@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
+from cdc_platform.clients.connect.stopping import wait_until_stopped
 from cdc_platform.clients.protocols import Connect, StateStore
-from cdc_platform.errors import BadInput, CdcError, LockLost, NotFound, Unavailable
+from cdc_platform.errors import BadInput, CdcError, LockLost
 from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.snapshots.run_records import Run, ShardState, hold_key
 
@@ -77,18 +77,7 @@ def stop(connect: Connect, name: str) -> None:
 
 def wait_idle(connect: Connect, name: str) -> None:
     """Wait until the connector is STOPPED and has no task; one just made may not be shown yet."""
-    end = time.monotonic() + _STOP_PATIENCE
-    while True:
-        try:
-            seen = connect.connector(name)
-            if seen.state == "STOPPED" and not seen.tasks:
-                return
-        except NotFound:
-            if time.monotonic() > end:
-                raise
-        if time.monotonic() > end:
-            raise Unavailable(f"connector {name} did not stop in {_STOP_PATIENCE:.0f} s.", cure="See its worker's log.")
-        time.sleep(0.2)
+    wait_until_stopped(connect, name, timeout=_STOP_PATIENCE, just_created=True)
 
 
 def committed(connect: Connect, name: str) -> dict[str, Any] | None:

@@ -11,7 +11,8 @@ from cdc_platform.clients.connect.wire import UNASSIGNED, says_rebalance
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import CdcError, ConnectRebalancing, ConnectRejected, NotFound
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
-from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, RestRefusal
+from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel
+from cdc_platform.testing.connect_validation import RestRefusal
 
 T = TypeVar("T")
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from cdc_platform.connectors.engines.registry import ENGINES
+from cdc_platform.testing.connect_validation import Config, RestRefusal, check_config
 
 RUNNING, PAUSED, STOPPED, FAILED = "RUNNING", "PAUSED", "STOPPED", "FAILED"
 UNASSIGNED = "UNASSIGNED"
@@ -27,17 +28,6 @@ _STALE = (
     "Cannot complete request momentarily due to stale configuration (typically caused by a concurrent config change)"
 )
 _EXPECTED = "Request cannot be completed because a rebalance is expected"
-
-Config = Mapping[str, str]
-
-
-class RestRefusal(Exception):
-    """What the REST API answers instead: an HTTP status and a message."""
-
-    def __init__(self, status: int, message: str) -> None:
-        super().__init__(f"HTTP {status}: {message}")
-        self.status = status
-        self.message = message
 
 
 @dataclass
@@ -104,34 +94,10 @@ class ConnectModel:
             part.state, part.trace = FAILED, trace
             self.version += 1
 
-    def fail_connector(self, name: str, trace: str) -> None:
-        """The connector object dies; its tasks live on."""
-        with self._lock:
-            part = self._known(name).connector
-            if part is None:
-                raise LookupError(f"{name} has not settled")
-            part.state, part.trace = FAILED, trace
-            self.version += 1
-
     def commit_offsets(self, name: str, offsets: Iterable[Mapping[str, Any]]) -> None:
         """The task commits, as it does every few seconds."""
         with self._lock:
             self._merge(name, offsets)
-
-    def lose_worker(self, worker: str, *, noticed: bool = True) -> None:
-        """A worker is gone. Until the group has `noticed`, REST shows its tasks RUNNING."""
-        with self._lock:
-            self.workers = [w for w in self.workers if w != worker]
-            if noticed:
-                self.reassign()
-
-    def reassign(self) -> None:
-        """What ran on workers that are gone starts on the others."""
-        with self._lock:
-            for name, held in self._held.items():
-                parts = [held.connector, *held.tasks]
-                if any(part is not None and part.worker not in self.workers for part in parts):
-                    self._start(name, held)
 
     def fill(self, connectors: Mapping[str, Config]) -> None:
         """Many running connectors at once, without validation."""
@@ -203,7 +169,7 @@ class ConnectModel:
         with self._lock:
             if initial_state not in (None, RUNNING, PAUSED, STOPPED):
                 raise RestRefusal(500, f"No enum constant CreateConnectorRequest.InitialState.{initial_state}")
-            self._validate(name, config)
+            check_config(name, config, self.classes, self.refuses)
             self._leader()
             if name in self._held:
                 raise RestRefusal(409, f"Connector {name} already exists")
@@ -212,7 +178,7 @@ class ConnectModel:
     def put_config(self, name: str, config: Config) -> tuple[bool, dict[str, Any]]:
         """PUT /connectors/{name}/config: creates, or bounces the connector, and its tasks if the config changed."""
         with self._lock:
-            self._validate(name, config)
+            check_config(name, config, self.classes, self.refuses)
             self._leader()
             held = self._held.get(name)
             if held is None:
@@ -306,31 +272,6 @@ class ConnectModel:
                 f"for the specified connector by issuing a 'PUT' request to the '/connectors/{name}/stop' endpoint",
             )
 
-    def _validate(self, name: str, config: Config) -> None:
-        if config.get("name", name) != name:
-            raise RestRefusal(
-                400,
-                f"Connector name configuration ({config['name']}) doesn't match connector name in the URL ({name})",
-            )
-        kind = config.get("connector.class")
-        if not kind:
-            raise RestRefusal(400, f"Connector config {{name={name}}} contains no connector type")
-        if not any(kind in _aliases(known) for known in self.classes):
-            raise RestRefusal(400, f"Failed to find any class that implements Connector and which name matches {kind}")
-        problems = []
-        tasks = config.get("tasks.max", "1")
-        if not tasks.isdigit() or int(tasks) < 1:
-            problems.append(f"Invalid value {tasks} for configuration tasks.max: Not a number of type INT")
-        found = self.refuses(name, config)
-        if found is not None:
-            problems.append(found)
-        if problems:
-            raise RestRefusal(
-                400,
-                f"Connector configuration is invalid and contains the following {len(problems)} error(s):\n"
-                + "\n".join(problems),
-            )
-
     def _put(self, name: str, config: Config, target: str) -> dict[str, Any]:
         held = _Held({**config, "name": name}, target)
         self._held[name] = held
@@ -415,9 +356,3 @@ class ConnectModel:
             "tasks": [{"id": at, **part.document()} for at, part in enumerate(held.tasks)],
             "type": "source",
         }
-
-
-def _aliases(name: str) -> tuple[str, ...]:
-    """A plugin's full name, its simple name, and that without `Connector` (PluginUtils)."""
-    simple = name.rpartition(".")[2]
-    return name, simple, simple.removesuffix("Connector")

@@ -19,7 +19,8 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 import msgspec
 
-from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel, RestRefusal
+from cdc_platform.testing.connect_model import PAUSED, RUNNING, STOPPED, ConnectModel
+from cdc_platform.testing.connect_validation import RestRefusal
 
 
 class FaultKind(Enum):

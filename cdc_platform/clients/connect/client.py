@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import quote
 
 from cdc_platform.clients.connect import wire
-from cdc_platform.clients.connect.http import Answer, Deadline, Refused, Unknown, Workers
+from cdc_platform.clients.connect.http import Deadline, OutcomeUnknown, RequestNotSent, Response, Workers
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
 from cdc_platform.errors import (
     CdcError,
@@ -95,8 +95,8 @@ class ConnectClient:
             WrongCluster: the connectors were made for another cluster.
         """
         deadline = Deadline(self.timeout)
-        answer = self._list("?expand=info&expand=status", deadline)
-        found = wire.decode(wire.entries, answer.body, answer.where)
+        response = self._list("?expand=info&expand=status", deadline)
+        found = wire.decode(wire.entries, response.body, response.where)
         names = self._list("", deadline)
         fresh = [n for n in wire.decode(wire.names, names.body, names.where) if n not in found]
         if fresh:
@@ -108,14 +108,14 @@ class ConnectClient:
             for name, entry in found.items()
             if entry.info is not None
         }
-        self._check_owned(result.values(), answer.where)
+        self._check_owned(result.values(), response.where)
         return result
 
     def connector(self, name: str) -> ObservedConnector:
         """One connector. Raises NotFound."""
         deadline = Deadline(self.timeout)
-        answer = self._ask("GET", _path(name), deadline)
-        found = wire.decode(wire.info, answer.body, answer.where)
+        response = self._ask("GET", _path(name), deadline)
+        found = wire.decode(wire.info, response.body, response.where)
         status = self._workers.send("GET", _path(name, "status"), deadline)
         # Right after a create there is no status yet.
         seen = None
@@ -126,9 +126,9 @@ class ConnectClient:
 
     def workers(self) -> Mapping[str, int]:
         """Worker ids (host:port) that run connectors or tasks, with the number of their tasks."""
-        answer = self._list("?expand=status", Deadline(self.timeout))
+        response = self._list("?expand=status", Deadline(self.timeout))
         count: Counter[str] = Counter()
-        for entry in wire.decode(wire.entries, answer.body, answer.where).values():
+        for entry in wire.decode(wire.entries, response.body, response.where).values():
             if entry.status is not None:
                 count[entry.status.connector.worker_id] += 0
                 count.update(task.worker_id for task in entry.status.tasks)
@@ -136,13 +136,13 @@ class ConnectClient:
 
     def tasks(self) -> Mapping[str, tuple[ObservedTask, ...]]:
         """The tasks of each connector that has a status. Cheap: no configs are copied."""
-        answer = self._list("?expand=status", Deadline(self.timeout))
+        response = self._list("?expand=status", Deadline(self.timeout))
         return {
             name: tuple(
                 ObservedTask(id=task.id, state=task.state, worker=task.worker_id, trace=task.trace)
                 for task in entry.status.tasks
             )
-            for name, entry in wire.decode(wire.entries, answer.body, answer.where).items()
+            for name, entry in wire.decode(wire.entries, response.body, response.where).items()
             if entry.status is not None
         }
 
@@ -152,23 +152,25 @@ class ConnectClient:
         found = []
         for at, url in enumerate(self._workers.urls):
             try:
-                answer = self._workers.once(url, "GET", "/health", None, deadline.left / (len(self._workers.urls) - at))
-                said = wire.decode(wire.health, answer.body, answer.where)
+                response = self._workers.once(
+                    url, "GET", "/health", None, deadline.left / (len(self._workers.urls) - at)
+                )
+                said = wire.decode(wire.health, response.body, response.where)
                 found.append(WorkerHealth(url=url, status=said.status, message=said.message))
-            except (Refused, Unknown, ConnectUnavailable) as error:
+            except (RequestNotSent, OutcomeUnknown, ConnectUnavailable) as error:
                 found.append(WorkerHealth(url=url, status="unreachable", message=str(error)))
         return found
 
     def plugins(self) -> Sequence[Plugin]:
         """The connector classes that the answering worker can run."""
-        answer = self._ask("GET", "/connector-plugins", Deadline(self.timeout))
-        found = wire.decode(wire.plugins, answer.body, answer.where)
+        response = self._ask("GET", "/connector-plugins", Deadline(self.timeout))
+        found = wire.decode(wire.plugins, response.body, response.where)
         return [Plugin(class_name=p.class_name, type=p.type, version=p.version) for p in found]
 
     def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
         """The committed source offsets: `[{"partition": {...}, "offset": {...}}]`. Raises NotFound."""
-        answer = self._ask("GET", _path(name, "offsets"), Deadline(self.timeout))
-        return wire.decode(wire.offsets, answer.body, answer.where).offsets
+        response = self._ask("GET", _path(name, "offsets"), Deadline(self.timeout))
+        return wire.decode(wire.offsets, response.body, response.where).offsets
 
     # What changes it
 
@@ -251,30 +253,30 @@ class ConnectClient:
 
     # How it is asked
 
-    def _list(self, query: str, deadline: Deadline) -> Answer:
-        answer = self._workers.send("GET", f"/connectors{query}", deadline)
-        if answer.status != 200:
+    def _list(self, query: str, deadline: Deadline) -> Response:
+        response = self._workers.send("GET", f"/connectors{query}", deadline)
+        if response.status != 200:
             raise ConnectUnavailable(
-                f"the connectors cannot be listed: HTTP {answer.status}: {answer.message}",
-                where=self._workers.place(answer),
-                cure="Look at the worker, and at user and password." if answer.status in (401, 403) else None,
+                f"the connectors cannot be listed: HTTP {response.status}: {response.message}",
+                where=self._workers.where(response),
+                cure="Look at the worker, and at user and password." if response.status in (401, 403) else None,
             )
-        return answer
+        return response
 
-    def _ask(self, method: str, path: str, deadline: Deadline) -> Answer:
+    def _ask(self, method: str, path: str, deadline: Deadline) -> Response:
         return self._judged(self._workers.send(method, path, deadline))
 
     def _order(self, method: str, path: str, body: Any = None, *, repeatable: bool = False) -> None:
         """A request for which nothing has to be read back. A `repeatable` one may go to two workers."""
         try:
-            answer = self._workers.send(method, path, Deadline(self.timeout), body, repeatable=repeatable)
-        except Unknown as error:
+            response = self._workers.send(method, path, Deadline(self.timeout), body, repeatable=repeatable)
+        except OutcomeUnknown as error:
             raise ConnectUnavailable(
                 f"{error}; it may have been done all the same.",
                 where=f"Connect cluster {self.name}",
                 cure="Read its state before asking again.",
             ) from None
-        self._judged(answer)
+        self._judged(response)
 
     def _write(
         self,
@@ -292,8 +294,8 @@ class ConnectClient:
         kept = min(_RE_READ_SECONDS, self.timeout / 3)
         deadline = Deadline(self.timeout - kept)
         try:
-            answer = self._workers.send(method, path, deadline, body, repeatable=False)
-        except Unknown as error:
+            response = self._workers.send(method, path, deadline, body, repeatable=False)
+        except OutcomeUnknown as error:
             if self._read_back(made, Deadline(deadline.left + kept), until_seen=True):
                 log.warning("%s: %s was not answered, but it is done", self.name, what)
                 return
@@ -303,9 +305,9 @@ class ConnectClient:
                 cure="Read again before asking again.",
             ) from None
         # A 409 that comes this far says that the connector exists.
-        if answer.status == 409 and self._read_back(made, Deadline(kept), until_seen=False):
+        if response.status == 409 and self._read_back(made, Deadline(kept), until_seen=False):
             return
-        self._judged(answer, config or {})
+        self._judged(response, config or {})
 
     def _read_back(self, made: Callable[[Deadline], bool | None], deadline: Deadline, *, until_seen: bool) -> bool:
         while True:
@@ -319,17 +321,17 @@ class ConnectClient:
             time.sleep(_RE_READ_PAUSE)
 
     def _config(self, name: str, deadline: Deadline) -> dict[str, str | None] | None:
-        answer = self._workers.send("GET", _path(name), deadline)
-        if answer.status == 404:
+        response = self._workers.send("GET", _path(name), deadline)
+        if response.status == 404:
             return None
-        return wire.decode(wire.info, self._judged(answer).body, answer.where).config
+        return wire.decode(wire.info, self._judged(response).body, response.where).config
 
     def _is_stopped(self, name: str, deadline: Deadline) -> bool | None:
-        answer = self._workers.send("GET", _path(name, "status"), deadline)
-        if answer.status == 404:
+        response = self._workers.send("GET", _path(name, "status"), deadline)
+        if response.status == 404:
             return None
-        answer = self._judged(answer)
-        return wire.decode(wire.status, answer.body, answer.where).connector.state == "STOPPED"
+        response = self._judged(response)
+        return wire.decode(wire.status, response.body, response.where).connector.state == "STOPPED"
 
     def _check_owned(self, found: Any, where: str) -> None:
         """Two Connect clusters on one Kafka differ by nothing that REST shows but their connectors."""
@@ -343,15 +345,15 @@ class ConnectClient:
                 cure="Name the workers of this cluster; a renamed cluster must get its old name back.",
             )
 
-    def _judged(self, answer: Answer, config: Mapping[str, str | None] | None = None) -> Answer:
-        if answer.status < 300:
-            return answer
-        message = wire.without_secrets(answer.message, config or {}).rstrip(".") + "."
-        where = self._workers.place(answer)
-        if answer.status == 404 and wire.error_message(answer.body) is not None:
+    def _judged(self, response: Response, config: Mapping[str, str | None] | None = None) -> Response:
+        if response.status < 300:
+            return response
+        message = wire.without_secrets(response.message, config or {}).rstrip(".") + "."
+        where = self._workers.where(response)
+        if response.status == 404 and wire.error_message(response.body) is not None:
             raise NotFound(message, where=where)
-        cure = {401: "Check user and password.", 403: "Check user and rights."}.get(answer.status)
-        raise ConnectRejected(f"HTTP {answer.status}: {message}", where=where, cure=cure)
+        cure = {401: "Check user and password.", 403: "Check user and rights."}.get(response.status)
+        raise ConnectRejected(f"HTTP {response.status}: {message}", where=where, cure=cure)
 
 
 def _path(name: str, rest: str | None = None) -> str:

@@ -26,7 +26,7 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """A worker's whole answer. `where` is the method and URL, for messages."""
 
     status: int
@@ -40,17 +40,17 @@ class Answer:
         return f"HTTP {self.status} without an error document" if found is None else found
 
     @property
-    def passing(self) -> bool:
+    def is_transient(self) -> bool:
         """A server error that says nothing about the request."""
         foreign = self.status >= 500 and wire.error_message(self.body) is None
-        return self.status in (502, 503, 504) or foreign or (self.status == 500 and wire.is_passing(self.message))
+        return self.status in (502, 503, 504) or foreign or (self.status == 500 and wire.is_transient(self.message))
 
 
-class Refused(Exception):
+class RequestNotSent(Exception):
     """The request never reached a worker: another may be asked."""
 
 
-class Unknown(Exception):
+class OutcomeUnknown(Exception):
     """The request was sent, what became of it is not known."""
 
 
@@ -116,37 +116,37 @@ class Workers:
         """Ask each worker anew who it is, before anything else."""
         self._verified.clear()
 
-    def place(self, answer: Answer) -> str:
+    def where(self, response: Response) -> str:
         """Where an answer came from, for errors."""
-        return f"Connect cluster {self.name}: {answer.where}"
+        return f"Connect cluster {self.name}: {response.where}"
 
     def send(
         self, method: str, path: str, deadline: Deadline, body: Any = None, *, repeatable: bool | None = None
-    ) -> Answer:
+    ) -> Response:
         """The first real answer of any worker within the deadline.
 
         Raises:
             ConnectUnavailable: none, and nothing was changed.
             WrongCluster: a worker of another cluster answered, and no right one.
             ConnectRebalancing: 409 until the deadline.
-            Unknown: sent once and not answered; only when not `repeatable`.
+            OutcomeUnknown: sent once and not answered; only when not `repeatable`.
         """
         if repeatable is None:
             repeatable = method == "GET"
         for pause in _pauses():
-            answer = self._round(method, path, deadline, body, repeatable)
-            if not wire.says_rebalance(answer.status, answer.message):
-                return answer
+            response = self._round(method, path, deadline, body, repeatable)
+            if not wire.says_rebalance(response.status, response.message):
+                return response
             if deadline.left <= pause + deadline.least:
                 raise ConnectRebalancing(
-                    f"{answer.message}.".replace("..", "."),
-                    where=self.place(answer),
+                    f"{response.message}.".replace("..", "."),
+                    where=self.where(response),
                     cure="Wait until the group has settled; the next pass tries again.",
                 )
             time.sleep(pause)
         raise AssertionError("pauses never end")
 
-    def _round(self, method: str, path: str, deadline: Deadline, body: Any, repeatable: bool) -> Answer:
+    def _round(self, method: str, path: str, deadline: Deadline, body: Any, repeatable: bool) -> Response:
         content = None if body is None else msgspec.json.encode(body)
         problem: CdcError | None = None
         first = self._preferred
@@ -160,35 +160,35 @@ class Workers:
                 self._check()
             try:
                 self._verify(url, seconds)
-                answer = self.once(url, method, path, content, min(seconds, deadline.left))
+                response = self.once(url, method, path, content, min(seconds, deadline.left))
             except WrongCluster as error:
                 log.error("%s", error)
                 problem = error
-            except (Refused, ConnectUnavailable) as error:
+            except (RequestNotSent, ConnectUnavailable) as error:
                 self._verified.discard(url)
                 problem = problem or self._unavailable(str(error), url)
-            except Unknown as error:
+            except OutcomeUnknown as error:
                 self._verified.discard(url)
                 self._preferred = (at + 1) % len(self.urls)
                 if not repeatable:
                     raise
                 problem = problem or self._unavailable(str(error), url)
             else:
-                if not answer.passing:
+                if not response.is_transient:
                     self._preferred = at
-                    return answer
+                    return response
                 self._preferred = (at + 1) % len(self.urls)
                 if not repeatable:
-                    raise Unknown(answer.message)
-                problem = problem or self._unavailable(answer.message, url)
+                    raise OutcomeUnknown(response.message)
+                problem = problem or self._unavailable(response.message, url)
         assert problem is not None
         raise problem
 
-    def once(self, url: str, method: str, path: str, content: bytes | None, seconds: float) -> Answer:
-        """One request to one worker. Raises Refused (never sent) and Unknown."""
+    def once(self, url: str, method: str, path: str, content: bytes | None, seconds: float) -> Response:
+        """One request to one worker. Raises RequestNotSent (never sent) and OutcomeUnknown."""
         where = f"{method} {url}{path}"
         if seconds <= 0:
-            raise Refused("no time left")
+            raise RequestNotSent("no time left")
         end = time.monotonic() + seconds
         timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         headers = {} if content is None else {"content-type": "application/json"}
@@ -196,35 +196,35 @@ class Workers:
         try:
             with self._http.stream(
                 method, url + path, content=content, headers=headers, timeout=timeout, auth=self._logins.get(url)
-            ) as response:
-                for chunk in response.iter_bytes():
+            ) as stream:
+                for chunk in stream.iter_bytes():
                     chunks.append(chunk)
                     if time.monotonic() > end:
-                        raise Unknown(f"not answered in full within {seconds:.1f} s")
-                answer = Answer(response.status_code, b"".join(chunks), where)
+                        raise OutcomeUnknown(f"not answered in full within {seconds:.1f} s")
+                response = Response(stream.status_code, b"".join(chunks), where)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
-            raise Refused(str(error) or type(error).__name__) from None
+            raise RequestNotSent(str(error) or type(error).__name__) from None
         except httpx.TimeoutException:
-            raise Unknown(f"not answered within {seconds:.1f} s") from None
+            raise OutcomeUnknown(f"not answered within {seconds:.1f} s") from None
         except httpx.HTTPError as error:
-            raise Unknown(f"the answer broke off: {error}") from None
-        log.debug("%s: %s -> %s, %d bytes", self.name, where, answer.status, len(answer.body))
-        return answer
+            raise OutcomeUnknown(f"the answer broke off: {error}") from None
+        log.debug("%s: %s -> %s, %d bytes", self.name, where, response.status, len(response.body))
+        return response
 
     def _verify(self, url: str, seconds: float) -> None:
-        """Ask a worker once who it is. Raises WrongCluster, ConnectUnavailable, Refused."""
+        """Ask a worker once who it is. Raises WrongCluster, ConnectUnavailable, RequestNotSent."""
         if url in self._verified:
             return
         try:
-            answer = self.once(url, "GET", "/", None, seconds)
-        except Unknown as error:
-            raise Refused(str(error)) from None
-        if answer.status in (401, 403):
+            response = self.once(url, "GET", "/", None, seconds)
+        except OutcomeUnknown as error:
+            raise RequestNotSent(str(error)) from None
+        if response.status in (401, 403):
             wanted = "another user or password" if self._logins.get(url) else "a user and password"
-            raise Refused(f"HTTP {answer.status} on GET /: it wants {wanted} (connect_user, connect_password)")
-        if answer.status != 200:
-            raise Refused(f"HTTP {answer.status} on GET /: {answer.message}")
-        found = wire.decode(wire.server, answer.body, answer.where).kafka_cluster_id
+            raise RequestNotSent(f"HTTP {response.status} on GET /: it wants {wanted} (connect_user, connect_password)")
+        if response.status != 200:
+            raise RequestNotSent(f"HTTP {response.status} on GET /: {response.message}")
+        found = wire.decode(wire.server, response.body, response.where).kafka_cluster_id
         if self._kafka_cluster_id is None:
             self._kafka_cluster_id = found
         if found != self._kafka_cluster_id:

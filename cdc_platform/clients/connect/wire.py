@@ -33,7 +33,7 @@ _REBALANCE = re.compile(r"Request cannot be completed because a rebalance is exp
 # 500s that say nothing about the request itself: HerderRequestHandler and
 # RestClient (a timeout, a leader that cannot be reached) and a config topic
 # that could not be written. What was asked may have happened all the same.
-_PASSING = re.compile(
+_TRANSIENT = re.compile(
     r"Request timed out|Request interrupted|IO [Ee]rror|Error (trying to forward|forwarding)"
     r"|Failed to write to config topic|Failed to read to end of config topic"
 )
@@ -170,9 +170,9 @@ def says_rebalance(status: int, message: str) -> bool:
     return status == 500 and _REBALANCE.match(message) is not None
 
 
-def is_passing(message: str) -> bool:
+def is_transient(message: str) -> bool:
     """True for a 500 that says nothing about the request: it may have been applied, or not."""
-    return _PASSING.match(message) is not None
+    return _TRANSIENT.match(message) is not None
 
 
 def without_secrets(message: str, config: Mapping[str, str | None]) -> str:
