@@ -21,6 +21,14 @@ from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_events import rowless_groups
 from cdc_platform.clients.sources.errors import source_errors
+from cdc_platform.clients.sources.mariadb_keys import (
+    escaped,
+    key_texts,
+    key_word,
+    keys_condition,
+    quoted,
+    range_condition,
+)
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.connectors.engines.registry import ENGINES
@@ -52,11 +60,6 @@ _WIDTH = 32
 
 # Events of a binlog that are looked at behind a committed position.
 _EVENTS = 200
-
-# Types whose text form a comparison reads back as the same value.
-_TEXT_KEYS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "uuid"}
-_BINARY_KEYS = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
-_TIME_KEYS = {"date", "time", "datetime", "timestamp"}
 
 
 class MariaDbSource:
@@ -142,28 +145,29 @@ class MariaDbSource:
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""
-        where, params = self._range(after, None)
-        order = ",".join(self._name(name) for name in self._known.key)
+        where, params = range_condition(self._known, after, None)
+        order = ",".join(quoted(name) for name in self._known.key)
         found = self._rows(
-            f"SELECT {self._key_texts} FROM {self._from} WHERE {where} ORDER BY {order} LIMIT 1 OFFSET {rows - 1:d}",
+            f"SELECT {key_texts(self._known)} FROM {self._from} WHERE {where} ORDER BY {order}"
+            f" LIMIT 1 OFFSET {rows - 1:d}",
             params,
         )
         return _key(found[0]) if found else None
 
     def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
         """All rows with a key above `after` up to `until`."""
-        return self._slice(*self._range(after, until))
+        return self._slice(*range_condition(self._known, after, until))
 
     def read_keys(self, keys: Sequence[Key]) -> Slice:
         """The rows of these keys."""
-        return self._slice(*self._these(keys))
+        return self._slice(*keys_condition(self._known, keys))
 
     def find(self, after: Key | None, until: Key | None, keys: Sequence[int]) -> Mapping[int, Key]:
         """64-bit key to key."""
-        where, params = self._range(after, until)
+        where, params = range_condition(self._known, after, until)
         wanted = ",".join(f"'{key:016X}'" for key in keys)
         found = self._rows(
-            f"SELECT {self._key_word} AS w,{self._key_texts} FROM {self._from} WHERE {where}"
+            f"SELECT {key_word(self._known)} AS w,{key_texts(self._known)} FROM {self._from} WHERE {where}"
             f" HAVING UPPER(w) IN ({wanted})",
             params,
         )
@@ -171,10 +175,10 @@ class MariaDbSource:
 
     def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
         """Key to column to canonical token."""
-        where, params = self._these(keys)
+        where, params = keys_condition(self._known, keys)
         shape = self._known
-        parts = [self._escaped(f"HEX(CONCAT({engines.token_sql(self._engine, c)}))") for c in shape.columns]
-        found = self._rows(f"SELECT {self._key_texts},{','.join(parts)} FROM {self._from} WHERE {where}", params)
+        parts = [escaped(f"HEX(CONCAT({engines.token_sql(self._engine, c)}))") for c in shape.columns]
+        found = self._rows(f"SELECT {key_texts(self._known)},{','.join(parts)} FROM {self._from} WHERE {where}", params)
         width = len(shape.key)
         return {
             _key(row[:width]): {
@@ -207,82 +211,14 @@ class MariaDbSource:
 
     @property
     def _from(self) -> str:
-        return f"{self._name(self._database)}.{self._name(self._table)}"
-
-    @property
-    def _key_word(self) -> str:
-        shape = self._known
-        if engines.integer_key(shape):
-            return f"LPAD(HEX({self._name(shape.key[0])}+0),16,'0')"
-        return self._escaped(f"LEFT(SHA1({engines.key_sql(shape)}),16)")
-
-    @property
-    def _key_texts(self) -> str:
-        return ",".join(self._key_text(self._known.column(name)) for name in self._known.key)
-
-    def _key_text(self, column: Column) -> str:
-        name = self._name(column.name)
-        if column.type in _BINARY_KEYS:
-            return f"HEX({name})"
-        if column.zerofill:
-            return f"{name}+0"
-        return f"CONVERT({name} USING utf8mb4)" if column.type in _TEXT_KEYS else name
-
-    def _mark(self, column: Column) -> str:
-        """A parameter compared as the column is, so that its index serves."""
-        if column.type in _BINARY_KEYS:
-            return "UNHEX(%s)"
-        if column.type in ("decimal", "numeric"):
-            return f"CAST(%s AS DECIMAL({column.length},{column.scale}))"
-        if column.type in _TEXT_KEYS | _TIME_KEYS:
-            return "%s"
-        return "CAST(%s AS UNSIGNED)" if column.unsigned else "CAST(%s AS SIGNED)"
-
-    @staticmethod
-    def _escaped(sql: str) -> str:
-        return sql.replace("%", "%%")
-
-    @staticmethod
-    def _name(name: str) -> str:
-        return engines.quote_name(Engine.MARIADB, name).replace("%", "%%")
-
-    def _range(self, after: Key | None, until: Key | None) -> tuple[str, tuple[str, ...]]:
-        parts, params = ["1=1"], list[str]()
-        for bound, strict, last in ((after, ">", ">"), (until, "<", "<=")):
-            if bound is not None:
-                where, values = self._beyond(bound, strict, last)
-                parts.append(where)
-                params += values
-        return " AND ".join(parts), tuple(params)
-
-    def _beyond(self, bound: Key, strict: str, last: str) -> tuple[str, list[str]]:
-        # The optimizer does not use an index for (a,b) > (x,y); it does for what this spells out.
-        columns = [self._known.column(name) for name in self._known.key]
-        parts, params = list[str](), list[str]()
-        for depth, column in enumerate(columns):
-            equal = [f"{self._name(c.name)}={self._mark(c)}" for c in columns[:depth]]
-            sign = last if depth == len(columns) - 1 else strict
-            parts.append("(" + " AND ".join([*equal, f"{self._name(column.name)}{sign}{self._mark(column)}"]) + ")")
-            params += [*bound[:depth], bound[depth]]
-        where = "(" + " OR ".join(parts) + ")"
-        if len(columns) > 1:
-            where = f"{self._name(columns[0].name)}{strict}={self._mark(columns[0])} AND {where}"
-            params = [bound[0], *params]
-        return where, params
-
-    def _these(self, keys: Sequence[Key]) -> tuple[str, tuple[str, ...]]:
-        columns = [self._known.column(name) for name in self._known.key]
-        marks = ",".join(self._mark(column) for column in columns)
-        names = ",".join(self._name(column.name) for column in columns)
-        if len(columns) > 1:
-            names, marks = f"({names})", f"({marks})"
-        return f"{names} IN ({','.join([marks] * len(keys))})", tuple(part for key in keys for part in key)
+        return f"{quoted(self._database)}.{quoted(self._table)}"
 
     def _slice(self, where: str, params: tuple[str, ...]) -> Slice:
-        row = self._escaped(f"LEFT(SHA1({engines.row_sql(self._known)}),16)")
+        row = escaped(f"LEFT(SHA1({engines.row_sql(self._known)}),16)")
         low = self.position()
         count, packed = self._rows(
-            f"SELECT COUNT(*),GROUP_CONCAT({self._key_word},{row} SEPARATOR '') FROM {self._from} WHERE {where}", params
+            f"SELECT COUNT(*),GROUP_CONCAT({key_word(self._known)},{row} SEPARATOR '') FROM {self._from} WHERE {where}",
+            params,
         )[0]
         high = self.position()
         text = _text(packed or "")
