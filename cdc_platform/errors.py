@@ -61,7 +61,7 @@ class InternalError(CdcError):
 
 
 class BadInput(CdcError):
-    """A file, znode, argument or setting that a person wrote is wrong."""
+    """A file, znode, argument or setting is wrong."""
 
 
 class SettingsError(BadInput):

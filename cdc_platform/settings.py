@@ -25,7 +25,7 @@ class AlertTarget:
     """One route of alerts: `url` is a reference to an apprise URL (it holds a secret), never the URL itself.
 
     `owners` and `severities` choose what goes there; empty takes all. With `watchdog` no alerts go
-    there: the URL is called as long as the alert sensor lives, and whoever is behind it
+    there: the URL is called as long as the alert sensor lives, and its receiver
     tells people when the calls stop.
     """
 
@@ -199,7 +199,7 @@ def _convert(value: Any, name: str, where: str) -> Any:
         return _directories(value, name, where)
     found = _typed(value, get_type_hints(Settings)[name], where, name)
     if name in _REFERENCES and found and not is_reference(found):
-        raise SettingsError("is no reference to a secret.", where=where, field=name, cure=HOW_TO_REFER)
+        raise SettingsError("must be a reference to a secret.", where=where, field=name, cure=HOW_TO_REFER)
     if isinstance(found, int | float) and found < 0:
         raise SettingsError(f"must not be negative, but is {found}.", where=where, field=name, cure="Use 0 or more.")
     if found == "" and name not in _MAY_BE_EMPTY:
@@ -214,11 +214,11 @@ def _alert_target(given: Any, place: str, where: str) -> AlertTarget:
     found = {key: _typed(value, hints[key], where, f"{place}.{key}") for key, value in given.items()}
     if not holds_reference(found.get("url", "")):
         cure = "Write ${file:/PATH:KEY} or ${env:NAME}, and the URL there."
-        raise SettingsError("is no reference to a secret.", where=where, field=f"{place}.url", cure=cure)
+        raise SettingsError("must be a reference to a secret.", where=where, field=f"{place}.url", cure=cure)
     for severity in found.get("severities", ()):
         if severity not in SEVERITIES:
             cure = f"Use {' or '.join(SEVERITIES)}."
-            raise SettingsError(f"{severity!r} is no severity.", where=where, field=f"{place}.severities", cure=cure)
+            raise SettingsError(f"{severity!r} is not a severity.", where=where, field=f"{place}.severities", cure=cure)
     return AlertTarget(**found)
 
 
@@ -230,7 +230,7 @@ def _kafka(value: Any, name: str, where: str) -> dict[str, str]:
         found[option] = _typed(text.lower() if isinstance(given, bool) else text, str, where, f"{name}.{option}")
         if text and is_secret_in_plain_text(option, found[option]):
             raise SettingsError(
-                "is no reference to a secret.", where=where, field=f"{name}.{option}", cure=HOW_TO_REFER
+                "must be a reference to a secret.", where=where, field=f"{name}.{option}", cure=HOW_TO_REFER
             )
     if name == "kafka" and not found.get("bootstrap.servers"):
         raise SettingsError(

@@ -59,7 +59,7 @@ def test_a_wrong_type_in_the_file_names_field_and_expected_type(
         ("batch_size", "-1", "must not be negative"),
         ("secrets_dirs", "secrets", "must be absolute"),
         ("zookeeper", "", "is empty"),
-        ("zookeeper_password", "hunter2", "no reference"),
+        ("zookeeper_password", "hunter2", "must be a reference"),
     ],
 )
 def test_a_wrong_value_in_the_environment_names_the_variable(

@@ -81,7 +81,7 @@ class Connect(Protocol):
         """Restart the connector and those of its tasks that are FAILED. No rebalance."""
 
     def restart_task(self, name: str, task: int) -> None:
-        """Restart one task: its `${...}` references are resolved anew. No rebalance."""
+        """Restart one task: its `${...}` references are resolved again. No rebalance."""
 
     def pause(self, name: str) -> None:
         """Pause: tasks stay assigned, no rebalance."""
@@ -135,16 +135,6 @@ class Kafka(Protocol):
 
     def samples(self, names: Sequence[str]) -> Mapping[str, bytes]:
         """One recent value of each of these topics; a topic without one near its end is absent."""
-
-
-class Quotas(Protocol):
-    """Byte rates of the connectors' producers, by `client.id`. Raises KafkaUnavailable and KafkaRejected."""
-
-    def rates(self) -> Mapping[str, int]:
-        """Bytes a second by `client.id`, of all clients that have a rate of their own."""
-
-    def set_rates(self, rates: Mapping[str, int | None]) -> None:
-        """Set bytes a second by `client.id`; None removes. What is right already is not written."""
 
 
 class StateStore(Protocol):

@@ -44,7 +44,7 @@ def login(user: str, password: str) -> tuple[str, str] | None:
 def resolve_credentials(credentials: Credentials, dirs: Sequence[str] = ()) -> tuple[Secret, Secret]:
     """User and password of a dataset.
 
-    Whoever writes ZooKeeper chooses reference and server: with `dirs` only files below them, and
+    Who can write ZooKeeper chooses reference and server: with `dirs` only files below them, and
     the environment variables that connectors may name, are read for it.
 
     Raises:
@@ -86,7 +86,7 @@ def resolve_all(config: Mapping[str, str], *, env: Mapping[str, str] | None = No
 def _value(found: re.Match[str], env: Mapping[str, str]) -> str:
     reference, (provider, rest) = found.group(), found.groups()
     if not is_reference(reference):
-        _unresolved(reference, "is no valid reference.", "Write ${file:/PATH:KEY} or ${env:NAME}.")
+        _unresolved(reference, "is not a valid reference.", "Write ${file:/PATH:KEY} or ${env:NAME}.")
     if provider == "env":
         if rest not in env:
             _unresolved(reference, "this environment variable is not set.", "Set it for this process.")

@@ -86,7 +86,7 @@ def leftovers(name: str, config: Mapping[str, str]) -> tuple[tuple[str, ...], tu
     """What stays behind when the connector `name` is deleted, read from its own config.
 
     Returns:
-        Topics to delete with it, and sentences on what a person must remove at the source.
+        Topics to delete with it, and sentences on what an operator must remove at the source.
     """
     for facts in ENGINES.values():
         if facts.connector_class == config.get("connector.class"):
@@ -158,7 +158,7 @@ def _check_worker_kafka(settings: Settings) -> None:
     for name, value in settings.worker_kafka.items():
         if is_secret_in_plain_text(name, value):
             raise SettingsError(
-                "looks like a secret, and is no reference (its value is not shown here).",
+                "looks like a secret, but is not a reference (its value is not shown here).",
                 where="settings",
                 field=f"worker_kafka.{name}",
                 cure="Write ${file:/PATH:KEY}: the workers resolve it.",

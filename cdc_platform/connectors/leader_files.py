@@ -1,7 +1,7 @@
 """The leader file: one small properties file per shard in a directory on each Connect worker.
 
 The agent beside the worker writes it; the connector's configuration refers to
-it by `${file:PATH:KEY}`, which Connect's FileConfigProvider resolves anew at
+it by `${file:PATH:KEY}`, which Connect's FileConfigProvider resolves again at
 each start of a task. Both sides take name, keys and grammar from here.
 """
 

@@ -182,7 +182,9 @@ def check_shard(dataset: Dataset, shard: Shard) -> None:
         if dataset.engine is Engine.POSTGRES:
             raise _refused(where, SERVER_ID_FIELD, "Postgres has no server ids.", _REMOVE)
         if not (number.isascii() and number.isdigit() and 0 < int(number) < SERVER_IDS.stop):
-            raise _refused(where, SERVER_ID_FIELD, f"{number!r} is no server id.", f"Use 1 to {SERVER_IDS.stop - 1}.")
+            raise _refused(
+                where, SERVER_ID_FIELD, f"{number!r} is not a server id.", f"Use 1 to {SERVER_IDS.stop - 1}."
+            )
 
 
 def _check(overrides: Mapping[str, str], where: str) -> None:
@@ -191,20 +193,24 @@ def _check(overrides: Mapping[str, str], where: str) -> None:
         if denied is not None:
             raise _refused(where, option, f"may not be set: {denied.reason}", denied.cure)
         if not option or re.search(r"[^\x21-\x7e]", option):
-            raise _refused(where, option, "is no option's name.", "Write it without spaces, as in poll.interval.ms.")
+            raise _refused(
+                where, option, "is not an option's name.", "Write it without spaces, as in poll.interval.ms."
+            )
         if not isinstance(value, str):
             raise _refused(where, option, "its value is not text.", "Write it in quotes.")
         if is_secret_in_plain_text(option, value):
             raise _refused(
                 where,
                 option,
-                "looks like a secret, and is no reference (its value is not shown here).",
+                "looks like a secret, but is not a reference (its value is not shown here).",
                 "Write ${file:/PATH:KEY} or ${env:NAME}.",
             )
         number = _NUMBERS.get(option)
         if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
             bounds = f"{number.start} to {number.stop - 1}"
-            raise _refused(where, option, f"{value!r} is no whole number from {bounds}.", "Write one, or remove it.")
+            raise _refused(
+                where, option, f"{value!r} must be a whole number from {bounds}.", "Write one, or remove it."
+            )
         allowed = _ONE_OF.get(option)
         if allowed and value not in allowed:
             raise _refused(where, option, f"{value!r} may not be set.", f"Write {' or '.join(allowed)}.")

@@ -19,7 +19,7 @@ from cdc_platform.model.topology import EMPTY, LEADER_DIR, Cluster
 WORKER_ENV = "WORKER"
 
 # Environment variables that connectors may refer to as `${env:NAME}`. All else
-# of the worker's environment stays unreadable to whoever can write a connector.
+# of the worker's environment stays unreadable to those who can write a connector.
 ENV_ALLOWLIST = rf"{WORKER_ENV}|CDC_[A-Z0-9_]+"
 
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
@@ -64,15 +64,15 @@ class WorkerSpec:
         for path in (*self.plugin_path, self.leader_dir, *self.secrets_dirs):
             if not path.startswith("/") or "," in path:
                 raise TopologyError(
-                    f"{path!r} is no absolute path without commas.",
+                    f"{path!r} must be an absolute path without commas.",
                     field="path",
                     cure="Use an absolute path: workers compare paths by their text.",
                 )
         if not 0 < self.port < 65536:
-            raise TopologyError(f"{self.port} is no TCP port.", field="port", cure="Use 1 to 65535.")
+            raise TopologyError(f"{self.port} is not a TCP port.", field="port", cure="Use 1 to 65535.")
         if self.replication < 1:
             raise TopologyError(
-                f"{self.replication} is no replication factor.", field="replication", cure="Use 1 or more."
+                f"{self.replication} is not a valid replication factor.", field="replication", cure="Use 1 or more."
             )
         if self.host in ("0.0.0.0", "::", "") and not self.advertised_host:
             raise TopologyError(

@@ -32,7 +32,7 @@ _NAMES = {
 
 
 def kind_of(value: object) -> str:
-    """What a person would call this value: "a list", "text", ..."""
+    """What the author of a file would call this value: "a list", "text", ..."""
     return _NAMES.get(type(value), type(value).__name__)
 
 
@@ -131,7 +131,9 @@ class Fields:
             return kind(text)
         except ValueError:
             raise self.error(
-                name, f"{text!r} is no {kind.__name__.lower()}.", f"{_nearest(text, kind)}Use one of {options}."
+                name,
+                f"{text!r} is not a known {kind.__name__.lower()}.",
+                f"{_nearest(text, kind)}Use one of {options}.",
             ) from None
 
     def items(self, name: str, read: Callable[[Any, str], T]) -> tuple[T, ...]:
@@ -188,7 +190,7 @@ class Fields:
         cure = "Write ${file:/PATH:KEY} or ${env:NAME}; the worker resolves it."
         value = self.value(name, cure)
         if not isinstance(value, str) or not is_reference(value):
-            raise self.error(name, "is no reference (its value is not shown here).", cure)
+            raise self.error(name, "must be a reference (its value is not shown here).", cure)
         return value
 
     def inner(self, name: str) -> Fields:
@@ -202,7 +204,7 @@ class Fields:
         return frozenset(self._known)
 
     def unknown(self) -> dict[str, Any]:
-        """The fields that nobody asked for."""
+        """The fields that were not asked for."""
         if len(self.raw) == len(self._known) and self._known.issuperset(self.raw):
             return {}
         return {key: value for key, value in self.raw.items() if key not in self._known}
@@ -219,7 +221,7 @@ class Fields:
             if isinstance(value, str) and value and is_secret_in_plain_text(key, value):
                 raise self.error(
                     key,
-                    "looks like a secret, and is no reference (its value is not shown here).",
+                    "looks like a secret, but is not a reference (its value is not shown here).",
                     "Write ${file:/PATH:KEY} or ${env:NAME}.",
                 )
 

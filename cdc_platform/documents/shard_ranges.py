@@ -79,7 +79,7 @@ def _ids(fields: Fields) -> Iterator[str]:
     middle = len(text) // 2
     first, last = _END.fullmatch(text[:middle]), _END.fullmatch(text[middle + 1 :])
     if len(text) % 2 == 0 or text[middle] != "-" or not first or not last or first[1] != last[1]:
-        raise fields.error(RANGE, f"{text!r} is no range.", cure)
+        raise fields.error(RANGE, f"{text!r} is not a valid range.", cure)
     low, high, width = int(first[2]), int(last[2]), len(first[2])
     if low > high:
         raise fields.error(RANGE, f"{text!r} ends before it begins.", cure)

@@ -195,7 +195,7 @@ def decode_pause(raw: Any, *, where: str, path: str = "", strict: bool = False) 
         try:
             until = datetime.fromisoformat(text)
         except ValueError:
-            raise fields.error("until", f"{text!r} is no time.", cure) from None
+            raise fields.error("until", f"{text!r} is not a valid time.", cure) from None
         if until.tzinfo is None:
             raise fields.error("until", f"{text!r} has no UTC offset.", cure)
     if strict:
@@ -224,7 +224,10 @@ def _table(raw: Any, *, where: str, path: str, strict: bool) -> Table:
         raw = {"name": raw}
     elif not isinstance(raw, Mapping):
         raise TopologyError(
-            "is no table.", where=where, field=path, cure="Write its name (in quotes), or {name: NAME, key: [...]}."
+            "must name a table.",
+            where=where,
+            field=path,
+            cure="Write its name (in quotes), or {name: NAME, key: [...]}.",
         )
     fields = Fields(raw, where=where, path=path)
     name = fields.text("name", cure="Name the table.")

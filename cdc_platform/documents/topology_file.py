@@ -116,7 +116,7 @@ def dump_yaml(topology: Topology) -> str:
         raise TopologyError(
             f"{len(topology.problems)} stored documents are malformed, the first: {text}",
             where=f"{first.kind} {first.name}",
-            cure=f"{cure or 'Mend or delete it.'} Then export again.",
+            cure=f"{cure or 'Fix or delete it.'} Then export again.",
         )
     document: Document = {}
     if topology.pause:

@@ -88,7 +88,7 @@ class YamlText:
             mark = getattr(error, "problem_mark", None)
             problem = getattr(error, "problem", None) or getattr(error, "reason", None) or "unreadable text"
             line = mark.line + 1 if mark else None
-            raise self._error(f"is no YAML: {problem}.", "Mend the file.", line) from None
+            raise self._error(f"is not valid YAML: {problem}.", "Fix the file.", line) from None
 
     def line(self, path: str) -> int | None:
         """The line where the field of this path stands, or the nearest one around it."""
@@ -141,7 +141,7 @@ class YamlText:
         top = stack[-1]
         if isinstance(top, _Mapping):
             if top.key is None:
-                raise self._error("a key is no text.", "Use plain text as key.", line, top.path)
+                raise self._error("a key must be text.", "Use plain text as key.", line, top.path)
             return top.next_path()
         path = top.next_path()
         self._lines[path] = line

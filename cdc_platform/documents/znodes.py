@@ -66,7 +66,7 @@ def serialize(document: Mapping[str, Any], where: str) -> bytes:
     try:
         data = json.dumps(document, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
     except (TypeError, ValueError, RecursionError) as error:
-        raise TopologyError(f"cannot be written as JSON: {error}.", where=where, cure="Mend the value.") from None
+        raise TopologyError(f"cannot be written as JSON: {error}.", where=where, cure="Fix the value.") from None
     if len(data) > MAX_BYTES:
         raise TopologyError(
             f"{len(data)} bytes are too many for a znode.", where=where, cure=f"Use {MAX_BYTES} at most."
@@ -133,7 +133,7 @@ def read_shard(layout: Layout, dataset: str, shard: str, data: bytes) -> Shard |
 
 
 def read_pause(layout: Layout, data: bytes | None) -> tuple[Pause | None, Problem | None]:
-    """The platform's pause. One that cannot be read holds: somebody meant to stop the platform."""
+    """The platform's pause. One that cannot be read holds: an operator meant to stop the platform."""
     if data is None:
         return None, None
     where = layout.pause
@@ -174,7 +174,7 @@ def assemble(
             problems.append(dataset)
         elif missing := [cluster for cluster in dataset.clusters if cluster not in good_clusters]:
             state = "malformed" if missing[0] in clusters else "not there"
-            cure = "Mend or import the cluster, or take it out of the dataset's `clusters`."
+            cure = "Fix or import the cluster, or take it out of the dataset's `clusters`."
             message = f"dataset {name} names cluster {missing[0]!r}, which is {state}. Cure: {cure}"
             problems.append(Problem("dataset", name, message))
         else:

@@ -74,7 +74,7 @@ class Layout:
         """One agent's znode. Raises TopologyError for a worker id that ZooKeeper cannot name."""
         if not _WORKER.fullmatch(worker):
             raise TopologyError(
-                f"{worker!r} is no worker id.",
+                f"{worker!r} is not a valid worker id.",
                 field="worker",
                 cure="Use letters, digits, '.', '_', ':' and '-'.",
             )
@@ -84,5 +84,5 @@ class Layout:
 def _one(name: str) -> str:
     """A name that is one step of a path, whatever an argument or a znode said."""
     if not name or "/" in name or "\0" in name or name in (".", ".."):
-        raise TopologyError(f"{name!r} is no name.", field="name", cure="`topology show` lists the names.")
+        raise TopologyError(f"{name!r} is not a valid name.", field="name", cure="`topology show` lists the names.")
     return name

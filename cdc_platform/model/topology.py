@@ -58,7 +58,7 @@ _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f
 def _check(pattern: re.Pattern[str], value: str, what: str) -> None:
     if not isinstance(value, str) or not pattern.fullmatch(value):
         raise TopologyError(
-            f"{value!r} is no valid {what}.", field=what, cure=f"Use a name that matches {pattern.pattern}."
+            f"{value!r} is not a valid {what}.", field=what, cure=f"Use a name that matches {pattern.pattern}."
         )
 
 
@@ -94,7 +94,7 @@ class Address:
     def __post_init__(self) -> None:
         _check(_HOST, self.host, "host")
         if not 0 < self.port < 65536:
-            raise TopologyError(f"{self.port} is no TCP port.", field="port", cure="Use 1 to 65535.")
+            raise TopologyError(f"{self.port} is not a TCP port.", field="port", cure="Use 1 to 65535.")
 
     @classmethod
     def parse(cls, text: str) -> Address:
@@ -102,7 +102,7 @@ class Address:
         host, colon, port = text.rpartition(":") if isinstance(text, str) else ("", "", "")
         if not colon or not port.isascii() or not port.isdigit():
             raise TopologyError(
-                f"{text!r} is no address.", field="address", cure="Write HOST:PORT, as in db-7.internal:3306."
+                f"{text!r} is not a valid address.", field="address", cure="Write HOST:PORT, as in db-7.internal:3306."
             )
         return cls(host, int(port))
 
@@ -302,10 +302,10 @@ class Cluster:
                     f"{url!r} is no URL.", field="urls", cure="Write http://HOST:PORT or https://HOST:PORT."
                 )
         if self.capacity < 1:
-            raise TopologyError(f"{self.capacity} is no capacity.", field="capacity", cure="Use 1 or more.")
+            raise TopologyError(f"{self.capacity} is not a valid capacity.", field="capacity", cure="Use 1 or more.")
         if not self.leader_dir.startswith("/") or not re.fullmatch(r"[A-Za-z0-9/._-]+", self.leader_dir):
             raise TopologyError(
-                f"{self.leader_dir!r} is no absolute path.",
+                f"{self.leader_dir!r} must be an absolute path.",
                 field="leader_dir",
                 cure="Use an absolute path of letters, digits, '/', '.', '_' and '-'.",
             )

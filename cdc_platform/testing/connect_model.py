@@ -49,7 +49,7 @@ class _Held:
     target: str
     connector: _Part | None = None
     tasks: list[_Part] = field(default_factory=list)
-    # The tasks run with an older config: the group starts them anew.
+    # The tasks run with an older config: the group starts them again.
     stale: bool = False
 
 
@@ -303,7 +303,7 @@ class ConnectModel:
         elif held.stale or any(part.worker not in self.workers for part in held.tasks):
             held.tasks = [self._task(name, held, self._place(part)) for part in held.tasks]
         elif held.tasks:
-            # Pausing and resuming starts nothing anew, and a failed task stays failed.
+            # Pausing and resuming restarts nothing, and a failed task stays failed.
             for part in held.tasks:
                 part.state = part.state if part.state == FAILED else held.target
         elif held.target == RUNNING:

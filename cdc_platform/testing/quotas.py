@@ -1,4 +1,4 @@
-"""Client quotas without brokers: `protocols.Quotas` in memory."""
+"""Client quotas without brokers: `snapshots.ports.Rates` in memory."""
 
 from __future__ import annotations
 

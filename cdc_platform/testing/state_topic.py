@@ -45,7 +45,7 @@ class FakeStateStore:
         """Nothing to close."""
 
     def claim(self, generation: int) -> None:
-        """Become the writer; whoever wrote before is fenced. Raises Fenced if a newer one was here."""
+        """Become the writer; the writer before is fenced. Raises Fenced if a newer one was here."""
         self._check()
         with self._topic.lock:
             self._refuse_if_newer(generation)

@@ -315,7 +315,7 @@ class InMemoryTopologyStore:
                 left = deadline - time.monotonic()
                 if left <= 0 or not zookeeper.changed.wait(left):
                     raise LockHeld(
-                        f"{zookeeper.holder.owner if zookeeper.holder else 'somebody'} holds the lock.",
+                        f"{zookeeper.holder.owner if zookeeper.holder else 'another'} holds the lock.",
                         where=self._layout.lock,
                         cure="Wait for its end.",
                     )

@@ -18,7 +18,7 @@ HEAVY = ("dagster", "numpy", "great_expectations", "confluent_kafka", "pyarrow")
         (["--leader-dir", "{}/file"], "cannot be used"),
         (["--leader-dir", "{}", "--group", "nobody-knows"], "no group"),
         (["--leader-dir", "{}", "--zookeeper-root", "cdc"], "no ZooKeeper path"),
-        (["--leader-dir", "{}", "--worker", "a/b"], "no worker id"),
+        (["--leader-dir", "{}", "--worker", "a/b"], "not a valid worker id"),
     ],
 )
 def test_the_agent_refuses_what_it_cannot_use(tmp_path: Path, arguments: list[str], words: str) -> None:

@@ -92,10 +92,13 @@ def test_many_deletes_need_their_number(imported: InMemoryTopologyStore, run: Ru
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("engine: mariadb", "engine: oracle"), "datasets.pins.engine: 'oracle' is no engine. Cure: Use one of"),
+        (
+            ("engine: mariadb", "engine: oracle"),
+            "datasets.pins.engine: 'oracle' is not a known engine. Cure: Use one of",
+        ),
         (("owners: [team:pins]", "connector: {topic.prefix: x}"), "Cure: "),
         (("clusters: [main]", "clusters: [gone]"), "no cluster 'gone'"),
-        (("{file:/run/secrets/mariadb.properties:password}", "hunter2"), "is no reference"),
+        (("{file:/run/secrets/mariadb.properties:password}", "hunter2"), "must be a reference"),
     ],
 )
 def test_a_bad_file_changes_nothing(
@@ -136,7 +139,7 @@ def test_set_leader(imported: InMemoryTopologyStore, run: Run) -> None:
     ):
         refused = run("topology", "set-leader", *arguments)
         assert refused.exit_code == 1 and refused.output.startswith("Error: ") and "Cure: " in refused.output
-    assert "no address" in run("topology", "set-leader", "pins", "00000", "h").output
+    assert "not a valid address" in run("topology", "set-leader", "pins", "00000", "h").output
 
 
 def test_pause_and_resume(imported: InMemoryTopologyStore, run: Run) -> None:
@@ -183,7 +186,7 @@ def test_an_empty_file_is_refused_and_a_dataset_without_its_cluster_says_what_to
     assert refused.exit_code == 1 and "holds nothing" in refused.output and "Cure:" in refused.output
     imported.zookeeper.write("/cdc/clusters/main", b"oops")
     shown = " ".join(run("topology", "show", "pins").output.split())
-    assert "names cluster 'main', which is malformed. Cure: Mend or import the cluster" in shown
+    assert "names cluster 'main', which is malformed. Cure: Fix or import the cluster" in shown
 
 
 @pytest.fixture

@@ -274,7 +274,7 @@ def test_settings_refuse_secrets_in_plain_text(secure_stack: Stack, tmp_path: Pa
         name = line.split("=")[0].strip()
         changed = tmp_path / "changed.toml"
         changed.write_text(text.replace(line, f'{name} = "hunter2 password"'))
-        with pytest.raises(SettingsError, match="is no reference to a secret") as refused:
+        with pytest.raises(SettingsError, match="must be a reference to a secret") as refused:
             Settings.load(changed, env={})
         assert "hunter2" not in str(refused.value)
 

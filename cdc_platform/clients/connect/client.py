@@ -91,7 +91,7 @@ class ConnectClient:
         the expanded list; it is in this one, UNASSIGNED.
 
         Raises:
-            ConnectUnavailable: whatever the reason, there is no whole picture.
+            ConnectUnavailable: whatever the reason, not all connectors are known.
             WrongCluster: the connectors were made for another cluster.
         """
         deadline = Deadline(self.timeout)
@@ -222,7 +222,7 @@ class ConnectClient:
         self._order("POST", _path(name, "restart?includeTasks=true&onlyFailed=true"))
 
     def restart_task(self, name: str, task: int) -> None:
-        """Restart one task: its `${...}` references are resolved anew. No rebalance. Raises NotFound."""
+        """Restart one task: its `${...}` references are resolved again. No rebalance. Raises NotFound."""
         self._order("POST", _path(name, f"tasks/{task}/restart"))
 
     def pause(self, name: str) -> None:
@@ -289,7 +289,7 @@ class ConnectClient:
     ) -> None:
         """A request that must not go out twice: without an answer, `made` reads what became of it.
 
-        `made` says True (done), False (not done) or None (cannot be told yet).
+        `made` says True (done), False (not done) or None (not known yet).
         """
         kept = min(_RE_READ_SECONDS, self.timeout / 3)
         deadline = Deadline(self.timeout - kept)

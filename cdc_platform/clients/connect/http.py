@@ -1,4 +1,4 @@
-"""HTTP to the workers of one Connect cluster: whoever answers, within one deadline."""
+"""HTTP to the workers of one Connect cluster: the first that answers, within one deadline."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Workers:
         return fenced
 
     def forget(self) -> None:
-        """Ask each worker anew who it is, before anything else."""
+        """Ask each worker again who it is, before anything else."""
         self._verified.clear()
 
     def where(self, response: Response) -> str:
@@ -273,8 +273,8 @@ def _checked(url: str) -> tuple[str, tuple[str, str] | None]:
     try:
         parsed = httpx.URL(url)
     except (httpx.InvalidURL, TypeError) as error:
-        raise BadInput(f"no URL: {error}.", field="urls", cure="Write http://HOST:PORT.") from None
+        raise BadInput(f"must be a URL: {error}.", field="urls", cure="Write http://HOST:PORT.") from None
     if parsed.scheme not in ("http", "https") or not parsed.host:
-        raise BadInput("no URL of a worker.", field="urls", cure="Write http://HOST:PORT.")
+        raise BadInput("must be the URL of a worker.", field="urls", cure="Write http://HOST:PORT.")
     login = (parsed.username, parsed.password) if parsed.userinfo else None
     return str(parsed.copy_with(username=None, password=None)).rstrip("/"), login

@@ -18,7 +18,7 @@ from cdc_platform.model.observed import ObservedConnector, ObservedTask
 
 T = TypeVar("T")
 
-# Connect's own word for a connector that nobody has reported on yet.
+# Connect's own word for a connector without a report yet.
 UNASSIGNED = "UNASSIGNED"
 
 # A Debezium trace is some 10 KB; thousands of them at once must stay cheap.

@@ -34,7 +34,7 @@ _TOPICS_A_REQUEST = 250
 # A KRaft controller refuses a request that makes more than 10,000 records
 # (QuorumController.MAX_RECORDS_PER_USER_OP): one for the topic, each partition and each config entry.
 _RECORDS_A_REQUEST = 5_000
-# Of many failed names so many are told.
+# Of many failed names so many are shown.
 _SHOWN = 10
 # Requests in flight; the answers are unpacked by one interpreter anyway.
 _REQUESTS_AT_ONCE = 4

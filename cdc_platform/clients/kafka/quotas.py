@@ -53,7 +53,7 @@ _SECURITY = ("ssl.", "sasl.", "enable.ssl.", "https.")
 
 
 class ClientQuotas:
-    """The producers' byte rates on one Kafka cluster; satisfies `protocols.Quotas`.
+    """The producers' byte rates on one Kafka cluster; satisfies `snapshots.ports.Rates`.
 
     Safe to call from many threads, one call at a time. Nothing is connected
     before the first call.
@@ -86,7 +86,7 @@ class ClientQuotas:
         """
         for client_id, rate in rates.items():
             if rate is not None and rate < 1:
-                raise KafkaRejected(f"{rate} is no rate.", where=client_id, cure="Use 1 byte a second or more.")
+                raise KafkaRejected(f"{rate} is not a rate.", where=client_id, cure="Use 1 byte a second or more.")
         with self._lock:
             end = time.monotonic() + self._timeout
             wrong = _differences(rates, self._read(end))
@@ -137,7 +137,7 @@ class ClientQuotas:
     def _ask(self, request: Any, end: float) -> Any:
         """One request to any broker, which hands it to the controller if need be."""
         while True:
-            # Brokers close idle connections: what was open before may be tried anew.
+            # Brokers close idle connections: what was open before may be tried again.
             fresh = self._client is None
             try:
                 left = end - time.monotonic()

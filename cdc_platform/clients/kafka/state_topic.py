@@ -83,7 +83,7 @@ class StateTopic:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Keys whose record could not be read, and why. Each was skipped; writing the key anew cures it."""
+        """Keys whose record could not be read, and why. Each was skipped; writing the key again repairs it."""
         with self._lock:
             return dict(self._reader.problems)
 
@@ -98,7 +98,7 @@ class StateTopic:
             return dict(self._reader.documents)
 
     def claim(self, generation: int) -> None:
-        """Become the writer under a lock of this generation; whoever wrote before is fenced.
+        """Become the writer under a lock of this generation; the writer before is fenced.
 
         Raises:
             Fenced: a newer generation has been here; nothing was changed.
@@ -128,7 +128,7 @@ class StateTopic:
         """
         for key, document in records.items():
             if key == WRITER_KEY or not key:
-                raise BadInput(f"{key!r} is no key for a record.", where=self._topic, cure="Use KIND/NAME.")
+                raise BadInput(f"{key!r} is not a valid key for a record.", where=self._topic, cure="Use KIND/NAME.")
             if document is not None and VERSION_FIELD in document:
                 raise BadInput("this field is the store's own.", where=f"{self._topic}: {key}", field=VERSION_FIELD)
         if not records:

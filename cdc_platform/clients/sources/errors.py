@@ -1,4 +1,4 @@
-"""What a source's error means: refused, which a person must fix, or unavailable, which is tried again.
+"""What a source's error means: refused, which an operator must fix, or unavailable, which is tried again.
 
 One table for each protocol. Codes of MariaDB: https://mariadb.com/kb/en/mariadb-error-code-reference/; of MySQL 8.4:
 https://dev.mysql.com/doc/mysql-errors/8.4/en/server-error-reference.html; of Postgres:
@@ -7,6 +7,7 @@ https://www.postgresql.org/docs/17/errcodes-appendix.html.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,60 +18,22 @@ from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
 
 # MariaDB and MySQL.
 _LOGIN_REFUSED = frozenset(
-    {
-        1045,  # access denied
-        1129,  # the host is blocked after too many failed connections
-        1130,  # the host may not connect
-        1251,  # the client does not support the authentication
-        1275,  # the password is in an old format
-        1524,  # the account's authentication plugin is not loaded
-        1698,  # access denied without a password
-        1820,  # the password must be changed before anything else
-        1862,  # the password has expired
-        2049,  # the password is in an old format
-        2058,  # the authentication plugin cannot be loaded
-        2059,
-        2061,
-        3118,  # MySQL: the account is locked
-        3159,  # MySQL: only encrypted connections may log in
-        3955,  # MySQL: the account is blocked after too many failed logins
-        4151,  # MariaDB: the account is locked
-    }
+    # Denied; host blocked or not allowed; authentication not supported (the 20xx are pymysql's own).
+    {1045, 1129, 1130, 1251, 1275, 1524, 1698, 2049, 2058, 2059, 2061, 3159}
+    # Password expired or to be changed; MySQL: account locked, blocked after failed logins; MariaDB: locked.
+    | {1820, 1862, 3118, 3955, 4151}
 )
 _RIGHT_MISSING = frozenset({1044, 1142, 1143, 1227, 1370})
-_REQUEST_WRONG = frozenset(
-    {
-        1046,  # no database selected
-        1049,  # unknown database
-        1051,  # unknown table
-        1054,  # unknown column
-        1064,  # syntax
-        1109,  # unknown table in a clause
-        1146,  # no such table
-        1193,  # unknown system variable
-        1231,  # a variable cannot have this value
-        1305,  # no such function
-        1381,  # no binlog is written
-        3546,  # MySQL: GTID_PURGED cannot be changed
-    }
-)
+# No or unknown database, table, column, function, variable or value; syntax; no binlog.
+_REQUEST_WRONG = frozenset({1046, 1049, 1051, 1054, 1064, 1109, 1146, 1193, 1231, 1305, 1381})
 # Classes of drivers' errors that the same request will meet again, whatever the code.
-_REQUEST_CLASSES = (
-    pymysql.ProgrammingError,
-    pymysql.DataError,
-    pymysql.IntegrityError,
-    pymysql.NotSupportedError,
-)
+_REQUEST_CLASSES = (pymysql.ProgrammingError, pymysql.DataError, pymysql.IntegrityError, pymysql.NotSupportedError)
 
 # Postgres, by SQLSTATE class: connection, rollback, resources, object in use, operator intervention.
 _RETRYABLE_CLASSES = ("08", "40", "53", "55", "57")
 # A refused login reaches us without a SQLSTATE (libpq), as the server's words.
-_LOGIN_REFUSED_WORDS = (
-    "authentication",
-    "permission denied",
-    "not permitted to log in",
-    "no pg_hba.conf entry",
-    "does not exist",
+_LOGIN_REFUSED_WORDS = re.compile(
+    "authentication|permission denied|not permitted to log in|no pg_hba.conf entry|does not exist"
 )
 
 
@@ -106,7 +69,7 @@ def _is_refused(error: Exception, text: str) -> bool:
     if isinstance(error, psycopg.Error):
         if error.sqlstate:
             return error.sqlstate[:2] not in _RETRYABLE_CLASSES
-        return any(words in text for words in _LOGIN_REFUSED_WORDS)
+        return _LOGIN_REFUSED_WORDS.search(text) is not None
     if isinstance(error, pymysql.Error):
         code = error.args[0] if error.args else 0
         return code in _LOGIN_REFUSED | _RIGHT_MISSING | _REQUEST_WRONG or isinstance(error, _REQUEST_CLASSES)

@@ -22,7 +22,7 @@ GROUP = "cdc_platform.leader_probes"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Found:
-    """What a probe found. `leader` is None when it cannot tell; `problem` says what a person should know."""
+    """What a probe found. `leader` is None when it cannot tell; `problem` says what an operator should know."""
 
     leader: Address | None = None
     problem: str | None = None
@@ -36,10 +36,10 @@ class LeaderProbe(Protocol):
 
 
 class ReadOnlyProbe:
-    """The built-in probe, `read-only`: the one of the shard's servers that takes writes and follows nobody.
+    """The built-in probe, `read-only`: the one of the shard's servers that takes writes and follows no other.
 
     MariaDB and MySQL by `read_only` and the replication status, Postgres by
-    `pg_is_in_recovery()`. Two such servers are a split brain: nobody is named. A leader
+    `pg_is_in_recovery()`. Two such servers are a split brain: none is named. A leader
     that does not answer is replaced only by a server that was promoted.
     """
 

@@ -85,7 +85,7 @@ class SourceLogs(Protocol):
 
         Without a publication nothing: Debezium makes it. Debezium 3.7.0 cannot alter it: with `skipped.operations=t`
         its ALTER PUBLICATION has a WITH where none may be, and the task fails. It leaves a right one alone.
-        One that a person keeps (`publication.autocreate.mode=disabled`) is only looked at: SourceRejected.
+        One that an operator keeps (`publication.autocreate.mode=disabled`) is only looked at: SourceRejected.
         """
 
 
@@ -179,7 +179,7 @@ def _mariadb_offset(cursor: pymysql.cursors.Cursor, position: str, name: str) ->
     if found:
         text = str(_one(cursor, "SELECT BINLOG_GTID_POS(%s, %s)", (found[1], int(found[2]))) or "")
         if not text:
-            raise _refused(name, f"{position} is no place between two events of this server's binlog, or it is purged.")
+            raise _refused(name, f"{position} does not lie between two events of this server's binlog, or is purged.")
     wanted = _parsed(MariaDbPosition.parse, text, name, "a GTID position as in 0-1-50, or FILE:POS")
     oldest_file = _first_log(cursor, name)
     oldest = MariaDbPosition.parse(str(_one(cursor, "SELECT BINLOG_GTID_POS(%s, 4)", (oldest_file,)) or ""))
@@ -231,7 +231,7 @@ def _postgres_offset(cursor: psycopg.Cursor[Any], own: Identity, position: str, 
             name,
             f"publication {own.publication} may be younger than the slot: changes from before it are left out.",
             # A new slot's catalog_xmin is that of the oldest slot of the server, standbys' feedback included.
-            "Make the slot anew, half a minute after the publication, or use mode incremental.",
+            "Create the slot again, half a minute after the publication, or use mode incremental.",
         )
     if wanted < parse_lsn(flushed):
         raise _refused(name, f"slot {own.slot} begins at {flushed}, after {format_lsn(wanted)}.")
@@ -333,7 +333,7 @@ def _parsed(parse: Callable[[str], T], text: str, name: str, form: str) -> T:
             raise BadInput("it is empty.")
         return parse(text.strip())
     except BadInput:
-        raise _refused(name, f"{text!r} is no position.", f"Write {form}.") from None
+        raise _refused(name, f"{text!r} is not a valid position.", f"Write {form}.") from None
 
 
 def _refused(name: str, message: str, cure: str = "Choose another position, or mode incremental.") -> BadInput:

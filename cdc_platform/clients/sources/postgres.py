@@ -110,7 +110,7 @@ class PostgresSource:
         if not readable:
             problems.append(f"the user has no SELECT right on {self._schema}.{self._table}")
         if kind != "r":
-            problems.append("it is no plain table: events come from its partitions, or not at all")
+            problems.append("it is not a plain table: events come from its partitions, or not at all")
         if persistence != "p":
             problems.append("it is not logged: nothing of it reaches the WAL")
         if identity == "n":

@@ -31,7 +31,7 @@ def replication_status(engine: Engine) -> str:
 
 
 def channels(cursor: Any) -> Sequence[ReplicationChannel]:
-    """The answer to `replication_status`; none for a server that follows nobody."""
+    """The answer to `replication_status`; none for a server that follows no other."""
     names = [column[0] for column in cursor.description or ()]
     return [_channel(dict(zip(names, row, strict=True))) for row in cursor.fetchall()]
 

@@ -59,7 +59,7 @@ class HeldLock:
         return self._generation
 
     def check(self) -> None:
-        """Raises LockLost as soon as the lock may be another's. Asks nobody: cheap enough for each batch."""
+        """Raises LockLost as soon as the lock may be another's. Sends nothing: cheap enough for each batch."""
         silent = _now() - self._confirmed
         if self._lost is None and (self._session.epoch != self._epoch or not self._session.connected):
             self._lost = "the connection to ZooKeeper was lost"
@@ -104,7 +104,7 @@ class HeldLock:
 
 @contextmanager
 def hold(session: ZooKeeperSession, path: str, *, owner: str, timeout: float) -> Iterator[HeldLock]:
-    """Take the lock and give it back at the end, by closing `session` (nobody else may use it).
+    """Take the lock and give it back at the end, by closing `session` (nothing else may use it).
 
     Args:
         session: a fresh one.
@@ -129,7 +129,7 @@ def hold(session: ZooKeeperSession, path: str, *, owner: str, timeout: float) ->
 
 
 def holder(session: ZooKeeperSession, path: str) -> str | None:
-    """What the present holder says of itself; None when nobody holds the lock."""
+    """What the present holder says of itself; None when the lock is free."""
     with session.errors(path):
         for _, name in _contenders(session, path):
             try:
@@ -194,7 +194,7 @@ def _number(name: str) -> int:
 
 
 def _held(session: ZooKeeperSession, path: str) -> LockHeld:
-    owner = holder(session, path) or "somebody who is giving it back"
+    owner = holder(session, path) or "a holder that is giving it back"
     return LockHeld(
         f"{owner} holds the lock.",
         where=path,

@@ -43,7 +43,7 @@ class ZooKeeperSession:
         hosts: `HOST:PORT,HOST:PORT`, with an optional chroot path at the end.
         timeout: of the session, seconds; also the deadline of one call.
         auth: user and password for digest authentication. What is made then belongs to that user:
-            nobody else reads or writes it.
+            no other user reads or writes it.
 
     All calls raise ZooKeeperUnavailable.
     """

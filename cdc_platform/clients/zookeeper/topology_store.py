@@ -48,7 +48,7 @@ T = TypeVar("T")
 # One transaction is one packet, and ZooKeeper's limit for that is 1 MiB.
 _BATCH_EDITS = 500
 _BATCH_BYTES = 512 * 1024
-# How often a compare-and-set is tried again when somebody else was faster.
+# How often a compare-and-set is tried again when another writer was faster.
 _TRIES = 5
 
 
@@ -93,7 +93,7 @@ class ZooKeeperTopologyStore:
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
         """Call `changed` (from another thread) after any change; returns the call that ends it.
 
-        Several changes may give one call; whoever is called loads. Also after
+        Several changes may give one call; the callback loads. Also after
         the connection was lost and is back.
         """
         end = self._reader.subscribe(changed)
@@ -178,7 +178,7 @@ class ZooKeeperTopologyStore:
 
         Raises:
             PlanRefused: more than `max_deletes` documents would be deleted; nothing is written.
-            TopologyError: somebody else changed a document meanwhile.
+            TopologyError: another writer changed a document meanwhile.
         """
         self._reader.load()
         stored = self._stored()
@@ -339,7 +339,7 @@ def _batches(edits: Sequence[Edit]) -> Iterator[list[Edit]]:
 
 
 def _changed_meanwhile(path: str) -> TopologyError:
-    return TopologyError("somebody else changed it meanwhile.", where=path, cure="Run it again.")
+    return TopologyError("another writer changed it meanwhile.", where=path, cure="Run it again.")
 
 
 def _info(data: bytes) -> Mapping[str, Any]:

@@ -58,7 +58,7 @@ def dataset_options(dataset: Dataset) -> dict[str, str]:
         # Servers hold many databases: another's DDL is neither kept nor parsed again at each start.
         f"{_HISTORY}store.only.captured.databases.ddl": "true",
         # But of the shard's all tables are kept: the first event of one that comes into the dataset
-        # later would end the task, as one of a table that nobody knows (docs/decisions/0100).
+        # later would end the task, as one of an unknown table (docs/decisions/0100).
         f"{_HISTORY}store.only.captured.tables.ddl": "false",
         f"{_HISTORY}skip.unparseable.ddl": "false",
     }

@@ -12,9 +12,10 @@ from kafka.protocol.admin.client_quotas import AlterClientQuotasResponse, Descri
 
 from cdc_platform.clients.kafka import quotas as subject
 from cdc_platform.clients.kafka.quotas import ClientQuotas
-from cdc_platform.clients.protocols import Quotas
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SettingsError
 from cdc_platform.testing import FakeQuotas
+
+Quotas = FakeQuotas | ClientQuotas
 
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
 

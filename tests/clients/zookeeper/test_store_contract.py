@@ -232,7 +232,7 @@ def test_agents_are_seen_while_they_live(server: Server, store: TopologyStore) -
     assert store.agents() == {"w0:8083": {"pid": 1, "synced": 7}}
     session.close()  # type: ignore[attr-defined]
     assert_eventually(lambda: store.agents() == {}, what="the end of the agent's znode")
-    with pytest.raises(TopologyError, match="no worker id"):
+    with pytest.raises(TopologyError, match="not a valid worker id"):
         store.register_agent("../control/lock", {})
 
 
