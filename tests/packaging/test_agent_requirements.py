@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 FILE = ROOT / "requirements-agent.txt"
 LISTED = [Requirement(line) for line in FILE.read_text().splitlines() if line and not line.startswith("#")]
 NAMES = {requirement.name for requirement in LISTED}
-OWN = ("click", "httpx", "kazoo", "msgspec", "psycopg", "pymysql", "pyyaml")
+OWN = ("click", "httpx", "javaproperties", "kazoo", "msgspec", "psycopg", "pymysql", "pyyaml")
 
 # Imports all that the agent may, in a process in which nothing but the listed distributions can be imported.
 _SCRIPT = """
