@@ -17,8 +17,8 @@ FACTS = EngineFacts(
         Fixed(
             "driver.customCharsetMapping",
             "utf8mb4:UTF-8",
-            "On a Java runtime without the module jdk.charsets the driver otherwise takes eucjpms for UTF-8, and damages "
-            "the text of snapshots.",
+            "On a Java runtime without the module jdk.charsets the driver otherwise takes eucjpms for UTF-8, and "
+            "damages the text of snapshots.",
         ),
         Fixed("driver.detectCustomCollations", "true", "driver.customCharsetMapping has no effect without it."),
     ),
