@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-from confluent_kafka import KafkaError, TopicPartition
+from confluent_kafka import KafkaError, Message, TopicPartition
 
 from cdc_platform.clients.kafka.state_topic import StateTopic
 from cdc_platform.model.observed import ObservedTopic
@@ -18,29 +17,8 @@ TOPIC = "cdc.platform.state"
 Records = list[tuple[bytes, bytes | None]]
 
 
-@dataclass(frozen=True)
-class _Message:
-    at: int
-    record: tuple[bytes, bytes | None]
-    problem: KafkaError | None = None
-
-    def error(self) -> KafkaError | None:
-        return self.problem
-
-    def topic(self) -> str:
-        return TOPIC
-
-    def partition(self) -> int:
-        return 0
-
-    def offset(self) -> int:
-        return self.at
-
-    def key(self) -> bytes:
-        return self.record[0]
-
-    def value(self) -> bytes | None:
-        return self.record[1]
+def _message(at: int, record: tuple[bytes, bytes | None], problem: KafkaError | None = None) -> Message:
+    return Message(topic=TOPIC, partition=0, offset=at, key=record[0], value=record[1], error=problem)
 
 
 class _Admin:
@@ -64,10 +42,10 @@ class _Consumer:
     def get_watermark_offsets(self, partition: object, timeout: float) -> tuple[int, int]:
         return 0, len(self._records)
 
-    def consume(self, count: int, timeout: float) -> list[_Message]:
-        found = [_Message(at, self._records[at]) for at in range(self._next, len(self._records))]
+    def consume(self, count: int, timeout: float) -> list[Message]:
+        found = [_message(at, self._records[at]) for at in range(self._next, len(self._records))]
         self._next = len(self._records)
-        return [*found, _Message(self._next, (b"", None), KafkaError(KafkaError._PARTITION_EOF))]
+        return [*found, _message(self._next, (b"", None), KafkaError(KafkaError._PARTITION_EOF))]
 
     def position(self, partitions: object) -> list[TopicPartition]:
         return [TopicPartition(TOPIC, 0, self._next)]
@@ -91,7 +69,7 @@ class _Producer:
     def produce(self, topic: str, key: bytes, value: bytes | None, on_delivery: Callable[..., None]) -> None:
         at = len(self._records) + len(self._open)
         self._open.append((key, value))
-        on_delivery(None, _Message(at, (key, value)))
+        on_delivery(None, _message(at, (key, value)))
 
     def poll(self, timeout: float) -> None:
         pass

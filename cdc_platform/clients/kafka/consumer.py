@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from operator import methodcaller
+from collections.abc import Iterator, Mapping, MutableMapping
 from typing import Any
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -16,7 +15,8 @@ from cdc_platform.model.topology import EMPTY
 # Topic and number of a partition.
 Partition = tuple[str, int]
 
-_error: Callable[[Message], KafkaError | None] = methodcaller("error")
+# Called for each record: the method itself costs a third of a call by name.
+_error = Message.error
 
 
 def open_consumer(config: Mapping[str, str], group: str, own: Mapping[str, Any] = EMPTY) -> Consumer:
