@@ -20,7 +20,7 @@ from cdc_platform.reconciler.action_methods import METHODS
 from cdc_platform.reconciler.apply import apply
 from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.reconciler.report import ActionOutcome, ActionStatus
-from tests.reconciler.worlds import World, cluster, dataset, shards
+from tests.reconciler.harness import Harness, cluster, dataset, shards
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,15 +65,15 @@ POLISHES = tuple(Polish(name=f"pins.{n:05d}") for n in range(3))
 
 
 @pytest.fixture
-def world() -> World:
-    world = World("east")
+def harness() -> Harness:
+    harness = Harness("east")
     topology = Topology(
         datasets={"pins": dataset(clusters=("east",))},
         shards={"pins": shards("pins", 3)},
         clusters={"east": cluster("east")},
     )
-    world.put(topology)
-    return world
+    harness.put(topology)
+    return harness
 
 
 @pytest.fixture
@@ -86,8 +86,8 @@ def taught(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return done
 
 
-def applied(world: World, *actions: Action) -> tuple[ActionOutcome, ...]:
-    platform = world.control_plane()
+def applied(harness: Harness, *actions: Action) -> tuple[ActionOutcome, ...]:
+    platform = harness.control_plane()
     with platform.topology.lock(owner="test") as lock:
         return apply(
             Plan(actions=ordered(actions)),
@@ -98,36 +98,36 @@ def applied(world: World, *actions: Action) -> tuple[ActionOutcome, ...]:
         )
 
 
-def test_a_kind_without_a_method_is_an_error_before_anything_is_applied(world: World) -> None:
+def test_a_kind_without_a_method_is_an_error_before_anything_is_applied(harness: Harness) -> None:
     create = CreateConnector(cluster="east", name="pins.00000", config={"connector.class": "x"})
     with pytest.raises(InternalError, match="nothing applies Polish"):
-        applied(world, create, *POLISHES)
-    assert world.connect["east"].connectors() == {}
+        applied(harness, create, *POLISHES)
+    assert harness.connect["east"].connectors() == {}
 
 
-def test_a_kind_that_no_lane_takes_is_an_error(world: World, taught: list[str]) -> None:
+def test_a_kind_that_no_lane_takes_is_an_error(harness: Harness, taught: list[str]) -> None:
     with pytest.raises(InternalError, match=r"not exactly one outcome: polish connector pins\.00009"):
-        applied(world, Stray(name="pins.00009"), *POLISHES)
+        applied(harness, Stray(name="pins.00009"), *POLISHES)
     assert sorted(taught) == [action.name for action in POLISHES]
 
 
-def test_a_kind_with_a_method_is_applied_in_its_lane(world: World, taught: list[str]) -> None:
+def test_a_kind_with_a_method_is_applied_in_its_lane(harness: Harness, taught: list[str]) -> None:
     actions = (Shipping(name="pins.00008"), *POLISHES, Dusting(name="pins.00007"))
-    outcomes = applied(world, *actions)
+    outcomes = applied(harness, *actions)
     assert {outcome.action for outcome in outcomes} == set(actions)
     assert {outcome.status for outcome in outcomes} == {ActionStatus.DONE}
     assert (taught[0], taught[-1]) == ("pins.00007", "pins.00008")
 
 
 def test_an_action_is_skipped_and_not_lost_where_its_cluster_is_away(
-    world: World, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def away(ports: Any, action: Any) -> None:
         raise ConnectUnavailable("no worker answers.")
 
     monkeypatch.setitem(cast("dict[Any, Any]", METHODS), Polish, away)
     create = CreateConnector(cluster="east", name="pins.00000", config={"connector.class": "x"})
-    outcomes = applied(world, create, *POLISHES)
+    outcomes = applied(harness, create, *POLISHES)
     assert [outcome.status for outcome in outcomes] == [ActionStatus.FAILED] * 3 + [ActionStatus.SKIPPED]
     assert outcomes[-1].action is create
 

@@ -7,29 +7,29 @@ from datetime import UTC, datetime
 
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.state_records import captured_documents
-from tests.reconciler.worlds import World, cluster, dataset, shards
+from tests.reconciler.harness import Harness, cluster, dataset, shards
 
 
 def test_a_move_changes_the_record_and_not_its_beginning() -> None:
-    world = World("east", "west")
+    harness = Harness("east", "west")
     clusters = {name: cluster(name) for name in ("east", "west")}
-    world.put(Topology(datasets={"pins": dataset()}, shards={"pins": shards("pins", 1)}, clusters=clusters))
-    store = world.control_plane().topology
+    harness.put(Topology(datasets={"pins": dataset()}, shards={"pins": shards("pins", 1)}, clusters=clusters))
+    store = harness.control_plane().topology
     store.put_cluster(replace(clusters["west"], draining=True))
     for _ in range(3):
-        world.reconcile()
-    before = world.records()["shard/pins.00000"]
+        harness.reconcile()
+    before = harness.records()["shard/pins.00000"]
     assert before["cluster"] == "east"
     store.put_cluster(clusters["west"])
     store.put_cluster(replace(clusters["east"], draining=True))
-    reports = [world.reconcile() for _ in range(2)]
-    assert world.running("pins.00000") == ["west"]
-    assert world.records()["shard/pins.00000"] == {**before, "cluster": "west"}
+    reports = [harness.reconcile() for _ in range(2)]
+    assert harness.running("pins.00000") == ["west"]
+    assert harness.records()["shard/pins.00000"] == {**before, "cluster": "west"}
     # It is not captured for the first time: Dagster is told nothing.
     assert [report.captured for report in reports] == [(), ()]
     written: list[str] = []
-    world.after = lambda verb, name: written.append(name)
-    world.reconcile()
+    harness.after = lambda verb, name: written.append(name)
+    harness.reconcile()
     assert written == ["pass/last"]
 
 

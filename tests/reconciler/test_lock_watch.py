@@ -11,7 +11,7 @@ from cdc_platform.errors import LockLost
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore
-from tests.reconciler.worlds import World, cluster, dataset, shards
+from tests.reconciler.harness import Harness, cluster, dataset, shards
 
 
 class Lock:
@@ -81,15 +81,15 @@ def test_what_the_work_tells_arrives_in_the_calling_thread_and_its_errors_too() 
 
 
 def test_a_pass_that_loses_its_session_in_mid_apply_writes_nothing_more() -> None:
-    world = World("east")
-    world.put(
+    harness = Harness("east")
+    harness.put(
         Topology(
             datasets={"pins": dataset(clusters=("east",))},
             shards={"pins": shards("pins", 60)},
             clusters={"east": cluster("east")},
         )
     )
-    platform = world.control_plane()
+    platform = harness.control_plane()
     lost_at: list[float] = []
 
     def after(verb: str, name: str) -> None:
@@ -98,17 +98,17 @@ def test_a_pass_that_loses_its_session_in_mid_apply_writes_nothing_more() -> Non
             platform.topology.expire()
             lost_at.append(time.monotonic())
 
-    world.after = after
+    harness.after = after
     from cdc_platform.reconciler import run_pass as reconciler
 
     with pytest.raises(LockLost):
         reconciler.reconcile(platform, owner="old")
     assert time.monotonic() - lost_at[0] < 1.0
     # What was in flight may have come through; nothing was begun afterwards.
-    made = len(world.connect["east"].connectors())
+    made = len(harness.connect["east"].connectors())
     assert made <= 16
     time.sleep(0.3)
-    assert len(world.connect["east"].connectors()) == made
-    world.after = lambda verb, name: None
-    assert not world.reconcile().failed
-    assert len(world.connect["east"].connectors()) == 60
+    assert len(harness.connect["east"].connectors()) == made
+    harness.after = lambda verb, name: None
+    assert not harness.reconcile().failed
+    assert len(harness.connect["east"].connectors()) == 60

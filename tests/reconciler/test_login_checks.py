@@ -17,7 +17,7 @@ from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.reconciler import login_checks as logins
 from cdc_platform.reconciler.login_checks import ask_sources
 from tests.planning.worlds import config_of, connector, dataset, picture, topology
-from tests.reconciler.worlds import World
+from tests.reconciler.harness import Harness
 
 POLICY = LivenessPolicy()
 
@@ -39,7 +39,7 @@ class Servers:
 
 
 def platform(servers: Servers | None) -> Platform:
-    return replace(World("main").control_plane(), sources=servers)  # type: ignore[arg-type]
+    return replace(Harness("main").control_plane(), sources=servers)  # type: ignore[arg-type]
 
 
 def seen(streaming: frozenset[str] = frozenset(), *, task: str = "RUNNING") -> ObservedState:

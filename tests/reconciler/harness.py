@@ -96,7 +96,7 @@ class Measured:
         return self.workers.get(worker, ObservedWorker(worker=worker))
 
 
-class World:
+class Harness:
     """ZooKeeper, Kafka, the state topic and Connect clusters that outlive any control plane."""
 
     def __init__(self, *names: str) -> None:
@@ -160,14 +160,14 @@ class World:
 
 
 class _Watched:
-    """A FakeConnect that tells the world of each change."""
+    """A FakeConnect that tells the harness of each change."""
 
-    def __init__(self, client: FakeConnect, world: World) -> None:
+    def __init__(self, client: FakeConnect, harness: Harness) -> None:
         self._client = client
-        self._world = world
+        self._harness = harness
 
     def fenced(self, check: Callable[[], None]) -> _Watched:
-        return _Watched(self._client.fenced(check), self._world)
+        return _Watched(self._client.fenced(check), self._harness)
 
     def __getattr__(self, verb: str) -> Any:
         found = getattr(self._client, verb)
@@ -176,20 +176,20 @@ class _Watched:
 
         def call(name: str, *args: Any, **kwargs: Any) -> Any:
             answer = found(name, *args, **kwargs)
-            self._world.after(verb, name)
+            self._harness.after(verb, name)
             return answer
 
         return call
 
 
 class _WatchedState(FakeStateStore):
-    def __init__(self, topic: FakeStateTopic, world: World) -> None:
+    def __init__(self, topic: FakeStateTopic, harness: Harness) -> None:
         super().__init__(topic)
-        self._world = world
+        self._harness = harness
 
     def write(self, records: Mapping[str, Mapping[str, Any] | None]) -> None:
         super().write(records)
-        self._world.after("write", ",".join(sorted(records)))
+        self._harness.after("write", ",".join(sorted(records)))
 
 
 class KillAt:
