@@ -26,14 +26,14 @@ from cdc_platform.reconciler.run_pass import reconcile
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.testing import FakeStateStore
 from tests.alerting.receivers import HttpReceiver, served
-from tests.defs.worlds import WORLDS, World, WorldResource, shard, topology
+from tests.defs.harness import WORLDS, Harness, HarnessResource, shard, topology
 
 TRACE = "java.net.ConnectException: Connection refused"
 NOW = datetime.now(UTC)
 
 
-class AlertResource(WorldResource):
-    """The world's platform with real notifiers."""
+class AlertResource(HarnessResource):
+    """The harness's platform with real notifiers."""
 
     @contextmanager
     def alerts(self) -> Iterator[AlertPorts]:
@@ -41,9 +41,9 @@ class AlertResource(WorldResource):
             yield outside(WORLDS[str(self.config_file)], platform)
 
 
-def outside(world: World, platform: Platform) -> AlertPorts:
-    notifiers = AppriseNotifiers(targets=world.settings.alerts)
-    return AlertPorts(platform=platform, store=FakeStateStore(world.state), notifiers=notifiers)
+def outside(harness: Harness, platform: Platform) -> AlertPorts:
+    notifiers = AppriseNotifiers(targets=harness.settings.alerts)
+    return AlertPorts(platform=platform, store=FakeStateStore(harness.state), notifiers=notifiers)
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def receiver() -> Iterator[HttpReceiver]:
 
 
 @pytest.fixture
-def fleet(receiver: HttpReceiver, tmp_path: Path) -> Iterator[World]:
+def fleet(receiver: HttpReceiver, tmp_path: Path) -> Iterator[Harness]:
     """700 shards, 500 of them on one host; the owners' route is a real HTTP receiver."""
     secrets = tmp_path / "alerts.properties"
     secrets.write_text(f"hook=json://{receiver.address}\ndog=http://{receiver.address}/ping\n")
@@ -66,38 +66,38 @@ def fleet(receiver: HttpReceiver, tmp_path: Path) -> Iterator[World]:
             "dog": AlertTarget(url=f"${{file:{secrets}:dog}}", watchdog=True),
         },
     )
-    WORLDS["fleet"] = world = World(settings=settings, name="fleet")
+    WORLDS["fleet"] = harness = Harness(settings=settings, name="fleet")
     wanted = topology(orders=0)
     shards = tuple(shard("pins", n, leader=Address("db-1" if n < 500 else "db-2", 3306)) for n in range(700))
-    world.put(replace(wanted, shards={"pins": shards, "orders": ()}))
-    passes(world)
-    yield world
+    harness.put(replace(wanted, shards={"pins": shards, "orders": ()}))
+    passes(harness)
+    yield harness
     del WORLDS["fleet"]
 
 
-def passes(world: World, times: int = 1) -> None:
+def passes(harness: Harness, times: int = 1) -> None:
     """Passes of a control plane that tries again at once, and takes a shard for healthy at once."""
     policy = PassPolicy(
         restarts=RestartPolicy(fleet_budget=10_000, worker_budget=10_000, healthy_after=timedelta(), group_from=10_000)
     )
     for _ in range(times):
-        with world.platform() as platform:
+        with harness.platform() as platform:
             reconcile(platform, owner="test", policy=policy)
 
 
-def a_round(world: World, minutes: float, seen: CheckView | None = None) -> AlertReport:
+def a_round(harness: Harness, minutes: float, seen: CheckView | None = None) -> AlertReport:
     """A tick of a control plane that was just started."""
-    with world.platform() as platform:
-        return tell(outside(world, platform), seen or CheckView(), now=NOW + timedelta(minutes=minutes))
+    with harness.platform() as platform:
+        return tell(outside(harness, platform), seen or CheckView(), now=NOW + timedelta(minutes=minutes))
 
 
-def break_host(world: World) -> None:
+def break_host(harness: Harness) -> None:
     for number in range(500):
-        world.connect.model.fail_task(f"pins.{number:05d}", TRACE)
+        harness.connect.model.fail_task(f"pins.{number:05d}", TRACE)
 
 
 def test_500_shards_down_are_one_alert_and_one_recovery_also_with_restarts_between(
-    fleet: World, receiver: HttpReceiver
+    fleet: Harness, receiver: HttpReceiver
 ) -> None:
     # The source is away: whatever is restarted fails again.
     fleet.connect.model.fails = lambda name, config: TRACE if int(name.partition(".")[2]) < 500 else None
@@ -125,7 +125,7 @@ def test_500_shards_down_are_one_alert_and_one_recovery_also_with_restarts_betwe
     assert not [key for key in fleet.state.documents if key.startswith("outbox/")]
 
 
-def test_alerts_are_not_lost_while_the_receiver_is_away(fleet: World, receiver: HttpReceiver) -> None:
+def test_alerts_are_not_lost_while_the_receiver_is_away(fleet: Harness, receiver: HttpReceiver) -> None:
     break_host(fleet)
     fleet.connect.model.fails = lambda name, config: TRACE
     passes(fleet)
@@ -141,7 +141,7 @@ def test_alerts_are_not_lost_while_the_receiver_is_away(fleet: World, receiver: 
 
 
 def test_a_death_before_sending_loses_no_alert_and_one_after_it_repeats_it_under_its_id(
-    fleet: World, receiver: HttpReceiver
+    fleet: Harness, receiver: HttpReceiver
 ) -> None:
     break_host(fleet)
     fleet.connect.model.fails = lambda name, config: TRACE
@@ -177,12 +177,12 @@ def test_a_death_before_sending_loses_no_alert_and_one_after_it_repeats_it_under
     assert len(set(ids)) == 1
 
 
-def test_alerts_of_a_control_plane_that_is_silent(fleet: World, receiver: HttpReceiver) -> None:
+def test_alerts_of_a_control_plane_that_is_silent(fleet: Harness, receiver: HttpReceiver) -> None:
     assert a_round(fleet, 5).open == 0
     with fleet.platform() as platform:
         free = replace(fleet.settings.alerts["team"], owners=())
-        world = outside(fleet, replace(platform, settings=replace(fleet.settings, alerts={"team": free})))
-        tell(world, CheckView(), now=NOW + timedelta(minutes=30))
+        harness = outside(fleet, replace(platform, settings=replace(fleet.settings, alerts={"team": free})))
+        tell(harness, CheckView(), now=NOW + timedelta(minutes=30))
     assert "has not looked for" in receiver.titles[0]
 
 
@@ -193,7 +193,7 @@ PINS, BOARDS = dg.AssetKey(["cdc", "pins", "pins"]), dg.AssetKey(["cdc", "pins",
 
 
 @pytest.fixture
-def resource(fleet: World) -> AlertResource:
+def resource(fleet: Harness) -> AlertResource:
     return AlertResource(config_file="fleet")
 
 
@@ -249,7 +249,7 @@ def test_alerts_of_many_tables_with_one_failing_check_are_one_message(
 
 
 def test_a_round_that_fails_moves_no_cursor(
-    fleet: World, resource: AlertResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(instance, {PINS: False})
 
@@ -282,7 +282,7 @@ def condition(key: str, title: str) -> AlertCondition:
     )
 
 
-def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver: HttpReceiver) -> None:
+def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: Harness, receiver: HttpReceiver) -> None:
     day = 24 * 60
     for number in range(3):
         # Each day a check fails and recovers; nobody takes a message.
@@ -304,7 +304,7 @@ def test_alerts_survive_a_receiver_that_is_away_for_days(fleet: World, receiver:
 
 
 def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
-    fleet: World, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fleet: Harness, receiver: HttpReceiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cdc_platform.clients.notifiers._TIMEOUT", 0.5)
     with served(HttpReceiver()) as stuck:
@@ -326,7 +326,7 @@ def test_a_route_that_hangs_holds_up_neither_the_others_nor_the_round(
 
 
 def test_a_round_sends_no_longer_than_its_time_and_the_next_goes_on(
-    fleet: World, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+    fleet: Harness, receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cdc_platform.alerting.outbox.SEND_SECONDS", 0.0)
     gaps = {f"check/{n}": condition(f"check/{n}", f"check {n}") for n in range(5)}
@@ -352,7 +352,7 @@ def test_a_round_that_fails_calls_no_watchdog(
 
 
 def test_a_watchdog_that_is_gone_stops_no_alert(
-    fleet: World, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, tmp_path: Path
+    fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver, tmp_path: Path
 ) -> None:
     secrets = tmp_path / "gone.properties"
     secrets.write_text("dog=http://127.0.0.1:1/ping\n")

@@ -12,7 +12,7 @@ from cdc_platform.cli.main import main
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.run_records import Hole, Watermark
-from tests.defs.worlds import World, topology
+from tests.defs.harness import Harness, topology
 
 SINCE = datetime(2026, 5, 4, 3, 2, 1, tzinfo=UTC)
 
@@ -23,32 +23,32 @@ def mark(shard: str, **more: object) -> Watermark:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    world = World(settings=Settings())
-    world.put(topology(pins=2, orders=0))
-    with world.platform() as platform:
+def harness(monkeypatch: pytest.MonkeyPatch) -> Harness:
+    harness = Harness(settings=Settings())
+    harness.put(topology(pins=2, orders=0))
+    with harness.platform() as platform:
         marks = (
             mark("00000", complete=SINCE, rows=1234),
             mark("00001", hole=Hole(since="0-1-2", until="0-1-5")),
         )
         platform.state.claim(1)
         platform.state.write({found.key: found.document() for found in marks})
-    monkeypatch.setattr("cdc_platform.cli.status.open_platform", lambda settings: world.platform())
-    return world
+    monkeypatch.setattr("cdc_platform.cli.status.open_platform", lambda settings: harness.platform())
+    return harness
 
 
 def status(*arguments: str) -> Result:
     return CliRunner().invoke(main, ["status", *arguments], catch_exceptions=False)
 
 
-def test_status_of_the_platform_says_what_is_bootstrapped(world: World) -> None:
+def test_status_of_the_platform_says_what_is_bootstrapped(harness: Harness) -> None:
     text = status().output
     assert "bootstrap of pins: pins: 2 of 2 shards bootstrapped, 1 whole, 1 with a hole; boards: 0 of 2" in text
     found = json.loads(status("--json").output)
     assert found["datasets"]["pins"]["bootstrap"]["tables"]["pins"]["rows"] == 1234
 
 
-def test_status_of_a_shard_tells_its_watermark_and_its_hole(world: World) -> None:
+def test_status_of_a_shard_tells_its_watermark_and_its_hole(harness: Harness) -> None:
     whole = status("pins", "00000").output
     assert "table pins: incremental by run r7" in whole
     assert "whole since" in whole and "1,234 rows read" in whole
@@ -58,7 +58,7 @@ def test_status_of_a_shard_tells_its_watermark_and_its_hole(world: World) -> Non
     assert found["bootstrap"]["pins"]["hole"] == {"since": "0-1-2", "until": "0-1-5"}
 
 
-def test_status_of_an_unknown_shard_is_one_error(world: World) -> None:
+def test_status_of_an_unknown_shard_is_one_error(harness: Harness) -> None:
     refused = status("pins", "99999")
     assert refused.exit_code == 1
     assert "99999" in refused.output and "Cure: " in refused.output

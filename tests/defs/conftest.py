@@ -10,14 +10,14 @@ import dagster as dg
 import pytest
 
 from cdc_platform.settings import Settings
-from tests.defs.worlds import WORLDS, World, WorldResource, topology
+from tests.defs.harness import WORLDS, Harness, HarnessResource, topology
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def harness(tmp_path: Path) -> Iterator[Harness]:
     """Three shards of `pins`, two of `orders`, nothing captured yet."""
     name = secrets.token_hex(4)
-    WORLDS[name] = found = World(
+    WORLDS[name] = found = Harness(
         settings=Settings(cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
     )
     found.put(topology())
@@ -27,8 +27,8 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 @pytest.fixture
-def resource(world: World) -> WorldResource:
-    return WorldResource(config_file=world.name)
+def resource(harness: Harness) -> HarnessResource:
+    return HarnessResource(config_file=harness.name)
 
 
 @pytest.fixture

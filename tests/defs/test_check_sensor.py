@@ -6,7 +6,7 @@ import dagster as dg
 
 from cdc_platform.defs import build_cdc_asset_checks, build_check_job, build_check_sensor
 from cdc_platform.defs.table_inventory import load_tables
-from tests.defs.worlds import World, WorldResource
+from tests.defs.harness import Harness, HarnessResource
 
 PINS, BOARDS = dg.AssetKey(["cdc", "pins", "pins"]), dg.AssetKey(["cdc", "pins", "boards"])
 
@@ -18,7 +18,7 @@ def audited(instance: dg.DagsterInstance, *tables: dg.AssetKey) -> None:
 
 
 def test_checks_are_judged_once_after_each_verification(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance
 ) -> None:
     checks = build_cdc_asset_checks(tables=load_tables(resource=resource).tables)
     job = build_check_job(checks=checks)
@@ -46,7 +46,7 @@ def test_checks_are_judged_once_after_each_verification(
 
 
 def test_the_job_of_checks_judges_just_the_tables_asked_for(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance
 ) -> None:
     checks = build_cdc_asset_checks(tables=load_tables(resource=resource).tables)
     keys = [key for one in checks for key in one.check_keys if key.asset_key == PINS]

@@ -28,7 +28,7 @@ from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardC
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from tests.defs.worlds import World, WorldResource
+from tests.defs.harness import Harness, HarnessResource
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -181,8 +181,8 @@ def test_loading_definitions_does_not_import_the_library() -> None:
 
 
 def checked(
-    world: World,
-    resource: WorldResource,
+    harness: Harness,
+    resource: HarnessResource,
     instance: dg.DagsterInstance,
     *names: str,
 ) -> dict[tuple[str, str], dg.AssetCheckEvaluation]:
@@ -196,12 +196,12 @@ def checked(
 
 
 def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
-    world: World,
-    resource: WorldResource,
+    harness: Harness,
+    resource: HarnessResource,
     instance: dg.DagsterInstance,
 ) -> None:
     now = datetime.now(UTC)
-    store = AuditFrame(world.settings.audit_dir)
+    store = AuditFrame(harness.settings.audit_dir)
     store.write([verdict(f"{n:05d}", checked_at=now) for n in range(3)])
     store.write(
         [
@@ -211,7 +211,7 @@ def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
         ]
     )
     store.write([verdict("00001", checked_at=now - timedelta(hours=1))])  # reached earlier, written later
-    found = checked(world, resource, instance, "complete", "shard_count")
+    found = checked(harness, resource, instance, "complete", "shard_count")
     assert {pair: evaluation.passed for pair, evaluation in found.items()} == {
         ("pins", "complete"): False,
         ("pins", "shard_count"): True,
@@ -225,11 +225,11 @@ def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
     assert broken.severity is dg.AssetCheckSeverity.ERROR
     assert [record.data["shard"] for record in broken.metadata["shards_failing"].value.records] == ["00001"]  # type: ignore[union-attr]
     store.write([verdict("00001", checked_at=now + timedelta(seconds=1))])
-    assert checked(world, resource, instance, "complete")["pins", "complete"].passed
+    assert checked(harness, resource, instance, "complete")["pins", "complete"].passed
 
 
 def test_a_table_that_cannot_be_counted_fails_its_checks_and_no_other(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Topic:
         def __init__(self, name: str) -> None:
@@ -247,14 +247,14 @@ def test_a_table_that_cannot_be_counted_fails_its_checks_and_no_other(
             """Nothing to close."""
 
     monkeypatch.setattr(wiring, "traced_records", lambda platform: Topic)
-    found = checked(world, resource, instance, "no_duplicates")
+    found = checked(harness, resource, instance, "no_duplicates")
     assert found["pins", "no_duplicates"].passed
     assert not found["boards", "no_duplicates"].passed
     assert found["boards", "no_duplicates"].description == "no broker."
 
 
 def test_duplicates_that_may_be_counted_wrong_are_named(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def counted(*outside: object, run_id: str) -> TableDuplicates:
         shards = (ShardDuplicates(shard="00000"), ShardDuplicates(shard="00001", unsure=("r7",)))
@@ -264,15 +264,15 @@ def test_duplicates_that_may_be_counted_wrong_are_named(
         )  # fmt: skip
 
     monkeypatch.setattr("cdc_platform.defs.checks.count_duplicates", counted)
-    told = checked(world, resource, instance, "no_duplicates")["pins", "no_duplicates"].metadata["not_exact"].value
+    told = checked(harness, resource, instance, "no_duplicates")["pins", "no_duplicates"].metadata["not_exact"].value
     assert told == "00001: run r7: it is unknown whether it began in the middle of a transaction"
 
 
 def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_elsewhere(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, tmp_path: Path
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    AuditFrame(world.settings.audit_dir).write([verdict("00001", Verdict.MISMATCHED, missing=37)])
-    assert "data_docs" not in checked(world, resource, instance, "complete")["pins", "complete"].metadata
+    AuditFrame(harness.settings.audit_dir).write([verdict("00001", Verdict.MISMATCHED, missing=37)])
+    assert "data_docs" not in checked(harness, resource, instance, "complete")["pins", "complete"].metadata
     found = load_tables(resource=resource)
     checks = build_cdc_asset_checks(tables=[one for one in found.tables if one.table == "pins"])
     keys = [key for key in checks[0].check_keys if key.name in ("complete", "shard_count")]

@@ -16,8 +16,8 @@ import pytest
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
+from tests.defs.harness import Harness, HarnessResource
 from tests.defs.test_check_suites import verdict
-from tests.defs.worlds import World, WorldResource
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "downstream" / "definitions.py"
 PARQUET = dg.AssetKey(["lake", "pins", "pins"])
@@ -49,16 +49,16 @@ class Topic:
 
 
 @pytest.fixture
-def downstream(resource: WorldResource, tmp_path: Path) -> dg.Definitions:
+def downstream(resource: HarnessResource, tmp_path: Path) -> dg.Definitions:
     example = runpy.run_path(str(EXAMPLE))
     example["build_parquet_asset"].__globals__["TopicRecords"] = Topic
     made: dg.Definitions = example["build"](resource, "pins", "pins", tmp_path / "lake" / "pins.parquet")
     return made
 
 
-def say(world: World, found: Verdict) -> None:
+def say(harness: Harness, found: Verdict) -> None:
     now = datetime.now(UTC)
-    AuditFrame(world.settings.audit_dir).write([verdict(f"{n:05d}", found, checked_at=now) for n in range(3)])
+    AuditFrame(harness.settings.audit_dir).write([verdict(f"{n:05d}", found, checked_at=now) for n in range(3)])
 
 
 def run(
@@ -86,13 +86,13 @@ def alone() -> dg.AssetSelection:
 
 
 def test_gate_in_the_same_run(
-    downstream: dg.Definitions, world: World, instance: dg.DagsterInstance, tmp_path: Path
+    downstream: dg.Definitions, harness: Harness, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
-    say(world, Verdict.MISMATCHED)
+    say(harness, Verdict.MISMATCHED)
     stopped = run(downstream, instance, both())
     assert not stopped.success
     assert not built(stopped)
-    say(world, Verdict.PROVEN)
+    say(harness, Verdict.PROVEN)
     passed = run(downstream, instance, both())
     assert passed.success
     assert built(passed)
@@ -104,7 +104,7 @@ def test_gate_in_the_same_run(
 
 
 def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_it_fails(
-    downstream: dg.Definitions, world: World, instance: dg.DagsterInstance
+    downstream: dg.Definitions, harness: Harness, instance: dg.DagsterInstance
 ) -> None:
     cursor = None
 
@@ -115,7 +115,7 @@ def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_
         return found.total_requested
 
     def judged(found: Verdict) -> None:
-        say(world, found)
+        say(harness, found)
         run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
 
     # As reconcile_sensor leaves them: a table of no shards is nothing to depend on.
@@ -137,9 +137,9 @@ def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_
 
 @pytest.mark.parametrize("known", [Verdict.PROVEN, Verdict.MISMATCHED], ids=str)
 def test_gate_while_a_check_is_under_way_goes_by_the_one_before(
-    downstream: dg.Definitions, world: World, instance: dg.DagsterInstance, known: Verdict
+    downstream: dg.Definitions, harness: Harness, instance: dg.DagsterInstance, known: Verdict
 ) -> None:
-    say(world, known)
+    say(harness, known)
     run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
     job = dg.Definitions(
         assets=downstream.assets,
@@ -153,17 +153,17 @@ def test_gate_while_a_check_is_under_way_goes_by_the_one_before(
     assert built(run(downstream, instance, alone())) is (known is Verdict.PROVEN)
 
 
-def test_gate_across_runs(downstream: dg.Definitions, world: World, instance: dg.DagsterInstance) -> None:
+def test_gate_across_runs(downstream: dg.Definitions, harness: Harness, instance: dg.DagsterInstance) -> None:
     # Never checked is not known to be right.
     assert not built(run(downstream, instance, alone()))
-    say(world, Verdict.PROVEN)
+    say(harness, Verdict.PROVEN)
     assert run(downstream, instance, dg.AssetSelection.checks(COMPLETE)).success
     assert built(run(downstream, instance, alone()))
-    say(world, Verdict.MISMATCHED)
+    say(harness, Verdict.MISMATCHED)
     run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
     stopped = run(downstream, instance, alone())
     assert not stopped.success
     assert not built(stopped)
-    say(world, Verdict.PROVEN)
+    say(harness, Verdict.PROVEN)
     run(downstream, instance, dg.AssetSelection.checks(COMPLETE))
     assert built(run(downstream, instance, alone()))

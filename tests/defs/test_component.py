@@ -16,7 +16,7 @@ from cdc_platform.defs import CdcPlatformComponent, load_tables
 from cdc_platform.defs.reconcile_job import JOB
 from cdc_platform.defs.reconcile_sensor import SENSOR
 from cdc_platform.defs.table_inventory import cache_file
-from tests.defs.worlds import World, WorldResource, topology
+from tests.defs.harness import Harness, HarnessResource, topology
 
 TYPE = "cdc_platform.defs.CdcPlatformComponent"
 
@@ -26,10 +26,10 @@ def assets(defs: dg.Definitions) -> set[str]:
 
 
 @pytest.fixture
-def in_memory(world: World, monkeypatch: pytest.MonkeyPatch) -> World:
-    """Clients built from settings are those of the world."""
-    monkeypatch.setattr("cdc_platform.wiring.open_platform", lambda settings: world.platform())
-    return world
+def in_memory(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> Harness:
+    """Clients built from settings are those of the harness."""
+    monkeypatch.setattr("cdc_platform.wiring.open_platform", lambda settings: harness.platform())
+    return harness
 
 
 def load(attributes: dict[str, Any]) -> dg.Definitions:
@@ -43,7 +43,7 @@ def load(attributes: dict[str, Any]) -> dg.Definitions:
             return defs
 
 
-def test_yaml_gives_assets_sensor_and_job(in_memory: World, tmp_path: Path) -> None:
+def test_yaml_gives_assets_sensor_and_job(in_memory: Harness, tmp_path: Path) -> None:
     defs = load({"platform": {"zookeeper": "zk:2181", "cache_dir": str(tmp_path)}, "sensor": {"interval_seconds": 30}})
     tables = {"cdc/orders/orders", "cdc/pins/pins", "cdc/pins/boards"}
     assert assets(defs) == {"cdc/platform", *tables, *(f"{table}/audit" for table in tables)}
@@ -54,19 +54,19 @@ def test_yaml_gives_assets_sensor_and_job(in_memory: World, tmp_path: Path) -> N
 
 
 def test_yaml_may_leave_everything_to_the_settings(
-    in_memory: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    in_memory: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("CDC_PLATFORM_CACHE_DIR", str(tmp_path))
     assert "cdc/pins/pins" in assets(load({}))
 
 
-def test_yaml_may_switch_the_sensor_off(in_memory: World, tmp_path: Path) -> None:
+def test_yaml_may_switch_the_sensor_off(in_memory: Harness, tmp_path: Path) -> None:
     defs = load({"platform": {"cache_dir": str(tmp_path)}, "sensor": {"running": False}})
     sensor = defs.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.default_status is dg.DefaultSensorStatus.STOPPED
 
 
-def test_yaml_may_make_checks_blocking_and_datasets_verified_by_schedule(in_memory: World, tmp_path: Path) -> None:
+def test_yaml_may_make_checks_blocking_and_datasets_verified_by_schedule(in_memory: Harness, tmp_path: Path) -> None:
     found = topology()
     pins = replace(found.datasets["pins"], verification={"schedule": "0 4 * * *"})
     in_memory.put(replace(found, datasets={**found.datasets, "pins": pins}))
@@ -81,7 +81,7 @@ def test_yaml_may_make_checks_blocking_and_datasets_verified_by_schedule(in_memo
         assert defs.get_repository_def().get_schedule_def("verify_pins").cron_schedule == "0 4 * * *"
 
 
-def test_yaml_may_translate_the_assets(in_memory: World, tmp_path: Path) -> None:
+def test_yaml_may_translate_the_assets(in_memory: Harness, tmp_path: Path) -> None:
     defs = load(
         {
             "platform": {"cache_dir": str(tmp_path)},
@@ -93,7 +93,7 @@ def test_yaml_may_translate_the_assets(in_memory: World, tmp_path: Path) -> None
     assert spec.tags["tier"] == "gold" and spec.tags["cdc/dataset"] == "pins"
 
 
-def test_scaffolding_writes_a_file_that_loads(in_memory: World) -> None:
+def test_scaffolding_writes_a_file_that_loads(in_memory: Harness) -> None:
     with create_defs_folder_sandbox() as sandbox:
         path = sandbox.scaffold_component(component_cls=CdcPlatformComponent)
         text = (path / "defs.yaml").read_text()
@@ -102,31 +102,33 @@ def test_scaffolding_writes_a_file_that_loads(in_memory: World) -> None:
             assert "cdc/pins/pins" in assets(defs)
 
 
-def test_fields_may_be_environment_variables(in_memory: World, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_fields_may_be_environment_variables(
+    in_memory: Harness, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("MY_CACHE", str(tmp_path / "mine"))
     load({"platform": {"cache_dir": "{{ env.MY_CACHE }}"}})
     assert list((tmp_path / "mine").rglob("*.json"))
 
 
 def test_a_process_that_is_handed_the_state_does_not_read_zookeeper(
-    resource: WorldResource, world: World, tmp_path: Path
+    resource: HarnessResource, harness: Harness, tmp_path: Path
 ) -> None:
     component = CdcPlatformComponent(platform=resource)
     component.write_state_to_path(tmp_path / "state")
-    opened = world.opened
-    world.zookeeper.down = True
+    opened = harness.opened
+    harness.zookeeper.down = True
     context = dg.ComponentTree.for_test().load_context
     defs = CdcPlatformComponent(platform=resource).build_defs_from_state(context, tmp_path / "state")
     assert "cdc/pins/pins" in assets(defs)
-    assert world.opened == opened
+    assert harness.opened == opened
 
 
 def test_zookeeper_away_gives_the_last_good_assets_and_says_so(
-    resource: WorldResource, world: World, caplog: pytest.LogCaptureFixture
+    resource: HarnessResource, harness: Harness, caplog: pytest.LogCaptureFixture
 ) -> None:
     fresh = load_tables(resource=resource)
     assert fresh.problem is None
-    world.zookeeper.down = True
+    harness.zookeeper.down = True
     kept = load_tables(resource=resource)
     assert kept.tables == fresh.tables
     assert kept.problem is not None and "ZooKeeper does not answer" in kept.problem
@@ -137,9 +139,9 @@ def test_zookeeper_away_gives_the_last_good_assets_and_says_so(
 
 
 def test_zookeeper_away_from_the_start_gives_sensor_and_job_without_tables(
-    resource: WorldResource, world: World
+    resource: HarnessResource, harness: Harness
 ) -> None:
-    world.zookeeper.down = True
+    harness.zookeeper.down = True
     defs = dg.build_defs_for_component(CdcPlatformComponent(platform=resource))
     assert assets(defs) == {"cdc/platform"}
     dg.Definitions.validate_loadable(defs)
@@ -147,7 +149,7 @@ def test_zookeeper_away_from_the_start_gives_sensor_and_job_without_tables(
 
 
 def test_a_slow_zookeeper_does_not_hold_up_the_load(
-    resource: WorldResource, world: World, monkeypatch: pytest.MonkeyPatch
+    resource: HarnessResource, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
     monkeypatch.setattr("cdc_platform.testing.InMemoryTopologyStore.load", lambda self: release.wait(30))
@@ -157,38 +159,38 @@ def test_a_slow_zookeeper_does_not_hold_up_the_load(
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"[]", b'{"platform": 1}', b"\xff"])
-def test_a_garbled_copy_is_ignored(resource: WorldResource, world: World, text: bytes) -> None:
-    file = cache_file(world.settings)
+def test_a_garbled_copy_is_ignored(resource: HarnessResource, harness: Harness, text: bytes) -> None:
+    file = cache_file(harness.settings)
     file.parent.mkdir(parents=True)
     file.write_bytes(text)
-    world.zookeeper.down = True
+    harness.zookeeper.down = True
     assert load_tables(resource=resource).tables == ()
-    world.zookeeper.down = False
+    harness.zookeeper.down = False
     assert load_tables(resource=resource).tables
-    world.zookeeper.down = True
+    harness.zookeeper.down = True
     assert load_tables(resource=resource).tables
 
 
-def test_a_malformed_dataset_keeps_its_last_good_tables(resource: WorldResource, world: World) -> None:
+def test_a_malformed_dataset_keeps_its_last_good_tables(resource: HarnessResource, harness: Harness) -> None:
     before = load_tables(resource=resource)
-    world.zookeeper.write("/cdc/datasets/pins", b"{")
+    harness.zookeeper.write("/cdc/datasets/pins", b"{")
     found = load_tables(resource=resource)
     assert found.tables == before.tables
     assert found.problem is not None and "pins" in found.problem
-    world.zookeeper.down = True
+    harness.zookeeper.down = True
     assert load_tables(resource=resource).tables == before.tables
 
 
-def test_a_new_table_is_an_asset_after_a_reload(resource: WorldResource, world: World) -> None:
+def test_a_new_table_is_an_asset_after_a_reload(resource: HarnessResource, harness: Harness) -> None:
     load_tables(resource=resource)
-    world.put(topology(pins=1))
+    harness.put(topology(pins=1))
     wider = topology()
-    world.put(wider)
+    harness.put(wider)
     assert len(load_tables(resource=resource).tables) == 3
 
 
 def test_a_cache_that_cannot_be_written_costs_no_load(
-    resource: WorldResource, world: World, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    resource: HarnessResource, harness: Harness, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
     (tmp_path / "cache").write_text("a file where the directory should be")
     assert load_tables(resource=resource).tables

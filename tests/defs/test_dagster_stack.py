@@ -26,7 +26,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.wiring import open_platform
-from tests.defs.control import Control
+from tests.defs.code_location import CodeLocation
 from tests.settings_file import write_settings
 from tests.waiting import assert_eventually
 
@@ -110,12 +110,12 @@ def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str]
 
 
 @pytest.fixture
-def on_stack(captured: Captured) -> Iterator[Control]:
+def on_stack(captured: Captured) -> Iterator[CodeLocation]:
     with dg.DagsterInstance.from_config(str(captured.home)) as instance:
-        yield Control(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
+        yield CodeLocation(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
 
 
-def settle(control: Control) -> None:
+def settle(control: CodeLocation) -> None:
     """Ticks and runs until a tick asks for nothing: a connector may need a moment after its pass."""
 
     def quiet() -> bool:
@@ -127,7 +127,7 @@ def settle(control: Control) -> None:
     assert_eventually(quiet, "nothing is asked for any more")
 
 
-def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: Control, captured: Captured) -> None:
+def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: CodeLocation, captured: Captured) -> None:
     captured.insert(1, 2, 3)
     run = on_stack.pass_()
     assert run.success
@@ -158,7 +158,7 @@ def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: Control,
     assert whole.metadata["shards_up"].value == 2
 
 
-def test_a_connector_deleted_by_rest_is_put_right_by_the_next_tick(on_stack: Control, captured: Captured) -> None:
+def test_a_connector_deleted_by_rest_is_put_right_by_the_next_tick(on_stack: CodeLocation, captured: Captured) -> None:
     on_stack.pass_()
     settle(on_stack)
     name = captured.shards[0].name
@@ -175,7 +175,7 @@ def _says_it_holds_the_lock(instance: dg.DagsterInstance) -> bool:
     return any(TAG_LOCK in run.tags for run in instance.get_runs())
 
 
-def test_a_pass_killed_with_9_blocks_nothing(on_stack: Control, captured: Captured) -> None:
+def test_a_pass_killed_with_9_blocks_nothing(on_stack: CodeLocation, captured: Captured) -> None:
     """The run's process dies while it holds the lock; its run is failed, and the next pass goes on."""
     env = {**os.environ, "DAGSTER_HOME": str(captured.home), CONFIG_ENV: str(captured.settings_file)}
     command = [str(Path(sys.executable).parent / "dagster"), "job", "execute", "-m", "cdc_platform.definitions"]
@@ -227,7 +227,7 @@ def test_the_code_location_loads_in_a_process_of_its_own(captured: Captured) -> 
     assert list(Path(captured.settings.cache_dir).rglob("*.json")), "the list of tables is kept"
 
 
-def test_a_person_may_delete_a_whole_dataset_from_the_launchpad(on_stack: Control, captured: Captured) -> None:
+def test_a_person_may_delete_a_whole_dataset_from_the_launchpad(on_stack: CodeLocation, captured: Captured) -> None:
     on_stack.pass_()
     settle(on_stack)
     with open_platform(captured.settings) as platform:
@@ -255,7 +255,7 @@ def test_the_instance_on_postgres_takes_runs_events_and_partitions(
     (captured.home / "dagster.yaml").write_text((ROOT / "dagster_home/postgres.yaml").read_text())
     with dg.DagsterInstance.from_config(str(captured.home)) as instance:
         assert "Postgres" in str(instance.info_dict())
-        control = Control(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
+        control = CodeLocation(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
         assert control.pass_().success
         settle(control)
         assert control.materialized(captured.table) == ["00000", "00001"]

@@ -15,15 +15,15 @@ from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardC
 from cdc_platform.verification.continuity.ledger import TableContinuity
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.defs.harness import Harness, HarnessResource
 from tests.defs.test_check_suites import checked, verdict
-from tests.defs.worlds import World, WorldResource
 
 VERIFY = build_cdc_jobs().verify
 FOUND = datetime.now(UTC) - timedelta(minutes=10)
 GAP = Break(shard="00001", kind=BreakKind.RESUME, range="GTID domain 0, 6 to 25", found_at=FOUND, run="r9")
 
 
-def record(world: World, *breaks: Break) -> None:
+def record(harness: Harness, *breaks: Break) -> None:
     """As the ledger writes it."""
     documents = [
         {
@@ -35,11 +35,11 @@ def record(world: World, *breaks: Break) -> None:
         }
         for one in breaks
     ]
-    with world.platform() as platform:
+    with harness.platform() as platform:
         platform.state.write({"continuity/pins/pins/00001": {"breaks": documents}})
 
 
-def tick(world: World, resource: WorldResource, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
+def tick(harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance) -> list[dg.RunRequest]:
     tables = load_tables(resource=resource).tables
     sensor = build_ledger_sensor(job=VERIFY, tables=tables)
     context = dg.build_sensor_context(instance=instance, resources={"cdc_platform": resource})
@@ -47,12 +47,12 @@ def tick(world: World, resource: WorldResource, instance: dg.DagsterInstance) ->
 
 
 def test_a_break_starts_one_proof_of_its_shard_until_it_is_proven(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert tick(world, resource, instance) == []
-    record(world, GAP)
-    (request,) = tick(world, resource, instance)
-    assert (tick(world, resource, instance)[0]).run_key == request.run_key
+    assert tick(harness, resource, instance) == []
+    record(harness, GAP)
+    (request,) = tick(harness, resource, instance)
+    assert (tick(harness, resource, instance)[0]).run_key == request.run_key
     assert "GTID domain 0, 6 to 25 was skipped" in request.tags["cdc/breaks"]
     parts: list[ShardRange] = []
 
@@ -66,18 +66,18 @@ def test_a_break_starts_one_proof_of_its_shard_until_it_is_proven(
     )
     assert done.success
     assert [(part.table, part.shards) for part in parts] == [("pins", ("00001",))]
-    assert tick(world, resource, instance) == []
+    assert tick(harness, resource, instance) == []
     later = Break(
         shard="00001", kind=BreakKind.RESUME, range="GTID domain 0, 60 to 70", run="r10",
         found_at=datetime.now(UTC) + timedelta(seconds=1),
     )  # fmt: skip
-    record(world, GAP, later)
-    (again,) = tick(world, resource, instance)
+    record(harness, GAP, later)
+    (again,) = tick(harness, resource, instance)
     assert again.run_key != request.run_key
 
 
 def test_a_break_fails_the_check_until_the_shard_is_proven_after_it(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def kept(*args: Any, **kwargs: Any) -> Any:
         shards = [ShardContinuity(shard=f"{n:05d}", checked=9, breaks=(GAP,) if n == 1 else ()) for n in range(3)]
@@ -86,21 +86,21 @@ def test_a_break_fails_the_check_until_the_shard_is_proven_after_it(
         )
 
     monkeypatch.setattr(checks, "count_and_keep", kept)
-    audit = AuditFrame(world.settings.audit_dir)
+    audit = AuditFrame(harness.settings.audit_dir)
     audit.write([verdict(f"{n:05d}", checked_at=FOUND - timedelta(hours=1)) for n in range(3)])
-    found = checked(world, resource, instance, "continuous")["pins", "continuous"]
+    found = checked(harness, resource, instance, "continuous")["pins", "continuous"]
     assert not found.passed
     assert found.description == "1 of 3 shards fail, first 00001."
     assert found.metadata["breaks"].value == GAP.sentence()
     assert found.metadata["transactions_whole"].value == 27
     audit.write([verdict("00001", Verdict.MISMATCHED, missing=20, checked_at=FOUND + timedelta(seconds=5))])
-    assert not checked(world, resource, instance, "continuous")["pins", "continuous"].passed
+    assert not checked(harness, resource, instance, "continuous")["pins", "continuous"].passed
     audit.write([verdict("00001", checked_at=FOUND + timedelta(minutes=5))])
-    assert checked(world, resource, instance, "continuous")["pins", "continuous"].passed
+    assert checked(harness, resource, instance, "continuous")["pins", "continuous"].passed
 
 
 def test_a_ledger_that_cannot_be_kept_fails_the_check_and_says_why(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*args: Any, **kwargs: Any) -> Any:
         return type("Duplicates", (), {"shards": ()}), TableContinuity(
@@ -108,7 +108,7 @@ def test_a_ledger_that_cannot_be_kept_fails_the_check_and_says_why(
         )
 
     monkeypatch.setattr(checks, "count_and_keep", none)
-    found = checked(world, resource, instance, "continuous")["pins", "continuous"]
+    found = checked(harness, resource, instance, "continuous")["pins", "continuous"]
     assert not found.passed
     assert found.metadata["problem"].value == "the dataset has switched transaction metadata off"
     assert found.description == "No ledger: the dataset has switched transaction metadata off."

@@ -17,7 +17,7 @@ from cdc_platform.defs.translator import table_props
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.planning.plan import Plan
 from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 
 WORLD = topology(pins=250)
 PINS = next(props for props in table_props(WORLD, platform="cdc") if props.table == "pins")

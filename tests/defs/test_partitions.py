@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.defs.partitions import diff_partitions, sync_partitions
 from cdc_platform.model.topology import Problem
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 
 
 def test_10_000_shards_are_added_in_one_call_and_not_again(

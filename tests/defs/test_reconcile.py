@@ -17,15 +17,15 @@ from cdc_platform.defs.reconcile_job import JOB, OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.model.topology import Table, Topology
-from tests.defs.control import Control
-from tests.defs.worlds import World, WorldResource, dataset, shard, topology
+from tests.defs.code_location import CodeLocation
+from tests.defs.harness import Harness, HarnessResource, dataset, shard, topology
 
 PINS = dg.AssetKey(["cdc", "pins", "pins"])
 
 
 @pytest.fixture
-def control(resource: WorldResource, instance: dg.DagsterInstance) -> Control:
-    return Control(resource, instance)
+def control(resource: HarnessResource, instance: dg.DagsterInstance) -> CodeLocation:
+    return CodeLocation(resource, instance)
 
 
 def rows(observation: dg.AssetObservation, name: str) -> list[Mapping[str, Any]]:
@@ -34,7 +34,7 @@ def rows(observation: dg.AssetObservation, name: str) -> list[Mapping[str, Any]]
     return [record.data for record in value.records]
 
 
-def test_a_tick_asks_for_a_run_and_the_run_puts_it_right(control: Control, world: World) -> None:
+def test_a_tick_asks_for_a_run_and_the_run_puts_it_right(control: CodeLocation, harness: Harness) -> None:
     result = control.tick()
     request = result.run_requests[0] if result.run_requests else None
     assert request is not None
@@ -42,38 +42,40 @@ def test_a_tick_asks_for_a_run_and_the_run_puts_it_right(control: Control, world
     assert "Create topic 5" not in str(request.run_config)
     run = control.run(request.run_config)
     assert run.success
-    assert len(world.connect.connectors()) == 5
-    assert {"cdc.pins.pins", "cdc.pins.boards", "cdc.orders.orders"} <= set(world.kafka.topics())
+    assert len(harness.connect.connectors()) == 5
+    assert {"cdc.pins.pins", "cdc.pins.boards", "cdc.orders.orders"} <= set(harness.kafka.topics())
     messages = control.messages(run)
     assert "Create connector pins.00000 in cluster main: done." in messages
     assert any(m.startswith("Asked for: Create topic") for m in messages)
     assert any("5 of 5 shards up" in m for m in messages)
 
 
-def test_after_a_few_passes_nothing_is_asked_for_and_nothing_is_written(control: Control, world: World) -> None:
+def test_after_a_few_passes_nothing_is_asked_for_and_nothing_is_written(
+    control: CodeLocation, harness: Harness
+) -> None:
     assert control.quiet() == "Nothing to change. 5 of 5 shards up."
-    before = (list(world.connect.writes), list(world.kafka.writes), dict(world.state.documents))
+    before = (list(harness.connect.writes), list(harness.kafka.writes), dict(harness.state.documents))
     runs = len(control.instance.get_runs())
     for _ in range(3):
         assert not control.tick().run_requests
-    assert (list(world.connect.writes), list(world.kafka.writes), dict(world.state.documents)) == before
+    assert (list(harness.connect.writes), list(harness.kafka.writes), dict(harness.state.documents)) == before
     assert len(control.instance.get_runs()) == runs
 
 
-def test_each_shard_is_materialized_once_per_table_when_first_captured(control: Control, world: World) -> None:
+def test_each_shard_is_materialized_once_per_table_when_first_captured(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
     assert control.materialized(PINS) == ["00000", "00001", "00002"]
     assert control.materialized(dg.AssetKey(["cdc", "orders", "orders"])) == ["00000", "00001"]
-    world.put(topology(pins=4))
+    harness.put(topology(pins=4))
     control.quiet()
     assert control.materialized(PINS) == ["00000", "00001", "00002", "00003"]
     assert set(control.instance.get_dynamic_partitions("cdc_pins_shards")) == {"00000", "00001", "00002", "00003"}
 
 
-def test_an_asset_shows_topic_shards_events_sources_and_columns(control: Control, world: World) -> None:
+def test_an_asset_shows_topic_shards_events_sources_and_columns(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1, "title": "x", "gone": null}}')
-    world.kafka.append("cdc.pins.pins", None)
+    harness.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1, "title": "x", "gone": null}}')
+    harness.kafka.append("cdc.pins.pins", None)
     control.cursor = None
     control.pass_()
     seen = control.observation(PINS)
@@ -99,39 +101,41 @@ def test_an_asset_shows_topic_shards_events_sources_and_columns(control: Control
     assert isinstance(whole.metadata["plan"], dg.MarkdownMetadataValue)
 
 
-def test_a_connector_deleted_by_hand_is_put_right_and_told_in_one_sentence(control: Control, world: World) -> None:
+def test_a_connector_deleted_by_hand_is_put_right_and_told_in_one_sentence(
+    control: CodeLocation, harness: Harness
+) -> None:
     control.quiet()
     for _ in range(3):  # again and again: no run key remembers the first time
-        world.connect.delete("pins.00001")
+        harness.connect.delete("pins.00001")
         run = control.pass_()
         assert "Create connector pins.00001 in cluster main: done." in control.messages(run)
-        assert len(world.connect.connectors()) == 5
+        assert len(harness.connect.connectors()) == 5
         control.quiet()
 
 
-def test_a_failed_task_is_restarted_and_told_in_one_sentence(control: Control, world: World) -> None:
+def test_a_failed_task_is_restarted_and_told_in_one_sentence(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.connect.model.fail_task("orders.00001", "java.net.ConnectException: Connection refused")
+    harness.connect.model.fail_task("orders.00001", "java.net.ConnectException: Connection refused")
     run = control.pass_()
     told = [m for m in control.messages(run) if m.startswith("Restart connector orders.00001")]
     assert len(told) == 1 and told[0].endswith(": done.")
 
 
-def test_a_shard_that_stays_down_is_named_with_its_reason(control: Control, world: World) -> None:
+def test_a_shard_that_stays_down_is_named_with_its_reason(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.connect.model.fails = lambda name, config: "Connection refused" if name == "pins.00002" else None
-    world.connect.model.fail_task("pins.00002", "Connection refused")
+    harness.connect.model.fails = lambda name, config: "Connection refused" if name == "pins.00002" else None
+    harness.connect.model.fail_task("pins.00002", "Connection refused")
     control.pass_()
     seen = control.observation(PINS)
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (2, 3)
     assert [row["shard"] for row in rows(seen, "shards_down")] == ["pins.00002"]
 
 
-def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: Control, world: World) -> None:
-    world.connect.model.refuses = lambda name, config: "database is down" if name == "pins.00000" else None
+def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: CodeLocation, harness: Harness) -> None:
+    harness.connect.model.refuses = lambda name, config: "database is down" if name == "pins.00000" else None
     run = control.pass_()
     assert run.success
-    assert len(world.connect.connectors()) == 4
+    assert len(harness.connect.connectors()) == 4
     warnings = [e for e in control.instance.all_logs(run.run_id) if e.level == 30]
     assert any("pins.00000" in e.user_message and "database is down" in e.user_message for e in warnings)
     failed = rows(control.observation(platform_key("cdc")), "failed")
@@ -139,7 +143,7 @@ def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: Control
 
 
 def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
-    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+    control: CodeLocation, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     job = control.defs.resolve_job_def(JOB)
     dead = control.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=run_tags("cdc"))
@@ -153,13 +157,13 @@ def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
 
 
 def test_a_run_says_when_it_holds_the_lock_and_when_no_longer(
-    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+    control: CodeLocation, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     said: list[str] = []
     tagged = dg.DagsterInstance.add_run_tags
 
     def tag(instance: dg.DagsterInstance, run_id: str, tags: dict[str, str]) -> None:
-        said.append(f"{tags[TAG_LOCK]} held by {world.store().lock_owner() or 'nobody'}")
+        said.append(f"{tags[TAG_LOCK]} held by {harness.store().lock_owner() or 'nobody'}")
         tagged(instance, run_id, tags)
 
     monkeypatch.setattr(dg.DagsterInstance, "add_run_tags", tag)
@@ -170,38 +174,38 @@ def test_a_run_says_when_it_holds_the_lock_and_when_no_longer(
     assert ended is not None and ended.tags[TAG_LOCK] == GIVEN_BACK
 
 
-def test_a_pass_under_way_is_left_alone_and_nothing_is_asked_for(control: Control, world: World) -> None:
-    with world.store().lock(owner="apply@host"):
+def test_a_pass_under_way_is_left_alone_and_nothing_is_asked_for(control: CodeLocation, harness: Harness) -> None:
+    with harness.store().lock(owner="apply@host"):
         result = control.tick()
     assert not result.run_requests
     assert "apply@host holds the lock" in str(result.skip_reason)
 
 
-def test_a_run_that_finds_the_lock_held_fails_with_that_sentence(control: Control, world: World) -> None:
+def test_a_run_that_finds_the_lock_held_fails_with_that_sentence(control: CodeLocation, harness: Harness) -> None:
     job = build_cdc_jobs(wait_for_lock=0.0).reconcile
-    with world.store().lock(owner="apply@host"):
+    with harness.store().lock(owner="apply@host"):
         run = job.execute_in_process(
             instance=control.instance,
-            resources={"cdc_platform": WorldResource(config_file=world.name)},
+            resources={"cdc_platform": HarnessResource(config_file=harness.name)},
             raise_on_error=False,
         )
     assert not run.success
     assert any("apply@host holds the lock" in str(e.event_specific_data) for e in run.get_step_failure_events())
-    assert not world.connect.writes
+    assert not harness.connect.writes
 
 
-def test_zookeeper_away_fails_the_tick_with_its_name(control: Control, world: World) -> None:
-    world.zookeeper.down = True
+def test_zookeeper_away_fails_the_tick_with_its_name(control: CodeLocation, harness: Harness) -> None:
+    harness.zookeeper.down = True
     with pytest.raises(ZooKeeperUnavailable):
         control.tick()
 
 
 def test_a_look_that_takes_too_long_ends_the_tick_before_dagster_does(
-    resource: WorldResource, world: World, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    resource: HarnessResource, harness: Harness, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release = threading.Event()
     sensor = build_reconcile_sensor(job=build_cdc_jobs().reconcile, look_deadline=1.2)
-    monkeypatch.setattr(world.connect, "connectors", lambda: release.wait(30))
+    monkeypatch.setattr(harness.connect, "connectors", lambda: release.wait(30))
     started = time.monotonic()
     with pytest.raises(Unavailable, match="took longer than"):
         sensor(dg.build_sensor_context(instance=instance, resources={"cdc_platform": resource}))
@@ -209,52 +213,54 @@ def test_a_look_that_takes_too_long_ends_the_tick_before_dagster_does(
     assert time.monotonic() - started < 10
 
 
-def test_kafka_away_fails_the_tick_or_run_and_changes_nothing(control: Control, world: World) -> None:
+def test_kafka_away_fails_the_tick_or_run_and_changes_nothing(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    writes = list(world.connect.writes)
-    world.kafka.outage = KafkaUnavailable("no broker answered", where="Kafka")
+    writes = list(harness.connect.writes)
+    harness.kafka.outage = KafkaUnavailable("no broker answered", where="Kafka")
     result = control.tick()
     assert not result.run_requests or not control.run(result.run_requests[0].run_config).failure_data_for_node(OP)
-    assert world.connect.writes == writes
+    assert harness.connect.writes == writes
 
 
-def test_an_empty_inventory_deletes_nothing_and_says_why(control: Control, world: World) -> None:
+def test_an_empty_inventory_deletes_nothing_and_says_why(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.put(Topology(clusters=topology().clusters))
+    harness.put(Topology(clusters=topology().clusters))
     run = control.pass_()
     assert not run.success
-    assert len(world.connect.connectors()) == 5
+    assert len(harness.connect.connectors()) == 5
     assert any("Refused for" in m for m in control.messages(run))
     assert len(control.instance.get_dynamic_partitions("cdc_pins_shards")) == 3
     assert not control.tick().run_requests, "one refusal is told once"
 
 
-def test_a_topology_that_vanished_with_its_clusters_keeps_the_partitions(control: Control, world: World) -> None:
+def test_a_topology_that_vanished_with_its_clusters_keeps_the_partitions(
+    control: CodeLocation, harness: Harness
+) -> None:
     control.quiet()
-    world.put(Topology())
+    harness.put(Topology())
     control.tick()
     assert len(control.instance.get_dynamic_partitions("cdc_pins_shards")) == 3
 
 
-def test_a_person_may_allow_deletes_from_the_launchpad(control: Control, world: World) -> None:
+def test_a_person_may_allow_deletes_from_the_launchpad(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.put(Topology(clusters=topology().clusters))
+    harness.put(Topology(clusters=topology().clusters))
     assert control.run({"ops": {OP: {"config": {"allow_deletes": 5}}}}).success
-    assert world.connect.connectors() == {}
+    assert harness.connect.connectors() == {}
     control.tick()
     assert control.instance.get_dynamic_partitions("cdc_pins_shards") == []
 
 
-def test_a_new_table_asks_for_a_reload_of_the_code_location(control: Control, world: World) -> None:
+def test_a_new_table_asks_for_a_reload_of_the_code_location(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
     tables = (Table(name="pins"), Table(name="boards"), Table(name="users"))
     wider = topology()
-    world.put(replace(wider, datasets={**wider.datasets, "pins": dataset("pins", tables=tables)}))
+    harness.put(replace(wider, datasets={**wider.datasets, "pins": dataset("pins", tables=tables)}))
     reason = control.quiet()
     assert "Reload the code location: pins.users is no asset yet." in reason
 
 
-def test_old_metadata_is_refreshed_without_a_change(control: Control) -> None:
+def test_old_metadata_is_refreshed_without_a_change(control: CodeLocation) -> None:
     control.quiet()
     control.cursor = None
     run = control.pass_()
@@ -262,15 +268,15 @@ def test_old_metadata_is_refreshed_without_a_change(control: Control) -> None:
     assert [e for e in control.messages(run) if e.startswith("Asked for: All assets are observed again")]
 
 
-def test_a_new_shard_needs_no_reload(control: Control, world: World) -> None:
+def test_a_new_shard_needs_no_reload(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    world.store().put_shard(shard("orders", 7))
+    harness.store().put_shard(shard("orders", 7))
     control.pass_()
-    assert "orders.00007" in world.connect.connectors()
+    assert "orders.00007" in harness.connect.connectors()
     assert "Reload" not in control.quiet()
 
 
-def test_metadata_of_a_table_starts_nothing_downstream(control: Control, world: World) -> None:
+def test_metadata_of_a_table_starts_nothing_downstream(control: CodeLocation, harness: Harness) -> None:
     """Only a shard that is captured for the first time does; the metadata of the page has no partition."""
     control.quiet()
 
@@ -284,22 +290,24 @@ def test_metadata_of_a_table_starts_nothing_downstream(control: Control, world: 
     control.pass_()
     second = dg.evaluate_automation_conditions(defs, control.instance, cursor=first.cursor)
     assert second.total_requested == 0
-    world.put(topology(pins=4))
+    harness.put(topology(pins=4))
     control.quiet()
     third = dg.evaluate_automation_conditions(defs, control.instance, cursor=second.cursor)
     assert third.total_requested == 1
 
 
-def test_a_new_dagster_instance_learns_which_shards_are_captured(control: Control, resource: WorldResource) -> None:
+def test_a_new_dagster_instance_learns_which_shards_are_captured(
+    control: CodeLocation, resource: HarnessResource
+) -> None:
     """What is on record elsewhere is no reason to show partitions as missing here."""
     control.quiet()
     with dg.DagsterInstance.ephemeral() as fresh:
-        other = Control(resource, fresh)
+        other = CodeLocation(resource, fresh)
         other.quiet()
         assert other.materialized(PINS) == ["00000", "00001", "00002"]
 
 
-def test_materializing_shards_has_one_bound_a_pass(control: Control, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_materializing_shards_has_one_bound_a_pass(control: CodeLocation, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was spent under the lock is not granted again when all tables are observed."""
     ticks = iter(range(1_000_000))
     monkeypatch.setattr("cdc_platform.defs.pass_events.monotonic", lambda: float(next(ticks)))
@@ -311,7 +319,7 @@ def test_materializing_shards_has_one_bound_a_pass(control: Control, monkeypatch
 
 
 def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
-    control: Control, monkeypatch: pytest.MonkeyPatch
+    control: CodeLocation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("cdc_platform.defs.pass_events.MATERIALIZE_SECONDS", 0.0)
     control.quiet()
@@ -323,9 +331,9 @@ def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
 
 
 def test_topics_that_do_not_answer_cost_the_pass_nothing_but_its_event_counts(
-    control: Control, world: World, monkeypatch: pytest.MonkeyPatch
+    control: CodeLocation, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(world.kafka, "extents", lambda names: (_ for _ in ()).throw(KafkaUnavailable("away")))
+    monkeypatch.setattr(harness.kafka, "extents", lambda names: (_ for _ in ()).throw(KafkaUnavailable("away")))
     run = control.pass_()
     assert run.success
     assert any("show no event counts this time: away" in message for message in control.messages(run))

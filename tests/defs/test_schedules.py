@@ -18,18 +18,18 @@ from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from tests.defs.harness import Harness, HarnessResource, dataset, topology
 from tests.defs.test_check_suites import NOW, verdict
-from tests.defs.worlds import World, WorldResource, dataset, topology
 
 JOBS = {job.name: job for job in build_cdc_jobs()}
 
 
-def _with_policy(world: World, **policy: Any) -> None:
+def _with_policy(harness: Harness, **policy: Any) -> None:
     found = topology()
-    world.put(replace(found, datasets={**found.datasets, "pins": dataset("pins", verification=policy)}))
+    harness.put(replace(found, datasets={**found.datasets, "pins": dataset("pins", verification=policy)}))
 
 
-def _tick(schedule: dg.ScheduleDefinition, resource: WorldResource) -> dg.RunRequest:
+def _tick(schedule: dg.ScheduleDefinition, resource: HarnessResource) -> dg.RunRequest:
     with dg.build_schedule_context(resources={"cdc_platform": resource}) as context:
         found = schedule(context)
     assert isinstance(found, dg.RunRequest)
@@ -40,18 +40,20 @@ def _config(request: dg.RunRequest) -> dict[str, Any]:
     return dict(request.run_config["ops"]["plan_verification"]["config"])
 
 
-def test_a_dataset_is_verified_on_the_schedule_of_its_policy(world: World, resource: WorldResource) -> None:
-    _with_policy(world, schedule="0 3 * * *")
+def test_a_dataset_is_verified_on_the_schedule_of_its_policy(harness: Harness, resource: HarnessResource) -> None:
+    _with_policy(harness, schedule="0 3 * * *")
     [schedule] = build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables)
     assert (schedule.name, schedule.cron_schedule, schedule.execution_timezone) == ("verify_pins", "0 3 * * *", "UTC")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert _config(_tick(schedule, resource)) == {"dataset": "pins", "shards": []}
 
 
-def test_shards_of_a_large_dataset_have_their_turn_one_after_the_other(world: World, resource: WorldResource) -> None:
-    _with_policy(world, schedule="*/10 * * * *", scheduled_shards=2)
+def test_shards_of_a_large_dataset_have_their_turn_one_after_the_other(
+    harness: Harness, resource: HarnessResource
+) -> None:
+    _with_policy(harness, schedule="*/10 * * * *", scheduled_shards=2)
     [schedule] = build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables)
-    frame = AuditFrame(world.settings.audit_dir)
+    frame = AuditFrame(harness.settings.audit_dir)
     turns = []
     for turn in range(3):
         shards = _config(_tick(schedule, resource))["shards"]
@@ -71,23 +73,23 @@ def test_who_was_verified_longest_ago_is_due() -> None:
 
 
 def test_a_schedule_that_is_none_is_left_out_and_said(
-    world: World, resource: WorldResource, caplog: pytest.LogCaptureFixture
+    harness: Harness, resource: HarnessResource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _with_policy(world, schedule="now and then")
+    _with_policy(harness, schedule="now and then")
     assert build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables) == []
     assert "pins: verification.schedule is left out" in caplog.text
 
 
 def test_a_policy_that_is_wrong_costs_no_asset(
-    world: World, resource: WorldResource, caplog: pytest.LogCaptureFixture
+    harness: Harness, resource: HarnessResource, caplog: pytest.LogCaptureFixture
 ) -> None:
-    _with_policy(world, schedule=7)
+    _with_policy(harness, schedule=7)
     assert len(load_tables(resource=resource).tables) == 3
     assert "7 is not a value of it" in caplog.text
 
 
 def test_each_verification_is_a_materialization_of_the_audit_frame(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key = KeyDifference(key='{"id": "7"}', kind="mismatched", columns=("title",), partition=0, offset=5)
 

@@ -23,8 +23,8 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
 from cdc_platform.testing import FakeStateStore
-from tests.defs.control import Control
-from tests.defs.worlds import World, WorldResource, dataset, topology
+from tests.defs.code_location import CodeLocation
+from tests.defs.harness import Harness, HarnessResource, dataset, topology
 
 PINS = dg.AssetKey(["cdc", "pins", "pins"])
 BOARDS = dg.AssetKey(["cdc", "pins", "boards"])
@@ -73,21 +73,21 @@ class Quiet:
     def set_rates(self, rates: object) -> None: ...
 
 
-class Snapshots(Control):
+class Snapshots(CodeLocation):
     """A Dagster whose shards stream from now on as soon as a pass has made their connectors."""
 
-    def __init__(self, world: World, resource: WorldResource, instance: dg.DagsterInstance) -> None:
+    def __init__(self, harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance) -> None:
         super().__init__(resource, instance)
-        self.world = world
+        self.harness = harness
         self.sources = Sources()
 
     def captured(self) -> None:
         """Passes until nothing is to do; each connector has committed a position."""
         self.cursor = None
         self.quiet()
-        for name in self.world.connect.connectors():
+        for name in self.harness.connect.connectors():
             offset = [{"partition": {"server": name}, "offset": OFFSET}]
-            self.world.connect.model.commit_offsets(name, offset)
+            self.harness.connect.model.commit_offsets(name, offset)
 
     @contextmanager
     def outside(self, platform: Platform) -> Iterator[SnapshotPorts]:
@@ -99,7 +99,7 @@ class Snapshots(Control):
         yield SnapshotPorts(
             platform=platform,
             signals=quiet,
-            writer=lambda name: FakeStateStore(self.world.state),
+            writer=lambda name: FakeStateStore(self.harness.state),
             notifications=notifications,
             histories=quiet,
             sources=self.sources,
@@ -133,7 +133,7 @@ class Snapshots(Control):
 
     @property
     def records(self) -> Mapping[str, Mapping[str, Any]]:
-        return FakeStateStore(self.world.state).read()
+        return FakeStateStore(self.harness.state).read()
 
     def bootstraps(self, dataset: str = "pins") -> list[dict[str, Any]]:
         """The configurations that a tick asks bootstraps of the dataset with."""
@@ -143,17 +143,17 @@ class Snapshots(Control):
 
 @pytest.fixture
 def control(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> Snapshots:
-    found = Snapshots(world, resource, instance)
+    found = Snapshots(harness, resource, instance)
     monkeypatch.setattr(snapshot_jobs, "open_snapshots", found.outside)
     return found
 
 
 @pytest.fixture
-def latest(control: Snapshots, world: World) -> Snapshots:
+def latest(control: Snapshots, harness: Harness) -> Snapshots:
     """All datasets start from now on; their shards are captured."""
-    world.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(3)))
+    harness.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(3)))
     control.captured()
     return control
 
@@ -202,12 +202,12 @@ def test_the_bootstrap_sensor_bootstraps_what_is_captured_and_each_shard_logs_it
     assert ended.finished is not None
 
 
-def test_the_bootstrap_sensor_asks_for_just_the_table_that_is_new(latest: Snapshots, world: World) -> None:
+def test_the_bootstrap_sensor_asks_for_just_the_table_that_is_new(latest: Snapshots, harness: Harness) -> None:
     latest.grant(latest.ask())
     more = dataset(
         "pins", bootstrap=BootstrapMode.LATEST, tables=(*(Table(name=n) for n in ("pins", "boards", "users")),)
     )
-    world.put(topology(datasets={"pins": more}, shards=_pins(4)))
+    harness.put(topology(datasets={"pins": more}, shards=_pins(4)))
     latest.captured()
     assert latest.bootstraps() == [
         {"dataset": "pins", "shards": ["00003"], "max_parallel_shards": 16},
@@ -221,13 +221,13 @@ def test_the_bootstrap_sensor_asks_for_just_the_table_that_is_new(latest: Snapsh
     ]
 
 
-def test_what_is_no_longer_captured_is_not_taken_for_bootstrapped(latest: Snapshots, world: World) -> None:
+def test_what_is_no_longer_captured_is_not_taken_for_bootstrapped(latest: Snapshots, harness: Harness) -> None:
     latest.grant(latest.ask())
     only_pins = dataset("pins", bootstrap=BootstrapMode.LATEST, tables=(Table(name="pins"),))
-    world.put(topology(datasets={"pins": only_pins}, shards=_pins(2)))
+    harness.put(topology(datasets={"pins": only_pins}, shards=_pins(2)))
     latest.captured()
     assert set(watermarks(latest.records, "pins")) == {("pins", "00000"), ("pins", "00001")}
-    world.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(3)))
+    harness.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(3)))
     latest.captured()
     assert [(one["shards"], one.get("tables")) for one in latest.bootstraps()] == [
         (["00000", "00001"], ["boards"]),
@@ -311,10 +311,10 @@ def test_a_wrong_launch_is_one_sentence_and_changes_nothing(latest: Snapshots) -
 
 
 def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(
-    latest: Snapshots, world: World, monkeypatch: pytest.MonkeyPatch
+    latest: Snapshots, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
-    with world.platform() as platform, latest.outside(platform) as outside:
+    with harness.platform() as platform, latest.outside(platform) as outside:
         opening.order(outside, first, RequestedRun.STOPPED)
     stopped = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not stopped.success
@@ -323,10 +323,10 @@ def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(
 
 
 def test_a_run_whose_dataset_is_gone_comes_to_an_end(
-    latest: Snapshots, world: World, monkeypatch: pytest.MonkeyPatch
+    latest: Snapshots, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
-    world.put(replace(topology(), datasets={"orders": topology().datasets["orders"]}, shards={}))
+    harness.put(replace(topology(), datasets={"orders": topology().datasets["orders"]}, shards={}))
     ended = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not ended.success
     assert runs(latest.records)[first].finished is not None
@@ -334,10 +334,10 @@ def test_a_run_whose_dataset_is_gone_comes_to_an_end(
 
 
 def test_a_run_whose_shards_are_all_gone_comes_to_an_end(
-    latest: Snapshots, world: World, monkeypatch: pytest.MonkeyPatch
+    latest: Snapshots, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00002"])
-    world.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(2)))
+    harness.put(topology(datasets={"pins": dataset("pins", bootstrap=BootstrapMode.LATEST)}, shards=_pins(2)))
     ended = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not ended.success
     assert shard_states(latest.records, first)["00002"].error == "it is no longer in the topology"

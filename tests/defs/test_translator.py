@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.defs import CdcTableProps, CdcTranslator, build_cdc_assets
 from cdc_platform.defs.translator import table_props
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 
 TABLES = table_props(topology(), platform="cdc")
 

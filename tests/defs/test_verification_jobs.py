@@ -15,14 +15,14 @@ from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairReport
 from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair, keys_repair
+from tests.defs.harness import Harness, HarnessResource
 from tests.defs.test_check_suites import verdict
-from tests.defs.worlds import World, WorldResource
 
 JOBS = {job.name: job for job in build_cdc_jobs()}
 
 
 def run(
-    name: str, op: str, resource: WorldResource, instance: dg.DagsterInstance, **config: Any
+    name: str, op: str, resource: HarnessResource, instance: dg.DagsterInstance, **config: Any
 ) -> dg.ExecuteInProcessResult:
     return JOBS[name].execute_in_process(
         run_config={"ops": {op: {"config": config}}},
@@ -40,7 +40,7 @@ def failure(result: dg.ExecuteInProcessResult) -> str:
 
 
 def test_verify_proves_range_by_range_and_writes_the_audit_frame(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parts: list[ShardRange] = []
 
@@ -57,16 +57,16 @@ def test_verify_proves_range_by_range_and_writes_the_audit_frame(
         ("pins", ("00000", "00001")),
         ("pins", ("00002",)),
     ]
-    kept = AuditFrame(world.settings.audit_dir).run("pins", "pins", done.run_id)
+    kept = AuditFrame(harness.settings.audit_dir).run("pins", "pins", done.run_id)
     assert [one.shard for one in kept] == ["00000", "00001", "00002"]
     observed = [event.asset_observation_data.asset_observation for event in done.get_asset_observation_events()]
     assert [one.description for one in observed] == ["3 of 3 shards proven."] * 2
 
 
 def test_repair_looks_only_unless_it_is_told_to_apply_and_tells_the_whole_story(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    frame = AuditFrame(world.settings.audit_dir)
+    frame = AuditFrame(harness.settings.audit_dir)
     frame.write([verdict("00000"), verdict("00001", Verdict.MISMATCHED, missing=2)])
     looked: list[tuple[str, ...]] = []
     repaired: list[str] = []
@@ -98,13 +98,13 @@ def test_repair_looks_only_unless_it_is_told_to_apply_and_tells_the_whole_story(
 
 
 def test_nothing_known_to_be_wrong_is_nothing_to_repair(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance
 ) -> None:
     assert run("repair", "plan_repair", resource, instance, dataset="pins", table="pins").success
 
 
 def test_a_wrong_request_is_one_sentence(
-    world: World, resource: WorldResource, instance: dg.DagsterInstance, tmp_path: Path
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance, tmp_path: Path
 ) -> None:
     wrong = run("verify", "plan_verification", resource, instance, dataset="nobody")
     assert not wrong.success

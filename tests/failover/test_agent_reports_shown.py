@@ -14,7 +14,7 @@ from cdc_platform.planning.planner import make_plan
 from cdc_platform.settings import AlertTarget, Settings
 from tests.alerting.receivers import HttpReceiver, served
 from tests.alerting.test_alert_sensor import outside
-from tests.defs.worlds import WORLDS, World, shard, topology
+from tests.defs.harness import WORLDS, Harness, shard, topology
 from tests.planning.test_diagnosis import NAMES, POLICY, WANTED, beats, memory, world
 from tests.planning.test_diagnosis import restarts as planned_restarts
 
@@ -86,7 +86,7 @@ def test_split_brain_is_alerted_at_once_and_recovers(tmp_path: Path) -> None:
         settings = Settings(
             runbook_url="https://wiki/cdc", alerts={"team": AlertTarget(url=f"${{file:{secrets}:hook}}")}
         )
-        WORLDS["split"] = made = World(settings=settings, name="split")
+        WORLDS["split"] = made = Harness(settings=settings, name="split")
         made.put(
             replace(
                 topology(orders=0),

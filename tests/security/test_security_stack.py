@@ -23,7 +23,7 @@ from cdc_platform.connectors.java_properties import parse
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.errors import ConnectUnavailable, KafkaUnavailable, ZooKeeperUnavailable
 from cdc_platform.local.stack import Stack
-from tests.defs.control import Control
+from tests.defs.code_location import CodeLocation
 from tests.messages import headers_of
 from tests.security.conftest import SecurePlatform
 
@@ -81,7 +81,7 @@ def test_a_pass_in_dagster_over_secure_connections(secure: SecurePlatform) -> No
     home.mkdir(exist_ok=True)
     (home / "dagster.yaml").write_text((Path(__file__).parents[2] / "dagster_home/dagster.yaml").read_text())
     with dg.DagsterInstance.from_config(str(home)) as instance:
-        control = Control(CdcPlatformResource(config_file=str(secure.stack.settings_file)), instance)
+        control = CodeLocation(CdcPlatformResource(config_file=str(secure.stack.settings_file)), instance)
         assert control.run().success
 
 

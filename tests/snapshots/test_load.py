@@ -18,7 +18,7 @@ from cdc_platform.snapshots.executor import chunk_rows
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes, Held, Signs, judge, reasons
 from cdc_platform.snapshots.pacing.throttle import Throttle
 from cdc_platform.snapshots.request import Load
-from tests.defs.worlds import dataset, shard
+from tests.defs.harness import dataset, shard
 
 POLICY = BrakePolicy()
 MB = 1024 * 1024

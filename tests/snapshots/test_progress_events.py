@@ -17,7 +17,7 @@ from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, eta, rows_per_second
 from cdc_platform.snapshots.slice_state import Board
 from cdc_platform.snapshots.table_progress import lines
-from tests.defs.worlds import dataset, shard
+from tests.defs.harness import dataset, shard
 
 RUN = Run(
     id="r1",

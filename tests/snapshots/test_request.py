@@ -15,7 +15,7 @@ from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind, cho
 from cdc_platform.snapshots.request_options import OPTIONS, options_of, request_of
 from cdc_platform.snapshots.run_lifecycle import plan_run, slices
 from cdc_platform.snapshots.run_records import Watermark, runs
-from tests.defs.worlds import dataset, shard, topology
+from tests.defs.harness import dataset, shard, topology
 
 
 def bootstrap(**more: Any) -> Request:

@@ -31,7 +31,7 @@ from cdc_platform.snapshots.shard_steps import (
     running_signal,
 )
 from cdc_platform.testing import FakeConnect
-from tests.defs.worlds import dataset, shard
+from tests.defs.harness import dataset, shard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 PATIENCE = Timeouts()

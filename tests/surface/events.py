@@ -23,7 +23,7 @@ from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.continuity.ledger import TableContinuity
 from cdc_platform.verification.duplicates.causes import ShardDuplicates
 from cdc_platform.verification.proof.verdicts import ShardVerdict
-from tests.defs.worlds import shard
+from tests.defs.harness import shard
 from tests.surface.json_output import GIVEN
 from tests.surface.samples import sample
 

@@ -1,4 +1,4 @@
-"""Exit codes: each command run to each of its ends, with the outside world replaced."""
+"""Exit codes: each command run to each of its ends, with the outside harness replaced."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from cdc_platform.snapshots.run_records import Run
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairReport
 from cdc_platform.verification.repair.repair_plan import RepairPlan
-from tests.defs.worlds import World, topology
+from tests.defs.harness import Harness, topology
 from tests.surface.json_output import GIVEN, picture
 from tests.surface.samples import NOW, sample
 
@@ -69,9 +69,9 @@ def _exit(*arguments: str, patched: Mapping[str, Any] | None = None) -> Code:
 @contextmanager
 def _world(*_: Any, **__: Any) -> Iterator[Any]:
     """Clients of a platform in memory."""
-    world = World(settings=Settings(audit_dir="audit"))
-    world.put(topology(pins=1, orders=0))
-    with world.platform() as platform:
+    harness = Harness(settings=Settings(audit_dir="audit"))
+    harness.put(topology(pins=1, orders=0))
+    with harness.platform() as platform:
         yield platform
 
 
@@ -260,9 +260,9 @@ def _snapshots() -> dict[str, Code]:
 
 
 def _store() -> Any:
-    world = World(settings=Settings())
-    world.put(topology(pins=1, orders=0))
-    return world.store()
+    harness = Harness(settings=Settings())
+    harness.put(topology(pins=1, orders=0))
+    return harness.store()
 
 
 def _topology() -> dict[str, Code]:

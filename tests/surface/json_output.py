@@ -50,7 +50,7 @@ from cdc_platform.snapshots.table_progress import TableLine
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.verification.repair.reemit import RepairReport
 from cdc_platform.verification.repair.repair_plan import RepairPlan
-from tests.defs.worlds import dataset, shard, topology
+from tests.defs.harness import dataset, shard, topology
 from tests.surface.golden import merged, shape
 from tests.surface.samples import NOW, both, sample
 

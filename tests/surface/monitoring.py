@@ -27,7 +27,7 @@ from cdc_platform.snapshots.run_records import Phase
 from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
 from cdc_platform.verification.proof.verdicts import Verdict
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 from tests.surface.documents import state_topic, store
 from tests.surface.samples import NOW, sample
 

@@ -20,7 +20,7 @@ from cdc_platform.defs.translator import CdcTableProps, shards_partition, table_
 from cdc_platform.reconciler.state_records import captured_documents
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
-from tests.defs.worlds import WORLDS, World, WorldResource, topology
+from tests.defs.harness import WORLDS, Harness, HarnessResource, topology
 from tests.surface.documents import state_topic
 from tests.surface.samples import NOW, sample
 
@@ -108,7 +108,7 @@ def _ticks() -> dict[str, dg.SensorResult]:
             platform.state.write(captured_documents({"pins.00000": "main"}, {}, NOW, 1))
         for name in ("reconcile_sensor", "bootstrap_sensor", "checks_sensor"):
             sensor = loaded.get_repository_def().get_sensor_def(name)
-            resources = {key: WorldResource(config_file=_WORLD) for key in sensor.required_resource_keys}
+            resources = {key: HarnessResource(config_file=_WORLD) for key in sensor.required_resource_keys}
             result = sensor(dg.build_sensor_context(instance=instance, resources=resources))
             assert isinstance(result, dg.SensorResult)
             found[name] = result
@@ -118,13 +118,13 @@ def _ticks() -> dict[str, dg.SensorResult]:
 @contextmanager
 def _loaded() -> Iterator[dg.Definitions]:
     with tempfile.TemporaryDirectory() as directory:
-        world = World(settings=Settings(cache_dir=directory, audit_dir=directory))
+        harness = Harness(settings=Settings(cache_dir=directory, audit_dir=directory))
         wanted = topology()
         pins = replace(wanted.datasets["pins"], verification={"schedule": "0 3 * * *", "scheduled_shards": 2})
-        world.put(replace(wanted, datasets={**wanted.datasets, "pins": pins}))
-        WORLDS[_WORLD] = world
+        harness.put(replace(wanted, datasets={**wanted.datasets, "pins": pins}))
+        WORLDS[_WORLD] = harness
         try:
-            component = CdcPlatformComponent(platform=WorldResource(config_file=_WORLD))
+            component = CdcPlatformComponent(platform=HarnessResource(config_file=_WORLD))
             yield dg.build_defs_for_component(component)
         finally:
             del WORLDS[_WORLD]

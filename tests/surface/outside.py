@@ -20,7 +20,7 @@ from cdc_platform.verification import verdict_tables as frames
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.verification.repair.reemit import REPAIR_HEADER
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 from tests.surface.json_output import whole_topology
 from tests.surface.samples import sample
 

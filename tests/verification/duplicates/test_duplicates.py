@@ -17,7 +17,7 @@ from cdc_platform.verification.duplicates.causes import Blame, Cause, DuplicateP
 from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
-from tests.defs.worlds import dataset
+from tests.defs.harness import dataset
 from tests.verification.duplicates.topics import Topic, run_id
 
 A, B, C = run_id(1_700_000_000_000), run_id(1_700_000_100_000), run_id(1_700_000_200_000)

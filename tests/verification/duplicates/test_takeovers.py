@@ -16,7 +16,7 @@ from cdc_platform.model.topology import Cluster, Engine
 from cdc_platform.verification.duplicates.causes import DuplicatePolicy, blame, judge, unsure_runs
 from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers, StartedRun, Takeover, taken_over
-from tests.defs.worlds import topology
+from tests.defs.harness import topology
 from tests.verification.duplicates.topics import Topic, run_id
 
 BORN = 1_700_000_000_000

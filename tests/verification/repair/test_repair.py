@@ -29,7 +29,7 @@ from cdc_platform.verification.repair.repair_plan import (
     plan_records,
     recorded_plan,
 )
-from tests.defs.worlds import World, topology
+from tests.defs.harness import Harness, topology
 
 
 def verdict(*samples: KeyDifference, missing: int = 0, extra: int = 0) -> ShardVerdict:
@@ -95,8 +95,8 @@ def test_repair_is_few_waves_of_which_each_is_one_record() -> None:
 def test_repair_of_a_wave_that_failed_is_tried_again_for_just_the_shards_that_failed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    world = World(settings=Settings(cache_dir=str(tmp_path / "cache")))
-    world.put(topology())
+    harness = Harness(settings=Settings(cache_dir=str(tmp_path / "cache")))
+    harness.put(topology())
     failing = {"00001"}
     conditions = {"00000": "`id` IN (1)", "00001": "`id` IN (2)"}
     request = Request(
@@ -114,7 +114,7 @@ def test_repair_of_a_wave_that_failed_is_tried_again_for_just_the_shards_that_fa
         outside.platform.state.write({run.shard_key(shard): state.document() for shard, state in states.items()})
 
     monkeypatch.setattr(repair, "work_slice", work)
-    with world.platform() as platform:
+    with harness.platform() as platform:
         outside: Any = SimpleNamespace(platform=platform, writer=lambda name: platform.state)
         with pytest.raises(Unavailable, match="failed in 1 of 2 shards"):
             repair._backfill(outside, request, "repair-r-0", print)

@@ -28,7 +28,7 @@ from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair import reemit as repair
 from cdc_platform.verification.repair import repair_plan
-from tests.defs.worlds import World, topology
+from tests.defs.harness import Harness, topology
 
 
 class Killed(BaseException):
@@ -40,8 +40,8 @@ class Fleet:
 
     def __init__(self, root: Path) -> None:
         self.settings = Settings(cache_dir=str(root / "cache"), audit_dir=str(root / "audit"))
-        self.world = World(settings=self.settings)
-        self.world.put(topology())
+        self.harness = Harness(settings=self.settings)
+        self.harness.put(topology())
         self.missing: dict[str, set[str]] = {}
         self.extra: dict[str, set[int]] = {}
         self.waves: list[tuple[str, Request]] = []
@@ -92,7 +92,7 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
 
     @contextmanager
     def open_platform(settings: Settings) -> Iterator[Platform]:
-        with found.world.platform() as platform:
+        with found.harness.platform() as platform:
             yield platform
 
     @contextmanager
@@ -130,7 +130,7 @@ def test_repair_command_shows_first_and_changes_nothing(fleet: Fleet) -> None:
     assert "Dry run. Re-emit 2 keys of pins.pins in 1 shards. Add --apply to do it." in shown.output
     assert '00001: 2 keys ("7", "8"), 0 extra' in shown.output
     assert (fleet.waves, fleet.missing) == ([], {"00001": {"7", "8"}})
-    assert not [key for key in fleet.world.state.documents if key.startswith("repair/")]
+    assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
     done = called("--shard", "00001", "--apply")
     assert done.exit_code == 0, done.output
     assert "Re-emitted 2 keys of pins.pins; 1 of 1 shards proven" in done.output
@@ -207,7 +207,7 @@ def test_repair_command_killed_in_its_middle_goes_on_by_its_id(fleet: Fleet, mon
     fleet.die_after = 1
     with pytest.raises(Killed):
         called("--shard", "00000", "--shard", "00001", "--apply")
-    (name,) = {key.split("/")[1] for key in fleet.world.state.documents if key.startswith("repair/")}
+    (name,) = {key.split("/")[1] for key in fleet.harness.state.documents if key.startswith("repair/")}
     assert [run for run, _ in fleet.waves] == [f"repair-{name}-0"]
     fleet.die_after = None
     proofs = len(fleet.proofs)
@@ -219,6 +219,6 @@ def test_repair_command_killed_in_its_middle_goes_on_by_its_id(fleet: Fleet, mon
         (f"repair-{name}-1", ("00000",)),
     ]
     assert fleet.proofs[proofs:] == [f"{name}-proof"]
-    assert not [key for key in fleet.world.state.documents if key.startswith("repair/")]
+    assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
     again = called("--run", name)
     assert (again.exit_code, "is no unfinished repair" in again.output) == (1, True)

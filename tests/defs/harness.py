@@ -61,7 +61,7 @@ def topology(*, pins: int = 3, orders: int = 2, **fields: object) -> Topology:
 
 
 @dataclass
-class World:
+class Harness:
     """The outside systems of one platform, in memory; each pass gets clients of its own, as from `wiring`."""
 
     settings: Settings
@@ -82,7 +82,7 @@ class World:
 
     @contextmanager
     def platform(self) -> Iterator[Platform]:
-        """Clients of this world."""
+        """Clients of this harness."""
         self.opened += 1
         store = self.store()
         try:
@@ -97,8 +97,8 @@ class World:
             store.close()
 
 
-class WorldResource(CdcPlatformResource):
-    """`CdcPlatformResource` on the world that `WORLDS` has under its `config_file`."""
+class HarnessResource(CdcPlatformResource):
+    """`CdcPlatformResource` on the harness that `WORLDS` has under its `config_file`."""
 
     def settings(self) -> Settings:
         return WORLDS[str(self.config_file)].settings
@@ -109,5 +109,5 @@ class WorldResource(CdcPlatformResource):
             yield platform
 
 
-# Resources are configuration and get copied: the world itself is found by name.
-WORLDS: dict[str, World] = {}
+# Resources are configuration and get copied: the harness itself is found by name.
+WORLDS: dict[str, Harness] = {}

@@ -12,7 +12,7 @@ from cdc_platform.defs.reconcile_job import JOB
 from cdc_platform.defs.reconcile_sensor import SENSOR
 
 
-class Control:
+class CodeLocation:
     """A Dagster with one code location: tick, run, look."""
 
     def __init__(self, resource: CdcPlatformResource, instance: dg.DagsterInstance) -> None:
