@@ -103,6 +103,10 @@ def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
         found.append(PreflightItem(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
     else:
         found.append(PreflightItem(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
+    if view.engine is Engine.MYSQL and obstacle is None:
+        lost = view.settings.get("purged_behind_saved")
+        text = f"it purged transactions that follow: {lost}." if lost else "its binlog still holds what follows."
+        found.append(PreflightItem(name="log kept", ok=not lost, text=text, cure="Bootstrap the shard."))
     if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
         wanted, oldest = last_gtids(case.saved), last_gtids(view.oldest)
         last = {domain: sequence for (domain, _), sequence in wanted.items()}
@@ -170,10 +174,18 @@ def _log_items(view: ServerView) -> list[PreflightItem]:
         ),
     ]
     if (wanted := needed.get("gtid_mode")) is not None:
-        mode = s.get("gtid_mode", "")
+        mode, partial = s.get("gtid_mode", ""), s.get("binlog_row_value_options", "")
         items.append(
             PreflightItem(
                 name="gtid mode", ok=mode == wanted, text=f"gtid_mode is {mode}.", cure=f"Set gtid_mode = {wanted}."
+            )
+        )
+        items.append(
+            PreflightItem(
+                name="row values",
+                ok=not partial,
+                text=f"binlog_row_value_options is {partial or 'empty'}.",
+                cure="SET GLOBAL binlog_row_value_options = '': the connector needs whole documents.",
             )
         )
     return items

@@ -14,6 +14,7 @@ transaction number, for Postgres the 32-bit transaction id and the LSN.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -29,7 +30,7 @@ Sequences = npt.NDArray[np.uint64]
 Mask = npt.NDArray[np.bool_]
 
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
-_INTERVALS = re.compile(r"\d+(-\d+)?(:\d+(-\d+)?)*")
+_INTERVALS = re.compile(r"([a-z_][a-z0-9_]{0,31}:)?\d+(-\d+)?(:([a-z_][a-z0-9_]{0,31}:)?\d+(-\d+)?)*")
 _SNAPSHOT = re.compile(r"(\d+):(\d+):((?:\d+(?:,\d+)*)?)")
 
 
@@ -90,25 +91,30 @@ class MariaDbPosition:
 
 @dataclass(frozen=True, slots=True)
 class MySqlPosition:
-    """`@@gtid_executed`: per server UUID the executed transaction numbers, as closed intervals.
+    """`@@gtid_executed`: per source the executed transaction numbers, as closed intervals.
 
-    The `stream` of an event is the first 32 bits of its server's UUID.
+    A source is a server's UUID, with a tag where the transaction has one (8.3 and later): `uuid:tag`.
+    The `stream` of an event is `mysql_stream` of it.
     """
 
     sets: tuple[tuple[str, tuple[tuple[int, int], ...]], ...]
 
     @classmethod
     def parse(cls, text: str) -> MySqlPosition:
-        """Read `uuid:1-5:7,uuid:1-3`; empty is the beginning. Raises BadInput."""
+        """Read `uuid:1-5:7,uuid:1-3:tag:1`; empty is the beginning. Raises BadInput."""
         found: dict[str, list[tuple[int, int]]] = {}
         for part in "".join(text.split()).lower().split(",") if text.strip() else ():
-            uuid, _, intervals = part.partition(":")
-            if not _UUID.fullmatch(uuid) or not _INTERVALS.fullmatch(intervals):
+            uuid, _, rest = part.partition(":")
+            source = uuid
+            if not _UUID.fullmatch(uuid) or not _INTERVALS.fullmatch(rest):
                 raise bad_position(text, "MySQL GTID set")
-            for interval in intervals.split(":"):
-                first, _, last = interval.partition("-")
-                found.setdefault(uuid, []).append((int(first), int(last or first)))
-        return cls(tuple((uuid, _merged(found[uuid])) for uuid in sorted(found)))
+            for item in rest.split(":"):
+                if item[0].isdigit():
+                    first, _, last = item.partition("-")
+                    found.setdefault(source, []).append((int(first), int(last or first)))
+                else:
+                    source = f"{uuid}:{item}"
+        return cls(tuple((source, _merged(found[source])) for source in sorted(found)))
 
     def __str__(self) -> str:
         return ",".join(
@@ -197,9 +203,15 @@ def _merged(intervals: list[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
     return tuple(merged)
 
 
-def mysql_stream(uuid: str) -> int:
-    """The number that stands for a MySQL server: the first 32 bits of its UUID."""
-    return int(uuid[:8], 16)
+def mysql_stream(source: str) -> int:
+    """The number that stands for a MySQL source: the first 32 bits of its UUID, or a checksum of UUID and tag."""
+    return zlib.crc32(source.lower().encode()) if ":" in source else int(source[:8], 16)
+
+
+def mysql_transaction(gtid: str) -> tuple[int, int]:
+    """`uuid:number` or `uuid:tag:number` as (`mysql_stream`, number)."""
+    source, _, number = gtid.rpartition(":")
+    return mysql_stream(source), int(number)
 
 
 def furthest(positions: Sequence[Position]) -> Position:

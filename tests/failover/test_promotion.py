@@ -157,6 +157,25 @@ def test_mysql_asks_the_server_itself() -> None:
     assert judge(replace(view, settings={"saved_is_contained": "1"}), "u:1-9") is None
 
 
+def test_mysql_servers_must_hold_what_follows_and_write_whole_rows() -> None:
+    settings = dict(MARIADB.settings) | {"gtid_mode": "ON", "saved_is_contained": "1", "purged_behind_saved": ""}
+    fit = replace(MARIADB, engine=Engine.MYSQL, position="u:1-9", settings=settings)
+
+    def items(**changed: str) -> dict[str, PreflightItem]:
+        view = replace(fit, settings=settings | changed)
+        return {item.name: item for item in preflight(PromotionCase(new=view, saved="u:1-5"))}
+
+    assert all(item.ok for item in items().values())
+    purged = items(purged_behind_saved="u:6-7")["log kept"]
+    assert (purged.ok, purged.text, purged.cure) == (
+        False,
+        "it purged transactions that follow: u:6-7.",
+        "Bootstrap the shard.",
+    )
+    assert not items(binlog_row_value_options="PARTIAL_JSON")["row values"].ok
+    assert not items(gtid_mode="OFF_PERMISSIVE")["gtid mode"].ok
+
+
 def test_saved_positions_are_the_furthest_of_what_connect_committed() -> None:
     def offsets(**offset: object) -> list[dict[str, object]]:
         return [{"partition": {"server": "a"}, "offset": offset}]

@@ -42,6 +42,7 @@ _MYSQL = {
     "binlog_row_image": "@@binlog_row_image",
     "binlog_expire_logs_seconds": "@@binlog_expire_logs_seconds",
     "gtid_mode": "@@gtid_mode",
+    "binlog_row_value_options": "@@binlog_row_value_options",
 }
 
 # https://www.postgresql.org/docs/17/view-pg-replication-slots.html; `synced` and `failover` came with 17.
@@ -201,8 +202,12 @@ def _mysql_view(cursor: pymysql.cursors.Cursor, server: Address, engine: Engine,
         # Fractions of days, in which MariaDB shows what was set in seconds.
         settings["binlog_expire_logs_seconds"] = str(round(float(found["expire_logs_days"] or 0) * 86400))
     if engine is Engine.MYSQL and saved is not None:
-        cursor.execute("SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed)", (saved,))
-        settings["saved_is_contained"] = str(int((cursor.fetchone() or (0,))[0] or 0))
+        cursor.execute(
+            "SELECT GTID_SUBSET(%s, @@GLOBAL.gtid_executed), GTID_SUBTRACT(@@GLOBAL.gtid_purged, %s)", (saved, saved)
+        )
+        contained, lost = cursor.fetchone() or (0, "")
+        settings["saved_is_contained"] = str(int(contained or 0))
+        settings["purged_behind_saved"] = str(lost or "").replace("\n", "")
     following, behind = _mysql_replication(cursor, engine)
     return ServerView(
         address=server,

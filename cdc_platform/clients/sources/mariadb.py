@@ -234,11 +234,12 @@ class MariaDbSource:
 
     def _server_problems(self) -> list[str]:
         needed = dict(ENGINES[self._engine].server_variables)
-        if self._engine is Engine.MARIADB and self._replica():
-            needed["log_slave_updates"] = "1"  # without it a replica's own position stands still
+        if self._replica():
+            # Without it a replica's own position stands still.
+            needed["log_replica_updates" if self._engine is Engine.MYSQL else "log_slave_updates"] = "1"
         values = self._rows("SELECT " + ",".join(f"@@global.{name}" for name in needed))[0]
         return [
-            f"{name} is {value}, not {wanted}"
+            f"{name} is {value}, not {wanted or 'empty'}"
             for (name, wanted), value in zip(needed.items(), values, strict=True)
             if str(value) != wanted
         ]

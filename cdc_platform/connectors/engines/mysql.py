@@ -26,6 +26,7 @@ FACTS = EngineFacts(
     shard_options=binlog.shard_options,
     leftovers=binlog.leftovers,
     idle_gap=binlog.idle_gap,
-    # Positions are GTID sets: without them a new leader cannot be compared with the old one.
-    server_variables={**binlog.SERVER_VARIABLES, "gtid_mode": "ON"},
+    # Positions are GTID sets: without them a new leader cannot be compared with the old one. With PARTIAL_JSON the
+    # binlog holds what was changed in a document, and not the document.
+    server_variables={**binlog.SERVER_VARIABLES, "gtid_mode": "ON", "binlog_row_value_options": ""},
 )

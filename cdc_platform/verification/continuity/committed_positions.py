@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cdc_platform.model.position_codec import format_lsn
-from cdc_platform.model.positions import marked_initial, mysql_stream
+from cdc_platform.model.positions import MySqlPosition, marked_initial, mysql_stream, mysql_transaction
 from cdc_platform.model.topology import Engine
 
 # Of each log of a source (GTID domain, server, or 0 on Postgres) the last transaction: its number, or LSN.
@@ -67,16 +67,16 @@ def log_positions(engine: Engine, offset: Mapping[str, Any] | None) -> dict[int,
         lsn = offset.get("lsn_commit", offset.get("lsn"))
         return {} if lsn is None else {0: int(lsn)}
     found: dict[int, int] = {}
-    for part in str(offset.get("gtids") or "").replace("\n", "").split(","):
-        if engine is Engine.MYSQL and ":" in part:
-            server, _, intervals = part.strip().partition(":")
-            log, position = mysql_stream(server), int(intervals.replace(":", "-").rpartition("-")[2] or intervals)
-        elif part.count("-") == 2:
+    gtids = str(offset.get("gtids") or "")
+    if engine is Engine.MYSQL:
+        for source, intervals in MySqlPosition.parse(gtids).sets:
+            log = mysql_stream(source)
+            found[log] = max(found.get(log, 0), intervals[-1][1])
+        return found
+    for part in gtids.split(","):
+        if part.count("-") == 2:
             domain, _, number = part.strip().split("-")
-            log, position = int(domain), int(number)
-        else:
-            continue
-        found[log] = max(found.get(log, 0), position)
+            found[int(domain)] = max(found.get(int(domain), 0), int(number))
     return found
 
 
@@ -88,7 +88,7 @@ def transaction_of(engine: Engine, text: str) -> tuple[int, int]:
     if engine is Engine.MARIADB:
         domain, _, number = text.split("-")
         return int(domain), int(number)
-    first, _, number = text.partition(":")
     if engine is Engine.MYSQL:
-        return mysql_stream(first), int(number)
+        return mysql_transaction(text)
+    first, _, number = text.partition(":")
     return int(first) & 0xFFFFFFFF, int(number)

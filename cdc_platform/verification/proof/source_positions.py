@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.model.positions import mysql_stream
+from cdc_platform.model.positions import mysql_transaction
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import (
     ORIGIN_BITS,
@@ -34,10 +34,10 @@ def _binlog_positions(found: Sequence[Any], events: Any) -> None:
 
 
 def _mysql_positions(found: Sequence[Any], events: Any) -> None:
-    """`uuid:number`."""
-    texts = [(item.source.gtid or "00000000:0").partition(":") for item in found]
-    events["stream"] = [mysql_stream(uuid) for uuid, _, _ in texts]
-    events["seq"] = [int(number) for _, _, number in texts]
+    """`uuid:number`, or `uuid:tag:number`."""
+    transactions = [mysql_transaction(item.source.gtid or "00000000:0") for item in found]
+    events["stream"] = [stream for stream, _ in transactions]
+    events["seq"] = [number for _, number in transactions]
     events["sub"] = _binlog_offsets(found)
 
 
