@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import msgspec
+
 from cdc_platform.model.topology import Cluster, Shard, Topology
 
 # Names in an agent's znode, so that it stays far below ZooKeeper's 1 MiB.
 MAX_NAMED = 1000
-
-
 MAX_TEXTS, MAX_TEXT = 200, 1000
 
 
@@ -51,20 +51,14 @@ class AgentReport:
     def to_document(self) -> dict[str, Any]:
         """As JSON; long lists are cut, `synced` then makes up for it."""
         return {
-            "connect_worker": self.connect_worker,
-            "connect_url": self.connect_url,
-            "leader_dir": self.leader_dir,
-            "pid": self.pid,
-            "host": self.host,
+            **msgspec.to_builtins(self),
             "started": self.started.isoformat(timespec="seconds"),
             "reported": self.reported.isoformat(timespec="seconds"),
             # Names that do not fit would pass for written.
             "synced": self.synced if len(self.unsynced) <= MAX_NAMED else 0,
-            "files": self.files,
             "unsynced": sorted(self.unsynced)[:MAX_NAMED],
             "ahead": sorted(self.ahead)[:MAX_NAMED],
             "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
-            "problem": self.problem,
             "held": {name: text[:MAX_TEXT] for name, text in sorted(self.held.items())[:MAX_TEXTS]},
             "split": {name: text[:MAX_TEXT] for name, text in sorted(self.split.items())[:MAX_TEXTS]},
         }
@@ -73,24 +67,8 @@ class AgentReport:
     def from_document(cls, document: Mapping[str, Any]) -> AgentReport | None:
         """None for what this version cannot read: such an agent counts as absent."""
         try:
-            return cls(
-                connect_worker=str(document["connect_worker"]),
-                connect_url=str(document["connect_url"]),
-                leader_dir=str(document["leader_dir"]),
-                pid=int(document["pid"]),
-                host=str(document["host"]),
-                started=datetime.fromisoformat(document["started"]),
-                reported=datetime.fromisoformat(document["reported"]),
-                synced=int(document["synced"]),
-                files=int(document["files"]),
-                unsynced=frozenset(map(str, document.get("unsynced", ()))),
-                ahead=frozenset(map(str, document.get("ahead", ()))),
-                moving={str(name): int(generation) for name, generation in document.get("moving", {}).items()},
-                problem=document.get("problem"),
-                held={str(name): str(text) for name, text in document.get("held", {}).items()},
-                split={str(name): str(text) for name, text in document.get("split", {}).items()},
-            )
-        except (KeyError, TypeError, ValueError, AttributeError):
+            return msgspec.convert(document, cls)
+        except msgspec.ValidationError:
             return None
 
 
