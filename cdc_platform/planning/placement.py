@@ -7,8 +7,7 @@ connectors go where the share of used capacity is lowest.
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc_platform.model.topology import Cluster, Dataset, Shard
@@ -86,12 +85,8 @@ def place(
 
     _relieve(homes, load, clusters, {s.name: d for d, s in ordered}, unknown, moves)
 
-    # One heap of clusters by used share; an entry is stale once the load moved on.
-    heap = [(load[c] / clusters[c].capacity, c) for c in sorted(clusters)]
-    heapq.heapify(heap)
     for name, dataset, source in waiting:
-        allowed_names = frozenset(dataset.clusters)
-        target = _lightest(heap, load, clusters, allowed_names, unknown)
+        target = _lightest(dataset.clusters, load, clusters, unknown)
         if target is None:
             if source is not None:
                 homes[name] = source  # nowhere to go: it stays rather than stops
@@ -103,33 +98,16 @@ def place(
         if source is not None:
             load[source] -= 1
             moves[name] = source
-        heapq.heappush(heap, (load[target] / clusters[target].capacity, target))
     return Placement(homes=homes, moves=moves, unplaced=unplaced)
 
 
 def _lightest(
-    heap: list[tuple[float, str]],
-    load: Mapping[str, int],
-    clusters: Mapping[str, Cluster],
-    allowed: frozenset[str],
-    unknown: frozenset[str],
+    names: Iterable[str], load: Mapping[str, int], clusters: Mapping[str, Cluster], unknown: frozenset[str]
 ) -> str | None:
-    popped: list[tuple[float, str]] = []
-    lightest = None
-    while heap:
-        share, cluster = heapq.heappop(heap)
-        if share != load[cluster] / clusters[cluster].capacity:
-            heapq.heappush(heap, (load[cluster] / clusters[cluster].capacity, cluster))
-            continue
-        popped.append((share, cluster))
-        free = load[cluster] < clusters[cluster].capacity
-        if cluster in allowed and cluster not in unknown and free and not clusters[cluster].draining:
-            lightest = cluster
-            break
-    for entry in popped:
-        if entry[1] != lightest:
-            heapq.heappush(heap, entry)
-    return lightest
+    """Of these clusters that with the least used share; None when no one has room."""
+    free = (n for n in names if n in clusters and n not in unknown and not clusters[n].draining)
+    rooms = (n for n in free if load[n] < clusters[n].capacity)
+    return min(rooms, key=lambda n: (load[n] / clusters[n].capacity, n), default=None)
 
 
 def _relieve(
@@ -149,18 +127,9 @@ def _relieve(
         for name in names:
             if surplus <= 0:
                 break
-            rooms = [
-                c
-                for c in datasets[name].clusters
-                if c in clusters
-                and c != cluster
-                and c not in unknown
-                and not clusters[c].draining
-                and load[c] < clusters[c].capacity
-            ]
-            if not rooms:
+            target = _lightest(datasets[name].clusters, load, clusters, unknown)
+            if target is None:
                 continue
-            target = min(rooms, key=lambda c: (load[c] / clusters[c].capacity, c))
             homes[name], moves[name] = target, cluster
             load[target] += 1
             load[cluster] -= 1
