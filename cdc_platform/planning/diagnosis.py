@@ -8,21 +8,12 @@ from datetime import datetime
 
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker
 from cdc_platform.model.observed import ObservedConnector, ObservedState
-from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
+from cdc_platform.model.topology import Cluster, Dataset, Shard
 from cdc_platform.planning.drift import failure_of
 from cdc_platform.planning.health.failures import LOGIN, Failure, classify, first_line
-from cdc_platform.planning.health.liveness import (
-    NO_LIVENESS,
-    LeaderRecord,
-    Liveness,
-    LiveRecord,
-    judge,
-    moving,
-    silence_limit,
-)
+from cdc_platform.planning.health.liveness import LeaderRecord, Liveness, LiveRecord, judge, moving, silence_limit
 from cdc_platform.planning.health.restarts import Failing, RestartRecord
-from cdc_platform.planning.inputs import PassPolicy
-from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.inputs import PlanInputs
 
 # What an agent reported, by Connect's worker id.
 Reports = Mapping[str, AgentReport]
@@ -48,19 +39,20 @@ class Diagnosis:
     what Connect calls RUNNING is not.
     """
 
-    failing: Mapping[str, tuple[Failing, str]] = EMPTY
-    unwell: Mapping[str, str] = EMPTY
-    healthy: Mapping[str, str] = EMPTY
-    moving: Mapping[str, datetime] = EMPTY
-    liveness: Liveness = NO_LIVENESS
+    failing: Mapping[str, tuple[Failing, str]]
+    unwell: Mapping[str, str]
+    healthy: Mapping[str, str]
+    moving: Mapping[str, datetime]
+    liveness: Liveness
 
 
-def diagnose(observed: ObservedState, views: Sequence[ConnectorView], memory: Memory, policy: PassPolicy) -> Diagnosis:
+def diagnose(inputs: PlanInputs, views: Sequence[ConnectorView]) -> Diagnosis:
     """Separate the healthy from the failing, by Connect's word and by heartbeats."""
+    observed, memory, policy = inputs.observed, inputs.memory, inputs.policy.liveness
     now = observed.taken_at
     live, leaders, restarts = memory.of(LiveRecord), memory.of(LeaderRecord), memory.of(RestartRecord)
     refused = {name for name, record in restarts.items() if record.failure in LOGIN}
-    limits = {dataset.name: silence_limit(dataset, policy.liveness) for dataset in observed.topology.datasets.values()}
+    limits = {dataset.name: silence_limit(dataset, policy) for dataset in observed.topology.datasets.values()}
     running = {view.name: limits[view.dataset.name] for view in views if view.connector.running}
     snapshotting = frozenset[str]().union(*(worker.snapshotting for worker in observed.workers.values()))
     liveness = judge(running, observed.heartbeats, live, now, snapshotting)
@@ -86,9 +78,9 @@ def diagnose(observed: ObservedState, views: Sequence[ConnectorView], memory: Me
             continue
         if _is_blocked(worker, name, reports):
             # Its agent goes on as soon as the leader is fit; a restart by us would skip that check.
-            blocked[name] = now + policy.liveness.leader_move
+            blocked[name] = now + policy.leader_move
             continue
-        until = moving(view.shard, leaders.get(name), now, policy.liveness)
+        until = moving(view.shard, leaders.get(name), now, policy)
         if until is not None and _left_to_agent(observed, view, worker, reports):
             blocked[name] = until
         else:

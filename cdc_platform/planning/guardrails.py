@@ -141,34 +141,25 @@ def may_run_in(name: str, memory: Memory, hidden: frozenset[str]) -> str | None:
 
 def shrunk_clusters(ours: Connectors, memory: Memory, policy: PassPolicy) -> dict[str, Refusal]:
     """Clusters that have suddenly far fewer connectors of ours than at the last pass."""
-    before = memory.of(ClusterSize)
-    refusals = {
-        name: _shrunk(f"cluster {name}", before[name].connectors, len(connectors), policy)
-        for name, connectors in ours.items()
-        if name in before
-    }
-    return {name: refusal for name, refusal in refusals.items() if refusal is not None}
+    before = {name: size.connectors for name, size in memory.of(ClusterSize).items()}
+    return _shrunk("cluster", before, {name: len(connectors) for name, connectors in ours.items()}, policy)
 
 
 def shrunk_datasets(topology: Topology, memory: Memory, policy: PassPolicy) -> dict[str, Refusal]:
     """Datasets that have suddenly far fewer shards than at the last pass; not those that could not be read."""
     off = {problem.name for problem in topology.problems if problem.kind == "dataset"}
-    refusals = {
-        name: _shrunk(f"dataset {name}", size.shards, len(topology.shards.get(name, ())), policy)
-        for name, size in memory.of(DatasetSize).items()
-        if name not in off
-    }
-    return {name: refusal for name, refusal in refusals.items() if refusal is not None}
+    before = {name: size.shards for name, size in memory.of(DatasetSize).items() if name not in off}
+    return _shrunk("dataset", before, {name: len(topology.shards.get(name, ())) for name in before}, policy)
 
 
-def _shrunk(scope: str, before: int, now: int, policy: PassPolicy) -> Refusal | None:
-    if shrink_is_meant(policy):
-        return None
-    lost = before - now
-    if lost > policy.max_deletes and lost > before * policy.shrink_fraction:
-        reason = f"{now} now, {before} at the last pass; if that is meant, pass --accept-shrink"
-        return Refusal(scope=scope, reason=reason)
-    return None
+def _shrunk(kind: str, before: Mapping[str, int], now: Mapping[str, int], policy: PassPolicy) -> dict[str, Refusal]:
+    refusals: dict[str, Refusal] = {}
+    for name in now if not shrink_is_meant(policy) else ():
+        was = before.get(name, 0)
+        if was - now[name] > max(policy.max_deletes, was * policy.shrink_fraction):
+            reason = f"{now[name]} now, {was} at the last pass; if that is meant, pass --accept-shrink"
+            refusals[name] = Refusal(scope=f"{kind} {name}", reason=reason)
+    return refusals
 
 
 def too_many_deletes(gone: list[DeleteConnector], total: int, policy: PassPolicy) -> Refusal | None:

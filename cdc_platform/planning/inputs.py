@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from cdc_platform.model.observed import TopicRequest
+from cdc_platform.model.observed import ObservedState, TopicRequest
 from cdc_platform.model.topology import EMPTY, Cluster, Dataset, Shard
 from cdc_platform.planning.actions import Action
 from cdc_platform.planning.canary import RolloutPolicy
@@ -15,7 +15,7 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LivenessPolicy
 from cdc_platform.planning.health.restarts import RestartPolicy, Waiting
 from cdc_platform.planning.health.task_balance import BalancePolicy
-from cdc_platform.planning.memory import RecordChanges
+from cdc_platform.planning.memory import Memory, RecordChanges
 from cdc_platform.planning.plan import Finding, Plan, Refusal
 
 
@@ -68,6 +68,16 @@ class DesiredState:
     topics: Sequence[TopicRequest]
     config_of: ConfigRenderer
     leftovers: Leftovers = lambda name, config: ((), ())
+
+
+@dataclass(frozen=True, slots=True)
+class PlanInputs:
+    """All that a plan is made from."""
+
+    observed: ObservedState
+    desired: DesiredState
+    memory: Memory
+    policy: PassPolicy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

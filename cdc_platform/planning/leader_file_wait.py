@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
-from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Cluster, Shard
 from cdc_platform.planning.health.liveness import LeaderRecord
 from cdc_platform.planning.health.restarts import Waiting
-from cdc_platform.planning.inputs import PassPolicy
-from cdc_platform.planning.memory import Memory
+from cdc_platform.planning.inputs import PlanInputs
 
 
 class LeaderFiles:
@@ -19,11 +17,11 @@ class LeaderFiles:
     agent get their files by other means.
     """
 
-    def __init__(self, observed: ObservedState, memory: Memory, policy: PassPolicy) -> None:
-        self._observed = observed
-        self._records = memory.of(LeaderRecord)
-        self._longest = policy.liveness.leader_move
-        self._reports: dict[str, AgentReport] = reports_by_worker(observed.agents or {})
+    def __init__(self, inputs: PlanInputs) -> None:
+        self._observed = inputs.observed
+        self._records = inputs.memory.of(LeaderRecord)
+        self._longest = inputs.policy.liveness.leader_move
+        self._reports: dict[str, AgentReport] = reports_by_worker(inputs.observed.agents or {})
         self._workers: dict[str, frozenset[str]] = {}
 
     def wait(self, shard: Shard, cluster: Cluster) -> Waiting | None:

@@ -30,7 +30,7 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
-from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, Planned
+from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges
 from cdc_platform.planning.placement import Placement, place
@@ -49,7 +49,7 @@ def make_plan(observed: ObservedState, desired: DesiredState, memory: Memory, po
         # Sizes stay on record as they are, else the next pass would find nothing strange.
         incidents = RecordChanges({Incident: dict.fromkeys(memory.of(Incident))})
         return Planned(plan=_plan(before + stop), changes=incidents)
-    return _Planner(observed, desired, memory, policy, ours, others).plan(before)
+    return _Planner(PlanInputs(observed, desired, memory, policy), ours, others).plan(before)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,28 +70,25 @@ class _Shards:
 class _Planner:
     """The steps of one plan over the same inputs: `ours` and `others` are the connectors by cluster and name."""
 
-    observed: ObservedState
-    desired: DesiredState
-    memory: Memory
-    policy: PassPolicy
+    inputs: PlanInputs
     ours: Connectors
     others: Connectors
 
     def plan(self, before: Part) -> Planned:
         """All steps; `before` is what was found before the first."""
-        observed, memory, policy = self.observed, self.memory, self.policy
-        topics = compare_topics(self.desired.topics, observed.topics)
+        observed, memory, policy = self.inputs.observed, self.inputs.memory, self.inputs.policy
+        topics = compare_topics(self.inputs.desired.topics, observed.topics)
         placement = self._place()
         shrunk = guardrails.shrunk_clusters(self.ours, memory, policy)
         shards = self._shards(placement, shrunk)
-        diagnosis = diagnose(observed, shards.views, memory, policy)
-        rollouts = roll_out(observed, shards.views, diagnosis, self.desired, memory, policy)
+        diagnosis = diagnose(self.inputs, shards.views)
+        rollouts = roll_out(self.inputs, shards.views, diagnosis)
         changes = before + guardrails.lost(observed.topology, memory, policy) + topics + shards.part
         changes += Part(actions=self._creations(shards, rollouts)) + rollouts.part + _resumes(shards.views)
         touching = [action for action in changes.actions if isinstance(action, ConnectorAction)]
         busy = {action.name for action in touching}
         busy_clusters = {cluster for action in touching for cluster in action.clusters}
-        treatment = treat(observed, shards.views, diagnosis, busy, busy_clusters, memory, policy)
+        treatment = treat(self.inputs, shards.views, diagnosis, busy, busy_clusters)
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
         changes += treatment.part + self._deletes() + Part(records=RecordChanges({LiveRecord: live}))
         changes += Part(records=self._leaders(shards.awaited))
@@ -110,7 +107,7 @@ class _Planner:
         for cluster, connectors in self.ours.items():
             for name in connectors:
                 running.setdefault(name, []).append(cluster)
-        topology = self.observed.topology
+        topology = self.inputs.observed.topology
         return place(
             list(topology.all_shards()),
             topology.clusters,
@@ -121,11 +118,11 @@ class _Planner:
 
     def _shards(self, placement: Placement, shrunk: Mapping[str, Refusal]) -> _Shards:
         """Where each shard's connector is; migrations are planned."""
-        topology = self.observed.topology
+        topology = self.inputs.observed.topology
         off = {(problem.kind, problem.name) for problem in topology.problems}
-        hidden = guardrails.hidden_clusters(self.observed, self.ours, self.memory, self.policy)
-        holds = self.memory.of(HoldRecord)
-        leader_files = LeaderFiles(self.observed, self.memory, self.policy)
+        hidden = guardrails.hidden_clusters(self.inputs.observed, self.ours, self.inputs.memory, self.inputs.policy)
+        holds = self.inputs.memory.of(HoldRecord)
+        leader_files = LeaderFiles(self.inputs)
         views: list[ConnectorView] = []
         missing: list[tuple[Dataset, Shard, Cluster]] = []
         migrations: list[tuple[Dataset, Shard, Cluster]] = []
@@ -153,9 +150,10 @@ class _Planner:
             elif connector is not None:
                 views.append(ConnectorView(dataset, shard, cluster, connector, name))
             elif name in self.others[home]:
-                text = f"cluster {home} has a connector of that name that lacks {OWNER_KEY}={self.policy.platform}"
-                refusals.append(Refusal(scope=name, reason=f"{text}: somebody else made it"))
-            elif last := guardrails.may_run_in(name, self.memory, hidden):
+                own = f"{OWNER_KEY}={self.inputs.policy.platform}"
+                text = f"cluster {home} has a connector of that name that lacks {own}: somebody else made it"
+                refusals.append(Refusal(scope=name, reason=text))
+            elif last := guardrails.may_run_in(name, self.inputs.memory, hidden):
                 text = f"it ran before, and may still run in cluster {last}, which cannot be looked at"
                 waiting[name] = Waiting(None, text)
             elif wait := leader_files.wait(shard, cluster):
@@ -164,10 +162,10 @@ class _Planner:
             else:
                 missing.append((dataset, shard, cluster))
         unplaced = _without_connector(waiting)
-        if len(migrations) > self.policy.max_moves:
-            text = f"{len(migrations)} connectors move, {self.policy.max_moves} in this pass"
+        if len(migrations) > self.inputs.policy.max_moves:
+            text = f"{len(migrations)} connectors move, {self.inputs.policy.max_moves} in this pass"
             unplaced.append(Finding(subject="placement", text=text))
-        chosen = migrations[: self.policy.max_moves]
+        chosen = migrations[: self.inputs.policy.max_moves]
         part = Part(
             actions=[self._migration(*item, placement.moves[item[1].name]) for item in chosen],
             refusals=refusals,
@@ -178,7 +176,7 @@ class _Planner:
     def _left_alone(self, dataset: Dataset, shard: Shard, holds: Mapping[str, HoldRecord]) -> Finding | None:
         """Why nothing is planned for the shard: it is paused, or a snapshot run holds it."""
         for subject, pause in ((dataset.name, dataset.pause), (shard.name, shard.pause)):
-            if pause is not None and pause.holds(self.observed.taken_at):
+            if pause is not None and pause.holds(self.inputs.observed.taken_at):
                 return Finding(subject=subject, text=guardrails.paused(pause))
         hold = holds.get(shard.name)
         if hold is None:
@@ -187,17 +185,17 @@ class _Planner:
         return Finding(subject=shard.name, text=text)
 
     def _migration(self, dataset: Dataset, shard: Shard, cluster: Cluster, source: str) -> MigrateConnector:
-        config = self.desired.config_of(dataset, shard, cluster)
+        config = self.inputs.desired.config_of(dataset, shard, cluster)
         config = keep_snapshot_options(config, self.ours[source][shard.name].config)
         return MigrateConnector(name=shard.name, source=source, target=cluster.name, config=config)
 
     def _creations(self, shards: _Shards, rollouts: Rollouts) -> list[CreateConnector]:
         """None while Kafka cannot be read: Connect would make a missing topic itself, with the wrong settings."""
-        if self.observed.topics is None:
+        if self.inputs.observed.topics is None:
             return []
         creations: list[CreateConnector] = []
         for dataset, shard, cluster in shards.missing:
-            config = self.desired.config_of(dataset, shard, cluster)
+            config = self.inputs.desired.config_of(dataset, shard, cluster)
             if dataset.name in rollouts.fresh:
                 config = with_values(config, rollouts.fresh[dataset.name])
             creations.append(CreateConnector(cluster=cluster.name, name=shard.name, config=config))
@@ -205,9 +203,9 @@ class _Planner:
 
     def _deletes(self) -> Part:
         """Connectors without a shard; not of datasets that are suddenly smaller, whose old size stays on record."""
-        topology = self.observed.topology
+        topology = self.inputs.observed.topology
         off = {(problem.kind, problem.name) for problem in topology.problems}
-        shrunk = guardrails.shrunk_datasets(topology, self.memory, self.policy)
+        shrunk = guardrails.shrunk_datasets(topology, self.inputs.memory, self.inputs.policy)
         known = {shard.name for _, shard in topology.all_shards()}
         gone: list[DeleteConnector] = []
         for cluster, connectors in self.ours.items():
@@ -215,9 +213,9 @@ class _Planner:
                 dataset = topology.datasets.get(dataset_name := ShardName.parse(name).dataset)
                 if dataset_name in shrunk or {("dataset", dataset_name), ("shard", name)} & off:
                     continue
-                if dataset and dataset.pause and dataset.pause.holds(self.observed.taken_at):
+                if dataset and dataset.pause and dataset.pause.holds(self.inputs.observed.taken_at):
                     continue
-                topics, left = self.desired.leftovers(name, connectors[name].config)
+                topics, left = self.inputs.desired.leftovers(name, connectors[name].config)
                 what = "its shard" if dataset else f"dataset {dataset_name}"
                 gone.append(
                     DeleteConnector(
@@ -229,9 +227,9 @@ class _Planner:
                     )
                 )
         total = sum(len(connectors) for connectors in self.ours.values())
-        refusal = guardrails.too_many_deletes(gone, total, self.policy)
+        refusal = guardrails.too_many_deletes(gone, total, self.inputs.policy)
         sizes = {name: DatasetSize(len(shards)) if shards else None for name, shards in topology.shards.items()}
-        for name, size in self.memory.of(DatasetSize).items():
+        for name, size in self.inputs.memory.of(DatasetSize).items():
             if name in shrunk:
                 sizes[name] = size
             elif ("dataset", name) not in off:
@@ -243,16 +241,16 @@ class _Planner:
         )
 
     def _leaders(self, awaited: frozenset[str]) -> RecordChanges:
-        topology = self.observed.topology
+        topology = self.inputs.observed.topology
         shards = {shard.name: shard for _, shard in topology.all_shards()}
-        records, now = self.memory.of(LeaderRecord), self.observed.taken_at
+        records, now = self.inputs.memory.of(LeaderRecord), self.inputs.observed.taken_at
         return RecordChanges({LeaderRecord: leader_changes(shards, records, now, awaited, whole=topology.whole)})
 
     def _cluster_sizes(self, actions: Iterable[Action], shrunk: Iterable[str]) -> RecordChanges:
         """Connectors by cluster without those that the plan takes away, which the next pass must not miss."""
         sizes = {name: len(connectors) for name, connectors in self.ours.items()}
         # Else the next pass would find nothing strange.
-        sizes |= {name: self.memory.of(ClusterSize)[name].connectors for name in shrunk}
+        sizes |= {name: self.inputs.memory.of(ClusterSize)[name].connectors for name in shrunk}
         leaving: Counter[str] = Counter()
         for action in actions:
             if isinstance(action, DeleteConnector):

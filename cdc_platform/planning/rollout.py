@@ -6,7 +6,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.planning import canary
 from cdc_platform.planning.actions import Changes, UpdateConnector
@@ -15,8 +14,8 @@ from cdc_platform.planning.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.drift import config_changes, digest_of, with_values
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.holds import keep_snapshot_options
-from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy
-from cdc_platform.planning.memory import Memory, RecordChanges
+from cdc_platform.planning.inputs import Part, PlanInputs
+from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.plan import Finding
 
 
@@ -35,20 +34,14 @@ class _Dataset:
     changes: dict[str, Changes] = field(default_factory=dict)
 
 
-def roll_out(
-    observed: ObservedState,
-    views: Sequence[ConnectorView],
-    diagnosis: Diagnosis,
-    desired: DesiredState,
-    memory: Memory,
-    policy: PassPolicy,
-) -> Rollouts:
+def roll_out(inputs: PlanInputs, views: Sequence[ConnectorView], diagnosis: Diagnosis) -> Rollouts:
     """Compare each connector's configuration with what it should be, and let through what may change now."""
+    topology, memory, config_of = inputs.observed.topology, inputs.memory, inputs.desired.config_of
     datasets: dict[str, _Dataset] = defaultdict(_Dataset)
     for view in views:
         group = datasets[view.dataset.name]
         group.views[view.name] = view
-        config = desired.config_of(view.dataset, view.shard, view.cluster)
+        config = config_of(view.dataset, view.shard, view.cluster)
         config = keep_snapshot_options(config, view.connector.config)
         changes = config_changes(view.connector.config, config)
         if changes:
@@ -61,7 +54,7 @@ def roll_out(
     canaries: dict[str, CanaryRecord | None] = {}
     done: dict[str, RolledOut | None] = {}
     for name, group in sorted(datasets.items()):
-        decision = _decide(name, group, observed, diagnosis, desired, memory, policy)
+        decision = _decide(inputs, name, group, diagnosis)
         updates += _updates(group, decision)
         if decision.finding:
             findings.append(Finding(subject=name, text=decision.finding))
@@ -71,22 +64,15 @@ def roll_out(
             canaries[name] = decision.record
         if decision.done != proven.get(name):
             done[name] = decision.done
-    if not observed.topology.problems:
-        for name in {*known, *proven} - observed.topology.datasets.keys():
+    if not topology.problems:
+        for name in {*known, *proven} - topology.datasets.keys():
             canaries[name] = done[name] = None
     records = RecordChanges({CanaryRecord: canaries, RolledOut: done})
     return Rollouts(part=Part(actions=updates, findings=findings, records=records), fresh=fresh)
 
 
-def _decide(
-    name: str,
-    group: _Dataset,
-    observed: ObservedState,
-    diagnosis: Diagnosis,
-    desired: DesiredState,
-    memory: Memory,
-    policy: PassPolicy,
-) -> RolloutDecision:
+def _decide(inputs: PlanInputs, name: str, group: _Dataset, diagnosis: Diagnosis) -> RolloutDecision:
+    observed, memory = inputs.observed, inputs.memory
     record = memory.of(CanaryRecord).get(name)
     pending = {
         shard: Pending(
@@ -98,26 +84,26 @@ def _decide(
         for shard, changes in group.changes.items()
     }
     return canary.decide(
-        digest=digest_of(observed.topology.datasets[name], desired.config_of),
+        digest=digest_of(observed.topology.datasets[name], inputs.desired.config_of),
         connectors=len(group.views),
         pending=pending,
-        canaries=_canaries(record, observed, diagnosis, memory) if record else {},
+        canaries=_canaries(inputs, record, diagnosis) if record else {},
         record=record,
         done=memory.of(RolledOut).get(name),
         now=observed.taken_at,
-        policy=policy.rollout,
+        policy=inputs.policy.rollout,
     )
 
 
-def _canaries(record: CanaryRecord, observed: ObservedState, diagnosis: Diagnosis, memory: Memory) -> dict[str, Canary]:
+def _canaries(inputs: PlanInputs, record: CanaryRecord, diagnosis: Diagnosis) -> dict[str, Canary]:
     """How each canary is that is still in the topology."""
-    hosts = {shard.name: str(shard.leader) for _, shard in observed.topology.all_shards()}
+    hosts = {shard.name: str(shard.leader) for _, shard in inputs.observed.topology.all_shards()}
     failing_hosts = {item.host for name, (item, _) in diagnosis.failing.items() if name not in record.shards}
     canaries: dict[str, Canary] = {}
     for name in record.shards:
         if name not in hosts:
             continue
-        restarted = memory.of(RestartRecord).get(name)
+        restarted = inputs.memory.of(RestartRecord).get(name)
         if name in diagnosis.failing:
             item, cause = diagnosis.failing[name]
             shared = f"others of {item.host} fail too" if item.host in failing_hosts else None

@@ -13,19 +13,7 @@ from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import NotFound
 from cdc_platform.model.naming import ShardName
 from cdc_platform.model.topology import Topology
-from cdc_platform.planning.actions import (
-    Action,
-    AddPartitions,
-    AlterTopic,
-    CreateConnector,
-    CreateTopic,
-    DeleteConnector,
-    MigrateConnector,
-    RestartConnector,
-    ResumeConnector,
-    StopAndResumeConnector,
-    UpdateConnector,
-)
+from cdc_platform.planning import actions
 from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.reconciler.migration import migrate, stop_and_resume, wait_stopped
 
@@ -40,24 +28,12 @@ class ApplyPorts:
     connect: Mapping[str, Connect]
 
 
-def _create_topic(ports: ApplyPorts, action: CreateTopic) -> None:
-    ports.platform.kafka.create_topics([action.topic])
-
-
-def _add_partitions(ports: ApplyPorts, action: AddPartitions) -> None:
-    ports.platform.kafka.add_partitions(action.topic, action.total)
-
-
-def _alter_topic(ports: ApplyPorts, action: AlterTopic) -> None:
+def _alter_topic(ports: ApplyPorts, action: actions.AlterTopic) -> None:
     changes = {key: desired for key, (_, desired) in action.changes.items()}
     ports.platform.kafka.alter_topic_config(action.topic, changes)
 
 
-def _create(ports: ApplyPorts, action: CreateConnector) -> None:
-    ports.connect[action.cluster].create(action.name, action.config)
-
-
-def _update(ports: ApplyPorts, action: UpdateConnector) -> None:
+def _update(ports: ApplyPorts, action: actions.UpdateConnector) -> None:
     if INCLUDE_LIST in action.changes:
         _publish(ports, ShardName.parse(action.name))
     ports.connect[action.cluster].update(action.name, action.config)
@@ -73,7 +49,7 @@ def _publish(ports: ApplyPorts, name: ShardName) -> None:
             ports.platform.sources.publish(dataset, shard, identity(ports.platform.settings, dataset, shard))
 
 
-def _restart(ports: ApplyPorts, action: RestartConnector) -> None:
+def _restart(ports: ApplyPorts, action: actions.RestartConnector) -> None:
     client = ports.connect[action.cluster]
     if not action.unwell:
         client.restart_failed(action.name)
@@ -84,19 +60,7 @@ def _restart(ports: ApplyPorts, action: RestartConnector) -> None:
         stop_and_resume(action.name, client, ports.watch)  # it has no task: a resume makes one
 
 
-def _resume(ports: ApplyPorts, action: ResumeConnector) -> None:
-    ports.connect[action.cluster].resume(action.name)
-
-
-def _stop_and_resume(ports: ApplyPorts, action: StopAndResumeConnector) -> None:
-    stop_and_resume(action.name, ports.connect[action.cluster], ports.watch)
-
-
-def _migrate(ports: ApplyPorts, action: MigrateConnector) -> None:
-    migrate(action, ports.connect[action.source], ports.connect[action.target], ports.watch)
-
-
-def _delete(ports: ApplyPorts, action: DeleteConnector) -> None:
+def _delete(ports: ApplyPorts, action: actions.DeleteConnector) -> None:
     """Stop, reset the offsets (else a re-created name resumes at a stale position), delete, clean up."""
     client = ports.connect[action.cluster]
     try:
@@ -111,15 +75,19 @@ def _delete(ports: ApplyPorts, action: DeleteConnector) -> None:
         ports.platform.kafka.delete_topics(action.left_topics)
 
 
-METHODS: dict[type[Action], Callable[[ApplyPorts, Any], None]] = {
-    CreateTopic: _create_topic,
-    AddPartitions: _add_partitions,
-    AlterTopic: _alter_topic,
-    RestartConnector: _restart,
-    ResumeConnector: _resume,
-    CreateConnector: _create,
-    UpdateConnector: _update,
-    StopAndResumeConnector: _stop_and_resume,
-    MigrateConnector: _migrate,
-    DeleteConnector: _delete,
+METHODS: dict[type[actions.Action], Callable[[ApplyPorts, Any], None]] = {
+    actions.CreateTopic: lambda ports, action: ports.platform.kafka.create_topics([action.topic]),
+    actions.AddPartitions: lambda ports, action: ports.platform.kafka.add_partitions(action.topic, action.total),
+    actions.AlterTopic: _alter_topic,
+    actions.RestartConnector: _restart,
+    actions.ResumeConnector: lambda ports, action: ports.connect[action.cluster].resume(action.name),
+    actions.CreateConnector: lambda ports, action: ports.connect[action.cluster].create(action.name, action.config),
+    actions.UpdateConnector: _update,
+    actions.StopAndResumeConnector: lambda ports, action: stop_and_resume(
+        action.name, ports.connect[action.cluster], ports.watch
+    ),
+    actions.MigrateConnector: lambda ports, action: migrate(
+        action, ports.connect[action.source], ports.connect[action.target], ports.watch
+    ),
+    actions.DeleteConnector: _delete,
 }

@@ -18,31 +18,14 @@ from cdc_platform.planning.inputs import PassPolicy, Planned
 from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.planner import make_plan
 from cdc_platform.planning.records import Writer
-from cdc_platform.reconciler import last_pass
+from cdc_platform.reconciler import last_pass, report, state_records
 from cdc_platform.reconciler.apply import apply
 from cdc_platform.reconciler.desired_state import desired_state, with_problems
 from cdc_platform.reconciler.ended_watermarks import ended_watermarks
 from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
-from cdc_platform.reconciler.report import (
-    ActionOutcome,
-    ActionStatus,
-    PassReport,
-    health_of,
-    homes_of,
-    lags_of,
-    running_shards,
-)
-from cdc_platform.reconciler.state_records import (
-    DocumentChanges,
-    Documents,
-    captured_documents,
-    captured_shards,
-    changed_records,
-    deleted_with,
-    documents_of,
-    read_memory,
-)
+from cdc_platform.reconciler.report import ActionOutcome, PassReport
+from cdc_platform.reconciler.state_records import DocumentChanges, Documents
 
 Captured = Callable[[tuple[str, ...]], None]
 
@@ -90,7 +73,7 @@ def _planned(platform: Platform, policy: PassPolicy | None) -> _PlannedPass:
         observed = observe(platform, topology, desired.topics, policy.liveness)
         documents = reading.result()
     clock.lap("look")
-    planned = make_plan(observed, desired, read_memory(documents), policy)
+    planned = make_plan(observed, desired, state_records.read_memory(documents), policy)
     clock.lap("plan")
     return _PlannedPass(observed, planned, documents, clock.seconds)
 
@@ -162,7 +145,7 @@ class _Pass:
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
         ended = ended_watermarks(planned.plan.actions, observed.topology, documents)
-        self._write(changed_records(planned.changes, documents) | ended)
+        self._write(state_records.changed_records(planned.changes, documents) | ended)
         if not planned.plan:
             return ()
         self.progress(planned.plan.sentence())
@@ -183,19 +166,19 @@ class _Pass:
         """The restart records of these connectors."""
         changed = self.prepared.planned.changes.of(RestartRecord)
         kept = {name: changed[name] for name in names if name in changed}
-        return documents_of(RecordChanges({RestartRecord: kept}), Writer.RESTART)
+        return state_records.documents_of(RecordChanges({RestartRecord: kept}), Writer.RESTART)
 
     def _report(self, outcomes: tuple[ActionOutcome, ...], clock: _Phases, on_captured: Captured) -> PassReport:
         observed, planned = self.prepared.observed, self.prepared.planned
         clusters = observed.clusters
         if outcomes:
             clusters = self.watch.run(lambda _: observe_again(self.platform, observed.topology))
-        running = running_shards(observed, clusters)
-        captured = tuple(sorted(running.keys() - captured_shards(self.prepared.documents)))
+        running = report.running_shards(observed, clusters)
+        captured = tuple(sorted(running.keys() - state_records.captured_shards(self.prepared.documents)))
         if captured:
             on_captured(captured)
         clock.lap("report")
-        health = health_of(observed.topology, planned, clusters)
+        health = report.health_of(observed.topology, planned, clusters)
         last = last_pass.last_pass(
             generation=self.watch.generation,
             observed=observed,
@@ -215,8 +198,8 @@ class _Pass:
             health=health,
             captured=captured,
             phases=clock.seconds,
-            homes=homes_of(clusters, platform=self.platform.settings.platform),
-            lags=lags_of(observed),
+            homes=report.homes_of(clusters, platform=self.platform.settings.platform),
+            lags=report.lags_of(observed),
         )
 
     def _learned(self, outcomes: Sequence[ActionOutcome], running: Mapping[str, str]) -> DocumentChanges:
@@ -225,10 +208,10 @@ class _Pass:
         # A restart that came through is on record already; one that did not must not count as an attempt.
         tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
         learned = self._restarts([name for name in planned.changes.of(RestartRecord) if name not in tried])
-        learned |= captured_documents(running, documents, observed.taken_at, self.watch.generation)
+        learned |= state_records.captured_documents(running, documents, observed.taken_at, self.watch.generation)
         for outcome in outcomes:
-            if isinstance(outcome.action, DeleteConnector) and outcome.status is ActionStatus.DONE:
-                learned |= {key: None for key in deleted_with(outcome.action.name) if key in documents}
+            if isinstance(outcome.action, DeleteConnector) and outcome.status is report.ActionStatus.DONE:
+                learned |= {key: None for key in state_records.deleted_with(outcome.action.name) if key in documents}
         return learned
 
     def _write(self, changes: DocumentChanges) -> None:

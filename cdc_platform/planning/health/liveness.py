@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.model.observed import ObservedHeartbeats, ObservedWorker
-from cdc_platform.model.topology import EMPTY, Dataset, Shard
+from cdc_platform.model.topology import Dataset, Shard
 from cdc_platform.planning.records import Kept, Record, Writer
 
 
@@ -163,12 +163,7 @@ def doubtful(
     return frozenset(names)
 
 
-def moving(
-    shard: Shard,
-    record: LeaderRecord | None,
-    now: datetime,
-    policy: LivenessPolicy,
-) -> datetime | None:
+def moving(shard: Shard, record: LeaderRecord | None, now: datetime, policy: LivenessPolicy) -> datetime | None:
     """Until when the shard is left to the agent that moves it to a new leader; None when it is not.
 
     The deadline counts from the pass that first saw the new generation; a
@@ -205,6 +200,3 @@ def leader_changes(
         if unknown or (known is None and generation != 0):
             changes[name] = LeaderRecord(generation=generation, since=now)
     return changes
-
-
-NO_LIVENESS = Liveness(silent=EMPTY)

@@ -180,10 +180,7 @@ def _group(name: str, failure: Failure, host: str) -> tuple[str, str]:
 
 
 def _probes(
-    failing: Sequence[Failing],
-    healthy: Mapping[str, str],
-    records: Mapping[str, RestartRecord],
-    policy: RestartPolicy,
+    failing: Sequence[Failing], healthy: Mapping[str, str], records: Mapping[str, RestartRecord], policy: RestartPolicy
 ) -> dict[str, str]:
     """Member name to the probe of its group, for groups large enough to be one cause.
 
@@ -204,8 +201,7 @@ def _probes(
         if len(members) < policy.group_from:
             continue
         probe = min(
-            members,
-            key=lambda name: (records[name].next_restart.timestamp() if name in records else 0.0, name),
+            members, key=lambda name: (records[name].next_restart.timestamp() if name in records else 0.0, name)
         )
         probes.update(dict.fromkeys(members, probe))
     return probes
