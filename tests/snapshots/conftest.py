@@ -23,9 +23,9 @@ from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
-from tests.snapshots.live import World
+from tests.snapshots.harness import Harness
 
-MakeWorld = Callable[..., World]
+MakeHarness = Callable[..., Harness]
 WIDE = Load(max_parallel_shards=8, max_parallel_per_host=8)
 
 
@@ -64,15 +64,15 @@ def outside(stack: Stack, settings: Settings) -> Iterator[SnapshotPorts]:
 
 
 @pytest.fixture
-def make_world(stack: Stack, settings: Settings, outside: SnapshotPorts) -> Iterator[MakeWorld]:
+def make_harness(stack: Stack, settings: Settings, outside: SnapshotPorts) -> Iterator[MakeHarness]:
     with ExitStack() as cleanup:
 
-        def make(engine: Engine, *, count: int = 2, rows: int = 3000, **more: Any) -> World:
-            world = World(stack=stack, settings=settings, engine=engine, count=count, rows=rows, **more)
-            cleanup.callback(world.clean, outside.platform)
-            world.make()
-            world.put(outside.platform)
-            return world
+        def make(engine: Engine, *, count: int = 2, rows: int = 3000, **more: Any) -> Harness:
+            harness = Harness(stack=stack, settings=settings, engine=engine, count=count, rows=rows, **more)
+            cleanup.callback(harness.clean, outside.platform)
+            harness.make()
+            harness.put(outside.platform)
+            return harness
 
         yield make
 
@@ -88,15 +88,15 @@ def go(
     return opening.finish(outside, run), notes
 
 
-def bootstrap(world: World, **more: Any) -> Request:
-    return Request(kind=RunKind.BOOTSTRAP, dataset=world.name, **{"load": WIDE, **more})
+def bootstrap(harness: Harness, **more: Any) -> Request:
+    return Request(kind=RunKind.BOOTSTRAP, dataset=harness.name, **{"load": WIDE, **more})
 
 
-def backfill(world: World, **more: Any) -> Request:
-    return Request(kind=RunKind.BACKFILL, dataset=world.name, **{"load": WIDE, **more})
+def backfill(harness: Harness, **more: Any) -> Request:
+    return Request(kind=RunKind.BACKFILL, dataset=harness.name, **{"load": WIDE, **more})
 
 
-class Working:
+class BackgroundRun:
     """A run that goes on in a thread."""
 
     def __init__(self, outside: SnapshotPorts, request: Request, run_id: str, **more: Any) -> None:

@@ -28,9 +28,9 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import Run, runs, watermarks
 from cdc_platform.snapshots.shard_steps import running_signal, signal_id
-from tests.snapshots.conftest import MakeWorld, bootstrap, go
+from tests.snapshots.conftest import MakeHarness, bootstrap, go
 from tests.snapshots.dagster_outside import OutsideDagster
-from tests.snapshots.live import Judge, World, Writers
+from tests.snapshots.harness import Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -79,33 +79,33 @@ def dagster(settings: Settings, tmp_path: Path) -> Iterator[OutsideDagster]:
 
 @pytest.mark.parametrize("point", points(), ids=str)
 def test_backfill_goes_on_after_a_kill(
-    point: Point, make_world: MakeWorld, outside: SnapshotPorts, dagster: OutsideDagster, stack: Stack
+    point: Point, make_harness: MakeHarness, outside: SnapshotPorts, dagster: OutsideDagster, stack: Stack
 ) -> None:
-    world = make_world(point.engine, rows=ROWS)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    judge = Judge(world, since=Judge(world).ends())
+    harness = make_harness(point.engine, rows=ROWS)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
     began = datetime.now(UTC)
-    with Writers(world, pause=0.02):
-        kill = _start(point, world, dagster, stack)
-        run = _open_run(outside, world, dagster)
+    with Writers(harness, pause=0.02):
+        kill = _start(point, harness, dagster, stack)
+        run = _open_run(outside, harness, dagster)
         chunks = _Chunks(outside, run, began)
         assert_eventually(lambda: chunks.read() >= point.after * CHUNKS, what="chunks read", seconds=PATIENCE)
         again = kill()
         again()
         assert_eventually(lambda: _finished(outside, run) is not None, what="the run is finished", seconds=PATIENCE)
-    judge.agree(seconds=120)
+    check.assert_agrees(seconds=120)
     assert _finished(outside, run).failed == 0  # type: ignore[union-attr]
-    marks = watermarks(outside.platform.state.read(), world.name)
+    marks = watermarks(outside.platform.state.read(), harness.name)
     assert all(mark.complete and mark.backfilled == run.id for mark in marks.values())
-    assert _times_asked(outside, world, run) == {
-        shard.name: {signal_id(run.id, shard.name, 1): 1} for shard in world.shards
+    assert _times_asked(outside, harness, run) == {
+        shard.name: {signal_id(run.id, shard.name, 1): 1} for shard in harness.shards
     }
 
 
-def _start(point: Point, world: World, dagster: OutsideDagster, stack: Stack) -> Callable[[], Callable[[], Any]]:
+def _start(point: Point, harness: Harness, dagster: OutsideDagster, stack: Stack) -> Callable[[], Callable[[], Any]]:
     """Launch the backfill; returns what kills, which returns what a person or supervisor does after it."""
     config = {
-        "dataset": world.name,
+        "dataset": harness.name,
         **{name: getattr(LOAD, name) for name in ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s")},
     }
     if point.victim == "dagster":
@@ -139,14 +139,14 @@ def _start(point: Point, world: World, dagster: OutsideDagster, stack: Stack) ->
     return kill_worker
 
 
-def _open_run(outside: SnapshotPorts, world: World, dagster: OutsideDagster) -> Run:
+def _open_run(outside: SnapshotPorts, harness: Harness, dagster: OutsideDagster) -> Run:
     found: list[Run] = []
 
     def opened() -> bool:
         found[:] = [
             run
             for run in runs(outside.platform.state.read()).values()
-            if run.dataset == world.name and run.finished is None
+            if run.dataset == harness.name and run.finished is None
         ]
         return bool(found)
 
@@ -179,12 +179,12 @@ class _Chunks:
         return self._count
 
 
-def _times_asked(outside: SnapshotPorts, world: World, run: Run) -> dict[str, dict[str, int]]:
+def _times_asked(outside: SnapshotPorts, harness: Harness, run: Run) -> dict[str, dict[str, int]]:
     """Shard to signal to how often an offset without that snapshot was followed by one with it, as Connect keeps it."""
-    names = {shard.name for shard in world.shards}
+    names = {shard.name for shard in harness.shards}
     before: dict[str, str | None] = {}
     found: dict[str, dict[str, int]] = {}
-    topic = f"cdc-connect-{world.stack.cluster().name}-offsets"
+    topic = f"cdc-connect-{harness.stack.cluster().name}-offsets"
     for key, value in _records(outside, topic):
         name = json.loads(key)[0]
         if name not in names:

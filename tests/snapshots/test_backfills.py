@@ -22,9 +22,9 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
 from cdc_platform.snapshots.run_lifecycle import RequestedRun
 from cdc_platform.snapshots.shard_steps import running_signal
-from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
+from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file
-from tests.snapshots.live import Judge, World, Writers
+from tests.snapshots.harness import Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -38,78 +38,78 @@ def slow(rows_per_s: int) -> Load:
 
 @ENGINES
 def test_backfill_by_key_range_and_condition_sends_just_those_rows(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    world = make_world(engine, rows=1000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    with world.admin(world.shards[0].database) as run:
+    harness = make_harness(engine, rows=1000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    with harness.admin(harness.shards[0].database) as run:
         run("UPDATE items SET v = 5 WHERE id BETWEEN 140 AND 149")
-    Judge(world).agree(only={("00000", "items"): set(range(140, 150))})
-    judge = Judge(world, since=Judge(world).ends())
+    TopicCheck(harness).assert_agrees(only={("00000", "items"): set(range(140, 150))})
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
     wanted = backfill(
-        world,
+        harness,
         tables=("items",),
         shards=("00000",),
         key_range=KeyRange(column="id", low="100", high="200"),
         condition="v = 0 OR id = 145",
     )
     go(outside, wanted, "b1")
-    rows = judge.fold("items")
+    rows = check.fold("items")
     assert rows == {"00000": {i: 5 if i == 145 else 0 for i in range(100, 200) if not 140 <= i < 150 or i == 145}}
-    assert judge.fold("notes") == {}
+    assert check.fold("notes") == {}
 
 
 @ENGINES
 def test_backfill_of_a_few_rows_of_the_only_shard_and_nobody_writes(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
     """Its chunk is closed by a heartbeat or by a start anew, not by a change that may not come for days."""
-    world = make_world(engine, count=1, rows=500)
-    go(outside, bootstrap(world), "first")
+    harness = make_harness(engine, count=1, rows=500)
+    go(outside, bootstrap(harness), "first")
     for number in range(3):
         began = time.monotonic()
-        judge = Judge(world, since=Judge(world).ends())
+        check = TopicCheck(harness, since=TopicCheck(harness).ends())
         part = KeyRange(column="id", low=str(number * 10 + 1), high=str(number * 10 + 11))
-        _, notes = go(outside, backfill(world, tables=("items",), key_range=part), f"b{number}")
+        _, notes = go(outside, backfill(harness, tables=("items",), key_range=part), f"b{number}")
         assert [done.error for done in notes.done] == [None]
-        assert judge.fold("items") == {"00000": dict.fromkeys(range(number * 10 + 1, number * 10 + 11), 0)}
+        assert check.fold("items") == {"00000": dict.fromkeys(range(number * 10 + 1, number * 10 + 11), 0)}
         assert time.monotonic() - began < 120
 
 
 def test_backfill_of_an_idle_shard_while_a_transaction_is_open_elsewhere(
-    make_world: MakeWorld, outside: SnapshotPorts
+    make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
     """In another database of the server, for longer than a heartbeat: no transaction of the shard is older then."""
-    world = make_world(Engine.POSTGRES, count=1, rows=500)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    with world.admin() as run:
+    harness = make_harness(Engine.POSTGRES, count=1, rows=500)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    with harness.admin() as run:
         run("BEGIN")
         run("SELECT pg_current_xact_id()")
-        assert_eventually(lambda: _seen_since(outside, world, run), what="a heartbeat that is younger", seconds=60)
+        assert_eventually(lambda: _seen_since(outside, harness, run), what="a heartbeat that is younger", seconds=60)
         for number in range(2):
-            judge = Judge(world, since=Judge(world).ends())
+            check = TopicCheck(harness, since=TopicCheck(harness).ends())
             part = KeyRange(column="id", low=str(number * 10 + 1), high=str(number * 10 + 11))
-            _, notes = go(outside, backfill(world, tables=("items",), key_range=part), f"b{number}")
+            _, notes = go(outside, backfill(harness, tables=("items",), key_range=part), f"b{number}")
             assert [done.error for done in notes.done] == [None]
-            assert judge.fold("items") == {"00000": dict.fromkeys(range(number * 10 + 1, number * 10 + 11), 0)}
+            assert check.fold("items") == {"00000": dict.fromkeys(range(number * 10 + 1, number * 10 + 11), 0)}
             assert not [text for text in notes.said if "stood still" in text], notes.said
         run("ROLLBACK")
 
 
-def _seen_since(outside: SnapshotPorts, world: World, run: Callable[..., list[Any]]) -> bool:
+def _seen_since(outside: SnapshotPorts, harness: Harness, run: Callable[..., list[Any]]) -> bool:
     """True when the stream has committed a transaction that is younger than the one open in this session."""
-    offset = committed(outside.platform.connect(world.stack.cluster()), world.shards[0].name) or {}
+    offset = committed(outside.platform.connect(harness.stack.cluster()), harness.shards[0].name) or {}
     mine = int(run("SELECT pg_current_xact_id()::text")[0][0])
     return int(offset.get("txId") or 0) > mine
 
 
 @ENGINES
-def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorld, outside: SnapshotPorts) -> None:
-    world = make_world(engine, rows=10_000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    judge = Judge(world, since=Judge(world).ends())
-    with Writers(world, pause=0.02) as writers:
-        working = Working(outside, backfill(world, load=slow(500)), "b1")
+def test_backfill_can_be_paused_and_resumed(engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts) -> None:
+    harness = make_harness(engine, rows=10_000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
+    with Writers(harness, pause=0.02) as writers:
+        working = BackgroundRun(outside, backfill(harness, load=slow(500)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", RequestedRun.PAUSED)
         assert_eventually(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
@@ -118,40 +118,40 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_world: MakeWorl
         assert writers.writes > before + 100
         opening.order(outside, "b1", RequestedRun.RUNNING)
         assert not working.end().failed
-    judge.agree()
+    check.assert_agrees()
 
 
 @ENGINES
 def test_backfill_can_be_stopped_and_the_stream_goes_on(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    world = make_world(engine, rows=4000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    with Writers(world, pause=0.02) as writers:
-        working = Working(outside, backfill(world, load=slow(250)), "b1")
+    harness = make_harness(engine, rows=4000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    with Writers(harness, pause=0.02) as writers:
+        working = BackgroundRun(outside, backfill(harness, load=slow(250)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
         opening.order(outside, "b1", RequestedRun.STOPPED)
         ended = working.end()
     assert {done.error for done in working.notes.done} == {"stopped by hand"}
     assert ended.failed == 2
-    Judge(world).agree(only=writers.changed)
-    connect = outside.platform.connect(world.stack.cluster())
-    for shard in world.shards:
+    TopicCheck(harness).assert_agrees(only=writers.changed)
+    connect = outside.platform.connect(harness.stack.cluster())
+    for shard in harness.shards:
         assert running_signal(committed(connect, shard.name) or {}) is None
     # Nothing is in its way.
-    go(outside, backfill(world), "b2")
-    Judge(world).agree()
+    go(outside, backfill(harness), "b2")
+    TopicCheck(harness).assert_agrees()
 
 
-def test_backfill_is_held_to_rows_and_bytes_a_second(make_world: MakeWorld, outside: SnapshotPorts) -> None:
-    world = make_world(Engine.MARIADB, rows=10_000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
+def test_backfill_is_held_to_rows_and_bytes_a_second(make_harness: MakeHarness, outside: SnapshotPorts) -> None:
+    harness = make_harness(Engine.MARIADB, rows=10_000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
     began = time.monotonic()
     load = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=500, max_bytes_per_s=4_000_000)
-    with Writers(world, pause=0.05):
-        working = Working(outside, backfill(world, load=load), "b1")
+    with Writers(harness, pause=0.05):
+        working = BackgroundRun(outside, backfill(harness, load=load), "b1")
         assert_eventually(lambda: working.chunks() > 3, what="chunks were read", seconds=120)
-        clients = [producer_client_id(shard.name) for shard in world.shards]
+        clients = [producer_client_id(shard.name) for shard in harness.shards]
         assert _rates(outside, clients) == dict.fromkeys(clients, 2_000_000)
         assert not working.end().failed
     seconds = time.monotonic() - began
@@ -180,18 +180,18 @@ def _command(config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_bootstrap_and_backfill_from_the_command_line(
-    make_world: MakeWorld, outside: SnapshotPorts, config: Path
+    make_harness: MakeHarness, outside: SnapshotPorts, config: Path
 ) -> None:
-    world = make_world(Engine.MARIADB, rows=500)
-    first = _command(config, "bootstrap", world.name)
+    harness = make_harness(Engine.MARIADB, rows=500)
+    first = _command(config, "bootstrap", harness.name)
     assert first.returncode == 0, first.stderr
     assert "2 shards done, 0 failed, 2,000 rows" in first.stdout
     assert "2 of 2 shards done" in first.stderr, "plain lines where there is no terminal"
-    Judge(world).agree()
-    again = _command(config, "bootstrap", world.name)
+    TopicCheck(harness).assert_agrees()
+    again = _command(config, "bootstrap", harness.name)
     assert again.returncode == 1
     assert "bootstrapped already" in again.stderr
-    second = _command(config, "backfill", world.name, "00001", "--key", "id", "--to", "11", "--json")
+    second = _command(config, "backfill", harness.name, "00001", "--key", "id", "--to", "11", "--json")
     told = json.loads(second.stdout)
     assert (second.returncode, told["rows"], list(told["shards"])) == (0, 20, ["00001"])
     runs = json.loads(_command(config, "backfill", "--runs", "--json").stdout)

@@ -19,8 +19,8 @@ from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import watermarks
-from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
-from tests.snapshots.live import TABLES, Judge, World, Writers
+from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
+from tests.snapshots.harness import TABLES, Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -39,103 +39,103 @@ class Updates(Writers):
     """Changes only what every version of the table has: `v` of rows that are there."""
 
     def _change(self, run: Callable[..., Any], dice: random.Random, v: int, shard: Shard) -> None:
-        key = dice.randrange(1, self.world.rows + 1)
+        key = dice.randrange(1, self.harness.rows + 1)
         run(f"UPDATE {dice.choice(TABLES)} SET v = {v} WHERE id = {key}")
 
 
 @ENGINES
 @pytest.mark.parametrize("change", CHANGES)
 def test_backfill_while_a_column_changes(
-    engine: Engine, change: str, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, change: str, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    world = make_world(engine, rows=4000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    with Updates(world, pause=0.01):
-        working = Working(outside, backfill(world, load=SLOW), "b1")
+    harness = make_harness(engine, rows=4000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    with Updates(harness, pause=0.01):
+        working = BackgroundRun(outside, backfill(harness, load=SLOW), "b1")
         assert_eventually(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
-        for shard in world.shards:
-            with world.admin(shard.database) as run:
+        for shard in harness.shards:
+            with harness.admin(shard.database) as run:
                 run(CHANGES[change])
         ended = working.end()
     assert not ended.failed, [done.error for done in working.notes.done]
-    Judge(world).agree()
+    TopicCheck(harness).assert_agrees()
     # What was read before the change has the old columns; one more backfill, and all rows have the new ones.
-    go(outside, backfill(world), "b2")
-    for shard in world.shards:
-        _same_rows(world, shard.id, "items")
-    sample = outside.platform.kafka.samples([_topic(world, "items")])[_topic(world, "items")]
+    go(outside, backfill(harness), "b2")
+    for shard in harness.shards:
+        _same_rows(harness, shard.id, "items")
+    sample = outside.platform.kafka.samples([_topic(harness, "items")])[_topic(harness, "items")]
     found = column_schema(sample)
     assert found is not None
-    assert [column.name for column in found.columns] == _columns(world, "items")
+    assert [column.name for column in found.columns] == _columns(harness, "items")
 
 
 @ENGINES
 def test_backfill_whose_task_starts_just_before_a_column_came(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
     """It reads its first chunk before it streams: with a column that the stream has not told of yet."""
-    world = make_world(engine, count=1, rows=20_000)
-    (shard,) = world.shards
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    connect = outside.platform.connect(world.stack.cluster())
-    with Updates(world, pause=0.01):
-        working = Working(outside, backfill(world, tables=("items",), load=SLOW), "b1")
+    harness = make_harness(engine, count=1, rows=20_000)
+    (shard,) = harness.shards
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    connect = outside.platform.connect(harness.stack.cluster())
+    with Updates(harness, pause=0.01):
+        working = BackgroundRun(outside, backfill(harness, tables=("items",), load=SLOW), "b1")
         assert_eventually(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
         stop(connect, shard.name)
-        with world.admin(shard.database) as run:
+        with harness.admin(shard.database) as run:
             run(CHANGES["add"])
         connect.resume(shard.name)
         ended = working.end()
     assert not ended.failed, [done.error for done in working.notes.done]
-    _same_rows(world, shard.id, "items")
+    _same_rows(harness, shard.id, "items")
     withdrawn = [text for text in working.notes.said if "streams on without its snapshot" in text]
     assert bool(withdrawn) == (engine is Engine.MARIADB), "a Postgres task reads the columns when it starts"
 
 
 @ENGINES
 def test_bootstrap_of_a_table_that_is_new_in_the_dataset(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
     """It was there all the time, full of rows, and not captured; one column was added meanwhile."""
-    world = make_world(engine, rows=2000)
-    for shard in world.shards:
-        with world.admin(shard.database) as run:
-            world.create(run, "more")
-            world.fill(run, "more", 1, 500)
-    go(outside, bootstrap(world), "first")
-    before = watermarks(outside.platform.state.read(), world.name)
-    for shard in world.shards:
-        with world.admin(shard.database) as run:
+    harness = make_harness(engine, rows=2000)
+    for shard in harness.shards:
+        with harness.admin(shard.database) as run:
+            harness.create(run, "more")
+            harness.fill(run, "more", 1, 500)
+    go(outside, bootstrap(harness), "first")
+    before = watermarks(outside.platform.state.read(), harness.name)
+    for shard in harness.shards:
+        with harness.admin(shard.database) as run:
             run("ALTER TABLE more ADD COLUMN extra int DEFAULT 7")
-            world.fill(run, "more", 501, 900)
-    world.dataset = replace(world.dataset, tables=(*world.dataset.tables, Table(name="more")))
-    outside.platform.topology.put_dataset(world.dataset)
+            harness.fill(run, "more", 501, 900)
+    harness.dataset = replace(harness.dataset, tables=(*harness.dataset.tables, Table(name="more")))
+    outside.platform.topology.put_dataset(harness.dataset)
     with pytest.raises(BadInput, match="more is new to it"):
-        go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "refused")
-    with Writers(world), Writers(world, tables=("more",), pause=0.02):
-        working = Working(outside, bootstrap(world, tables=("more",)), "second")
+        go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "refused")
+    with Writers(harness), Writers(harness, tables=("more",), pause=0.02):
+        working = BackgroundRun(outside, bootstrap(harness, tables=("more",)), "second")
         time.sleep(3)
         assert not working.notes.done, "its connectors do not capture it yet"
         _settled_pass(outside)
         ended = working.end()
     assert not ended.failed, [done.error for done in working.notes.done]
-    Judge(world).agree()
-    for shard in world.shards:
-        _same_rows(world, shard.id, "more")
-    after = watermarks(outside.platform.state.read(), world.name)
+    TopicCheck(harness).assert_agrees()
+    for shard in harness.shards:
+        _same_rows(harness, shard.id, "more")
+    after = watermarks(outside.platform.state.read(), harness.name)
     assert {pair: mark for pair, mark in after.items() if pair[0] != "more"} == before
-    assert all(after["more", shard.id].complete for shard in world.shards)
+    assert all(after["more", shard.id].complete for shard in harness.shards)
 
 
 @ENGINES
 def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
-    engine: Engine, make_world: MakeWorld, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    world = make_world(engine, rows=4000)
-    go(outside, bootstrap(world), "first")
-    whole = world.dataset
-    working = Working(
-        outside, backfill(world, load=Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=250)), "b1"
+    harness = make_harness(engine, rows=4000)
+    go(outside, bootstrap(harness), "first")
+    whole = harness.dataset
+    working = BackgroundRun(
+        outside, backfill(harness, load=Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=250)), "b1"
     )
     assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
     outside.platform.topology.put_dataset(replace(whole, tables=(whole.table("items"),)))
@@ -143,15 +143,15 @@ def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
     ended = working.end()
     assert not ended.failed, [done.error for done in working.notes.done]
     assert any("left out: notes" in text for text in working.notes.said)
-    marks = watermarks(outside.platform.state.read(), world.name)
+    marks = watermarks(outside.platform.state.read(), harness.name)
     assert {table for table, _ in marks} == {"items"}, "what is not captured is not known"
-    for shard in world.shards:
-        with world.admin(shard.database) as run:
+    for shard in harness.shards:
+        with harness.admin(shard.database) as run:
             run("UPDATE notes SET v = 55 WHERE id <= 100")
     outside.platform.topology.put_dataset(whole)
     _settled_pass(outside)
-    go(outside, bootstrap(world, tables=("notes",)), "again")
-    Judge(world).agree()
+    go(outside, bootstrap(harness, tables=("notes",)), "again")
+    TopicCheck(harness).assert_agrees()
 
 
 def _settled_pass(outside: SnapshotPorts) -> None:
@@ -167,31 +167,31 @@ def _settled_pass(outside: SnapshotPorts) -> None:
         time.sleep(2)
 
 
-def _topic(world: World, table: str) -> str:
-    return table_topic(world.dataset, world.dataset.table(table))
+def _topic(harness: Harness, table: str) -> str:
+    return table_topic(harness.dataset, harness.dataset.table(table))
 
 
-def _columns(world: World, table: str) -> list[str]:
-    with world.admin(world.shards[0].database) as run:
+def _columns(harness: Harness, table: str) -> list[str]:
+    with harness.admin(harness.shards[0].database) as run:
         rows = run(
             "SELECT column_name FROM information_schema.columns WHERE table_name = %s AND table_schema = %s"
             " ORDER BY ordinal_position",
             table,
-            "public" if world.engine is Engine.POSTGRES else world.shards[0].database,
+            "public" if harness.engine is Engine.POSTGRES else harness.shards[0].database,
         )
     return [str(row[0]) for row in rows]
 
 
-def _row_differences(world: World, shard_id: str, table: str) -> list[str]:
+def _row_differences(harness: Harness, shard_id: str, table: str) -> list[str]:
     """Keys whose last event does not hold the source's row, column by column."""
-    columns = _columns(world, table)
-    (shard,) = (shard for shard in world.shards if shard.id == shard_id)
-    with world.admin(shard.database) as run:
+    columns = _columns(harness, table)
+    (shard,) = (shard for shard in harness.shards if shard.id == shard_id)
+    with harness.admin(shard.database) as run:
         source = {
             int(row[0]): dict(zip(columns, row, strict=True))
             for row in run(f"SELECT {', '.join(columns)} FROM {table}")
         }
-    topic = {key: row for key, row in Judge(world).rows(table).get(shard_id, {}).items() if row is not None}
+    topic = {key: row for key, row in TopicCheck(harness).rows(table).get(shard_id, {}).items() if row is not None}
     return [
         f"{table} {key}: source {source.get(key)}, topic {topic.get(key)}"
         for key in sorted(source.keys() | topic.keys())
@@ -199,8 +199,8 @@ def _row_differences(world: World, shard_id: str, table: str) -> list[str]:
     ]
 
 
-def _same_rows(world: World, shard_id: str, table: str) -> None:
+def _same_rows(harness: Harness, shard_id: str, table: str) -> None:
     end = time.monotonic() + 60
-    while found := _row_differences(world, shard_id, table):
+    while found := _row_differences(harness, shard_id, table):
         assert time.monotonic() < end, f"{len(found)} differences: {found[:3]}"
         time.sleep(1)

@@ -13,8 +13,8 @@ from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
 from cdc_platform.snapshots.ports import SnapshotPorts
 from tests.conftest import own_stack
-from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
-from tests.snapshots.live import Judge, Writers
+from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
+from tests.snapshots.harness import TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -32,34 +32,34 @@ def stack() -> Iterator[Stack]:
 
 
 def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(
-    make_world: MakeWorld, outside: SnapshotPorts
+    make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    world = make_world(Engine.MARIADB, count=1, rows=60_000)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    judge = Judge(world, since=Judge(world).ends())
-    neighbour = make_world(Engine.MARIADB, count=1, rows=1500, pad=100_000)
+    harness = make_harness(Engine.MARIADB, count=1, rows=60_000)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
+    neighbour = make_harness(Engine.MARIADB, count=1, rows=1500, pad=100_000)
     limits = replace(neighbour.dataset.limits, queue_bytes=QUEUE_MB * 1024 * 1024, batch_events=16)
     neighbour.dataset = replace(neighbour.dataset, limits=limits)
     neighbour.put(outside.platform)
     (shard,) = neighbour.shards
     client = producer_client_id(shard.name)
     outside.rates.set_rates({client: 20_000})
-    hog = Working(outside, bootstrap(neighbour, mode=BootstrapMode.SNAPSHOT), "hog")
+    hog = BackgroundRun(outside, bootstrap(neighbour, mode=BootstrapMode.SNAPSHOT), "hog")
     try:
-        with Writers(world, pause=0.02):
-            (worker,) = world.stack.metrics_urls
-            assert_eventually(lambda: _heap(outside, world.stack) > 0.7, what="a full heap", seconds=180)
-            working = Working(outside, backfill(world), "b1", brakes=QUICK)
+        with Writers(harness, pause=0.02):
+            (worker,) = harness.stack.metrics_urls
+            assert_eventually(lambda: _heap(outside, harness.stack) > 0.7, what="a full heap", seconds=180)
+            working = BackgroundRun(outside, backfill(harness), "b1", brakes=QUICK)
             short = f"worker {worker} is short of heap"
             assert_eventually(lambda: short in working.held(), what="held back by the heap", seconds=120)
             working.reads_nothing(10)
             assert working.chunks() < 60
-            outside.platform.connect(world.stack.cluster()).stop(shard.name)
+            outside.platform.connect(harness.stack.cluster()).stop(shard.name)
             assert not working.end().failed
-        judge.agree(seconds=120)
+        check.assert_agrees(seconds=120)
     finally:
         outside.rates.set_rates({client: None})
-        outside.platform.connect(world.stack.cluster()).resume(shard.name)
+        outside.platform.connect(harness.stack.cluster()).resume(shard.name)
     assert not hog.end().failed
 
 

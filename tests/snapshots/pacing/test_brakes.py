@@ -15,8 +15,8 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
 from cdc_platform.snapshots.ports import SnapshotPorts
-from tests.snapshots.conftest import MakeWorld, Working, backfill, bootstrap, go
-from tests.snapshots.live import Judge, World, Writers
+from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
+from tests.snapshots.harness import Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -26,66 +26,66 @@ ROWS = 60_000  # so many that a pause comes in time
 
 
 def test_backfill_is_held_back_while_a_replica_is_behind(
-    make_world: MakeWorld, outside: SnapshotPorts, stack: Stack
+    make_harness: MakeHarness, outside: SnapshotPorts, stack: Stack
 ) -> None:
     """MariaDB: by a lock on the replica that its SQL thread has to wait for; in mid-read by one that was stopped."""
-    world = make_world(Engine.MARIADB, count=1, rows=ROWS)
-    world.shards = tuple(replace(shard, replicas=(stack.mariadb_replica,)) for shard in world.shards)
-    world.put(outside.platform)
-    (shard,) = world.shards
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    judge = Judge(world, since=Judge(world).ends())
-    with Writers(world, pause=0.02), _replica(stack) as on_replica:
-        assert_eventually(lambda: _lag(outside, world) < 1.0, what="a replica that has the tables", seconds=120)
+    harness = make_harness(Engine.MARIADB, count=1, rows=ROWS)
+    harness.shards = tuple(replace(shard, replicas=(stack.mariadb_replica,)) for shard in harness.shards)
+    harness.put(outside.platform)
+    (shard,) = harness.shards
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
+    with Writers(harness, pause=0.02), _replica(stack) as on_replica:
+        assert_eventually(lambda: _lag(outside, harness) < 1.0, what="a replica that has the tables", seconds=120)
         on_replica(f"LOCK TABLES {shard.database}.items READ, {shard.database}.notes READ")
         assert_eventually(
-            lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a replica that is behind", seconds=120
+            lambda: _lag(outside, harness) > QUICK.replica_lag_on, what="a replica that is behind", seconds=120
         )
-        working = Working(outside, backfill(world), "b1", brakes=QUICK)
-        assert_eventually(lambda: _behind(working, world), what="held back by lag", seconds=120)
+        working = BackgroundRun(outside, backfill(harness), "b1", brakes=QUICK)
+        assert_eventually(lambda: _behind(working, harness), what="held back by lag", seconds=120)
         working.reads_nothing(10)
         assert working.chunks() == 0
         on_replica("UNLOCK TABLES")
         assert_eventually(lambda: working.chunks() > 0, what="let go", seconds=120)
         on_replica("STOP SLAVE SQL_THREAD")
         try:
-            stopped = f"a replica of {world.leader} has stopped"
+            stopped = f"a replica of {harness.leader} has stopped"
             assert_eventually(lambda: stopped in working.held(), what="held back by a stop", seconds=120)
             working.reads_nothing(10)
         finally:
             on_replica("START SLAVE SQL_THREAD")
         assert not working.end().failed
-    judge.agree(seconds=120)
+    check.assert_agrees(seconds=120)
 
 
 def test_backfill_is_held_back_while_a_standby_is_behind(
-    make_world: MakeWorld, outside: SnapshotPorts, stack: Stack
+    make_harness: MakeHarness, outside: SnapshotPorts, stack: Stack
 ) -> None:
-    world = make_world(Engine.POSTGRES, count=1, rows=ROWS)
-    go(outside, bootstrap(world, mode=BootstrapMode.LATEST), "first")
-    judge = Judge(world, since=Judge(world).ends())
-    with Writers(world, pause=0.02), _standby(stack) as on_standby:
+    harness = make_harness(Engine.POSTGRES, count=1, rows=ROWS)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    check = TopicCheck(harness, since=TopicCheck(harness).ends())
+    with Writers(harness, pause=0.02), _standby(stack) as on_standby:
         on_standby("SELECT pg_wal_replay_pause()")
         try:
             assert_eventually(
-                lambda: _lag(outside, world) > QUICK.replica_lag_on, what="a standby that is behind", seconds=120
+                lambda: _lag(outside, harness) > QUICK.replica_lag_on, what="a standby that is behind", seconds=120
             )
-            working = Working(outside, backfill(world), "b1", brakes=QUICK)
-            assert_eventually(lambda: _behind(working, world), what="held back by lag", seconds=120)
+            working = BackgroundRun(outside, backfill(harness), "b1", brakes=QUICK)
+            assert_eventually(lambda: _behind(working, harness), what="held back by lag", seconds=120)
             working.reads_nothing(10)
             assert working.chunks() == 0
         finally:
             on_standby("SELECT pg_wal_replay_resume()")
         assert not working.end().failed
-    judge.agree(seconds=120)
+    check.assert_agrees(seconds=120)
 
 
-def _lag(outside: SnapshotPorts, world: World) -> float:
-    return outside.sources.replica_lag(world.dataset, world.shards[0]) or 0.0
+def _lag(outside: SnapshotPorts, harness: Harness) -> float:
+    return outside.sources.replica_lag(harness.dataset, harness.shards[0]) or 0.0
 
 
-def _behind(working: Working, world: World) -> bool:
-    return any(text.startswith(f"replicas of {world.leader} are ") for text in working.held())
+def _behind(working: BackgroundRun, harness: Harness) -> bool:
+    return any(text.startswith(f"replicas of {harness.leader} are ") for text in working.held())
 
 
 @contextmanager

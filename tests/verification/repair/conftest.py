@@ -19,7 +19,7 @@ from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import Runner
 from cdc_platform.verification.repair.reemit import RepairPorts
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
-from tests.snapshots.live import World
+from tests.snapshots.harness import Harness
 from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene
 
 
@@ -40,7 +40,7 @@ def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Mak
         more = open_snapshots(platform)
         snapshots = more.__enter__()
         closing.append(lambda: more.__exit__(None, None, None))
-        world = World(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
+        world = Harness(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
         closing.append(lambda: world.clean(platform))
         world.make()
         world.put(platform)

@@ -19,7 +19,7 @@ from cdc_platform.verification.proof.completeness import plan_verification, veri
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.verification.repair.reemit import RepairPorts
 from tests.messages import document, headers_of
-from tests.snapshots.live import World
+from tests.snapshots.harness import Harness
 
 SHARDS, ROWS = 5, 400
 
@@ -27,7 +27,7 @@ SHARDS, ROWS = 5, 400
 class Scene:
     """A bootstrapped dataset, and what a test does to it."""
 
-    def __init__(self, world: World, outside: RepairPorts) -> None:
+    def __init__(self, world: Harness, outside: RepairPorts) -> None:
         self.world, self.outside = world, outside
         self.runs = 0
 

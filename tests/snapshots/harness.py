@@ -1,4 +1,4 @@
-"""Real shards under live writes, and a judge who compares their tables with the topics."""
+"""Real shards under live writes, and a check who compares their tables with the topics."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ TABLES = ("items", "notes")
 
 
 @dataclass(kw_only=True)
-class World:
+class Harness:
     """One dataset of real shards in a real stack."""
 
     stack: Stack
@@ -171,14 +171,14 @@ class World:
 class Writers:
     """Changes rows of all shards until stopped: inserts, updates, deletes; a deleted key may come back."""
 
-    def __init__(self, world: World, *, pause: float = 0.002, tables: Sequence[str] = TABLES) -> None:
-        self.world = world
+    def __init__(self, harness: Harness, *, pause: float = 0.002, tables: Sequence[str] = TABLES) -> None:
+        self.harness = harness
         self.pause = pause
         self.tables = tables
         self.changed: dict[tuple[str, str], set[int]] = {}
         self.writes = 0
         self._stop = threading.Event()
-        self._threads = [threading.Thread(target=self._write, args=(shard,)) for shard in world.shards]
+        self._threads = [threading.Thread(target=self._write, args=(shard,)) for shard in harness.shards]
         self._trouble: list[BaseException] = []
 
     def __enter__(self) -> Writers:
@@ -196,7 +196,7 @@ class Writers:
     def _write(self, shard: Shard) -> None:
         dice = random.Random(shard.name)
         try:
-            with self.world.admin(shard.database) as run:
+            with self.harness.admin(shard.database) as run:
                 v = 0
                 while not self._stop.is_set():
                     v += 1
@@ -208,33 +208,33 @@ class Writers:
 
     def _change(self, run: Callable[..., Any], dice: random.Random, v: int, shard: Shard) -> None:
         table = dice.choice(self.tables)
-        key = dice.randrange(1, int(self.world.rows * 1.2) + 2)
+        key = dice.randrange(1, int(self.harness.rows * 1.2) + 2)
         self.changed.setdefault((shard.id, table), set()).add(key)
         kind = dice.random()
         if kind < 0.2:
             run(f"DELETE FROM {table} WHERE id = {key}")
         elif kind < 0.6:
             run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
-        elif self.world.engine is Engine.MARIADB:
+        elif self.harness.engine is Engine.MARIADB:
             run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
         else:
             run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")
 
 
-class Judge:
+class TopicCheck:
     """Folds topics and compares: the last value of each key, in the order of the topic."""
 
-    def __init__(self, world: World, *, since: Mapping[tuple[str, int], int] | None = None) -> None:
-        self.world = world
+    def __init__(self, harness: Harness, *, since: Mapping[tuple[str, int], int] | None = None) -> None:
+        self.harness = harness
         self.since = since or {}
 
     def ends(self) -> dict[tuple[str, int], int]:
-        """Where the topics end now, by topic and partition: what a later judge may begin at."""
+        """Where the topics end now, by topic and partition: what a later check may begin at."""
         consumer = self._consumer()
         try:
             found = {}
             for table in TABLES:
-                topic = table_topic(self.world.dataset, self.world.dataset.table(table))
+                topic = table_topic(self.harness.dataset, self.harness.dataset.table(table))
                 for part in consumer.list_topics(topic, timeout=10).topics[topic].partitions:
                     found[topic, part] = consumer.get_watermark_offsets(TopicPartition(topic, part), timeout=10)[1]
             return found
@@ -244,7 +244,7 @@ class Judge:
     def _consumer(self) -> Consumer:
         return Consumer(
             {
-                **self.world.settings.kafka,
+                **self.harness.settings.kafka,
                 "group.id": f"judge-{secrets.token_hex(4)}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
@@ -264,7 +264,7 @@ class Judge:
         return {shard: {key: row for key, (row, _) in rows.items()} for shard, rows in self._read(table).items()}
 
     def _read(self, table: str) -> dict[str, dict[int, tuple[dict[str, Any] | None, str]]]:
-        topic = table_topic(self.world.dataset, self.world.dataset.table(table))
+        topic = table_topic(self.harness.dataset, self.harness.dataset.table(table))
         consumer = self._consumer()
         found: dict[str, dict[int, tuple[dict[str, Any] | None, str]]] = {}
         try:
@@ -301,8 +301,8 @@ class Judge:
         found: list[str] = []
         for table in TABLES:
             topic = self.fold(table)
-            for shard in self.world.shards:
-                source = self.world.table(shard, table)
+            for shard in self.harness.shards:
+                source = self.harness.table(shard, table)
                 folded = topic.get(shard.id, {})
                 keys = source.keys() | {key for key, v in folded.items() if v is not None}
                 if only is not None:
@@ -314,8 +314,8 @@ class Judge:
                 ]
         return found
 
-    def agree(self, *, only: Mapping[tuple[str, str], set[int]] | None = None, seconds: float = 60) -> None:
-        """Raises AssertionError unless tables and topics agree within `seconds`, the writers being still."""
+    def assert_agrees(self, *, only: Mapping[tuple[str, str], set[int]] | None = None, seconds: float = 60) -> None:
+        """Raises AssertionError unless tables and topics assert_agrees within `seconds`, the writers being still."""
         end = time.monotonic() + seconds
         while found := self.differences(only=only):
             if time.monotonic() > end:
