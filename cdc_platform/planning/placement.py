@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from cdc_platform.model.topology import Cluster, Dataset, Shard
+from cdc_platform.model.topology import Cluster, Dataset, Shard, Topology
+from cdc_platform.planning.guardrails import Connectors
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,6 +100,27 @@ def place(
             load[source] -= 1
             moves[name] = source
     return Placement(homes=homes, moves=moves, unplaced=unplaced)
+
+
+def place_observed(topology: Topology, ours: Connectors, strangers: Connectors) -> Placement:
+    """Decide for each shard of a topology by the connectors that were observed.
+
+    Args:
+        topology: all shards and clusters.
+        ours: the platform's connectors by cluster and name; a cluster that could not be read is absent.
+        strangers: the others, likewise.
+    """
+    running: dict[str, list[str]] = {}
+    for cluster, connectors in ours.items():
+        for name in connectors:
+            running.setdefault(name, []).append(cluster)
+    return place(
+        list(topology.all_shards()),
+        topology.clusters,
+        running,
+        unknown=frozenset(topology.clusters) - ours.keys(),
+        foreign={cluster: len(connectors) for cluster, connectors in strangers.items()},
+    )
 
 
 def _lightest(

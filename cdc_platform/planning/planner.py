@@ -33,7 +33,7 @@ from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges
-from cdc_platform.planning.placement import Placement, place
+from cdc_platform.planning.placement import Placement, place_observed
 from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
 from cdc_platform.planning.treatment import treat
@@ -78,7 +78,7 @@ class _Planner:
         """All steps; `before` is what was found before the first."""
         observed, memory, policy = self.inputs.observed, self.inputs.memory, self.inputs.policy
         topics = compare_topics(self.inputs.desired.topics, observed.topics)
-        placement = self._place()
+        placement = place_observed(observed.topology, self.ours, self.others)
         shrunk = guardrails.shrunk_clusters(self.ours, memory, policy)
         shards = self._shards(placement, shrunk)
         diagnosis = diagnose(self.inputs, shards.views)
@@ -100,20 +100,6 @@ class _Planner:
             homes=placement.homes,
             unwell=diagnosis.unwell,
             incidents=treatment.incidents,
-        )
-
-    def _place(self) -> Placement:
-        running: dict[str, list[str]] = {}
-        for cluster, connectors in self.ours.items():
-            for name in connectors:
-                running.setdefault(name, []).append(cluster)
-        topology = self.inputs.observed.topology
-        return place(
-            list(topology.all_shards()),
-            topology.clusters,
-            running,
-            unknown=frozenset(topology.clusters) - self.ours.keys(),
-            foreign={cluster: len(connectors) for cluster, connectors in self.others.items()},
         )
 
     def _shards(self, placement: Placement, shrunk: Mapping[str, Refusal]) -> _Shards:
