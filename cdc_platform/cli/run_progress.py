@@ -18,16 +18,15 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from cdc_platform.errors import BadInput
-from cdc_platform.reconciler.process_memory import large_state
-from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle, summary
-from cdc_platform.snapshots.lost_positions import cure
+from cdc_platform.snapshots.lost_positions import for_lost_shards
+from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone, duration
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.request_options import Option, options_of, request_of
-from cdc_platform.snapshots.run_lifecycle import RequestedRun
+from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.table_progress import TableLine, progress_of
@@ -93,7 +92,7 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
     orders = {name: given.pop(name) for name in ("pauses", "resumes", "stops", "details", "lists", "as_json")}
     as_json = orders["as_json"]
     with open_platform(Settings.load()) as platform, open_snapshots(platform) as ports:
-        for option, wanted in (("pauses", RequestedRun.PAUSED), ("resumes", RequestedRun.RUNNING)):
+        for option, wanted in (("pauses", RequestedState.PAUSED), ("resumes", RequestedState.RUNNING)):
             if orders[option]:
                 run = run_lifecycle.order(ports, orders[option], wanted)
                 click.echo(f"Snapshot run {run.id} is to be {wanted}: it follows within seconds.")
@@ -106,17 +105,16 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
             click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
             return
         if orders["stops"]:
-            run = run_lifecycle.order(ports, orders["stops"], RequestedRun.STOPPED)
+            run = run_lifecycle.order(ports, orders["stops"], RequestedState.STOPPED)
         elif given["continues"]:
             run = run_lifecycle.unfinished(platform.state.read(), given["continues"])
-            run_lifecycle.order(ports, run.id, RequestedRun.RUNNING)
+            run_lifecycle.order(ports, run.id, RequestedState.RUNNING)
         elif not given["dataset"]:
             raise click.UsageError("Missing argument 'DATASET'.")
         else:
             request = request_of(kind, given)
             if given.get("lost"):
-                with large_state():
-                    request = cure(plan_pass(platform)[0], request)
+                request = for_lost_shards(observe_connectors(platform, platform.topology.load()), request)
             name = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             run = run_lifecycle.open_run(ports, request, name)
         work(ports, run, as_json=as_json)
@@ -215,7 +213,7 @@ class _Part:
         self._screen = screen
         self._number = number
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self._screen.say(text)
 
     def progress(self, progress: RunProgress) -> None:
@@ -228,9 +226,9 @@ class _Part:
 def together(parts: list[RunProgress], shards: int) -> RunProgress:
     """Slices as one run of `shards` shards. Pure."""
     active: dict[str, int] = {}
-    braked: dict[str, int] = {}
+    throttled: dict[str, int] = {}
     for part in parts:
-        for counts, into in ((part.active, active), (part.braked, braked)):
+        for counts, into in ((part.active, active), (part.throttled, throttled)):
             for word, count in counts.items():
                 into[word] = into.get(word, 0) + count
     etas = [part.eta for part in parts if part.eta is not None]
@@ -239,7 +237,7 @@ def together(parts: list[RunProgress], shards: int) -> RunProgress:
         done=sum(part.done for part in parts),
         failed=sum(part.failed for part in parts),
         active=active,
-        braked=braked,
+        throttled=throttled,
         rows=sum(part.rows for part in parts),
         chunks=sum(part.chunks for part in parts),
         rows_per_s=sum(part.rows_per_s for part in parts),

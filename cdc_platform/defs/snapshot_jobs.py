@@ -15,10 +15,9 @@ from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
-from cdc_platform.reconciler.process_memory import large_state
-from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots import run_lifecycle
-from cdc_platform.snapshots.lost_positions import cure
+from cdc_platform.snapshots.lost_positions import for_lost_shards
+from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import RunKind
@@ -31,7 +30,7 @@ from cdc_platform.wiring import open_snapshots
 BOOTSTRAP = "bootstrap"
 BACKFILL = "backfill"
 TAG_RUN = "cdc/snapshot_run"
-# So long may a run take before Dagster's run monitoring ends it: days, for thousands of large shards.
+# So long may a Dagster run take before Dagster's run monitoring ends it: days, for thousands of large shards.
 MAX_RUNTIME = 7 * 24 * 3600
 
 
@@ -57,7 +56,7 @@ def build_snapshot_jobs(
 ) -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """The jobs **`bootstrap`** and **`backfill`**. They take the resource `cdc_platform`.
 
-    A run is named after the first Dagster run of its kind: a re-execution goes on with it. Its shards
+    A snapshot run is named after its first Dagster run: a re-execution goes on with it. Its shards
     are cut into slices, dynamic outputs that the executor spreads; each shard that is over logs a
     materialization of its partition.
 
@@ -86,8 +85,8 @@ def build_snapshot_jobs(
                 else:
                     request = request_of(kind, given)
                     if given.get("lost"):
-                        with large_state():
-                            request = cure(plan_pass(ports.platform)[0], request)
+                        observed = observe_connectors(ports.platform, ports.platform.topology.load())
+                        request = for_lost_shards(observed, request)
                     run = run_lifecycle.open_run(ports, request, context.run.root_run_id or context.run_id)
             context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, "cdc/dataset": run.dataset})
             parts = run_lifecycle.slices(run)
@@ -149,7 +148,7 @@ def build_snapshot_jobs(
 
 
 class _Log:
-    """Tells a run's progress to Dagster's event log, as part of one op."""
+    """Reports a snapshot run's progress to Dagster's event log, as part of one op."""
 
     def __init__(
         self, context: dg.OpExecutionContext, platform: Platform, translator: CdcTranslator, run: Run, part: int
@@ -170,14 +169,14 @@ class _Log:
         ]
         self._keys = [(props, translator.get_asset_spec(props).key) for props in tables]
 
-    def say(self, text: str) -> None:
-        """A line."""
+    def message(self, text: str) -> None:
+        """A line of the log."""
         self._context.log.info(text)
 
     def progress(self, progress: RunProgress) -> None:
-        """A line; stuck shards are a warning."""
-        tell = self._context.log.warning if progress.failed else self._context.log.info
-        tell(progress.sentence())
+        """A line of the log; a warning when shards failed."""
+        log = self._context.log.warning if progress.failed else self._context.log.info
+        log(progress.sentence())
 
     def over(self, shards: tuple[ShardDone, ...]) -> None:
         """A materialization a table for each shard that is done."""

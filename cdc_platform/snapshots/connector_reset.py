@@ -1,4 +1,4 @@
-"""Start connectors anew: stopped, offsets forgotten or set, schema history and slot cleared, resumed.
+"""Start connectors from scratch: stopped, offsets forgotten or set, schema history and slot cleared, resumed.
 
 Under the lock of the control plane, a wave at a time, so that no pass meets a connector
 half way. Each step may be repeated: killed after any of them, the next wave begins again
@@ -54,7 +54,9 @@ def snapshot_mode(mode: BootstrapMode, *, recover: bool) -> str:
     return "no_data"
 
 
-def reaches(engine: Engine, base: str | None, start: Mapping[str, Any], committed: Mapping[str, Any] | None) -> bool:
+def history_serves(
+    engine: Engine, base: str | None, start: Mapping[str, Any], committed: Mapping[str, Any] | None
+) -> bool:
     """True when a schema history that begins at `base` and was written up to `committed` serves `start`."""
     now = Committed.parse(engine, committed).position
     wanted = start.get("gtids")
@@ -67,10 +69,10 @@ def reaches(engine: Engine, base: str | None, start: Mapping[str, Any], committe
     return middle_set.covers(MySqlPosition.parse(base)) and MySqlPosition.parse(now).covers(middle_set)
 
 
-def renew(
-    outside: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
+def reset_connectors(
+    ports: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, ShardState | CdcError]:
-    """Start a wave of shards anew, in mode `run.mode`.
+    """Start a wave of shards from scratch, in mode `run.mode`.
 
     Returns:
         By shard id: its state, STARTING, or what went wrong. After an error the shard may be
@@ -80,10 +82,10 @@ def renew(
         LockLost: nothing more is changed.
         KafkaUnavailable, Fenced: the state topic cannot be written.
     """
-    return _Renewing(outside, lock, state, run).wave(wave)
+    return _Reset(ports, lock, state, run).wave(wave)
 
 
-def restore(wave: Sequence[WaveItem]) -> dict[str, CdcError]:
+def restore_configs(wave: Sequence[WaveItem]) -> dict[str, CdcError]:
     """Give connectors their usual configuration back, after a first start with `recovery`."""
 
     def one(item: WaveItem) -> None:
@@ -93,15 +95,15 @@ def restore(wave: Sequence[WaveItem]) -> dict[str, CdcError]:
     return {shard: error for shard, error in each(wave, one).items() if isinstance(error, CdcError)}
 
 
-class _Renewing:
-    def __init__(self, outside: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run) -> None:
+class _Reset:
+    def __init__(self, ports: SnapshotPorts, lock: ControlLock, state: StateStore, run: Run) -> None:
         assert run.mode is not None
-        self.outside = outside
+        self.ports = ports
         self.lock = lock
         self.state = state
         self.run = run
         self.mode = run.mode
-        self.settings = outside.platform.settings
+        self.settings = ports.platform.settings
 
     def wave(self, wave: Sequence[WaveItem]) -> dict[str, ShardState | CdcError]:
         results: dict[str, ShardState | CdcError] = {}
@@ -119,7 +121,7 @@ class _Renewing:
             return done
 
         starts = proceed(self._start)
-        hold(self.state, self.run, list(items.values()), f"started anew by {self.run.kind} {self.run.id}")
+        hold(self.state, self.run, list(items.values()), f"reset by {self.run.kind} {self.run.id}")
         before = proceed(self._stop)
         now = datetime.now(UTC)
         states = {shard: self._resetting(items[shard], before[shard], now) for shard in items}
@@ -131,16 +133,16 @@ class _Renewing:
         return {**results, **started}
 
     def _start(self, item: WaveItem) -> _Start:
-        """What the stream shall begin with; finds all that can be wrong before anything is touched."""
+        """What the stream shall begin with. All that can be wrong is found here, before anything is touched."""
         if self.mode is not BootstrapMode.POSITION:
-            self.outside.sources.check(item.dataset, item.shard)
+            self.ports.sources.check(item.dataset, item.shard)
             return _Start(None)
         assert item.position is not None
         own = identity(self.settings, item.dataset, item.shard)
-        offset = self.outside.sources.start_offset(item.dataset, item.shard, own, item.position)
+        offset = self.ports.sources.start_offset(item.dataset, item.shard, own, item.position)
         if own.schema_history_topic is None:
             return _Start(offset)
-        keep = reaches(item.dataset.engine, item.base, offset, self._committed(item))
+        keep = history_serves(item.dataset.engine, item.base, offset, self._committed(item))
         if not keep and not self.run.request.schema_unchanged:
             raise BadInput(
                 "its schema history does not reach back there: the tables as they are now would be taken for "
@@ -169,7 +171,7 @@ class _Renewing:
     def _resetting(self, item: WaveItem, before: Mapping[str, Any] | None, now: datetime) -> ShardState:
         if item.state is None:
             return ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, before=before)
-        # What an earlier attempt noted is older, and so says more.
+        # What an earlier attempt noted is from before the reset, and so is kept.
         noted = item.state.before if item.state.before is not None else before
         return replace(item.state, phase=Phase.RESETTING, since=now, reset=True, before=noted, error=None)
 
@@ -178,12 +180,12 @@ class _Renewing:
         own = identity(self.settings, item.dataset, item.shard)
         item.connect.reset_offsets(name)
         if own.schema_history_topic is not None and not start.keep_history:
-            self.outside.histories.clear_topics([own.schema_history_topic])
+            self.ports.histories.clear_topics([own.schema_history_topic])
         if start.offset is None:
             self._drop_slot(item)
         else:
             item.connect.alter_offsets(name, [{"partition": {"server": name}, "offset": dict(start.offset)}])
-        self.outside.sources.publish(item.dataset, item.shard, own)
+        self.ports.sources.publish(item.dataset, item.shard, own)
         item.connect.update(name, self._first_config(item, start))
         wait_idle(item.connect, name)
         item.connect.resume(name)
@@ -195,7 +197,7 @@ class _Renewing:
         while True:
             self.lock.check()
             try:
-                self.outside.sources.drop_slot(item.dataset, item.shard, own)
+                self.ports.sources.drop_slot(item.dataset, item.shard, own)
                 return
             except SourceUnavailable:
                 # The stopped task's walsender may still be there for a moment.
@@ -214,7 +216,7 @@ class _Renewing:
         if release:
             names = [f"{self.run.dataset}.{shard}" for shard in states]
             records |= {hold_key(name): None for name in names}
-            # While it takes an initial snapshot it sends no heartbeats: it is not silent, but new.
+            # While it takes an initial snapshot it sends no heartbeats: it is new, not silent.
             records |= {f"live/{name}": None for name in names}
         self.lock.check()
         self.state.write(records)

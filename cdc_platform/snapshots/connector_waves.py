@@ -1,4 +1,4 @@
-"""Changes to many connectors at once, under the lock: what the kinds of wave share."""
+"""Changes to many connectors at once, under the lock: what all kinds of wave need."""
 
 from __future__ import annotations
 
@@ -86,6 +86,6 @@ def committed(connect: Connect, name: str) -> dict[str, Any] | None:
     return dict(found[0]["offset"]) if found else None
 
 
-def hopeless(error: CdcError) -> bool:
+def is_permanent(error: CdcError) -> bool:
     """True when the same request would fail again."""
     return isinstance(error, BadInput)

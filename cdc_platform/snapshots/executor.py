@@ -1,4 +1,4 @@
-"""What a runner does to connectors: waves under the lock, pauses by signal, byte rates."""
+"""What a slice does to connectors: waves under the lock, pauses by signal, byte rates."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from cdc_platform.connectors.identity import identity, signal_topic
 from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, SourceUnavailable, Unavailable
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.inputs import ConfigRenderer
-from cdc_platform.snapshots import shard_steps as steps
-from cdc_platform.snapshots.connector_reset import renew, restore
-from cdc_platform.snapshots.connector_waves import WaveItem, hopeless
-from cdc_platform.snapshots.incremental_offsets import begin, end, wanted_chunk
+from cdc_platform.snapshots.connector_reset import reset_connectors, restore_configs
+from cdc_platform.snapshots.connector_waves import WaveItem, is_permanent
+from cdc_platform.snapshots.incremental_offsets import begin_snapshots, end_snapshots, wanted_chunk
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState, Watermark
-from cdc_platform.snapshots.slice_state import Board, SliceShard
+from cdc_platform.snapshots.shard_steps import Begin, Timeouts, Withdraw
+from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 
 _PARALLEL = 16
 # Under a row rate chunks are so small that this many a second keep it: one shard alone may read twice
@@ -31,12 +31,16 @@ _PARALLEL = 16
 _CHUNKS_PER_S = 200
 _CHUNK_ROWS = range(2, 2049)
 
-Failed = list[tuple[SliceShard, steps.Fail]]
+# Shards that are given up, and why.
+Failed = list[tuple[SliceShard, str]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Seconds between looks, between reports, before a pause is sent again; shards changed at once."""
+class Intervals:
+    """Seconds between ticks, between reads of the connectors, between reports, before a pause is sent again.
+
+    `lock` is how long a wave waits for the lock, `wave` how many shards it changes at once.
+    """
 
     tick: float = 1.0
     connectors: float = 2.0
@@ -54,274 +58,284 @@ class _Source:
     settled: int | None
 
 
-class Acts:
-    """The acts of one runner. Each may be repeated."""
+class Executor:
+    """Changes the connectors of one slice. Every change may be repeated."""
 
     def __init__(
         self,
-        outside: SnapshotPorts,
+        ports: SnapshotPorts,
         run: Run,
-        board: Board,
+        state: SliceState,
         topology: Topology,
         config_of: ConfigRenderer,
         *,
-        state: StateStore,
-        marks: Mapping[tuple[str, str], Watermark],
+        store: StateStore,
+        watermarks: Mapping[tuple[str, str], Watermark],
         load: Load,
-        pace: Pace,
+        intervals: Intervals,
         listener: Listener,
-        patience: steps.Timeouts,
+        timeouts: Timeouts,
     ) -> None:
-        self.outside = outside
+        self.ports = ports
         self.run = run
-        self.board = board
+        self.slice = state
         self.topology = topology
         self.config_of = config_of
-        self.state = state
-        self.marks = marks
+        self.store = store
+        self.watermarks = watermarks
         self.load = load
-        self.pace = pace
+        self.intervals = intervals
         self.listener = listener
-        self.patience = patience
+        self.timeouts = timeouts
         self._not_before = 0.0
 
-    def renew(self, places: Sequence[SliceShard]) -> Failed:
-        """Start shards anew; those that cannot be are returned."""
-        wave = self._wave(places)
+    def reset(self, shards: Sequence[SliceShard]) -> Failed:
+        """Start shards from scratch; those that cannot be are returned."""
+        wave = self._wave(shards)
         if not wave:
             return []
         with self._locked() as lock:
             if lock is None:
                 return []
-            results = renew(self.outside, lock, self.state, self.run, self._items(wave, lock))
-        self._say("Started anew", [shard for shard, result in results.items() if isinstance(result, ShardState)])
+            results = reset_connectors(self.ports, lock, self.store, self.run, self._items(wave, lock))
+        self._say("Started from scratch", [id_ for id_, result in results.items() if isinstance(result, ShardState)])
         failed: Failed = []
-        for shard, result in results.items():
-            place = self.board.places[shard]
+        for id_, result in results.items():
             if isinstance(result, ShardState):
-                place.state, place.offset, place.connector = result, None, None
+                self.slice.shards[id_].changed(result)
             else:
-                failed += self._trouble(place, result, "could not be started anew")
+                failed += self._failure(self.slice.shards[id_], result, "could not be started from scratch")
         return failed
 
-    def begin(self, asked: Sequence[tuple[SliceShard, steps.Begin]]) -> Failed:
+    def begin(self, asked: Sequence[tuple[SliceShard, Begin]]) -> Failed:
         """Ask for incremental snapshots; shards that can have none are returned."""
-        orders = {place.shard.id: step for place, step in asked}
-        wave = self._wave([place for place, _ in asked])
+        steps = {shard.id: step for shard, step in asked}
+        wave = self._wave([shard for shard, _ in asked])
         if not wave:
             return []
         with ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="sources") as pool:
-            looked = dict(zip((place.shard.id for place in wave), pool.map(self._at_the_source, wave), strict=True))
-        found = {shard: answer for shard, answer in looked.items() if not isinstance(answer, CdcError)}
+            answers = list(zip(wave, pool.map(self._prepare_source, wave), strict=True))
         failed: Failed = []
-        for shard, answer in looked.items():
+        sources: dict[str, _Source] = {}
+        for shard, answer in answers:
             if isinstance(answer, CdcError):
-                failed += self._trouble(self.board.places[shard], answer, "its snapshot could not begin")
-        wave = [place for place in wave if place.shard.id in found]
+                failed += self._failure(shard, answer, "its snapshot could not begin")
+            else:
+                sources[shard.id] = answer
+        wave = [shard for shard in wave if shard.id in sources]
         if not wave:
             return failed
         with self._locked() as lock:
             if lock is None:
-                return []
+                return failed
             items = [
-                replace(
-                    item,
-                    attempt=orders[item.shard.id].attempt,
-                    tables=orders[item.shard.id].tables,
-                    chunk_rows=found[item.shard.id].chunk_rows,
-                    settled=found[item.shard.id].settled,
-                    nudged=item.state is not None and item.state.attempt == orders[item.shard.id].attempt,
-                )
-                for item in self._items(wave, lock)
+                self._begin_item(item, steps[item.shard.id], sources[item.shard.id]) for item in self._items(wave, lock)
             ]
-            results = begin(lock, self.state, self.run, items)
-        sizes = {item.shard.id: wanted_chunk(item) for item in items}
+            results = begin_snapshots(lock, self.store, self.run, items)
+        return failed + self._begun(items, steps, results)
+
+    def _begin_item(self, item: WaveItem, step: Begin, source: _Source) -> WaveItem:
+        return replace(
+            item,
+            attempt=step.attempt,
+            tables=step.tables,
+            chunk_rows=source.chunk_rows,
+            settled=source.settled,
+            nudged=item.state is not None and item.state.attempt == step.attempt,
+        )
+
+    def _begun(
+        self, items: Sequence[WaveItem], steps: Mapping[str, Begin], results: Mapping[str, object | CdcError]
+    ) -> Failed:
+        """Put on record which snapshots were begun; shards that can have none are returned."""
+        failed: Failed = []
+        begun: list[SliceShard] = []
         now = datetime.now(UTC)
-        records: dict[str, Mapping[str, object] | None] = {}
-        for shard, result in results.items():
-            place = self.board.places[shard]
+        for item in items:
+            shard, result = self.slice.shards[item.shard.id], results[item.shard.id]
             if isinstance(result, CdcError):
-                failed += self._trouble(place, result, "its snapshot could not begin")
+                failed += self._failure(shard, result, "its snapshot could not begin")
                 continue
-            assert place.state is not None
-            if place.state.attempt == orders[shard].attempt:
-                place.nudges += 1
-            place.state = replace(place.state, since=now, attempt=orders[shard].attempt, error=None)
-            place.offset, place.connector = None, None
-            # Chunks may be heard of before its configuration is seen again.
-            place.chunk_rows = int(sizes[shard] or place.chunk_rows)
-            records[self.run.shard_key(shard)] = place.state.document()
-        self.state.write(records)
-        begun = [key.rpartition("/")[2] for key in records]
-        self._say("Reading began", [shard for shard in begun if not self.board.places[shard].nudges])
-        self._say("Reading began again where it stood still", [s for s in begun if self.board.places[s].nudges])
+            assert shard.state is not None
+            attempt = steps[shard.id].attempt
+            if shard.state.attempt == attempt:
+                shard.nudges += 1
+            state = replace(shard.state, since=now, attempt=attempt, error=None)
+            shard.changed(state, chunk_rows=int(wanted_chunk(item) or 0) or None)
+            begun.append(shard)
+        self._write(begun)
+        self._say("Reading began", [shard.id for shard in begun if not shard.nudges])
+        self._say("Restarted stalled snapshots", [shard.id for shard in begun if shard.nudges])
         return failed
 
-    def _at_the_source(self, place: SliceShard) -> _Source | CdcError:
-        """Sees that all that is read is published, and what a snapshot needs to know of the source."""
-        dataset, shard = self.board.dataset, place.shard
+    def _prepare_source(self, shard: SliceShard) -> _Source | CdcError:
+        """See that all that is read is published, and ask what a snapshot needs to know of the source."""
+        dataset, spec, sources = self.slice.dataset, shard.spec, self.ports.sources
         tables = [dataset.table(name) for name in self.run.tables]
         try:
-            self.outside.sources.publish(dataset, shard, identity(self.outside.platform.settings, dataset, shard))
-            width = self.outside.sources.row_bytes(dataset, shard, tables)
-            settled = self.outside.sources.settled_transaction(dataset, shard)
+            sources.publish(dataset, spec, identity(self.ports.platform.settings, dataset, spec))
+            width = sources.row_bytes(dataset, spec, tables)
+            settled = sources.settled_transaction(dataset, spec)
         except (SourceUnavailable, SourceRejected) as error:
             return error
         rows = chunk_rows(self.load, width=width, room=dataset.limits.queue_bytes)
         return _Source(chunk_rows=rows, settled=settled)
 
-    def end(self, places: Sequence[SliceShard]) -> None:
+    def end(self, shards: Sequence[SliceShard]) -> None:
         """End the snapshots of these shards for good; the stream goes on."""
-        for place in self._take_out(places):
-            place.ended = True
+        for shard in self._take_out(shards):
+            shard.ended = True
 
-    def withdraw(self, asked: Sequence[tuple[SliceShard, steps.Withdraw]]) -> None:
+    def withdraw(self, asked: Sequence[tuple[SliceShard, Withdraw]]) -> None:
         """End the snapshots of these shards for now, and note why."""
-        why = {place.shard.id: step.reason for place, step in asked}
-        records: dict[str, Mapping[str, object] | None] = {}
-        for place in self._take_out([place for place, _ in asked]):
-            assert place.state is not None
-            reason = why[place.shard.id]
-            self.listener.say(f"{place.shard.name} streams on without its snapshot for now: {reason}")
-            place.state = replace(place.state, since=datetime.now(UTC), error=reason)
-            place.offset, place.connector = None, None
-            records[self.run.shard_key(place.shard.id)] = place.state.document()
-        if records:
-            self.state.write(records)
+        reasons = {shard.id: step.reason for shard, step in asked}
+        withdrawn = self._take_out([shard for shard, _ in asked])
+        for shard in withdrawn:
+            assert shard.state is not None
+            reason = reasons[shard.id]
+            self.listener.message(f"{shard.name} streams on without its snapshot for now: {reason}")
+            shard.changed(replace(shard.state, since=datetime.now(UTC), error=reason))
+        self._write(withdrawn)
 
-    def _take_out(self, places: Sequence[SliceShard]) -> list[SliceShard]:
-        """Those of the places whose snapshot is no longer in the offset."""
-        wave = self._wave(places)
+    def _take_out(self, shards: Sequence[SliceShard]) -> list[SliceShard]:
+        """Those of the shards whose snapshot is no longer in the offset."""
+        wave = self._wave(shards)
         if not wave:
             return []
         with self._locked() as lock:
             if lock is None:
                 return []
-            results = end(lock, self.state, self.run, self._items(wave, lock))
-        for shard, result in results.items():
+            results = end_snapshots(lock, self.store, self.run, self._items(wave, lock))
+        for id_, result in results.items():
             if isinstance(result, Unavailable):
-                self.listener.say(f"{self.run.dataset}.{shard}: its snapshot could not be ended yet: {result}")
-        return [self.board.places[shard] for shard, result in results.items() if not isinstance(result, Unavailable)]
+                self.listener.message(f"{self.run.dataset}.{id_}: its snapshot could not be ended yet: {result}")
+        return [self.slice.shards[id_] for id_, result in results.items() if not isinstance(result, Unavailable)]
 
-    def restore(self, shards: Sequence[str]) -> frozenset[str]:
+    def restore_configs(self, ids: Sequence[str]) -> frozenset[str]:
         """Give connectors that began with `recovery` their usual configuration; returns those that have it."""
-        wave = self._wave([self.board.places[shard] for shard in shards])
+        wave = self._wave([self.slice.shards[id_] for id_ in ids])
         if not wave:
             return frozenset()
         with self._locked() as lock:
             if lock is None:
                 return frozenset()
-            failed = restore(self._items(wave, lock))
-        for shard, error in failed.items():
-            self.listener.say(f"{self.run.dataset}.{shard} keeps snapshot.mode=recovery for now: {error}")
-        return frozenset(place.shard.id for place in wave) - failed.keys()
+            failed = restore_configs(self._items(wave, lock))
+        for id_, error in failed.items():
+            self.listener.message(f"{self.run.dataset}.{id_} keeps snapshot.mode=recovery for now: {error}")
+        return frozenset(shard.id for shard in wave) - failed.keys()
 
-    def steer(self, braked: Mapping[str, str]) -> None:
-        """Pause what is held back, let go on what is not: by what the connectors say, so a lost pause is sent again."""
+    def steer(self, throttled: Mapping[str, str]) -> None:
+        """Pause what is throttled, resume what is not: by what connectors report, so a lost pause is sent again."""
         signals: list[Signal] = []
         now = time.monotonic()
-        for place in self.board:
-            if not place.reading or place.progress.last is None or place.progress.ended is not None:
+        for shard in self.slice:
+            if not shard.reading or shard.progress.last is None or shard.progress.ended is not None:
                 continue
-            held = place.shard.name in braked
-            if held == (place.progress.paused is not None):
-                place.steered = None
+            pause = shard.name in throttled
+            if pause == (shard.progress.paused is not None):
+                shard.steered = None
                 continue
-            kind = PAUSE if held else "go on"
-            if place.steered is not None and place.steered[1] == kind and now - place.steered[0] < self.pace.steer:
-                continue
-            place.steered = (now, kind)
-            if held:
-                signals.append(self._pause(place))
+            if shard.steered is not None:
+                sent, at = shard.steered
+                if sent == pause and now - at < self.intervals.steer:
+                    continue
+            shard.steered = (pause, now)
+            if pause:
+                signals.append(self._pause(shard))
             else:
-                self._go_on(place)
-        self.outside.signals.send(signals)
+                self._resume(shard)
+        self.ports.signals.send(signals)
 
-    def set_rates(self, places: Sequence[SliceShard], *, limited: bool) -> None:
+    def set_rates(self, shards: Sequence[SliceShard], *, limited: bool) -> None:
         """The run's byte rate, shared by the shards that may run at once; or the dataset's own again."""
-        if self.load.max_bytes_per_s is None or not places:
+        if self.load.max_bytes_per_s is None or not shards:
             return
-        usual = self.board.dataset.limits.bytes_per_second
+        usual = self.slice.dataset.limits.bytes_per_second
         share = max(1, self.load.max_bytes_per_s // self.load.max_parallel_shards)
         rate = min(share, usual or share) if limited else usual
-        self.outside.rates.set_rates({producer_client_id(place.shard.name): rate for place in places})
+        self.ports.rates.set_rates({producer_client_id(shard.name): rate for shard in shards})
 
-    def cluster(self, place: SliceShard) -> Cluster:
+    def cluster(self, shard: SliceShard) -> Cluster:
         """The Connect cluster that runs the shard."""
-        assert place.cluster is not None
-        return self.topology.clusters[place.cluster]
+        assert shard.observed.cluster is not None
+        return self.topology.clusters[shard.observed.cluster]
 
-    def _pause(self, place: SliceShard) -> Signal:
+    def _pause(self, shard: SliceShard) -> Signal:
         return Signal(
-            topic=signal_topic(self.outside.platform.settings, place.shard),
-            shard=place.shard.name,
-            id=f"{self.run.id}/{place.shard.name}!pause-{time.time_ns()}",
+            topic=signal_topic(self.ports.platform.settings, shard.spec),
+            shard=shard.name,
+            id=f"{self.run.id}/{shard.name}!pause-{time.time_ns()}",
             type=PAUSE,
             data={"type": "incremental"},
         )
 
-    def _go_on(self, place: SliceShard) -> None:
-        """A restarted task has forgotten the pause, and reads its next chunk before it streams."""
+    def _resume(self, shard: SliceShard) -> None:
+        """Restart the task to lift the pause: a task does not keep it, and goes on with its next chunk."""
         try:
-            self.outside.platform.connect(self.cluster(place)).restart_task(place.shard.name, 0)
+            self.ports.platform.connect(self.cluster(shard)).restart_task(shard.name, 0)
         except (Unavailable, NotFound) as error:
-            self.listener.say(f"{place.shard.name} could not go on yet: {error}")
-            place.steered = None
+            self.listener.message(f"{shard.name} could not be resumed yet: {error}")
+            shard.steered = None
 
-    def _wave(self, places: Sequence[SliceShard]) -> list[SliceShard]:
+    def _wave(self, shards: Sequence[SliceShard]) -> list[SliceShard]:
         if time.monotonic() < self._not_before:
             return []
-        return [place for place in places if place.cluster is not None][: self.pace.wave]
+        return [shard for shard in shards if shard.observed.cluster is not None][: self.intervals.wave]
 
     def _items(self, wave: Sequence[SliceShard], lock: ControlLock) -> list[WaveItem]:
         items = []
-        for place in wave:
-            cluster = self.cluster(place)
-            marks = [self.marks.get((table, place.shard.id)) for table in self.run.tables]
+        for shard in wave:
+            cluster = self.cluster(shard)
+            marks = [self.watermarks.get((table, shard.id)) for table in self.run.tables]
             items.append(
                 WaveItem(
-                    dataset=self.board.dataset,
-                    shard=place.shard,
-                    connect=self.outside.platform.connect(cluster).fenced(lock.check),
-                    config=self.config_of(self.board.dataset, place.shard, cluster),
-                    state=place.state,
-                    position=self.run.request.positions.get(place.shard.id),
+                    dataset=self.slice.dataset,
+                    shard=shard.spec,
+                    connect=self.ports.platform.connect(cluster).fenced(lock.check),
+                    config=self.config_of(self.slice.dataset, shard.spec, cluster),
+                    state=shard.state,
+                    position=self.run.request.positions.get(shard.id),
                     base=next((mark.position for mark in marks if mark is not None), None),
-                    tables=place.tables,
+                    tables=shard.tables,
                 )
             )
         return items
 
     @contextmanager
     def _locked(self) -> Iterator[ControlLock | None]:
-        """The lock; None when another holds it for long. Passes then get as much time as the wave took."""
+        """The lock; None when another owner keeps it for long. Passes then get as much time as the wave took."""
         owner = f"{self.run.kind} {self.run.id}"
         try:
-            held = self.outside.platform.topology.lock(owner=owner, timeout=self.pace.lock)
-            with held as lock:
+            with self.ports.platform.topology.lock(owner=owner, timeout=self.intervals.lock) as lock:
                 began = time.monotonic()
                 yield lock
                 self._not_before = time.monotonic() + (time.monotonic() - began)
         except LockHeld as error:
-            self.listener.say(f"Waiting for the lock: {error.message}")
+            self.listener.message(f"Waiting for the lock: {error.message}")
             yield None
 
-    def _trouble(self, place: SliceShard, error: CdcError, what: str) -> Failed:
+    def _failure(self, shard: SliceShard, error: CdcError, what: str) -> Failed:
+        """Report an error; the shard and the reason when it is given up for it."""
         now = datetime.now(UTC)
-        self.listener.say(f"{place.shard.name}: {what}: {error}")
-        if place.state is None:
-            place.state = ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, error=str(error))
-            self.state.write({self.run.shard_key(place.shard.id): place.state.document()})
-        waited = now - max(place.state.began, place.admitted_at or place.state.began)
-        if hopeless(error) or waited > self.patience.silent:
-            return [(place, steps.Fail(" ".join(part for part in (error.message, error.cure) if part)))]
+        self.listener.message(f"{shard.name}: {what}: {error}")
+        if shard.state is None:
+            shard.state = ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, error=str(error))
+            self._write([shard])
+        waited = now - max(shard.state.began, shard.admitted_at or shard.state.began)
+        if is_permanent(error) or waited > self.timeouts.silent:
+            return [(shard, " ".join(part for part in (error.message, error.cure) if part))]
         return []
 
-    def _say(self, what: str, shards: Sequence[str]) -> None:
-        if shards:
-            names = [f"{self.run.dataset}.{shard}" for shard in sorted(shards)]
-            few = ", ".join(names) if len(names) <= 3 else f"{len(names)} shards, {names[0]} to {names[-1]}"
-            self.listener.say(f"{what}: {few}.")
+    def _write(self, shards: Sequence[SliceShard]) -> None:
+        states = {self.run.shard_key(shard.id): shard.state.document() for shard in shards if shard.state}
+        if states:
+            self.store.write(states)
+
+    def _say(self, what: str, ids: Sequence[str]) -> None:
+        if ids:
+            names = [f"{self.run.dataset}.{id_}" for id_ in sorted(ids)]
+            shown = ", ".join(names) if len(names) <= 3 else f"{len(names)} shards, {names[0]} to {names[-1]}"
+            self.listener.message(f"{what}: {shown}.")
 
 
 def chunk_rows(load: Load, *, width: int | None = None, room: int) -> int | None:

@@ -28,13 +28,13 @@ CHUNK_ROWS = "incremental.snapshot.chunk.size"
 assert CHUNK_ROWS in SNAPSHOT_OPTIONS
 
 
-def begin(
+def begin_snapshots(
     lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Ask for `item.tables` in one incremental snapshot for each shard.
 
     Args:
-        lock: held; checked before each change.
+        lock: checked before each change.
         state: the writer of the run's records.
         run: the run; its filter chooses the rows.
         wave: the shards; each streams already.
@@ -53,7 +53,7 @@ def begin(
     return _wave(lock, state, run, wave, one)
 
 
-def end(
+def end_snapshots(
     lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Take the snapshots of this run out of the offsets again; rows that were read stay in the topic."""
@@ -100,7 +100,7 @@ def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:
     that was open when the chunk was read (PostgresReadOnlyIncrementalSnapshotChangeEventSource
     .readUntilNewTransactionChange, 3.7.0; docs/decisions/0121). So that id is made one that is surely older:
     `settled`, see `SourceLogs.settled_transaction`. And there is no `lsn_proc`: with it the task first searches
-    its place, and takes the next transaction for its last one. All transactions up to `lsn_commit` were handed
+    its position, and takes the next transaction for its last one. All transactions up to `lsn_commit` were handed
     on, so nothing is lost by starting there.
     """
     kept = {key: value for key, value in offset.items() if key == "ts_usec" or key.startswith(PREFIX)}
@@ -116,7 +116,7 @@ def wanted_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[str,
         raise Unavailable(f"{item.shard.name} takes another incremental snapshot: {running}.")
     if running is None:
         if item.nudged:
-            return offset  # it came to its end just now: what it has said tells how
+            return offset  # it came to its end just now: its notifications say how
         condition = run.request.filter(item.dataset.engine, item.shard.id)
         offset = asked_offset(offset, signal=signal, tables=item.tables, condition=condition)
     return offset if item.settled is None else closing_at_once(offset, item.settled)
@@ -137,7 +137,7 @@ def _change(item: WaveItem, change: Any) -> Mapping[str, Any]:
         _configure(item)
         return offset
     finally:
-        # Whatever went wrong: its offset is a whole one, before or after the change.
+        # Whatever went wrong, its offset is a whole one, before or after the change.
         item.connect.resume(name)
 
 

@@ -1,4 +1,4 @@
-"""The outside systems that a bootstrap or backfill talks to, beyond those of a pass."""
+"""The outside systems that a snapshot run talks to, beyond those of a pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Signals(Protocol):
 
 
 class NotificationReader(Protocol):
-    """The notification topic, read on and on."""
+    """The notification topic, read in steps."""
 
     def read(self) -> Sequence[Notification]:
         """What is new since the last call. Raises KafkaUnavailable."""

@@ -1,4 +1,4 @@
-"""What a run tells while it works: values for logs, progress bars and events."""
+"""What a snapshot run reports while it works: values for logs, progress bars and events."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from cdc_platform.snapshots.run_records import Hole
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunProgress:
-    """How far a run, or a slice of it, is. `active` and `braked` map a reason to how many shards; `eta` in seconds."""
+    """How far a snapshot run, or a slice of it, is.
+
+    `active` and `throttled` map a reason to how many shards; `eta` is in seconds.
+    """
 
     shards: int
     done: int
     failed: int
     active: Mapping[str, int]
-    braked: Mapping[str, int]
+    throttled: Mapping[str, int]
     rows: int
     chunks: int
     rows_per_s: float
@@ -31,7 +34,7 @@ class RunProgress:
         if self.failed:
             parts.append(f"{self.failed} failed")
         parts += [f"{count} {reason}" for reason, count in sorted(self.active.items())]
-        parts += [f"{count} held back: {reason}" for reason, count in sorted(self.braked.items())]
+        parts += [f"{count} throttled: {reason}" for reason, count in sorted(self.throttled.items())]
         parts.append(f"{self.rows:,} rows in {self.chunks:,} chunks, {self.rows_per_s:,.0f} rows/s")
         if self.eta is not None:
             parts.append(f"{duration(self.eta)} left")
@@ -67,22 +70,22 @@ class ShardDone:
 
 
 class Listener(Protocol):
-    """Who wants to know. Called from the thread that works."""
+    """Receives progress events, in the thread that works."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Something happened, in one sentence."""
 
     def progress(self, progress: RunProgress) -> None:
         """How far it is; every few seconds."""
 
     def over(self, shards: tuple[ShardDone, ...]) -> None:
-        """These shards are over: told before it is recorded, so at least once for each."""
+        """These shards are over: called before that is recorded, so at least once for each."""
 
 
 class Silent:
     """A listener that does nothing."""
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Nothing."""
 
     def progress(self, progress: RunProgress) -> None:

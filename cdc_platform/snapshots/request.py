@@ -19,7 +19,7 @@ _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 
 class RunKind(StrEnum):
-    """The two kinds of run."""
+    """The two kinds of snapshot run."""
 
     BOOTSTRAP = "bootstrap"
     BACKFILL = "backfill"
@@ -91,7 +91,7 @@ class Request:
     backfill, those not bootstrapped yet for a bootstrap. `failed_of` names an earlier run whose
     failed shards are taken. `mode` None: the dataset's own. `positions` maps a shard id to where
     its stream shall begin. `again` resets shards that were bootstrapped before.
-    `schema_unchanged` is a person's word that no captured table was altered since the positions.
+    `schema_unchanged` is the operator's word that no captured table was altered since the positions.
     `condition` and `key_range` choose rows, and only for a backfill; so do `conditions`, by shard id.
     """
 
@@ -195,7 +195,7 @@ def choose_shards(
             raise _bad(
                 "shards",
                 "all of them are bootstrapped already.",
-                "Set again to start them anew, or use a backfill to read rows once more.",
+                "Set again to reset them, or use a backfill to read rows once more.",
             )
         chosen = left
     if not chosen:

@@ -1,4 +1,7 @@
-"""Runs begin, are joined, ordered about and end: all on record, under the lock where two could meet."""
+"""The life of a snapshot run: create or join, pause, resume, stop, finish.
+
+All of it is on record, and done under the lock where two processes could meet.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +26,22 @@ SLICE = 250
 MOST_SLICES = 16
 
 
-class RequestedRun(StrEnum):
-    """What a person wants of a run."""
+class RequestedState(StrEnum):
+    """What the operator wants a snapshot run to do."""
 
     RUNNING = "running"
     PAUSED = "paused"
     STOPPED = "stopped"
 
 
-def open_run(outside: SnapshotPorts, request: Request, run_id: str) -> Run:
+def open_run(ports: SnapshotPorts, request: Request, run_id: str) -> Run:
     """Begin a run, or join the one that does this already.
 
     A run of the same id, or an unfinished one that asks for the same rows, is joined: launched twice, the
     work is done once.
 
     Args:
-        outside: the outside systems.
+        ports: the outside systems.
         request: what to do; checked here, before anything is written.
         run_id: names a new run, such as Dagster's id of the run.
 
@@ -48,7 +51,7 @@ def open_run(outside: SnapshotPorts, request: Request, run_id: str) -> Run:
     """
     if request.load.max_bytes_per_s is not None:
         require_extra("quotas")
-    platform = outside.platform
+    platform = ports.platform
     with platform.topology.lock(owner=f"{request.kind} {run_id}", timeout=_LOCK_SECONDS) as lock:
         topology = platform.topology.load()
         records = platform.state.read()
@@ -115,7 +118,7 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
 def _refuse_new_tables(
     dataset: Dataset, shards: Collection[str], marks: Container[tuple[str, str]], mode: BootstrapMode
 ) -> None:
-    """A stream that goes on has no place at which it takes up one more table that could be told exactly."""
+    """Refuse them: at which position a stream that goes on takes up one more table cannot be known exactly."""
     for shard in shards:
         new = [table.name for table in dataset.tables if (table.name, shard) not in marks]
         if len(new) < len(dataset.tables):
@@ -160,26 +163,26 @@ def _refused(records: Records, run_id: str, what: str) -> BadInput:
     )
 
 
-def order(outside: SnapshotPorts, run_id: str, wanted: RequestedRun) -> Run:
-    """Pause, go on or stop a run; whoever works on it obeys within seconds. Raises BadInput."""
-    run = unfinished(outside.platform.state.read(), run_id)
-    state = outside.writer(f"order-{run_id}")
-    state.write({run.shard_key(ORDER): {"wanted": str(wanted), "at": datetime.now(UTC).isoformat()}})
+def order(ports: SnapshotPorts, run_id: str, requested: RequestedState) -> Run:
+    """Pause, resume or stop a snapshot run; its workers follow within seconds. Raises BadInput."""
+    run = unfinished(ports.platform.state.read(), run_id)
+    state = ports.writer(f"order-{run_id}")
+    state.write({run.shard_key(ORDER): {"wanted": str(requested), "at": datetime.now(UTC).isoformat()}})
     return run
 
 
-def wanted_of(records: Records, run: Run) -> RequestedRun:
-    """What a person wants of the run."""
+def requested_state(records: Records, run: Run) -> RequestedState:
+    """What the operator wants the snapshot run to do."""
     document = records.get(run.shard_key(ORDER))
-    return RequestedRun(document["wanted"]) if document else RequestedRun.RUNNING
+    return RequestedState(document["wanted"]) if document else RequestedState.RUNNING
 
 
-def finish(outside: SnapshotPorts, run: Run) -> Run:
+def finish(ports: SnapshotPorts, run: Run) -> Run:
     """Close a run whose shards are all over; no change while one is not.
 
     What was done is in the watermarks; of the shards only the failed ones stay on record.
     """
-    records = outside.platform.state.read()
+    records = ports.platform.state.read()
     states = shard_states(records, run.id)
     if any(shard not in states or not states[shard].phase.over for shard in run.shards):
         return run
@@ -189,7 +192,7 @@ def finish(outside: SnapshotPorts, run: Run) -> Run:
     gone: dict[str, Mapping[str, Any] | None] = {
         key: None for key in records if key.startswith(f"{run.key}/") and key not in kept
     }
-    outside.writer(f"finish-{run.id}").write({**gone, run.key: closed.document()})
+    ports.writer(f"finish-{run.id}").write({**gone, run.key: closed.document()})
     return closed
 
 

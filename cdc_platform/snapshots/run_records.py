@@ -1,4 +1,4 @@
-"""What bootstraps and backfills leave in the state topic: values and their documents. Pure.
+"""What snapshot runs (bootstraps and backfills) leave in the state topic: values and their documents. Pure.
 
 | key | document |
 |---|---|
@@ -115,7 +115,7 @@ class ShardState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hole:
-    """Changes that no stream has seen: from where the shard stood to where it was started anew.
+    """Changes that no stream has seen: from where the shard stood to where it was reset.
 
     Rows inserted or updated in between are in the topic again once the table is complete; rows
     deleted in between stay in it until a repair.

@@ -15,7 +15,7 @@ from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notif
 
 COMPLETE = frozenset({"SUCCEEDED", "EMPTY"})
 # A new signal does not cure these.
-HOPELESS = frozenset({"NO_PRIMARY_KEY", "UNKNOWN_SCHEMA"})
+UNREADABLE = frozenset({"NO_PRIMARY_KEY", "UNKNOWN_SCHEMA"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,7 @@ class TableProgress:
     """One table of one shard.
 
     `rows` counts what was read so far: exactly once the scan has ended in one task run,
-    else at least that many. `fraction` is None where nothing tells.
+    else at least that many. `fraction` is None where it is not known.
     `status` is Debezium's word for the scan's end.
     """
 
@@ -84,41 +84,41 @@ def _fraction(table: TableProgress | None) -> float:
     return 1.0 if table.complete else table.fraction or 0.0
 
 
-def fold(progress: ShardProgress, said: Notification, *, chunk_rows: int) -> ShardProgress:
+def fold(progress: ShardProgress, notification: Notification, *, chunk_rows: int) -> ShardProgress:
     """The progress after one more notification.
 
     Args:
         progress: before it.
-        said: of this shard, and of a signal of ours or of an initial snapshot.
+        notification: of this shard, and of a signal of ours or of an initial snapshot.
         chunk_rows: the connector's `incremental.snapshot.chunk.size`.
     """
-    last = said.at if progress.last is None else max(progress.last, said.at)
-    progress = replace(progress, last=last, started=progress.started or said.at)
-    # A new attempt reads anew what was not complete. (Notifications of an initial snapshot have ids of
-    # their own each: there STARTED tells. One that began through the offset says no STARTED.)
-    if said.type == "STARTED" or (said.snapshot == INCREMENTAL and said.id != progress.attempt):
-        # An initial snapshot that begins reads all anew: what an older one has read is before its position.
-        # What this one has read may be heard of before its beginning.
-        since = said.at if said.snapshot == INITIAL else None
+    last = notification.at if progress.last is None else max(progress.last, notification.at)
+    progress = replace(progress, last=last, started=progress.started or notification.at)
+    # A new attempt reads again what was not complete. (Notifications of an initial snapshot have an id each:
+    # there STARTED marks it. One that began through the offset has no STARTED.)
+    if notification.type == "STARTED" or (notification.snapshot == INCREMENTAL and notification.id != progress.attempt):
+        # An initial snapshot that begins reads everything: what an older one has read is before its position.
+        # What this one has read may be reported before its beginning.
+        since = notification.at if notification.snapshot == INITIAL else None
         kept = {name: table for name, table in progress.tables.items() if table.complete and _after(table.ended, since)}
         ended = progress.ended if since is not None and _after(progress.ended, since) else None
-        progress = replace(progress, tables=kept, attempt=said.id, ended=ended, aborted=False, paused=None)
-    match said.type:
+        progress = replace(progress, tables=kept, attempt=notification.id, ended=ended, aborted=False, paused=None)
+    match notification.type:
         case "PAUSED":
-            return replace(progress, paused=said.at)
+            return replace(progress, paused=notification.at)
         case "RESUMED":
             return replace(progress, paused=None)
-        case "IN_PROGRESS" if said.table is not None:
-            before = progress.tables.get(said.table, TableProgress())
+        case "IN_PROGRESS" if notification.table is not None:
+            before = progress.tables.get(notification.table, TableProgress())
             # A paused snapshot reads no chunk: the task was restarted and has forgotten the pause.
-            return _with(replace(progress, paused=None), said.table, _read_on(before, said, chunk_rows))
-        case "TABLE_SCAN_COMPLETED" if said.table is not None:
-            before = progress.tables.get(said.table, TableProgress())
-            return _with(progress, said.table, _ended(before, said))
+            return _with(replace(progress, paused=None), notification.table, _read_on(before, notification, chunk_rows))
+        case "TABLE_SCAN_COMPLETED" if notification.table is not None:
+            before = progress.tables.get(notification.table, TableProgress())
+            return _with(progress, notification.table, _ended(before, notification))
         case "COMPLETED":
-            return replace(progress, ended=said.at, paused=None)
+            return replace(progress, ended=notification.at, paused=None)
         case "ABORTED":
-            return replace(progress, ended=said.at, aborted=True, paused=None)
+            return replace(progress, ended=notification.at, aborted=True, paused=None)
     return progress
 
 
@@ -130,16 +130,16 @@ def _with(progress: ShardProgress, name: str, table: TableProgress) -> ShardProg
     return replace(progress, tables={**progress.tables, name: table})
 
 
-def _read_on(table: TableProgress, said: Notification, chunk_rows: int) -> TableProgress:
-    began = table.began or said.at
-    if said.snapshot == INITIAL:
-        return replace(table, began=began, rows=max(table.rows, said.rows or 0))
+def _read_on(table: TableProgress, notification: Notification, chunk_rows: int) -> TableProgress:
+    began = table.began or notification.at
+    if notification.snapshot == INITIAL:
+        return replace(table, began=began, rows=max(table.rows, notification.rows or 0))
     chunks = table.chunks + 1
-    fraction = _part(said)
+    fraction = _part(notification)
     # The notification of a chunk comes when it was read, before its rows are sent: it counts with the next one.
     rows = max(table.rows, (chunks - 1) * chunk_rows)
-    if said.total_rows is not None:
-        rows = min(rows, said.total_rows)
+    if notification.total_rows is not None:
+        rows = min(rows, notification.total_rows)
     return replace(
         table,
         began=began,
@@ -151,25 +151,25 @@ def _read_on(table: TableProgress, said: Notification, chunk_rows: int) -> Table
     )
 
 
-def _ended(table: TableProgress, said: Notification) -> TableProgress:
-    status = said.status or "SUCCEEDED"
+def _ended(table: TableProgress, notification: Notification) -> TableProgress:
+    status = notification.status or "SUCCEEDED"
     return replace(
         table,
-        began=table.began or said.at,
-        ended=said.at,
+        began=table.began or notification.at,
+        ended=notification.at,
         status=status,
-        # The count is the task's own: after a restart it begins anew, and ours is greater.
-        rows=max(table.rows, said.rows or 0),
+        # The count is the task's own: after a restart it begins at 0, and ours is greater.
+        rows=max(table.rows, notification.rows or 0),
         fraction=1.0 if status in COMPLETE else table.fraction,
     )
 
 
-def _part(said: Notification) -> float | None:
-    if said.chunk is not None and said.chunks:
-        return min(1.0, (said.chunk - 1) / said.chunks)
+def _part(notification: Notification) -> float | None:
+    if notification.chunk is not None and notification.chunks:
+        return min(1.0, (notification.chunk - 1) / notification.chunks)
     try:
-        last = float((said.last_key or "").split(",")[0])
-        most = float((said.max_key or "").split(",")[0])
+        last = float((notification.last_key or "").split(",")[0])
+        most = float((notification.max_key or "").split(",")[0])
     except ValueError:
         return None
     return max(0.0, min(1.0, last / most)) if most > 0 else None

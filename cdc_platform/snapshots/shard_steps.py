@@ -1,4 +1,4 @@
-"""What is next for one shard of a run: a pure function of what is recorded and what is seen.
+"""What is next for one shard of a snapshot run: a pure function of what is recorded and what is observed.
 
 Level-based: it does not matter which process did the step before, nor how it ended.
 """
@@ -17,7 +17,7 @@ from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.planning.health.failures import first_line
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Phase, ShardState
-from cdc_platform.snapshots.shard_progress import HOPELESS, ShardProgress
+from cdc_platform.snapshots.shard_progress import UNREADABLE, ShardProgress
 
 # AbstractIncrementalSnapshotChangeEventSource.readChunk, its words and its frames.
 _CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)
@@ -27,8 +27,8 @@ _CHUNK_DEATH = re.compile("incremental ?snapshot", re.IGNORECASE)
 class Timeouts:
     """How long is waited before something counts as wrong.
 
-    `silent`: without any progress the shard fails. `lost`: a snapshot of which neither the committed offset nor
-    any notification knows was lost (somebody reset the offsets) and is asked for again; `attempts` bounds how often.
+    `silent`: without any progress the shard fails. `lost`: a snapshot that is neither in the committed offset nor
+    in any notification was lost, such as by a reset of the offsets; it is asked for again, `attempts` times at most.
     `stalled`: a snapshot whose window does not close is begun again where it is; twice as long the next time.
     (On Postgres a heartbeat that is younger than an open transaction of the server closes none, docs/decisions/0121;
     a binlog client that had to reconnect has seen the last GTID, and then waits for the server's next one, which on
@@ -47,7 +47,7 @@ class ShardView:
 
     `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
     Debezium's names of the tables to read. `again` wants a fresh start whatever there is.
-    `braked` says why the shard is held back now, `nudges` how often it was begun again without an answer.
+    `throttled` says why the shard does not read now, `nudges` how often it was begun again without an answer.
     `uncaptured` are tables that the connector's configuration does not name.
     """
 
@@ -62,7 +62,7 @@ class ShardView:
     offset: Mapping[str, Any] | None
     progress: ShardProgress
     again: bool = False
-    braked: str | None = None
+    throttled: str | None = None
     nudges: int = 0
     uncaptured: tuple[str, ...] = ()
 
@@ -122,7 +122,7 @@ class Fail:
 Step = Wait | Reset | Adopt | Begin | Withdraw | Finish | Fail
 
 
-def next_step(view: ShardView, now: datetime, patience: Timeouts) -> Step:
+def next_step(view: ShardView, now: datetime, timeouts: Timeouts) -> Step:
     """The next step of one shard."""
     state = view.state
     if state is not None and state.phase.over:
@@ -132,11 +132,11 @@ def next_step(view: ShardView, now: datetime, patience: Timeouts) -> Step:
             return Reset()
         if state is None:
             # An existing stream is taken as it is.
-            return _start(view, now, now, patience)
+            return _step_of_start(view, now, now, timeouts)
     assert state is not None
     if state.phase is Phase.STARTING:
-        return _start(view, state.since, now, patience)
-    return _read(view, state, now, patience)
+        return _step_of_start(view, state.since, now, timeouts)
+    return _step_of_reading(view, state, now, timeouts)
 
 
 def _needs_reset(view: ShardView, state: ShardState | None) -> bool:
@@ -155,63 +155,63 @@ def _suits(view: ShardView) -> bool:
     return made == wanted
 
 
-def _start(view: ShardView, since: datetime, now: datetime, patience: Timeouts) -> Step:
+def _step_of_start(view: ShardView, since: datetime, now: datetime, timeouts: Timeouts) -> Step:
     waited = now - since
-    trouble = _trouble(view)
-    if trouble is not None:
-        return Fail(trouble) if waited > patience.silent else Wait(trouble)
+    failure = _failure(view)
+    if failure is not None:
+        return Fail(failure) if waited > timeouts.silent else Wait(failure)
     if not streams(view.engine, view.offset):
         last = view.progress.last
         if last is not None and last > since:
             waited = now - last  # an initial snapshot goes on
-        if waited > patience.silent:
-            return Fail(f"no position was committed within {_minutes(patience.silent)}")
+        if waited > timeouts.silent:
+            return Fail(f"no position was committed within {_minutes(timeouts.silent)}")
         return Wait("waiting for its first position")
     awaited = view.mode is BootstrapMode.SNAPSHOT and view.state is not None and view.progress.ended is None
     if awaited and unread(view.progress, view.tables):
         silent = now - (view.progress.last or since)
-        if silent > patience.silent:
-            return Fail(f"its snapshot said nothing for {_minutes(patience.silent)}")
+        if silent > timeouts.silent:
+            return Fail(f"its snapshot reported nothing for {_minutes(timeouts.silent)}")
         return Wait("its snapshot is under way")
     return Adopt()
 
 
-def _read(view: ShardView, state: ShardState, now: datetime, patience: Timeouts) -> Step:
+def _step_of_reading(view: ShardView, state: ShardState, now: datetime, timeouts: Timeouts) -> Step:
     left = unread(view.progress, view.tables)
     if not left:
         return Finish() if _committed(view) else Wait("its last rows are being committed")
-    trouble = _trouble(view)
+    failure = _failure(view)
     touched = max(at for at in (state.since, view.progress.last) if at is not None)
     waited = now - touched
     if state.attempt > 0 and _killed(view):
-        return Withdraw(trouble or "")
-    if trouble is not None:
-        return Fail(trouble) if waited > patience.silent else Wait(trouble)
+        return Withdraw(failure or "")
+    if failure is not None:
+        return Fail(failure) if waited > timeouts.silent else Wait(failure)
     if state.attempt == 0:
-        return _first(view, left, waited > patience.silent)
+        return _first(view, left, waited > timeouts.silent)
     failed = {
         name: table.status
         for name, table in view.progress.tables.items()
         if name in left and table.status is not None and not table.complete
     }
-    hopeless = [f"{name} ({status})" for name, status in failed.items() if status in HOPELESS]
-    if hopeless:
-        return Fail(f"cannot be read in chunks: {', '.join(sorted(hopeless))}")
+    unreadable = [f"{name} ({status})" for name, status in failed.items() if status in UNREADABLE]
+    if unreadable:
+        return Fail(f"cannot be read in chunks: {', '.join(sorted(unreadable))}")
     if view.progress.ended is not None and view.progress.attempt == view.signal(state.attempt):
         if view.progress.aborted:
             return Fail("its snapshot was stopped by hand")
         text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items())) or "without a word"
-        return _again(view, state.attempt, left, patience, f"its snapshot ended early: {text}")
-    if view.offset is not None and not _runs(view, state.attempt) and waited > patience.lost:
-        return _again(view, state.attempt, left, patience, state.error or "its snapshot was lost")
-    if view.progress.paused is not None or view.braked is not None:
-        return Wait(view.braked or "paused")
+        return _again(view, state.attempt, left, timeouts, f"its snapshot ended early: {text}")
+    if view.offset is not None and not _runs(view, state.attempt) and waited > timeouts.lost:
+        return _again(view, state.attempt, left, timeouts, state.error or "its snapshot was lost")
+    if view.progress.paused is not None or view.throttled is not None:
+        return Wait(view.throttled or "paused")
     unheard = now - (view.progress.last or state.began)
-    if waited > patience.silent or (view.nudges and unheard > patience.silent):
-        return Fail(f"no progress for {_minutes(patience.silent)}")
+    if waited > timeouts.silent or (view.nudges and unheard > timeouts.silent):
+        return Fail(f"no progress for {_minutes(timeouts.silent)}")
     if state.error is not None:
         return Wait(state.error)  # it was taken out of the offset: there is nothing to go on with before `lost`
-    if waited > patience.stalled * 2**view.nudges:
+    if waited > timeouts.stalled * 2**view.nudges:
         return Begin(state.attempt, left)
     return Wait("reading")
 
@@ -222,13 +222,13 @@ def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:
     other = running_signal(view.offset)
     if other is not None and other != view.signal(1):
         return Fail(f"another incremental snapshot runs: {other}") if late else Wait(f"waiting for {other} to end")
-    if view.braked is not None:
-        return Wait(view.braked)
+    if view.throttled is not None:
+        return Wait(view.throttled)
     return Begin(1, left)
 
 
-def _again(view: ShardView, attempt: int, left: tuple[str, ...], patience: Timeouts, why: str) -> Step:
-    if attempt >= patience.attempts:
+def _again(view: ShardView, attempt: int, left: tuple[str, ...], timeouts: Timeouts, why: str) -> Step:
+    if attempt >= timeouts.attempts:
         return Fail(f"{why}, {attempt} times")
     return Begin(attempt + 1, left)
 
@@ -251,27 +251,29 @@ def _committed(view: ShardView) -> bool:
 
 
 def _killed(view: ShardView) -> bool:
-    """True when the task has died of reading a chunk, and nobody has started it since."""
+    """True when the task has died of reading a chunk, and was not started since."""
     tasks = view.connector.tasks if view.connector is not None else ()
     return any(task.state == "FAILED" and _CHUNK_DEATH.search(task.trace or "") for task in tasks)
 
 
-def _trouble(view: ShardView) -> str | None:
-    seen = view.connector
-    if seen is None:
+def _failure(view: ShardView) -> str | None:
+    connector = view.connector
+    if connector is None:
         return "it has no connector"
-    if seen.running and view.uncaptured:
+    if connector.running and view.uncaptured:
         return f"its connector does not capture {', '.join(view.uncaptured)}"
-    if seen.running:
+    if connector.running:
         return None
-    traces: Sequence[str] = [task.trace for task in seen.tasks if task.trace] or ([seen.trace] if seen.trace else [])
-    if traces:
-        return f"its task failed: {first_line(traces[0])}"
-    return f"its connector is {seen.state}, {len(seen.tasks)} tasks" if seen.state != "RUNNING" else "it has no task"
+    trace = next((task.trace for task in connector.tasks if task.trace), connector.trace)
+    if trace:
+        return f"its task failed: {first_line(trace)}"
+    if connector.state == "RUNNING":
+        return "it has no task"
+    return f"its connector is {connector.state}, {len(connector.tasks)} tasks"
 
 
 def streams(engine: Engine, offset: Mapping[str, Any] | None) -> bool:
-    """True when the committed offset is a place in the source's log and no initial snapshot is under way."""
+    """True when the committed offset is a position in the source's log and no initial snapshot is under way."""
     if not offset or marked_initial(offset):
         return False
     return Committed.parse(engine, offset).position is not None or ("file" in offset and engine is Engine.MYSQL)
@@ -285,7 +287,7 @@ def running_signal(offset: Mapping[str, Any]) -> str | None:
 
 
 def signal_id(run: str, shard: str, attempt: int) -> str:
-    """`<run>/<dataset>.<shard>#<attempt>`: the same whoever sends it."""
+    """`<run>/<dataset>.<shard>#<attempt>`: the same in every process that sends it."""
     return f"{run}/{shard}#{attempt}"
 
 

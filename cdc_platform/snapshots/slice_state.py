@@ -1,62 +1,82 @@
-"""All shards of a slice at one moment: what is recorded, sent, said and seen of each."""
+"""All shards of a slice at one moment: what is on record, observed and reported of each. Reads nothing itself."""
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from cdc_platform.clients.kafka.notifications import INITIAL, Notification
-from cdc_platform.connectors.tables import container
+from cdc_platform.connectors.tables import container, uncaptured
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
 from cdc_platform.snapshots.progress_events import RunProgress
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, ShardProgress, eta, fold, rows_per_second
-from cdc_platform.snapshots.shard_steps import ShardView, signal_id, unread
+from cdc_platform.snapshots.shard_steps import ShardView, signal_id, stream_offset, unread
 
-# Pace is measured over this many seconds.
+# Rows and shards a second are measured over this many seconds.
 _WINDOW = 120.0
 _CHUNK = 1024
 
 
-@dataclass(slots=True, kw_only=True)
-class SliceShard:
-    """One shard of the slice."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObservedShard:
+    """A shard's connector as Connect showed it last, replaced as a whole.
 
-    shard: Shard
-    tables: tuple[str, ...]
-    state: ShardState | None = None
+    `cluster` runs the connector, or would; None: not known. `offset` is the committed one: None when it was not
+    read, empty when there is none. `uncaptured` are tables that the connector's configuration does not name.
+    `chunk_rows` are the rows of a chunk, as the connector has it or was just given it.
+    """
+
     connector: ObservedConnector | None = None
     cluster: str | None = None
     offset: Mapping[str, Any] | None = None
-    progress: ShardProgress = field(default_factory=ShardProgress)
-    # When it was told last to pause or to go on, and which.
-    steered: tuple[float, str] | None = None
-    admitted: bool = False
-    admitted_at: datetime | None = None
-    # How often its snapshot was begun again since it spoke last.
-    nudges: int = 0
-    # Its snapshot was ended by hand.
-    ended: bool = False
-    # Tables that its connector's configuration does not name.
     uncaptured: tuple[str, ...] = ()
-    # Rows a chunk, as its connector has it or was just given it.
     chunk_rows: int = _CHUNK
 
-    def see(self, connector: ObservedConnector | None) -> None:
-        """Take note of the connector as it is now."""
-        self.connector = connector
-        if connector is not None:
-            self.chunk_rows = int(connector.config.get("incremental.snapshot.chunk.size", _CHUNK))
+
+@dataclass(slots=True, kw_only=True)
+class SliceShard:
+    """One shard of a slice: `state` is on record, `observed` in Connect, `progress` reported by the connector.
+
+    `admitted_at` is when the slice took it up; `nudges` how often its snapshot was begun again since it last
+    reported anything; `steered` the last pause or resume (True: a pause), and when by the steady clock;
+    `ended` that its snapshot was stopped by hand.
+    """
+
+    spec: Shard
+    tables: tuple[str, ...]
+    state: ShardState | None = None
+    observed: ObservedShard = field(default_factory=ObservedShard)
+    progress: ShardProgress = field(default_factory=ShardProgress)
+    admitted_at: datetime | None = None
+    nudges: int = 0
+    steered: tuple[bool, float] | None = None
+    ended: bool = False
+
+    @property
+    def id(self) -> str:
+        """The shard's id."""
+        return self.spec.id
+
+    @property
+    def name(self) -> str:
+        """`<dataset>.<shard>`, the name of its connector."""
+        return self.spec.name
 
     @property
     def over(self) -> bool:
-        """True when the run does nothing more for it."""
+        """True when the snapshot run does nothing more for it."""
         return self.state is not None and self.state.phase.over
+
+    @property
+    def active(self) -> bool:
+        """True while the slice works on it."""
+        return self.admitted_at is not None and not self.over
 
     @property
     def reading(self) -> bool:
@@ -73,8 +93,22 @@ class SliceShard:
         """True when it streams and is to be read in chunks, and no snapshot of ours was asked for."""
         return self.state is not None and self.state.phase is Phase.READING and self.state.attempt == 0
 
+    def observe(self, connector: ObservedConnector | None, cluster: str | None = None) -> None:
+        """Replace what was observed by its connector as it is now; the offset was read before and is dropped."""
+        rows = (
+            connector.config.get("incremental.snapshot.chunk.size", _CHUNK) if connector else self.observed.chunk_rows
+        )
+        self.observed = ObservedShard(connector=connector, cluster=cluster, chunk_rows=int(rows))
+
+    def changed(self, state: ShardState, *, chunk_rows: int | None = None) -> None:
+        """Its connector was changed and its new state is on record: what was observed before no longer counts."""
+        self.state = state
+        # Chunks may be reported before the configuration is seen again.
+        rows = chunk_rows or self.observed.chunk_rows
+        self.observed = replace(self.observed, connector=None, offset=None, chunk_rows=rows)
+
     def turn(self) -> tuple[int, datetime]:
-        """Who may read first when only some may: who reads, then who was paused longest, then who has not begun."""
+        """Which shards read first when only some may: those that read, those paused longest, those not begun."""
         since = self.progress.paused or self.admitted_at or datetime.max.replace(tzinfo=UTC)
         return 2 if self.unbegun else 1 if self.progress.paused else 0, since
 
@@ -85,122 +119,149 @@ class SliceShard:
         return self.progress.fraction(self.tables) if self.state is not None else 0.0
 
 
-class Board:
-    """The shards of one slice. Plain bookkeeping: asks nobody."""
+class SliceState:
+    """The shards of one slice."""
 
     def __init__(self, run: Run, dataset: Dataset, shards: Sequence[Shard]) -> None:
         self.run = run
         self.dataset = dataset
         chosen = [table for table in dataset.tables if table.name in run.tables]
-        self.places = {
+        self.shards = {
             shard.id: SliceShard(
-                shard=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
+                spec=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
             )
             for shard in shards
         }
-        self._table_of = {
-            (shard.id, name): table.name
-            for shard in shards
-            for name, table in zip(self.places[shard.id].tables, chosen, strict=True)
-        }
+        self._tables = tuple(table.name for table in chosen)
         self._samples: deque[Sample] = deque()
 
     def __iter__(self) -> Iterator[SliceShard]:
-        return iter(self.places.values())
+        return iter(self.shards.values())
 
     def load_states(self, states: Mapping[str, ShardState]) -> None:
         """Take over what is on record."""
-        for shard, state in states.items():
-            if shard in self.places:
-                self.places[shard].state = state
-                self.places[shard].admitted = not state.phase.over
+        for id_, state in states.items():
+            shard = self.shards.get(id_)
+            if shard is not None:
+                shard.state = state
+                if shard.admitted_at is None and not state.phase.over:
+                    shard.admitted_at = state.began
 
-    def hear(self, said: Sequence[Notification]) -> None:
+    def observe(self, connectors: Mapping[str, tuple[str, ObservedConnector]], homes: Mapping[str, str]) -> None:
+        """Take over connectors by name, each with its cluster; `homes` are clusters of shards that have none."""
+        for shard in self:
+            cluster, connector = connectors.get(shard.name, (homes.get(shard.name), None))
+            shard.observe(connector, cluster)
+            config = connector.config if connector is not None else None
+            missing = uncaptured(self.dataset, shard.spec, self.run.tables, config)
+            shard.observed = replace(shard.observed, uncaptured=missing)
+
+    def add_notifications(self, notifications: Sequence[Notification]) -> None:
         """Fold notifications into the shards' progress."""
         # Those of an initial snapshot have keys of their own, and so come in any order.
-        for one in sorted(said, key=lambda one: one.at):
-            dataset, _, shard_id = one.shard.partition(".")
-            place = self.places.get(shard_id) if dataset == self.dataset.name else None
-            if place is not None and self._concerns(place, one):
-                place.progress = fold(place.progress, one, chunk_rows=place.chunk_rows)
-                place.nudges = 0
+        for one in sorted(notifications, key=lambda one: one.at):
+            dataset, _, id_ = one.shard.partition(".")
+            shard = self.shards.get(id_) if dataset == self.dataset.name else None
+            if shard is not None and self._concerns(shard, one):
+                shard.progress = fold(shard.progress, one, chunk_rows=shard.observed.chunk_rows)
+                shard.nudges = 0
 
-    def _concerns(self, place: SliceShard, said: Notification) -> bool:
-        """True for a step of a snapshot that this run asked for or adopts, whoever worked on it then."""
-        if said.snapshot != INITIAL:
-            return said.id.startswith(signal_id(self.run.id, said.shard, 0)[:-1])
+    def _concerns(self, shard: SliceShard, notification: Notification) -> bool:
+        """True for a step of a snapshot that this snapshot run asked for, in any process, or adopts."""
+        if notification.snapshot != INITIAL:
+            return notification.id.startswith(signal_id(self.run.id, notification.shard, 0)[:-1])
         if self.run.mode is not BootstrapMode.SNAPSHOT:
             return False
-        # Before a start anew: the snapshot of a stream that is no more.
-        return place.state is None or not place.state.reset or said.at >= place.state.began
+        # Before a reset: the snapshot of a stream that is no more.
+        return shard.state is None or not shard.state.reset or notification.at >= shard.state.began
 
-    def view(self, place: SliceShard, braked: str | None) -> ShardView:
-        """The shard as the steps see it."""
+    def view(self, shard: SliceShard, throttled: str | None) -> ShardView:
+        """The shard as the steps take it."""
         return ShardView(
             run=self.run.id,
-            shard=place.shard.name,
+            shard=shard.name,
             engine=self.dataset.engine,
             kind=self.run.kind,
             mode=self.run.mode,
-            state=place.state,
-            tables=place.tables,
-            connector=place.connector,
-            offset=place.offset,
-            progress=place.progress,
+            state=shard.state,
+            tables=shard.tables,
+            connector=shard.observed.connector,
+            offset=shard.observed.offset,
+            progress=shard.progress,
             again=self.run.request.again,
-            braked=braked,
-            nudges=place.nudges,
-            uncaptured=place.uncaptured,
+            throttled=throttled,
+            nudges=shard.nudges,
+            uncaptured=shard.observed.uncaptured,
         )
 
-    def rows_of(self, place: SliceShard) -> dict[str, int]:
+    def adopted(self, shard: SliceShard, now: datetime) -> ShardState:
+        """The state of a shard that streams: READING, or DONE when it has nothing to read."""
+        offset = stream_offset(shard.observed.offset or {})
+        state = _state(shard, now).to(Phase.READING, now, start=offset, error=None)
+        if self._reads(shard):
+            return state
+        return state.to(Phase.DONE, now, end=offset, rows=self.rows_of(shard))
+
+    def finished(self, shard: SliceShard, now: datetime) -> ShardState:
+        """The state of a shard that was read."""
+        end = stream_offset(shard.observed.offset or {})
+        return _state(shard, now).to(Phase.DONE, now, end=end, rows=self.rows_of(shard))
+
+    def failed(self, shard: SliceShard, reason: str, now: datetime) -> ShardState:
+        """The state of a shard that is given up."""
+        return _state(shard, now).to(Phase.FAILED, now, error=reason, rows=self.rows_of(shard))
+
+    def _reads(self, shard: SliceShard) -> bool:
+        """True when a shard that streams still has rows to come in chunks.
+
+        After a snapshot only those of tables that it is not known to have read: one that was added to the
+        dataset since, or one that a connector read so long ago that no notification of it is left.
+        """
+        if self.run.kind is RunKind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
+            return True
+        return self.run.mode is BootstrapMode.SNAPSHOT and bool(unread(shard.progress, shard.tables))
+
+    def rows_of(self, shard: SliceShard) -> dict[str, int]:
         """Rows read by table name."""
-        return {
-            self._table_of[place.shard.id, name]: table.rows
-            for name, table in place.progress.tables.items()
-            if (place.shard.id, name) in self._table_of
-        }
+        read = shard.progress.tables
+        names = zip(shard.tables, self._tables, strict=True)
+        return {table: read[name].rows for name, table in names if name in read}
 
     def rows(self) -> int:
         """Rows that were read of all shards."""
-        return sum(place.progress.rows or sum(place.state.rows.values() if place.state else ()) for place in self)
+        return sum(shard.progress.rows or sum(shard.state.rows.values() if shard.state else ()) for shard in self)
 
-    def told(self, braked: Mapping[str, str], now: float) -> RunProgress:
-        """How far the slice is. `now` is seconds of a steady clock."""
+    def progress(self, throttled: Mapping[str, str], now: float) -> RunProgress:
+        """How far the slice is.
+
+        Args:
+            throttled: shard (`<dataset>.<shard>`) to the reason why it does not read now.
+            now: seconds of a steady clock.
+        """
         rows = self.rows()
-        fraction = sum(place.fraction() for place in self) / max(1, len(self.places))
+        fraction = sum(shard.fraction() for shard in self) / max(1, len(self.shards))
         self._samples.append(Sample(now, fraction, rows))
         while self._samples[0].at < now - _WINDOW and len(self._samples) > 2:
             self._samples.popleft()
-        active: dict[str, int] = {}
-        held: dict[str, int] = {}
-        for place in self:
-            if place.over:
-                continue
-            word = str(place.state.phase) if place.state else "starting" if place.admitted else "waiting"
-            active[word] = active.get(word, 0) + 1
-            reason = braked.get(place.shard.name)
-            if reason is not None and place.admitted:
-                held[reason] = held.get(reason, 0) + 1
+        phases = Counter(shard.state.phase for shard in self if shard.state)
+        active = Counter(
+            str(shard.state.phase) if shard.state else "starting" if shard.admitted_at else "waiting"
+            for shard in self
+            if not shard.over
+        )
         return RunProgress(
-            shards=len(self.places),
-            done=sum(place.state is not None and place.state.phase is Phase.DONE for place in self),
-            failed=sum(place.state is not None and place.state.phase is Phase.FAILED for place in self),
+            shards=len(self.shards),
+            done=phases[Phase.DONE],
+            failed=phases[Phase.FAILED],
             active=active,
-            braked=held,
+            throttled=Counter(throttled[shard.name] for shard in self if shard.active and shard.name in throttled),
             rows=rows,
-            chunks=sum(place.progress.chunks for place in self),
+            chunks=sum(shard.progress.chunks for shard in self),
             rows_per_s=rows_per_second(self._samples),
             fraction=fraction,
             eta=eta(self._samples),
         )
 
-    def reads(self, place: SliceShard) -> bool:
-        """True when a shard that streams still has rows to come in chunks.
 
-        After a snapshot only those of tables that it is not known to have read: one that was added to the
-        dataset since, or one that a connector read so long ago that nothing tells of it any more.
-        """
-        if self.run.kind is RunKind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
-            return True
-        return self.run.mode is BootstrapMode.SNAPSHOT and bool(unread(place.progress, place.tables))
+def _state(shard: SliceShard, now: datetime) -> ShardState:
+    return shard.state or ShardState(phase=Phase.STARTING, since=now, began=shard.admitted_at or now)

@@ -1,4 +1,4 @@
-"""What is known of bootstraps and backfills, for people: counted from the state topic's records. Pure."""
+"""Summaries of snapshot runs and watermarks, counted from the state topic's records. Pure."""
 
 from __future__ import annotations
 

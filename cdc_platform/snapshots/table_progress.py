@@ -1,4 +1,4 @@
-"""How far each table of each shard of a run is: folded from what the connectors said, whoever works on it."""
+"""How far each table of each shard of a snapshot run is, from the connectors' notifications."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import duration
 from cdc_platform.snapshots.run_records import Phase, Run, shard_states
 from cdc_platform.snapshots.shard_progress import TableProgress
-from cdc_platform.snapshots.slice_state import Board, SliceShard
+from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 
 # Clocks of this machine and of the brokers may differ by so much.
 CLOCK_SLACK = timedelta(minutes=2)
@@ -19,7 +19,7 @@ CLOCK_SLACK = timedelta(minutes=2)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TableLine:
-    """One table of one shard. `fraction` is 0 to 1, `eta` seconds; None where nothing tells.
+    """One table of one shard. `fraction` is 0 to 1, `eta` seconds; None where it is not known.
 
     `phase` is the shard's, or `ended`: of a run that is finished only its failed shards are on record.
     """
@@ -45,43 +45,45 @@ class TableLine:
         return ", ".join(parts)
 
 
-def progress_of(outside: SnapshotPorts, run: Run) -> list[TableLine]:
+def progress_of(ports: SnapshotPorts, run: Run) -> list[TableLine]:
     """All shards and tables of the run, in order. Those that are no longer in the topology are left out.
 
     Raises:
         KafkaUnavailable: the notifications cannot be read.
         TopologyError: its dataset is gone.
     """
-    platform = outside.platform
+    platform = ports.platform
     topology = platform.topology.load()
     dataset = topology.dataset(run.dataset)
-    board = Board(run, dataset, [shard for shard in topology.shards.get(dataset.name, ()) if shard.id in run.shards])
-    board.load_states(shard_states(platform.state.read(), run.id))
+    shards = [shard for shard in topology.shards.get(dataset.name, ()) if shard.id in run.shards]
+    state = SliceState(run, dataset, shards)
+    state.load_states(shard_states(platform.state.read(), run.id))
     for name in dataset.clusters:
         try:
             found = platform.connect(topology.clusters[name]).connectors()
         except Unavailable:
             continue  # then chunks are taken to have the usual size
-        for place in board:
-            place.see(found.get(place.shard.name, place.connector))
-    notes = outside.notifications(run.created - CLOCK_SLACK)
+        for shard in state:
+            if shard.name in found:
+                shard.observe(found[shard.name])
+    notes = ports.notifications(run.created - CLOCK_SLACK)
     try:
-        board.hear(notes.read())
+        state.add_notifications(notes.read())
     finally:
         notes.close()
-    return list(lines(board))
+    return list(lines(state))
 
 
-def lines(board: Board) -> Iterable[TableLine]:
-    """What a board knows of each table. Pure."""
-    for place in board:
-        for name in place.tables:
-            table = place.progress.tables.get(name, TableProgress())
-            pace, eta = _pace(table, place.progress.last)
+def lines(state: SliceState) -> Iterable[TableLine]:
+    """How far each table is. Pure."""
+    for shard in state:
+        for name in shard.tables:
+            table = shard.progress.tables.get(name, TableProgress())
+            pace, eta = _pace(table, shard.progress.last)
             yield TableLine(
-                shard=place.shard.id,
+                shard=shard.id,
                 table=name.rpartition(".")[2],
-                phase=_phase(board.run, place, table),
+                phase=_phase(state.run, shard, table),
                 rows=table.rows,
                 chunks=table.chunks,
                 fraction=1.0 if table.complete else table.fraction,
@@ -90,11 +92,11 @@ def lines(board: Board) -> Iterable[TableLine]:
             )
 
 
-def _phase(run: Run, place: SliceShard, table: TableProgress) -> str:
+def _phase(run: Run, shard: SliceShard, table: TableProgress) -> str:
     if table.complete:
         return "read"
-    if place.state is not None:
-        return str(place.state.phase)
+    if shard.state is not None:
+        return str(shard.state.phase)
     return str(Phase.WAITING) if run.finished is None else "ended"
 
 

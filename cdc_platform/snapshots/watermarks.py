@@ -1,4 +1,4 @@
-"""What is left of a shard that moved on: its watermarks, and the sentence about it. Pure."""
+"""The watermarks of a shard whose state changed, and what is reported of it. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_records import Hole, Offset, Phase, Run, ShardState, Watermark
 
 
-def over_records(
+def watermark_records(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, marks: Mapping[tuple[str, str], Watermark]
 ) -> dict[str, Mapping[str, Any]]:
     """The watermarks to write as a shard enters a phase: READING, DONE; none when it failed.
@@ -85,7 +85,7 @@ def _backfilled(
 
 
 def hole(run: Run, engine: Engine, state: ShardState) -> Hole | None:
-    """What no stream has seen, where a shard was started anew away from where it stood."""
+    """What no stream has seen, where a shard was reset and does not stream on from where it stood."""
     if not state.reset or not state.before or run.mode is BootstrapMode.POSITION:
         return None
     since, until = position(engine, state.before), position(engine, state.start)
@@ -103,7 +103,7 @@ def position(engine: Engine, offset: Offset | None) -> str | None:
 
 
 def shard_done(run: Run, dataset: Dataset, shard: Shard, state: ShardState) -> ShardDone:
-    """What is told of a shard that is over."""
+    """What is reported of a shard that is over."""
     return ShardDone(
         dataset=dataset.name,
         shard=shard.id,

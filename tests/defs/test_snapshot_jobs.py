@@ -20,9 +20,9 @@ from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.run_lifecycle import RequestedRun
+from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
-from cdc_platform.testing import FakeStateStore
+from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
 from tests.defs.code_location import CodeLocation
 from tests.defs.harness import Harness, HarnessResource, dataset, topology
 
@@ -202,6 +202,15 @@ def test_the_bootstrap_sensor_bootstraps_what_is_captured_and_each_shard_logs_it
     assert ended.finished is not None
 
 
+def test_a_slice_makes_no_pass_of_the_whole_platform(latest: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **more: object) -> None:
+        raise AssertionError("a slice needs neither topics nor agents")
+
+    monkeypatch.setattr(FakeKafka, "topics", refuse)
+    monkeypatch.setattr(InMemoryTopologyStore, "agents", refuse)
+    assert latest.launch(BOOTSTRAP, dataset="pins").success
+
+
 def test_the_bootstrap_sensor_asks_for_just_the_table_that_is_new(latest: Snapshots, harness: Harness) -> None:
     latest.grant(latest.ask())
     more = dataset(
@@ -298,7 +307,7 @@ def test_a_wrong_launch_is_one_sentence_and_changes_nothing(latest: Snapshots) -
         (BOOTSTRAP, {"dataset": "nobody"}, "there is no dataset 'nobody'"),
         (BOOTSTRAP, {"dataset": "pins", "shards": ["00009"]}, "'00009' is no shard"),
         (BOOTSTRAP, {"dataset": "pins", "mode": "POSITION"}, "needs a position for each shard"),
-        (BOOTSTRAP, {"dataset": "pins", "lost": True}, "no shard of pins has lost its place"),
+        (BOOTSTRAP, {"dataset": "pins", "lost": True}, "no shard of pins has lost its position"),
         (BACKFILL, {"dataset": "pins", "tables": ["nobody"]}, "nobody"),
         (BACKFILL, {"dataset": "pins", "key_column": "id"}, "open on both sides"),
         (BACKFILL, {"dataset": "pins", "continues": "r9"}, "'r9' is no run"),
@@ -315,7 +324,7 @@ def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
     with harness.platform() as platform, latest.outside(platform) as outside:
-        opening.order(outside, first, RequestedRun.STOPPED)
+        opening.order(outside, first, RequestedState.STOPPED)
     stopped = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not stopped.success
     assert shard_states(latest.records, first)["00000"].error == "stopped by hand"

@@ -47,7 +47,7 @@ from cdc_platform.reconciler.report import DatasetHealth, ShardDown
 from cdc_platform.reconciler.state_records import captured_documents, changed_records, documents_of
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.connector_waves import hold
-from cdc_platform.snapshots.run_lifecycle import RequestedRun, order
+from cdc_platform.snapshots.run_lifecycle import RequestedState, order
 from cdc_platform.snapshots.run_records import ASIDE
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -169,7 +169,7 @@ def _backfills(store: StateStore) -> None:
     store.write({one.key: one.document() for one in values.WATERMARKS.values()})
     outside: Any = SimpleNamespace(platform=_platform(store), writer=lambda name: store)
     with mock.patch("cdc_platform.snapshots.run_lifecycle.datetime", FixedClock):
-        order(outside, run.id, RequestedRun.PAUSED)
+        order(outside, run.id, RequestedState.PAUSED)
     held: Any = SimpleNamespace(shard=SimpleNamespace(name="pins.00002"))
     with mock.patch("cdc_platform.snapshots.connector_waves.datetime", FixedClock):
         hold(store, run, [held], values.HOLDS["pins.00002"].reason)

@@ -25,7 +25,7 @@ from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.settings import AlertTarget, Settings
-from cdc_platform.snapshots.run_lifecycle import RequestedRun, wanted_of
+from cdc_platform.snapshots.run_lifecycle import RequestedState, requested_state
 from cdc_platform.snapshots.run_records import runs, shard_states, watermarks
 from cdc_platform.testing import FakeKafka, InMemoryTopologyStore
 from cdc_platform.verification.continuity.breaks import Break, BreakKind
@@ -119,8 +119,8 @@ def test_the_last_pass(documents: Documents) -> None:
 def test_bootstraps_and_backfills(documents: Documents) -> None:
     assert runs(documents) == {"run-0": values.BOOTSTRAP, "run-1": values.BACKFILL}
     assert shard_states(documents, "run-1") == values.BACKFILL_SHARDS
-    assert wanted_of(documents, values.BACKFILL) is RequestedRun.PAUSED
-    assert wanted_of(documents, values.BOOTSTRAP) is RequestedRun.RUNNING
+    assert requested_state(documents, values.BACKFILL) is RequestedState.PAUSED
+    assert requested_state(documents, values.BOOTSTRAP) is RequestedState.RUNNING
     assert watermarks(documents, "pins") == values.WATERMARKS
 
 

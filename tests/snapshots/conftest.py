@@ -16,7 +16,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots.executor import Pace
+from cdc_platform.snapshots.executor import Intervals
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import Load, Request, RunKind
@@ -37,7 +37,7 @@ class Notes:
         self.said: list[str] = []
         self.reports: list[RunProgress] = []
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         self.said.append(text)
         print(text)
 
@@ -102,15 +102,17 @@ class BackgroundRun:
     def __init__(self, outside: SnapshotPorts, request: Request, run_id: str, **more: Any) -> None:
         self.notes = Notes()
         self._pool = ThreadPoolExecutor(max_workers=1)
-        self._future = self._pool.submit(go, outside, request, run_id, notes=self.notes, pace=Pace(report=1.0), **more)
+        self._future = self._pool.submit(
+            go, outside, request, run_id, notes=self.notes, intervals=Intervals(report=1.0), **more
+        )
         self._pool.shutdown(wait=False)
 
     def chunks(self) -> int:
         return self.notes.reports[-1].chunks if self.notes.reports else 0
 
-    def held(self) -> set[str]:
-        """Why shards were held back when it reported last."""
-        return set(self.notes.reports[-1].braked) if self.notes.reports else set()
+    def throttled(self) -> set[str]:
+        """Why shards were throttled when it reported last."""
+        return set(self.notes.reports[-1].throttled) if self.notes.reports else set()
 
     def reads_nothing(self, seconds: float) -> None:
         """Raises AssertionError unless it reads no chunk for so long, from when a pause has reached all it must."""

@@ -20,7 +20,7 @@ from cdc_platform.snapshots.connector_waves import committed
 from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
-from cdc_platform.snapshots.run_lifecycle import RequestedRun
+from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.shard_steps import running_signal
 from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file
@@ -111,12 +111,12 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_harness: MakeHa
     with Writers(harness, pause=0.02) as writers:
         working = BackgroundRun(outside, backfill(harness, load=slow(500)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", RequestedRun.PAUSED)
-        assert_eventually(lambda: "paused by hand" in working.held(), what="told as paused", seconds=60)
+        opening.order(outside, "b1", RequestedState.PAUSED)
+        assert_eventually(lambda: "paused by hand" in working.throttled(), what="told as paused", seconds=60)
         before = writers.writes
         working.reads_nothing(25)
         assert writers.writes > before + 100
-        opening.order(outside, "b1", RequestedRun.RUNNING)
+        opening.order(outside, "b1", RequestedState.RUNNING)
         assert not working.end().failed
     check.assert_agrees()
 
@@ -130,7 +130,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
     with Writers(harness, pause=0.02) as writers:
         working = BackgroundRun(outside, backfill(harness, load=slow(250)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", RequestedRun.STOPPED)
+        opening.order(outside, "b1", RequestedState.STOPPED)
         ended = working.end()
     assert {done.error for done in working.notes.done} == {"stopped by hand"}
     assert ended.failed == 2

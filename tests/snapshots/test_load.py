@@ -15,7 +15,7 @@ from cdc_platform.errors import ConnectUnavailable, SourceUnavailable
 from cdc_platform.model.observed import ObservedConnector, ObservedTask, ObservedWorker
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
 from cdc_platform.snapshots.executor import chunk_rows
-from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes, Held, Signs, judge, reasons
+from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes, BrakeState, ObservedLoad, judge, reasons
 from cdc_platform.snapshots.pacing.throttle import Throttle
 from cdc_platform.snapshots.request import Load
 from tests.defs.harness import dataset, shard
@@ -24,18 +24,18 @@ POLICY = BrakePolicy()
 MB = 1024 * 1024
 
 
-def signs(*, lag: float | None = None, heap: float | None = None) -> Signs:
-    return Signs(
+def load(*, lag: float | None = None, heap: float | None = None) -> ObservedLoad:
+    return ObservedLoad(
         replica_lag={} if lag is None else {"db-0:3306": lag},
         workers={}
         if heap is None
         else {"w0:8083": ObservedWorker(worker="w0:8083", heap_used=int(heap * 100), heap_max=100)},
-        places={"pins.00000": ("db-0:3306", "w0:8083"), "pins.00001": ("db-1:3306", "w1:8083")},
+        shards={"pins.00000": ("db-0:3306", "w0:8083"), "pins.00001": ("db-1:3306", "w1:8083")},
     )
 
 
-def looks(*seen: Signs) -> list[dict[str, str]]:
-    held, told = Held(), []
+def looks(*seen: ObservedLoad) -> list[dict[str, str]]:
+    held, told = BrakeState(), []
     for number, one in enumerate(seen):
         held = judge(held, one, POLICY, number * POLICY.interval)
         told.append(reasons(held, one))
@@ -43,25 +43,25 @@ def looks(*seen: Signs) -> list[dict[str, str]]:
 
 
 def test_the_brake_on_replication_lag_holds_the_shards_of_that_host_until_it_is_clearly_better() -> None:
-    told = looks(signs(lag=10), signs(lag=61), signs(lag=40), signs(lag=19), signs(lag=40))
-    braked = {"pins.00000": "replicas of db-0:3306 are 61 s behind"}
-    assert told[:2] == [{}, braked]
+    told = looks(load(lag=10), load(lag=61), load(lag=40), load(lag=19), load(lag=40))
+    throttled = {"pins.00000": "replicas of db-0:3306 are 61 s behind"}
+    assert told[:2] == [{}, throttled]
     assert list(told[2]) == ["pins.00000"], "still on at 40 s"
     assert told[3:] == [{}, {}], "off below 20 s, and not on again before 60 s"
 
 
 def test_the_brake_on_worker_heap_pressure_needs_it_three_times_in_a_row() -> None:
-    told = looks(*[signs(heap=part) for part in (0.95, 0.95, 0.5, 0.95, 0.95, 0.95, 0.8, 0.7)])
+    told = looks(*[load(heap=part) for part in (0.95, 0.95, 0.5, 0.95, 0.95, 0.95, 0.8, 0.7)])
     assert [bool(one) for one in told] == [False, False, False, False, False, True, True, False]
     assert told[5] == {"pins.00000": "worker w0:8083 is short of heap"}
 
 
 def test_the_brake_on_worker_heap_pressure_lets_go_to_see_whether_it_is_garbage() -> None:
-    full = [bool(one) for one in looks(*[signs(heap=0.95)] * 100)]
+    full = [bool(one) for one in looks(*[load(heap=0.95)] * 100)]
     spans = [len(list(run)) * int(POLICY.interval) for _, run in groupby(full)]
     assert spans[:6] == [10, 60, 15, 120, 15, 240], "off to see, and longer on each time"
     freed = [0.95] * 14 + [0.95, 0.3, 0.95, 0.95, 0.95]
-    assert [bool(one) for one in looks(*[signs(heap=part) for part in freed])][14:] == [
+    assert [bool(one) for one in looks(*[load(heap=part) for part in freed])][14:] == [
         False,
         False,
         False,
@@ -71,7 +71,7 @@ def test_the_brake_on_worker_heap_pressure_lets_go_to_see_whether_it_is_garbage(
 
 
 def test_what_cannot_be_read_brakes_nothing() -> None:
-    assert looks(signs(lag=100, heap=0.99), signs())[1] == {}
+    assert looks(load(lag=100, heap=0.99), load())[1] == {}
 
 
 class _Sources:
@@ -116,12 +116,12 @@ def test_brakes_look_at_the_replicas_of_each_source_and_the_heap_of_each_worker(
     brakes = Brakes(
         _Sources({"db-0:3306": 90.0, "db-1:3306": "away", "db-2:3306": math.inf}),  # type: ignore[arg-type]
         _Heaps({"w1:8083": 0.99}),
-        BrakePolicy(interval=0.0, heap_looks=2),
-        say=said.append,
+        BrakePolicy(interval=0.0, heap_reads=2),
+        report=said.append,
     )
-    first = brakes.look(dataset("pins"), shards, seen, [cluster])
+    first = brakes.update(dataset("pins"), shards, seen, [cluster])
     assert list(first) == ["pins.00000", "pins.00002"]
-    second = brakes.look(dataset("pins"), shards, seen, [cluster])
+    second = brakes.update(dataset("pins"), shards, seen, [cluster])
     assert second == {
         "pins.00000": "replicas of db-0:3306 are 90 s behind",
         "pins.00001": "worker w1:8083 is short of heap",

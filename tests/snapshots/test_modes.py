@@ -13,7 +13,7 @@ from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.reconciler.run_pass import plan_pass
-from cdc_platform.snapshots.lost_positions import cure, lost_shards
+from cdc_platform.snapshots.lost_positions import for_lost_shards, lost_shards
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_records import watermarks
 from tests.snapshots.conftest import MakeHarness, backfill, bootstrap, go
@@ -236,11 +236,11 @@ def test_bootstrap_of_lost_shards_is_one_command_that_says_what_may_be_lost(
     _lose(harness, outside)
     picture = plan_pass(outside.platform)[0]
     assert set(lost_shards(picture, harness.name)) == {"00000", "00001"}
-    _, notes = go(outside, cure(picture, bootstrap(harness)), "second")
+    _, notes = go(outside, for_lost_shards(picture, bootstrap(harness)), "second")
     for done in notes.done:
         assert done.error is None
         assert done.hole is not None and done.hole.since and done.hole.until
         assert "no stream has seen" in done.sentence()
     assert TopicCheck(harness).differences() == [f"{s.name} items 60: source None, topic 0" for s in harness.shards]
     with pytest.raises(BadInput, match="no shard"):
-        cure(plan_pass(outside.platform)[0], bootstrap(harness))
+        for_lost_shards(plan_pass(outside.platform)[0], bootstrap(harness))

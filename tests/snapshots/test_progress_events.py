@@ -1,4 +1,4 @@
-"""What a person is told of a run: sentences, a progress bar with an ETA, slices put together."""
+"""What a snapshot run reports: sentences, a progress bar with an ETA, slices put together."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
 from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, eta, rows_per_second
-from cdc_platform.snapshots.slice_state import Board
+from cdc_platform.snapshots.slice_state import SliceState
 from cdc_platform.snapshots.table_progress import lines
 from tests.defs.harness import dataset, shard
 
@@ -35,7 +35,7 @@ def progress(done: int, fraction: float, left: float | None) -> RunProgress:
         done=done,
         failed=0,
         active={"reading": 2 - done},
-        braked={"rows a second": 1},
+        throttled={"rows a second": 1},
         rows=1000,
         chunks=10,
         rows_per_s=50.0,
@@ -68,7 +68,7 @@ def test_backfill_tells_plain_lines_elsewhere(monkeypatch: pytest.MonkeyPatch) -
     with shown:
         shown.listener(0).progress(progress(1, 0.5, 600.0))
     line = (
-        "25%: 1 of 4 shards done, 1 reading, 1 held back: rows a second, "
+        "25%: 1 of 4 shards done, 1 reading, 1 throttled: rows a second, "
         "1,000 rows in 10 chunks, 50 rows/s, 10 min left."
     )
     assert line in written.getvalue().replace("\n", "")
@@ -89,10 +89,10 @@ def test_the_eta_follows_the_pace() -> None:
 
 def test_the_progress_of_each_shard_and_table_has_rows_chunks_rate_and_eta() -> None:
     data = dataset("pins")
-    board = Board(RUN, data, [shard("pins", 0), shard("pins", 1)])
-    board.load_states({"00000": ShardState(phase=Phase.READING, since=RUN.created, began=RUN.created, attempt=1)})
-    (table,) = board.places["00000"].tables
-    board.hear(
+    state = SliceState(RUN, data, [shard("pins", 0), shard("pins", 1)])
+    state.load_states({"00000": ShardState(phase=Phase.READING, since=RUN.created, began=RUN.created, attempt=1)})
+    (table,) = state.shards["00000"].tables
+    state.add_notifications(
         [
             Notification(
                 id="r1/pins.00000#1",
@@ -107,7 +107,7 @@ def test_the_progress_of_each_shard_and_table_has_rows_chunks_rate_and_eta() -> 
             for number in range(6)
         ]
     )
-    assert [line.sentence() for line in lines(board)] == [
+    assert [line.sentence() for line in lines(state)] == [
         "00000 pins: reading, 5,120 rows in 6 chunks, 50%, 102 rows/s, 50 s left",
         "00001 pins: waiting, 0 rows in 0 chunks",
     ]

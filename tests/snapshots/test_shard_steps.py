@@ -34,7 +34,7 @@ from cdc_platform.testing import FakeConnect
 from tests.defs.harness import dataset, shard
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
-PATIENCE = Timeouts()
+TIMEOUTS = Timeouts()
 TABLES = ("p.pins", "p.boards")
 STREAM = {"file": "b.1", "pos": 7, "gtids": "0-1-50"}
 SIGNAL = "r1/pins.00000#1"
@@ -87,7 +87,7 @@ def complete(of: str = INCREMENTAL, *tables: str, ago: float = 0.0, id: str = SI
 
 
 def step(**more: Any) -> Step:
-    return next_step(view(**more), NOW, PATIENCE)
+    return next_step(view(**more), NOW, TIMEOUTS)
 
 
 @pytest.mark.parametrize(
@@ -183,19 +183,23 @@ def test_backfill_that_kills_its_task_lets_the_stream_go_on_and_is_asked_for_aga
     assert "Column 'extra' not found" in killed.reason
     without = replace(reading, error=killed.reason)
     assert step(kind=RunKind.BACKFILL, state=without, offset=dict(STREAM)) == Wait(killed.reason)
-    soon = replace(without, since=NOW - 2 * PATIENCE.stalled)
+    soon = replace(without, since=NOW - 2 * TIMEOUTS.stalled)
     assert step(kind=RunKind.BACKFILL, state=soon, offset=None) == Wait(killed.reason), "there is nothing to go on with"
     later = replace(without, since=NOW - timedelta(seconds=200))
     assert step(kind=RunKind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
-    last = replace(later, attempt=PATIENCE.attempts)
+    last = replace(later, attempt=TIMEOUTS.attempts)
     assert step(kind=RunKind.BACKFILL, state=last, offset=dict(STREAM)) == Fail(f"{killed.reason}, 5 times")
 
 
-def test_backfill_that_is_held_back_is_never_silent() -> None:
-    held = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=36_000.0), "braked": "rows a second"}
+def test_backfill_that_is_throttled_is_never_silent() -> None:
+    throttled = {
+        "kind": RunKind.BACKFILL,
+        "state": state(Phase.READING, attempt=1, ago=36_000.0),
+        "throttled": "rows a second",
+    }
     running = {**STREAM, "incremental_snapshot_collections": "[]x", "incremental_snapshot_correlation_id": SIGNAL}
-    assert step(**held, offset=running) == Wait("rows a second")
-    assert step(kind=RunKind.BACKFILL, state=state(Phase.READING), braked="worker w0 is short of heap") == Wait(
+    assert step(**throttled, offset=running) == Wait("rows a second")
+    assert step(kind=RunKind.BACKFILL, state=state(Phase.READING), throttled="worker w0 is short of heap") == Wait(
         "worker w0 is short of heap"
     )
 

@@ -22,7 +22,7 @@ from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.failures import CURES, Failure
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.request import RunKind
-from cdc_platform.snapshots.run_lifecycle import RequestedRun
+from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.run_records import Phase
 from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
@@ -112,7 +112,7 @@ def words() -> dict[str, Any]:
         "failure": Failure,
         "kind of a break": BreakKind,
         "kind of a run": RunKind,
-        "order to a run": RequestedRun,
+        "order to a run": RequestedState,
         "phase of a shard": Phase,
         "severity": Severity,
         "verdict": Verdict,

@@ -1,7 +1,7 @@
-"""What holds shards of a run back: replicas that fall behind, workers short of heap.
+"""What throttles shards of a snapshot run: replicas that fall behind, workers short of heap.
 
 A brake that was put on stays on until things are clearly better, so that it does not flutter.
-Reading the signs is one thing, judging them another: `judge` is pure.
+Reading the load and judging it are apart: `judge` is pure.
 """
 
 from __future__ import annotations
@@ -28,39 +28,39 @@ _PARALLEL = 8
 class BrakePolicy:
     """When a brake goes on, and off again. Lags in seconds, heap as a part of the most there is.
 
-    Heap counts only when it was above `heap_on` at `heap_looks` looks in a row: before a
-    collection it is always high for a moment. And a worker that has nothing to do collects no garbage,
-    so its heap may stay high for ever (tried): after `heap_hold` seconds its shards are let go to see,
-    and held for twice as long each time that it was really full, up to sixteen times.
+    Heap counts only when it was above `heap_on` in `heap_reads` reads in a row: before a collection it is always
+    high for a moment. And a worker that has nothing to do collects no garbage, so its heap may stay high for ever
+    (tried): after `heap_seconds` its shards are released as a probe; if the heap fills again, the time doubles, up
+    to sixteen times.
     """
 
     replica_lag_on: float = 60.0
     replica_lag_off: float = 20.0
     heap_on: float = 0.9
     heap_off: float = 0.75
-    heap_looks: int = 3
-    heap_hold: float = 60.0
+    heap_reads: int = 3
+    heap_seconds: float = 60.0
     interval: float = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Signs:
-    """What was read at one moment. What could not be read is absent, and brakes nothing.
+class ObservedLoad:
+    """What was read at one moment. What could not be read is absent, and throttles nothing.
 
     `replica_lag` is seconds by source host (`host:port`), infinite where a replica has stopped; `workers` is by
-    worker id, `places` maps a shard (`<dataset>.<shard>`) to its source host and the worker that runs its task.
+    worker id, `shards` maps a shard (`<dataset>.<shard>`) to its source host and the worker that runs its task.
     """
 
     replica_lag: Mapping[str, float]
     workers: Mapping[str, ObservedWorker]
-    places: Mapping[str, tuple[str, str | None]]
+    shards: Mapping[str, tuple[str, str | None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Held:
+class BrakeState:
     """The brakes that are on: source hosts, and workers with the moment until when at most.
 
-    By worker: `high` is how often its heap was high in a row, `tried` how often it was let go to see.
+    By worker: `high` counts reads in a row with a high heap, `tried` how often its shards were released as a probe.
     """
 
     hosts: frozenset[str] = frozenset()
@@ -69,51 +69,51 @@ class Held:
     tried: Mapping[str, int] = field(default_factory=dict)
 
 
-def judge(held: Held, signs: Signs, policy: BrakePolicy, now: float) -> Held:
-    """The brakes after one more look. `now` is seconds of a steady clock."""
+def judge(state: BrakeState, load: ObservedLoad, policy: BrakePolicy, now: float) -> BrakeState:
+    """The brakes after one more read. `now` is seconds of a steady clock."""
     hosts = {
         host
-        for host, lag in signs.replica_lag.items()
-        if lag > (policy.replica_lag_off if host in held.hosts else policy.replica_lag_on)
+        for host, lag in load.replica_lag.items()
+        if lag > (policy.replica_lag_off if host in state.hosts else policy.replica_lag_on)
     }
     high: dict[str, int] = {}
     tried: dict[str, int] = {}
     workers: dict[str, float] = {}
-    for worker, seen in signs.workers.items():
+    for worker, seen in load.workers.items():
         if seen.heap_used is None or not seen.heap_max:
             continue
         part = seen.heap_used / seen.heap_max
         if part <= policy.heap_off:
             continue
-        tried[worker] = held.tried.get(worker, 0)
-        if worker in held.workers:
-            if now < held.workers[worker]:
-                workers[worker] = held.workers[worker]
+        tried[worker] = state.tried.get(worker, 0)
+        if worker in state.workers:
+            if now < state.workers[worker]:
+                workers[worker] = state.workers[worker]
             else:
                 tried[worker] += 1
         elif part > policy.heap_on:
-            high[worker] = held.high.get(worker, 0) + 1
-            if high[worker] >= policy.heap_looks:
-                workers[worker] = now + policy.heap_hold * 2 ** min(tried[worker], 4)
-    return Held(hosts=frozenset(hosts), workers=workers, high=high, tried=tried)
+            high[worker] = state.high.get(worker, 0) + 1
+            if high[worker] >= policy.heap_reads:
+                workers[worker] = now + policy.heap_seconds * 2 ** min(tried[worker], 4)
+    return BrakeState(hosts=frozenset(hosts), workers=workers, high=high, tried=tried)
 
 
-def reasons(held: Held, signs: Signs) -> dict[str, str]:
-    """Shard to why it is held back, for those that are."""
+def reasons(state: BrakeState, load: ObservedLoad) -> dict[str, str]:
+    """Shard to why it is throttled, for those that are."""
     found: dict[str, str] = {}
-    for shard, (host, worker) in signs.places.items():
-        if host in held.hosts:
-            lag = signs.replica_lag[host]
+    for shard, (host, worker) in load.shards.items():
+        if host in state.hosts:
+            lag = load.replica_lag[host]
             found[shard] = (
                 f"replicas of {host} are {lag:.0f} s behind" if lag < math.inf else f"a replica of {host} has stopped"
             )
-        elif worker is not None and worker in held.workers:
+        elif worker is not None and worker in state.workers:
             found[shard] = f"worker {worker} is short of heap"
     return found
 
 
 class Brakes:
-    """Looks every few seconds, from the caller's thread."""
+    """Reads the load every few seconds, in the caller's thread."""
 
     def __init__(
         self,
@@ -121,30 +121,30 @@ class Brakes:
         metrics: Metrics | None,
         policy: BrakePolicy,
         *,
-        say: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
         self._sources = sources
         self._metrics = metrics
         self._policy = policy
-        self._say = say
-        self._held = Held()
+        self._report = report
+        self._state = BrakeState()
         self._reasons: dict[str, str] = {}
         self._next = 0.0
-        self._said: set[str] = set()
+        self._reported: set[str] = set()
 
-    def look(
+    def update(
         self,
         dataset: Dataset,
         shards: Sequence[Shard],
-        seen: Mapping[str, ObservedConnector],
+        connectors: Mapping[str, ObservedConnector],
         clusters: Sequence[Cluster],
     ) -> Mapping[str, str]:
-        """Shard (`<dataset>.<shard>`) to why it is held back now.
+        """Shard (`<dataset>.<shard>`) to why it is throttled now.
 
         Args:
             dataset: that of the shards.
             shards: those that are or will soon be read.
-            seen: their connectors by name.
+            connectors: by name.
             clusters: the Connect clusters that run them.
         """
         if time.monotonic() < self._next:
@@ -155,13 +155,13 @@ class Brakes:
             urls = {worker: url for cluster in clusters for worker, url in cluster.metrics.items()}
             found = zip(urls, pool.map(lambda pair: self._worker(*pair), urls.items()), strict=True)
             workers = {worker: seen for worker, seen in found if seen is not None}
-        signs = Signs(
+        load = ObservedLoad(
             replica_lag={host: lag for host, lag in lags.items() if lag is not None},
             workers=workers,
-            places={shard.name: (str(shard.leader), _task_worker(seen.get(shard.name))) for shard in shards},
+            shards={shard.name: (str(shard.leader), _task_worker(connectors.get(shard.name))) for shard in shards},
         )
-        self._held = judge(self._held, signs, self._policy, time.monotonic())
-        self._reasons = reasons(self._held, signs)
+        self._state = judge(self._state, load, self._policy, time.monotonic())
+        self._reasons = reasons(self._state, load)
         self._next = time.monotonic() + self._policy.interval
         return self._reasons
 
@@ -178,13 +178,13 @@ class Brakes:
         try:
             return self._sources.replica_lag(dataset, shard)
         except CdcError as error:
-            # A replica that cannot be asked is no reason to stop. Told once for each host.
-            text = f"How far replicas of {shard.leader} are behind is not known, and brakes nothing: {error}"
-            if text not in self._said:
-                self._said.add(text)
-                self._say(text)
+            # A replica that cannot be asked is no reason to stop. Reported once for each host.
+            text = f"How far replicas of {shard.leader} are behind is not known, and throttles nothing: {error}"
+            if text not in self._reported:
+                self._reported.add(text)
+                self._report(text)
             return None
 
 
-def _task_worker(seen: ObservedConnector | None) -> str | None:
-    return seen.tasks[0].worker if seen is not None and seen.tasks else None
+def _task_worker(connector: ObservedConnector | None) -> str | None:
+    return connector.tasks[0].worker if connector is not None and connector.tasks else None

@@ -1,4 +1,4 @@
-"""Rows a second of a run, held by letting fewer shards read at a time. Pure.
+"""Rows a second of a snapshot run, kept by letting fewer shards read at a time. Pure.
 
 A pause reaches a connector within its signal poll (2 s), and what it reads until then has to be
 paid back: so the number of shards that read begins with one, grows by one and is halved, as TCP does with its window.

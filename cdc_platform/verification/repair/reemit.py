@@ -199,7 +199,7 @@ class _Progress(Silent):
     def __init__(self, report: Report) -> None:
         self._report = report
 
-    def say(self, text: str) -> None:
+    def message(self, text: str) -> None:
         """Something happened, in one sentence."""
         self._report(text)
 

@@ -22,7 +22,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 HEAP_MB = 192
 # A worker with two connectors lives on a third of it, and on more than two thirds with the neighbour's queue.
 QUEUE_MB = 80
-QUICK = BrakePolicy(heap_on=0.65, heap_off=0.5, heap_hold=20.0, interval=1.0)
+QUICK = BrakePolicy(heap_on=0.65, heap_off=0.5, heap_seconds=20.0, interval=1.0)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def test_backfill_is_held_back_while_the_heap_of_its_worker_is_full(
             assert_eventually(lambda: _heap(outside, harness.stack) > 0.7, what="a full heap", seconds=180)
             working = BackgroundRun(outside, backfill(harness), "b1", brakes=QUICK)
             short = f"worker {worker} is short of heap"
-            assert_eventually(lambda: short in working.held(), what="held back by the heap", seconds=120)
+            assert_eventually(lambda: short in working.throttled(), what="held back by the heap", seconds=120)
             working.reads_nothing(10)
             assert working.chunks() < 60
             outside.platform.connect(harness.stack.cluster()).stop(shard.name)

@@ -50,7 +50,7 @@ def test_backfill_is_held_back_while_a_replica_is_behind(
         on_replica("STOP SLAVE SQL_THREAD")
         try:
             stopped = f"a replica of {harness.leader} has stopped"
-            assert_eventually(lambda: stopped in working.held(), what="held back by a stop", seconds=120)
+            assert_eventually(lambda: stopped in working.throttled(), what="held back by a stop", seconds=120)
             working.reads_nothing(10)
         finally:
             on_replica("START SLAVE SQL_THREAD")
@@ -85,7 +85,7 @@ def _lag(outside: SnapshotPorts, harness: Harness) -> float:
 
 
 def _behind(working: BackgroundRun, harness: Harness) -> bool:
-    return any(text.startswith(f"replicas of {harness.leader} are ") for text in working.held())
+    return any(text.startswith(f"replicas of {harness.leader} are ") for text in working.throttled())
 
 
 @contextmanager

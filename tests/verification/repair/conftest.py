@@ -16,7 +16,7 @@ from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.progress_events import Silent
 from cdc_platform.snapshots.request import Load, Request, RunKind
-from cdc_platform.snapshots.slice_runner import Runner
+from cdc_platform.snapshots.slice_runner import SliceRunner
 from cdc_platform.verification.repair.reemit import RepairPorts
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.snapshots.harness import Harness
@@ -50,7 +50,7 @@ def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Mak
         )  # fmt: skip
         run = opening.open_run(snapshots, request, "boot")
         for number, part in enumerate(opening.slices(run)):
-            Runner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
+            SliceRunner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
         opening.finish(snapshots, run)
         return Scene(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
 
