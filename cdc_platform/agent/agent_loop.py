@@ -1,4 +1,4 @@
-"""The agent's loop: load, ask of new leaders, write what differs and may be, tell the restarter, report.
+"""The agent's loop: load, check new leaders, write the files that differ and may be written, restart, report.
 
 Level-based: each round does all of it.
 """
@@ -16,21 +16,20 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from cdc_platform.agent.journal import Journal, OldLeader, Remembered
-from cdc_platform.agent.leader_admission import Gatekeeper
 from cdc_platform.agent.leader_directory import LeaderDirectory
-from cdc_platform.agent.leader_gate import Gate
+from cdc_platform.agent.leader_gate import LeaderCheck, LeaderGate
 from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.agent.task_restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import LockHeld, Unavailable
-from cdc_platform.failover.repointing import FilePlan, baseline, leftover_files, moved, plan_files, wanted_files
+from cdc_platform.failover.repointing import FilePlan, baseline, desired_files, leftover_files, moved, plan_files
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, Topology
 
 log = logging.getLogger(__name__)
 
-# A round without news: says that the agent lives, and finds what no watch tells (a file deleted by hand).
+# A round without a change: reports that the agent lives, and finds what no watch shows (a file deleted by hand).
 _ROUND_SECONDS = 30.0
 _RETRY_SECONDS = 2.0
 # Files written before restarts begin.
@@ -64,7 +63,7 @@ class Agent:
         worker: Worker,
         *,
         restart_parallel: int = 2,
-        gate: Gate | None = None,
+        check: LeaderCheck | None = None,
         old_leaders: OldLeaders | None = None,
     ) -> None:
         self._identity = identity
@@ -72,7 +71,7 @@ class Agent:
         self._directory = directory
         self._journal = journal
         self._worker = worker
-        self._gate = gate
+        self._check = check
         self._old_leaders = old_leaders
         self._wake = threading.Event()
         self._restarter = Restarter(
@@ -82,8 +81,8 @@ class Agent:
             settled=self._on_settled,
             restarted=self._on_restarted if old_leaders else None,
         )
-        self._gatekeeper = (
-            Gatekeeper(gate.obstacle, opened=self._on_opened, quiet=self._wake.set) if gate is not None else None
+        self._gate = (
+            LeaderGate(check.obstacle, opened=self._on_opened, quiet=self._wake.set) if check is not None else None
         )
         self._came_from: dict[str, Address] = {}
         self._resumed: Mapping[str, OldLeader] = {}
@@ -105,7 +104,7 @@ class Agent:
         """Keep the files until stopped. An outage of ZooKeeper leaves them as they are."""
         known = self._journal.read()
         self._applied, self._resumed = dict(known.applied), known.old
-        parts = [part for part in (self._restarter, self._gatekeeper, self._old_leaders) if part is not None]
+        parts = [part for part in (self._restarter, self._gate, self._old_leaders) if part is not None]
         for part in parts:
             part.start()
         unwatch = None
@@ -129,36 +128,36 @@ class Agent:
             self._sign_off()
 
     def _round(self, topology: Topology, *, quiet: bool) -> float:
-        """Do what is to be done; returns how long to wait for news, seconds."""
-        for learner in (self._gate, self._old_leaders):
+        """Do what is to be done; returns how long to wait for a change, seconds."""
+        for learner in (self._check, self._old_leaders):
             if learner is not None:
                 learner.learn(topology)
         if self._old_leaders is not None and self._resumed:
             self._old_leaders.resume(self._resumed)
             self._resumed = {}
-        wanted = wanted_files(topology)
+        desired = desired_files(topology)
         found = self._directory.read()
         with self._applying:
-            self._applied = baseline(self._applied, found, wanted)
-        connectors = self._known_connectors(wanted, found) if quiet else None
-        plan = plan_files(wanted, found, topology.problems, connectors)
+            self._applied = baseline(self._applied, found, desired)
+        connectors = self._known_connectors(desired, found) if quiet else None
+        plan = plan_files(desired, found, topology.problems, connectors)
         failed: dict[str, str] = {}
         asked = moved(plan.write, found)
-        waiting = asked.keys() - self._gatekeeper.ask(asked) if self._gatekeeper is not None else frozenset()
+        waiting = asked.keys() - self._gate.ask(asked) if self._gate is not None else frozenset()
         names = sorted(plan.write.keys() - waiting)
         for batch in (names[at : at + _BATCH] for at in range(0, len(names), _BATCH)):
             failed |= self._directory.write({name: plan.write[name] for name in batch})
             # Restarts of the first need not wait until the last of thousands is written.
-            self._follow({name: wanted[name] for name in batch if name not in failed})
+            self._follow({name: desired[name] for name in batch if name not in failed})
         unsure = failed.keys() | waiting | set(plan.ahead)
-        self._follow({name: leader for name, leader in wanted.items() if name not in unsure})
+        self._follow({name: leader for name, leader in desired.items() if name not in unsure})
         self._remember()
         self._directory.remove(plan.remove)
-        self._say(plan, len(names), failed, wanted, found)
+        self._say(plan, len(names), failed, desired, found)
         due = self._reported + _REPORT_SECONDS - time.monotonic()
         if due > 0:
             return due
-        self._report(topology, len(wanted), frozenset(unsure), frozenset(plan.ahead))
+        self._report(topology, len(desired), frozenset(unsure), frozenset(plan.ahead))
         return _RETRY_SECONDS if failed else _ROUND_SECONDS
 
     def _remember(self) -> None:
@@ -173,7 +172,7 @@ class Agent:
         plan: FilePlan,
         written: int,
         failed: Mapping[str, str],
-        wanted: Mapping[str, LeaderFile],
+        desired: Mapping[str, LeaderFile],
         found: Mapping[str, LeaderFile | None],
     ) -> None:
         if written or plan.remove:
@@ -184,18 +183,18 @@ class Agent:
             log.error(
                 "the leader file of %s is newer (%s) than ZooKeeper (%s) and is kept; if ZooKeeper is right "
                 "(it was restored or rebuilt), remove the file",
-                name, found[name], wanted[name],
+                name, found[name], desired[name],
             )  # fmt: skip
 
     def _known_connectors(
-        self, wanted: Mapping[str, LeaderFile], found: Mapping[str, LeaderFile | None]
+        self, desired: Mapping[str, LeaderFile], found: Mapping[str, LeaderFile | None]
     ) -> frozenset[str] | None:
         """The connectors of the cluster, if a file might be removed and they are known.
 
-        Asked in the background: an answer that takes long must not hold up a failover.
+        Asked in the background: a slow answer must not delay a failover.
         """
         asked, self._connectors = self._connectors, None
-        if not leftover_files(wanted, found):
+        if not leftover_files(desired, found):
             return None
         if asked is not None and asked.done() and not asked.cancelled() and asked.exception() is None:
             return frozenset(asked.result())
@@ -216,7 +215,7 @@ class Agent:
         except OSError as error:
             failed = {name: str(error)}
         if failed:
-            # Whose turn it is then is the loop's, again and again.
+            # The loop tries again.
             log.error("the leader file of %s was not written: %s", name, failed[name])
             return
         self._follow({name: leader})
@@ -235,8 +234,8 @@ class Agent:
             self._old_leaders.add({name: old})
 
     def _report(self, topology: Topology, files: int, unsynced: frozenset[str], ahead: frozenset[str]) -> None:
-        asked = self._gatekeeper.waiting() if self._gatekeeper else {}
-        held = self._gatekeeper.held() if self._gatekeeper else {}
+        asked = self._gate.waiting() if self._gate else {}
+        blocked = self._gate.blocked() if self._gate else {}
         report = AgentReport(
             connect_worker=self._identity.connect_worker,
             connect_url=self._identity.connect_url,
@@ -251,7 +250,7 @@ class Agent:
             ahead=ahead,
             moving={name: leader.generation for name, leader in (asked | self._restarter.waiting()).items()},
             problem=self._restarter.problem,
-            held={name: str(obstacle) for name, obstacle in held.items()},
+            blocked={name: str(obstacle) for name, obstacle in blocked.items()},
             split={name: split.text for name, split in self._old_leaders.split().items()} if self._old_leaders else {},
         )
         if self._registration is None:

@@ -15,7 +15,7 @@ import click
 from cdc_platform.agent.agent_loop import Agent, Identity
 from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.leader_directory import LeaderDirectory
-from cdc_platform.agent.leader_gate import Gate
+from cdc_platform.agent.leader_gate import LeaderCheck
 from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.connect.http import trusting
@@ -115,7 +115,7 @@ def agent(
         Journal(leader_dir, worker),
         client,
         restart_parallel=restart_parallel,
-        gate=Gate(client, servers) if check_leaders else None,
+        check=LeaderCheck(client, servers) if check_leaders else None,
         old_leaders=OldLeaders(servers) if check_leaders else None,
     )
     try:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from cdc_platform.agent.atomic_file import replace_file
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Address
 
 log = logging.getLogger(__name__)
+
+_MODE = 0o640
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,13 +73,9 @@ class Journal:
             "applied": {name: [str(entry.leader), entry.generation] for name, entry in found.applied.items()},
             "old": {name: [str(entry.leader), entry.since.isoformat()] for name, entry in found.old.items()},
         }
-        temporary = self.path.with_suffix(".tmp")
         try:
-            with temporary.open("w") as file:
-                json.dump(document, file, separators=(",", ":"))
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            text = json.dumps(document, separators=(",", ":"))
+            replace_file(self.path, text, temporary=self.path.with_suffix(".tmp"), mode=_MODE)
             self._written = Remembered(applied=dict(found.applied), old=dict(found.old))
         except OSError as error:
             log.warning("%s was not written: %s", self.path, error)

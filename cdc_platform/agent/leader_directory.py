@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from cdc_platform.agent.atomic_file import replace_file
 from cdc_platform.connectors.leader_files import SUFFIX, LeaderFile, file_name, parse, render
 from cdc_platform.errors import BadInput, CdcError
 
@@ -84,8 +85,7 @@ class LeaderDirectory:
     def write(self, contents: Mapping[str, LeaderFile]) -> dict[str, str]:
         """Write these files; returns the reason for each that could not be.
 
-        A file with a greater generation is left as it is, and counts as
-        written: whoever wrote it knew more.
+        A file with a greater generation is left as it is, and counts as written: its writer knew more.
         """
         if not contents:
             return {}
@@ -108,28 +108,24 @@ class LeaderDirectory:
         name, content = item
         target = self.path / file_name(name)
         temporary = self.path / f".{self._owner}.{name}.{os.getpid()}.tmp"
+
+        def is_newer() -> bool:
+            there = self._parse(name)
+            return there is None or there.generation <= content.generation
+
         try:
-            try:
-                self._fill(temporary, render(content))
-                with self._exclusive():
-                    there = self._parse(name)
-                    if there is None or there.generation <= content.generation:
-                        temporary.replace(target)
-            finally:
-                temporary.unlink(missing_ok=True)
+            replace_file(
+                target,
+                render(content),
+                temporary=temporary,
+                mode=_MODE,
+                gid=self._gid,
+                lock=self._exclusive(),
+                allowed=is_newer,
+            )
         except (OSError, CdcError) as error:
             return str(error)
         return None
-
-    def _fill(self, path: Path, text: str) -> None:
-        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, _MODE)
-        with os.fdopen(handle, "w") as file:
-            os.fchmod(file.fileno(), _MODE)  # whatever the umask
-            if self._gid != -1:
-                os.fchown(file.fileno(), -1, self._gid)
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
 
     @contextlib.contextmanager
     def _exclusive(self) -> Iterator[None]:
@@ -161,7 +157,7 @@ class LeaderDirectory:
         except FileNotFoundError:
             return None
         except (OSError, UnicodeDecodeError, CdcError) as error:
-            log.warning("%s will be written anew: %s", path, error)
+            log.warning("%s will be written again: %s", path, error)
             return None
 
     def _sync_directory(self) -> None:

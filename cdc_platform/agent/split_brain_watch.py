@@ -1,19 +1,18 @@
 """Watches the leaders that tasks were moved away from: one that goes on taking writes is a split brain.
 
-Read-only looks, one connection a server and look. What is seen: that the old server takes
-writes, and that its log grows. What is not: a server that does not answer from here.
+Read-only, one connection a server each time. What is seen: that the old server takes writes, and that its log
+grows. What is not: a server that does not answer from here.
 """
 
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 
 from cdc_platform.agent.journal import OldLeader
+from cdc_platform.agent.periodic import Periodic
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.errors import CdcError
 from cdc_platform.failover.promotion import Split, split_brain
@@ -22,7 +21,7 @@ from cdc_platform.model.topology import Address, Dataset, Shard, Topology
 
 log = logging.getLogger(__name__)
 
-# How long after a move the old leader is looked at; as long as it takes writes, it goes on.
+# How long after a move the old leader is asked; for longer while it takes writes.
 WATCH = timedelta(minutes=10)
 _EVERY_SECONDS = 5.0
 _AT_ONCE = 4
@@ -36,28 +35,15 @@ class _Watched:
     first: ServerView | None = None
 
 
-class OldLeaders:
-    """The old leaders of one worker's shards; a thread of its own, so that a dead server delays nobody."""
+class OldLeaders(Periodic):
+    """The old leaders of one worker's shards; a thread of its own, so that a dead server delays nothing else."""
 
     def __init__(self, servers: LeaderServers) -> None:
+        super().__init__("old-leaders", parallel=_AT_ONCE)
         self._servers = servers
         self._shards: Mapping[str, tuple[Dataset, Shard]] = {}
         self._watched: dict[str, _Watched] = {}
         self._split: dict[str, Split] = {}
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="old-leaders", daemon=True)
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(10)
 
     def learn(self, topology: Topology) -> None:
         """The datasets and shards as they are now."""
@@ -69,54 +55,50 @@ class OldLeaders:
         self.resume({name: OldLeader(leader=leader, since=now) for name, leader in moves.items()})
 
     def resume(self, old: Mapping[str, OldLeader]) -> None:
-        """Watch these, by shard name; each is looked at once, however long ago it led."""
-        with self._lock:
+        """Watch these, by shard name; each is asked once at least, however long ago it led."""
+        with self.lock:
+            idle = not self._watched
             for name, one in old.items():
                 known = self._watched.get(name)
                 if known is None or known.old.leader != one.leader:
                     self._watched[name] = _Watched(old=one)
                     self._split.pop(name, None)
-        self._wake.set()
+        if idle:
+            self.wake()
 
     def watching(self) -> dict[str, OldLeader]:
         """What `resume` needs after a restart, by shard name."""
-        with self._lock:
+        with self.lock:
             return {name: watched.old for name, watched in self._watched.items()}
 
     def split(self) -> dict[str, Split]:
-        """By shard name, the old leaders that took writes at the last look."""
-        with self._lock:
+        """By shard name, the old leaders that took writes when they were asked last."""
+        with self.lock:
             return dict(self._split)
 
-    def _run(self) -> None:
-        with ThreadPoolExecutor(max_workers=_AT_ONCE, thread_name_prefix="old-leader") as pool:
-            while not self._stop.is_set():
-                self._wake.clear()
-                with self._lock:
-                    watched = dict(self._watched)
-                if not watched:
-                    self._wake.wait()
-                    continue
-                servers: dict[Address, list[tuple[str, _Watched]]] = {}
-                for name, item in watched.items():
-                    servers.setdefault(item.old.leader, []).append((name, item))
-                for _ in pool.map(self._look_at_server, servers.values()):
-                    if self._stop.is_set():
-                        return
-                self._stop.wait(_EVERY_SECONDS)
-
-    def _look_at_server(self, shards: Sequence[tuple[str, _Watched]]) -> None:
+    def step(self) -> float | None:
+        """Ask each old leader once."""
+        with self.lock:
+            watched = dict(self._watched)
+        servers: dict[Address, list[tuple[str, _Watched]]] = {}
+        for name, item in watched.items():
+            servers.setdefault(item.old.leader, []).append((name, item))
         # A server in one thread: a dead one costs one deadline, not one for each shard.
-        for name, watched in shards:
-            self._look(name, watched)
+        list(self.pool.map(self._check_server, servers.values()))
+        return _EVERY_SECONDS if watched else None
 
-    def _look(self, name: str, watched: _Watched) -> None:
+    def _check_server(self, shards: Sequence[tuple[str, _Watched]]) -> None:
+        for name, watched in shards:
+            if not self.stopping:
+                self._check(name, watched)
+
+    def _check(self, name: str, watched: _Watched) -> None:
         known = self._shards.get(name)
         old = watched.old.leader
         over = datetime.now(UTC) - watched.old.since > WATCH
         if known is None or known[1].leader == old:
             # Gone, or it leads again.
-            self._forget(name, watched)
+            self._drop(name, watched)
             return
         dataset, shard = known
         found, now = None, watched.first
@@ -128,12 +110,12 @@ class OldLeaders:
                 log.debug("%s: the new leader was not seen: %s", name, error)
                 leader = None
             if leader is not None and leader.identity == now.identity:
-                self._forget(name, watched)
+                self._drop(name, watched)
                 return
             found = split_brain(watched.first or now, now, leader)
         except CdcError as error:
             log.debug("%s: the old leader %s was not seen: %s", name, old, error)
-        with self._lock:
+        with self.lock:
             if self._watched.get(name) is not watched:
                 return
             before = self._split.pop(name, None)
@@ -148,8 +130,8 @@ class OldLeaders:
         elif found is None and before is not None:
             log.info("%s: the old leader %s takes no writes any more, or does not answer", name, old)
 
-    def _forget(self, name: str, watched: _Watched) -> None:
-        with self._lock:
+    def _drop(self, name: str, watched: _Watched) -> None:
+        with self.lock:
             if self._watched.get(name) is watched:
                 del self._watched[name]
                 self._split.pop(name, None)

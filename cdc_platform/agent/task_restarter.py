@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import logging
 import random
-import threading
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Protocol
 
+from cdc_platform.agent.periodic import Periodic
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.errors import CdcError, NotFound
-from cdc_platform.failover.repointing import LeaderMove, next_steps, retry_after
+from cdc_platform.failover.repointing import RETRY, LeaderMove, next_steps
 from cdc_platform.model.observed import ObservedTask
 
 log = logging.getLogger(__name__)
@@ -32,15 +31,15 @@ class Worker(Protocol):
         """Restart one task. Raises NotFound when it is gone."""
 
 
-class Restarter:
+class Restarter(Periodic):
     """Moves in, restarts out; a thread of its own, so that new moves are taken in all the while.
 
     Args:
         worker: its REST API.
         worker_id: its id in Connect (host:port); other workers' tasks are left to their agents.
         parallel: restarts at one time. Connect does them one after another.
-        settled: told of each move that is done, from the restarter's thread.
-        restarted: told of each shard whose tasks were restarted, from any thread.
+        settled: called with the moves that are done, from the restarter's thread.
+        restarted: called with each shard whose tasks were restarted, from any thread.
     """
 
     def __init__(
@@ -52,80 +51,59 @@ class Restarter:
         settled: Callable[[Mapping[str, LeaderFile]], None],
         restarted: Callable[[str], None] | None = None,
     ) -> None:
+        super().__init__("restarter", parallel=parallel)
         self._worker = worker
         self._worker_id = worker_id
         self._settled = settled
         self._restarted = restarted
         self._moves: dict[str, LeaderMove] = {}
-        self._lock = threading.Lock()
-        self._wake = threading.Event()
-        self._stop = threading.Event()
-        self._pool = ThreadPoolExecutor(max_workers=parallel, thread_name_prefix="restart")
-        self._thread = threading.Thread(target=self._run, name="restarter", daemon=True)
+        self._failures = 0
         self.problem: str | None = None
-
-    def start(self) -> None:
-        """Begin."""
-        self._thread.start()
-
-    def stop(self) -> None:
-        """End; what is not settled stays in the journal as it was."""
-        self._stop.set()
-        self._wake.set()
-        self._thread.join(10)
-        self._pool.shutdown(wait=False, cancel_futures=True)
 
     def add(self, moves: Mapping[str, LeaderFile]) -> None:
         """Leaders that moved and whose files are written. A newer move of a shard replaces the older."""
         now = time.monotonic()
-        with self._lock:
+        with self.lock:
             for name, leader in moves.items():
                 known = self._moves.get(name)
                 if known is None or known.leader != leader:
                     self._moves[name] = LeaderMove(leader=leader, written_at=now)
-        self._wake.set()
+        self.wake()
 
     def waiting(self) -> dict[str, LeaderFile]:
         """Moves that are not settled yet, by shard name."""
-        with self._lock:
+        with self.lock:
             return {name: move.leader for name, move in self._moves.items()}
 
-    def _run(self) -> None:
-        failures = 0
-        while not self._stop.is_set():
-            self._wake.clear()
-            with self._lock:
-                moves = dict(self._moves)
-            if not moves:
-                self._wake.wait()
-                continue
-            try:
-                tasks = self._worker.tasks()
-                failures, self.problem = 0, None
-            except CdcError as error:
-                failures += 1
-                self.problem = str(error)
-                log.warning("%d moved leaders wait: %s", len(moves), error)
-                self._wake.wait(retry_after(failures, random.random()))
-                continue
-            steps = next_steps(moves, tasks, self._worker_id, time.monotonic())
-            by_name: dict[str, list[int]] = {}
-            for name, task in steps.restart:
-                by_name.setdefault(name, []).append(task)
-            if by_name:
-                log.info("%d tasks restart with their new leader", len(steps.restart))
-            orders = [(name, numbers, moves[name]) for name, numbers in by_name.items()]
-            done = (
-                [name for name in self._pool.map(self._restart, *zip(*orders, strict=True)) if name] if orders else []
-            )
-            self._settle([*steps.settled, *done], moves)
-            self._wake.wait(self._pause())
+    def step(self) -> float | None:
+        """Restart the tasks that may still run with an old leader."""
+        with self.lock:
+            moves = dict(self._moves)
+        if not moves:
+            return None
+        try:
+            tasks = self._worker.tasks()
+            self._failures, self.problem = 0, None
+        except CdcError as error:
+            self._failures += 1
+            self.problem = str(error)
+            log.warning("%d moved leaders wait: %s", len(moves), error)
+            return RETRY.wait(self._failures, random.random())
+        steps = next_steps(moves, tasks, self._worker_id, time.monotonic())
+        by_name: dict[str, list[int]] = {}
+        for name, task in steps.restart:
+            by_name.setdefault(name, []).append(task)
+        if by_name:
+            log.info("%d tasks restart with their new leader", len(steps.restart))
+        done = self.pool.map(lambda name: self._restart(name, by_name[name], moves[name]), by_name)
+        self._settle([*steps.settled, *filter(None, done)], moves)
+        return self._pause()
 
     def _restart(self, name: str, tasks: list[int], move: LeaderMove) -> str | None:
         """The name when all its tasks were restarted."""
         try:
             for task in tasks:
-                if self._stop.is_set():
+                if self.stopping:
                     return None
                 begun = time.monotonic()
                 self._worker.restart_task(name, task)
@@ -138,9 +116,9 @@ class Restarter:
             return name  # deleted or reconfigured meanwhile: what starts from now on reads the new file
         except CdcError as error:
             tries = move.tries + 1
-            pause = retry_after(tries, random.random())
+            pause = RETRY.wait(tries, random.random())
             log.warning("%s was not restarted, again in %.1f s: %s", name, pause, error)
-            with self._lock:
+            with self.lock:
                 if self._moves.get(name) == move:
                     self._moves[name] = replace(move, tries=tries, not_before=time.monotonic() + pause)
             return None
@@ -151,9 +129,9 @@ class Restarter:
     def _settle(self, names: list[str], moves: Mapping[str, LeaderMove]) -> None:
         settled = {name: moves[name].leader for name in names}
         if settled:
-            # First told, then forgotten: whoever adds a move in between adds a known one.
+            # Reported before they are dropped: a move that is added in between is then a known one.
             self._settled(settled)
-        with self._lock:
+        with self.lock:
             for name, leader in settled.items():
                 # A newer move may have come in meanwhile: that one is not done.
                 if name in self._moves and self._moves[name].leader == leader:
@@ -161,6 +139,6 @@ class Restarter:
 
     def _pause(self) -> float:
         now = time.monotonic()
-        with self._lock:
+        with self.lock:
             waits = [max(0.05, move.not_before - now) for move in self._moves.values() if move.not_before > now]
         return min([_POLL_SECONDS, *waits])

@@ -234,7 +234,7 @@ def _leaders(
     for report in reports:
         for anchor, severity, wait, texts, advice in (
             ("split-brain", Severity.CRITICAL, timedelta(), report.split, "Fence the old leader now."),
-            ("leader-not-fit", Severity.CRITICAL, patience, report.held, "Finish the promotion."),
+            ("leader-not-fit", Severity.CRITICAL, patience, report.blocked, "Finish the promotion."),
         ):
             for name, text in texts.items():
                 if name not in shards:

@@ -1,4 +1,4 @@
-"""Moving leaders by hand and by probing: what is asked before, and of whom.
+"""Moving leaders by hand and by probing: the checks before a move.
 
 A move itself is one compare-and-set in ZooKeeper; the agents do the rest.
 """
@@ -33,19 +33,19 @@ class LeaderPorts:
     connect: Callable[[Cluster], Connect]
 
 
-def check_leader(outside: LeaderPorts, topology: Topology, shard: Shard, leader: Address) -> tuple[PreflightItem, ...]:
+def check_leader(ports: LeaderPorts, topology: Topology, shard: Shard, leader: Address) -> tuple[PreflightItem, ...]:
     """The preflight of a move of `shard` to `leader`: read-only, bounded by the clients' deadlines."""
     dataset = topology.dataset(shard.dataset)
-    slot = slot_name(outside.settings, shard) if dataset.engine is Engine.POSTGRES else None
-    saved, problem, connector = _saved(outside, topology, dataset, shard)
-    new = _view(outside, dataset, shard, leader, saved)
+    slot = slot_name(ports.settings, shard) if dataset.engine is Engine.POSTGRES else None
+    saved, problem, connector = _saved(ports, topology, dataset, shard)
+    new = _view(ports, dataset, shard, leader, saved)
     rights: Sequence[str] | None = None
     if isinstance(new, ServerView):
         try:
-            rights = outside.servers.missing_rights(dataset, shard, leader)
+            rights = ports.servers.missing_rights(dataset, shard, leader)
         except CdcError:
             rights = None
-    old = None if leader == shard.leader else _view(outside, dataset, shard, shard.leader, None)
+    old = None if leader == shard.leader else _view(ports, dataset, shard, shard.leader, None)
     return preflight(
         PromotionCase(
             new=new,
@@ -60,18 +60,18 @@ def check_leader(outside: LeaderPorts, topology: Topology, shard: Shard, leader:
 
 
 def refuse_unfit(items: Sequence[PreflightItem], shard: Shard, leader: Address) -> None:
-    """Raises PromotionRefused when an item fails, or could not be told."""
+    """Raises PromotionRefused when an item fails, or is not known."""
     bad = [item for item in items if not item.ok]
     if bad:
         raise PromotionRefused(
             f"{leader} is not fit to lead: " + ", ".join(item.name for item in bad) + ".",
             where=f"shard {shard.name}",
-            cure="Mend what is listed; --force moves the leader all the same.",
+            cure="Repair what is listed; --force moves the leader all the same.",
         )
 
 
 def _saved(
-    outside: LeaderPorts, topology: Topology, dataset: Dataset, shard: Shard
+    ports: LeaderPorts, topology: Topology, dataset: Dataset, shard: Shard
 ) -> tuple[str | None, str | None, str | None]:
     """The saved position, why it could not be read, and the MariaDB plugin's version."""
     position: str | None = None
@@ -80,7 +80,7 @@ def _saved(
         cluster = topology.clusters.get(name)
         if cluster is None:
             continue
-        client = outside.connect(cluster)
+        client = ports.connect(cluster)
         try:
             if dataset.engine is Engine.MARIADB:
                 version = mariadb_version(client.plugins()) or version
@@ -92,9 +92,9 @@ def _saved(
     return position, None, version
 
 
-def _view(outside: LeaderPorts, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView | str:
+def _view(ports: LeaderPorts, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView | str:
     try:
-        return outside.servers.view(dataset, shard, server, saved=saved)
+        return ports.servers.view(dataset, shard, server, saved=saved)
     except CdcError as error:
         return error.message
 
@@ -116,11 +116,11 @@ def discover(
     again_after: float = 2.0,
     wait: Callable[[float], None] = time.sleep,
 ) -> Discovery:
-    """Ask the probe of each shard; another leader counts only when a second look agrees.
+    """Ask the probe of each shard; another leader counts only when a second answer agrees.
 
     Args:
         datasets: only these; empty takes all.
-        again_after: seconds between the looks.
+        again_after: seconds between the two.
     """
     shards = [(dataset, shard) for dataset, shard in topology.all_shards() if not datasets or dataset.name in datasets]
     first = _probe_all(probe, shards)

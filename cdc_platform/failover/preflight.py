@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_platform.connectors.engines.registry import ENGINES
-from cdc_platform.failover.promotion import ObstacleKind, judge, last_gtids, shown_lsn
+from cdc_platform.failover.promotion import ObstacleKind, judge, log_is_kept, shown_lsn, takes_writes
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Engine
 
@@ -16,7 +16,7 @@ RETENTION_SECONDS = 24 * 3600
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PreflightItem:
-    """One line of a preflight. `ok` is None where nothing could be told."""
+    """One line of a preflight. `ok` is None where it is not known."""
 
     name: str
     ok: bool | None
@@ -31,7 +31,7 @@ class PreflightItem:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PromotionCase:
-    """What a preflight looks at.
+    """What a preflight judges.
 
     `new` and `old` are views, or why there is none. `saved` is the position or, where it
     could not be read, `saved_problem` says why. `rights` are those that the connector's user lacks
@@ -57,7 +57,7 @@ def preflight(case: PromotionCase) -> tuple[PreflightItem, ...]:
     items.append(
         PreflightItem(
             name="promoted",
-            ok=view.writable and not view.following,
+            ok=takes_writes(view),
             text=f"it {'still follows another server' if view.following else state}.",
             cure="Promote it first; skip this only if a replica is to be captured from.",
         )
@@ -108,11 +108,9 @@ def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
         text = f"it purged transactions that follow: {lost}." if lost else "its binlog still holds what follows."
         found.append(PreflightItem(name="log kept", ok=not lost, text=text, cure="Bootstrap the shard."))
     if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
-        wanted, oldest = last_gtids(case.saved), last_gtids(view.oldest)
-        last = {domain: sequence for (domain, _), sequence in wanted.items()}
-        purged = any(last.get(domain, 0) < sequence for (domain, _), sequence in oldest.items())
-        text = f"its binlog begins after {view.oldest}." if purged else "its binlog still holds what follows."
-        found.append(PreflightItem(name="log kept", ok=not purged, text=text, cure="Bootstrap the shard."))
+        kept = log_is_kept(view, case.saved)
+        text = "its binlog still holds what follows." if kept else f"its binlog begins after {view.oldest}."
+        found.append(PreflightItem(name="log kept", ok=kept, text=text, cure="Bootstrap the shard."))
     return found
 
 
@@ -121,15 +119,15 @@ def _old_leader(new: ServerView, old: ServerView | str | None) -> PreflightItem:
     if old is None:
         return PreflightItem(name=name, ok=True, text="there is none, or it is the same address.")
     if isinstance(old, str):
-        # Not a failure: an unplanned move is made because of it. What is not seen is said.
-        return PreflightItem(name=name, ok=True, text=f"not seen, so nobody knows whether it takes writes: {old}")
+        # Not a failure: an unplanned move is made because of it. But it is said.
+        return PreflightItem(name=name, ok=True, text=f"not reached, so whether it takes writes is not known: {old}")
     if old.identity == new.identity:
         return PreflightItem(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
     return PreflightItem(
         name=name,
         ok=not old.writable,
         text=f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
-        cure="Fence it: stop it, or set it read-only for good. Nobody captures what is written there from now on.",
+        cure="Fence it: stop it, or set it read-only for good. What is written there from now on is not captured.",
     )
 
 

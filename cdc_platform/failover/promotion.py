@@ -1,7 +1,7 @@
-"""What a server must be before a shard may be led by it: judged from what it says of itself. Pure.
+"""What a server must be before a shard may be led by it: every rule about it, judged from what the server says. Pure.
 
-`judge` is short: may tasks go on from their saved position on this server now? The agent
-asks it before each restart. What a person asks before moving a leader is in `preflight`.
+`judge` is the shortest question: may tasks go on from their saved position on this server now? The agent asks it
+before each restart, and `preflight` with other questions before an operator moves a leader.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _STAGES = ("Alpha", "Beta", "CR", None)
 
 
 class ObstacleKind(StrEnum):
-    """What stands in the way."""
+    """What keeps a task from starting on a server."""
 
     UNREACHABLE = "unreachable"
     NOT_PROMOTED = "not-promoted"
@@ -78,6 +78,17 @@ def saved_position(engine: Engine, offsets: Sequence[Mapping[str, Any]]) -> str 
     return str(max(known)) if known else None
 
 
+def takes_writes(view: ServerView) -> bool:
+    """True for a server that leads: writable, and no replica of another."""
+    return view.writable and not view.following
+
+
+def log_is_kept(view: ServerView, saved: str) -> bool:
+    """True when a MariaDB server's binlog still holds what follows the saved position."""
+    last = {domain: sequence for (domain, _), sequence in last_gtids(saved).items()}
+    return all(last.get(domain, 0) >= sequence for (domain, _), sequence in last_gtids(view.oldest).items())
+
+
 def judge(
     view: ServerView, saved: str | None, *, connector: str | None = None, slot: str | None = None
 ) -> Obstacle | None:
@@ -99,15 +110,15 @@ def judge(
 
 
 def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None:
-    wanted, there = last_gtids(saved), last_gtids(view.position)
-    last = {domain: sequence for (domain, _), sequence in sorted(there.items(), key=lambda item: item[1])}
-    late = sorted({domain for (domain, _), sequence in wanted.items() if last.get(domain, 0) < sequence})
+    needed, reached = last_gtids(saved), last_gtids(view.position)
+    last = {domain: sequence for (domain, _), sequence in sorted(reached.items(), key=lambda item: item[1])}
+    late = sorted({domain for (domain, _), sequence in needed.items() if last.get(domain, 0) < sequence})
     if late:
         return _behind(view, saved, f"GTID domain {late[0]}")
     if fixed:
         return None
     writers: dict[int, set[int]] = {}
-    for domain, server in wanted:
+    for domain, server in needed:
         writers.setdefault(domain, set()).add(server)
     many = {domain: servers for domain, servers in writers.items() if len(servers) > 1}
     if many:
@@ -120,7 +131,7 @@ def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None
         )
     for domain, servers in sorted(writers.items()):
         old = next(iter(servers))
-        wrote = next((s for (d, s), n in there.items() if d == domain and n == last[domain]), None)
+        wrote = next((s for (d, s), n in reached.items() if d == domain and n == last[domain]), None)
         if view.server_id == old and wrote == old:
             continue
         if view.server_id == old:
@@ -189,7 +200,7 @@ def _judge_postgres(view: ServerView, saved: str | None, slot: str | None) -> Ob
 
 
 def _behind(view: ServerView, saved: str, what: str, position: str | None = None) -> Obstacle:
-    if view.writable and not view.following:
+    if takes_writes(view):
         return Obstacle(
             kind=ObstacleKind.DIVERGED,
             text=f"it takes writes of its own from {position or view.position or 'the beginning'} on, but the saved "
@@ -215,21 +226,21 @@ class Split:
 
 
 def split_brain(first: ServerView, now: ServerView, leader: ServerView | None) -> Split | None:
-    """Judge an old leader by two looks at it, and one at the new leader where there is one.
+    """Judge an old leader by two views of it, and one of the new leader where there is one.
 
-    Seen: that it takes writes, and that its log grew. Not seen: writes at an old leader
+    Found: that it takes writes, and that its log grew. Not found: writes at an old leader
     that does not answer, and whose they are.
     """
     if leader is not None and leader.identity == now.identity:
         return None
-    if not now.writable or now.following:
+    if not takes_writes(now):
         return None
     wrote = now.position != first.position
     did = f"wrote: its log went from {_shown(first)} to {_shown(now)}" if wrote else "takes writes"
     return Split(
         old=now.address,
         wrote=wrote,
-        text=f"the old leader {now.address} still {did}; nobody captures them",
+        text=f"the old leader {now.address} still {did}; they are not captured",
     )
 
 

@@ -13,13 +13,15 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.model.backoff import Backoff
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Problem, Topology
 
 # A task that starts just when the file is replaced may have read the old one, and shows on its new
 # worker only once it runs or has failed: connecting to a dead host takes Debezium 30 s by default.
 SETTLE_SECONDS = 60.0
-FIRST_RETRY_SECONDS, LAST_RETRY_SECONDS = 0.2, 10.0
+# Between restarts that failed; the jitter spreads workers.
+RETRY = Backoff(first=0.2, longest=10.0, jitter=0.5)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,7 +29,7 @@ class FilePlan:
     """What to do in the leader directory.
 
     `ahead` are shards whose file is newer than ZooKeeper: it is kept, since an
-    older generation never wins, and has to be looked at.
+    older generation never wins, and is reported.
     """
 
     write: Mapping[str, LeaderFile]
@@ -56,7 +58,7 @@ class Steps:
     settled: tuple[str, ...]
 
 
-def wanted_files(topology: Topology) -> dict[str, LeaderFile]:
+def desired_files(topology: Topology) -> dict[str, LeaderFile]:
     """What ZooKeeper says each leader file should hold, by shard name."""
     return {
         shard.name: LeaderFile(leader=shard.leader, generation=shard.generation)
@@ -66,7 +68,7 @@ def wanted_files(topology: Topology) -> dict[str, LeaderFile]:
 
 
 def plan_files(
-    wanted: Mapping[str, LeaderFile],
+    desired: Mapping[str, LeaderFile],
     files: Mapping[str, LeaderFile | None],
     problems: Iterable[Problem] = (),
     connectors: Collection[str] | None = None,
@@ -74,7 +76,7 @@ def plan_files(
     """Compare the directory with a whole load of ZooKeeper.
 
     Args:
-        wanted: by shard name.
+        desired: by shard name.
         files: what is there, by shard name; None for a file that cannot be read as one.
         problems: of the same load. What they concern is not removed.
         connectors: all connectors of the worker's cluster; None when not known. A
@@ -82,57 +84,57 @@ def plan_files(
     """
     write = {
         name: leader
-        for name, leader in wanted.items()
+        for name, leader in desired.items()
         if (old := files.get(name)) is None or (old != leader and old.generation <= leader.generation)
     }
     ahead = tuple(
         sorted(
             name
-            for name, leader in wanted.items()
+            for name, leader in desired.items()
             if (old := files.get(name)) is not None and old.generation > leader.generation
         )
     )
-    return FilePlan(write=write, remove=_removable(wanted, files, problems, connectors), ahead=ahead)
+    return FilePlan(write=write, remove=_removable(desired, files, problems, connectors), ahead=ahead)
 
 
-def leftover_files(wanted: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None]) -> frozenset[str]:
+def leftover_files(desired: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None]) -> frozenset[str]:
     """Shards with a file that ZooKeeper does not name."""
-    return frozenset(files.keys() - wanted.keys())
+    return frozenset(files.keys() - desired.keys())
 
 
 def _removable(
-    wanted: Mapping[str, LeaderFile],
+    desired: Mapping[str, LeaderFile],
     files: Mapping[str, LeaderFile | None],
     problems: Iterable[Problem],
     connectors: Collection[str] | None,
 ) -> tuple[str, ...]:
     # An empty inventory is more likely a wrong root than the wish to have nothing.
-    if connectors is None or not wanted:
+    if connectors is None or not desired:
         return ()
     unsure = {problem.name for problem in problems}
     return tuple(
         sorted(
             name
-            for name in leftover_files(wanted, files)
+            for name in leftover_files(desired, files)
             if name not in connectors and name not in unsure and name.partition(".")[0] not in unsure
         )
     )
 
 
 def baseline(
-    applied: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None], wanted: Mapping[str, LeaderFile]
+    applied: Mapping[str, LeaderFile], files: Mapping[str, LeaderFile | None], desired: Mapping[str, LeaderFile]
 ) -> dict[str, LeaderFile]:
     """With which leader the tasks of this worker run, before the files are written.
 
-    What is known of shards that are wanted or still have a file; else what the
+    What is known of shards that are desired or still have a file; else what the
     file says as it was found; a shard with neither is new, and has no task that
     could have read another leader.
     """
-    known = {name: leader for name, leader in applied.items() if name in wanted or name in files}
-    return known | {name: files.get(name) or leader for name, leader in wanted.items() if name not in known}
+    known = {name: leader for name, leader in applied.items() if name in desired or name in files}
+    return known | {name: files.get(name) or leader for name, leader in desired.items() if name not in known}
 
 
-def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile | None]) -> dict[str, LeaderFile]:
+def moved(desired: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile | None]) -> dict[str, LeaderFile]:
     """Shards whose tasks may run with another leader than the one their file names now.
 
     One generation more with the same address needs no restart. Two more do: the
@@ -140,7 +142,7 @@ def moved(wanted: Mapping[str, LeaderFile], applied: Mapping[str, LeaderFile | N
     """
     return {
         name: leader
-        for name, leader in wanted.items()
+        for name, leader in desired.items()
         if (old := applied.get(name)) is not None
         and (old.leader != leader.leader or leader.generation - old.generation > 1)
     }
@@ -157,14 +159,9 @@ def next_steps(
     restart: list[tuple[str, int]] = []
     settled: list[str] = []
     for name, move in sorted(moves.items()):
-        mine = [task for task in tasks.get(name, ()) if task.worker == worker and task.state != "UNASSIGNED"]
-        if mine:
-            restart += [(name, task.id) for task in mine if now >= move.not_before]
+        own = [task for task in tasks.get(name, ()) if task.worker == worker and task.state != "UNASSIGNED"]
+        if own:
+            restart += [(name, task.id) for task in own if now >= move.not_before]
         elif now >= move.written_at + SETTLE_SECONDS:
             settled.append(name)
     return Steps(restart=tuple(restart), settled=tuple(settled))
-
-
-def retry_after(tries: int, jitter: float) -> float:
-    """Seconds to wait after that many failed restarts; `jitter` in [0, 1) spreads workers."""
-    return float(min(FIRST_RETRY_SECONDS * 2 ** min(tries - 1, 16), LAST_RETRY_SECONDS) * (0.5 + jitter))

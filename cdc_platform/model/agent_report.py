@@ -24,8 +24,8 @@ class AgentReport:
     once: all files of a topology with that `zxid` or a lesser one are written,
     but those in `unsynced`. `connect_worker` is the worker's id in Connect
     (host:port). `moving` maps shards whose tasks wait for their restart to
-    their new generation; `held` those of them that must not be restarted yet to
-    the reason; `split` shards whose old leader goes on taking writes to what was seen.
+    their new generation; `blocked` (`held` in the document) those of them that must not be
+    restarted yet to the reason; `split` shards whose old leader goes on taking writes to what was seen.
     """
 
     connect_worker: str
@@ -41,7 +41,7 @@ class AgentReport:
     ahead: frozenset[str] = frozenset()
     moving: Mapping[str, int] = field(default_factory=dict)
     problem: str | None = None
-    held: Mapping[str, str] = field(default_factory=dict)
+    blocked: Mapping[str, str] = field(default_factory=dict)
     split: Mapping[str, str] = field(default_factory=dict)
 
     def has_written(self, topology: Topology, shard: Shard) -> bool:
@@ -50,7 +50,7 @@ class AgentReport:
 
     def to_document(self) -> dict[str, Any]:
         """As JSON; long lists are cut, `synced` then makes up for it."""
-        return {
+        document = {
             **msgspec.to_builtins(self),
             "started": self.started.isoformat(timespec="seconds"),
             "reported": self.reported.isoformat(timespec="seconds"),
@@ -59,17 +59,23 @@ class AgentReport:
             "unsynced": sorted(self.unsynced)[:MAX_NAMED],
             "ahead": sorted(self.ahead)[:MAX_NAMED],
             "moving": dict(sorted(self.moving.items())[:MAX_NAMED]),
-            "held": {name: text[:MAX_TEXT] for name, text in sorted(self.held.items())[:MAX_TEXTS]},
+            "blocked": {name: text[:MAX_TEXT] for name, text in sorted(self.blocked.items())[:MAX_TEXTS]},
             "split": {name: text[:MAX_TEXT] for name, text in sorted(self.split.items())[:MAX_TEXTS]},
         }
+        return {_STORED_AS.get(name, name): value for name, value in document.items()}
 
     @classmethod
     def from_document(cls, document: Mapping[str, Any]) -> AgentReport | None:
         """None for what this version cannot read: such an agent counts as absent."""
+        read_as = {stored: name for name, stored in _STORED_AS.items()}
         try:
-            return msgspec.convert(document, cls)
+            return msgspec.convert({read_as.get(name, name): value for name, value in document.items()}, cls)
         except msgspec.ValidationError:
             return None
+
+
+# Fields whose name in the document is another.
+_STORED_AS = {"blocked": "held"}
 
 
 def reports_by_worker(agents: Mapping[str, Mapping[str, Any]]) -> dict[str, AgentReport]:

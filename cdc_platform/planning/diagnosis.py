@@ -121,4 +121,4 @@ def _left_to_agent(observed: ObservedState, view: ConnectorView, worker: str, re
 def _is_blocked(worker: str, name: str, reports: Reports | None) -> bool:
     """True while the agent beside the task's worker holds its restart back: the new leader is not fit yet."""
     report = (reports or {}).get(worker)
-    return report is not None and name in report.held
+    return report is not None and name in report.blocked

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-HEAVY = ("dagster", "numpy", "great_expectations", "confluent_kafka", "pyarrow")
+HEAVY = ("dagster", "numpy", "great_expectations", "confluent_kafka", "pyarrow", "pandas", "apprise")
 
 
 @pytest.mark.parametrize(

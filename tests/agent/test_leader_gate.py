@@ -16,7 +16,7 @@ from cdc_platform.agent import (
     agent_loop as runner,
 )
 from cdc_platform.agent import (
-    leader_admission as gatekeeper,
+    leader_gate,
 )
 from cdc_platform.agent import (
     split_brain_watch as old_leaders,
@@ -26,9 +26,8 @@ from cdc_platform.agent import (
 )
 from cdc_platform.agent.agent_loop import Agent, Identity
 from cdc_platform.agent.journal import Journal, OldLeader
-from cdc_platform.agent.leader_admission import Gatekeeper
 from cdc_platform.agent.leader_directory import LeaderDirectory
-from cdc_platform.agent.leader_gate import UNREACHABLE_SECONDS, Gate
+from cdc_platform.agent.leader_gate import UNREACHABLE_SECONDS, LeaderCheck, LeaderGate
 from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_servers import LeaderServers
@@ -125,8 +124,8 @@ def worker() -> Worker:
 
 
 @pytest.fixture
-def gate(worker: Worker, servers: Servers) -> Gate:
-    made = Gate(worker, servers)
+def check(worker: Worker, servers: Servers) -> LeaderCheck:
+    made = LeaderCheck(worker, servers)
     made.learn(topology(shard(0), shard(1)))
     return made
 
@@ -134,47 +133,51 @@ def gate(worker: Worker, servers: Servers) -> Gate:
 FILE = LeaderFile(leader=NEW, generation=1)
 
 
-def test_a_fit_leader_passes(gate: Gate) -> None:
-    assert gate.obstacle("pins.00000", FILE, 0.0) is None
-    assert gate.obstacle("unknown.00000", FILE, 0.0) is None
+def test_a_fit_leader_passes(check: LeaderCheck) -> None:
+    assert check.obstacle("pins.00000", FILE, 0.0) is None
+    assert check.obstacle("unknown.00000", FILE, 0.0) is None
 
 
-def test_a_fixed_connector_goes_on_whatever_the_server_id(gate: Gate, servers: Servers, worker: Worker) -> None:
+def test_a_fixed_connector_goes_on_whatever_the_server_id(check: LeaderCheck, servers: Servers, worker: Worker) -> None:
     servers.views[NEW] = view(NEW, server_id=2, position="0-2-60")
-    found = gate.obstacle("pins.00000", FILE, 0.0)
+    found = check.obstacle("pins.00000", FILE, 0.0)
     assert found is not None and found.kind is ObstacleKind.SERVER_ID
     worker.version = "3.6.1.Final"
-    fresh = Gate(worker, servers)
+    fresh = LeaderCheck(worker, servers)
     fresh.learn(topology(shard(0)))
     assert fresh.obstacle("pins.00000", FILE, 0.0) is None
 
 
-def test_a_leader_that_does_not_answer_is_waited_for_and_then_left_to_the_worker(gate: Gate, servers: Servers) -> None:
+def test_a_leader_that_does_not_answer_is_waited_for_and_then_left_to_the_worker(
+    check: LeaderCheck, servers: Servers
+) -> None:
     servers.views[NEW] = SourceUnavailable("refused")
-    found = gate.obstacle("pins.00000", FILE, 1.0)
+    found = check.obstacle("pins.00000", FILE, 1.0)
     assert found is not None and found.kind is ObstacleKind.UNREACHABLE
-    assert gate.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1) is None
+    assert check.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1) is None
 
 
-def test_without_a_login_nothing_is_held_up(gate: Gate, servers: Servers) -> None:
+def test_without_a_login_nothing_is_held_up(check: LeaderCheck, servers: Servers) -> None:
     servers.views[NEW] = SourceRejected("access denied")
-    assert gate.obstacle("pins.00000", FILE, 0.0) is None
+    assert check.obstacle("pins.00000", FILE, 0.0) is None
 
 
-def test_a_worker_that_does_not_answer_is_an_error_not_a_pass(gate: Gate, worker: Worker) -> None:
+def test_a_worker_that_does_not_answer_is_an_error_not_a_pass(check: LeaderCheck, worker: Worker) -> None:
     worker.down = ConnectUnavailable("down")
     with pytest.raises(ConnectUnavailable):
-        gate.obstacle("pins.00000", FILE, 0.0)
+        check.obstacle("pins.00000", FILE, 0.0)
 
 
-def test_a_diverged_leader_stays_so_though_its_own_writes_pass_the_saved_position(gate: Gate, servers: Servers) -> None:
+def test_a_diverged_leader_stays_so_though_its_own_writes_pass_the_saved_position(
+    check: LeaderCheck, servers: Servers
+) -> None:
     servers.views[NEW] = view(NEW, position="0-1-40")
-    found = gate.obstacle("pins.00000", FILE, 0.0)
+    found = check.obstacle("pins.00000", FILE, 0.0)
     assert found is not None and found.kind is ObstacleKind.DIVERGED
     servers.views[NEW] = view(NEW, position="0-1-90")
-    assert gate.obstacle("pins.00000", FILE, 5.0) == found
-    assert gate.obstacle("pins.00001", FILE, 5.0) is None
-    assert gate.obstacle("pins.00000", LeaderFile(leader=NEW, generation=2), 0.0) is None, "a person moved it again"
+    assert check.obstacle("pins.00000", FILE, 5.0) == found
+    assert check.obstacle("pins.00001", FILE, 5.0) is None
+    assert check.obstacle("pins.00000", LeaderFile(leader=NEW, generation=2), 0.0) is None, "a person moved it again"
 
 
 class Bench:
@@ -193,7 +196,7 @@ class Bench:
             LeaderDirectory(self.path, owner="w0"),
             Journal(self.path, "w0"),
             self.worker,
-            gate=Gate(self.worker, self.servers),
+            check=LeaderCheck(self.worker, self.servers),
             old_leaders=OldLeaders(self.servers),
         )
         self.thread = threading.Thread(target=self.agent.run)
@@ -224,7 +227,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, serve
         (runner, "_REPORT_SECONDS", 0.05),
         (runner, "_ROUND_SECONDS", 0.2),
         (restarter, "_POLL_SECONDS", 0.1),
-        (gatekeeper, "_FIRST_LOOK", 0.05),
+        (leader_gate, "_FIRST_SECONDS", 0.05),
         (old_leaders, "_EVERY_SECONDS", 0.05),
     ):
         monkeypatch.setattr(module, name, value)
@@ -237,7 +240,7 @@ def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker
     third = Address("third", 3306)
     servers.views[third] = view(third, server_id=3)
     bench.store.set_leader("pins", "00000", third)
-    assert_eventually(lambda: "SET GLOBAL server_id = 1" in bench.report().held.get("pins.00000", ""), "held")
+    assert_eventually(lambda: "SET GLOBAL server_id = 1" in bench.report().blocked.get("pins.00000", ""), "held")
     bench.store.set_leader("pins", "00001", NEW)
     assert_eventually(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
     assert "pins.00000" in bench.report().moving
@@ -245,7 +248,7 @@ def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker
     assert not bench.report().has_written(bench.store.load(), shard(0)), "no connector is made for it meanwhile"
     servers.views[third] = view(third)
     assert_eventually(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
-    assert_eventually(lambda: not bench.report().held and not bench.report().moving, "nothing is held any more")
+    assert_eventually(lambda: not bench.report().blocked and not bench.report().moving, "nothing is held any more")
     assert bench.leader("pins.00000") == third
 
 
@@ -255,7 +258,7 @@ def test_a_leader_file_of_a_shard_without_a_task_here_is_asked_about_too(
     monkeypatch.setattr(worker, "tasks", dict)
     servers.views[NEW] = view(NEW, server_id=2)
     bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: "pins.00000" in bench.report().held, "held")
+    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held")
     assert bench.leader("pins.00000") == OLD
     servers.views[NEW] = view(NEW)
     assert_eventually(lambda: bench.leader("pins.00000") == NEW, "written")
@@ -265,10 +268,10 @@ def test_a_leader_file_of_a_shard_without_a_task_here_is_asked_about_too(
 def test_an_agent_that_is_started_anew_asks_again(bench: Bench, worker: Worker, servers: Servers) -> None:
     servers.views[NEW] = view(NEW, server_id=2)
     bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: "pins.00000" in bench.report().held, "held")
+    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held")
     bench.stop()
     bench.start()
-    assert_eventually(lambda: "pins.00000" in bench.report().held, "held by the next life")
+    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held by the next life")
     assert (bench.leader("pins.00000"), worker.restarted) == (OLD, [])
 
 
@@ -276,20 +279,20 @@ def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worke
     third = Address("third", 3306)
     servers.views[third] = view(third, writable=False, position="0-1-1")
     bench.store.set_leader("pins", "00000", third)
-    assert_eventually(lambda: "has not reached" in bench.report().held.get("pins.00000", ""), "held")
+    assert_eventually(lambda: "has not reached" in bench.report().blocked.get("pins.00000", ""), "held")
     bench.store.set_leader("pins", "00000", NEW)
     assert_eventually(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
-    assert_eventually(lambda: not bench.report().held, "nothing is held")
+    assert_eventually(lambda: not bench.report().blocked, "nothing is held")
 
 
 class Answers:
-    """What a gate answers, one after another, the last for ever; and what a gatekeeper then does."""
+    """What a check answers, one after another, the last for ever; and what the gate then does."""
 
     def __init__(self, *answers: Exception | None) -> None:
         self.answers = list(answers)
         self.opened: list[str] = []
         self.quiet = threading.Event()
-        self.keeper = Gatekeeper(self.obstacle, opened=lambda name, _: self.opened.append(name), quiet=self.quiet.set)
+        self.keeper = LeaderGate(self.obstacle, opened=lambda name, _: self.opened.append(name), quiet=self.quiet.set)
 
     def obstacle(self, name: str, leader: LeaderFile, waited: float) -> None:
         answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
@@ -309,7 +312,7 @@ class Answers:
 def test_what_cannot_be_asked_is_asked_again_and_a_worker_that_is_down_holds_nothing_for_long(
     answers: tuple[Exception | None, ...], patience: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(gatekeeper, "UNREACHABLE_SECONDS", patience)
+    monkeypatch.setattr(leader_gate, "UNREACHABLE_SECONDS", patience)
     found = Answers(*answers)
     found.keeper.start()
     assert found.keeper.ask({"pins.00000": FILE}) == frozenset()
@@ -321,7 +324,7 @@ def test_what_cannot_be_asked_is_asked_again_and_a_worker_that_is_down_holds_not
 
 
 def test_what_stays_unanswered_is_not_passed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(gatekeeper, "UNREACHABLE_SECONDS", 0.0)
+    monkeypatch.setattr(leader_gate, "UNREACHABLE_SECONDS", 0.0)
     found = Answers(BadInput("an offset that is none"))
     found.keeper.start()
     found.keeper.ask({"pins.00000": FILE})
@@ -340,7 +343,7 @@ def test_thousands_of_leaders_are_asked_about_once_each_though_one_hangs() -> No
             hangs.wait(60)
 
     opened: set[str] = set()
-    keeper = Gatekeeper(obstacle, opened=lambda name, _: opened.add(name), quiet=lambda: None)
+    keeper = LeaderGate(obstacle, opened=lambda name, _: opened.add(name), quiet=lambda: None)
     keeper.start()
     leaders = {f"pins.{number:05d}": FILE for number in range(3000)}
     keeper.ask(leaders)

@@ -39,13 +39,13 @@ def report(**changes: object) -> AgentReport:
 
 
 def test_what_an_agent_holds_or_sees_survives_its_document() -> None:
-    made = report(held={"pins.00000": HELD}, split={"pins.00001": SPLIT}, started=NOW.replace(microsecond=0))
+    made = report(blocked={"pins.00000": HELD}, split={"pins.00001": SPLIT}, started=NOW.replace(microsecond=0))
     again = AgentReport.from_document(made.to_document())
-    assert again is not None and (again.held, again.split) == (made.held, made.split)
+    assert again is not None and (again.blocked, again.split) == (made.blocked, made.split)
     old = {key: value for key, value in made.to_document().items() if key not in ("held", "split")}
     before = AgentReport.from_document(old)
-    assert before is not None and before.held == before.split == {}, "an agent of an earlier release"
-    long = report(held={f"pins.{n:05d}": "x" * 5000 for n in range(10_000)})
+    assert before is not None and before.blocked == before.split == {}, "an agent of an earlier release"
+    long = report(blocked={f"pins.{n:05d}": "x" * 5000 for n in range(10_000)})
     assert len(str(long.to_document())) < 512 * 1024
 
 
@@ -55,7 +55,7 @@ def test_a_shard_that_its_agent_holds_is_not_restarted_by_a_pass() -> None:
     seen = (whole.clusters["main"].connectors or {})[name]
     worker = seen.tasks[0].worker
     failed = replace(seen, tasks=(ObservedTask(id=0, state="FAILED", worker=worker, trace="Connection refused"),))
-    agents = {"w0": report(connect_worker=worker, held={name: HELD}, split={NAMES[1]: SPLIT}).to_document()}
+    agents = {"w0": report(connect_worker=worker, blocked={name: HELD}, split={NAMES[1]: SPLIT}).to_document()}
     broken = world(beats(*NAMES[1:]), {name: failed}, agents=agents)
     planned = make_plan(broken, WANTED, memory(), POLICY)
     assert planned_restarts(planned) == []
@@ -100,11 +100,11 @@ def test_split_brain_is_alerted_at_once_and_recovers(tmp_path: Path) -> None:
                 tell(outside(made, platform), CheckView(), now=NOW + timedelta(minutes=minutes))
                 registration.close()
 
-        a_round(0, split={f"pins.{n:05d}": SPLIT for n in range(3)}, held={"pins.00000": HELD})
+        a_round(0, split={f"pins.{n:05d}": SPLIT for n in range(3)}, blocked={"pins.00000": HELD})
         assert len(receiver.got) == 1, "one message for the host; what is held may still be cured by itself"
         assert receiver.titles[0].startswith("[CRITICAL] Split brain: pins.00000 at db-2:3306 and 2 more")
         assert SPLIT in receiver.got[0]["message"] and "https://wiki/cdc#split-brain" in receiver.got[0]["message"]
-        a_round(3, split={f"pins.{n:05d}": SPLIT for n in range(3)}, held={"pins.00000": HELD})
+        a_round(3, split={f"pins.{n:05d}": SPLIT for n in range(3)}, blocked={"pins.00000": HELD})
         assert len(receiver.got) == 2 and "Leader not fit" in receiver.titles[1] and HELD in receiver.got[1]["message"]
         a_round(4)
         assert sorted(title.split("]")[0] for title in receiver.titles[2:]) == ["[RECOVERED", "[RECOVERED"]

@@ -150,7 +150,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     # HA tooling moves the leader all the same: the agent holds the task back, and says why.
     store.set_leader("shop", "0", new)
     assert_eventually(
-        lambda: "has not reached the saved position" in report(store).held.get("shop.0", ""), "held: behind"
+        lambda: "has not reached the saved position" in report(store).blocked.get("shop.0", ""), "held: behind"
     )
     assert ground.task_state(shard) == "RUNNING"
     shown = json.loads(cli(pairs, "status", "shop", "0", "--json").output)
@@ -159,7 +159,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     # It catches up and is promoted, but not all of it: the server id is another.
     with sql(new, pairs) as cursor:
         cursor.execute("START SLAVE SQL_THREAD")
-    assert_eventually(lambda: "SET GLOBAL server_id = 1" in report(store).held.get("shop.0", ""), "held: server id")
+    assert_eventually(lambda: "SET GLOBAL server_id = 1" in report(store).blocked.get("shop.0", ""), "held: server id")
     # Whatever starts the task meanwhile starts it with the leader that it can go on from.
     assert ground.rest.post(f"{ground.url}/connectors/shop.0/tasks/0/restart").is_success
     with sql(old, pairs) as cursor:
@@ -183,7 +183,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     found = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
     rows = [r.value["after"]["id"] for r in found if r.value and r.value.get("after")]
     assert sorted(rows) == [1, 2, 3, 4], "none lost, none twice"
-    assert_eventually(lambda: not report(store).held and not report(store).moving, "the move is over")
+    assert_eventually(lambda: not report(store).blocked and not report(store).moving, "the move is over")
     assert report(store).split == {}, "the old server is gone: nothing is seen"
     assert cli(pairs, "topology", "discover", "shop").exit_code == 0
     assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=new), "ZooKeeper's word is not taken"
@@ -252,7 +252,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     refused = cli(pairs, "topology", "set-leader", "bare", "0", str(new))
     assert "slot" in failing(refused) and "Bootstrap the shard" in refused.output
     store.set_leader("bare", "0", new)
-    assert_eventually(lambda: "has no slot" in report(store).held.get("bare.0", ""), "held: no slot")
+    assert_eventually(lambda: "has no slot" in report(store).blocked.get("bare.0", ""), "held: no slot")
     assert ground.task_state(bare) == "RUNNING", "its old run goes on"
 
     # The old one is fenced: the split is over, and the probe finds the one leader.

@@ -10,13 +10,13 @@ from hypothesis import strategies as st
 
 from cdc_platform.connectors.leader_files import LeaderFile, parse, render
 from cdc_platform.failover.repointing import (
+    RETRY,
     SETTLE_SECONDS,
     LeaderMove,
     baseline,
     moved,
     next_steps,
     plan_files,
-    retry_after,
 )
 from cdc_platform.model.agent_report import MAX_NAMED, AgentReport, reports_by_worker, workers_without
 from cdc_platform.model.observed import ObservedTask
@@ -124,8 +124,8 @@ def test_a_task_waits_for_its_next_try() -> None:
 
 @given(st.integers(1, 10_000), st.floats(0, 0.999))
 def test_retries_back_off_within_bounds(tries: int, jitter: float) -> None:
-    assert 0.1 <= retry_after(tries, jitter) <= 15.0
-    assert retry_after(tries, 0.5) <= retry_after(tries + 1, 0.5)
+    assert 0.1 <= RETRY.wait(tries, jitter) <= 15.0
+    assert RETRY.wait(tries) <= RETRY.wait(tries + 1)
 
 
 def report(**more: object) -> AgentReport:

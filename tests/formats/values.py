@@ -357,7 +357,7 @@ REPORT = AgentReport(
     ahead=frozenset({"pins.00001"}),
     moving={"pins.00000": 1},
     problem="Connect does not answer",
-    held={"pins.00000": "the new leader lags behind"},
+    blocked={"pins.00000": "the new leader lags behind"},
     split={"pins.00001": "db-1.internal:3306 still takes writes"},
 )
 
