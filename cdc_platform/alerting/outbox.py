@@ -2,7 +2,7 @@
 
 | key | document (fields of) |
 |---|---|
-| `alert/<condition>` | `alerts.AlertRecord` |
+| `alert/<condition>` | `transitions.AlertRecord` |
 | `outbox/<route>/<id>` | `alert_messages.Message`: not sent yet |
 
 One transaction writes what is remembered together with what is to be sent; a message leaves
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
+from cdc_platform.alerting.transitions import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore

@@ -10,8 +10,8 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy
 from cdc_platform.alerting.outbox import CheckView, ping_watchdogs, tell
+from cdc_platform.alerting.transitions import AlertCondition, AlertPolicy
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity

@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.alerting.alerts import AlertCondition
 from cdc_platform.alerting.outbox import AlertPorts, AlertReport, CheckView, tell
+from cdc_platform.alerting.transitions import AlertCondition
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor

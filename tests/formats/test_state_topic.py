@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cdc_platform.alerting.alerts import AlertRecord
 from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
+from cdc_platform.alerting.transitions import AlertRecord
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
 from cdc_platform.model.alert_messages import Event, Message, Severity

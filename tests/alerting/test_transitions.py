@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.alerting.alerts import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
+from cdc_platform.alerting.transitions import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.model.alert_messages import Event, Message, Severity
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
