@@ -1,9 +1,9 @@
-"""Who is told what, and when: on transitions, once, grouped by cause. Pure.
+"""Who is notified of what, and when: on transitions, once, grouped by cause. Pure.
 
 A condition is something wrong: one incident of many shards (`planning/health/incidents.py`), one failing
-check. Its record says whether it lasts and what was told. A message is decided together
+check. Its record says whether it lasts and what was notified. A message is decided together
 with its records, and both are written in one transaction before anything is sent: so a
-control plane that dies forgets no message, and one that starts again repeats none. Only a
+control plane that dies loses no message, and one that starts again repeats none. Only a
 death between sending and the note that it was sent repeats that one message, under the same id.
 """
 
@@ -14,51 +14,35 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
+from msgspec import Struct, structs
+
+from cdc_platform.alerting.conditions import AlertCondition
 from cdc_platform.model.alert_messages import Event, Message, Severity
+from cdc_platform.model.backoff import Backoff
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import EMPTY
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertCondition:
-    """Something wrong now.
+class AlertRecord(Struct, frozen=True, kw_only=True, rename={"notified": "told", "notified_severity": "told_severity"}):
+    """What is remembered of a condition.
 
-    `key` names it as long as it lasts; conditions of one `cause` that begin or end together
-    make one message. `owners` are those of the datasets concerned. `runbook` and `run` are
-    links, empty where there is none. Told after it has lasted `patience`.
-    """
-
-    key: str
-    cause: str
-    severity: Severity
-    title: str
-    text: str
-    advice: str = ""
-    owners: tuple[str, ...] = ()
-    runbook: str = ""
-    run: str = ""
-    patience: timedelta = timedelta()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AlertRecord:
-    """Remembered of a condition. `changed`: when it last came or went; `told` is the last event told,
-    `routes` whom; `fired` are the times it was told as firing, newest last.
+    `changed` is when it last came or went; `notified` the last event that went out, to `routes`; `fired` are the
+    times at which it went out as firing, newest last.
     """
 
     condition: AlertCondition
     active: bool
     since: datetime
     changed: datetime
-    told: Event | None = None
-    told_severity: Severity | None = None
+    notified: Event | None = None
+    notified_severity: Severity | None = None
     routes: tuple[str, ...] = ()
     fired: tuple[datetime, ...] = ()
 
     @property
     def open(self) -> bool:
-        """True while somebody believes it to last."""
-        return self.told in (Event.FIRING, Event.WORSE)
+        """True while its receivers take it to last."""
+        return self.notified in (Event.FIRING, Event.WORSE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,22 +62,21 @@ class Route:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertPolicy:
-    """Bounds. A condition told `flap_limit` times within `flap_window` counts as recovered only after
-    `flap_quiet`. A message that cannot be delivered is tried for `keep`, at most `slowest` apart.
+    """Bounds. A condition notified `flap_limit` times within `flap_window` counts as recovered only after
+    `flap_quiet`. A message that cannot be delivered is tried again by `retry`, for `keep` at most.
     """
 
     flap_limit: int = 3
     flap_window: timedelta = timedelta(hours=1)
     flap_quiet: timedelta = timedelta(minutes=30)
-    first_retry: timedelta = timedelta(seconds=30)
-    slowest: timedelta = timedelta(minutes=15)
+    retry: Backoff = field(default_factory=lambda: Backoff(first=30.0, longest=900.0))
     keep: timedelta = timedelta(days=7)
     names: int = 10
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AlertDecision:
-    """`records` to write (None forgets), `messages` to send, in that order; `unrouted` are titles for nobody."""
+    """`records` to write (None deletes), then `messages` to send; `unrouted` are titles that no route takes."""
 
     records: Mapping[str, AlertRecord | None] = EMPTY
     messages: tuple[Message, ...] = ()
@@ -101,8 +84,8 @@ class AlertDecision:
 
 
 @dataclass(slots=True)
-class _Told:
-    """A transition that is told now."""
+class _Transition:
+    """A transition that is notified now."""
 
     event: Event
     record: AlertRecord
@@ -117,7 +100,7 @@ def decide(
     now: datetime,
     policy: AlertPolicy,
 ) -> AlertDecision:
-    """What changes, and who is told.
+    """What changes, and who is notified.
 
     Args:
         present: what is known to be wrong, by key.
@@ -125,7 +108,7 @@ def decide(
         records: by key.
     """
     changes: dict[str, AlertRecord | None] = {}
-    told: list[_Told] = []
+    transitions: list[_Transition] = []
     unrouted: list[str] = []
     for key in sorted({*present, *records}):
         before = records.get(key)
@@ -137,15 +120,15 @@ def decide(
             chosen = _routes(after, event, routes)
             if not chosen and event is not Event.RECOVERED:
                 unrouted.append(after.condition.title)
-            told.append(_Told(event, after, chosen))
-            after = _after(after, event, chosen, now, policy)
-        forgotten = not after.active and not after.open and now - after.changed > policy.flap_window
-        if forgotten or (not after.active and after.told is None):
+            transitions.append(_Transition(event, after, chosen))
+            after = _notified(after, event, chosen, now, policy)
+        expired = not after.active and not after.open and now - after.changed > policy.flap_window
+        if expired or (not after.active and after.notified is None):
             if before is not None:
                 changes[key] = None
         elif after != before:
             changes[key] = after
-    return AlertDecision(records=changes, messages=tuple(_messages(told, now, policy)), unrouted=tuple(unrouted))
+    return AlertDecision(records=changes, messages=tuple(_messages(transitions, now, policy)), unrouted=tuple(unrouted))
 
 
 def _observed(
@@ -155,12 +138,12 @@ def _observed(
         if before is None:
             return AlertRecord(condition=condition, active=True, since=now, changed=now)
         if before.active:
-            return replace(before, condition=condition)
-        # A new incident, unless the last one was never over for anybody.
+            return structs.replace(before, condition=condition)
+        # A new incident, unless the end of the last one was never notified.
         since = before.since if before.open else now
-        return replace(before, condition=condition, active=True, since=since, changed=now)
+        return structs.replace(before, condition=condition, active=True, since=since, changed=now)
     if before is not None and before.active and gone:
-        return replace(before, active=False, changed=now)
+        return structs.replace(before, active=False, changed=now)
     return before
 
 
@@ -169,7 +152,7 @@ def _due(record: AlertRecord, now: datetime, policy: AlertPolicy) -> Event | Non
         if not record.open:
             return Event.FIRING if now - record.since >= record.condition.patience else None
         critical = record.condition.severity is Severity.CRITICAL
-        return Event.WORSE if critical and record.told_severity is not Severity.CRITICAL else None
+        return Event.WORSE if critical and record.notified_severity is not Severity.CRITICAL else None
     if record.open and now - record.changed >= _calm(record, now, policy):
         return Event.RECOVERED
     return None
@@ -181,37 +164,37 @@ def _calm(record: AlertRecord, now: datetime, policy: AlertPolicy) -> timedelta:
     return policy.flap_quiet if len(lately) >= policy.flap_limit else timedelta()
 
 
-def _after(
+def _notified(
     record: AlertRecord, event: Event, routes: tuple[str, ...], now: datetime, policy: AlertPolicy
 ) -> AlertRecord:
     if event is Event.RECOVERED:
-        return replace(record, told=event, told_severity=None, routes=())
+        return structs.replace(record, notified=event, notified_severity=None, routes=())
     fired = tuple(at for at in record.fired if now - at <= policy.flap_window)
     if event is Event.FIRING:
         fired = (*fired, now)
-    return replace(
+    return structs.replace(
         record,
-        told=event,
-        told_severity=record.condition.severity,
+        notified=event,
+        notified_severity=record.condition.severity,
         routes=tuple(sorted({*record.routes, *routes} if event is Event.WORSE else routes)),
         fired=fired,
     )
 
 
 def _routes(record: AlertRecord, event: Event, routes: Sequence[Route]) -> tuple[str, ...]:
-    """Who was told of the beginning is told of the end, as long as the route exists."""
+    """Receivers of the beginning receive the end, as long as the route exists."""
     if event is Event.RECOVERED:
         known = {route.name for route in routes}
         return tuple(name for name in record.routes if name in known)
     return tuple(route.name for route in routes if route.takes(record.condition, record.condition.severity))
 
 
-def _messages(told: Sequence[_Told], now: datetime, policy: AlertPolicy) -> list[Message]:
+def _messages(transitions: Sequence[_Transition], now: datetime, policy: AlertPolicy) -> list[Message]:
     """One message for each event, cause and route."""
     groups: dict[tuple[Event, str, str], list[AlertRecord]] = defaultdict(list)
-    for item in told:
-        for route in item.routes:
-            groups[item.event, item.record.condition.cause, route].append(item.record)
+    for one in transitions:
+        for route in one.routes:
+            groups[one.event, one.record.condition.cause, route].append(one.record)
     return [
         _message(event, route, sorted(records, key=lambda record: record.condition.key), now, policy)
         for (event, _, route), records in groups.items()
@@ -257,7 +240,7 @@ def failed(message: Message, now: datetime, policy: AlertPolicy) -> Message | No
     """The message to be tried again later; None when it has been tried for long enough."""
     if now - message.created > policy.keep:
         return None
-    wait = min(policy.slowest, policy.first_retry * 2.0 ** min(message.attempts, 20))
+    wait = timedelta(seconds=policy.retry.wait(message.attempts + 1))
     return replace(message, attempts=message.attempts + 1, not_before=now + wait)
 
 

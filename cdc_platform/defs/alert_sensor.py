@@ -10,8 +10,9 @@ from datetime import UTC, datetime
 
 import dagster as dg
 
-from cdc_platform.alerting.outbox import CheckView, ping_watchdogs, tell
-from cdc_platform.alerting.transitions import AlertCondition, AlertPolicy
+from cdc_platform.alerting.conditions import AlertCondition
+from cdc_platform.alerting.outbox import CheckView, notify, ping_watchdogs
+from cdc_platform.alerting.transitions import AlertPolicy
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity
@@ -57,12 +58,12 @@ def build_alert_sensor(
         name=name,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
-        description="Tells the owners when shards go down or checks fail, once for each cause, and when it is over.",
+        description="Notifies the owners when shards go down or checks fail, once for each cause, and when it is over.",
     )
     def alert_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SkipReason:
         with cdc_platform.alerts() as ports:
             checks, cursor = checks_behind(context.instance, context.cursor, watched, ports.platform.settings)
-            report = tell(ports, checks, now=datetime.now(UTC), policy=policy)
+            report = notify(ports, checks, now=datetime.now(UTC), policy=policy)
             # Only now: a round that failed is done again with the same evaluations.
             context.update_cursor(cursor)
             problems = [*report.problems, *ping_watchdogs(ports)]

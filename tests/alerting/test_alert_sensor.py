@@ -11,8 +11,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from cdc_platform.alerting.outbox import AlertPorts, AlertReport, CheckView, tell
-from cdc_platform.alerting.transitions import AlertCondition
+from cdc_platform.alerting.conditions import AlertCondition
+from cdc_platform.alerting.outbox import AlertPorts, AlertReport, CheckView, notify
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
@@ -88,7 +88,7 @@ def passes(harness: Harness, times: int = 1) -> None:
 def a_round(harness: Harness, minutes: float, seen: CheckView | None = None) -> AlertReport:
     """A tick of a control plane that was just started."""
     with harness.platform() as platform:
-        return tell(outside(harness, platform), seen or CheckView(), now=NOW + timedelta(minutes=minutes))
+        return notify(outside(harness, platform), seen or CheckView(), now=NOW + timedelta(minutes=minutes))
 
 
 def break_host(harness: Harness) -> None:
@@ -165,11 +165,11 @@ def test_a_death_before_sending_loses_no_alert_and_one_after_it_repeats_it_under
 
     with fleet.platform() as platform, pytest.raises(Dies):
         dying = replace(outside(fleet, platform), notifiers=Dying(targets=fleet.settings.alerts))
-        tell(dying, CheckView(), now=NOW + timedelta(minutes=3))
+        notify(dying, CheckView(), now=NOW + timedelta(minutes=3))
     assert receiver.got == []
     with fleet.platform() as platform, pytest.raises(Dies):
         forgetting = replace(outside(fleet, platform), store=Forgets(fleet.state))
-        tell(forgetting, CheckView(), now=NOW + timedelta(minutes=4))
+        notify(forgetting, CheckView(), now=NOW + timedelta(minutes=4))
     a_round(fleet, 5)
     a_round(fleet, 6)
     ids = [message["message"].rpartition("Id: ")[2] for message in receiver.got]
@@ -182,8 +182,8 @@ def test_alerts_of_a_control_plane_that_is_silent(fleet: Harness, receiver: Http
     with fleet.platform() as platform:
         free = replace(fleet.settings.alerts["team"], owners=())
         harness = outside(fleet, replace(platform, settings=replace(fleet.settings, alerts={"team": free})))
-        tell(harness, CheckView(), now=NOW + timedelta(minutes=30))
-    assert "has not looked for" in receiver.titles[0]
+        notify(harness, CheckView(), now=NOW + timedelta(minutes=30))
+    assert "has made no pass for" in receiver.titles[0]
 
 
 # Checks

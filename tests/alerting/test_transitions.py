@@ -8,7 +8,8 @@ from datetime import UTC, datetime, timedelta
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cdc_platform.alerting.transitions import AlertCondition, AlertPolicy, AlertRecord, Route, decide, due, failed
+from cdc_platform.alerting.conditions import AlertCondition
+from cdc_platform.alerting.transitions import AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.model.alert_messages import Event, Message, Severity
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -25,7 +26,7 @@ def condition(key: str = "a", **fields: object) -> AlertCondition:
     return AlertCondition(**(defaults | fields))  # type: ignore[arg-type]
 
 
-class Told:
+class Rounds:
     """Rounds one after the other on the same records."""
 
     def __init__(self, *routes: Route, policy: AlertPolicy = POLICY) -> None:
@@ -46,49 +47,49 @@ class Told:
 
 
 def test_alerts_are_sent_on_transitions_only() -> None:
-    told = Told()
-    (first,) = told.round(condition())
+    rounds = Rounds()
+    (first,) = rounds.round(condition())
     assert (first.event, first.title) == (Event.FIRING, "[CRITICAL] a is down")
     for part in ("a fails.", "What to do: Look.", "Owner: ann", "Runbook: https://wiki/x", "https://dagster/runs/1"):
         assert part in first.body
-    assert told.round(condition()) == []
-    assert told.round() == []  # not seen to be over
-    (last,) = told.round(gone=("a",))
+    assert rounds.round(condition()) == []
+    assert rounds.round() == []  # not seen to be over
+    (last,) = rounds.round(gone=("a",))
     assert (last.event, last.title) == (Event.RECOVERED, "[RECOVERED] a is down")
     assert "It lasted 0:03:00" in last.body
     assert last.incident == first.incident
     assert last.id != first.id
-    assert told.round(gone=("a",)) == []
+    assert rounds.round(gone=("a",)) == []
 
 
 def test_alerts_of_one_cause_are_one_message() -> None:
     many = [condition(f"t{n:02d}") for n in range(40)]
-    told = Told()
-    (first,) = told.round(*many)
+    rounds = Rounds()
+    (first,) = rounds.round(*many)
     assert first.title == "[CRITICAL] t00 is down and 39 more"
     assert "and 30 more." in first.body
-    (last,) = told.round(gone=tuple(c.key for c in many))
+    (last,) = rounds.round(gone=tuple(c.key for c in many))
     assert last.title == "[RECOVERED] t00 is down and 39 more"
 
 
 def test_alerts_wait_for_their_patience_and_a_blip_is_no_alert() -> None:
-    told = Told()
+    rounds = Rounds()
     patient = condition(patience=timedelta(minutes=2))
-    assert told.round(patient) == []
-    assert told.round(gone=("a",)) == []
-    assert told.records == {}
-    assert told.round(patient) == []
-    assert told.round(patient) == []
-    assert len(told.round(patient)) == 1
+    assert rounds.round(patient) == []
+    assert rounds.round(gone=("a",)) == []
+    assert rounds.records == {}
+    assert rounds.round(patient) == []
+    assert rounds.round(patient) == []
+    assert len(rounds.round(patient)) == 1
 
 
 def test_alerts_that_get_worse_are_told_once_more() -> None:
-    told = Told()
-    assert [m.event for m in told.round(condition(severity=Severity.WARNING))] == [Event.FIRING]
-    assert [m.event for m in told.round(condition())] == [Event.WORSE]
-    assert told.round(condition()) == []
-    assert told.round(condition(severity=Severity.WARNING)) == []
-    assert [m.event for m in told.round(gone=("a",))] == [Event.RECOVERED]
+    rounds = Rounds()
+    assert [m.event for m in rounds.round(condition(severity=Severity.WARNING))] == [Event.FIRING]
+    assert [m.event for m in rounds.round(condition())] == [Event.WORSE]
+    assert rounds.round(condition()) == []
+    assert rounds.round(condition(severity=Severity.WARNING)) == []
+    assert [m.event for m in rounds.round(gone=("a",))] == [Event.RECOVERED]
 
 
 def test_alerts_go_by_owner_and_severity_and_recovery_to_whom_it_fired() -> None:
@@ -97,12 +98,12 @@ def test_alerts_go_by_owner_and_severity_and_recovery_to_whom_it_fired() -> None
         Route(name="bob", owners=("bob",)),
         Route(name="pager", severities=(Severity.CRITICAL,)),
     )
-    told = Told(*routes)
-    assert [m.route for m in told.round(condition(severity=Severity.WARNING))] == ["ann"]
-    assert [m.route for m in told.round(gone=("a",))] == ["ann"]
-    assert sorted(m.route for m in told.round(condition(owners=("bob",)))) == ["bob", "pager"]
-    told.routes = routes[1:2]
-    assert [m.route for m in told.round(gone=("a",))] == ["bob"]
+    rounds = Rounds(*routes)
+    assert [m.route for m in rounds.round(condition(severity=Severity.WARNING))] == ["ann"]
+    assert [m.route for m in rounds.round(gone=("a",))] == ["ann"]
+    assert sorted(m.route for m in rounds.round(condition(owners=("bob",)))) == ["bob", "pager"]
+    rounds.routes = routes[1:2]
+    assert [m.route for m in rounds.round(gone=("a",))] == ["bob"]
 
 
 def test_alerts_for_nobody_are_reported() -> None:
@@ -111,14 +112,14 @@ def test_alerts_for_nobody_are_reported() -> None:
 
 
 def test_alerts_that_flap_stay_open_until_it_is_quiet() -> None:
-    told = Told()
+    rounds = Rounds()
     events = []
     for _ in range(20):
-        events += [m.event for m in told.round(condition())]
-        events += [m.event for m in told.round(gone=("a",))]
+        events += [m.event for m in rounds.round(condition())]
+        events += [m.event for m in rounds.round(gone=("a",))]
     assert events == [Event.FIRING, Event.RECOVERED] * 2 + [Event.FIRING]
-    assert told.round(after=timedelta(minutes=20)) == []
-    assert [m.event for m in told.round(after=timedelta(minutes=20))] == [Event.RECOVERED]
+    assert rounds.round(after=timedelta(minutes=20)) == []
+    assert [m.event for m in rounds.round(after=timedelta(minutes=20))] == [Event.RECOVERED]
 
 
 def test_a_round_decided_twice_on_the_same_records_gives_the_same_messages() -> None:
@@ -127,7 +128,7 @@ def test_a_round_decided_twice_on_the_same_records_gives_the_same_messages() -> 
 
 
 def test_a_message_that_is_not_taken_waits_ever_longer_and_holds_its_route_in_order() -> None:
-    (message,) = Told().round(condition())
+    (message,) = Rounds().round(condition())
     later = failed(message, NOW, POLICY)
     assert later is not None
     assert later.not_before == NOW + timedelta(seconds=30)
@@ -142,19 +143,19 @@ def test_a_message_that_is_not_taken_waits_ever_longer_and_holds_its_route_in_or
         assert later is not None and later.not_before is not None
         waits.append(later.not_before - NOW)
     assert waits == sorted(waits)
-    assert waits[-1] == POLICY.slowest
+    assert waits[-1] == timedelta(seconds=POLICY.retry.longest)
     assert failed(later, message.created + timedelta(days=8), POLICY) is None
 
 
 @given(st.lists(st.tuples(st.booleans(), st.integers(1, 90)), max_size=40))
 def test_alerts_alternate_whatever_comes_and_goes(steps: list[tuple[bool, int]]) -> None:
-    told = Told()
+    rounds = Rounds()
     events = []
     for there, minutes in steps:
-        found = told.round(*([condition()] if there else []), gone=("a",), after=timedelta(minutes=minutes))
+        found = rounds.round(*([condition()] if there else []), gone=("a",), after=timedelta(minutes=minutes))
         events += [m.event for m in found]
     assert events[::2] == [Event.FIRING] * len(events[::2])
     assert events[1::2] == [Event.RECOVERED] * len(events[1::2])
     # In the end the last word is true, or it is being waited whether it stays so.
-    told.round(gone=("a",), after=timedelta(hours=2))
-    assert not any(record.open for record in told.records.values())
+    rounds.round(gone=("a",), after=timedelta(hours=2))
+    assert not any(record.open for record in rounds.records.values())

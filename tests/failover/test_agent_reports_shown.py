@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from cdc_platform.alerting.outbox import CheckView, tell
+from cdc_platform.alerting.outbox import CheckView, notify
 from cdc_platform.model.agent_report import AgentReport, reports_by_worker, workers_without
 from cdc_platform.model.observed import ObservedTask
 from cdc_platform.model.topology import Address
@@ -97,7 +97,7 @@ def test_split_brain_is_alerted_at_once_and_recovers(tmp_path: Path) -> None:
         def a_round(minutes: float, **changes: object) -> None:
             with made.platform() as platform:
                 registration = platform.topology.register_agent("w0", report(**changes).to_document())
-                tell(outside(made, platform), CheckView(), now=NOW + timedelta(minutes=minutes))
+                notify(outside(made, platform), CheckView(), now=NOW + timedelta(minutes=minutes))
                 registration.close()
 
         a_round(0, split={f"pins.{n:05d}": SPLIT for n in range(3)}, blocked={"pins.00000": HELD})

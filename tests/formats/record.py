@@ -17,7 +17,7 @@ from unittest import mock
 
 import pytest
 
-from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, notify
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import AlertUndelivered, SourceUnavailable
@@ -179,7 +179,7 @@ def _backfills(store: StateStore) -> None:
 
 def _alerts(store: StateStore) -> None:
     outside = AlertPorts(platform=_platform(store), store=store, notifiers=_DeadReceiver())
-    tell(outside, CheckView(present={values.CONDITION.key: values.CONDITION}), now=NOW + MINUTE)
+    notify(outside, CheckView(present={values.CONDITION.key: values.CONDITION}), now=NOW + MINUTE)
 
 
 def _platform(store: StateStore) -> Platform:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, notify
 from cdc_platform.alerting.transitions import AlertRecord
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import Fenced
@@ -189,15 +189,15 @@ def test_alerts_that_were_open_go_on(records: Records) -> None:
             active=True,
             since=NOW + MINUTE,
             changed=NOW + MINUTE,
-            told=Event.FIRING,
-            told_severity=Severity.CRITICAL,
+            notified=Event.FIRING,
+            notified_severity=Severity.CRITICAL,
             routes=("oncall",),
             fired=(NOW + MINUTE,),
         )
-        report = tell(outside, CheckView(present={key: values.CONDITION}), now=NOW + 2 * MINUTE)
+        report = notify(outside, CheckView(present={key: values.CONDITION}), now=NOW + 2 * MINUTE)
         assert receiver.taken == [MESSAGE]
         assert (report.waiting, report.open) == (0, 1)
-        tell(outside, CheckView(absent=[key]), now=NOW + 2.5 * MINUTE)
+        notify(outside, CheckView(absent=[key]), now=NOW + 2.5 * MINUTE)
         assert [(one.event, one.incident) for one in receiver.taken[1:]] == [(Event.RECOVERED, MESSAGE.incident)]
 
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cdc_platform.agent.journal import OldLeader, Remembered
-from cdc_platform.alerting.transitions import AlertCondition
+from cdc_platform.alerting.conditions import AlertCondition
 from cdc_platform.connectors.leader_files import LeaderFile
 from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.translator import CdcTableProps

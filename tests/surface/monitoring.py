@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from prometheus_client.core import Metric
 
-from cdc_platform.alerting.outbox import AlertPorts, CheckView, tell
+from cdc_platform.alerting.outbox import AlertPorts, CheckView, notify
 from cdc_platform.defs.alert_sensor import checks_behind
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
@@ -85,7 +85,7 @@ def alerts() -> dict[str, Any]:
     )
     kept: Any = _Store()
     outside = AlertPorts(platform=platform, store=kept, notifiers=_Refusing())
-    tell(outside, _failing_check(settings), now=NOW.replace(year=NOW.year + 1))
+    notify(outside, _failing_check(settings), now=NOW.replace(year=NOW.year + 1))
     return {key: value for key, value in kept.records.items() if key.startswith(("alert/", "outbox/"))}
 
 
