@@ -38,7 +38,7 @@ class Remembered:
 
 class Journal:
     """The journal of one worker, in the leader directory. One that is lost costs a needless restart at most
-    for leaders that move while the agent is down (the leader files tell the rest), and the watch on old leaders.
+    for leaders that move while the agent is down (the leader files have the rest), and the watch on old leaders.
     """
 
     def __init__(self, directory: Path, worker: str) -> None:

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 # A leader that does not answer for so long is left to the worker's own judgement: it may have another way there.
 UNREACHABLE_SECONDS = 15.0
-# Leaders are asked by so many threads at once: one that hangs holds up one of them.
+# Leaders are asked by so many threads at once: one that hangs costs one of them.
 _ASKING = 32
 # A leader that is not fit yet is asked again after this long, more seldom as it takes longer.
 _FIRST_SECONDS, _LAST_SECONDS = 0.5, 5.0
@@ -106,7 +106,7 @@ class LeaderCheck:
         with self._lock:
             known_diverged = self._diverged.get(name)
             if known_diverged is not None and known_diverged[0] == leader:
-                # Its own writes pass the saved position in time, and cure nothing.
+                # Its own writes pass the saved position in time, and make nothing good.
                 return known_diverged[1]
             self._diverged.pop(name, None)
             if found is not None and found.kind is ObstacleKind.DIVERGED:

@@ -1,6 +1,6 @@
 """Watches the leaders that tasks were moved away from: one that goes on taking writes is a split brain.
 
-Read-only, one connection a server each time. What is seen: that the old server takes writes, and that its log
+Read-only, one connection a server each time. What is found: that the old server takes writes, and that its log
 grows. What is not: a server that does not answer from here.
 """
 
@@ -29,7 +29,7 @@ _AT_ONCE = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Watched:
-    """An old leader, and how it was seen first."""
+    """An old leader, and its first view."""
 
     old: OldLeader
     first: ServerView | None = None
@@ -107,14 +107,14 @@ class OldLeaders(Periodic):
             try:
                 leader = self._servers.view(dataset, shard, shard.leader)
             except CdcError as error:
-                log.debug("%s: the new leader was not seen: %s", name, error)
+                log.debug("%s: the new leader did not answer: %s", name, error)
                 leader = None
             if leader is not None and leader.identity == now.identity:
                 self._drop(name, watched)
                 return
             found = split_brain(watched.first or now, now, leader)
         except CdcError as error:
-            log.debug("%s: the old leader %s was not seen: %s", name, old, error)
+            log.debug("%s: the old leader %s did not answer: %s", name, old, error)
         with self.lock:
             if self._watched.get(name) is not watched:
                 return

@@ -245,7 +245,7 @@ def failed(message: Message, now: datetime, policy: AlertPolicy) -> Message | No
 
 
 def due(messages: Collection[Message], now: datetime) -> dict[str, list[Message]]:
-    """By route what is to be sent now, in order. One that has to wait holds back those behind it."""
+    """By route what is to be sent now, in order. Those behind one that has to wait, wait too."""
     found: dict[str, list[Message]] = {}
     waiting: set[str] = set()
     for message in sorted(messages, key=lambda item: (item.created, item.event is Event.RECOVERED, item.id)):

@@ -95,7 +95,7 @@ def judge(
     """What stands against a task going on from `saved` on this server; None when nothing does.
 
     Args:
-        view: the server, seen after it became the leader.
+        view: the server, read after it became the leader.
         saved: see `saved_position`; None: the task has nothing to go on from, any server will do.
         connector: the version of the Debezium plugin, as `3.5.0.Final`; unknown counts as without the fix.
         slot: the connector's slot (Postgres).
@@ -218,7 +218,7 @@ def _behind(view: ServerView, saved: str, what: str, position: str | None = None
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """An old leader that takes writes. `wrote`: it was seen to write since it was watched."""
+    """An old leader that takes writes. `wrote`: its log grew since it was watched."""
 
     old: Address
     wrote: bool

@@ -3,7 +3,7 @@
 A task reads its leader file when it starts (facts of Connect: `${file:...}` is
 resolved at each start). So after a leader moved, two things are left to do on
 each worker: the new file, then a restart of those of its tasks that started
-with the old one. Connect does not tell when a task started. What the agent
+with the old one. Connect does not show when a task started. What the agent
 knows instead is with which file it last saw or made each task start: `applied`.
 """
 

@@ -17,7 +17,7 @@ from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.inputs import ConfigRenderer
 from cdc_platform.snapshots.connector_reset import reset_connectors, restore_configs
 from cdc_platform.snapshots.connector_waves import WaveItem, is_permanent
-from cdc_platform.snapshots.incremental_offsets import begin_snapshots, end_snapshots, wanted_chunk
+from cdc_platform.snapshots.incremental_offsets import begin_snapshots, chunk_rows_of, end_snapshots
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
@@ -161,7 +161,7 @@ class Executor:
             if shard.state.attempt == attempt:
                 shard.nudges += 1
             state = replace(shard.state, since=now, attempt=attempt, error=None)
-            shard.changed(state, chunk_rows=int(wanted_chunk(item) or 0) or None)
+            shard.changed(state, chunk_rows=int(chunk_rows_of(item) or 0) or None)
             begun.append(shard)
         self._write(begun)
         self._say("Reading began", [shard.id for shard in begun if not shard.nudges])
@@ -286,7 +286,7 @@ class Executor:
         items = []
         for shard in wave:
             cluster = self.cluster(shard)
-            marks = [self.watermarks.get((table, shard.id)) for table in self.run.tables]
+            before = [self.watermarks.get((table, shard.id)) for table in self.run.tables]
             items.append(
                 WaveItem(
                     dataset=self.slice.dataset,
@@ -295,7 +295,7 @@ class Executor:
                     config=self.config_of(self.slice.dataset, shard.spec, cluster),
                     state=shard.state,
                     position=self.run.request.positions.get(shard.id),
-                    base=next((mark.position for mark in marks if mark is not None), None),
+                    base=next((mark.position for mark in before if mark is not None), None),
                     tables=shard.tables,
                 )
             )

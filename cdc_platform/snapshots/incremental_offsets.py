@@ -48,7 +48,7 @@ def begin_snapshots(
     """
 
     def one(item: WaveItem) -> Mapping[str, Any]:
-        return _change(item, lambda offset: wanted_offset(item, run, offset))
+        return _change(item, lambda offset: snapshot_offset(item, run, offset))
 
     return _wave(lock, state, run, wave, one)
 
@@ -108,7 +108,7 @@ def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:
     return {"lsn": lsn, "txId": min(offset.get("txId") or settled, settled), **kept}
 
 
-def wanted_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+def snapshot_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
     """The offset with which a stopped shard goes on. Pure. Raises Unavailable: another snapshot runs."""
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
@@ -141,7 +141,7 @@ def _change(item: WaveItem, change: Any) -> Mapping[str, Any]:
         item.connect.resume(name)
 
 
-def wanted_chunk(item: WaveItem) -> str | None:
+def chunk_rows_of(item: WaveItem) -> str | None:
     """The chunk size that the shard's connector is given; None: it keeps its own. Pure."""
     usual = item.config.get(CHUNK_ROWS)
     if item.chunk_rows is None:
@@ -151,11 +151,11 @@ def wanted_chunk(item: WaveItem) -> str | None:
 
 
 def _configure(item: WaveItem) -> None:
-    seen = item.connect.connector(item.shard.name).config
-    wanted = wanted_chunk(item)
-    if wanted is not None and seen.get(CHUNK_ROWS) != wanted:
-        own = {key: value for key, value in seen.items() if key != "name"}
-        item.connect.update(item.shard.name, {**own, CHUNK_ROWS: wanted})
+    config = item.connect.connector(item.shard.name).config
+    rows = chunk_rows_of(item)
+    if rows is not None and config.get(CHUNK_ROWS) != rows:
+        kept = {key: value for key, value in config.items() if key != "name"}
+        item.connect.update(item.shard.name, {**kept, CHUNK_ROWS: rows})
 
 
 def _wave(

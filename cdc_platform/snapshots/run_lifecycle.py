@@ -91,11 +91,11 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
         raise BadInput(f"{run_id!r} is no name for a run.", where="request", field="run", cure="Leave out slashes.")
     off = {problem.name for problem in topology.problems}
     shards = [shard for shard in topology.shards.get(dataset.name, ()) if shard.name not in off]
-    marks = watermarks(records, dataset.name)
-    done = {shard.id for shard in shards if all((table.name, shard.id) in marks for table in tables)}
+    marked = watermarks(records, dataset.name)
+    done = {shard.id for shard in shards if all((table.name, shard.id) in marked for table in tables)}
     chosen = choose_shards(request, shards, bootstrapped=done, failed=_failed(records, request.failed_of))
     if mode in (BootstrapMode.LATEST, BootstrapMode.SNAPSHOT) and not request.again:
-        _refuse_new_tables(dataset, chosen, marks, mode)
+        _refuse_new_tables(dataset, chosen, marked, mode)
     for other in runs(records).values():
         both = sorted(set(other.shards) & set(chosen)) if other.finished is None else []
         if both and other.dataset == dataset.name:
@@ -116,11 +116,11 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
 
 
 def _refuse_new_tables(
-    dataset: Dataset, shards: Collection[str], marks: Container[tuple[str, str]], mode: BootstrapMode
+    dataset: Dataset, shards: Collection[str], marked: Container[tuple[str, str]], mode: BootstrapMode
 ) -> None:
     """Refuse them: at which position a stream that goes on takes up one more table cannot be known exactly."""
     for shard in shards:
-        new = [table.name for table in dataset.tables if (table.name, shard) not in marks]
+        new = [table.name for table in dataset.tables if (table.name, shard) not in marked]
         if len(new) < len(dataset.tables):
             raise BadInput(
                 f"shard {dataset.name}.{shard} streams already, and {new[0]} is new to it: not possible by {mode}.",

@@ -14,7 +14,7 @@ from datetime import datetime
 from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notification
 
 COMPLETE = frozenset({"SUCCEEDED", "EMPTY"})
-# A new signal does not cure these.
+# A new signal does not help against these.
 UNREADABLE = frozenset({"NO_PRIMARY_KEY", "UNKNOWN_SCHEMA"})
 
 
@@ -186,16 +186,16 @@ class Sample:
 
 def eta(samples: Iterable[Sample]) -> float | None:
     """Seconds left by the pace of these samples, oldest first; None while there is no pace."""
-    seen = list(samples)
-    if len(seen) < 2 or seen[-1].fraction <= seen[0].fraction:
+    points = list(samples)
+    if len(points) < 2 or points[-1].fraction <= points[0].fraction:
         return None
-    pace = (seen[-1].fraction - seen[0].fraction) / (seen[-1].at - seen[0].at)
-    return (1.0 - seen[-1].fraction) / pace
+    pace = (points[-1].fraction - points[0].fraction) / (points[-1].at - points[0].at)
+    return (1.0 - points[-1].fraction) / pace
 
 
 def rows_per_second(samples: Iterable[Sample]) -> float:
     """Rows a second over these samples, oldest first."""
-    seen = list(samples)
-    if len(seen) < 2 or seen[-1].at <= seen[0].at:
+    points = list(samples)
+    if len(points) < 2 or points[-1].at <= points[0].at:
         return 0.0
-    return max(0.0, (seen[-1].rows - seen[0].rows) / (seen[-1].at - seen[0].at))
+    return max(0.0, (points[-1].rows - points[0].rows) / (points[-1].at - points[0].at))

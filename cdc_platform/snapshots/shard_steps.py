@@ -31,7 +31,7 @@ class Timeouts:
     in any notification was lost, such as by a reset of the offsets; it is asked for again, `attempts` times at most.
     `stalled`: a snapshot whose window does not close is begun again where it is; twice as long the next time.
     (On Postgres a heartbeat that is younger than an open transaction of the server closes none, docs/decisions/0121;
-    a binlog client that had to reconnect has seen the last GTID, and then waits for the server's next one, which on
+    a binlog client that had to reconnect has read the last GTID, and then waits for the server's next one, which on
     an idle server may be days away: tried, MariaDB, Debezium 3.5.0.)
     """
 
@@ -46,7 +46,7 @@ class ShardView:
     """One shard as it is now.
 
     `offset` is the committed one: None when it was not read, empty when there is none. `tables` are
-    Debezium's names of the tables to read. `again` wants a fresh start whatever there is.
+    Debezium's names of the tables to read. `again` resets the shard in any case.
     `throttled` says why the shard does not read now, `nudges` how often it was begun again without an answer.
     `uncaptured` are tables that the connector's configuration does not name.
     """
@@ -149,7 +149,7 @@ def _suits(view: ShardView) -> bool:
     """True when the connector that a pass has made does what the mode asks for, however it began."""
     assert view.connector is not None
     if view.mode is BootstrapMode.INCREMENTAL:
-        return True  # whatever it has read before: all rows come in chunks
+        return True  # it may have read anything before: all rows come in chunks
     made = view.connector.config.get("snapshot.mode")
     wanted = "initial" if view.mode is BootstrapMode.SNAPSHOT else "no_data"
     return made == wanted

@@ -13,10 +13,10 @@ from cdc_platform.snapshots.run_records import Phase, Records, Run, runs, shard_
 def dataset_summary(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> dict[str, Any]:
     """How many shards of each table are bootstrapped, whole, and have a hole; and the runs that are not finished."""
     ids = {shard.id for shard in shards}
-    marks = {pair: mark for pair, mark in watermarks(records, dataset.name).items() if pair[1] in ids}
+    known = {pair: mark for pair, mark in watermarks(records, dataset.name).items() if pair[1] in ids}
     tables = {}
     for table in dataset.tables:
-        own = [mark for (name, _), mark in marks.items() if name == table.name]
+        own = [mark for (name, _), mark in known.items() if name == table.name]
         tables[table.name] = {
             "shards": len(ids),
             "bootstrapped": len(own),
@@ -67,11 +67,11 @@ def all_runs(records: Records) -> list[dict[str, Any]]:
 
 def pending(records: Records, dataset: Dataset, shards: Iterable[Shard]) -> dict[str, tuple[str, ...]]:
     """Shard id to its tables that were never bootstrapped; shards in an unfinished run are left out."""
-    marks = watermarks(records, dataset.name)
+    known = watermarks(records, dataset.name)
     busy = {shard for run in _open(records, dataset.name) for shard in run.shards}
     found: dict[str, tuple[str, ...]] = {}
     for shard in sorted(shards, key=lambda shard: shard.id):
-        new = tuple(table.name for table in dataset.tables if (table.name, shard.id) not in marks)
+        new = tuple(table.name for table in dataset.tables if (table.name, shard.id) not in known)
         if new and shard.id not in busy:
             found[shard.id] = new
     return found

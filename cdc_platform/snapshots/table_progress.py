@@ -34,7 +34,7 @@ class TableLine:
     eta: float | None
 
     def sentence(self) -> str:
-        """The line for people."""
+        """The table in one line."""
         parts = [f"{self.shard} {self.table}: {self.phase}, {self.rows:,} rows in {self.chunks:,} chunks"]
         if self.fraction is not None:
             parts.append(f"{self.fraction:.0%}")

@@ -14,7 +14,7 @@ from cdc_platform.snapshots.run_records import Hole, Offset, Phase, Run, ShardSt
 
 
 def watermark_records(
-    run: Run, dataset: Dataset, shard: Shard, state: ShardState, marks: Mapping[tuple[str, str], Watermark]
+    run: Run, dataset: Dataset, shard: Shard, state: ShardState, known: Mapping[tuple[str, str], Watermark]
 ) -> dict[str, Mapping[str, Any]]:
     """The watermarks to write as a shard enters a phase: READING, DONE; none when it failed.
 
@@ -23,13 +23,13 @@ def watermark_records(
         dataset: its dataset.
         shard: the shard.
         state: its new state.
-        marks: watermarks that were known when the run began, by (table, shard id).
+        known: watermarks that were known when the run began, by (table, shard id).
     """
     if state.phase not in (Phase.READING, Phase.DONE):
         return {}
     found: dict[str, Mapping[str, Any]] = {}
     for table in run.tables:
-        before = marks.get((table, shard.id))
+        before = known.get((table, shard.id))
         mark = _backfilled(run, dataset, shard, state, table, before)
         if run.kind is RunKind.BOOTSTRAP:
             mark = _bootstrapped(run, dataset, shard, state, table, before)

@@ -12,7 +12,7 @@ from cdc_platform.clients.kafka.notifications import INCREMENTAL, INITIAL, Notif
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.connector_waves import WaveItem
-from cdc_platform.snapshots.incremental_offsets import closing_at_once, wanted_offset
+from cdc_platform.snapshots.incremental_offsets import closing_at_once, snapshot_offset
 from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.run_records import Phase, Run, ShardState
 from cdc_platform.snapshots.shard_progress import ShardProgress, fold
@@ -277,11 +277,11 @@ def test_a_snapshot_that_ended_just_before_it_was_nudged_is_not_asked_for_again(
         state=state(Phase.READING, attempt=1),
         tables=("p.pins",),
     )
-    running = wanted_offset(item, run, dict(STREAM))
+    running = snapshot_offset(item, run, dict(STREAM))
     assert running_signal(running) == SIGNAL
-    assert wanted_offset(item, run, running) == running, "asked once"
+    assert snapshot_offset(item, run, running) == running, "asked once"
     marked = {**STREAM, "snapshot": "INCREMENTAL"}
-    assert wanted_offset(item, run, marked) == running, "a task keeps the mark of a window that is gone for ever"
+    assert snapshot_offset(item, run, marked) == running, "a task keeps the mark of a window that is gone for ever"
     nudged = replace(item, nudged=True)
-    assert wanted_offset(nudged, run, running) == running
-    assert wanted_offset(nudged, run, dict(STREAM)) == STREAM
+    assert snapshot_offset(nudged, run, running) == running
+    assert snapshot_offset(nudged, run, dict(STREAM)) == STREAM

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from cdc_platform.clients.protocols import Metrics
 from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, ConnectUnavailable
+from cdc_platform.model.backoff import Backoff
 from cdc_platform.model.observed import ObservedConnector, ObservedWorker
 from cdc_platform.model.topology import Cluster, Dataset, Shard
 
@@ -76,13 +77,14 @@ def judge(state: BrakeState, load: ObservedLoad, policy: BrakePolicy, now: float
         for host, lag in load.replica_lag.items()
         if lag > (policy.replica_lag_off if host in state.hosts else policy.replica_lag_on)
     }
+    probes = Backoff(first=policy.heap_seconds, longest=16 * policy.heap_seconds)
     high: dict[str, int] = {}
     tried: dict[str, int] = {}
     workers: dict[str, float] = {}
-    for worker, seen in load.workers.items():
-        if seen.heap_used is None or not seen.heap_max:
+    for worker, observed in load.workers.items():
+        if observed.heap_used is None or not observed.heap_max:
             continue
-        part = seen.heap_used / seen.heap_max
+        part = observed.heap_used / observed.heap_max
         if part <= policy.heap_off:
             continue
         tried[worker] = state.tried.get(worker, 0)
@@ -94,7 +96,7 @@ def judge(state: BrakeState, load: ObservedLoad, policy: BrakePolicy, now: float
         elif part > policy.heap_on:
             high[worker] = state.high.get(worker, 0) + 1
             if high[worker] >= policy.heap_reads:
-                workers[worker] = now + policy.heap_seconds * 2 ** min(tried[worker], 4)
+                workers[worker] = now + probes.wait(tried[worker] + 1)
     return BrakeState(hosts=frozenset(hosts), workers=workers, high=high, tried=tried)
 
 
@@ -154,7 +156,7 @@ class Brakes:
             lags = dict(zip(hosts, pool.map(lambda s: self._lag(dataset, s), hosts.values()), strict=True))
             urls = {worker: url for cluster in clusters for worker, url in cluster.metrics.items()}
             found = zip(urls, pool.map(lambda pair: self._worker(*pair), urls.items()), strict=True)
-            workers = {worker: seen for worker, seen in found if seen is not None}
+            workers = {worker: observed for worker, observed in found if observed is not None}
         load = ObservedLoad(
             replica_lag={host: lag for host, lag in lags.items() if lag is not None},
             workers=workers,
