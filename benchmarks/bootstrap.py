@@ -40,7 +40,7 @@ from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.connector_waves import committed, wait_idle
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.progress_events import Silent
+from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
@@ -223,7 +223,7 @@ class Ours(Contender):
     def bootstrap(self, mode: BootstrapMode) -> None:
         wanted = Request(kind=RunKind.BOOTSTRAP, dataset=self.dataset.name, mode=mode, again=True)
         run = opening.open_run(self.outside, wanted, f"run-{secrets.token_hex(4)}")
-        work_slice(self.outside, run, 0, Silent())
+        work_slice(self.outside, run, 0, Listener())
         closed = opening.finish(self.outside, run)
         if closed.failed:
             raise RuntimeError(f"the bootstrap of {self.shard.name} failed")

@@ -22,6 +22,8 @@ ALERT = "alert/"
 INCIDENT = "trouble/"
 PASS = "pass"
 LEADER = "leader/"
+# Keys of the conditions that are found here; what is not found is over.
+OBSERVED_HERE = (INCIDENT, LEADER, f"{PASS}/")
 
 # Most incidents are repaired by the next passes: those are not alerted.
 INCIDENT_PATIENCE = timedelta(minutes=2)

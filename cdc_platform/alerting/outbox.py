@@ -21,16 +21,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from cdc_platform.alerting.conditions import (
-    ALERT,
-    INCIDENT,
-    INCIDENT_PATIENCE,
-    LEADER,
-    PASS,
-    AlertCondition,
-    leader_conditions,
-    recorded_conditions,
-)
+from cdc_platform.alerting import conditions
+from cdc_platform.alerting.conditions import INCIDENT_PATIENCE, AlertCondition
 from cdc_platform.alerting.transitions import AlertPolicy, AlertRecord, Route, decide, due, failed
 from cdc_platform.clients.notifiers import Notifiers
 from cdc_platform.clients.platform import Platform
@@ -106,15 +98,15 @@ def notify(
         if not target.watchdog
     ]
     documents = ports.store.read()
-    records = _read(documents, ALERT, AlertRecord)
+    records = _read(documents, conditions.ALERT, AlertRecord)
     topology = ports.platform.topology.load()
-    present = recorded_conditions(documents, topology, settings, now, patience)
+    present = conditions.recorded_conditions(documents, topology, settings, now, patience)
     agents = reports_by_worker(ports.platform.topology.agents()).values()
-    present |= leader_conditions(agents, topology, settings, patience)
-    gone = {key for key in records if key.startswith((INCIDENT, LEADER, f"{PASS}/")) and key not in present}
+    present |= conditions.leader_conditions(agents, topology, settings, patience)
+    gone = {key for key in records if key.startswith(conditions.OBSERVED_HERE) and key not in present}
     decision = decide({**present, **view.present}, {*view.absent, *gone}, records, routes, now, policy)
     changes: dict[str, Mapping[str, Any] | None] = {
-        f"{ALERT}{key}": None if record is None else msgspec.to_builtins(record)
+        f"{conditions.ALERT}{key}": None if record is None else msgspec.to_builtins(record)
         for key, record in decision.records.items()
     }
     changes |= {_key(message): msgspec.to_builtins(message) for message in decision.messages}

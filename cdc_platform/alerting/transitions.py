@@ -83,13 +83,8 @@ class AlertDecision:
     unrouted: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Transition:
-    """A transition that is notified now."""
-
-    event: Event
-    record: AlertRecord
-    routes: tuple[str, ...] = field(default_factory=tuple)
+# An event that goes out now, its condition's record, and the routes.
+_Notified = tuple[Event, AlertRecord, tuple[str, ...]]
 
 
 def decide(
@@ -108,7 +103,7 @@ def decide(
         records: by key.
     """
     changes: dict[str, AlertRecord | None] = {}
-    transitions: list[_Transition] = []
+    notified: list[_Notified] = []
     unrouted: list[str] = []
     for key in sorted({*present, *records}):
         before = records.get(key)
@@ -120,15 +115,15 @@ def decide(
             chosen = _routes(after, event, routes)
             if not chosen and event is not Event.RECOVERED:
                 unrouted.append(after.condition.title)
-            transitions.append(_Transition(event, after, chosen))
-            after = _notified(after, event, chosen, now, policy)
+            notified.append((event, after, chosen))
+            after = _after_notice(after, event, chosen, now, policy)
         expired = not after.active and not after.open and now - after.changed > policy.flap_window
         if expired or (not after.active and after.notified is None):
             if before is not None:
                 changes[key] = None
         elif after != before:
             changes[key] = after
-    return AlertDecision(records=changes, messages=tuple(_messages(transitions, now, policy)), unrouted=tuple(unrouted))
+    return AlertDecision(records=changes, messages=tuple(_messages(notified, now, policy)), unrouted=tuple(unrouted))
 
 
 def _observed(
@@ -164,7 +159,7 @@ def _calm(record: AlertRecord, now: datetime, policy: AlertPolicy) -> timedelta:
     return policy.flap_quiet if len(lately) >= policy.flap_limit else timedelta()
 
 
-def _notified(
+def _after_notice(
     record: AlertRecord, event: Event, routes: tuple[str, ...], now: datetime, policy: AlertPolicy
 ) -> AlertRecord:
     if event is Event.RECOVERED:
@@ -189,12 +184,12 @@ def _routes(record: AlertRecord, event: Event, routes: Sequence[Route]) -> tuple
     return tuple(route.name for route in routes if route.takes(record.condition, record.condition.severity))
 
 
-def _messages(transitions: Sequence[_Transition], now: datetime, policy: AlertPolicy) -> list[Message]:
+def _messages(notified: Sequence[_Notified], now: datetime, policy: AlertPolicy) -> list[Message]:
     """One message for each event, cause and route."""
     groups: dict[tuple[Event, str, str], list[AlertRecord]] = defaultdict(list)
-    for one in transitions:
-        for route in one.routes:
-            groups[one.event, one.record.condition.cause, route].append(one.record)
+    for event, record, routes in notified:
+        for route in routes:
+            groups[event, record.condition.cause, route].append(record)
     return [
         _message(event, route, sorted(records, key=lambda record: record.condition.key), now, policy)
         for (event, _, route), records in groups.items()

@@ -23,7 +23,7 @@ from cdc_platform.snapshots import run_lifecycle, summary
 from cdc_platform.snapshots.lost_positions import for_lost_shards
 from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.progress_events import RunProgress, ShardDone, duration
+from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone, duration
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.request_options import Option, options_of, request_of
 from cdc_platform.snapshots.run_lifecycle import RequestedState
@@ -208,7 +208,7 @@ class Screen:
             self.over += shards
 
 
-class _Part:
+class _Part(Listener):
     def __init__(self, screen: Screen, number: int) -> None:
         self._screen = screen
         self._number = number

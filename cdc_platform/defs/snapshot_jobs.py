@@ -19,7 +19,7 @@ from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import for_lost_shards
 from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
+from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.request_options import options_of, request_of
 from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
@@ -147,7 +147,7 @@ def build_snapshot_jobs(
     return bootstrap_job, backfill_job
 
 
-class _Log:
+class _Log(Listener):
     """Reports a snapshot run's progress to Dagster's event log, as part of one op."""
 
     def __init__(

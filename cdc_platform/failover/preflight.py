@@ -14,7 +14,7 @@ from cdc_platform.model.topology import Engine
 RETENTION_SECONDS = 24 * 3600
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class PreflightItem:
     """One line of a preflight. `ok` is None where it is not known."""
 
@@ -51,33 +51,29 @@ def preflight(case: PromotionCase) -> tuple[PreflightItem, ...]:
     """Every item of a planned move, in the order to print them."""
     view = case.new
     if isinstance(view, str):
-        return (PreflightItem(name="reachable", ok=False, text=view, cure="Start it, or correct HOST:PORT."),)
-    items = [PreflightItem(name="reachable", ok=True, text=f"{view.address} answers the dataset's user.")]
+        return (PreflightItem("reachable", False, view, "Start it, or correct HOST:PORT."),)
+    items = [PreflightItem("reachable", True, f"{view.address} answers the dataset's user.")]
     state = "takes writes" if view.writable else "is read-only"
     items.append(
         PreflightItem(
-            name="promoted",
-            ok=takes_writes(view),
-            text=f"it {'still follows another server' if view.following else state}.",
-            cure="Promote it first; skip this only if a replica is to be captured from.",
+            "promoted",
+            takes_writes(view),
+            f"it {'still follows another server' if view.following else state}.",
+            "Promote it first; skip this only if a replica is to be captured from.",
         )
     )
     items.append(_old_leader(view, case.old))
     items += _caught_up(case, view)
     items += _log_items(view)
     if case.rights is None:
-        items.append(
-            PreflightItem(
-                name="grants", ok=None, text="the user's rights could not be read.", cure="See docs/security.md."
-            )
-        )
+        items.append(PreflightItem("grants", None, "the user's rights could not be read.", "See docs/security.md."))
     else:
         items.append(
             PreflightItem(
-                name="grants",
-                ok=not case.rights,
-                text=f"the user lacks {', '.join(case.rights)}." if case.rights else "nothing is missing.",
-                cure="Grant it: examples/sql/grants-*.sql.",
+                "grants",
+                not case.rights,
+                f"the user lacks {', '.join(case.rights)}." if case.rights else "nothing is missing.",
+                "Grant it: examples/sql/grants-*.sql.",
             )
         )
     return tuple(items)
@@ -86,48 +82,46 @@ def preflight(case: PromotionCase) -> tuple[PreflightItem, ...]:
 def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
     if case.saved_problem:
         text = f"the saved position could not be read: {case.saved_problem}"
-        return [PreflightItem(name="caught up", ok=None, text=text, cure="See that a Connect worker answers.")]
+        return [PreflightItem("caught up", None, text, "See that a Connect worker answers.")]
     if case.saved is None:
-        return [PreflightItem(name="caught up", ok=True, text="there is no saved position yet.")]
+        return [PreflightItem("caught up", True, "there is no saved position yet.")]
     obstacle = judge(view, case.saved, connector=case.connector, slot=case.slot)
     names = {ObstacleKind.SERVER_ID: "gtid", ObstacleKind.NO_SLOT: "slot"}
     found = []
     shown = shown_lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
     if obstacle is None or obstacle.kind not in (ObstacleKind.BEHIND, ObstacleKind.DIVERGED):
-        found.append(PreflightItem(name="caught up", ok=True, text=f"it has all up to the saved position {shown}."))
+        found.append(PreflightItem("caught up", True, f"it has all up to the saved position {shown}."))
     if obstacle is not None:
-        found.append(
-            PreflightItem(name=names.get(obstacle.kind, "caught up"), ok=False, text=obstacle.text, cure=obstacle.cure)
-        )
+        found.append(PreflightItem(names.get(obstacle.kind, "caught up"), False, obstacle.text, obstacle.cure))
     elif view.engine is Engine.POSTGRES:
-        found.append(PreflightItem(name="slot", ok=True, text=f"slot {case.slot} is there and holds what is needed."))
+        found.append(PreflightItem("slot", True, f"slot {case.slot} is there and holds what is needed."))
     else:
-        found.append(PreflightItem(name="gtid", ok=True, text="the saved GTIDs are ones that this server accepts."))
+        found.append(PreflightItem("gtid", True, "the saved GTIDs are ones that this server accepts."))
     if view.engine is Engine.MYSQL and obstacle is None:
         lost = view.settings.get("purged_behind_saved")
         text = f"it purged transactions that follow: {lost}." if lost else "its binlog still holds what follows."
-        found.append(PreflightItem(name="log kept", ok=not lost, text=text, cure="Bootstrap the shard."))
+        found.append(PreflightItem("log kept", not lost, text, "Bootstrap the shard."))
     if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
         kept = log_is_kept(view, case.saved)
         text = "its binlog still holds what follows." if kept else f"its binlog begins after {view.oldest}."
-        found.append(PreflightItem(name="log kept", ok=kept, text=text, cure="Bootstrap the shard."))
+        found.append(PreflightItem("log kept", kept, text, "Bootstrap the shard."))
     return found
 
 
 def _old_leader(new: ServerView, old: ServerView | str | None) -> PreflightItem:
     name = "old leader"
     if old is None:
-        return PreflightItem(name=name, ok=True, text="there is none, or it is the same address.")
+        return PreflightItem(name, True, "there is none, or it is the same address.")
     if isinstance(old, str):
         # Not a failure: an unplanned move is made because of it. But it is said.
-        return PreflightItem(name=name, ok=True, text=f"not reached, so whether it takes writes is not known: {old}")
+        return PreflightItem(name, True, f"not reached, so whether it takes writes is not known: {old}")
     if old.identity == new.identity:
-        return PreflightItem(name=name, ok=True, text=f"{old.address} and {new.address} are one server.")
+        return PreflightItem(name, True, f"{old.address} and {new.address} are one server.")
     return PreflightItem(
-        name=name,
-        ok=not old.writable,
-        text=f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
-        cure="Fence it: stop it, or set it read-only for good. What is written there from now on is not captured.",
+        name,
+        not old.writable,
+        f"{old.address} {'still takes' if old.writable else 'takes no'} writes.",
+        "Fence it: stop it, or set it read-only for good. What is written there from now on is not captured.",
     )
 
 
@@ -137,53 +131,45 @@ def _log_items(view: ServerView) -> list[PreflightItem]:
         level = s.get("wal_level", "")
         keep = s.get("max_slot_wal_keep_size", "-1")
         return [
+            PreflightItem("log format", level == "logical", f"wal_level is {level}.", "Set wal_level = logical."),
             PreflightItem(
-                name="log format", ok=level == "logical", text=f"wal_level is {level}.", cure="Set wal_level = logical."
-            ),
-            PreflightItem(
-                name="log retention",
-                ok=keep == "-1" or int(keep) >= 1024,
-                text="a slot keeps all that it needs." if keep == "-1" else f"a slot keeps at most {keep} MB.",
-                cure="Raise max_slot_wal_keep_size to what a night's outage writes, or set -1 and watch the disk.",
+                "log retention",
+                keep == "-1" or int(keep) >= 1024,
+                "a slot keeps all that it needs." if keep == "-1" else f"a slot keeps at most {keep} MB.",
+                "Raise max_slot_wal_keep_size to what a night's outage writes, or set -1 and watch the disk.",
             ),
         ]
     needed = ENGINES[view.engine].server_variables
     seconds = float(s.get("binlog_expire_logs_seconds") or 0)
     items = [
         PreflightItem(
-            name="log format",
-            ok=all(s.get(name) == needed[name] for name in ("log_bin", "binlog_format")),
-            text=f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
-            cure="Set log_bin and binlog_format = ROW.",
+            "log format",
+            all(s.get(name) == needed[name] for name in ("log_bin", "binlog_format")),
+            f"log_bin is {s.get('log_bin')}, binlog_format is {s.get('binlog_format')}.",
+            "Set log_bin and binlog_format = ROW.",
         ),
         PreflightItem(
-            name="row image",
-            ok=s.get("binlog_row_image") == needed["binlog_row_image"],
-            text=f"binlog_row_image is {s.get('binlog_row_image')}.",
-            cure="SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
+            "row image",
+            s.get("binlog_row_image") == needed["binlog_row_image"],
+            f"binlog_row_image is {s.get('binlog_row_image')}.",
+            "SET GLOBAL binlog_row_image = FULL, and in the configuration file.",
         ),
         PreflightItem(
-            name="log retention",
-            ok=not seconds or seconds >= RETENTION_SECONDS,
-            text=f"the binlog is kept for {seconds / 3600:.0f} h."
-            if seconds
-            else "the binlog is kept until it is purged.",
-            cure=f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
+            "log retention",
+            not seconds or seconds >= RETENTION_SECONDS,
+            f"the binlog is kept for {seconds / 3600:.0f} h." if seconds else "the binlog is kept until it is purged.",
+            f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
         ),
     ]
     if (wanted := needed.get("gtid_mode")) is not None:
         mode, partial = s.get("gtid_mode", ""), s.get("binlog_row_value_options", "")
+        items.append(PreflightItem("gtid mode", mode == wanted, f"gtid_mode is {mode}.", f"Set gtid_mode = {wanted}."))
         items.append(
             PreflightItem(
-                name="gtid mode", ok=mode == wanted, text=f"gtid_mode is {mode}.", cure=f"Set gtid_mode = {wanted}."
-            )
-        )
-        items.append(
-            PreflightItem(
-                name="row values",
-                ok=not partial,
-                text=f"binlog_row_value_options is {partial or 'empty'}.",
-                cure="SET GLOBAL binlog_row_value_options = '': the connector needs whole documents.",
+                "row values",
+                not partial,
+                f"binlog_row_value_options is {partial or 'empty'}.",
+                "SET GLOBAL binlog_row_value_options = '': the connector needs whole documents.",
             )
         )
     return items

@@ -58,36 +58,22 @@ class _Source:
     settled: int | None
 
 
+@dataclass(kw_only=True)
 class Executor:
     """Changes the connectors of one slice. Every change may be repeated."""
 
-    def __init__(
-        self,
-        ports: SnapshotPorts,
-        run: Run,
-        state: SliceState,
-        topology: Topology,
-        config_of: ConfigRenderer,
-        *,
-        store: StateStore,
-        watermarks: Mapping[tuple[str, str], Watermark],
-        load: Load,
-        intervals: Intervals,
-        listener: Listener,
-        timeouts: Timeouts,
-    ) -> None:
-        self.ports = ports
-        self.run = run
-        self.slice = state
-        self.topology = topology
-        self.config_of = config_of
-        self.store = store
-        self.watermarks = watermarks
-        self.load = load
-        self.intervals = intervals
-        self.listener = listener
-        self.timeouts = timeouts
-        self._not_before = 0.0
+    ports: SnapshotPorts
+    run: Run
+    slice: SliceState
+    topology: Topology
+    config_of: ConfigRenderer
+    store: StateStore
+    watermarks: Mapping[tuple[str, str], Watermark]
+    load: Load
+    intervals: Intervals
+    listener: Listener
+    timeouts: Timeouts
+    _not_before: float = 0.0
 
     def reset(self, shards: Sequence[SliceShard]) -> Failed:
         """Start shards from scratch; those that cannot be are returned."""

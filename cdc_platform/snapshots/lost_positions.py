@@ -9,11 +9,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from cdc_platform.errors import BadInput
 from cdc_platform.model.observed import ObservedConnector, ObservedState
 from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.planning.health.failures import Failure, classify
-from cdc_platform.snapshots.request import Request, RunKind
+from cdc_platform.snapshots.request import Request, RunKind, bad_request
 
 # Restarts do not help against these.
 LOST = frozenset({Failure.LOG_PURGED, Failure.SLOT_MISSING, Failure.SCHEMA_HISTORY})
@@ -38,14 +37,15 @@ def for_lost_shards(observed: ObservedState, request: Request) -> Request:
         BadInput: there is none, or the request names shards itself.
     """
     if request.kind is not RunKind.BOOTSTRAP or request.shards or request.failed_of or request.positions:
-        raise BadInput("takes the shards that are lost, and no others.", where="request", field="lost")
+        raise bad_request(
+            "lost", "takes the shards that are lost, and no others.", "Leave out shards, failed_of and positions."
+        )
     lost = lost_shards(observed, request.dataset)
     if not lost:
-        raise BadInput(
+        raise bad_request(
+            "lost",
             f"no shard of {request.dataset} has lost its position in the log.",
-            where="request",
-            field="lost",
-            cure="`cdc-platform status` shows what is down, and why.",
+            "`cdc-platform status` shows what is down, and why.",
         )
     mode = request.mode or BootstrapMode.INCREMENTAL
     return replace(request, shards=tuple(sorted(lost)), again=True, mode=mode)

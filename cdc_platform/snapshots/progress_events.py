@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.snapshots.run_records import Hole
@@ -69,8 +68,8 @@ class ShardDone:
         return text + "."
 
 
-class Listener(Protocol):
-    """Receives progress events, in the thread that works."""
+class Listener:
+    """Receives progress events, in the thread that works. This one does nothing with them."""
 
     def message(self, text: str) -> None:
         """Something happened, in one sentence."""
@@ -80,19 +79,6 @@ class Listener(Protocol):
 
     def over(self, shards: tuple[ShardDone, ...]) -> None:
         """These shards are over: called before that is recorded, so at least once for each."""
-
-
-class Silent:
-    """A listener that does nothing."""
-
-    def message(self, text: str) -> None:
-        """Nothing."""
-
-    def progress(self, progress: RunProgress) -> None:
-        """Nothing."""
-
-    def over(self, shards: tuple[ShardDone, ...]) -> None:
-        """Nothing."""
 
 
 def duration(seconds: float) -> str:

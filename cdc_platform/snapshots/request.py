@@ -14,7 +14,6 @@ from cdc_platform.errors import BadInput
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
 
-_WHERE = "request"
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
 
@@ -35,9 +34,9 @@ class KeyRange:
 
     def __post_init__(self) -> None:
         if not _COLUMN.fullmatch(self.column):
-            raise BadInput(f"{self.column!r} is no column.", where=_WHERE, field="key_range", cure="Name one column.")
+            raise bad_request("key_range", f"{self.column!r} is no column.", "Name one column.")
         if self.low is None and self.high is None:
-            raise BadInput("the range is open on both sides.", where=_WHERE, field="key_range", cure="Leave it out.")
+            raise bad_request("key_range", "the range is open on both sides.", "Leave it out.")
 
     def condition(self, engine: Engine) -> str:
         """The range as an SQL condition."""
@@ -64,7 +63,7 @@ class Load:
         for name in ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s", "max_bytes_per_s"):
             value = getattr(self, name)
             if value is not None and value < 1:
-                raise BadInput(f"{value} is too small.", where=_WHERE, field=name, cure="Use 1 or more.")
+                raise bad_request(name, f"{value} is too small.", "Use 1 or more.")
 
     def within(self, rows_per_connector: int | None) -> Load:
         """With a dataset's `limits.snapshot_rows_per_second`: that many rows for each shard that reads at once."""
@@ -114,17 +113,17 @@ class Request:
             object.__setattr__(self, name, tuple(sorted(getattr(self, name))))  # their order means nothing
         bootstrap = self.kind is RunKind.BOOTSTRAP
         if self.shards and self.failed_of:
-            raise _bad("failed_of", "and shards exclude each other.", "Give one of the two.")
+            raise bad_request("failed_of", "and shards exclude each other.", "Give one of the two.")
         if bootstrap and (self.condition or self.key_range or self.conditions):
-            raise _bad("condition", "a bootstrap takes all rows.", "Use a backfill for some of them.")
+            raise bad_request("condition", "a bootstrap takes all rows.", "Use a backfill for some of them.")
         if not bootstrap and (self.mode or self.positions or self.again or self.schema_unchanged):
-            raise _bad("mode", "a backfill has no bootstrap mode.", "Use a bootstrap, or leave it out.")
+            raise bad_request("mode", "a backfill has no bootstrap mode.", "Use a bootstrap, or leave it out.")
         if self.positions and self.mode is not BootstrapMode.POSITION:
-            raise _bad("positions", "are for mode position only.", "Set mode to position, or leave them out.")
+            raise bad_request("positions", "are for mode position only.", "Set mode to position, or leave them out.")
         if self.mode is BootstrapMode.POSITION and not self.positions:
-            raise _bad("positions", "mode position needs a position for each shard.", "Give SHARD=POSITION.")
+            raise bad_request("positions", "mode position needs a position for each shard.", "Give SHARD=POSITION.")
         if bootstrap and self.tables and self.mode not in (None, BootstrapMode.INCREMENTAL):
-            raise _bad(
+            raise bad_request(
                 "tables", "one connector streams all tables of a shard.", "Leave them out, or use mode incremental."
             )
 
@@ -174,7 +173,9 @@ def choose_shards(
     known = {shard.id for shard in shards}
     if request.failed_of is not None:
         if failed is None:
-            raise _bad("failed_of", f"there is no run {request.failed_of!r}.", "Use the name that `status` shows.")
+            raise bad_request(
+                "failed_of", f"there is no run {request.failed_of!r}.", "Use the name that `status` shows."
+            )
         chosen = {shard for shard in failed if shard in known}
     elif request.shards:
         chosen = set()
@@ -188,18 +189,18 @@ def choose_shards(
         chosen = set(known)
     missing = sorted(chosen - request.positions.keys()) if request.positions else []
     if missing:
-        raise _bad("positions", f"shard {missing[0]!r} has none.", "Give SHARD=POSITION for each shard.")
+        raise bad_request("positions", f"shard {missing[0]!r} has none.", "Give SHARD=POSITION for each shard.")
     if request.kind is RunKind.BOOTSTRAP and not request.again and request.mode is not BootstrapMode.POSITION:
         left = chosen - set(bootstrapped)
         if chosen and not left:
-            raise _bad(
+            raise bad_request(
                 "shards",
                 "all of them are bootstrapped already.",
                 "Set again to reset them, or use a backfill to read rows once more.",
             )
         chosen = left
     if not chosen:
-        raise _bad("shards", "there is none to work on.", "Look at `cdc-platform status`.")
+        raise bad_request("shards", "there is none to work on.", "Look at `cdc-platform status`.")
     return tuple(sorted(chosen))
 
 
@@ -212,7 +213,7 @@ def _ids(text: str, known: Collection[str]) -> set[str]:
         found = {shard for shard in known if len(shard) == len(first) and first <= shard <= last}
         if found:
             return found
-    raise _bad("shards", f"{text!r} is no shard and no range with shards.", 'Write "00000" or "00000-00099".')
+    raise bad_request("shards", f"{text!r} is no shard and no range with shards.", 'Write "00000" or "00000-00099".')
 
 
 def _literal(engine: Engine, value: str) -> str:
@@ -224,5 +225,6 @@ def _literal(engine: Engine, value: str) -> str:
     return f"'{escaped}'"
 
 
-def _bad(name: str, message: str, cure: str) -> BadInput:
-    return BadInput(message, where=_WHERE, field=name, cure=cure)
+def bad_request(name: str, message: str, cure: str) -> BadInput:
+    """The error about one field of a request."""
+    return BadInput(message, where="request", field=name, cure=cure)

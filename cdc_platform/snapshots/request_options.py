@@ -12,9 +12,8 @@ from typing import Any
 
 import msgspec
 
-from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import BootstrapMode
-from cdc_platform.snapshots.request import Load, Request, RunKind
+from cdc_platform.snapshots.request import Load, Request, RunKind, bad_request
 
 _LOAD = {field.name: field.default for field in fields(Load)}
 _BOOTSTRAP, _BACKFILL = RunKind.BOOTSTRAP, RunKind.BACKFILL
@@ -102,5 +101,5 @@ def request_of(kind: RunKind, given: Mapping[str, Any]) -> Request:
     if column is not None:
         asked["key_range"] = {"column": column, "low": low, "high": high}
     elif low is not None or high is not None:
-        raise BadInput("a range of keys needs a column.", where="request", field="key_column", cure="Name it.")
+        raise bad_request("key_column", "a range of keys needs a column.", "Name it.")
     return msgspec.convert(asked, Request)

@@ -14,7 +14,7 @@ from typing import Any
 from cdc_platform.errors import BadInput, require_extra
 from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.request import Request, RunKind, choose_shards
+from cdc_platform.snapshots.request import Request, RunKind, bad_request, choose_shards
 from cdc_platform.snapshots.run_records import ASIDE, RUN, Phase, Records, Run, runs, shard_states, watermarks
 
 # An order to a run is at `backfill/<run>/!order`.
@@ -74,21 +74,19 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
     tables = request.tables_of(dataset)
     mode = request.mode_for(dataset) if request.kind is RunKind.BOOTSTRAP else None
     if mode is BootstrapMode.POSITION and not request.positions:
-        raise BadInput(
+        raise bad_request(
+            "positions",
             f"dataset {dataset.name} is bootstrapped at positions.",
-            where="request",
-            field="positions",
-            cure="Give SHARD=POSITION for each shard, or another mode.",
+            "Give SHARD=POSITION for each shard, or another mode.",
         )
     if mode not in (None, BootstrapMode.INCREMENTAL) and len(tables) < len(dataset.tables):
-        raise BadInput(
+        raise bad_request(
+            "tables",
             f"dataset {dataset.name} is bootstrapped by {mode}, which is for all tables of a shard.",
-            where="request",
-            field="tables",
-            cure="Leave them out, or set mode to incremental.",
+            "Leave them out, or set mode to incremental.",
         )
     if "/" in run_id or not run_id:
-        raise BadInput(f"{run_id!r} is no name for a run.", where="request", field="run", cure="Leave out slashes.")
+        raise bad_request("run", f"{run_id!r} is no name for a run.", "Leave out slashes.")
     off = {problem.name for problem in topology.problems}
     shards = [shard for shard in topology.shards.get(dataset.name, ()) if shard.name not in off]
     marked = watermarks(records, dataset.name)
@@ -99,11 +97,10 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
     for other in runs(records).values():
         both = sorted(set(other.shards) & set(chosen)) if other.finished is None else []
         if both and other.dataset == dataset.name:
-            raise BadInput(
+            raise bad_request(
+                "shards",
                 f"shard {dataset.name}.{both[0]} and {len(both) - 1} more are in the unfinished run {other.id}.",
-                where="request",
-                field="shards",
-                cure=f"Let it go on (`cdc-platform {other.kind} --continue {other.id}`) or end it (--stop {other.id}).",
+                f"Let it go on (`cdc-platform {other.kind} --continue {other.id}`) or end it (--stop {other.id}).",
             )
     return Run(
         id=run_id,
@@ -122,11 +119,10 @@ def _refuse_new_tables(
     for shard in shards:
         new = [table.name for table in dataset.tables if (table.name, shard) not in marked]
         if len(new) < len(dataset.tables):
-            raise BadInput(
+            raise bad_request(
+                "mode",
                 f"shard {dataset.name}.{shard} streams already, and {new[0]} is new to it: not possible by {mode}.",
-                where="request",
-                field="mode",
-                cure=f"Use mode incremental for the table ({' '.join(f'--table {name}' for name in new)}).",
+                f"Use mode incremental for the table ({' '.join(f'--table {name}' for name in new)}).",
             )
 
 
@@ -155,12 +151,7 @@ def unfinished(records: Records, run_id: str) -> Run:
 
 def _refused(records: Records, run_id: str, what: str) -> BadInput:
     open_runs = sorted(run.id for run in runs(records).values() if run.finished is None)
-    return BadInput(
-        f"{run_id!r} is {what}.",
-        where="request",
-        field="run",
-        cure=f"Unfinished are: {', '.join(open_runs) or 'none'}.",
-    )
+    return bad_request("run", f"{run_id!r} is {what}.", f"Unfinished are: {', '.join(open_runs) or 'none'}.")
 
 
 def order(ports: SnapshotPorts, run_id: str, requested: RequestedState) -> Run:

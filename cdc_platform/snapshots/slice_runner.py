@@ -10,7 +10,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, assert_never
 
@@ -20,6 +20,7 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
 from cdc_platform.reconciler.desired_state import desired_state
+from cdc_platform.snapshots import shard_steps as steps
 from cdc_platform.snapshots.executor import Executor, Intervals
 from cdc_platform.snapshots.observed_connectors import connector_homes, observe_connectors
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes
@@ -29,18 +30,6 @@ from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_lifecycle import RequestedState, requested_state, slices
 from cdc_platform.snapshots.run_records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
-from cdc_platform.snapshots.shard_steps import (
-    Adopt,
-    Begin,
-    Fail,
-    Finish,
-    Reset,
-    Step,
-    Timeouts,
-    Wait,
-    Withdraw,
-    next_step,
-)
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 from cdc_platform.snapshots.table_progress import CLOCK_SLACK
 from cdc_platform.snapshots.watermarks import shard_done, watermark_records
@@ -50,33 +39,24 @@ log = logging.getLogger(__name__)
 _PARALLEL = 16
 
 
+@dataclass(kw_only=True)
 class SliceRunner:
     """One slice of a snapshot run. `name` is the slice's, the same in every process that works on it."""
 
-    def __init__(
-        self,
-        ports: SnapshotPorts,
-        run: Run,
-        shards: Sequence[str],
-        *,
-        name: str,
-        listener: Listener,
-        load: Load | None = None,
-        timeouts: Timeouts | None = None,
-        brakes: BrakePolicy | None = None,
-        intervals: Intervals | None = None,
-    ) -> None:
-        self.ports = ports
-        self.platform = ports.platform
-        self.run = run
-        self.ids = frozenset(shards)
-        self.name = name
-        self.listener = listener
-        self.load = load or run.request.load
-        self.timeouts = timeouts or Timeouts()
-        self.intervals = intervals or Intervals()
-        self.brakes = Brakes(ports.sources, ports.platform.metrics, brakes or BrakePolicy(), report=listener.message)
-        self.throttle = Throttle(self.load.max_rows_per_s)
+    ports: SnapshotPorts
+    run: Run
+    ids: frozenset[str]
+    name: str
+    listener: Listener
+    load: Load
+    timeouts: steps.Timeouts = field(default_factory=steps.Timeouts)
+    brakes: BrakePolicy = field(default_factory=BrakePolicy)
+    intervals: Intervals = field(default_factory=Intervals)
+
+    def __post_init__(self) -> None:
+        self.platform = self.ports.platform
+        self._brakes = Brakes(self.ports.sources, self.platform.metrics, self.brakes, report=self.listener.message)
+        self._throttle = Throttle(self.load.max_rows_per_s)
         self.throttled: Mapping[str, str] = {}
         self.requested = RequestedState.RUNNING
         self.to_restore: set[str] = set()
@@ -139,11 +119,11 @@ class SliceRunner:
         self.slice.load_states(shard_states(records, self.run.id))
         self.watermarks = watermarks(records, dataset.name)
         self.executor = Executor(
-            self.ports,
-            self.run,
-            self.slice,
-            self.topology,
-            desired.config_of,
+            ports=self.ports,
+            run=self.run,
+            slice=self.slice,
+            topology=self.topology,
+            config_of=desired.config_of,
             store=self.store,
             watermarks=self.watermarks,
             load=self.load,
@@ -196,7 +176,7 @@ class SliceRunner:
             self._observe_connectors()
         self.slice.add_notifications(notes.read())
         self._admit()
-        self._throttle()
+        self._choose_readers()
         if self.requested is RequestedState.STOPPED:
             self._stop()
         self._carry_out(self._next_steps())
@@ -226,7 +206,7 @@ class SliceRunner:
             if connector.owner == self.platform.settings.platform
         }
 
-    def _next_steps(self) -> list[tuple[SliceShard, Step]]:
+    def _next_steps(self) -> list[tuple[SliceShard, steps.Step]]:
         active = [shard for shard in self.slice if shard.active]
         now = datetime.now(UTC)
         with ThreadPoolExecutor(max_workers=_PARALLEL, thread_name_prefix="offsets") as pool:
@@ -234,7 +214,7 @@ class SliceRunner:
             for shard, offset in zip(active, offsets, strict=True):
                 shard.observed = replace(shard.observed, offset=offset)
         return [
-            (shard, next_step(self.slice.view(shard, self.throttled.get(shard.name)), now, self.timeouts))
+            (shard, steps.next_step(self.slice.view(shard, self.throttled.get(shard.name)), now, self.timeouts))
             for shard in active
         ]
 
@@ -280,7 +260,7 @@ class SliceRunner:
             admitted.append(shard)
         self.executor.set_rates(admitted, limited=True)
 
-    def _throttle(self) -> None:
+    def _choose_readers(self) -> None:
         """Decide which shards do not read now, and why."""
         clusters = sorted(
             {shard.observed.cluster for shard in self.slice if shard.observed.cluster and shard.admitted_at}
@@ -288,17 +268,17 @@ class SliceRunner:
         left = [shard for shard in self.slice if not shard.over]
         connectors = {shard.name: shard.observed.connector for shard in self.slice if shard.observed.connector}
         throttled = dict(
-            self.brakes.update(
+            self._brakes.update(
                 self.slice.dataset,
                 [shard.spec for shard in left],
                 connectors,
                 [self.topology.clusters[name] for name in clusters],
             )
         )
-        self.throttle.update(self.slice.rows(), time.monotonic())
+        self._throttle.update(self.slice.rows(), time.monotonic())
         free = [shard for shard in self.slice if (shard.reading or shard.unbegun) and shard.name not in throttled]
         free.sort(key=SliceShard.turn)
-        for shard in free[self.throttle.allowed(len(free)) :]:
+        for shard in free[self._throttle.allowed(len(free)) :]:
             throttled[shard.name] = "rows a second"
         if self.requested is RequestedState.PAUSED:
             throttled |= {shard.name: "paused by hand" for shard in left}
@@ -315,32 +295,32 @@ class SliceRunner:
             # A reset that was begun is brought to its end, else the shard stays down.
             and not (shard.state is not None and shard.state.phase is Phase.RESETTING)
         ]
-        self._carry_out([(shard, Fail("stopped by hand")) for shard in stopped])
+        self._carry_out([(shard, steps.Fail("stopped by hand")) for shard in stopped])
 
     # Act and record
 
-    def _carry_out(self, steps: Iterable[tuple[SliceShard, Step]]) -> None:
+    def _carry_out(self, todo: Iterable[tuple[SliceShard, steps.Step]]) -> None:
         now = datetime.now(UTC)
         resets: list[SliceShard] = []
-        begins: list[tuple[SliceShard, Begin]] = []
-        withdrawals: list[tuple[SliceShard, Withdraw]] = []
+        begins: list[tuple[SliceShard, steps.Begin]] = []
+        withdrawals: list[tuple[SliceShard, steps.Withdraw]] = []
         changed: list[tuple[SliceShard, ShardState]] = []
         failed: list[tuple[SliceShard, str]] = []
-        for shard, step in steps:
+        for shard, step in todo:
             match step:
-                case Wait():
+                case steps.Wait():
                     pass
-                case Reset():
+                case steps.Reset():
                     resets.append(shard)
-                case Begin():
+                case steps.Begin():
                     begins.append((shard, step))
-                case Withdraw():
+                case steps.Withdraw():
                     withdrawals.append((shard, step))
-                case Adopt():
+                case steps.Adopt():
                     changed.append((shard, self.slice.adopted(shard, now)))
-                case Finish():
+                case steps.Finish():
                     changed.append((shard, self.slice.finished(shard, now)))
-                case Fail(reason):
+                case steps.Fail(reason):
                     failed.append((shard, reason))
                 case _:
                     assert_never(step)
@@ -391,6 +371,12 @@ def work_slice(ports: SnapshotPorts, run: Run, number: int, listener: Listener, 
         Fenced: another worker has taken it over. Else as `SliceRunner.work`.
     """
     parts = slices(run)
-    load = run.request.load.share(len(parts))
-    name = f"snapshots-{run.id}-{number}"
-    SliceRunner(ports, run, parts[number], name=name, listener=listener, load=load, **more).work()
+    SliceRunner(
+        ports=ports,
+        run=run,
+        ids=frozenset(parts[number]),
+        name=f"snapshots-{run.id}-{number}",
+        listener=listener,
+        load=run.request.load.share(len(parts)),
+        **more,
+    ).work()

@@ -41,24 +41,27 @@ def watermark_records(
 def _bootstrapped(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
 ) -> Watermark:
-    assert run.mode is not None
     whole = run.mode in (BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL) and state.phase is Phase.DONE
     if before is not None and not state.reset:
         # The stream goes on: what was known of an older table still holds.
         complete = before.complete or (state.since if whole else None)
         return replace(before, complete=complete, rows=state.rows.get(table, before.rows) if whole else before.rows)
+    complete = state.since if whole else None
+    rows = state.rows.get(table) if whole else None
+    new = _new(run, dataset, shard, state, table)
+    return replace(new, complete=complete, rows=rows, hole=hole(run, dataset.engine, state))
+
+
+def _new(run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str) -> Watermark:
     return Watermark(
         dataset=dataset.name,
         table=table,
         shard=shard.id,
-        mode=run.mode,
+        mode=run.mode or dataset.bootstrap,
         run=run.id,
         position=position(dataset.engine, state.start),
         offset=state.start or {},
         since=state.began,
-        complete=state.since if whole else None,
-        rows=state.rows.get(table) if whole else None,
-        hole=hole(run, dataset.engine, state),
     )
 
 
@@ -67,17 +70,7 @@ def _backfilled(
 ) -> Watermark | None:
     if run.kind is not RunKind.BACKFILL or state.phase is not Phase.DONE:
         return None
-    mark = before or Watermark(
-        dataset=dataset.name,
-        table=table,
-        shard=shard.id,
-        mode=dataset.bootstrap,
-        run=run.id,
-        position=position(dataset.engine, state.start),
-        offset=state.start or {},
-        since=state.began,
-    )
-    mark = replace(mark, backfilled=run.id)
+    mark = replace(before or _new(run, dataset, shard, state, table), backfilled=run.id)
     if run.request.filter(dataset.engine, shard.id) is not None:
         return mark
     # All rows were read once more: a table that held only changes so far is whole now.

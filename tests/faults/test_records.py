@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.alerting.outbox import INCIDENT
+from cdc_platform.alerting.conditions import INCIDENT
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Credentials, Engine, Limits
 from cdc_platform.planning.health.failures import Failure

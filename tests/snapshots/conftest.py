@@ -18,7 +18,7 @@ from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
 from cdc_platform.snapshots.executor import Intervals
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.progress_events import RunProgress, ShardDone
+from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone
 from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.run_records import Run
 from cdc_platform.snapshots.slice_runner import work_slice
@@ -29,7 +29,7 @@ MakeHarness = Callable[..., Harness]
 WIDE = Load(max_parallel_shards=8, max_parallel_per_host=8)
 
 
-class Notes:
+class Notes(Listener):
     """A listener that keeps what it hears."""
 
     def __init__(self) -> None:

@@ -25,7 +25,7 @@ from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
 from cdc_platform.model.topology import Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
-from cdc_platform.snapshots.progress_events import Silent
+from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.run_lifecycle import finish, open_run, slices
 from cdc_platform.snapshots.slice_runner import work_slice
@@ -193,7 +193,7 @@ def _shape(ports: VerificationPorts, topology: Topology, plan: RepairPlan, shard
     return shape
 
 
-class _Progress(Silent):
+class _Progress(Listener):
     """Reports what happens in a wave."""
 
     def __init__(self, report: Report) -> None:

@@ -14,9 +14,9 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle as opening
-from cdc_platform.snapshots.progress_events import Silent
+from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load, Request, RunKind
-from cdc_platform.snapshots.slice_runner import SliceRunner
+from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.repair.reemit import RepairPorts
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
 from tests.snapshots.harness import Harness
@@ -49,8 +49,8 @@ def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Mak
             load=Load(max_parallel_shards=8, max_parallel_per_host=8),
         )  # fmt: skip
         run = opening.open_run(snapshots, request, "boot")
-        for number, part in enumerate(opening.slices(run)):
-            SliceRunner(snapshots, run, part, name=f"boot-{number}", listener=Silent()).work()
+        for number in range(len(opening.slices(run))):
+            work_slice(snapshots, run, number, Listener())
         opening.finish(snapshots, run)
         return Scene(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
 
