@@ -151,13 +151,15 @@ class Agent:
             self._follow({name: desired[name] for name in batch if name not in failed})
         unsure = failed.keys() | waiting | set(plan.ahead)
         self._follow({name: leader for name, leader in desired.items() if name not in unsure})
+        # Before the journal is written: what a report calls done is then in the journal.
+        moving = self._moving()
         self._remember()
         self._directory.remove(plan.remove)
         self._say(plan, len(names), failed, desired, found)
         due = self._reported + _REPORT_SECONDS - time.monotonic()
         if due > 0:
             return due
-        self._report(topology, len(desired), frozenset(unsure), frozenset(plan.ahead))
+        self._report(topology, len(desired), frozenset(unsure), frozenset(plan.ahead), moving)
         return _RETRY_SECONDS if failed else _ROUND_SECONDS
 
     def _remember(self) -> None:
@@ -233,8 +235,19 @@ class Agent:
         if old is not None and self._old_leaders is not None:
             self._old_leaders.add({name: old})
 
-    def _report(self, topology: Topology, files: int, unsynced: frozenset[str], ahead: frozenset[str]) -> None:
+    def _moving(self) -> dict[str, int]:
+        """Shards whose tasks do not run with their new leader yet, and its generation."""
         asked = self._gate.waiting() if self._gate else {}
+        return {name: leader.generation for name, leader in (asked | self._restarter.waiting()).items()}
+
+    def _report(
+        self,
+        topology: Topology,
+        files: int,
+        unsynced: frozenset[str],
+        ahead: frozenset[str],
+        moving: Mapping[str, int],
+    ) -> None:
         blocked = self._gate.blocked() if self._gate else {}
         report = AgentReport(
             connect_worker=self._identity.connect_worker,
@@ -248,7 +261,7 @@ class Agent:
             files=files,
             unsynced=unsynced,
             ahead=ahead,
-            moving={name: leader.generation for name, leader in (asked | self._restarter.waiting()).items()},
+            moving=moving,
             problem=self._restarter.problem,
             blocked={name: str(obstacle) for name, obstacle in blocked.items()},
             split={name: split.text for name, split in self._old_leaders.split().items()} if self._old_leaders else {},
