@@ -192,5 +192,7 @@ class _Healer:
                 yield Finding(subject=f"cluster {name}", text=text)
         for name, text in sorted({n: text for report in reports.values() for n, text in report.split.items()}.items()):
             yield Finding(subject=name, text=f"split brain: {text}")
-        for name, text in sorted({n: text for report in reports.values() for n, text in report.blocked.items()}.items()):
+        for name, text in sorted(
+            {n: text for report in reports.values() for n, text in report.blocked.items()}.items()
+        ):
             yield Finding(subject=name, text=f"its task waits for its new leader: {text}")
