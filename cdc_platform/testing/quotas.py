@@ -35,7 +35,7 @@ class FakeQuotas:
         self._check()
         for client_id, rate in rates.items():
             if rate is not None and rate < 1:
-                raise KafkaRejected(f"{rate} is no rate.", where=client_id)
+                raise KafkaRejected(f"{rate} is not a rate.", where=client_id)
         with self._lock:
             for client_id, rate in rates.items():
                 if self._rates.get(client_id) == rate:

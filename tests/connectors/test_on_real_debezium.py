@@ -46,6 +46,7 @@ UNDECLARED = {
 # Families that the connector, the worker or a client resolves by prefix.
 FAMILIES = (
     "cdc.platform.",
+    "driver.",
     "producer.override.",
     "predicates.",
     "schema.history.internal.",

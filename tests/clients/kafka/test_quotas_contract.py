@@ -57,7 +57,7 @@ def test_removing_what_is_not_there_is_no_error(quotas: Quotas, client: str) -> 
 
 
 def test_zero_is_no_rate_and_nothing_is_set(quotas: Quotas, client: str) -> None:
-    with pytest.raises(KafkaRejected, match="no rate"):
+    with pytest.raises(KafkaRejected, match="not a rate"):
         quotas.set_rates({f"{client}-0": 5, f"{client}-1": 0})
     assert own(quotas, client) == {}
 

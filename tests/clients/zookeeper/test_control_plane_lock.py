@@ -22,7 +22,7 @@ pytestmark = pytest.mark.stack
 # Takes the lock and says every 50 ms whether it still has it.
 HOLDER = """
 import sys, time
-from cdc_platform.clients.zookeeper import ZooKeeperTopologyStore
+from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import LockLost
 hosts, root, timeout = sys.argv[1:]
 with ZooKeeperTopologyStore(hosts, root, float(timeout)).lock(owner="holder") as lock:

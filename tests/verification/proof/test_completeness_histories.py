@@ -447,7 +447,7 @@ _SCRIPT = """
 import json, sys
 from pathlib import Path
 from cdc_platform.local.stack import Stack
-from cdc_platform.topology import Engine, Shard, Table
+from cdc_platform.model.topology import Engine, Shard, Table
 from tests.verification.ground import Ground
 
 given = json.loads(Path(sys.argv[1]).read_text())
