@@ -10,17 +10,16 @@ from pathlib import Path
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"
 
 
-def floors() -> Iterator[str]:
-    """`name==version` for each requirement of the package and of its extras that has a lower bound."""
+def lowest_versions() -> Iterator[str]:
+    """`name==version` for what users install: the package and the extras that run beside it. Tools are free."""
     project = tomllib.loads(PYPROJECT.read_text())["project"]
-    for text in [
-        *project["dependencies"],
-        *(text for each in project["optional-dependencies"].values() for text in each),
-    ]:
+    extras = [text for name in ("alerts", "local", "quotas") for text in project["optional-dependencies"][name]]
+    for text in [*project["dependencies"], *extras]:
         found = re.match(r"([A-Za-z0-9-]+)(?:\[[a-z]+\])?>=([0-9.]+)", text)
-        if found:
-            yield f"{found[1]}=={found[2]}"
+        if found is None:
+            raise ValueError(f"{text!r} has no lower bound")
+        yield f"{found[1]}=={found[2]}"
 
 
 if __name__ == "__main__":
-    print("\n".join(sorted(set(floors()))))
+    print("\n".join(sorted(lowest_versions())))
