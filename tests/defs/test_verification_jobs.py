@@ -110,4 +110,4 @@ def test_a_wrong_request_is_one_sentence(
     assert not wrong.success
     assert "there is no dataset 'nobody'" in failure(wrong)
     bad = run("repair", "plan_repair", resource, instance, dataset="pins", table="pins", keys=["1"])
-    assert "'1' is no key" in failure(bad)
+    assert "'1' is not a key" in failure(bad)

@@ -21,7 +21,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     subprocess.run([sys.executable, "-m", "venv", home], check=True, timeout=120)
     constraints = ROOT / "constraints.txt"
     install = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-c", constraints, ROOT]
-    subprocess.run([home / "bin" / "python", *install], check=True, timeout=550)
+    subprocess.run([str(home / "bin" / "python"), *map(str, install)], check=True, timeout=550)
     return home / "bin"
 
 
