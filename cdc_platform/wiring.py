@@ -222,10 +222,10 @@ def open_alerts(platform: Platform) -> Iterator[AlertPorts]:
     """What telling people needs beyond a pass; closed at the end, `platform` stays open.
 
     Raises:
-        ExtraMissing: there are routes, and nothing that could send.
+        ExtraMissing: there are routes of alerts, and nothing that could send them; a watchdog needs no extra.
     """
     settings = platform.settings
-    if settings.alerts:
+    if any(not target.watchdog for target in settings.alerts.values()):
         require_extra("alerts")
     store = StateTopic(settings.kafka, settings.state_topic, platform=settings.platform, writer="alerts")
     try:

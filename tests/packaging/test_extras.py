@@ -142,8 +142,10 @@ def test_help_lists_commands_whose_extra_is_missing(monkeypatch: pytest.MonkeyPa
 def test_alert_routes_without_their_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     take_away("alerts", monkeypatch)
     routed = Settings(alerts={"ops": AlertTarget(url="${file:/nowhere:url}")})
-    with wiring.open_platform(Settings()) as platform, wiring.open_alerts(platform):
-        pass
+    watched = Settings(alerts={"dog": AlertTarget(url="${file:/nowhere:url}", watchdog=True)})
+    for settings in (Settings(), watched):
+        with wiring.open_platform(settings) as platform, wiring.open_alerts(platform):
+            pass
     with (
         wiring.open_platform(routed) as platform,
         pytest.raises(ExtraMissing, match=r"cdc-platform\[alerts\]"),
