@@ -16,7 +16,7 @@ from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.leader_files import file_name, parse
 from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.topology import Address, Dataset, Shard
-from tests.connectors.field import Field
+from tests.connectors.harness import Harness as ConnectorHarness
 from tests.waiting import assert_eventually
 
 # A control plane's loop, seconds, and how many calls it has open at once.
@@ -24,7 +24,7 @@ LOOP, PARALLEL = 60.0, 8
 
 
 @dataclass(kw_only=True)
-class Mover(Field):
+class Mover(ConnectorHarness):
     """Connectors on the stack, and what is done when their leader moves."""
 
     platform: Platform

@@ -35,7 +35,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from tests.conftest import own_stack
 from tests.faults.far_proxy import FarProxy
-from tests.faults.site import TABLE, open_site_platform
+from tests.faults.harness import TABLE, open_site_platform
 from tests.faults.sources import Sources
 from tests.faults.topic import Tap, read
 from tests.faults.writers import Writers

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from cdc_platform.local.stack import Stack
 from tests.conftest import own_stack
-from tests.control_plane.ground import ground_of
+from tests.control_plane.harness import ground_of
 from tests.control_plane.takeover import Takeover, take_over
 
 SHARDS = 4

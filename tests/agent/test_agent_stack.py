@@ -31,7 +31,8 @@ from cdc_platform.model.topology import (
     Topology,
 )
 from cdc_platform.wiring import topology_store
-from tests.connectors.field import Field, Record
+from tests.connectors.harness import Harness as ConnectorHarness
+from tests.connectors.harness import Record
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import assert_eventually, seconds_until
 
@@ -85,7 +86,7 @@ class Agents:
         return parse(path.read_text(), where=str(path)) if path.exists() else None
 
 
-class AgentField(Field):
+class AgentField(ConnectorHarness):
     """Connectors whose leader files are written by agents."""
 
     def write_leader(self, shard: Shard) -> None:

@@ -180,7 +180,7 @@ def test_a_diverged_leader_stays_so_though_its_own_writes_pass_the_saved_positio
     assert check.obstacle("pins.00000", LeaderFile(leader=NEW, generation=2), 0.0) is None, "a person moved it again"
 
 
-class Bench:
+class GatedAgent:
     """One agent with gate and watch."""
 
     def __init__(self, path: Path, worker: Worker, servers: Servers) -> None:
@@ -221,7 +221,7 @@ class Bench:
 
 
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, servers: Servers) -> Iterator[Bench]:
+def gated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, servers: Servers) -> Iterator[GatedAgent]:
     for module, name, value in (
         (runner, "_RETRY_SECONDS", 0.1),
         (runner, "_REPORT_SECONDS", 0.05),
@@ -231,58 +231,62 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, worker: Worker, serve
         (old_leaders, "_EVERY_SECONDS", 0.05),
     ):
         monkeypatch.setattr(module, name, value)
-    made = Bench(tmp_path / "leaders", worker, servers)
+    made = GatedAgent(tmp_path / "leaders", worker, servers)
     yield made
     made.stop()
 
 
-def test_one_shard_that_is_held_does_not_hold_up_the_others(bench: Bench, worker: Worker, servers: Servers) -> None:
+def test_one_shard_that_is_held_does_not_hold_up_the_others(
+    gated: GatedAgent, worker: Worker, servers: Servers
+) -> None:
     third = Address("third", 3306)
     servers.views[third] = view(third, server_id=3)
-    bench.store.set_leader("pins", "00000", third)
-    assert_eventually(lambda: "SET GLOBAL server_id = 1" in bench.report().blocked.get("pins.00000", ""), "held")
-    bench.store.set_leader("pins", "00001", NEW)
+    gated.store.set_leader("pins", "00000", third)
+    assert_eventually(lambda: "SET GLOBAL server_id = 1" in gated.report().blocked.get("pins.00000", ""), "held")
+    gated.store.set_leader("pins", "00001", NEW)
     assert_eventually(lambda: worker.restarted == ["pins.00001"], "the other is restarted")
-    assert "pins.00000" in bench.report().moving
-    assert (bench.leader("pins.00000"), bench.leader("pins.00001")) == (OLD, NEW), "whatever starts a task meanwhile"
-    assert not bench.report().has_written(bench.store.load(), shard(0)), "no connector is made for it meanwhile"
+    assert "pins.00000" in gated.report().moving
+    assert (gated.leader("pins.00000"), gated.leader("pins.00001")) == (OLD, NEW), "whatever starts a task meanwhile"
+    assert not gated.report().has_written(gated.store.load(), shard(0)), "no connector is made for it meanwhile"
     servers.views[third] = view(third)
     assert_eventually(lambda: worker.restarted == ["pins.00001", "pins.00000"], "the promotion was finished")
-    assert_eventually(lambda: not bench.report().blocked and not bench.report().moving, "nothing is held any more")
-    assert bench.leader("pins.00000") == third
+    assert_eventually(lambda: not gated.report().blocked and not gated.report().moving, "nothing is held any more")
+    assert gated.leader("pins.00000") == third
 
 
 def test_a_leader_file_of_a_shard_without_a_task_here_is_asked_about_too(
-    bench: Bench, worker: Worker, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    gated: GatedAgent, worker: Worker, servers: Servers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(worker, "tasks", dict)
     servers.views[NEW] = view(NEW, server_id=2)
-    bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held")
-    assert bench.leader("pins.00000") == OLD
+    gated.store.set_leader("pins", "00000", NEW)
+    assert_eventually(lambda: "pins.00000" in gated.report().blocked, "held")
+    assert gated.leader("pins.00000") == OLD
     servers.views[NEW] = view(NEW)
-    assert_eventually(lambda: bench.leader("pins.00000") == NEW, "written")
+    assert_eventually(lambda: gated.leader("pins.00000") == NEW, "written")
     assert worker.restarted == []
 
 
-def test_an_agent_that_is_started_anew_asks_again(bench: Bench, worker: Worker, servers: Servers) -> None:
+def test_an_agent_that_is_started_anew_asks_again(gated: GatedAgent, worker: Worker, servers: Servers) -> None:
     servers.views[NEW] = view(NEW, server_id=2)
-    bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held")
-    bench.stop()
-    bench.start()
-    assert_eventually(lambda: "pins.00000" in bench.report().blocked, "held by the next life")
-    assert (bench.leader("pins.00000"), worker.restarted) == (OLD, [])
+    gated.store.set_leader("pins", "00000", NEW)
+    assert_eventually(lambda: "pins.00000" in gated.report().blocked, "held")
+    gated.stop()
+    gated.start()
+    assert_eventually(lambda: "pins.00000" in gated.report().blocked, "held by the next life")
+    assert (gated.leader("pins.00000"), worker.restarted) == (OLD, [])
 
 
-def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(bench: Bench, worker: Worker, servers: Servers) -> None:
+def test_a_new_leader_ends_the_wait_for_one_that_was_not_fit(
+    gated: GatedAgent, worker: Worker, servers: Servers
+) -> None:
     third = Address("third", 3306)
     servers.views[third] = view(third, writable=False, position="0-1-1")
-    bench.store.set_leader("pins", "00000", third)
-    assert_eventually(lambda: "has not reached" in bench.report().blocked.get("pins.00000", ""), "held")
-    bench.store.set_leader("pins", "00000", NEW)
+    gated.store.set_leader("pins", "00000", third)
+    assert_eventually(lambda: "has not reached" in gated.report().blocked.get("pins.00000", ""), "held")
+    gated.store.set_leader("pins", "00000", NEW)
     assert_eventually(lambda: worker.restarted == ["pins.00000"], "restarted with the newest")
-    assert_eventually(lambda: not bench.report().blocked, "nothing is held")
+    assert_eventually(lambda: not gated.report().blocked, "nothing is held")
 
 
 class Answers:
@@ -355,51 +359,53 @@ def test_thousands_of_leaders_are_asked_about_once_each_though_one_hangs() -> No
     keeper.stop()
 
 
-def test_split_brain_is_reported_until_the_old_leader_is_fenced(bench: Bench, servers: Servers) -> None:
+def test_split_brain_is_reported_until_the_old_leader_is_fenced(gated: GatedAgent, servers: Servers) -> None:
     servers.views[OLD] = view(OLD)
-    bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    gated.store.set_leader("pins", "00000", NEW)
+    assert_eventually(lambda: "still takes writes" in gated.report().split.get("pins.00000", ""), "seen")
     servers.views[OLD] = view(OLD, position="0-1-61")
-    assert_eventually(lambda: "0-1-60 to 0-1-61" in bench.report().split["pins.00000"], "its writes are seen")
+    assert_eventually(lambda: "0-1-60 to 0-1-61" in gated.report().split["pins.00000"], "its writes are seen")
     servers.views[OLD] = view(OLD, writable=False)
-    assert_eventually(lambda: not bench.report().split, "over")
+    assert_eventually(lambda: not gated.report().split, "over")
 
 
-def test_split_brain_is_seen_by_the_agents_next_life_too(bench: Bench, servers: Servers) -> None:
+def test_split_brain_is_seen_by_the_agents_next_life_too(gated: GatedAgent, servers: Servers) -> None:
     servers.views[OLD] = SourceUnavailable("cut off")
-    bench.store.set_leader("pins", "00000", NEW)
-    assert_eventually(lambda: Journal(bench.path, "w0").read().old.keys() == {"pins.00000"}, "the watch is remembered")
-    bench.stop()
+    gated.store.set_leader("pins", "00000", NEW)
+    assert_eventually(lambda: Journal(gated.path, "w0").read().old.keys() == {"pins.00000"}, "the watch is remembered")
+    gated.stop()
     servers.views[OLD] = view(OLD)
-    bench.start()
-    assert_eventually(lambda: "still takes writes" in bench.report().split.get("pins.00000", ""), "seen")
+    gated.start()
+    assert_eventually(lambda: "still takes writes" in gated.report().split.get("pins.00000", ""), "seen")
     servers.views[OLD] = view(OLD, identity=str(NEW))
-    assert_eventually(lambda: not Journal(bench.path, "w0").read().old, "what is over is forgotten")
+    assert_eventually(lambda: not Journal(gated.path, "w0").read().old, "what is over is forgotten")
 
 
-def test_an_old_leader_is_looked_at_once_more_however_long_the_agent_was_away(bench: Bench, servers: Servers) -> None:
-    bench.store.set_leader("pins", "00000", NEW)
-    bench.stop()
-    journal = Journal(bench.path, "w0")
+def test_an_old_leader_is_looked_at_once_more_however_long_the_agent_was_away(
+    gated: GatedAgent, servers: Servers
+) -> None:
+    gated.store.set_leader("pins", "00000", NEW)
+    gated.stop()
+    journal = Journal(gated.path, "w0")
     long_ago = datetime.now(UTC) - 2 * old_leaders.WATCH
     journal.write(replace(journal.read(), old={"pins.00000": OldLeader(leader=OLD, since=long_ago)}))
     servers.views[OLD] = view(OLD)
-    bench.start()
-    assert_eventually(lambda: "pins.00000" in bench.report().split, "seen")
+    gated.start()
+    assert_eventually(lambda: "pins.00000" in gated.report().split, "seen")
     servers.views[OLD] = view(OLD, writable=False)
-    assert_eventually(lambda: not bench.report().split and not Journal(bench.path, "w0").read().old, "over")
+    assert_eventually(lambda: not gated.report().split and not Journal(gated.path, "w0").read().old, "over")
 
 
-def test_an_old_leader_that_is_the_same_server_or_silent_is_no_split_brain(bench: Bench, servers: Servers) -> None:
+def test_an_old_leader_that_is_the_same_server_or_silent_is_no_split_brain(gated: GatedAgent, servers: Servers) -> None:
     servers.views[OLD] = view(OLD, identity=str(NEW))
-    bench.store.set_leader("pins", "00000", NEW)
+    gated.store.set_leader("pins", "00000", NEW)
     assert_eventually(lambda: OLD in servers.asked, "it was asked")
     servers.views[OLD] = SourceUnavailable("gone")
-    bench.store.set_leader("pins", "00001", NEW)
+    gated.store.set_leader("pins", "00001", NEW)
     asked = len(servers.asked)
     assert_eventually(lambda: len(servers.asked) > asked + 2, "it was asked again")
     time.sleep(0.2)
-    assert bench.report().split == {}
+    assert gated.report().split == {}
 
 
 class Slow(LeaderServers):

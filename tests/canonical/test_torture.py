@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import psycopg
@@ -14,7 +14,8 @@ from psycopg import sql
 from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.canonical import torture, values
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import Harness as ProofHarness
+from tests.verification.proof.harness import MakeHarness
 
 pytestmark = [pytest.mark.stack, pytest.mark.timeout(900)]
 
@@ -26,8 +27,6 @@ SEED = 20240229
 # A change of `si` changes the generated columns too.
 UNSEEN = {"fl", "si", "tz", "tz0", "atm", "po"}
 
-MakeGround = Callable[..., Ground]
-
 
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
@@ -36,10 +35,10 @@ def _quoted(name: str) -> str:
 class MariaDbTable:
     """The torture table on MariaDB, and random work on it."""
 
-    def __init__(self, ground: Ground, shard: Shard, rng: random.Random) -> None:
+    def __init__(self, harness: ProofHarness, shard: Shard, rng: random.Random) -> None:
         self.columns = {name: make for name, (_, make) in torture.MARIADB.items()}
         self.rng = rng
-        self.connection = ground.connection(shard)
+        self.connection = harness.connection(shard)
         self.connection.cursor().execute("SET SESSION sql_mode = ''")
         self.live: list[int] = []
         self.next = 1
@@ -90,11 +89,11 @@ class MariaDbTable:
 class PostgresTable:
     """The torture table on Postgres, and random work on it."""
 
-    def __init__(self, ground: Ground, shard: Shard, rng: random.Random) -> None:
+    def __init__(self, harness: ProofHarness, shard: Shard, rng: random.Random) -> None:
         self.columns = {name: make for name, (_, make) in torture.POSTGRES.items()}
         self.kinds = {name: kind.removesuffix(" default 5") for name, (kind, _) in torture.POSTGRES.items()}
         self.rng = rng
-        self.connection: psycopg.Connection[Any] = ground.connection(shard)
+        self.connection: psycopg.Connection[Any] = harness.connection(shard)
         self.live: list[int] = []
         self.next = 1
 
@@ -177,49 +176,49 @@ def _work(table: MariaDbTable | PostgresTable, count: int) -> None:
             table.rename(rng.choice(table.live))
 
 
-def test_type_torture_table_of_mariadb(make_ground: MakeGround) -> None:
+def test_type_torture_table_of_mariadb(make_harness: MakeHarness) -> None:
     rng = random.Random(SEED)
-    ground = make_ground(Engine.MARIADB, verification={"samples": 500})
-    shard = ground.add_shard("00000", "SET SESSION sql_mode = ''", MariaDbTable.ddl())
-    table = MariaDbTable(ground, shard, rng)
+    harness = make_harness(Engine.MARIADB, verification={"samples": 500})
+    shard = harness.add_shard("00000", "SET SESSION sql_mode = ''", MariaDbTable.ddl())
+    table = MariaDbTable(harness, shard, rng)
     table.insert(ROWS // 2)
-    ground.deploy()
+    harness.deploy()
     table.insert(ROWS // 2)
     _work(table, 3000)
-    verdict = ground.verify()["00000"]
-    assert verdict.verdict is Verdict.PROVEN, "\n".join(ground.explain(verdict))
+    verdict = harness.verify()["00000"]
+    assert verdict.verdict is Verdict.PROVEN, "\n".join(harness.explain(verdict))
     assert verdict.source_rows == verdict.topic_rows == len(table.live)
 
-    _find_changes(ground, table, "SET sql_log_bin = 0", "SET sql_log_bin = 1")
+    _find_changes(harness, table, "SET sql_log_bin = 0", "SET sql_log_bin = 1")
 
 
-def test_type_torture_table_of_postgres(make_ground: MakeGround) -> None:
+def test_type_torture_table_of_postgres(make_harness: MakeHarness) -> None:
     rng = random.Random(SEED)
-    ground = make_ground(Engine.POSTGRES, verification={"samples": 500})
-    shard = ground.add_shard(
+    harness = make_harness(Engine.POSTGRES, verification={"samples": 500})
+    shard = harness.add_shard(
         "00000", *torture.POSTGRES_TYPES, PostgresTable.ddl(), "ALTER TABLE t REPLICA IDENTITY FULL"
     )
-    ground.own(shard, "t")
-    table = PostgresTable(ground, shard, rng)
+    harness.own(shard, "t")
+    table = PostgresTable(harness, shard, rng)
     table.insert(ROWS // 2)
-    ground.deploy()
+    harness.deploy()
     table.insert(ROWS // 2)
     _work(table, 3000)
-    verdict = ground.verify()["00000"]
-    assert verdict.verdict is Verdict.PROVEN, "\n".join(ground.explain(verdict))
+    verdict = harness.verify()["00000"]
+    assert verdict.verdict is Verdict.PROVEN, "\n".join(harness.explain(verdict))
     assert verdict.source_rows == verdict.topic_rows == len(table.live)
     assert verdict.left_out == ("gs",)
 
-    publication = ground.publication(shard)
+    publication = harness.publication(shard)
     _find_changes(
-        ground,
+        harness,
         table,
         f"ALTER PUBLICATION {publication} DROP TABLE t",
         f"ALTER PUBLICATION {publication} ADD TABLE t",
     )
 
 
-def _find_changes(ground: Ground, table: MariaDbTable | PostgresTable, hide: str, show: str) -> None:
+def _find_changes(harness: ProofHarness, table: MariaDbTable | PostgresTable, hide: str, show: str) -> None:
     """Change one column in each of as many rows, unseen by the capture: just those are found, by key and column."""
     cursor = table.connection.cursor()
     cursor.execute(hide)
@@ -237,8 +236,8 @@ def _find_changes(ground: Ground, table: MariaDbTable | PostgresTable, hide: str
         else:
             raise AssertionError(f"{name} could not be changed")
     cursor.execute(show)
-    verdict = ground.verify()["00000"]
+    verdict = harness.verify()["00000"]
     assert {(s.key, s.columns) for s in verdict.samples} == {
         (f'{{"id": "{key}"}}', (name,)) for key, name in changed.items()
-    }, "\n".join(ground.explain(verdict, at_most=500))
+    }, "\n".join(harness.explain(verdict, at_most=500))
     assert (verdict.missing, verdict.extra, verdict.mismatched) == (0, 0, len(changed))

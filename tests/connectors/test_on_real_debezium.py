@@ -23,7 +23,7 @@ from cdc_platform.connectors.identity import signal_topic, transaction_topic
 from cdc_platform.connectors.topics import desired_topics
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
-from tests.connectors.field import Field, Record
+from tests.connectors.harness import Harness, Record
 from tests.local.promotion import drop_postgres_database
 from tests.waiting import assert_eventually
 
@@ -63,18 +63,18 @@ def own() -> str:
 
 
 @pytest.fixture(scope="module")
-def ground(stack: Stack, own: str) -> Iterator[Field]:
+def harness(stack: Stack, own: str) -> Iterator[Harness]:
     settings = replace(stack.settings(), platform=own, heartbeat_topic=f"{own}.platform.heartbeat")
-    found = Field(stack=stack, settings=settings)
+    found = Harness(stack=stack, settings=settings)
     yield found
     found.close()
 
 
 @pytest.fixture(scope="module")
-def pins(ground: Field, own: str) -> Iterator[tuple[Dataset, tuple[Shard, ...], pymysql.Connection[Any]]]:
+def pins(harness: Harness, own: str) -> Iterator[tuple[Dataset, tuple[Shard, ...], pymysql.Connection[Any]]]:
     """Two MariaDB shards on one server; `tags` has no primary key."""
-    login = ground.stack.admin(Engine.MARIADB)
-    address = ground.stack.mariadb_primary
+    login = harness.stack.admin(Engine.MARIADB)
+    address = harness.stack.mariadb_primary
     connection = pymysql.connect(
         host=address.host, port=address.port, user=login.user, password=login.password, autocommit=True
     )
@@ -99,11 +99,11 @@ def pins(ground: Field, own: str) -> Iterator[tuple[Dataset, tuple[Shard, ...], 
         engine=Engine.MARIADB,
         tables=(Table(name="pins"), Table(name="tags", key=("pin", "tag"))),
         clusters=("local",),
-        credentials=ground.stack.credentials(Engine.MARIADB),
+        credentials=harness.stack.credentials(Engine.MARIADB),
         bootstrap=BootstrapMode.SNAPSHOT,
         topics=ONE_COPY,
     )
-    ground.deploy(dataset, *shards)
+    harness.deploy(dataset, *shards)
     yield dataset, tuple(shards), connection
     with connection.cursor() as cursor:
         for shard in shards:
@@ -112,9 +112,9 @@ def pins(ground: Field, own: str) -> Iterator[tuple[Dataset, tuple[Shard, ...], 
 
 
 @pytest.fixture(scope="module")
-def orders(ground: Field, own: str) -> Iterator[tuple[Dataset, Shard, psycopg.Connection[Any]]]:
+def orders(harness: Harness, own: str) -> Iterator[tuple[Dataset, Shard, psycopg.Connection[Any]]]:
     """A Postgres shard whose table is the connector's user's own."""
-    stack = ground.stack
+    stack = harness.stack
     login, address = stack.admin(Engine.POSTGRES), stack.postgres_primary
     owner = sql.Identifier(_source_user(stack))
     database = f"{own}_orders"
@@ -147,9 +147,9 @@ def orders(ground: Field, own: str) -> Iterator[tuple[Dataset, Shard, psycopg.Co
         bootstrap=BootstrapMode.SNAPSHOT,
         topics=ONE_COPY,
     )
-    ground.deploy(dataset, shard)
+    harness.deploy(dataset, shard)
     yield dataset, shard, connection
-    ground.rest.delete(f"{ground.url}/connectors/{shard.name}")
+    harness.rest.delete(f"{harness.url}/connectors/{shard.name}")
     connection.close()
     drop_postgres_database(stack, database)
 
@@ -163,19 +163,19 @@ def _snapshot_rows(records: list[Record]) -> list[Record]:
     return [r for r in records if r.value and r.value.get("op") == "r"]
 
 
-def test_rows_of_all_shards_meet_in_one_topic_told_apart_by_key_and_header(ground: Field, pins: Any) -> None:
+def test_rows_of_all_shards_meet_in_one_topic_told_apart_by_key_and_header(harness: Harness, pins: Any) -> None:
     dataset, shards, _ = pins
-    found = ground.read(f"cdc.{dataset.name}.pins", lambda rows: len(_snapshot_rows(rows)) == 2)
+    found = harness.read(f"cdc.{dataset.name}.pins", lambda rows: len(_snapshot_rows(rows)) == 2)
     rows = _snapshot_rows(found)
     assert sorted((r.key["shard"], r.key["id"]) for r in rows if r.key) == [("00000", 1), ("00001", 1)]
     assert {r.headers["cdc.shard"] for r in rows} == {shard.name for shard in shards}
-    assert {r.headers["cdc.worker"] for r in rows} <= set(ground.stack.workers)
+    assert {r.headers["cdc.worker"] for r in rows} <= set(harness.stack.workers)
     assert all(r.headers["__debezium.context.runId"] for r in rows)
 
 
-def test_mariadb_values_are_exact(ground: Field, pins: Any) -> None:
+def test_mariadb_values_are_exact(harness: Harness, pins: Any) -> None:
     dataset, _, _ = pins
-    found = ground.read(f"cdc.{dataset.name}.pins", lambda rows: len(_snapshot_rows(rows)) == 2)
+    found = harness.read(f"cdc.{dataset.name}.pins", lambda rows: len(_snapshot_rows(rows)) == 2)
     after = (_snapshot_rows(found)[0].value or {})["after"]
     assert after == {
         "id": 1,
@@ -191,9 +191,9 @@ def test_mariadb_values_are_exact(ground: Field, pins: Any) -> None:
     }
 
 
-def test_postgres_values_are_exact(ground: Field, orders: Any) -> None:
+def test_postgres_values_are_exact(harness: Harness, orders: Any) -> None:
     dataset, _, _ = orders
-    found = ground.read(f"cdc.{dataset.name}.orders", lambda rows: len(_snapshot_rows(rows)) == 1)
+    found = harness.read(f"cdc.{dataset.name}.orders", lambda rows: len(_snapshot_rows(rows)) == 1)
     assert (_snapshot_rows(found)[0].value or {})["after"] == {
         "id": 1,
         "n": None,
@@ -206,20 +206,20 @@ def test_postgres_values_are_exact(ground: Field, orders: Any) -> None:
     }
 
 
-def test_a_delete_leaves_a_tombstone_under_the_whole_key(ground: Field, pins: Any) -> None:
+def test_a_delete_leaves_a_tombstone_under_the_whole_key(harness: Harness, pins: Any) -> None:
     dataset, shards, connection = pins
     with connection.cursor() as cursor:
         cursor.execute(f"INSERT INTO {shards[1].database}.tags VALUES (7, 'blue', 1)")
         cursor.execute(f"UPDATE {shards[1].database}.tags SET weight = 2")
         cursor.execute(f"DELETE FROM {shards[1].database}.tags")
-    found = ground.read(f"cdc.{dataset.name}.tags", lambda rows: any(r.value is None for r in rows))
+    found = harness.read(f"cdc.{dataset.name}.tags", lambda rows: any(r.value is None for r in rows))
     assert [r.value and r.value["op"] for r in found] == ["c", "u", "d", None]
     assert {json.dumps(r.key) for r in found} == {json.dumps({"pin": 7, "tag": "blue", "shard": "00001"})}
     assert len({r.partition for r in found}) == 1
     assert {r.headers["cdc.shard"] for r in found} == {shards[1].name}
 
 
-def test_transactions_are_counted_in_a_topic_of_their_own(ground: Field, pins: Any) -> None:
+def test_transactions_are_counted_in_a_topic_of_their_own(harness: Harness, pins: Any) -> None:
     dataset, shards, connection = pins
     with connection.cursor() as cursor:
         cursor.execute(
@@ -229,33 +229,35 @@ def test_transactions_are_counted_in_a_topic_of_their_own(ground: Field, pins: A
     def counted(records: list[Record]) -> list[Record]:
         return [r for r in records if r.value and r.value["status"] == "END" and r.value["event_count"] == 4]
 
-    found = counted(ground.read(transaction_topic(ground.settings, dataset), lambda rows: bool(counted(rows))))
+    found = counted(harness.read(transaction_topic(harness.settings, dataset), lambda rows: bool(counted(rows))))
     assert [r.headers["cdc.shard"] for r in found] == [shards[0].name]
     assert (found[0].value or {})["data_collections"] == [
         {"data_collection": f"{shards[0].database}.tags", "event_count": 4}
     ]
 
 
-def test_heartbeats_and_notifications_of_all_shards_share_their_topics(ground: Field, pins: Any, orders: Any) -> None:
+def test_heartbeats_and_notifications_of_all_shards_share_their_topics(
+    harness: Harness, pins: Any, orders: Any
+) -> None:
     names = {shard.name for shard in pins[1]} | {orders[1].name}
-    heard = ground.read(
-        ground.settings.heartbeat_topic, lambda rows: {(r.key or {})["serverName"] for r in rows} >= names
+    heard = harness.read(
+        harness.settings.heartbeat_topic, lambda rows: {(r.key or {})["serverName"] for r in rows} >= names
     )
     assert {r.headers["cdc.shard"] for r in heard} == names
-    done = ground.read(
-        f"{ground.settings.platform}.platform.notifications",
+    done = harness.read(
+        f"{harness.settings.platform}.platform.notifications",
         lambda rows: {r.headers["cdc.shard"] for r in rows if r.value and r.value["type"] == "COMPLETED"} >= names,
     )
     assert all("shard" not in (r.key or {}) for r in done)
 
 
-def test_no_connector_makes_a_topic_of_its_own(ground: Field, pins: Any, orders: Any) -> None:
-    wanted = {t.name for t in desired_topics(ground.topology, ground.settings)}
+def test_no_connector_makes_a_topic_of_its_own(harness: Harness, pins: Any, orders: Any) -> None:
+    wanted = {t.name for t in desired_topics(harness.topology, harness.settings)}
     datasets = (pins[0].name, orders[0].name)
-    assert {name for name in ground.topics() if any(dataset in name for dataset in datasets)} <= wanted
+    assert {name for name in harness.topics() if any(dataset in name for dataset in datasets)} <= wanted
 
 
-def test_the_position_of_an_idle_postgres_shard_moves_on(ground: Field, orders: Any) -> None:
+def test_the_position_of_an_idle_postgres_shard_moves_on(harness: Harness, orders: Any) -> None:
     _, shard, connection = orders
     # WAL that this connector's tables have no part in.
     connection.execute("CREATE TABLE IF NOT EXISTS elsewhere (id INT)")
@@ -263,20 +265,22 @@ def test_the_position_of_an_idle_postgres_shard_moves_on(ground: Field, orders: 
     row = connection.execute("SELECT (pg_current_wal_lsn() - '0/0')::bigint").fetchone()
     assert row
     assert_eventually(
-        lambda: int(ground.offset(shard).get("lsn", 0)) >= row[0], "the committed LSN passes the written one"
+        lambda: int(harness.offset(shard).get("lsn", 0)) >= row[0], "the committed LSN passes the written one"
     )
 
 
-def test_an_incremental_snapshot_by_signal_needs_no_table_in_the_source(ground: Field, pins: Any, orders: Any) -> None:
-    producer = Producer(dict(ground.stack.kafka_client))
+def test_an_incremental_snapshot_by_signal_needs_no_table_in_the_source(
+    harness: Harness, pins: Any, orders: Any
+) -> None:
+    producer = Producer(dict(harness.stack.kafka_client))
     for dataset, shard, collection in (
         (pins[0], pins[1][0], f"{pins[1][0].database}.pins"),
         (orders[0], orders[1], "public.orders"),
     ):
-        assert_eventually(partial(ground.offset, shard), "an offset is committed")
+        assert_eventually(partial(harness.offset, shard), "an offset is committed")
         data = {"type": "incremental", "data-collections": [collection]}
         signal = {"id": f"test-{shard.name}", "type": "execute-snapshot", "data": data}
-        topic = signal_topic(ground.settings, shard)
+        topic = signal_topic(harness.settings, shard)
         producer.produce(topic, key=shard.name, value=json.dumps(signal), partition=0)
         producer.flush(10)
 
@@ -285,29 +289,29 @@ def test_an_incremental_snapshot_by_signal_needs_no_table_in_the_source(ground: 
             return [r for r in of_shard if (r.value or {})["source"]["snapshot"] == "incremental"]
 
         table = collection.split(".")[1]
-        found = again(ground.read(f"cdc.{dataset.name}.{table}", lambda rows: bool(again(rows))))
+        found = again(harness.read(f"cdc.{dataset.name}.{table}", lambda rows: bool(again(rows))))
         assert [(r.key or {})["id"] for r in found] == [1]
 
 
-def test_a_truncate_does_not_kill_the_task(ground: Field, pins: Any) -> None:
+def test_a_truncate_does_not_kill_the_task(harness: Harness, pins: Any) -> None:
     # With skipped.operations=none the event has no key: the broker refuses it and the task is FAILED for good.
     dataset, shards, connection = pins
     with connection.cursor() as cursor:
         cursor.execute(f"TRUNCATE TABLE {shards[0].database}.tags")
         cursor.execute(f"INSERT INTO {shards[0].database}.tags VALUES (99, 'after', 1)")
-    ground.read(f"cdc.{dataset.name}.tags", lambda rows: any((r.key or {}).get("pin") == 99 for r in rows))
-    assert ground.task_state(shards[0]) == "RUNNING"
+    harness.read(f"cdc.{dataset.name}.tags", lambda rows: any((r.key or {}).get("pin") == 99 for r in rows))
+    assert harness.task_state(shards[0]) == "RUNNING"
 
 
-def test_every_option_is_one_that_connector_or_worker_knows(ground: Field, pins: Any, orders: Any) -> None:
-    cluster = ground.stack.cluster()
+def test_every_option_is_one_that_connector_or_worker_knows(harness: Harness, pins: Any, orders: Any) -> None:
+    cluster = harness.stack.cluster()
     # MariaDB stands in for MySQL's server: that plugin's own option names are what is asked for.
     mysql = replace(pins[0], engine=Engine.MYSQL)
     for dataset, shard in ((pins[0], pins[1][0]), (mysql, pins[1][0]), (orders[0], orders[1])):
-        config = {"name": shard.name, **desired_config(dataset, shard, cluster, ground.settings)}
+        config = {"name": shard.name, **desired_config(dataset, shard, cluster, harness.settings)}
         plugin = config["connector.class"].rsplit(".", 1)[1]
-        url = f"{ground.url}/connector-plugins/{plugin}/config/validate"
-        answer = ground.rest.put(url, json=config).json()
+        url = f"{harness.url}/connector-plugins/{plugin}/config/validate"
+        answer = harness.rest.put(url, json=config).json()
         known = {entry["definition"]["name"] for entry in answer["configs"]} | UNDECLARED
         unknown = {key for key in config if key not in known and not key.startswith(FAMILIES)}
         assert unknown == set(), plugin
@@ -318,11 +322,11 @@ def test_every_option_is_one_that_connector_or_worker_knows(ground: Field, pins:
         assert wrong.keys() <= allowed, wrong
 
 
-def test_workers_export_what_the_control_plane_reads(ground: Field, pins: Any) -> None:
+def test_workers_export_what_the_control_plane_reads(harness: Harness, pins: Any) -> None:
     _, shards, _ = pins
 
     def exported() -> str:
-        return "".join(httpx.get(url, timeout=30).text for url in ground.stack.metrics_urls.values())
+        return "".join(httpx.get(url, timeout=30).text for url in harness.stack.metrics_urls.values())
 
     labels = f'{{engine="mariadb",server="{shards[0].name}"}}'
     assert_eventually(lambda: f"debezium_connected{labels} 1.0" in exported(), "the streaming metric is there")
@@ -335,9 +339,9 @@ def test_workers_export_what_the_control_plane_reads(ground: Field, pins: Any) -
     assert len(mine) < 20  # a thousand connectors a worker must stay scrapable
 
 
-def test_a_leader_that_is_reached_by_reference_only(ground: Field, pins: Any) -> None:
+def test_a_leader_that_is_reached_by_reference_only(harness: Harness, pins: Any) -> None:
     _, shards, _ = pins
-    stored = ground.rest.get(f"{ground.url}/connectors/{shards[0].name}/config").json()
+    stored = harness.rest.get(f"{harness.url}/connectors/{shards[0].name}/config").json()
     assert stored["database.hostname"].startswith("${file:")
     bare = re.sub(r"\$\{[^}]*\}", "", json.dumps(stored))
     assert "password" not in bare.replace("database.password", "").replace('password=\\"\\"', "")

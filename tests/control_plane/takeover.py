@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
-from tests.control_plane.ground import DEADLINE, Ground
+from tests.control_plane.harness import DEADLINE, Harness
 from tests.waiting import assert_eventually
 
 
@@ -52,27 +52,27 @@ class Runner:
             self.lines.append((time.monotonic(), line.rstrip()))
 
 
-def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
+def take_over(harness: Harness, *, rounds: int) -> Iterator[Takeover]:
     """Rounds, each: connectors are deleted by hand, and who begins to put that right is killed in mid-pass."""
-    names = [shard.name for shard in ground.shards()]
-    runners = [Runner(ground.spawn("loop")), Runner(ground.spawn("loop"))]
+    names = [shard.name for shard in harness.shards()]
+    runners = [Runner(harness.spawn("loop")), Runner(harness.spawn("loop"))]
     try:
         for runner in runners:
             assert_eventually(partial(getattr, runner, "lines"), "a control plane runs")
         for _ in range(rounds):
             began = time.monotonic()
             for name in names:
-                ground.call("DELETE", f"/connectors/{name}")
+                harness.call("DELETE", f"/connectors/{name}")
             leader = _first_at_work(runners, began)
             leader.process.kill()
             leader.process.wait()
             killed = time.monotonic()
-            assert_eventually(partial(_freed, ground, leader.owner), "the lock is free")
+            assert_eventually(partial(_freed, harness, leader.owner), "the lock is free")
             free = time.monotonic() - killed
             (other,) = (runner for runner in runners if runner is not leader)
             assert_eventually(partial(other.told, "pass", killed), "the other's pass is through")
             passed = time.monotonic() - killed
-            lost = _not_running(ground, names, DEADLINE)
+            lost = _not_running(harness, names, DEADLINE)
             first, second = leader.told("call", began), other.told("call", began)
             yield Takeover(
                 lock_free=free,
@@ -81,22 +81,22 @@ def take_over(ground: Ground, *, rounds: int) -> Iterator[Takeover]:
                 calls=(*first, *second),
                 lost=lost,
             )
-            runners[runners.index(leader)] = Runner(ground.spawn("loop"))
+            runners[runners.index(leader)] = Runner(harness.spawn("loop"))
     finally:
         for runner in runners:
             runner.process.kill()
             runner.process.wait()
 
 
-def _freed(ground: Ground, owner: str) -> bool:
-    return ground.platform.topology.lock_owner() != owner
+def _freed(harness: Harness, owner: str) -> bool:
+    return harness.platform.topology.lock_owner() != owner
 
 
-def _not_running(ground: Ground, names: list[str], seconds: float) -> tuple[str, ...]:
+def _not_running(harness: Harness, names: list[str], seconds: float) -> tuple[str, ...]:
     """What does not run, once all do or the time is over."""
     end = time.monotonic() + seconds
     while True:
-        lost = tuple(name for name in names if ground.task_states(name) != ["RUNNING"])
+        lost = tuple(name for name in names if harness.task_states(name) != ["RUNNING"])
         if not lost or time.monotonic() > end:
             return lost
         time.sleep(0.3)

@@ -22,18 +22,12 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from tests.conftest import own_stack
-from tests.connectors.field import Field, Record
+from tests.connectors.harness import Record
+from tests.failover.harness import Harness
 from tests.local import mariadb_servers, postgres_servers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
-
-
-class Ground(Field):
-    """Connectors whose leader files the stack's own agents write."""
-
-    def write_leader(self, shard: Shard) -> None:
-        """Nothing: the agents do it."""
 
 
 @pytest.fixture(scope="module")
@@ -51,8 +45,8 @@ def store(pairs: Stack) -> Iterator[ZooKeeperTopologyStore]:
 
 
 @pytest.fixture(scope="module")
-def ground(pairs: Stack) -> Iterator[Ground]:
-    made = Ground(stack=pairs, settings=pairs.settings())
+def harness(pairs: Stack) -> Iterator[Harness]:
+    made = Harness(stack=pairs, settings=pairs.settings())
     yield made
     made.close()
 
@@ -89,8 +83,8 @@ def report(store: ZooKeeperTopologyStore) -> AgentReport:
     return found
 
 
-def deploy(ground: Ground, store: ZooKeeperTopologyStore, dataset: Dataset, shard: Shard) -> None:
-    cluster = ground.stack.cluster()
+def deploy(harness: Harness, store: ZooKeeperTopologyStore, dataset: Dataset, shard: Shard) -> None:
+    cluster = harness.stack.cluster()
     known = store.load()
     store.import_topology(
         Topology(
@@ -102,8 +96,8 @@ def deploy(ground: Ground, store: ZooKeeperTopologyStore, dataset: Dataset, shar
     assert_eventually(
         lambda: report(store).has_written(store.load(), store.load().shard(dataset.name, shard.id)), "the file"
     )
-    ground.deploy(dataset, shard)
-    assert_eventually(lambda: bool(ground.offset(shard)), "an offset is committed", 120)
+    harness.deploy(dataset, shard)
+    assert_eventually(lambda: bool(harness.offset(shard)), "an offset is committed", 120)
 
 
 def a_dataset(pairs: Stack, name: str, engine: Engine) -> Dataset:
@@ -119,7 +113,7 @@ def a_dataset(pairs: Stack, name: str, engine: Engine) -> Dataset:
 
 
 def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_promotion(
-    pairs: Stack, store: ZooKeeperTopologyStore, ground: Ground
+    pairs: Stack, store: ZooKeeperTopologyStore, harness: Harness
 ) -> None:
     old, new = pairs.mariadb_primary, pairs.mariadb_replica
     with sql(old, pairs) as cursor:
@@ -128,7 +122,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
         cursor.execute("INSERT INTO shop.t VALUES (1)")
     dataset = a_dataset(pairs, "shop", Engine.MARIADB)
     shard = Shard(dataset="shop", id="0", leader=old, database="shop", replicas=(new,))
-    deploy(ground, store, dataset, shard)
+    deploy(harness, store, dataset, shard)
     topic = dataset.topic(dataset.tables[0])
     assert cli(pairs, "topology", "discover", "shop").exit_code == 0, "ZooKeeper is right"
     assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=old)
@@ -140,8 +134,8 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
         cursor.execute("INSERT INTO shop.t VALUES (2)")
         cursor.execute("SELECT @@gtid_binlog_pos")
         reached = cursor.fetchone()[0]
-    ground.read(topic, lambda found: ids(found) >= {1, 2})
-    assert_eventually(lambda: ground.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
+    harness.read(topic, lambda found: ids(found) >= {1, 2})
+    assert_eventually(lambda: harness.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
     refused = cli(pairs, "topology", "set-leader", "shop", "0", str(new))
     assert refused.exit_code == 1 and "is not fit to lead" in refused.output
     assert {"promoted", "up", "leader"} <= failing(refused), refused.output
@@ -152,7 +146,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     assert_eventually(
         lambda: "has not reached the saved position" in report(store).blocked.get("shop.0", ""), "held: behind"
     )
-    assert ground.task_state(shard) == "RUNNING"
+    assert harness.task_state(shard) == "RUNNING"
     shown = json.loads(cli(pairs, "status", "shop", "0", "--json").output)
     assert any("waits for its new leader" in text for text in shown["findings"]), shown
 
@@ -161,10 +155,10 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
         cursor.execute("START SLAVE SQL_THREAD")
     assert_eventually(lambda: "SET GLOBAL server_id = 1" in report(store).blocked.get("shop.0", ""), "held: server id")
     # Whatever starts the task meanwhile starts it with the leader that it can go on from.
-    assert ground.rest.post(f"{ground.url}/connectors/shop.0/tasks/0/restart").is_success
+    assert harness.rest.post(f"{harness.url}/connectors/shop.0/tasks/0/restart").is_success
     with sql(old, pairs) as cursor:
         cursor.execute("INSERT INTO shop.t VALUES (3)")
-    ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
+    harness.read(topic, lambda found: ids(found) >= {1, 2, 3})
     preflight = cli(pairs, "topology", "set-leader", "shop", "0", str(old), "--dry-run")
     assert "reachable" in preflight.output
 
@@ -180,7 +174,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
         cursor.execute("SET GLOBAL read_only = OFF")
     with sql(new, pairs) as cursor:
         cursor.execute("INSERT INTO shop.t VALUES (4)")
-    found = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
+    found = harness.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
     rows = [r.value["after"]["id"] for r in found if r.value and r.value.get("after")]
     assert sorted(rows) == [1, 2, 3, 4], "none lost, none twice"
     assert_eventually(lambda: not report(store).blocked and not report(store).moving, "the move is over")
@@ -189,7 +183,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     assert ReadOnlyProbe(pairs.settings()).leader(dataset, shard) == Found(leader=new), "ZooKeeper's word is not taken"
 
 
-def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopologyStore, ground: Ground) -> None:
+def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopologyStore, harness: Harness) -> None:
     old, new = pairs.postgres_primary, pairs.postgres_standby
     login = pairs.admin(Engine.POSTGRES)
     with postgres.connect(old.port, login) as admin:
@@ -210,11 +204,11 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     without = replace(dataset, name="bare", connector={"slot.failover": "false"})
     shard = Shard(dataset="orders", id="0", leader=old, database="orders", replicas=(new,))
     bare = Shard(dataset="bare", id="0", leader=old, database="orders", replicas=(new,))
-    deploy(ground, store, dataset, shard)
-    deploy(ground, store, without, bare)
+    deploy(harness, store, dataset, shard)
+    deploy(harness, store, without, bare)
     topic = dataset.topic(dataset.tables[0])
-    ground.read(topic, lambda found: ids(found) >= {1})
-    slot = desired_config(dataset, shard, pairs.cluster(), ground.settings)["slot.name"]
+    harness.read(topic, lambda found: ids(found) >= {1})
+    slot = desired_config(dataset, shard, pairs.cluster(), harness.settings)["slot.name"]
 
     refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))
     assert refused.exit_code == 1 and "promoted" in failing(refused) and "leader" in failing(refused)
@@ -226,7 +220,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
 
     assert_eventually(ready, "the failover slot is on the standby", 120)
     run(old, "INSERT INTO t VALUES (2)")
-    ground.read(topic, lambda found: ids(found) >= {1, 2})
+    harness.read(topic, lambda found: ids(found) >= {1, 2})
     position = postgres_servers.flushed(old.port, login)
     assert_eventually(lambda: postgres_servers.behind(new.port, login, position) is None, "the standby has all")
     postgres_servers.promote(new.port, login)
@@ -239,7 +233,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     moved = cli(pairs, "topology", "set-leader", "orders", "0", str(new), "--force")
     assert moved.exit_code == 0 and "skipped by --force: old leader" in moved.output
     run(new, "INSERT INTO t VALUES (3)")
-    ground.read(topic, lambda found: ids(found) >= {1, 2, 3})
+    harness.read(topic, lambda found: ids(found) >= {1, 2, 3})
     assert_eventually(lambda: "orders.0" in report(store).split, "split brain is seen")
     run(old, "INSERT INTO t VALUES (999)")
     assert_eventually(
@@ -253,7 +247,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     assert "slot" in failing(refused) and "Bootstrap the shard" in refused.output
     store.set_leader("bare", "0", new)
     assert_eventually(lambda: "has no slot" in report(store).blocked.get("bare.0", ""), "held: no slot")
-    assert ground.task_state(bare) == "RUNNING", "its old run goes on"
+    assert harness.task_state(bare) == "RUNNING", "its old run goes on"
 
     # The old one is fenced: the split is over, and the probe finds the one leader.
     store.set_leader("orders", "0", old)
@@ -264,6 +258,6 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     applied = cli(pairs, "topology", "discover", "orders", "--apply")
     assert f"orders.0: {new} leads: moved, generation 3" in applied.output
     run(new, "INSERT INTO t VALUES (4)")
-    found_rows = ground.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
+    found_rows = harness.read(topic, lambda found: ids(found) >= {1, 2, 3, 4}, 120)
     assert 999 not in ids(found_rows), "what was written on the old leader is captured by nobody"
     assert cli(pairs, "topology", "discover", "orders").exit_code == 0

@@ -19,8 +19,8 @@ from tests.conftest import STACK_ENV, make_stack_dir
 from tests.faults.control_plane import ControlPlane
 from tests.faults.disk import small_disks
 from tests.faults.far_proxy import FarProxy
+from tests.faults.harness import Harness, open_site_platform
 from tests.faults.scenario import Outcome, Scenario, scenario
-from tests.faults.site import Site, open_site_platform
 from tests.faults.table import lines
 from tests.tcp_proxy import TcpProxy
 
@@ -85,7 +85,7 @@ def assert_recovery(
 def scenarios(
     stack: Stack, platform: Platform, control_plane: ControlPlane, tmp_path: Path, request: pytest.FixtureRequest
 ) -> MakeScenario:
-    """Makes a scenario: its name, and what the site is to be; `through` a proxy, which is pointed at the source."""
+    """Makes a scenario: its name, and what the harness is to be; `through` a proxy, which is pointed at the source."""
 
     def make(
         name: str,
@@ -94,9 +94,9 @@ def scenarios(
         setup: str = "",
         early: bool = False,
         through: TcpProxy | FarProxy | None = None,
-        **site: Any,
+        **harness: Any,
     ) -> AbstractContextManager[Scenario]:
-        made = Site(directory=stack.directory, platform=platform, cache=tmp_path, **site)
+        made = Harness(directory=stack.directory, platform=platform, cache=tmp_path, **harness)
         if through is not None:
             made.lead_through(through)
         outcomes = request.config.stash.setdefault(OUTCOMES, [])

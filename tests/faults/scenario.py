@@ -22,7 +22,7 @@ from cdc_platform.model.topology import Address, Shard
 from cdc_platform.settings import CONFIG_ENV
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.faults.control_plane import ControlPlane
-from tests.faults.site import DEADLINE, FIRST_ROWS, Site
+from tests.faults.harness import DEADLINE, FIRST_ROWS, Harness
 from tests.faults.topic import Tap, read
 from tests.faults.writers import Change, Writers
 from tests.waiting import assert_eventually
@@ -56,10 +56,10 @@ class Outcome:
 
 @dataclass(kw_only=True)
 class Scenario:
-    """What a test does to a site, and when."""
+    """What a test does to a harness, and when."""
 
     name: str
-    site: Site
+    harness: Harness
     writers: Writers
     control_plane: ControlPlane
     tap: Tap
@@ -84,7 +84,7 @@ class Scenario:
 
     def signal(self, service: str, number: int) -> None:
         """To all of a service's processes: Postgres' connections are each one."""
-        process = psutil.Process(self.site.stack.pid(service))
+        process = psutil.Process(self.harness.stack.pid(service))
         for one in (process, *process.children(recursive=True)):
             with suppress(psutil.NoSuchProcess):
                 one.send_signal(number)
@@ -94,12 +94,12 @@ class Scenario:
 
         def told(shard: Shard) -> bool:
             try:
-                self.site.platform.topology.set_leader(shard.dataset, shard.id, leader)
+                self.harness.platform.topology.set_leader(shard.dataset, shard.id, leader)
             except ZooKeeperUnavailable:
                 return False
             return True
 
-        for shard in shards or self.site.shards:
+        for shard in shards or self.harness.shards:
             assert_eventually(partial(told, shard), "ZooKeeper takes a new leader", 60)
             self.moved[shard.id] = (*self.moved.get(shard.id, ()), datetime.now(UTC))
 
@@ -115,7 +115,7 @@ class Scenario:
         return done.stdout + done.stderr
 
     def _run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        environment = {**os.environ, CONFIG_ENV: str(self.site.stack.settings_file), "COLUMNS": "400"}
+        environment = {**os.environ, CONFIG_ENV: str(self.harness.stack.settings_file), "COLUMNS": "400"}
         command = [str(Path(sys.executable).with_name("cdc-platform")), *arguments]
         return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
@@ -148,11 +148,11 @@ class Scenario:
 
         What is written from then on is not read until the block ends, and maybe never.
         """
-        (shard,) = self.site.shards
+        (shard,) = self.harness.shards
         self.command("pause", shard.dataset, "--reason", "a fault is made")
         self.no_more_deletes()
-        self.site.call("PUT", f"/connectors/{shard.name}/stop")
-        assert_eventually(lambda: not self.site.statuses(), "it is stopped")
+        self.harness.call("PUT", f"/connectors/{shard.name}/stop")
+        assert_eventually(lambda: not self.harness.statuses(), "it is stopped")
         self.begin()
         at = len(self.writers.committed)
         assert_eventually(lambda: len(self.writers.committed) > at + 100, "a hundred changes that nobody read")
@@ -174,7 +174,7 @@ class Scenario:
             arrived = self.tap.arrived.get(change)
             if at >= self._over and arrived is not None:
                 firsts[change.shard] = min(arrived, firsts.get(change.shard, arrived))
-        return max(firsts.values()) if len(firsts) == len(self.site.shards) else None
+        return max(firsts.values()) if len(firsts) == len(self.harness.shards) else None
 
     def conclude(self) -> Outcome:
         """Wait for the recovery, still the writers, count, verify."""
@@ -186,14 +186,14 @@ class Scenario:
             wanted = list({(change.shard, change.key): change for change in wanted}.values())
         self._wait_for(wanted)
         self.tap.stop()
-        found = read(self.site.settings.kafka, self.site.topic)
+        found = read(self.harness.settings.kafka, self.harness.topic)
         lost = [change for change in wanted if not found[change] and not self._is_read(change, found)]
         steps = [change for change in committed if not found[change] and change not in lost]
         copies = self._copies(found)
         blames: Counter[str] = Counter()
-        for item in self.site.blames(self.moved):
+        for item in self.harness.blames(self.moved):
             blames[str(item.cause)] += item.count
-        verdicts = self.site.verify(f"faults-{self.site.name}")
+        verdicts = self.harness.verify(f"faults-{self.harness.name}")
         waits = [self.tap.arrived[change] - at for change, at in committed.items() if change in self.tap.arrived]
         outcome = Outcome(
             name=self.name,
@@ -210,10 +210,10 @@ class Scenario:
         )
         reasons = [f"{one.shard} {one.verdict}: {one.reason} {one.samples[:3]}" for one in verdicts]
         where = sorted({change.shard for change in lost})
-        again = sum(found[change] for change in found if change.op == "r") - FIRST_ROWS * self.site.count
+        again = sum(found[change] for change in found if change.op == "r") - FIRST_ROWS * self.harness.count
         assert not lost, f"lost {len(lost)} of {len(committed)} in {where}, {again} rows read again: {lost[:5]}"
         assert {one.verdict for one in verdicts} == {Verdict.PROVEN}, reasons
-        assert len(verdicts) == len(self.site.shards)
+        assert len(verdicts) == len(self.harness.shards)
         assert copies == sum(blames.values()), f"{copies} counted here, {dict(blames)} by the platform"
         return outcome
 
@@ -246,7 +246,7 @@ class Scenario:
 @contextmanager
 def scenario(
     name: str,
-    site: Site,
+    harness: Harness,
     control_plane: ControlPlane,
     told: Callable[[Outcome | str], None],
     *,
@@ -254,29 +254,30 @@ def scenario(
     setup: str = "",
     early: bool = False,
 ) -> Iterator[Scenario]:
-    """Makes the site, and once its events flow gives it to the block; afterwards tells the outcome.
+    """Makes the harness, and once its events flow gives it to the block; afterwards tells the outcome.
 
-    A test that fails tells the name alone. The site is taken away in any case. Writers begin sessions with `setup`.
+    A test that fails tells the name alone. The harness is taken away in any case. Writers begin sessions with `setup`.
     `early`: once the first events of the stream have arrived, before offsets are committed, and nothing is deleted.
     """
     tap: Tap | None = None
     writers: Writers | None = None
     try:
-        site.make()
-        tap = Tap(site.settings.kafka, site.topic)
+        harness.make()
+        tap = Tap(harness.settings.kafka, harness.topic)
         tap.start()
-        writers = Writers(replace(site.sources, setup=setup), site.shards, pause=pause)
+        writers = Writers(replace(harness.sources, setup=setup), harness.shards, pause=pause)
         writers.deletes = not early
         if not early:
-            assert_eventually(lambda: len(tap.arrived) >= FIRST_ROWS * site.count, "the first rows arrived")
+            assert_eventually(lambda: len(tap.arrived) >= FIRST_ROWS * harness.count, "the first rows arrived")
         writers.start()
-        made = Scenario(name=name, site=site, writers=writers, control_plane=control_plane, tap=tap, holed=early)
+        made = Scenario(name=name, harness=harness, writers=writers, control_plane=control_plane, tap=tap, holed=early)
         made.begin()
         made.recovered()
         if not early:
             # Before that a lost task snapshots anew, and steps in between come as rows only.
             assert_eventually(
-                lambda: all(site.streams_from(shard) for shard in site.shards), "offsets of the stream are committed"
+                lambda: all(harness.streams_from(shard) for shard in harness.shards),
+                "offsets of the stream are committed",
             )
         made.begin()
         yield made
@@ -285,16 +286,16 @@ def scenario(
         told(name)
         raise
     finally:
-        heal(site, control_plane)
+        heal(harness, control_plane)
         for part in (writers, tap):
             if part is not None:
                 part.stop()
-        site.clean()
+        harness.clean()
 
 
-def heal(site: Site, control_plane: ControlPlane) -> None:
+def heal(harness: Harness, control_plane: ControlPlane) -> None:
     """What a scenario that failed in its middle left stopped or dead goes on, for the next one."""
-    stack = site.stack
+    stack = harness.stack
     for one in stack.status():
         if one.pid is None:
             stack.start(one.name, timeout=180)

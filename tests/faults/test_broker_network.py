@@ -18,14 +18,14 @@ from cdc_platform.local.stack import Stack
 from tests.conftest import own_stack
 from tests.faults.conftest import MakeScenario, scenarios
 from tests.faults.control_plane import ControlPlane
-from tests.faults.site import open_site_platform
+from tests.faults.harness import open_site_platform
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Bench:
+class ProxiedStack:
     """A stack with a proxy between its workers and its broker, and who works on it."""
 
     stack: Stack
@@ -35,7 +35,7 @@ class Bench:
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def proxied(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ProxiedStack]:
     home = tmp_path_factory.mktemp("broker-network")
     with chosen(["behind"], fixed={}, before={}) as found:
         behind = found["behind"]
@@ -45,35 +45,35 @@ def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
         with own_stack(**parts) as stack, open_site_platform(stack, home / "cache") as platform:
             control_plane = ControlPlane(stack, home / "control-plane.log")
             control_plane.start()
-            yield Bench(stack=stack, proxy=proxy, platform=platform, control_plane=control_plane)
+            yield ProxiedStack(stack=stack, proxy=proxy, platform=platform, control_plane=control_plane)
             control_plane.stop()
 
 
 @pytest.fixture
-def assert_recovery(bench: Bench, tmp_path: Path, request: pytest.FixtureRequest) -> MakeScenario:
-    return scenarios(bench.stack, bench.platform, bench.control_plane, tmp_path, request)
+def assert_recovery(proxied: ProxiedStack, tmp_path: Path, request: pytest.FixtureRequest) -> MakeScenario:
+    return scenarios(proxied.stack, proxied.platform, proxied.control_plane, tmp_path, request)
 
 
-def test_faults_workers_cut_off_from_the_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
+def test_faults_workers_cut_off_from_the_broker(assert_recovery: MakeScenario, proxied: ProxiedStack) -> None:
     """For longer than the group waits for a member: all tasks are taken from all workers."""
     with assert_recovery("workers to broker: cut for 20 s") as run:
-        bench.proxy.cut()
+        proxied.proxy.cut()
         run.hold(20)
-        bench.proxy.resume()
+        proxied.proxy.resume()
         run.over()
 
 
-def test_faults_workers_with_a_slow_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
+def test_faults_workers_with_a_slow_broker(assert_recovery: MakeScenario, proxied: ProxiedStack) -> None:
     with assert_recovery("workers to broker: 4 kB/s for 20 s") as run:
-        bench.proxy.slow(4_000)
+        proxied.proxy.slow(4_000)
         run.hold(20)
-        bench.proxy.resume()
+        proxied.proxy.resume()
         run.over()
 
 
-def test_faults_workers_half_open_to_the_broker(assert_recovery: MakeScenario, bench: Bench) -> None:
+def test_faults_workers_half_open_to_the_broker(assert_recovery: MakeScenario, proxied: ProxiedStack) -> None:
     with assert_recovery("workers to broker: half-open for 30 s") as run:
-        bench.proxy.stall()
+        proxied.proxy.stall()
         run.hold(30)
-        bench.proxy.resume()
+        proxied.proxy.resume()
         run.over()

@@ -21,28 +21,28 @@ def test_faults_copy_with_a_kill_in_the_middle(assert_recovery: MakeScenario, vi
     """The kill comes once some, and not all, of the rows are in the topic."""
     name = f"Postgres: COPY of {ROWS:,} rows, {victim} killed in its middle"
     with assert_recovery(name, count=1, engine=Engine.POSTGRES, pause=0.1) as run:
-        (shard,) = run.site.shards
-        worker = assert_eventually(lambda: run.site.home(shard), "a worker runs the task")
+        (shard,) = run.harness.shards
+        worker = assert_eventually(lambda: run.harness.home(shard), "a worker runs the task")
         copy(run)
         assert_eventually(lambda: arrived(run) > 1000, "the COPY's first rows are in the topic")
         at = arrived(run)
         run.begin()
-        service = worker if victim == "worker" else run.site.stack.postgres[0]
-        run.site.stack.kill(service)
+        service = worker if victim == "worker" else run.harness.stack.postgres[0]
+        run.harness.stack.kill(service)
         if victim == "postgres":
-            run.site.stack.start(service)
+            run.harness.stack.start(service)
             run.over()
         run.recovered()
         assert at < ROWS, "the kill came after the last row"
         run.note = f"{at:,} of its rows had arrived"
         if victim == "worker":
-            run.site.stack.start(service, timeout=180)
+            run.harness.stack.start(service, timeout=180)
 
 
 def copy(run: Scenario) -> None:
     """One COPY, one transaction; its rows are recorded as committed once it is."""
-    (shard,) = run.site.shards
-    connection = run.site.sources.connect(shard.database)
+    (shard,) = run.harness.shards
+    connection = run.harness.sources.connect(shard.database)
     try:
         with connection.cursor() as cursor, cursor.copy("COPY items (id, v, pad) FROM STDIN") as stream:
             for key in range(FIRST, FIRST + ROWS):

@@ -27,12 +27,12 @@ def test_faults_disk_full_under_the_broker(assert_recovery: MakeScenario) -> Non
     """Kafka halts by itself when its only disk takes nothing; with space again it is started."""
     with assert_recovery("disk full under the broker") as run:
         with filled(run, "kafka"):
-            ended = run.site.stack.control.wait_ended("kafka", 60)
+            ended = run.harness.stack.control.wait_ended("kafka", 60)
             run.hold(5)
         if not ended:
-            run.site.stack.kill("kafka")
+            run.harness.stack.kill("kafka")
         run.note = f"{run.note}; the broker {'halted by itself' if ended else 'went on, and was killed'}"
-        run.site.stack.start("kafka", timeout=180)
+        run.harness.stack.start("kafka", timeout=180)
         run.over()
 
 
@@ -42,31 +42,31 @@ def test_faults_disk_full_under_the_source(assert_recovery: MakeScenario) -> Non
     Where it may make no file longer it ends: InnoDB cannot go on without its log.
     """
     with assert_recovery("disk full under MariaDB") as run:
-        service = run.site.stack.mariadb[0]
+        service = run.harness.stack.mariadb[0]
         with filled(run, service):
-            ended = run.site.stack.control.wait_ended(service, 15)
+            ended = run.harness.stack.control.wait_ended(service, 15)
         if ended:
             run.note += "; the server ended by itself, and was started"
-            run.site.stack.start(service, timeout=120)
+            run.harness.stack.start(service, timeout=120)
         at, end = len(run.writers.committed), time.monotonic() + LOOKS_AGAIN
         while len(run.writers.committed) < at + 5 and time.monotonic() < end:
             time.sleep(0.5)
         if len(run.writers.committed) < at + 5:
             run.note += f"; writes hung for {LOOKS_AGAIN:.0f} s more, and the server was killed and started"
-            run.site.stack.kill(service)
-            run.site.stack.start(service, timeout=120)
+            run.harness.stack.kill(service)
+            run.harness.stack.start(service, timeout=120)
         run.over()
 
 
 @contextmanager
 def filled(run: Scenario, service: str) -> Iterator[None]:
     """The service's disk takes nothing in this block."""
-    place: Path = run.site.directory / service
+    place: Path = run.harness.directory / service
     if is_small(place):
         run.note = "on a tmpfs"
         with full(place):
             yield
     else:
         run.note = "by RLIMIT_FSIZE"
-        with no_longer_files(run.site.stack.pid(service)):
+        with no_longer_files(run.harness.stack.pid(service)):
             yield

@@ -29,7 +29,7 @@ def test_faults_leaders_of_100_shards_move_at_once(assert_recovery: MakeScenario
 
 def test_faults_mariadb_primary_killed_and_replica_promoted(assert_recovery: MakeScenario) -> None:
     with assert_recovery("MariaDB: primary killed, replica promoted") as run:
-        stack = run.site.stack
+        stack = run.harness.stack
         stack.kill(stack.mariadb[0])
         promoted = promotion.promote_mariadb_replica(stack, timeout=120)
         run.move(promoted.mariadb_primary)
@@ -40,7 +40,7 @@ def test_faults_mariadb_primary_killed_and_replica_promoted(assert_recovery: Mak
 
 def test_faults_postgres_standby_promoted(assert_recovery: MakeScenario) -> None:
     with assert_recovery("Postgres: standby promoted", engine=Engine.POSTGRES) as run:
-        stack = run.site.stack
+        stack = run.harness.stack
         with run.writers.still():
             promoted = promotion.promote_postgres_standby(stack, timeout=180)
         run.move(promoted.postgres_primary)

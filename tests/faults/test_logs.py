@@ -18,7 +18,7 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 def test_faults_binlog_purged(assert_recovery: MakeScenario) -> None:
     with assert_recovery("MariaDB: binlog purged; bootstrap --lost", count=1) as run:
-        with run.unread() as shard, run.site.sources.admin() as sql:
+        with run.unread() as shard, run.harness.sources.admin() as sql:
             sql("FLUSH BINARY LOGS")
             last = sql("SHOW BINARY LOGS")[-1][0]
 
@@ -34,8 +34,8 @@ def test_faults_binlog_purged(assert_recovery: MakeScenario) -> None:
 def test_faults_slot_dropped(assert_recovery: MakeScenario) -> None:
     with assert_recovery("Postgres: slot dropped; bootstrap --lost", count=1, engine=Engine.POSTGRES) as run:
         with run.unread() as shard:
-            slot = identity(run.site.settings, run.site.dataset, shard).slot
-            with run.site.sources.admin() as sql:
+            slot = identity(run.harness.settings, run.harness.dataset, shard).slot
+            with run.harness.sources.admin() as sql:
                 assert_eventually(
                     lambda: not sql("SELECT 1 FROM pg_replication_slots WHERE slot_name = %s AND active", slot),
                     "the slot is not held",
@@ -47,15 +47,15 @@ def test_faults_slot_dropped(assert_recovery: MakeScenario) -> None:
 def test_faults_schema_history_lost(assert_recovery: MakeScenario) -> None:
     with assert_recovery("MariaDB: schema history topic deleted; bootstrap --lost", count=1) as run:
         with run.unread() as shard:
-            topic = identity(run.site.settings, run.site.dataset, shard).schema_history_topic
+            topic = identity(run.harness.settings, run.harness.dataset, shard).schema_history_topic
             assert topic is not None
-            run.site.platform.kafka.delete_topics([topic])
+            run.harness.platform.kafka.delete_topics([topic])
         cured(run, shard, "schema-history")
 
 
 def cured(run: Scenario, shard: Shard, trouble: str) -> None:
     """The trouble is named, and its one command ends it."""
-    assert_eventually(lambda: trouble in run.told_by("status", run.site.name), f"status names {trouble}")
+    assert_eventually(lambda: trouble in run.told_by("status", run.harness.name), f"status names {trouble}")
     run.over()
-    done = run.command("bootstrap", run.site.name, "--lost")
+    done = run.command("bootstrap", run.harness.name, "--lost")
     run.note = f"named {trouble}; {done.splitlines()[-1]}"

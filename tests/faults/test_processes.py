@@ -19,9 +19,9 @@ pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 def test_faults_broker_killed(assert_recovery: MakeScenario) -> None:
     with assert_recovery("broker: kill -9, back after 5 s") as run:
-        run.site.stack.kill("kafka")
+        run.harness.stack.kill("kafka")
         run.hold(5)
-        run.site.stack.start("kafka", timeout=180)
+        run.harness.stack.start("kafka", timeout=180)
         run.over()
 
 
@@ -33,10 +33,10 @@ def test_faults_broker_paused(assert_recovery: MakeScenario) -> None:
 def test_faults_zookeeper_killed(assert_recovery: MakeScenario) -> None:
     """Events go on without it; what is asked of it meanwhile is done once it is back."""
     with assert_recovery("ZooKeeper: kill -9, back after 10 s") as run:
-        run.site.stack.kill("zookeeper")
+        run.harness.stack.kill("zookeeper")
         run.recovered(60)
         run.hold(10)
-        run.site.stack.start("zookeeper")
+        run.harness.stack.start("zookeeper")
         run.over()
         assert_leader_change_is_followed(run)
 
@@ -60,7 +60,7 @@ def test_faults_control_plane_killed(assert_recovery: MakeScenario) -> None:
     """A connector is deleted by hand while no control plane lives; the next one makes it anew."""
     with assert_recovery("control plane: kill -9, a connector deleted, back after 10 s") as run:
         run.control_plane.kill()
-        run.site.call("DELETE", f"/connectors/{run.site.shards[0].name}")
+        run.harness.call("DELETE", f"/connectors/{run.harness.shards[0].name}")
         run.hold(10)
         run.control_plane.start()
         run.over()
@@ -70,7 +70,7 @@ def test_faults_control_plane_paused(assert_recovery: MakeScenario) -> None:
     """It loses its lock; woken, it must not act under it."""
     with assert_recovery("control plane: paused for 20 s, a connector deleted") as run:
         os.kill(run.control_plane.pid, signal.SIGSTOP)
-        run.site.call("DELETE", f"/connectors/{run.site.shards[0].name}")
+        run.harness.call("DELETE", f"/connectors/{run.harness.shards[0].name}")
         run.hold(20)
         os.kill(run.control_plane.pid, signal.SIGCONT)
         run.over()
@@ -80,9 +80,9 @@ def test_faults_control_plane_paused(assert_recovery: MakeScenario) -> None:
 def test_faults_source_killed(assert_recovery: MakeScenario, engine: Engine) -> None:
     with assert_recovery(f"{engine}: kill -9, back after 5 s", engine=engine) as run:
         service = primary(run)
-        run.site.stack.kill(service)
+        run.harness.stack.kill(service)
         run.hold(5)
-        run.site.stack.start(service)
+        run.harness.stack.start(service)
         run.over()
 
 
@@ -93,8 +93,8 @@ def test_faults_source_paused(assert_recovery: MakeScenario, engine: Engine) -> 
 
 
 def primary(run: Scenario) -> str:
-    stack = run.site.stack
-    return stack.postgres[0] if run.site.engine is Engine.POSTGRES else stack.mariadb[0]
+    stack = run.harness.stack
+    return stack.postgres[0] if run.harness.engine is Engine.POSTGRES else stack.mariadb[0]
 
 
 def pause(run: Scenario, service: str, seconds: float) -> None:
@@ -109,26 +109,28 @@ def pause(run: Scenario, service: str, seconds: float) -> None:
 
 def assert_recovery_without_agents(assert_recovery: MakeScenario, name: str, *, kill: bool) -> None:
     with TcpProxy(("127.0.0.1", 1)) as old, assert_recovery(name, through=old) as run:
-        agents = [f"agent-{worker}" for worker in run.site.stack.workers]
+        agents = [f"agent-{worker}" for worker in run.harness.stack.workers]
         for agent in agents:
-            run.site.stack.kill(agent, signal.SIGKILL if kill else signal.SIGSTOP)
-        run.move(run.site.sources.primary)
+            run.harness.stack.kill(agent, signal.SIGKILL if kill else signal.SIGSTOP)
+        run.move(run.harness.sources.primary)
         old.cut()
         run.hold(5 if kill else 15)
         for agent in agents:
             if kill:
-                run.site.stack.start(agent, timeout=120)
+                run.harness.stack.start(agent, timeout=120)
             else:
-                run.site.stack.kill(agent, signal.SIGCONT)
+                run.harness.stack.kill(agent, signal.SIGCONT)
         run.over()
 
 
 def assert_leader_change_is_followed(run: Scenario) -> None:
     """The same server by another name: files and tasks follow."""
-    address = run.site.sources.primary
+    address = run.harness.sources.primary
     run.move(Address("localhost", address.port))
     assert_eventually(
-        lambda: all((found := run.site.leader_of(s)) and found.leader.host == "localhost" for s in run.site.shards),
+        lambda: all(
+            (found := run.harness.leader_of(s)) and found.leader.host == "localhost" for s in run.harness.shards
+        ),
         "the leader files name the new leader",
         60,
     )

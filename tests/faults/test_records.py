@@ -40,16 +40,18 @@ LARGE = Limits(producer_buffer_bytes=8 * 1024 * 1024)
 def test_faults_message_too_large(assert_recovery: MakeScenario) -> None:
     """A row larger than the dataset's limit stops its shard, and no other; a larger limit lets it pass."""
     with assert_recovery("MariaDB: a row of 2 MB where 1 MB is the limit", more={"limits": SMALL}) as run:
-        shard, other = run.site.shards
+        shard, other = run.harness.shards
         with run.writers.still():
             pad = "x" * 2_000_000
             run.writers.write(
                 shard, "c", 1_000_000_000, lambda v: f"INSERT INTO items VALUES (1000000000, {v}, '{pad}')"
             )
-        assert_eventually(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
+        assert_eventually(
+            lambda: "poison-record" in run.told_by("status", run.harness.name), "status names poison-record"
+        )
         run.flows(other)
-        store = run.site.platform.topology
-        store.put_dataset(replace(run.site.dataset, limits=LARGE))
+        store = run.harness.platform.topology
+        store.put_dataset(replace(run.harness.dataset, limits=LARGE))
         run.over()
 
 
@@ -58,8 +60,8 @@ def test_faults_poison_record(assert_recovery: MakeScenario) -> None:
     with assert_recovery(
         "Postgres: a value that kills the task; mended, bootstrapped", count=1, engine=Engine.POSTGRES
     ) as run:
-        (shard,) = run.site.shards
-        with run.site.sources.admin(shard.database) as sql:
+        (shard,) = run.harness.shards
+        with run.harness.sources.admin(shard.database) as sql:
             sql("CREATE TYPE mood AS ENUM ('sad', 'glad')")
             sql("ALTER TABLE items ADD COLUMN moods mood[]")
         run.no_more_deletes()
@@ -71,11 +73,13 @@ def test_faults_poison_record(assert_recovery: MakeScenario) -> None:
                 1_000_000_000,
                 lambda v: f"INSERT INTO items VALUES (1000000000, {v}, 'poison', ARRAY['sad', NULL]::mood[])",
             )
-        assert_eventually(lambda: "poison-record" in run.told_by("status", run.site.name), "status names poison-record")
-        with run.site.sources.admin(shard.database) as sql:
+        assert_eventually(
+            lambda: "poison-record" in run.told_by("status", run.harness.name), "status names poison-record"
+        )
+        with run.harness.sources.admin(shard.database) as sql:
             sql("UPDATE items SET moods = NULL WHERE id = 1000000000")
         run.over()
-        done = run.command("bootstrap", run.site.name, shard.id, "--again")
+        done = run.command("bootstrap", run.harness.name, shard.id, "--again")
         run.note = f"named poison-record; {done.splitlines()[-1]}"
 
 
@@ -95,18 +99,18 @@ def test_faults_password_rotated(assert_recovery: MakeScenario, stack: Stack, en
             for (number,) in sql(SESSIONS[engine], user):
                 sql(ENDED[engine], number)
             assert_eventually(
-                lambda: "authentication" in run.told_by("status", run.site.name), "status names authentication"
+                lambda: "authentication" in run.told_by("status", run.harness.name), "status names authentication"
             )
-            alert = f"{INCIDENT}{Failure.AUTHENTICATION}@{run.site.name}"
+            alert = f"{INCIDENT}{Failure.AUTHENTICATION}@{run.harness.name}"
             assert_eventually(
-                lambda: alert in run.site.platform.state.read(), "the trouble that an alert tells of is on record"
+                lambda: alert in run.harness.platform.state.read(), "the trouble that an alert tells of is on record"
             )
             path.write_text(f"user={user}\npassword={new}\n")
             run.over()
             assert_eventually(lambda: flows_after_restarts(run), "of every shard a later event arrived")
         if engine is Engine.POSTGRES:
-            for shard in run.site.shards:
-                with run.site.sources.admin(shard.database) as there:
+            for shard in run.harness.shards:
+                with run.harness.sources.admin(shard.database) as there:
                     there(f"REASSIGN OWNED BY {user} TO cdc")  # its publication
         sql(f"DROP USER {user}")
     path.unlink()
@@ -114,7 +118,7 @@ def test_faults_password_rotated(assert_recovery: MakeScenario, stack: Stack, en
 
 def flows_after_restarts(run: Scenario) -> bool:
     """True once all flows. A task with the old password may fail at any time until it is restarted."""
-    for name, state in run.site.states().items():
+    for name, state in run.harness.states().items():
         if state == "FAILED":
-            run.site.call("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
+            run.harness.call("POST", f"/connectors/{name}/restart?includeTasks=true&onlyFailed=true")
     return run.has_recovered()

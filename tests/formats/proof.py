@@ -12,7 +12,7 @@ from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.scan import Scan
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from tests.formats.values import NOW
-from tests.verification.continuity.test_ledger import Scene
+from tests.verification.continuity.harness import Harness as LedgerHarness
 from tests.verification.duplicates.topics import Topic, run_id
 from tests.verification.proof.memory import SHAPE, MemoryTable, MemoryTopic, event
 
@@ -88,19 +88,19 @@ def sent_topic() -> Topic:
     return topic
 
 
-def kept_ledger(cache: Path) -> Scene:
+def kept_ledger(cache: Path) -> LedgerHarness:
     """A shard whose task was restarted once: a transaction that lost an event, and one that is still open."""
-    scene = Scene(cache)
-    scene.events.at = BEGAN
+    harness = LedgerHarness(cache)
+    harness.events.at = BEGAN
     first = run_id(BEGAN)
     for _ in range(3):
-        scene.transaction(first, 2)
-    lost = scene.transaction(first, 3, lost=1)
-    scene.commit(lost)
-    scene.keep()
-    second = run_id(scene.rest(5_000), 1)
-    scene.rest(100)
-    scene.transaction(second, 2)
-    scene.transaction(second, 4, lost=2)
-    scene.keep()
-    return scene
+        harness.transaction(first, 2)
+    lost = harness.transaction(first, 3, lost=1)
+    harness.commit(lost)
+    harness.keep()
+    second = run_id(harness.rest(5_000), 1)
+    harness.rest(100)
+    harness.transaction(second, 2)
+    harness.transaction(second, 4, lost=2)
+    harness.keep()
+    return harness

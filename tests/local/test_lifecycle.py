@@ -21,7 +21,7 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from tests.conftest import make_stack_dir, own_stack
 from tests.local import mariadb_servers, postgres_servers, promotion
-from tests.local.debezium import Captured
+from tests.local.harness import Harness
 from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
@@ -138,7 +138,7 @@ def pair(pair_directory: Path) -> Stack:
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
 def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, killed: bool) -> None:
     stack = pair
-    captured = Captured(stack=stack, engine=Engine.MARIADB, name=f"m{int(killed)}")
+    captured = Harness(stack=stack, engine=Engine.MARIADB, name=f"m{int(killed)}")
     captured.create()
     captured.insert(captured.leader(stack), 1, 50)
     captured.events(50)
@@ -181,7 +181,7 @@ def test_mariadb_old_primary_comes_back_renumbered_and_read_only(pair: Stack) ->
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
 def test_postgres_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, killed: bool) -> None:
     stack = pair
-    captured = Captured(stack=stack, engine=Engine.POSTGRES, name=f"p{int(killed)}")
+    captured = Harness(stack=stack, engine=Engine.POSTGRES, name=f"p{int(killed)}")
     captured.create()
     leader, login = captured.leader(stack), stack.admin(Engine.POSTGRES)
     captured.insert(leader, 1, 50)

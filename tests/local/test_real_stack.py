@@ -21,7 +21,7 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
 from tests.local import postgres_servers
-from tests.local.debezium import Captured
+from tests.local.harness import Harness
 from tests.local.promotion import drop_postgres_database
 from tests.waiting import assert_eventually
 
@@ -172,7 +172,7 @@ def test_mariadb_root_without_password_is_gone(stack: Stack) -> None:
 def test_debezium_captures_by_references_to_leader_file_and_secrets(
     stack: Stack, unique_name: Callable[[str], str], engine: Engine
 ) -> None:
-    captured = Captured(stack=stack, engine=engine, name=unique_name(engine.value))
+    captured = Harness(stack=stack, engine=engine, name=unique_name(engine.value))
     captured.create()
     captured.insert(captured.leader(stack), 1, 5)
     events = captured.events(5)

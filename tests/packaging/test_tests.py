@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +38,21 @@ def test_every_test_shows_what_it_claims() -> None:
 def test_a_test_that_only_calls_something_is_found() -> None:
     source = "def test_a():\n    run()\ndef test_b():\n    x.assert_gone()\ndef test_c():\n    assert run()\n"
     assert list(without_a_claim(source)) == ["test_a"]
+
+
+def modules_in_text(source: str) -> Iterator[str]:
+    """Modules of ours that a program in a string imports, or that a command runs."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield from re.findall(r"(?:from|-m) ((?:tests|cdc_platform|benchmarks)(?:\.\w+)+)", node.value)
+
+
+def test_programs_in_strings_import_what_is_there() -> None:
+    named = {module for path in TESTS.rglob("*.py") for module in modules_in_text(path.read_text())}
+    assert len(named) > 5
+    assert [module for module in sorted(named) if not _exists(module)] == []
+
+
+def _exists(module: str) -> bool:
+    path = TESTS.parent.joinpath(*module.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()

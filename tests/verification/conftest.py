@@ -10,16 +10,18 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine, Table
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import Harness as ProofHarness
 
 
 @pytest.fixture
-def make_ground(stack: Stack, tmp_path: Path, unique_name: Callable[[str], str]) -> Iterator[Callable[..., Ground]]:
+def make_harness(
+    stack: Stack, tmp_path: Path, unique_name: Callable[[str], str]
+) -> Iterator[Callable[..., ProofHarness]]:
     """Makes datasets on the stack; what they made is removed at the end."""
-    made: list[Ground] = []
+    made: list[ProofHarness] = []
 
-    def make(engine: Engine, *tables: Table, **more: Any) -> Ground:
-        ground = Ground(
+    def make(engine: Engine, *tables: Table, **more: Any) -> ProofHarness:
+        harness = ProofHarness(
             stack=stack,
             engine=engine,
             name=unique_name("v"),
@@ -27,9 +29,9 @@ def make_ground(stack: Stack, tmp_path: Path, unique_name: Callable[[str], str])
             tables=tables or (Table(name="t"),),
             more=more,
         )
-        made.append(ground)
-        return ground
+        made.append(harness)
+        return harness
 
     yield make
-    for ground in made:
-        ground.close()
+    for harness in made:
+        harness.close()

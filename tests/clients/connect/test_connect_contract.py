@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 
 from cdc_platform.errors import ConnectRejected, NotFound
-from tests.clients.conftest import Subject
+from tests.clients.connect.harness import Harness
 from tests.waiting import assert_eventually
 
 
-def test_connector_is_created_and_comes_to_run(cluster: Subject) -> None:
+def test_connector_is_created_and_comes_to_run(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)
@@ -20,7 +20,7 @@ def test_connector_is_created_and_comes_to_run(cluster: Subject) -> None:
     assert seen.worker and seen.tasks[0].worker
 
 
-def test_connector_just_created_is_in_the_list_at_once(cluster: Subject) -> None:
+def test_connector_just_created_is_in_the_list_at_once(cluster: Harness) -> None:
     """Connect's expanded list leaves it out until it has a status: a planner would create it twice."""
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
@@ -29,7 +29,7 @@ def test_connector_just_created_is_in_the_list_at_once(cluster: Subject) -> None
     assert cluster.connect.connectors()[name] == cluster.connect.connector(name)
 
 
-def test_connector_created_stopped_has_no_tasks(cluster: Subject) -> None:
+def test_connector_created_stopped_has_no_tasks(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(), stopped=True)
     cluster.assert_stopped(name)
@@ -37,14 +37,14 @@ def test_connector_created_stopped_has_no_tasks(cluster: Subject) -> None:
     cluster.assert_running(name)
 
 
-def test_create_again_with_the_same_config_is_no_error(cluster: Subject) -> None:
+def test_create_again_with_the_same_config_is_no_error(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)
 
 
-def test_create_again_with_another_config_is_rejected(cluster: Subject) -> None:
+def test_create_again_with_another_config_is_rejected(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     with pytest.raises(ConnectRejected, match="already exists"):
@@ -52,7 +52,7 @@ def test_create_again_with_another_config_is_rejected(cluster: Subject) -> None:
     assert "batch.size" not in cluster.connect.connectors()[name].config
 
 
-def test_create_stopped_is_rejected_when_it_runs_already(cluster: Subject) -> None:
+def test_create_stopped_is_rejected_when_it_runs_already(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)
@@ -68,14 +68,14 @@ def test_create_stopped_is_rejected_when_it_runs_already(cluster: Subject) -> No
         ({"tasks_max": "many"}, "Invalid value many for configuration tasks.max"),
     ],
 )
-def test_config_that_does_not_validate_is_rejected(cluster: Subject, change: dict[str, str], message: str) -> None:
+def test_config_that_does_not_validate_is_rejected(cluster: Harness, change: dict[str, str], message: str) -> None:
     name = cluster.name()
     with pytest.raises(ConnectRejected, match=message):
         cluster.connect.create(name, cluster.config(**change))
     assert name not in cluster.connect.connectors()
 
 
-def test_update_replaces_the_whole_config(cluster: Subject) -> None:
+def test_update_replaces_the_whole_config(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(batch_size="7"))
     cluster.assert_running(name)
@@ -87,7 +87,7 @@ def test_update_replaces_the_whole_config(cluster: Subject) -> None:
     cluster.assert_running(name)
 
 
-def test_update_of_a_stopped_connector_leaves_it_stopped(cluster: Subject) -> None:
+def test_update_of_a_stopped_connector_leaves_it_stopped(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config(), stopped=True)
     cluster.assert_stopped(name)
@@ -95,7 +95,7 @@ def test_update_of_a_stopped_connector_leaves_it_stopped(cluster: Subject) -> No
     cluster.assert_stopped(name)
 
 
-def test_delete_of_what_is_gone_is_no_error(cluster: Subject) -> None:
+def test_delete_of_what_is_gone_is_no_error(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.connect.delete(name)
@@ -105,7 +105,7 @@ def test_delete_of_what_is_gone_is_no_error(cluster: Subject) -> None:
         cluster.connect.connector(name)
 
 
-def test_unknown_connector_is_not_found_by_any_verb(cluster: Subject) -> None:
+def test_unknown_connector_is_not_found_by_any_verb(cluster: Harness) -> None:
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 1}}]
     for verb in (
@@ -123,7 +123,7 @@ def test_unknown_connector_is_not_found_by_any_verb(cluster: Subject) -> None:
             verb()
 
 
-def test_pause_keeps_the_tasks_and_stop_takes_them_away(cluster: Subject) -> None:
+def test_pause_keeps_the_tasks_and_stop_takes_them_away(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)
@@ -136,7 +136,7 @@ def test_pause_keeps_the_tasks_and_stop_takes_them_away(cluster: Subject) -> Non
     cluster.assert_running(name)
 
 
-def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Subject) -> None:
+def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)
@@ -147,12 +147,12 @@ def test_restart_of_a_task_that_is_not_there_is_not_found(cluster: Subject) -> N
         cluster.connect.restart_task(name, 7)
 
 
-def failed(cluster: Subject, name: str) -> bool:
+def failed(cluster: Harness, name: str) -> bool:
     tasks = cluster.connect.connector(name).tasks
     return bool(tasks) and tasks[0].state == "FAILED"
 
 
-def test_failed_task_shows_its_trace_until_it_is_restarted(cluster: Subject) -> None:
+def test_failed_task_shows_its_trace_until_it_is_restarted(cluster: Harness) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
@@ -167,7 +167,7 @@ def test_failed_task_shows_its_trace_until_it_is_restarted(cluster: Subject) -> 
     assert cluster.connect.connector(name).tasks[0].trace is None
 
 
-def test_restarted_task_that_is_still_broken_fails_again(cluster: Subject) -> None:
+def test_restarted_task_that_is_still_broken_fails_again(cluster: Harness) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
@@ -179,7 +179,7 @@ def test_restarted_task_that_is_still_broken_fails_again(cluster: Subject) -> No
     cluster.assert_running(name)
 
 
-def test_changed_config_starts_a_failed_task_anew(cluster: Subject) -> None:
+def test_changed_config_starts_a_failed_task_anew(cluster: Harness) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
@@ -188,7 +188,7 @@ def test_changed_config_starts_a_failed_task_anew(cluster: Subject) -> None:
     cluster.assert_running(name)
 
 
-def test_failed_task_stays_failed_through_pause_and_resume(cluster: Subject) -> None:
+def test_failed_task_stays_failed_through_pause_and_resume(cluster: Harness) -> None:
     name = cluster.name()
     cluster.source_says("no number\n")
     cluster.connect.create(name, cluster.fragile())
@@ -201,7 +201,7 @@ def test_failed_task_stays_failed_through_pause_and_resume(cluster: Subject) -> 
     assert failed(cluster, name)
 
 
-def test_unchanged_update_starts_nothing_anew(cluster: Subject) -> None:
+def test_unchanged_update_starts_nothing_anew(cluster: Harness) -> None:
     """Connect bounces the connector object, but sees that the task's config is the same (KAFKA-9228)."""
     name = cluster.name()
     cluster.source_says("no number\n")
@@ -216,7 +216,7 @@ def test_unchanged_update_starts_nothing_anew(cluster: Subject) -> None:
     assert failed(cluster, name)
 
 
-def test_offsets_are_changed_only_while_it_is_stopped(cluster: Subject) -> None:
+def test_offsets_are_changed_only_while_it_is_stopped(cluster: Harness) -> None:
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
     cluster.connect.create(name, cluster.config())
@@ -233,7 +233,7 @@ def test_offsets_are_changed_only_while_it_is_stopped(cluster: Subject) -> None:
     assert list(cluster.connect.offsets(name)) == []
 
 
-def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Subject) -> None:
+def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Harness) -> None:
     name = cluster.name()
     first = {"partition": cluster.partition(), "offset": {"position": 3}}
     second = {"partition": {"filename": "/other"}, "offset": {"position": 4}}
@@ -248,7 +248,7 @@ def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Subject)
         cluster.connect.alter_offsets(name, [])
 
 
-def test_offsets_outlive_the_connector(cluster: Subject) -> None:
+def test_offsets_outlive_the_connector(cluster: Harness) -> None:
     """So a re-created name resumes at a stale place unless its offsets were reset before the delete."""
     name = cluster.name()
     entry = [{"partition": cluster.partition(), "offset": {"position": 3}}]
@@ -262,14 +262,14 @@ def test_offsets_outlive_the_connector(cluster: Subject) -> None:
     assert list(cluster.connect.offsets(name)) == entry
 
 
-def test_placeholders_stay_placeholders(cluster: Subject) -> None:
+def test_placeholders_stay_placeholders(cluster: Harness) -> None:
     """What Connect resolves for its tasks never comes back by REST."""
     name = cluster.name()
     cluster.connect.create(name, cluster.config(note="${env:CDC_NOT_SET}"), stopped=True)
     assert cluster.connect.connectors()[name].config["note"] == "${env:CDC_NOT_SET}"
 
 
-def test_workers_health_and_plugins(cluster: Subject) -> None:
+def test_workers_health_and_plugins(cluster: Harness) -> None:
     name = cluster.name()
     cluster.connect.create(name, cluster.config())
     cluster.assert_running(name)

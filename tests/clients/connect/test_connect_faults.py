@@ -26,7 +26,7 @@ from cdc_platform.errors import (
 )
 from cdc_platform.model.observed import CLUSTER_KEY
 from cdc_platform.testing import ConnectModel, FakeConnectServer, FaultKind
-from tests.clients.conftest import FILE_SOURCE
+from tests.clients.connect.harness import FILE_SOURCE
 
 CONFIG = {"connector.class": FILE_SOURCE, "topic": "t", "file": "/nowhere"}
 NAME = "pins.00000"

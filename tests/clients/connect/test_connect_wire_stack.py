@@ -15,7 +15,7 @@ from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.errors import ConnectRejected, ConnectUnavailable, WrongCluster
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.observed import CLUSTER_KEY
-from tests.clients.conftest import Subject
+from tests.clients.connect.harness import Harness
 from tests.clients.connect.wire_breaker import WireBreaker
 from tests.waiting import assert_eventually
 
@@ -23,11 +23,11 @@ pytestmark = [pytest.mark.stack, pytest.mark.plain]
 
 
 @pytest.fixture
-def real(stack: Stack, tmp_path: Path) -> Iterator[Subject]:
+def real(stack: Stack, tmp_path: Path) -> Iterator[Harness]:
     with ConnectClient("main", stack.connect_urls, timeout=60.0) as client:
-        subject = Subject("real", client, tmp_path)
-        yield subject
-        subject.clean()
+        harness = Harness("real", client, tmp_path)
+        yield harness
+        harness.clean()
 
 
 @pytest.fixture
@@ -39,7 +39,7 @@ def wire(stack: Stack) -> Iterator[WireBreaker]:
         yield wire
 
 
-def test_control_plane_answer_cut_in_half_is_never_half_a_picture(real: Subject, wire: WireBreaker) -> None:
+def test_control_plane_answer_cut_in_half_is_never_half_a_picture(real: Harness, wire: WireBreaker) -> None:
     for at in range(3):
         real.connect.create(real.name(f"{at:05d}"), real.config(), stopped=True)
     with ConnectClient("main", [wire.url], timeout=10.0) as connect:
@@ -53,7 +53,7 @@ def test_control_plane_answer_cut_in_half_is_never_half_a_picture(real: Subject,
         assert set(connect.connectors()) == set(whole)
 
 
-def test_control_plane_goes_on_with_the_next_worker(stack: Stack, real: Subject, wire: WireBreaker) -> None:
+def test_control_plane_goes_on_with_the_next_worker(stack: Stack, real: Harness, wire: WireBreaker) -> None:
     name = real.name()
     real.connect.create(name, real.config(), stopped=True)
     with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=10.0) as connect:
@@ -65,7 +65,7 @@ def test_control_plane_goes_on_with_the_next_worker(stack: Stack, real: Subject,
 
 
 def test_control_plane_create_applied_but_unanswered_is_done_once(
-    stack: Stack, real: Subject, wire: WireBreaker
+    stack: Stack, real: Harness, wire: WireBreaker
 ) -> None:
     name = real.name()
     with ConnectClient("main", [wire.url, stack.connect_urls[1]], timeout=30.0) as connect:
@@ -78,7 +78,7 @@ def test_control_plane_create_applied_but_unanswered_is_done_once(
 
 
 def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
-    stack: Stack, real: Subject, wire: WireBreaker
+    stack: Stack, real: Harness, wire: WireBreaker
 ) -> None:
     name = real.name()
     real.connect.create(name, real.config())
@@ -97,7 +97,7 @@ def test_control_plane_update_and_delete_applied_but_unanswered_are_done(
         wire.break_all()
 
 
-def test_control_plane_refuses_a_worker_of_another_cluster(stack: Stack, real: Subject) -> None:
+def test_control_plane_refuses_a_worker_of_another_cluster(stack: Stack, real: Harness) -> None:
     kafka_cluster_id = KafkaAdmin(stack.kafka_client).cluster_id()
     with ConnectClient("main", stack.connect_urls, kafka_cluster_id=kafka_cluster_id) as connect:
         connect.connectors()
@@ -108,14 +108,14 @@ def test_control_plane_refuses_a_worker_of_another_cluster(stack: Stack, real: S
         connect.delete(real.name())
 
 
-def test_control_plane_refuses_connectors_that_were_made_for_another_cluster(stack: Stack, real: Subject) -> None:
+def test_control_plane_refuses_connectors_that_were_made_for_another_cluster(stack: Stack, real: Harness) -> None:
     name = real.name()
     real.connect.create(name, {**real.config(), CLUSTER_KEY: "elsewhere"}, stopped=True)
     with ConnectClient("main", stack.connect_urls) as connect, pytest.raises(WrongCluster, match="elsewhere"):
         connect.connectors()
 
 
-def test_control_plane_500_says_why_and_changes_nothing(real: Subject, stack: Stack) -> None:
+def test_control_plane_500_says_why_and_changes_nothing(real: Harness, stack: Stack) -> None:
     name = real.name()
     missing = stack.secrets_dir / "no-such-file.properties"
     with pytest.raises(ConnectRejected, match="HTTP 500: Could not read properties"):
@@ -123,7 +123,7 @@ def test_control_plane_500_says_why_and_changes_nothing(real: Subject, stack: St
     assert name not in real.connect.connectors()
 
 
-def test_control_plane_never_shows_a_secret_that_connect_printed(real: Subject, stack: Stack) -> None:
+def test_control_plane_never_shows_a_secret_that_connect_printed(real: Harness, stack: Stack) -> None:
     secret = stack.secrets_dir / "contract-test.properties"
     secret.write_text("number=hunter2\n", encoding="utf-8")
     secret.chmod(0o644)
@@ -136,7 +136,7 @@ def test_control_plane_never_shows_a_secret_that_connect_printed(real: Subject, 
     assert f"${{file:{secret}:number}}" in str(caught.value)
 
 
-def test_control_plane_creates_many_at_once_through_rebalances(real: Subject) -> None:
+def test_control_plane_creates_many_at_once_through_rebalances(real: Harness) -> None:
     """Concurrent creates meet rebalances; each comes through or says so."""
 
     names = [real.name(f"{at:05d}") for at in range(20)]

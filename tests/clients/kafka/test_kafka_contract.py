@@ -3,163 +3,135 @@
 from __future__ import annotations
 
 import logging
-import secrets
 from collections.abc import Callable, Iterator
 
 import pytest
 
 from cdc_platform.clients.kafka.admin import KafkaAdmin
-from cdc_platform.clients.protocols import Kafka
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, SecretUnresolved, SettingsError
-from cdc_platform.model.observed import ObservedTopic, TopicRequest
+from cdc_platform.model.observed import TopicRequest
 from cdc_platform.testing import FakeKafka
+from tests.clients.kafka.harness import Harness
 from tests.waiting import assert_eventually
 
 NOWHERE = {"bootstrap.servers": "127.0.0.1:1"}
 
 
-class Subject:
-    """A Kafka cluster under contract, and topics in it that no other test uses."""
-
-    def __init__(self, kafka: Kafka) -> None:
-        self.kafka = kafka
-        self._own = f"contract-{secrets.token_hex(4)}"
-
-    def request(self, name: str = "a", **more: object) -> TopicRequest:
-        values: dict[str, object] = {"partitions": 2, "replication": 1, "config": {}, **more}
-        return TopicRequest(name=f"{self._own}.{name}", **values)  # type: ignore[arg-type]
-
-    def seen(self, request: TopicRequest) -> ObservedTopic | None:
-        return self.kafka.topics([request.name]).get(request.name)
-
-    def assert_shows(self, request: TopicRequest, **values: object) -> None:
-        """Brokers learn of a change a moment after the controller has answered."""
-
-        def holds() -> bool:
-            seen = self.seen(request)
-            return seen is not None and all(getattr(seen, key) == value for key, value in values.items())
-
-        assert_eventually(holds, what=f"{request.name} with {values}")
-
-    def clean(self) -> None:
-        self.kafka.delete_topics([name for name in self.kafka.topics() if name.startswith(self._own)])
-
-
 @pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.stack)])
-def subject(request: pytest.FixtureRequest) -> Iterator[Subject]:
+def harness(request: pytest.FixtureRequest) -> Iterator[Harness]:
     if request.param == "fake":
-        yield Subject(FakeKafka())
+        yield Harness(FakeKafka())
         return
-    subject = Subject(KafkaAdmin(request.getfixturevalue("stack").kafka_client))
-    yield subject
-    subject.clean()
+    harness = Harness(KafkaAdmin(request.getfixturevalue("stack").kafka_client))
+    yield harness
+    harness.clean()
 
 
-def test_topic_is_created_with_partitions_replication_and_config(subject: Subject) -> None:
-    request = subject.request(config={"cleanup.policy": "compact", "retention.ms": "604800000"})
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request, partitions=2, replication=1, config=request.config)
-    assert request.name in subject.kafka.topics()
+def test_topic_is_created_with_partitions_replication_and_config(harness: Harness) -> None:
+    request = harness.request(config={"cleanup.policy": "compact", "retention.ms": "604800000"})
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request, partitions=2, replication=1, config=request.config)
+    assert request.name in harness.kafka.topics()
 
 
-def test_config_holds_only_what_differs_from_the_default(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request, config={})
+def test_config_holds_only_what_differs_from_the_default(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request, config={})
 
 
-def test_topics_by_name_leave_out_what_is_not_there(subject: Subject) -> None:
-    first, second = subject.request("a"), subject.request("b")
-    subject.kafka.create_topics([first, second])
-    subject.assert_shows(first)
-    subject.assert_shows(second)
-    assert set(subject.kafka.topics([first.name, "contract-none"])) == {first.name}
-    assert subject.kafka.topics([]) == {}
+def test_topics_by_name_leave_out_what_is_not_there(harness: Harness) -> None:
+    first, second = harness.request("a"), harness.request("b")
+    harness.kafka.create_topics([first, second])
+    harness.assert_shows(first)
+    harness.assert_shows(second)
+    assert set(harness.kafka.topics([first.name, "contract-none"])) == {first.name}
+    assert harness.kafka.topics([]) == {}
 
 
-def test_creating_what_exists_is_no_error_and_changes_nothing(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.kafka.create_topics([subject.request(partitions=5)])
-    subject.assert_shows(request, partitions=2)
+def test_creating_what_exists_is_no_error_and_changes_nothing(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.kafka.create_topics([harness.request(partitions=5)])
+    harness.assert_shows(request, partitions=2)
 
 
-def test_one_bad_topic_does_not_keep_the_others_from_being_made(subject: Subject) -> None:
-    good = subject.request("good")
+def test_one_bad_topic_does_not_keep_the_others_from_being_made(harness: Harness) -> None:
+    good = harness.request("good")
     bad = [
-        subject.request("factor", replication=99),
-        subject.request("config", config={"no.such.config": "1"}),
-        subject.request("value", config={"retention.ms": "soon"}),
-        subject.request("partitions", partitions=0),
-        subject.request("sl/ash"),
+        harness.request("factor", replication=99),
+        harness.request("config", config={"no.such.config": "1"}),
+        harness.request("value", config={"retention.ms": "soon"}),
+        harness.request("partitions", partitions=0),
+        harness.request("sl/ash"),
     ]
     with pytest.raises(KafkaRejected) as caught:
-        subject.kafka.create_topics([*bad[:2], good, *bad[2:]])
+        harness.kafka.create_topics([*bad[:2], good, *bad[2:]])
     for request in bad:
         assert request.name in str(caught.value)
     assert good.name not in str(caught.value)
-    subject.assert_shows(good)
-    assert not any(subject.seen(request) for request in bad)
+    harness.assert_shows(good)
+    assert not any(harness.seen(request) for request in bad)
 
 
-def test_partitions_grow_and_never_shrink(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request)
-    subject.kafka.add_partitions(request.name, 4)
-    subject.assert_shows(request, partitions=4)
-    subject.kafka.add_partitions(request.name, 4)
+def test_partitions_grow_and_never_shrink(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request)
+    harness.kafka.add_partitions(request.name, 4)
+    harness.assert_shows(request, partitions=4)
+    harness.kafka.add_partitions(request.name, 4)
     with pytest.raises(KafkaRejected, match="INVALID_PARTITIONS"):
-        subject.kafka.add_partitions(request.name, 3)
-    subject.assert_shows(request, partitions=4)
+        harness.kafka.add_partitions(request.name, 3)
+    harness.assert_shows(request, partitions=4)
 
 
-def test_config_is_changed_by_entry_and_returned_to_the_default(subject: Subject) -> None:
-    request = subject.request(config={"retention.ms": "1000000", "cleanup.policy": "compact"})
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request)
-    subject.kafka.alter_topic_config(request.name, {"retention.ms": None, "segment.ms": "3600000"})
-    subject.assert_shows(request, config={"cleanup.policy": "compact", "segment.ms": "3600000"})
+def test_config_is_changed_by_entry_and_returned_to_the_default(harness: Harness) -> None:
+    request = harness.request(config={"retention.ms": "1000000", "cleanup.policy": "compact"})
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request)
+    harness.kafka.alter_topic_config(request.name, {"retention.ms": None, "segment.ms": "3600000"})
+    harness.assert_shows(request, config={"cleanup.policy": "compact", "segment.ms": "3600000"})
 
 
-def test_bad_config_change_is_rejected_as_a_whole(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request)
+def test_bad_config_change_is_rejected_as_a_whole(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request)
     for bad in ({"retention.ms": "soon"}, {"no.such.config": "1"}):
         with pytest.raises(KafkaRejected, match="INVALID_CONFIG"):
-            subject.kafka.alter_topic_config(request.name, {"segment.ms": "3600000", **bad})
-    subject.assert_shows(request, config={})
+            harness.kafka.alter_topic_config(request.name, {"segment.ms": "3600000", **bad})
+    harness.assert_shows(request, config={})
 
 
-def test_changes_of_a_topic_that_is_not_there_are_rejected(subject: Subject) -> None:
-    name = subject.request().name
+def test_changes_of_a_topic_that_is_not_there_are_rejected(harness: Harness) -> None:
+    name = harness.request().name
     changes: tuple[Callable[[], object], ...] = (
-        lambda: subject.kafka.add_partitions(name, 3),
-        lambda: subject.kafka.alter_topic_config(name, {"retention.ms": "1000"}),
+        lambda: harness.kafka.add_partitions(name, 3),
+        lambda: harness.kafka.alter_topic_config(name, {"retention.ms": "1000"}),
     )
     for change in changes:
         with pytest.raises(KafkaRejected, match="UNKNOWN_TOPIC"):
             change()
 
 
-def test_topic_is_deleted_and_gone_already_is_no_error(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request)
-    subject.kafka.delete_topics([request.name, subject.request("none").name])
-    assert_eventually(lambda: subject.seen(request) is None, what="gone")
-    subject.kafka.delete_topics([request.name])
+def test_topic_is_deleted_and_gone_already_is_no_error(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request)
+    harness.kafka.delete_topics([request.name, harness.request("none").name])
+    assert_eventually(lambda: harness.seen(request) is None, what="gone")
+    harness.kafka.delete_topics([request.name])
 
 
-def test_nothing_asked_is_nothing_done(subject: Subject) -> None:
-    request = subject.request()
-    subject.kafka.create_topics([request])
-    subject.assert_shows(request)
-    before = subject.kafka.topics([request.name])
-    subject.kafka.create_topics([])
-    subject.kafka.delete_topics([])
-    assert subject.kafka.topics([request.name]) == before
+def test_nothing_asked_is_nothing_done(harness: Harness) -> None:
+    request = harness.request()
+    harness.kafka.create_topics([request])
+    harness.assert_shows(request)
+    before = harness.kafka.topics([request.name])
+    harness.kafka.create_topics([])
+    harness.kafka.delete_topics([])
+    assert harness.kafka.topics([request.name]) == before
 
 
 # The real client alone

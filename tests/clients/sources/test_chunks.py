@@ -12,11 +12,10 @@ import pytest
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.connection_pool import Connections
 from cdc_platform.verification.proof.scan import Scan
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import MakeHarness
 
 pytestmark = pytest.mark.stack
 
-MakeGround = Callable[..., Ground]
 
 # Key columns, and the key of the n-th row; as text they sort otherwise.
 _KEYS = {
@@ -33,24 +32,24 @@ _ORDERED: Mapping[str, tuple[str, Callable[[int], str]]] = {
 }
 
 
-def _source(make_ground: MakeGround, engine: Engine, kind: str) -> Any:
+def _source(make_harness: MakeHarness, engine: Engine, kind: str) -> Any:
     """A source of 1,234 rows."""
     columns, key = _ORDERED[kind]
-    ground = make_ground(engine)
+    harness = make_harness(engine)
     rows = ",".join(f"({key(n)})" for n in range(1234))
     if engine is Engine.POSTGRES:
         columns = columns.replace("varbinary(20)", "bytea")
         rows = rows.replace("x'", "'\\x")
-    shard = ground.add_shard("00000", f"CREATE TABLE t ({columns})", f"INSERT INTO t VALUES {rows}")
+    shard = harness.add_shard("00000", f"CREATE TABLE t ({columns})", f"INSERT INTO t VALUES {rows}")
     if engine is Engine.POSTGRES:
-        ground.own(shard, "t")
-    return ground.outside().source(ground.dataset, shard, ground.tables[0])
+        harness.own(shard, "t")
+    return harness.outside().source(harness.dataset, shard, harness.tables[0])
 
 
 @pytest.mark.parametrize("kind", _KEYS)
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES])
-def test_completeness_reads_chunks_of_the_size_asked_for(make_ground: MakeGround, engine: Engine, kind: str) -> None:
-    source = _source(make_ground, engine, kind)
+def test_completeness_reads_chunks_of_the_size_asked_for(make_harness: MakeHarness, engine: Engine, kind: str) -> None:
+    source = _source(make_harness, engine, kind)
     assert source.inspect().shape is not None
     after, words = None, set[int]()
     sizes: list[int] = []
@@ -70,9 +69,9 @@ def test_completeness_reads_chunks_of_the_size_asked_for(make_ground: MakeGround
 )
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES])
 def test_completeness_reads_ranges_of_keys_by_several_connections(
-    make_ground: MakeGround, tmp_path: Path, engine: Engine, kind: str
+    make_harness: MakeHarness, tmp_path: Path, engine: Engine, kind: str
 ) -> None:
-    source = _source(make_ground, engine, kind)
+    source = _source(make_harness, engine, kind)
     shape = source.inspect().shape
     assert shape is not None
     seen = []

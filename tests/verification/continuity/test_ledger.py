@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -17,12 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cdc_platform.clients.kafka.offset_history import OffsetTopics, WrittenOffset, connector_key
-from cdc_platform.clients.kafka.topic_records import Batch, Records, TopicBounds
-from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.kafka.topic_records import TopicBounds
 from cdc_platform.errors import ConnectRejected, KafkaUnavailable, NotFound
-from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
-from cdc_platform.settings import Settings
-from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
+from cdc_platform.model.topology import Cluster, Engine
 from cdc_platform.verification.continuity.breaks import Break, BreakKind, unproven_of
 from cdc_platform.verification.continuity.committed_positions import (
     Commit,
@@ -33,14 +27,13 @@ from cdc_platform.verification.continuity.committed_positions import (
     transaction_of,
 )
 from cdc_platform.verification.continuity.handovers import SENT, ShardSent, Silence, resumed, sent_before
-from cdc_platform.verification.continuity.ledger import LedgerPorts, TableContinuity, breaks_on_record, count_and_keep
+from cdc_platform.verification.continuity.ledger import breaks_on_record
 from cdc_platform.verification.continuity.ledger_store import LedgerStore
 from cdc_platform.verification.continuity.transaction_balance import END, SEEN, Rows, balance, found_of, handed_on
-from tests.verification.duplicates.topics import Topic, run_id
+from tests.verification.continuity.harness import NOW, Harness
+from tests.verification.duplicates.topics import run_id
 
 NONE = np.zeros(0, dtype=np.uint64)
-NOW = datetime.now(UTC)
-MS = int(NOW.timestamp() * 1000)
 
 
 def ends(*rows: tuple[int, int, int], shard: int = 0) -> Rows:
@@ -262,184 +255,78 @@ def test_the_key_of_a_source_offset_is_connects_own() -> None:
 # All of it
 
 
-@dataclass
-class Transactions:
-    """The transactions' topic in memory, one partition."""
-
-    records: list[tuple[str, str, bytes, int]] = field(default_factory=list)
-
-    def bounds(self) -> TopicBounds:
-        return TopicBounds(topic_id="tx", partitions={0: (0, len(self.records))})
-
-    def read(self, partition: int, begin: int, end: int) -> Iterator[Batch]:
-        part = self.records[begin:end]
-        if part:
-            yield Batch(
-                [key.encode() for _, key, _, _ in part],
-                [value for _, _, value, _ in part],
-                list(range(begin, end)),
-                [[("cdc.shard", shard.encode())] for shard, _, _, _ in part],
-                [time for _, _, _, time in part],
-            )
-
-    def fetch(self, partition: int, offsets: Sequence[int]) -> Mapping[int, tuple[bytes | None, bytes | None]]:
-        return {at: (self.records[at][1].encode(), self.records[at][2]) for at in offsets}
-
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-class Offsets:
-    """Connect's offsets, now and once."""
-
-    def __init__(self) -> None:
-        self.now: dict[str, Any] | None = None
-        self.once: list[WrittenOffset] = []
-        self.asked: list[Mapping[str, tuple[int, int]]] = []
-        self.calls = 0
-
-    def offsets(self, name: str) -> list[Any]:
-        self.calls += 1
-        return [{"partition": {"server": name}, "offset": self.now}] if self.now else []
-
-    def read(self, cluster: Cluster, windows: Mapping[str, tuple[int, int]]) -> Mapping[str, Sequence[WrittenOffset]]:
-        self.asked.append(windows)
-        return {name: [one for one in self.once if begin <= one.at <= end] for name, (begin, end) in windows.items()}
-
-
-class Scene:
-    """One MariaDB shard in memory."""
-
-    def __init__(self, root: Path, **dataset: Any) -> None:
-        self.events = Topic(at=MS - 600_000)
-        self.transactions = Transactions()
-        self.connect = Offsets()
-        self.store = FakeStateStore()
-        shard = Shard(dataset="pins", id="00000", leader=Address("db", 3306), database="pins_0")
-        made = Dataset(
-            name="pins", engine=Engine.MARIADB, tables=(Table(name="pins"),), clusters=("main",),
-            credentials=Credentials(user="${env:U}", password="${env:P}"), **dataset,
-        )  # fmt: skip
-        self.topology = Topology(
-            datasets={"pins": made}, shards={"pins": (shard,)},
-            clusters={"main": Cluster(name="main", urls=("http://connect:8083",))},
-        )  # fmt: skip
-        platform = Platform(
-            settings=Settings(cache_dir=str(root)), topology=InMemoryTopologyStore(), kafka=FakeKafka(),
-            state=self.store, connect=lambda cluster: self.connect,  # type: ignore[arg-type,return-value]
-        )  # fmt: skip
-        self.outside = LedgerPorts(
-            platform=platform, records=self.records, offsets=self.connect, store=lambda name: self.store
-        )
-        self.number = 0
-
-    def records(self, topic: str) -> Records:
-        found: Records = self.events if topic == "cdc.pins.pins" else self.transactions
-        return found
-
-    def transaction(self, run: str, events: int, *, number: int | None = None, lost: int = 0) -> int:
-        """One transaction: its events, then its END."""
-        self.number += 1
-        number = self.number if number is None else number
-        for row in range(events - lost):
-            self.events.send(run, row, number, place=number * 100 + row)
-        self.events.at += 1
-        value = {
-            "status": "END", "id": f"0-1-{number}", "event_count": events,
-            "data_collections": [{"data_collection": "pins_0.pins", "event_count": events}] if events else [],
-        }  # fmt: skip
-        self.transactions.records.append(("pins.00000", f"0-1-{number}", json.dumps(value).encode(), self.events.at))
-        return number
-
-    def rest(self, ms: int) -> int:
-        """Nothing happens for so long; the time then."""
-        self.events.at += ms
-        return self.events.at
-
-    def commit(self, number: int) -> None:
-        self.connect.now = {"gtids": f"0-1-{number}", "file": "b", "pos": 1}
-        self.connect.once.append(WrittenOffset(self.events.at, self.connect.now))
-
-    def keep(self) -> TableContinuity:
-        return count_and_keep(self.outside, self.topology, "pins", "pins", run_id="r")[1]
-
-    def only(self) -> Any:
-        (shard,) = self.keep().shards
-        return shard
-
-
 def test_ledger_of_a_restart_with_redelivery_has_no_break_and_costs_only_what_is_new(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    first = run_id(scene.events.at)
+    harness = Harness(tmp_path)
+    first = run_id(harness.events.at)
     for _ in range(10):
-        scene.transaction(first, 3)
-    scene.commit(7)
-    assert (scene.only().checked, scene.only().breaks) == (10, ())
-    second = run_id(scene.rest(5_000))
-    scene.rest(100)
+        harness.transaction(first, 3)
+    harness.commit(7)
+    assert (harness.only().checked, harness.only().breaks) == (10, ())
+    second = run_id(harness.rest(5_000))
+    harness.rest(100)
     for number in (8, 9, 10):
-        scene.transaction(second, 3, number=number)
-    scene.number = 10
-    scene.transaction(second, 2)
-    found = scene.only()
+        harness.transaction(second, 3, number=number)
+    harness.number = 10
+    harness.transaction(second, 2)
+    found = harness.only()
     assert (found.checked, found.open, found.breaks) == (11, 0, ())
     assert (found.resumed, found.unknown) == (1, 0)  # the very first has no predecessor
-    asked = len(scene.connect.asked)
-    assert scene.only() == found
-    assert (scene.connect.calls, scene.connect.asked[asked:]) == (0, [{}])
+    asked = len(harness.connect.asked)
+    assert harness.only() == found
+    assert (harness.connect.calls, harness.connect.asked[asked:]) == (0, [{}])
 
 
 def test_ledger_names_the_steps_between_two_snapshots_of_a_task_that_was_lost_early(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    first = run_id(scene.events.at)
+    harness = Harness(tmp_path)
+    first = run_id(harness.events.at)
     for _ in range(3):
-        scene.transaction(first, 1)
-    second = run_id(scene.rest(2_000))
-    scene.rest(100)
-    scene.number = 20  # it read the table anew: nobody has sent 4 to 20
-    scene.transaction(second, 1)
-    scene.rest(5_000)
-    scene.commit(21)
-    found = scene.only()
+        harness.transaction(first, 1)
+    second = run_id(harness.rest(2_000))
+    harness.rest(100)
+    harness.number = 20  # it read the table anew: nobody has sent 4 to 20
+    harness.transaction(second, 1)
+    harness.rest(5_000)
+    harness.commit(21)
+    found = harness.only()
     (gap,) = found.breaks
     assert (gap.kind, gap.range, gap.run, found.unknown) == (BreakKind.FROM_SCRATCH, "GTID domain 0, 3", second, 0)
     assert "what changed after GTID domain 0, 3 until then came as rows only" in gap.sentence()
-    assert scene.only().breaks == (gap,)
+    assert harness.only().breaks == (gap,)
 
 
 def test_ledger_finds_a_transaction_that_lost_an_event_once_it_is_committed(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    run = run_id(scene.events.at)
-    scene.transaction(run, 3)
-    bad = scene.transaction(run, 5, lost=1)
-    scene.transaction(run, 1)
-    found = scene.only()
+    harness = Harness(tmp_path)
+    run = run_id(harness.events.at)
+    harness.transaction(run, 3)
+    bad = harness.transaction(run, 5, lost=1)
+    harness.transaction(run, 1)
+    found = harness.only()
     assert (found.checked, found.open, found.breaks) == (2, 1, ())  # it may still be under way
-    scene.commit(bad)
-    found = scene.only()
+    harness.commit(bad)
+    found = harness.only()
     (gap,) = found.breaks
     assert (gap.kind, gap.expected, gap.found, found.open) == (BreakKind.TRANSACTION, 5, 4, 0)
     assert gap.range == "transaction 0-1-2 (its END: partition 0, offset 1)"
-    assert scene.only().breaks == (gap,)
-    assert breaks_on_record(scene.store.read(), "pins", "pins") == {"00000": (gap,)}
-    assert len(scene.store.writes) == 1
+    assert harness.only().breaks == (gap,)
+    assert breaks_on_record(harness.store.read(), "pins", "pins") == {"00000": (gap,)}
+    assert len(harness.store.writes) == 1
 
 
 def test_ledger_names_the_range_that_a_moved_offset_skipped(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    first = run_id(scene.events.at)
+    harness = Harness(tmp_path)
+    first = run_id(harness.events.at)
     for _ in range(5):
-        scene.transaction(first, 1)
-    scene.commit(5)
-    assert scene.only().breaks == ()
-    scene.rest(20_000)
-    scene.commit(25)  # by hand: nobody has sent 6 to 25
-    second = run_id(scene.rest(10_000))
-    scene.rest(200)
-    scene.number = 25
+        harness.transaction(first, 1)
+    harness.commit(5)
+    assert harness.only().breaks == ()
+    harness.rest(20_000)
+    harness.commit(25)  # by hand: nobody has sent 6 to 25
+    second = run_id(harness.rest(10_000))
+    harness.rest(200)
+    harness.number = 25
     for _ in range(3):
-        scene.transaction(second, 1)
-    (gap,) = scene.only().breaks
+        harness.transaction(second, 1)
+    (gap,) = harness.only().breaks
     assert (gap.kind, gap.range, gap.run) == (BreakKind.RESUME, "GTID domain 0, 6 to 25", second)
     # The cache is lost: the same is found again, and is the same on record.
     for path in (tmp_path / "ledger").rglob("*"):
@@ -447,80 +334,80 @@ def test_ledger_names_the_range_that_a_moved_offset_skipped(tmp_path: Path) -> N
             path.unlink()
     for _ in range(3):
         # Whose events were handed over to the lost ledger is not judged, now or later.
-        (again,) = scene.only().breaks
+        (again,) = harness.only().breaks
         assert again.id == gap.id
     # What comes after that is.
-    scene.rest(120_000)
-    scene.transaction(second, 1)
-    bad = scene.transaction(second, 2, lost=1)
-    scene.commit(bad)
-    scene.only()
-    assert [one.kind for one in scene.only().breaks] == [BreakKind.RESUME, BreakKind.TRANSACTION]
+    harness.rest(120_000)
+    harness.transaction(second, 1)
+    bad = harness.transaction(second, 2, lost=1)
+    harness.commit(bad)
+    harness.only()
+    assert [one.kind for one in harness.only().breaks] == [BreakKind.RESUME, BreakKind.TRANSACTION]
 
 
 def test_ledger_of_a_connector_that_cannot_be_asked_leaves_its_transactions_open(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    scene = Scene(tmp_path)
-    scene.transaction(run_id(scene.events.at), 2, lost=1)
-    scene.commit(1)
-    scene.only()
+    harness = Harness(tmp_path)
+    harness.transaction(run_id(harness.events.at), 2, lost=1)
+    harness.commit(1)
+    harness.only()
 
     def broken(name: str) -> list[Any]:
         raise ConnectRejected("HTTP 500: no leader file.")
 
     with monkeypatch.context() as patch:
-        patch.setattr(scene.connect, "offsets", broken)
-        found = scene.only()
+        patch.setattr(harness.connect, "offsets", broken)
+        found = harness.only()
         assert (found.open, found.breaks) == (1, ())
-    assert len(scene.only().breaks) == 1
+    assert len(harness.only().breaks) == 1
 
 
 def test_ledger_asks_what_is_committed_before_it_reads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(tmp_path)
-    run = run_id(scene.events.at)
-    scene.transaction(run, 2, lost=1)  # its second event is under way in another partition
-    assert scene.only().open == 1
-    ends, calls = scene.events.bounds, []
+    harness = Harness(tmp_path)
+    run = run_id(harness.events.at)
+    harness.transaction(run, 2, lost=1)  # its second event is under way in another partition
+    assert harness.only().open == 1
+    ends, calls = harness.events.bounds, []
 
     def late() -> TopicBounds:
         # It arrives, and is committed, just after the ends up to which it is read were asked for.
         found = ends()
         calls.append(found)
         if len(calls) == 2:
-            scene.events.send(run, 1, 1, place=101)
-            scene.commit(1)
+            harness.events.send(run, 1, 1, place=101)
+            harness.commit(1)
         return found
 
-    monkeypatch.setattr(scene.events, "bounds", late)
-    assert scene.only().breaks == ()
-    assert (scene.only().checked, scene.only().breaks) == (1, ())
+    monkeypatch.setattr(harness.events, "bounds", late)
+    assert harness.only().breaks == ()
+    assert (harness.only().checked, harness.only().breaks) == (1, ())
 
 
 def test_ledger_of_numbers_missing_in_a_shared_servers_stream_has_no_break(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    first = run_id(scene.events.at)
+    harness = Harness(tmp_path)
+    first = run_id(harness.events.at)
     for number in (1, 2, 50, 51, 900):
-        scene.transaction(first, 1, number=number)
-    scene.commit(900)
-    scene.only()
-    second = run_id(scene.rest(5_000))
-    scene.rest(100)
+        harness.transaction(first, 1, number=number)
+    harness.commit(900)
+    harness.only()
+    second = run_id(harness.rest(5_000))
+    harness.rest(100)
     for number in (2_000, 3_000):
-        scene.transaction(second, 1, number=number)
-    found = scene.only()
+        harness.transaction(second, 1, number=number)
+    found = harness.only()
     assert (found.checked, found.breaks, found.resumed) == (7, (), 1)
 
 
 def test_ledger_of_a_shard_bootstrapped_anew_has_no_break(tmp_path: Path) -> None:
-    scene = Scene(tmp_path)
-    first = run_id(scene.events.at)
-    scene.transaction(first, 1)
-    scene.commit(1)
-    scene.only()
-    anew = datetime.fromtimestamp(scene.rest(20_000) / 1000, UTC)
-    scene.connect.once.append(WrittenOffset(scene.events.at, None))
-    scene.store.write(
+    harness = Harness(tmp_path)
+    first = run_id(harness.events.at)
+    harness.transaction(first, 1)
+    harness.commit(1)
+    harness.only()
+    anew = datetime.fromtimestamp(harness.rest(20_000) / 1000, UTC)
+    harness.connect.once.append(WrittenOffset(harness.events.at, None))
+    harness.store.write(
         {
             "watermark/pins/pins/00000": {
                 "mode": "latest", "run": "r", "position": "0-1-40", "offset": {}, "since": anew.isoformat(),
@@ -528,27 +415,27 @@ def test_ledger_of_a_shard_bootstrapped_anew_has_no_break(tmp_path: Path) -> Non
             }
         }
     )  # fmt: skip
-    second = run_id(scene.rest(5_000))
-    scene.rest(100)
-    scene.transaction(second, 1, number=41)
-    assert scene.only().breaks == ()
+    second = run_id(harness.rest(5_000))
+    harness.rest(100)
+    harness.transaction(second, 1, number=41)
+    assert harness.only().breaks == ()
 
 
 def test_ledger_without_transaction_metadata_says_so(tmp_path: Path) -> None:
-    scene = Scene(tmp_path, connector={"provide.transaction.metadata": "false"})
-    scene.transaction(run_id(scene.events.at), 1)
-    found = scene.keep()
+    harness = Harness(tmp_path, connector={"provide.transaction.metadata": "false"})
+    harness.transaction(run_id(harness.events.at), 1)
+    found = harness.keep()
     assert (found.shards, found.problem) == ((), "the dataset has switched transaction metadata off")
 
 
 def test_ledger_without_its_topic_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    scene = Scene(tmp_path)
+    harness = Harness(tmp_path)
 
     def gone() -> TopicBounds:
         raise NotFound("there is no such topic.")
 
-    monkeypatch.setattr(scene.transactions, "bounds", gone)
-    assert "no such topic" in scene.keep().problem
+    monkeypatch.setattr(harness.transactions, "bounds", gone)
+    assert "no such topic" in harness.keep().problem
 
 
 def test_a_break_is_over_once_the_shard_was_proven_after_it() -> None:

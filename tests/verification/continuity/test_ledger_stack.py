@@ -23,7 +23,8 @@ from cdc_platform.verification.continuity.ledger import LedgerPorts, breaks_on_r
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
-from tests.verification.duplicates.site import Site, ask_for_snapshot, sites
+from tests.verification.duplicates.harness import Harness as DuplicatesHarness
+from tests.verification.duplicates.harness import ask_for_snapshot, harnesses
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -34,16 +35,16 @@ ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], i
 class Kept:
     """A captured shard and its ledger."""
 
-    def __init__(self, site: Site, outside: LedgerPorts) -> None:
-        self.site, self.outside = site, outside
+    def __init__(self, harness: DuplicatesHarness, outside: LedgerPorts) -> None:
+        self.harness, self.outside = harness, outside
 
     @property
     def topology(self) -> Topology:
-        cluster = self.site.field.stack.cluster()
-        return replace(self.site.field.topology, clusters={cluster.name: cluster})
+        cluster = self.harness.field.stack.cluster()
+        return replace(self.harness.field.topology, clusters={cluster.name: cluster})
 
     def look(self) -> ShardContinuity:
-        _, found = count_and_keep(self.outside, self.topology, self.site.dataset.name, "pins", run_id="r")
+        _, found = count_and_keep(self.outside, self.topology, self.harness.dataset.name, "pins", run_id="r")
         assert found.problem == ""
         (shard,) = found.shards
         return shard
@@ -61,9 +62,9 @@ class Kept:
 
     def position(self) -> dict[str, Any]:
         """The connector's offset as it would be at the end of the source's log."""
-        offset = self.site.field.offset(self.site.shard)
-        with self.site.admin(self.site.shard.database) as run:
-            if self.site.dataset.engine.reads_binlog:
+        offset = self.harness.field.offset(self.harness.shard)
+        with self.harness.admin(self.harness.shard.database) as run:
+            if self.harness.dataset.engine.reads_binlog:
                 found: Any = run("SELECT @@gtid_binlog_pos")
                 # Nothing of a transaction that was under way: events of the next one would be taken for its.
                 kept = {name: offset[name] for name in ("file", "pos", "server_id", "ts_sec") if name in offset}
@@ -72,11 +73,11 @@ class Kept:
             return {"lsn": int(rows_of(run, found)[0][0]), "txId": offset["txId"], "ts_usec": offset["ts_usec"]}
 
     def call(self, verb: str, path: str, **more: Any) -> None:
-        name = self.site.shard.name
+        name = self.harness.shard.name
 
         def done() -> bool:
-            return self.site.field.rest.request(
-                verb, f"{self.site.url()}/connectors/{name}/{path}", timeout=60, **more
+            return self.harness.field.rest.request(
+                verb, f"{self.harness.url()}/connectors/{name}/{path}", timeout=60, **more
             ).is_success
 
         assert_eventually(done, f"{verb} {path} of {name}", 60)
@@ -84,28 +85,28 @@ class Kept:
     def stop(self) -> None:
         """Stop the connector, and wait until the source has lost its reader: Connect says "no task" before."""
         self.call("PUT", "stop")
-        dataset = self.site.dataset
+        dataset = self.harness.dataset
         if dataset.engine.reads_binlog:
             user = resolve(dataset.credentials.user)
             readers = (
                 f"SELECT 1 FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%' AND user = '{user}'"
             )
         else:
-            slot = slot_name(self.site.field.settings, self.site.shard)
+            slot = slot_name(self.harness.field.settings, self.harness.shard)
             readers = f"SELECT 1 FROM pg_replication_slots WHERE active AND slot_name = '{slot}'"
 
         def gone() -> bool:
-            with self.site.admin(self.site.shard.database) as run:
+            with self.harness.admin(self.harness.shard.database) as run:
                 return not rows_of(run, run(readers))
 
-        assert_eventually(gone, f"nobody reads for {self.site.shard.name}", 60)
-        before = self.site.field.offset(self.site.shard)
+        assert_eventually(gone, f"nobody reads for {self.harness.shard.name}", 60)
+        before = self.harness.field.offset(self.harness.shard)
 
         def still() -> bool:
             # Its last commit follows its last event.
             nonlocal before
             time.sleep(1)
-            last, before = before, self.site.field.offset(self.site.shard)
+            last, before = before, self.harness.field.offset(self.harness.shard)
             return last == before
 
         assert_eventually(still, "the last offset is committed", 60)
@@ -113,12 +114,12 @@ class Kept:
     def configured(self, config: dict[str, str]) -> None:
         """Go on with this configuration."""
         self.stop()
-        self.site.field.put(self.site.shard.name, config)
+        self.harness.field.put(self.harness.shard.name, config)
         self.call("PUT", "resume")
-        self.site.home()
+        self.harness.home()
 
     def prove(self) -> Verdict:
-        part = ShardRange(dataset=self.site.dataset.name, table="pins", shards=(self.site.shard.id,))
+        part = ShardRange(dataset=self.harness.dataset.name, table="pins", shards=(self.harness.shard.id,))
         (verdict,) = verify_shards(verification_of(self.outside.platform), self.topology, part, run_id="proof")
         self.missing = verdict.missing
         return verdict.verdict
@@ -131,15 +132,15 @@ def rows_of(run: Any, found: Any) -> Any:
 
 @pytest.fixture
 def kept(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
-    with sites(stack, tmp_path, BootstrapMode.SNAPSHOT) as make:
+    with harnesses(stack, tmp_path, BootstrapMode.SNAPSHOT) as make:
         opened: list[Any] = []
 
         def one(engine: Engine) -> Kept:
-            site = make(engine)
-            platform = open_platform(site.field.settings)
+            harness = make(engine)
+            platform = open_platform(harness.field.settings)
             ledger = open_ledger(platform.__enter__())
             opened.extend([platform, ledger])
-            return Kept(site, ledger.__enter__())
+            return Kept(harness, ledger.__enter__())
 
         yield one
         for context in reversed(opened):
@@ -149,7 +150,7 @@ def kept(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
 @ENGINES
 def test_ledger_of_a_worker_killed_with_9_has_no_break(engine: Engine, kept: Callable[[Engine], Kept]) -> None:
     ledger = kept(engine)
-    place = ledger.site
+    place = ledger.harness
     place.write(30)
     place.arrived()
     assert ledger.settled().checked >= 30
@@ -175,7 +176,7 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     engine: Engine, kept: Callable[[Engine], Kept]
 ) -> None:
     ledger = kept(engine)
-    place = ledger.site
+    place = ledger.harness
     place.write(20)
     place.arrived()
     before = ledger.settled()
@@ -220,14 +221,14 @@ def ends_of(engine: Engine, gap: Break) -> tuple[int, int]:
 
 def source_positions(ledger: Kept, ids: range) -> list[int]:
     """Where the source has these rows' transactions: their number, or where its log stood when they were there."""
-    if ledger.site.dataset.engine.reads_binlog:
+    if ledger.harness.dataset.engine.reads_binlog:
         last = int(str(ledger.position()["gtids"]).rpartition("-")[2])
         # Ten more were written since, one transaction each.
         return [last - 10 - (ids.stop - 1 - id) for id in ids]
-    with ledger.site.admin(ledger.site.shard.database) as run:
+    with ledger.harness.admin(ledger.harness.shard.database) as run:
         found: Any = run(f"SELECT xmin::text FROM pins WHERE id IN ({ids.start}, {ids.stop - 1})")
         assert len(rows_of(run, found)) == 2
-    sent = sorted(value["source"]["lsn"] for key, value, _ in ledger.site.records())
+    sent = sorted(value["source"]["lsn"] for key, value, _ in ledger.harness.records())
     return [next(lsn for lsn in sent[20:]) - 1]
 
 
@@ -236,7 +237,7 @@ def test_ledger_of_events_dropped_on_the_way_breaks_and_names_the_transaction(
     engine: Engine, kept: Callable[[Engine], Kept]
 ) -> None:
     ledger = kept(engine)
-    place = ledger.site
+    place = ledger.harness
     place.write(10)
     place.arrived()
     assert ledger.settled().breaks == ()
@@ -267,7 +268,7 @@ def test_ledger_of_events_dropped_on_the_way_breaks_and_names_the_transaction(
 @ENGINES
 def test_ledger_of_all_kinds_of_changes_has_no_break(engine: Engine, kept: Callable[[Engine], Kept]) -> None:
     ledger = kept(engine)
-    place = ledger.site
+    place = ledger.harness
     place.write(20)
     place.arrived()
     begin = "START TRANSACTION" if engine.reads_binlog else "BEGIN"

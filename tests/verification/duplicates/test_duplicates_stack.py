@@ -15,7 +15,7 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
 from tests.local import promotion
-from tests.verification.duplicates.site import Site, ask_for_snapshot, drop_slot, sites
+from tests.verification.duplicates.harness import Harness, ask_for_snapshot, drop_slot, harnesses
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -25,17 +25,17 @@ ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], i
 
 
 @pytest.fixture
-def site(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Site]]:
+def harness(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Harness]]:
     """Makes a captured shard; everything is taken away at the end."""
-    with sites(stack, tmp_path) as make:
+    with harnesses(stack, tmp_path) as make:
         yield make
 
 
 @ENGINES
 def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(
-    engine: Engine, site: Callable[[Engine], Site]
+    engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
-    place = site(engine)
+    place = harness(engine)
     stack = place.field.stack
     expected, home = 0, ""
     # A commit may fall between arrival and kill: then nothing is sent again, and it is tried once more.
@@ -71,7 +71,7 @@ def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
 ) -> None:
     # Slow enough that an offset is committed in the transaction's middle, and events are sent after it.
     slow = {"max.batch.size": "250", "max.queue.size": "500", "poll.interval.ms": "100"}
-    with sites(stack, tmp_path, connector=slow) as make:
+    with harnesses(stack, tmp_path, connector=slow) as make:
         place = make(engine)
         place.write(1)
         place.arrived()
@@ -91,7 +91,7 @@ def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
         assert expected > 0
 
 
-def _killed_in_mid_transaction(place: Site) -> int:
+def _killed_in_mid_transaction(place: Harness) -> int:
     """One transaction of 20,000 changes, whose worker is killed behind an offset in its middle; how many changes."""
     stack, changes = place.field.stack, 0
     before, home = place.last_offsets(), place.home()
@@ -126,9 +126,9 @@ def _killed_in_mid_transaction(place: Site) -> int:
 
 @ENGINES
 def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
-    engine: Engine, site: Callable[[Engine], Site]
+    engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
-    place = site(engine)
+    place = harness(engine)
     field = place.field
     config = desired_config(place.dataset, place.shard, field.stack.cluster(), field.settings)
     twin = replace(place.shard, id="zombie")
@@ -170,9 +170,9 @@ def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
 
 @ENGINES
 def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
-    engine: Engine, site: Callable[[Engine], Site]
+    engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
-    place = site(engine)
+    place = harness(engine)
     place.write(30)
     place.arrived()
     for number in (1, 2):
@@ -196,11 +196,11 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
 def test_duplicates_after_a_leader_switch_are_the_failovers(engine: Engine, tmp_path: Path) -> None:
     # On a stack of its own: afterwards the other server is the primary.
     binlog = engine.reads_binlog
-    with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, sites(stack, tmp_path) as site:
-        assert_duplicates_after_leader_switches(site(engine))
+    with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, harnesses(stack, tmp_path) as harness:
+        assert_duplicates_after_leader_switches(harness(engine))
 
 
-def assert_duplicates_after_leader_switches(place: Site) -> None:
+def assert_duplicates_after_leader_switches(place: Harness) -> None:
     stack = place.field.stack
     expected, moved = 0, list[datetime]()
     for _ in range(5):

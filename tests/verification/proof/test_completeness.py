@@ -17,7 +17,7 @@ import pytest
 
 from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import Harness, MakeHarness
 
 pytestmark = [pytest.mark.stack]
 
@@ -27,7 +27,6 @@ def quick_first(kinds: list[str]) -> list[Any]:
     return [kinds[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in kinds[1:])]
 
 
-MakeGround = Callable[..., Ground]
 ENGINES = [Engine.MARIADB, Engine.POSTGRES]
 
 # Key columns, and how the key of row number `n` looks.
@@ -51,10 +50,10 @@ def _key(kind: str, engine: Engine) -> tuple[str, str, Callable[[int], tuple[Any
 class Writer:
     """Rows of one shard, and random changes to them. Row numbers stand for keys."""
 
-    def __init__(self, ground: Ground, shard: Shard, kind: str, seed: int, name: str = "") -> None:
-        self.ground, self.rng = ground, random.Random(seed)
-        _, self.names, self.key = _key(kind, ground.engine)
-        self.connection = ground.connection(shard, name)
+    def __init__(self, harness: Harness, shard: Shard, kind: str, seed: int, name: str = "") -> None:
+        self.harness, self.rng = harness, random.Random(seed)
+        _, self.names, self.key = _key(kind, harness.engine)
+        self.connection = harness.connection(shard, name)
         self.where = " AND ".join(f"{part.strip()} = %s" for part in self.names.split(","))
 
     def run(self, statement: str, params: tuple[Any, ...]) -> None:
@@ -76,29 +75,29 @@ class Writer:
     def shown(self, number: int) -> dict[str, str]:
         """The key as a verdict names it."""
         parts = [p.hex().upper() if isinstance(p, bytes) else str(p) for p in self.key(number)]
-        if self.ground.engine is Engine.POSTGRES:
+        if self.harness.engine is Engine.POSTGRES:
             parts = ["\\x" + p.hex() if isinstance(p, bytes) else str(p) for p in self.key(number)]
         return dict(zip((name.strip() for name in self.names.split(",")), parts, strict=True))
 
 
-def _ground(make: MakeGround, engine: Engine, kind: str = "integer", shards: int = 2, **more: Any) -> Ground:
-    ground = make(engine, **more)
+def _ground(make: MakeHarness, engine: Engine, kind: str = "integer", shards: int = 2, **more: Any) -> Harness:
+    harness = make(engine, **more)
     columns, names, _ = _key(kind, engine)
     moment = "TIMESTAMP(6) NULL" if engine is Engine.MARIADB else "TIMESTAMPTZ"
     for number in range(shards):
-        shard = ground.add_shard(
+        shard = harness.add_shard(
             f"{number:05d}",
             f"CREATE TABLE t ({columns}, title TEXT, price DECIMAL(12,2), at2 {moment}, PRIMARY KEY ({names}))",
         )
         if engine is Engine.POSTGRES:
-            ground.own(shard, "t")
-    return ground
+            harness.own(shard, "t")
+    return harness
 
 
 @contextmanager
-def _writing(ground: Ground, shard: Shard, kind: str, rows: int, seed: int) -> Iterator[list[int]]:
+def _writing(harness: Harness, shard: Shard, kind: str, rows: int, seed: int) -> Iterator[list[int]]:
     """Insert, update, delete and replace rows until the block ends; gives a list whose item counts statements."""
-    writer = Writer(ground, shard, kind, seed, name=f"writer{seed}")
+    writer = Writer(harness, shard, kind, seed, name=f"writer{seed}")
     stop, done, failed = threading.Event(), [0], list[Exception]()
 
     def work() -> None:
@@ -131,9 +130,9 @@ def _writing(ground: Ground, shard: Shard, kind: str, rows: int, seed: int) -> I
     assert not failed
 
 
-def _proven(verdicts: dict[str, ShardVerdict], ground: Ground) -> None:
+def _proven(verdicts: dict[str, ShardVerdict], harness: Harness) -> None:
     for verdict in verdicts.values():
-        assert verdict.verdict is Verdict.PROVEN, "\n".join(ground.explain(verdict))
+        assert verdict.verdict is Verdict.PROVEN, "\n".join(harness.explain(verdict))
 
 
 def _found(verdict: ShardVerdict) -> dict[str, list[dict[str, str]]]:
@@ -145,47 +144,47 @@ def _found(verdict: ShardVerdict) -> dict[str, list[dict[str, str]]]:
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", quick_first([*KEYS, "binary"]))
-def test_completeness_is_proven_under_writes(make_ground: MakeGround, engine: Engine, kind: str) -> None:
+def test_completeness_is_proven_under_writes(make_harness: MakeHarness, engine: Engine, kind: str) -> None:
     # Chunks so small that several connections read each shard.
-    ground = _ground(make_ground, engine, kind, verification={"chunk_rows": 20})
-    for shard in ground.shards:
-        Writer(ground, shard, kind, 1).insert(*range(1000))
-    ground.deploy()
-    first, second = ground.shards
-    with _writing(ground, first, kind, 1000, 2) as one, _writing(ground, second, kind, 1000, 3) as two:
-        verdicts = ground.verify()
-        _proven(verdicts, ground)
-        again = ground.verify()
-        _proven(again, ground)
+    harness = _ground(make_harness, engine, kind, verification={"chunk_rows": 20})
+    for shard in harness.shards:
+        Writer(harness, shard, kind, 1).insert(*range(1000))
+    harness.deploy()
+    first, second = harness.shards
+    with _writing(harness, first, kind, 1000, 2) as one, _writing(harness, second, kind, 1000, 3) as two:
+        verdicts = harness.verify()
+        _proven(verdicts, harness)
+        again = harness.verify()
+        _proven(again, harness)
     assert one[0] > 50 and two[0] > 50
     assert all(verdict.proven_from and verdict.proven_to and verdict.committed for verdict in verdicts.values())
-    last = ground.verify()
-    _proven(last, ground)
-    for shard in ground.shards:
-        [(rows,)] = [tuple(row) for row in ground.execute(shard, "SELECT count(*) FROM t")]
+    last = harness.verify()
+    _proven(last, harness)
+    for shard in harness.shards:
+        [(rows,)] = [tuple(row) for row in harness.execute(shard, "SELECT count(*) FROM t")]
         assert last[shard.id].source_rows == last[shard.id].topic_rows == rows
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("kind", quick_first(["integer", "composite", "binary"]))
-def test_completeness_names_what_was_changed_in_the_topic(make_ground: MakeGround, engine: Engine, kind: str) -> None:
-    ground = _ground(make_ground, engine, kind)
-    writers = [Writer(ground, shard, kind, 1) for shard in ground.shards]
+def test_completeness_names_what_was_changed_in_the_topic(make_harness: MakeHarness, engine: Engine, kind: str) -> None:
+    harness = _ground(make_harness, engine, kind)
+    writers = [Writer(harness, shard, kind, 1) for shard in harness.shards]
     for writer in writers:
         writer.insert(*range(400))
-    ground.deploy()
-    for shard in ground.shards:
-        ground.settle(shard)  # a task that runs may still read its snapshot, with what is updated meanwhile
+    harness.deploy()
+    for shard in harness.shards:
+        harness.settle(shard)  # a task that runs may still read its snapshot, with what is updated meanwhile
     for writer in writers:
         for number in range(0, 400, 5):
             writer.update(number)
         writer.update(60)
         writer.delete(399)
-    for shard in ground.shards:
-        ground.settle(shard)
-        ground.stop(shard)
-    records = ground.records()
-    sabotage = _Sabotage(records, ground.shards[0].id, writers[0])
+    for shard in harness.shards:
+        harness.settle(shard)
+        harness.stop(shard)
+    records = harness.records()
+    sabotage = _Sabotage(records, harness.shards[0].id, writers[0])
     sabotage.drop_all(17)  # inserted and gone: missing
     sabotage.drop_last(20)  # the update is gone: the old row stands
     sabotage.change_byte(33)
@@ -194,21 +193,21 @@ def test_completeness_names_what_was_changed_in_the_topic(make_ground: MakeGroun
     sabotage.drop_last(399)  # tombstone
     sabotage.drop_last(399)  # delete: an extra row
     sabotage.turn(60)  # nothing is lost, but who goes by offset has the old row
-    ground.rewrite(records)
-    for shard in ground.shards:
-        ground.resume(shard)
-    verdicts = ground.verify()
-    found = _found(verdicts[ground.shards[0].id])
+    harness.rewrite(records)
+    for shard in harness.shards:
+        harness.resume(shard)
+    verdicts = harness.verify()
+    found = _found(verdicts[harness.shards[0].id])
     shown = writers[0].shown
     assert found["missing"] == [shown(17)]
     assert _sorted(found["extra"]) == _sorted([shown(5000), shown(399)])
     assert _sorted(found["mismatched"]) == _sorted([shown(20), shown(33), shown(41), shown(42)])
-    columns = {json.dumps(json.loads(s.key)): s.columns for s in verdicts[ground.shards[0].id].samples}
+    columns = {json.dumps(json.loads(s.key)): s.columns for s in verdicts[harness.shards[0].id].samples}
     assert columns[json.dumps(shown(33))] == ("title",)
-    [late] = re.findall(r"older row of (.*) stands", " ".join(verdicts[ground.shards[0].id].warnings))
+    [late] = re.findall(r"older row of (.*) stands", " ".join(verdicts[harness.shards[0].id].warnings))
     assert json.loads(late) == shown(60)
-    assert "older row" not in " ".join(verdicts[ground.shards[1].id].warnings)
-    _proven({"other": verdicts[ground.shards[1].id]}, ground)
+    assert "older row" not in " ".join(verdicts[harness.shards[1].id].warnings)
+    _proven({"other": verdicts[harness.shards[1].id]}, harness)
 
 
 def _sorted(keys: list[dict[str, str]]) -> list[dict[str, str]]:

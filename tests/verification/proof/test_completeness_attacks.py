@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,17 +11,15 @@ from confluent_kafka.admin import AdminClient, NewPartitions
 
 from cdc_platform.model.topology import Engine, Shard, Table
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
-MakeGround = Callable[..., Ground]
 
-
-def _proven(ground: Ground, table: str | None = None) -> ShardVerdict:
-    [verdict] = ground.verify(table).values()
-    assert verdict.verdict is Verdict.PROVEN, (table, "\n".join(ground.explain(verdict)))
+def _proven(harness: Harness, table: str | None = None) -> ShardVerdict:
+    [verdict] = harness.verify(table).values()
+    assert verdict.verdict is Verdict.PROVEN, (table, "\n".join(harness.explain(verdict)))
     return verdict
 
 
@@ -60,118 +57,118 @@ _KEYS: dict[Engine, dict[str, tuple[str, list[Any]]]] = {
 
 
 @pytest.mark.parametrize("engine", list(_KEYS))
-def test_completeness_of_keys_that_are_easily_confused_is_proven(make_ground: MakeGround, engine: Engine) -> None:
+def test_completeness_of_keys_that_are_easily_confused_is_proven(make_harness: MakeHarness, engine: Engine) -> None:
     tables = _KEYS[engine]
-    ground = make_ground(engine, *(Table(name=name) for name in tables))
-    shard = ground.add_shard(
+    harness = make_harness(engine, *(Table(name=name) for name in tables))
+    shard = harness.add_shard(
         "00000", *(f"CREATE TABLE {t} ({k}, n INT, PRIMARY KEY (k))" for t, (k, _) in tables.items())
     )
     for table, (_, keys) in tables.items():
         if engine is Engine.POSTGRES:
-            ground.own(shard, table)
+            harness.own(shard, table)
         for n, key in enumerate(keys):
-            ground.execute(shard, f"INSERT INTO {table} VALUES (%s, %s)", (key, n))
-    ground.deploy()
-    ground.settle(shard)
+            harness.execute(shard, f"INSERT INTO {table} VALUES (%s, %s)", (key, n))
+    harness.deploy()
+    harness.settle(shard)
     for table, (_, keys) in tables.items():
         for key in keys[::2]:
-            ground.execute(shard, f"UPDATE {table} SET n = n + 100 WHERE k = %s", (key,))
-        ground.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[1],))
-        ground.execute(shard, f"INSERT INTO {table} VALUES (%s, 7)", (keys[1],))
-        ground.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[-1],))
-    ground.settle(shard)
+            harness.execute(shard, f"UPDATE {table} SET n = n + 100 WHERE k = %s", (key,))
+        harness.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[1],))
+        harness.execute(shard, f"INSERT INTO {table} VALUES (%s, 7)", (keys[1],))
+        harness.execute(shard, f"DELETE FROM {table} WHERE k = %s", (keys[-1],))
+    harness.settle(shard)
     for table, (_, keys) in tables.items():
-        verdict = _proven(ground, table)
+        verdict = _proven(harness, table)
         assert verdict.source_rows == verdict.topic_rows == len(keys) - 1
 
 
-def test_completeness_of_keys_that_a_collation_holds_for_equal(make_ground: MakeGround) -> None:
+def test_completeness_of_keys_that_a_collation_holds_for_equal(make_harness: MakeHarness) -> None:
     """'a' becomes 'A', 'b' 'b ': other keys in the topic, the same to MariaDB. One whose delete is lost is named."""
-    ground = make_ground(Engine.MARIADB)
-    shard = ground.add_shard(
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard(
         "00000", "CREATE TABLE t (k VARCHAR(20) COLLATE utf8mb4_general_ci PRIMARY KEY, n INT)",
         "INSERT INTO t VALUES ('a', 1), ('b', 2), ('c', 3), ('d', 4)",
     )  # fmt: skip
-    ground.deploy()
-    ground.settle(shard)
+    harness.deploy()
+    harness.settle(shard)
     for old, new in (("a", "A"), ("b", "b "), ("c", "C")):
-        ground.execute(shard, "UPDATE t SET k = %s WHERE k = %s", (new, old))
-    assert _proven(ground).source_rows == 4
-    ground.settle(shard)
-    ground.stop(shard)
-    records = ground.records()
+        harness.execute(shard, "UPDATE t SET k = %s WHERE k = %s", (new, old))
+    assert _proven(harness).source_rows == 4
+    harness.settle(shard)
+    harness.stop(shard)
+    records = harness.records()
     for part in records:
         for at, (key, value) in reversed(list(enumerate(part))):
             if json.loads(key or b"")["k"] == "c" and (value is None or json.loads(value)["op"] == "d"):
                 del part[at]
-    ground.rewrite(records)
-    ground.resume(shard)
-    [verdict] = ground.verify().values()
+    harness.rewrite(records)
+    harness.resume(shard)
+    [verdict] = harness.verify().values()
     assert _named(verdict) == {"extra": ["c"]}, verdict
 
 
-def _numbered(ground: Ground, rows: int = 60) -> Shard:
-    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
-    if ground.engine is Engine.POSTGRES:
-        ground.own(shard, "t")
+def _numbered(harness: Harness, rows: int = 60) -> Shard:
+    shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    if harness.engine is Engine.POSTGRES:
+        harness.own(shard, "t")
     for n in range(rows):
-        ground.execute(shard, "INSERT INTO t VALUES (%s, %s)", (n, f"row {n}"))
-    ground.deploy()
-    ground.settle(shard)
+        harness.execute(shard, "INSERT INTO t VALUES (%s, %s)", (n, f"row {n}"))
+    harness.deploy()
+    harness.settle(shard)
     return shard
 
 
-def test_completeness_after_partitions_were_added_is_proven(make_ground: MakeGround) -> None:
+def test_completeness_after_partitions_were_added_is_proven(make_harness: MakeHarness) -> None:
     """Keys move to other partitions; the events of before stay where they are."""
-    ground = make_ground(Engine.MARIADB)
-    shard = _numbered(ground)
-    _proven(ground)
-    admin = AdminClient(dict(ground.settings.kafka))
-    admin.create_partitions([NewPartitions(ground.topic(), 7)])[ground.topic()].result(30)
+    harness = make_harness(Engine.MARIADB)
+    shard = _numbered(harness)
+    _proven(harness)
+    admin = AdminClient(dict(harness.settings.kafka))
+    admin.create_partitions([NewPartitions(harness.topic(), 7)])[harness.topic()].result(30)
 
     def moved() -> bool:
         # The connector's producer learns of them in a while (metadata.max.age.ms), or by a new start.
-        ground.execute(shard, "UPDATE t SET title = CONCAT(title, '.')")
-        ground.settle(shard)
-        return any(ground.records()[number] for number in range(3, 7))
+        harness.execute(shard, "UPDATE t SET title = CONCAT(title, '.')")
+        harness.settle(shard)
+        return any(harness.records()[number] for number in range(3, 7))
 
-    ground.stop(shard)
-    ground.resume(shard)
+    harness.stop(shard)
+    harness.resume(shard)
     assert_eventually(moved, "events stand in the new partitions", 120)
-    ground.execute(shard, "DELETE FROM t WHERE id < 10")
-    verdict = _proven(ground)
+    harness.execute(shard, "DELETE FROM t WHERE id < 10")
+    verdict = _proven(harness)
     assert verdict.source_rows == verdict.topic_rows == 50
 
 
-def test_completeness_does_not_see_what_an_aborted_transaction_wrote(make_ground: MakeGround) -> None:
-    ground = make_ground(Engine.MARIADB)
-    shard = _numbered(ground)
-    key, value = next(pair for part in ground.records() for pair in part if json.loads(pair[0] or b"")["id"] == 5)
+def test_completeness_does_not_see_what_an_aborted_transaction_wrote(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = _numbered(harness)
+    key, value = next(pair for part in harness.records() for pair in part if json.loads(pair[0] or b"")["id"] == 5)
     made = json.dumps({"id": 999, "shard": shard.id}, separators=(",", ":")).encode()
     event = json.loads(value or b"")
     event["after"]["id"] = 999
-    producer = Producer({**ground.settings.kafka, "transactional.id": ground.name})
+    producer = Producer({**harness.settings.kafka, "transactional.id": harness.name})
     producer.init_transactions(60)
     for commit in (False, True):
         producer.begin_transaction()
-        producer.produce(ground.topic(), json.dumps(event, separators=(",", ":")).encode(), made, 0)
+        producer.produce(harness.topic(), json.dumps(event, separators=(",", ":")).encode(), made, 0)
         producer.flush(30)
         if not commit:
             producer.abort_transaction(60)
-            assert key and _proven(ground).topic_rows == 60
+            assert key and _proven(harness).topic_rows == 60
         else:
             producer.commit_transaction(60)
-    [verdict] = ground.verify().values()
+    [verdict] = harness.verify().values()
     assert _named(verdict) == {"extra": ["999"]}
 
 
 @pytest.mark.parametrize("kind", ["INET4", "INET6"])
-def test_completeness_of_a_table_whose_type_stops_the_connector_says_so(make_ground: MakeGround, kind: str) -> None:
-    ground = make_ground(Engine.MARIADB)
-    shard = ground.add_shard("00000", f"CREATE TABLE t (id INT PRIMARY KEY, y {kind})")
-    ground.deploy()
-    assert_eventually(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
-    [verdict] = ground.verify().values()
+def test_completeness_of_a_table_whose_type_stops_the_connector_says_so(make_harness: MakeHarness, kind: str) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard("00000", f"CREATE TABLE t (id INT PRIMARY KEY, y {kind})")
+    harness.deploy()
+    assert_eventually(lambda: harness.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    [verdict] = harness.verify().values()
     assert verdict.warnings == (f"column y: a table with {kind} stops the connector",)
     assert (verdict.verdict, verdict.reason) == (
         Verdict.UNVERIFIABLE,
@@ -179,34 +176,36 @@ def test_completeness_of_a_table_whose_type_stops_the_connector_says_so(make_gro
     )
 
 
-def test_completeness_of_the_year_0000(make_ground: MakeGround) -> None:
+def test_completeness_of_the_year_0000(make_harness: MakeHarness) -> None:
     """The stream says 1900 for it, and so does the proof; a snapshot stops there."""
-    ground = make_ground(Engine.MARIADB)
-    shard = ground.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)")
-    ground.deploy()
-    ground.settle(shard)
-    ground.execute(shard, "INSERT INTO t VALUES (1, '0000'), (2, 1901)")
-    verdict = _proven(ground)
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)")
+    harness.deploy()
+    harness.settle(shard)
+    harness.execute(shard, "INSERT INTO t VALUES (1, '0000'), (2, 1901)")
+    verdict = _proven(harness)
     assert verdict.warnings == ("column y: the YEAR 0000 stops a snapshot, and the stream says 1900 for it",)
-    ground.more["verification"] = {"reach_seconds": 3}
-    other = ground.add_shard("00001", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)", "INSERT INTO t VALUES (1, '0000')")
-    ground.deploy()
-    assert_eventually(lambda: ground.field.task_state(other) == "FAILED", "the connector has stopped", 120)
-    assert ground.verify(shards=[other.id])[other.id].verdict is Verdict.PENDING
+    harness.more["verification"] = {"reach_seconds": 3}
+    other = harness.add_shard(
+        "00001", "CREATE TABLE t (id INT PRIMARY KEY, y YEAR)", "INSERT INTO t VALUES (1, '0000')"
+    )
+    harness.deploy()
+    assert_eventually(lambda: harness.field.task_state(other) == "FAILED", "the connector has stopped", 120)
+    assert harness.verify(shards=[other.id])[other.id].verdict is Verdict.PENDING
 
 
-def test_completeness_of_a_null_in_an_array_of_an_enum_is_warned_of_and_never_proven(make_ground: MakeGround) -> None:
-    ground = make_ground(Engine.POSTGRES)
+def test_completeness_of_a_null_in_an_array_of_an_enum_is_warned_of_and_never_proven(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.POSTGRES)
     types = "CREATE TYPE mood AS ENUM ('sad', 'glad')"
-    shard = ground.add_shard("00000", types, "CREATE TABLE t (id INT PRIMARY KEY, y mood[])")
-    ground.own(shard, "t")
-    ground.execute(shard, "INSERT INTO t VALUES (1, '{sad}')")
-    ground.deploy()
-    ground.settle(shard)
-    verdict = _proven(ground)
+    shard = harness.add_shard("00000", types, "CREATE TABLE t (id INT PRIMARY KEY, y mood[])")
+    harness.own(shard, "t")
+    harness.execute(shard, "INSERT INTO t VALUES (1, '{sad}')")
+    harness.deploy()
+    harness.settle(shard)
+    verdict = _proven(harness)
     assert verdict.warnings[0] == "column y: a NULL in an array of an enum stops the connector"
-    ground.more["verification"] = {"reach_seconds": 3}
-    ground.execute(shard, "INSERT INTO t VALUES (2, '{sad,NULL}')")
-    assert_eventually(lambda: ground.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
-    [verdict] = ground.verify().values()
+    harness.more["verification"] = {"reach_seconds": 3}
+    harness.execute(shard, "INSERT INTO t VALUES (2, '{sad,NULL}')")
+    assert_eventually(lambda: harness.field.task_state(shard) == "FAILED", "the connector has stopped", 120)
+    [verdict] = harness.verify().values()
     assert verdict.verdict is Verdict.PENDING, verdict

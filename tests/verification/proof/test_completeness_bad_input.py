@@ -17,20 +17,19 @@ from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, S
 from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from tests.tcp_proxy import TcpProxy
-from tests.verification.proof.ground import Ground
+from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
-MakeGround = Callable[..., Ground]
 ENGINES = [Engine.MARIADB, Engine.POSTGRES]
 
 
 @pytest.fixture(params=ENGINES)
-def ground(request: pytest.FixtureRequest, make_ground: MakeGround) -> Ground:
+def harness(request: pytest.FixtureRequest, make_harness: MakeHarness) -> Harness:
     """Two shards of 300 rows each, all of them captured."""
     engine: Engine = request.param
-    made = make_ground(engine, verification={"chunk_rows": 50, "source_seconds": 4, "reach_seconds": 60})
+    made = make_harness(engine, verification={"chunk_rows": 50, "source_seconds": 4, "reach_seconds": 60})
     for number in ("00000", "00001"):
         made.add_shard(number, "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
     for shard in made.shards:
@@ -41,8 +40,8 @@ def ground(request: pytest.FixtureRequest, make_ground: MakeGround) -> Ground:
     return made
 
 
-def _insert(ground: Ground, shard: Shard, numbers: range) -> None:
-    cursor = ground.connection(shard).cursor()
+def _insert(harness: Harness, shard: Shard, numbers: range) -> None:
+    cursor = harness.connection(shard).cursor()
     cursor.executemany("INSERT INTO t (id, title) VALUES (%s, %s)", [(n, f"row {n}") for n in numbers])
 
 
@@ -63,46 +62,46 @@ def assert_said(verdicts: dict[str, ShardVerdict], verdict: Verdict, *words: str
         assert all(word in one.reason for word in words), one.reason
 
 
-def test_completeness_without_a_topic_is_unverifiable(ground: Ground) -> None:
-    for shard in ground.shards:
-        ground.stop(shard)
-    admin = AdminClient({**resolve_all(ground.settings.kafka)})
-    admin.delete_topics([ground.topic()])[ground.topic()].result(30)
-    assert_eventually(lambda: ground.topic() not in ground.field.topics(), "the topic is gone")
-    assert_said(ground.verify(), Verdict.UNVERIFIABLE, f"there is no topic {ground.topic()}")
+def test_completeness_without_a_topic_is_unverifiable(harness: Harness) -> None:
+    for shard in harness.shards:
+        harness.stop(shard)
+    admin = AdminClient({**resolve_all(harness.settings.kafka)})
+    admin.delete_topics([harness.topic()])[harness.topic()].result(30)
+    assert_eventually(lambda: harness.topic() not in harness.field.topics(), "the topic is gone")
+    assert_said(harness.verify(), Verdict.UNVERIFIABLE, f"there is no topic {harness.topic()}")
 
 
-def test_completeness_of_a_topic_that_is_short_of_the_fence_is_pending(ground: Ground) -> None:
-    ground.more["verification"] = {"reach_seconds": 3}
-    first, second = ground.shards
-    assert ground.verify(shards=[second.id])[second.id].verdict is Verdict.PENDING or True
-    ground.settle(first)
-    ground.settle(second)
-    ground.stop(first)
-    _insert(ground, first, range(300, 310))
-    assert_eventually(lambda: ground.verify(shards=[second.id])[second.id].verdict is Verdict.PROVEN, "the other one")
-    verdicts = ground.verify()
+def test_completeness_of_a_topic_that_is_short_of_the_fence_is_pending(harness: Harness) -> None:
+    harness.more["verification"] = {"reach_seconds": 3}
+    first, second = harness.shards
+    assert harness.verify(shards=[second.id])[second.id].verdict is Verdict.PENDING or True
+    harness.settle(first)
+    harness.settle(second)
+    harness.stop(first)
+    _insert(harness, first, range(300, 310))
+    assert_eventually(lambda: harness.verify(shards=[second.id])[second.id].verdict is Verdict.PROVEN, "the other one")
+    verdicts = harness.verify()
     assert verdicts[second.id].verdict in (Verdict.PROVEN, Verdict.PENDING)
     assert verdicts[first.id].verdict is Verdict.PENDING, verdicts[first.id]
     assert "its connector has committed" in verdicts[first.id].reason
     assert verdicts[first.id].missing == 0
-    ground.resume(first)
-    ground.more["verification"] = {"reach_seconds": 120}
-    assert_said(ground.verify(), Verdict.PROVEN)
+    harness.resume(first)
+    harness.more["verification"] = {"reach_seconds": 120}
+    assert_said(harness.verify(), Verdict.PROVEN)
 
 
-def test_completeness_with_a_record_that_cannot_be_read_is_unverifiable(ground: Ground) -> None:
-    first, second = ground.shards
-    assert {one.verdict for one in ground.verify().values()} == {Verdict.PROVEN}
+def test_completeness_with_a_record_that_cannot_be_read_is_unverifiable(harness: Harness) -> None:
+    first, second = harness.shards
+    assert {one.verdict for one in harness.verify().values()} == {Verdict.PROVEN}
     key = json.dumps({"id": 5, "shard": first.id}).encode()
-    ground.produce([(0, key, b'{"op":"c","source":{')])
-    verdicts = ground.verify()
+    harness.produce([(0, key, b'{"op":"c","source":{')])
+    verdicts = harness.verify()
     assert verdicts[first.id].verdict is Verdict.UNVERIFIABLE
     assert "of partition 0: not readable" in verdicts[first.id].reason
     assert verdicts[second.id].verdict is Verdict.PROVEN, verdicts[second.id]
     # Whose key cannot be read may be any shard's.
-    ground.produce([(1, b"\xff\xfe", b"{}")])
-    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
+    harness.produce([(1, b"\xff\xfe", b"{}")])
+    assert_said(harness.verify(), Verdict.UNVERIFIABLE, "not readable")
 
 
 @pytest.mark.parametrize(
@@ -114,19 +113,21 @@ def test_completeness_with_a_record_that_cannot_be_read_is_unverifiable(ground: 
         b"\x00\x00\x00\x00\x01\x02\x0arow 5",  # Avro as a schema registry frames it
     ],
 )
-def test_completeness_with_a_schema_that_is_not_known_is_unverifiable(make_ground: MakeGround, value: bytes) -> None:
-    ground = make_ground(Engine.MARIADB)
-    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
-    _insert(ground, shard, range(20))
-    ground.deploy()
-    ground.settle(shard)
-    ground.produce([(0, json.dumps({"id": 5, "shard": shard.id}).encode(), value)])
-    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "not readable")
+def test_completeness_with_a_schema_that_is_not_known_is_unverifiable(make_harness: MakeHarness, value: bytes) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    _insert(harness, shard, range(20))
+    harness.deploy()
+    harness.settle(shard)
+    harness.produce([(0, json.dumps({"id": 5, "shard": shard.id}).encode(), value)])
+    assert_said(harness.verify(), Verdict.UNVERIFIABLE, "not readable")
 
 
 @pytest.mark.parametrize("how", ["cut", "stall"])
-def test_completeness_when_the_source_is_lost_in_mid_export_ends_and_is_unverifiable(ground: Ground, how: str) -> None:
-    first = ground.shards[0]
+def test_completeness_when_the_source_is_lost_in_mid_export_ends_and_is_unverifiable(
+    harness: Harness, how: str
+) -> None:
+    first = harness.shards[0]
     with TcpProxy((first.leader.host, first.leader.port)) as proxy:
         host, port = proxy.address.split(":")
         there = Address(host, int(port))
@@ -139,17 +140,17 @@ def test_completeness_when_the_source_is_lost_in_mid_export_ends_and_is_unverifi
                 getattr(proxy, how)()
 
         begun = time.monotonic()
-        verdicts = ground.verify(outside=_changed(ground.outside(), through), report=report)
+        verdicts = harness.verify(outside=_changed(harness.outside(), through), report=report)
         # Three tries of 4 s and what TCP adds; a hang would take for ever.
         assert time.monotonic() - begun < 150
     assert verdicts[first.id].verdict is Verdict.UNVERIFIABLE, verdicts[first.id]
     assert "did not answer" in verdicts[first.id].reason
-    other = ground.shards[1].id
+    other = harness.shards[1].id
     assert verdicts[other].verdict is Verdict.PROVEN, verdicts[other]
 
 
-def test_completeness_when_the_source_comes_back_is_proven(ground: Ground) -> None:
-    first = ground.shards[0]
+def test_completeness_when_the_source_comes_back_is_proven(harness: Harness) -> None:
+    first = harness.shards[0]
     with TcpProxy((first.leader.host, first.leader.port)) as proxy:
         host, port = proxy.address.split(":")
         there, cuts = Address(host, int(port)), [0]
@@ -163,73 +164,73 @@ def test_completeness_when_the_source_comes_back_is_proven(ground: Ground) -> No
                 proxy.cut()
                 proxy.resume()
 
-        verdicts = ground.verify(outside=_changed(ground.outside(), through), report=report)
+        verdicts = harness.verify(outside=_changed(harness.outside(), through), report=report)
     assert cuts == [1]
     assert_said(verdicts, Verdict.PROVEN)
 
 
-def test_completeness_without_rights_is_unverifiable(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    name = f"{ground.name}_blind"
-    if ground.engine is Engine.MARIADB:
-        ground.execute(None, f"CREATE USER {name}@'%%' IDENTIFIED BY 'blind'".replace("%%", "%"))
-        ground.execute(None, f"GRANT SELECT ON mysql.help_topic TO {name}@'%'")
+def test_completeness_without_rights_is_unverifiable(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    name = f"{harness.name}_blind"
+    if harness.engine is Engine.MARIADB:
+        harness.execute(None, f"CREATE USER {name}@'%%' IDENTIFIED BY 'blind'".replace("%%", "%"))
+        harness.execute(None, f"GRANT SELECT ON mysql.help_topic TO {name}@'%'")
     else:
-        ground.execute(None, f"CREATE ROLE {name} LOGIN PASSWORD 'blind'")
+        harness.execute(None, f"CREATE ROLE {name} LOGIN PASSWORD 'blind'")
     monkeypatch.setenv("BLIND_USER", name)
     monkeypatch.setenv("BLIND_PASSWORD", "blind")
     monkeypatch.setenv("WRONG_PASSWORD", "no such")
 
     def as_user(password: str) -> VerificationPorts:
         credentials = Credentials(user="${env:BLIND_USER}", password=f"${{env:{password}}}")
-        return _changed(ground.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
+        return _changed(harness.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
 
     try:
-        verdicts = ground.verify(outside=as_user("BLIND_PASSWORD"))
+        verdicts = harness.verify(outside=as_user("BLIND_PASSWORD"))
         assert {one.verdict for one in verdicts.values()} == {Verdict.UNVERIFIABLE}
         for one in verdicts.values():
             assert "Access denied" in one.reason or "no SELECT right" in one.reason or "may see" in one.reason
-        verdicts = ground.verify(outside=as_user("WRONG_PASSWORD"))
+        verdicts = harness.verify(outside=as_user("WRONG_PASSWORD"))
         assert {one.verdict for one in verdicts.values()} == {Verdict.UNVERIFIABLE}
         for one in verdicts.values():
             assert "refused" in one.reason, one.reason
             assert "no such" not in one.reason and "blind'" not in one.reason.replace(f"{name}'", "")
     finally:
-        ground.execute(None, f"DROP USER {name}@'%'" if ground.engine is Engine.MARIADB else f"DROP ROLE {name}")
+        harness.execute(None, f"DROP USER {name}@'%'" if harness.engine is Engine.MARIADB else f"DROP ROLE {name}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
-    make_ground: MakeGround, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch, engine: Engine
 ) -> None:
     """What the user may not see would be missing from the proof, and nobody would be told."""
-    ground = make_ground(engine)
-    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
-    _insert(ground, shard, range(20))
-    name = f"{ground.name}_half"
+    harness = make_harness(engine)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    _insert(harness, shard, range(20))
+    name = f"{harness.name}_half"
     user = f"{name}@'%'" if engine is Engine.MARIADB else name
     if engine is Engine.POSTGRES:
-        ground.own(shard, "t")
-    ground.field.deploy(ground.dataset)  # its topics, no connector
+        harness.own(shard, "t")
+    harness.field.deploy(harness.dataset)  # its topics, no connector
     monkeypatch.setenv("HALF_USER", name)
     monkeypatch.setenv("HALF_PASSWORD", "half")
     credentials = Credentials(user="${env:HALF_USER}", password="${env:HALF_PASSWORD}")
-    half = _changed(ground.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
+    half = _changed(harness.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
     try:
         if engine is Engine.MARIADB:
-            ground.execute(None, f"CREATE USER {user} IDENTIFIED BY 'half'")
-            ground.execute(shard, f"GRANT SELECT (id) ON {shard.database}.t TO {user}")
-            assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
+            harness.execute(None, f"CREATE USER {user} IDENTIFIED BY 'half'")
+            harness.execute(shard, f"GRANT SELECT (id) ON {shard.database}.t TO {user}")
+            assert_said(harness.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
             return
-        ground.execute(shard, f"CREATE ROLE {user} LOGIN PASSWORD 'half'")
-        ground.execute(shard, f"GRANT SELECT (id) ON t TO {user}")
-        assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "no SELECT right")
-        ground.execute(shard, f"GRANT SELECT ON t TO {user}")
-        ground.execute(shard, "ALTER TABLE t ENABLE ROW LEVEL SECURITY")
-        ground.execute(shard, f"CREATE POLICY few ON t FOR SELECT TO {user} USING (id < 5)")
-        assert_said(ground.verify(outside=half), Verdict.UNVERIFIABLE, "row-level security")
-        ground.execute(shard, f"REVOKE ALL ON t FROM {user}; DROP POLICY few ON t")
+        harness.execute(shard, f"CREATE ROLE {user} LOGIN PASSWORD 'half'")
+        harness.execute(shard, f"GRANT SELECT (id) ON t TO {user}")
+        assert_said(harness.verify(outside=half), Verdict.UNVERIFIABLE, "no SELECT right")
+        harness.execute(shard, f"GRANT SELECT ON t TO {user}")
+        harness.execute(shard, "ALTER TABLE t ENABLE ROW LEVEL SECURITY")
+        harness.execute(shard, f"CREATE POLICY few ON t FOR SELECT TO {user} USING (id < 5)")
+        assert_said(harness.verify(outside=half), Verdict.UNVERIFIABLE, "row-level security")
+        harness.execute(shard, f"REVOKE ALL ON t FROM {user}; DROP POLICY few ON t")
     finally:
-        ground.execute(
+        harness.execute(
             shard, f"DROP USER {user}" if engine is Engine.MARIADB else f"DROP OWNED BY {user}; DROP ROLE {user}"
         )
 
@@ -238,65 +239,65 @@ def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
     "statement",
     ["ALTER TABLE t ADD COLUMN more INT", "ALTER TABLE t DROP COLUMN title", "DROP TABLE t", "TRUNCATE TABLE t"],
 )
-def test_completeness_of_a_table_altered_in_mid_run_is_never_proven(ground: Ground, statement: str) -> None:
-    first = ground.shards[0]
+def test_completeness_of_a_table_altered_in_mid_run_is_never_proven(harness: Harness, statement: str) -> None:
+    first = harness.shards[0]
     done: list[int] = []
 
     def report(step: Progress) -> None:
         if step.stage == "source" and step.done >= 100 and not done:
             done.append(step.done)
-            ground.connection(first, "altering").cursor().execute(statement)
+            harness.connection(first, "altering").cursor().execute(statement)
 
-    verdict = ground.verify(shards=[first.id], report=report)[first.id]
+    verdict = harness.verify(shards=[first.id], report=report)[first.id]
     assert done
     if statement.startswith("TRUNCATE"):
         # No event tells of it (docs/decisions/0043): the rows it removed are extra ones. Those
         # that were read before it were right in their bracket.
         assert verdict.verdict is Verdict.MISMATCHED, verdict
         assert 0 < verdict.extra <= 200
-        assert ground.verify(shards=[first.id])[first.id].extra == 300
+        assert harness.verify(shards=[first.id])[first.id].extra == 300
         return
     assert verdict.verdict is Verdict.UNVERIFIABLE, verdict
     assert "altered" in verdict.reason or "refused" in verdict.reason
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_completeness_of_what_cannot_be_proven_says_why(make_ground: MakeGround, engine: Engine) -> None:
+def test_completeness_of_what_cannot_be_proven_says_why(make_harness: MakeHarness, engine: Engine) -> None:
     names = {
         "no_key": "there is no primary key",
         "odd": "has no canonical form",
         "absent": "the source has no table",
     }
-    ground = make_ground(engine, *(Table(name=name) for name in names))
+    harness = make_harness(engine, *(Table(name=name) for name in names))
     odd = "INET6" if engine is Engine.MARIADB else "INTERVAL[]"
-    shard = ground.add_shard(
+    shard = harness.add_shard(
         "00000", "CREATE TABLE no_key (id BIGINT, title TEXT)", f"CREATE TABLE odd (id BIGINT PRIMARY KEY, what {odd})"
     )
     if engine is Engine.POSTGRES:
-        ground.own(shard, "no_key")
-        ground.own(shard, "odd")
-    ground.field.deploy(ground.dataset)  # its topics, no connector
+        harness.own(shard, "no_key")
+        harness.own(shard, "odd")
+    harness.field.deploy(harness.dataset)  # its topics, no connector
     for name, reason in names.items():
-        assert_said(ground.verify(name), Verdict.UNVERIFIABLE, reason)
+        assert_said(harness.verify(name), Verdict.UNVERIFIABLE, reason)
 
 
-def test_completeness_of_a_connector_that_is_not_there_is_unverifiable(make_ground: MakeGround) -> None:
-    ground = make_ground(Engine.MARIADB)
-    ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
-    ground.field.deploy(ground.dataset)  # its topics, no connector
-    assert_said(ground.verify(), Verdict.UNVERIFIABLE, "no cluster of the dataset has its connector")
+def test_completeness_of_a_connector_that_is_not_there_is_unverifiable(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.MARIADB)
+    harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    harness.field.deploy(harness.dataset)  # its topics, no connector
+    assert_said(harness.verify(), Verdict.UNVERIFIABLE, "no cluster of the dataset has its connector")
 
 
-def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_ground: MakeGround) -> None:
-    ground = make_ground(Engine.MARIADB)
-    shard = ground.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
-    ground.field.deploy(ground.dataset)  # its topics, no connector
-    [(before,)] = ground.execute(shard, "SELECT @@global.binlog_row_image")
-    ground.execute(shard, "SET GLOBAL binlog_row_image = 'MINIMAL'")
+def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
+    harness.field.deploy(harness.dataset)  # its topics, no connector
+    [(before,)] = harness.execute(shard, "SELECT @@global.binlog_row_image")
+    harness.execute(shard, "SET GLOBAL binlog_row_image = 'MINIMAL'")
     try:
-        verdicts: Any = ground.verify()
+        verdicts: Any = harness.verify()
     finally:
-        ground.execute(shard, f"SET GLOBAL binlog_row_image = '{before}'")
+        harness.execute(shard, f"SET GLOBAL binlog_row_image = '{before}'")
     assert_said(verdicts, Verdict.UNVERIFIABLE, "binlog_row_image is MINIMAL, not FULL")
 
 
@@ -321,21 +322,21 @@ _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-def test_completeness_preflight_names_what_the_source_lacks(make_ground: MakeGround, engine: Engine) -> None:
+def test_completeness_preflight_names_what_the_source_lacks(make_harness: MakeHarness, engine: Engine) -> None:
     lacking = _LACKING[engine]
-    ground = make_ground(engine, *(Table(name=name) for name in lacking))
-    shard = ground.add_shard("00000", *(statement for statement, _ in lacking.values()))
-    outside = ground.outside()
-    for table, (_, words) in zip(ground.tables, lacking.values(), strict=True):
+    harness = make_harness(engine, *(Table(name=name) for name in lacking))
+    shard = harness.add_shard("00000", *(statement for statement, _ in lacking.values()))
+    outside = harness.outside()
+    for table, (_, words) in zip(harness.tables, lacking.values(), strict=True):
         if engine is Engine.POSTGRES:
-            ground.own(shard, table.name)
-        source = outside.source(ground.dataset, shard, table)
+            harness.own(shard, table.name)
+        source = outside.source(harness.dataset, shard, table)
         found = source.inspect()
         source.close()
         assert found.shape is None and words in "; ".join(found.problems), found
-    standby = ground.stack.postgres_standby
+    standby = harness.stack.postgres_standby
     if engine is Engine.POSTGRES and standby is not None:
-        source = outside.source(ground.dataset, replace(shard, leader=standby), Table(name="maybe"))
+        source = outside.source(harness.dataset, replace(shard, leader=standby), Table(name="maybe"))
 
         def told() -> bool:
             return "the server is a standby" in "; ".join(source.inspect().problems)

@@ -19,8 +19,8 @@ from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.repair.reemit import RepairPorts
 from cdc_platform.wiring import open_platform, open_snapshots, verification_of
-from tests.snapshots.harness import Harness
-from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene
+from tests.snapshots.harness import Harness as SnapshotHarness
+from tests.verification.repair.harness import ROWS, SHARDS, Harness, MakeHarness
 
 
 @pytest.fixture
@@ -30,17 +30,17 @@ def settings(stack: Stack) -> Settings:
 
 
 @pytest.fixture
-def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[MakeScene]:
+def make_harness(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[MakeHarness]:
     closing: list[Callable[[], Any]] = []
 
-    def make(engine: Engine, own: Settings, shards: int = SHARDS) -> Scene:
+    def make(engine: Engine, own: Settings, shards: int = SHARDS) -> Harness:
         opened = open_platform(own)
         platform = opened.__enter__()
         closing.append(lambda: opened.__exit__(None, None, None))
         more = open_snapshots(platform)
         snapshots = more.__enter__()
         closing.append(lambda: more.__exit__(None, None, None))
-        world = Harness(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
+        world = SnapshotHarness(stack=stack, settings=own, engine=engine, count=shards, rows=ROWS)
         closing.append(lambda: world.clean(platform))
         world.make()
         world.put(platform)
@@ -52,7 +52,7 @@ def make_scene(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[Mak
         for number in range(len(opening.slices(run))):
             work_slice(snapshots, run, number, Listener())
         opening.finish(snapshots, run)
-        return Scene(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
+        return Harness(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
 
     yield make
     for close in reversed(closing):

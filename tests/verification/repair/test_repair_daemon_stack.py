@@ -22,7 +22,7 @@ from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.alerting.receivers import HttpReceiver, SmtpReceiver, served
 from tests.snapshots.dagster_outside import OutsideDagster
-from tests.verification.repair.scene import ROWS, SHARDS, MakeScene, Scene, lost
+from tests.verification.repair.harness import ROWS, SHARDS, Harness, MakeHarness, lost
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(2400)]
@@ -55,11 +55,11 @@ PATIENCE = 600.0
 class Daemon:
     """The daemon of one dataset, what it told people, and what it left in Dagster's instance."""
 
-    def __init__(self, scene: Scene, home: Path, hook: HttpReceiver, mail: SmtpReceiver) -> None:
-        self.scene, self.hook, self.mail = scene, hook, mail
+    def __init__(self, harness: Harness, home: Path, hook: HttpReceiver, mail: SmtpReceiver) -> None:
+        self.harness, self.hook, self.mail = harness, hook, mail
         self.target = home.parent / "lake" / "items.parquet"
         location, secret = home.parent / "location.py", home.parent / "alerts.properties"
-        location.write_text(LOCATION.format(example=str(EXAMPLE), dataset=scene.world.name, target=str(self.target)))
+        location.write_text(LOCATION.format(example=str(EXAMPLE), dataset=harness.world.name, target=str(self.target)))
         secret.write_text(
             f"hook=json://{hook.address}\ndog=http://{hook.address}/ping\n"
             f"mail=mailto://127.0.0.1:{mail.port}/?from=cdc@example.org&to=ann@example.org&mode=insecure\n"
@@ -69,7 +69,7 @@ class Daemon:
             for name in ("hook", "mail", "dog")
         )
         self.dagster = OutsideDagster(
-            home=home, settings=scene.platform.settings, code=("-f", str(location)), more=routes
+            home=home, settings=harness.platform.settings, code=("-f", str(location)), more=routes
         )
         self.instance = dg.DagsterInstance.from_config(str(home))
         self.process: Popen[bytes] = self.dagster.daemon()
@@ -88,7 +88,7 @@ class Daemon:
         return [(run.job_name, run.status.value) for run in self.instance.get_runs()]
 
     def verify(self) -> None:
-        self.dagster.launch("verify", {"dataset": self.scene.world.name, "tables": ["items"]}, "plan_verification")
+        self.dagster.launch("verify", {"dataset": self.harness.world.name, "tables": ["items"]}, "plan_verification")
 
     @property
     def told(self) -> list[str]:
@@ -105,7 +105,7 @@ class Daemon:
 
     def built(self) -> list[str]:
         """Runs that automation has asked for the downstream asset."""
-        key = dg.AssetKey(["lake", self.scene.world.name, "items"])
+        key = dg.AssetKey(["lake", self.harness.world.name, "items"])
         return [
             run.run_id
             for run in self.instance.get_runs()
@@ -114,7 +114,7 @@ class Daemon:
 
     def judged(self, passed: bool, since: float) -> bool:
         """True once `complete` was evaluated after that time, and said so."""
-        table = dg.AssetKey([self.scene.platform.settings.platform, self.scene.world.name, "items"])
+        table = dg.AssetKey([self.harness.platform.settings.platform, self.harness.world.name, "items"])
         latest = self.instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(table, "complete"))
         found = None if latest is None or latest.create_timestamp < since else latest.evaluation
         # That of a check that is under way is none yet.
@@ -122,13 +122,13 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(make_scene: MakeScene, settings: Settings, tmp_path: Path) -> Iterator[Daemon]:
+def daemon(make_harness: MakeHarness, settings: Settings, tmp_path: Path) -> Iterator[Daemon]:
     own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
     with served(HttpReceiver()) as hook, served(SmtpReceiver()) as mail:
-        scene = make_scene(Engine.MARIADB, own)
-        running = Daemon(scene, tmp_path / "home", hook, mail)
+        harness = make_harness(Engine.MARIADB, own)
+        running = Daemon(harness, tmp_path / "home", hook, mail)
         try:
-            with scene.alive():
+            with harness.alive():
                 yield running
         finally:
             running.dagster.end()
@@ -136,14 +136,14 @@ def daemon(make_scene: MakeScene, settings: Settings, tmp_path: Path) -> Iterato
 
 
 def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> None:
-    scene = daemon.scene
+    harness = daemon.harness
     whole = SHARDS * ROWS
     daemon.verify()
     daemon.assert_eventually(lambda: daemon.lake() == whole, "the topic is proven, and the file is built on it")
     assert (daemon.told, len(daemon.built())) == ([], 1)
 
     # 37 rows leave the topic.
-    scene.take_away(lost())
+    harness.take_away(lost())
     builds, since = daemon.built(), time.time()
     daemon.verify()
     daemon.assert_eventually(lambda: daemon.told == ["failure"], "people are told")
@@ -153,7 +153,7 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     daemon.assert_eventually(lambda: len(daemon.mails) == 1, "by mail, too")
     # A person's run is stopped by the asset itself; of its own accord none is asked for, nor is anybody told again.
     stamp, since = daemon.target.stat().st_mtime, time.time()
-    assert daemon.dagster.materialize(f"lake/{scene.world.name}/items") != 0
+    assert daemon.dagster.materialize(f"lake/{harness.world.name}/items") != 0
     daemon.verify()
     daemon.assert_eventually(lambda: daemon.judged(False, since), "it is judged again")
     calls = len(daemon.hook.pings)
@@ -161,9 +161,9 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     assert (daemon.built(), daemon.told, daemon.target.stat().st_mtime) == (builds, ["failure"], stamp)
 
     # The job brings them back; its proof has the checks judged, which opens the gate.
-    daemon.dagster.launch("repair", {"dataset": scene.world.name, "table": "items", "apply": True}, "plan_repair")
+    daemon.dagster.launch("repair", {"dataset": harness.world.name, "table": "items", "apply": True}, "plan_repair")
     daemon.assert_eventually(lambda: daemon.told == ["failure", "success"], "people are told that it is over")
-    assert scene.read_by_snapshots() == {(shard, key): 1 for shard, keys in lost().items() for key in keys}
+    assert harness.read_by_snapshots() == {(shard, key): 1 for shard, keys in lost().items() for key in keys}
     daemon.assert_eventually(lambda: daemon.target.stat().st_mtime > stamp, "the file is built anew")
     daemon.assert_eventually(lambda: len(daemon.mails) == 2, "by mail, too")
     assert daemon.lake() == whole
@@ -181,16 +181,16 @@ def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> No
     assert daemon.told == ["failure", "success"]
 
     # Somebody moves an offset on: what lies between is never sent. The ledger finds it, and has the shard proven.
-    skipped = skip_rows(scene, 25)
+    skipped = skip_rows(harness, 25)
     daemon.dagster.launch("checks", {})
     daemon.assert_eventually(lambda: proofs(daemon), "the ledger's break starts a proof")
     (proof,) = proofs(daemon)
     assert planned(proof)["shards"] == ["00000"]
     assert "was skipped" in proof.tags[TAG_BREAKS]
-    audit = AuditFrame(scene.platform.settings.audit_dir)
+    audit = AuditFrame(harness.platform.settings.audit_dir)
 
     def found() -> bool:
-        (verdict,) = audit.latest(scene.world.name, "items", ["00000"])
+        (verdict,) = audit.latest(harness.world.name, "items", ["00000"])
         return (verdict.verdict, verdict.missing) == (Verdict.MISMATCHED, skipped)
 
     daemon.assert_eventually(found, "the proof names what was skipped")
@@ -209,27 +209,27 @@ def planned(run: dg.DagsterRun) -> dict[str, Any]:
     return dict(config["ops"]["plan_verification"]["config"])
 
 
-def skip_rows(scene: Scene, rows: int) -> int:
+def skip_rows(harness: Harness, rows: int) -> int:
     """Rows written while the first shard's connector is stopped, whose offset is then moved behind them."""
-    shard = scene.world.shards[0]
-    connect: Connect = scene.platform.connect(scene.world.stack.cluster())
+    shard = harness.world.shards[0]
+    connect: Connect = harness.platform.connect(harness.world.stack.cluster())
     # Passes would start it again.
-    with scene.platform.topology.lock(owner="test", timeout=300.0):
+    with harness.platform.topology.lock(owner="test", timeout=300.0):
         stop(connect, shard.name)
         last: Any = None
         while (now := list(connect.offsets(shard.name))) != last:
             last = now
             time.sleep(2.0)  # its last commit follows its last event
-        with scene.world.admin(shard.database) as run:
-            scene.world.fill(run, "items", 5_001, 5_000 + rows)
+        with harness.world.admin(shard.database) as run:
+            harness.world.fill(run, "items", 5_001, 5_000 + rows)
         offset = {name: value for name, value in last[0]["offset"].items() if name in _PLACE}
-        moved = offset | {"gtids": scene.world.position(shard)}
+        moved = offset | {"gtids": harness.world.position(shard)}
         connect.alter_offsets(shard.name, [{"partition": {"server": shard.name}, "offset": moved}])
         connect.resume(shard.name)
-    with scene.world.admin(shard.database) as run:
+    with harness.world.admin(shard.database) as run:
         run("UPDATE items SET v = v + 1 WHERE id = 1")
     assert_eventually(
-        lambda: any(value and value["op"] == "u" for _, _, value in scene.records()),
+        lambda: any(value and value["op"] == "u" for _, _, value in harness.records()),
         what="the new run sends an event of the table",
         seconds=PATIENCE,
     )

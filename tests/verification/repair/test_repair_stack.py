@@ -23,7 +23,7 @@ from cdc_platform.verification.repair.reemit import run_repair
 from cdc_platform.verification.repair.repair_plan import find_repair, recorded_plan
 from tests.alerting.receivers import HttpReceiver, served
 from tests.snapshots.dagster_outside import settings_file
-from tests.verification.repair.scene import MakeScene, lost
+from tests.verification.repair.harness import MakeHarness, lost
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(1200)]
@@ -40,7 +40,7 @@ class StackResource(CdcPlatformResource):
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recovers_once(
-    engine: Engine, make_scene: MakeScene, settings: Settings, tmp_path: Path
+    engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
     with served(HttpReceiver()) as receiver, dg.DagsterInstance.ephemeral() as instance:
         secret = tmp_path / "alerts.properties"
@@ -54,7 +54,7 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
         name = secrets.token_hex(4)
         SETTINGS[name] = own
         resource = StackResource(config_file=name)
-        scene = make_scene(engine, own)
+        harness = make_harness(engine, own)
         tables = load_tables(resource=resource).tables
         checks = build_cdc_asset_checks(tables=[table for table in tables if table.table == "items"])
         sensor = build_alert_sensor(tables=tables)
@@ -75,11 +75,11 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
             return found
 
         # An idle Postgres shard commits with its heartbeats only, every ten seconds or so: each look would wait.
-        with scene.alive():
-            scene.verify()
+        with harness.alive():
+            harness.verify()
             assert complete().passed
-            scene.take_away(lost())
-            verdicts = scene.verify("bad")
+            harness.take_away(lost())
+            verdicts = harness.verify("bad")
             assert {v.verdict for v in verdicts.values()} == {Verdict.MISMATCHED}
             assert {
                 shard: {int(next(iter(json.loads(sample.key).values()))) for sample in verdict.samples}
@@ -89,16 +89,16 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
             assert len(receiver.got) == 1
             assert "37 missing" in receiver.got[0]["message"]
 
-            topology = scene.platform.topology.load()
+            topology = harness.platform.topology.load()
             shards = sorted(verdicts)
-            plan = find_repair(scene.outside.proof, topology, scene.world.name, "items", shards, run_id="r1")
+            plan = find_repair(harness.outside.proof, topology, harness.world.name, "items", shards, run_id="r1")
             assert {s.shard: {int(key[0]) for key in s.emit} for s in plan.shards} == lost()
-            assert scene.read_by_snapshots() == {}  # so far only looked at
-            report = run_repair(scene.outside, topology, plan)
+            assert harness.read_by_snapshots() == {}  # so far only looked at
+            report = run_repair(harness.outside, topology, plan)
             assert (report.emitted, report.proven) == (37, True), report.sentence()
             # Each key once, and no other row of the tables.
-            assert scene.read_by_snapshots() == {(shard, key): 1 for shard, keys in lost().items() for key in keys}
-            assert recorded_plan(scene.platform.state.read(), "r1") is None
+            assert harness.read_by_snapshots() == {(shard, key): 1 for shard, keys in lost().items() for key in keys}
+            assert recorded_plan(harness.platform.state.read(), "r1") is None
             AuditFrame(own.audit_dir).write(report.proof)
             assert complete().passed
         assert [message["type"] for message in receiver.got] == ["failure", "success"]
@@ -106,18 +106,18 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
 
 
 def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
-    make_scene: MakeScene, settings: Settings, tmp_path: Path
+    make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
     own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
-    scene = make_scene(Engine.MARIADB, own, 2)
+    harness = make_harness(Engine.MARIADB, own, 2)
     wanted = {shard: ids for shard, ids in lost().items() if shard < "00002"}
     keys = [f"--keys={shard}:{key}" for shard, ids in wanted.items() for key in sorted(ids)]
     config = settings_file(own, tmp_path)
-    command = [str(Path(sys.executable).with_name("cdc-platform")), "repair", scene.world.name, "items"]
+    command = [str(Path(sys.executable).with_name("cdc-platform")), "repair", harness.world.name, "items"]
     environment = {**os.environ, "CDC_PLATFORM_CONFIG": str(config), "CDC_PLATFORM_AUDIT_DIR": own.audit_dir}
 
     def begun(prefix: str) -> list[str]:
-        return [key for key in scene.platform.state.read() if key.startswith(prefix)]
+        return [key for key in harness.platform.state.read() if key.startswith(prefix)]
 
     dry = subprocess.run([*command, *keys], env=environment, capture_output=True, text=True, timeout=300)
     assert dry.returncode == 2, dry.stderr
@@ -133,34 +133,34 @@ def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
     assert "2 of 2 shards proven" in done.stdout
     assert begun("repair/") == []
     # A snapshot that was under way goes on where it was: no row but those, and each once.
-    assert scene.read_by_snapshots() == {(shard, key): 1 for shard, ids in wanted.items() for key in ids}
+    assert harness.read_by_snapshots() == {(shard, key): 1 for shard, ids in wanted.items() for key in ids}
 
 
 @pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 def test_repair_gives_tombstones_to_rows_that_only_the_topic_has_when_it_is_told_to(
-    engine: Engine, make_scene: MakeScene, settings: Settings, tmp_path: Path
+    engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
     own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
-    scene = make_scene(engine, own, 1)
-    stray = scene.put_in("00000", range(9_001, 9_006))
-    (verdict,) = scene.verify().values()
+    harness = make_harness(engine, own, 1)
+    stray = harness.put_in("00000", range(9_001, 9_006))
+    (verdict,) = harness.verify().values()
     assert (verdict.verdict, verdict.extra, verdict.missing) == (Verdict.MISMATCHED, 5, 0), verdict.reason
-    topology = scene.platform.topology.load()
-    plan = find_repair(scene.outside.proof, topology, scene.world.name, "items", ["00000"], run_id="careful")
+    topology = harness.platform.topology.load()
+    plan = find_repair(harness.outside.proof, topology, harness.world.name, "items", ["00000"], run_id="careful")
     assert (plan.keys, plan.extra) == (0, 5)
-    report = run_repair(scene.outside, topology, plan)
+    report = run_repair(harness.outside, topology, plan)
     # Nobody has asked for it: the rows stay, and the proof says so.
     assert (report.emitted, report.tombstoned, report.proven) == (0, 0, False)
-    assert all(value is not None for _, _, value in scene.records())
+    assert all(value is not None for _, _, value in harness.records())
     told = find_repair(
-        scene.outside.proof, topology, scene.world.name, "items", ["00000"], run_id="told", tombstones=True
+        harness.outside.proof, topology, harness.world.name, "items", ["00000"], run_id="told", tombstones=True
     )
-    report = run_repair(scene.outside, topology, told)
+    report = run_repair(harness.outside, topology, told)
     assert (report.emitted, report.tombstoned, report.proven) == (0, 5, True), report.sentence()
-    ends = [(key, partition, headers) for partition, key, value, headers in scene.traced() if value is None]
+    ends = [(key, partition, headers) for partition, key, value, headers in harness.traced() if value is None]
     assert {key: partition for key, partition, _ in ends} == stray
-    assert all(h == {"cdc.shard": f"{scene.world.name}.00000", "cdc.repair": "told"} for _, _, h in ends)
+    assert all(h == {"cdc.shard": f"{harness.world.name}.00000", "cdc.repair": "told"} for _, _, h in ends)
     # What a consumer holds, and compaction leaves, is the table.
-    last = {key: value for _, key, value in scene.records()}
+    last = {key: value for _, key, value in harness.records()}
     held = {json.loads(key)["id"] for key, value in last.items() if value is not None}
-    assert held == set(scene.world.table(scene.world.shards[0], "items"))
+    assert held == set(harness.world.table(harness.world.shards[0], "items"))

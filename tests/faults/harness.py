@@ -42,7 +42,7 @@ DEADLINE = 240.0
 
 
 @dataclass(kw_only=True)
-class Site:
+class Harness:
     """One dataset on the stack's sources; its leader files come from agents, its connectors from the control plane."""
 
     directory: Path

@@ -21,7 +21,7 @@ DEADLINE = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Captured:
+class Harness:
     """A table `items (id, v)` in a database of its own, and the connector that captures it."""
 
     stack: Stack

@@ -24,7 +24,7 @@ from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
-class Field:
+class Harness:
     """A stack with connectors of the test's own on it."""
 
     stack: Stack

@@ -28,13 +28,13 @@ from cdc_platform.verification.proof.completeness import plan_verification, veri
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.wiring import connect_client, verification_of
-from tests.connectors.field import Field
+from tests.connectors.harness import Harness as ConnectorHarness
 from tests.local.promotion import drop_postgres_database
 from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
-class Ground:
+class Harness:
     """One dataset of one engine. `execute` runs SQL in a shard's database as an account that may do everything."""
 
     stack: Stack
@@ -52,7 +52,7 @@ class Ground:
             heartbeat_topic=f"{self.name}.platform.heartbeat",
             cache_dir=str(self.cache),
         )
-        self.field = Field(stack=self.stack, settings=self.settings)
+        self.field = ConnectorHarness(stack=self.stack, settings=self.settings)
         self._open: dict[str, Any] = {}
         self._runs = 0
 
@@ -287,3 +287,6 @@ class Ground:
         url = f"{self.field.url}/connectors/{shard.name}"
         assert self.field.rest.put(f"{url}/resume", timeout=60).is_success
         assert_eventually(lambda: self.field.task_state(shard) == "RUNNING", f"{shard.name} runs")
+
+
+MakeHarness = Callable[..., Harness]

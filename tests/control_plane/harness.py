@@ -41,7 +41,7 @@ DEADLINE = 180.0
 
 
 @dataclass(kw_only=True)
-class Ground:
+class Harness:
     """One dataset on the stack's MariaDB and the platform that captures it."""
 
     stack: Stack
@@ -302,13 +302,13 @@ def free_port() -> int:
 
 
 @contextmanager
-def ground_of(stack: Stack, settings: Settings, name: str) -> Iterator[Ground]:
+def ground_of(stack: Stack, settings: Settings, name: str) -> Iterator[Harness]:
     """A platform named as its dataset, so that its connectors and topics are its own."""
     own = replace(settings, platform=name, heartbeat_topic=f"{name}.heartbeat", connect_timeout=30.0)
     with open_platform(own) as platform:
-        ground = Ground(stack=stack, settings=own, name=name, platform=platform)
+        harness = Harness(stack=stack, settings=own, name=name, platform=platform)
         try:
-            yield ground
+            yield harness
         finally:
-            ground.close()
-            ground.rest.close()
+            harness.close()
+            harness.rest.close()

@@ -37,16 +37,16 @@ from cdc_platform.verification.duplicates.causes import Blame, Cause, blame, uns
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers
-from tests.connectors.field import Field
+from tests.connectors.harness import Harness as ConnectorHarness
 from tests.messages import document, headers_of
 from tests.waiting import assert_eventually
 
 
 @dataclass(kw_only=True)
-class Site:
+class Harness:
     """One shard captured by a real connector."""
 
-    field: Field
+    field: ConnectorHarness
     dataset: Dataset
     shard: Shard
     root: Path
@@ -219,16 +219,16 @@ def admin(
 
 
 @contextmanager
-def sites(
+def harnesses(
     stack: Stack,
     root: Path,
     bootstrap: BootstrapMode = BootstrapMode.LATEST,
     connector: Mapping[str, str] = EMPTY,
-) -> Iterator[Callable[[Engine], Site]]:
+) -> Iterator[Callable[[Engine], Harness]]:
     """Makes captured shards on that stack. `connector`: overrides of their configuration."""
-    made: list[Site] = []
+    made: list[Harness] = []
 
-    def make(engine: Engine) -> Site:
+    def make(engine: Engine) -> Harness:
         fresh = Stack.load(stack.directory)
         own = f"d{secrets.token_hex(4)}"
         settings = replace(
@@ -239,7 +239,7 @@ def sites(
             cache_dir=str(root / "cache"),
             audit_dir=str(root / "audit"),
         )
-        field = Field(stack=fresh, settings=settings)
+        field = ConnectorHarness(stack=fresh, settings=settings)
         leader = fresh.mariadb_primary if engine.reads_binlog else fresh.postgres_primary
         credentials = fresh.credentials(engine)
         with admin(fresh, engine, leader) as run:
@@ -262,7 +262,7 @@ def sites(
             connector=connector,
             topics=TopicSpec(partitions=2, replication=1),
         )
-        found = Site(field=field, dataset=dataset, shard=shard, root=root)
+        found = Harness(field=field, dataset=dataset, shard=shard, root=root)
         made.append(found)
         field.deploy(dataset, shard)
         assert_eventually(lambda: bool(field.offset(shard)), "a first offset is committed", 120)
@@ -277,7 +277,7 @@ def sites(
                 drop_slot(one, slot_name(one.field.settings, one.shard))
 
 
-def ask_for_snapshot(place: Site, name: str) -> None:
+def ask_for_snapshot(place: Harness, name: str) -> None:
     """An incremental snapshot by signal."""
     producer = Producer(dict(place.field.stack.kafka_client))
     data = {"type": "incremental", "data-collections": [f"{place.shard.database}.pins"]}
@@ -287,7 +287,7 @@ def ask_for_snapshot(place: Site, name: str) -> None:
     assert producer.flush(30) == 0
 
 
-def drop_slot(place: Site, slot: str) -> None:
+def drop_slot(place: Harness, slot: str) -> None:
     """Its connector is gone: the slot would keep the server's WAL."""
     with place.admin() as run:
 

@@ -19,15 +19,15 @@ from cdc_platform.verification.proof.completeness import plan_verification, veri
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 from cdc_platform.verification.repair.reemit import RepairPorts
 from tests.messages import document, headers_of
-from tests.snapshots.harness import Harness
+from tests.snapshots.harness import Harness as SnapshotHarness
 
 SHARDS, ROWS = 5, 400
 
 
-class Scene:
+class Harness:
     """A bootstrapped dataset, and what a test does to it."""
 
-    def __init__(self, world: Harness, outside: RepairPorts) -> None:
+    def __init__(self, world: SnapshotHarness, outside: RepairPorts) -> None:
         self.world, self.outside = world, outside
         self.runs = 0
 
@@ -141,7 +141,7 @@ class Scene:
         )
 
 
-MakeScene = Callable[..., Scene]
+MakeHarness = Callable[..., Harness]
 
 
 def lost() -> dict[str, set[int]]:
