@@ -37,7 +37,7 @@ from cdc_platform.errors import CdcError
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.connector_waves import committed, wait_idle
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
@@ -222,9 +222,9 @@ class Ours(Contender):
 
     def bootstrap(self, mode: BootstrapMode) -> None:
         wanted = Request(kind=RunKind.BOOTSTRAP, dataset=self.dataset.name, mode=mode, again=True)
-        run = opening.open_run(self.outside, wanted, f"run-{secrets.token_hex(4)}")
+        run = run_lifecycle.open_run(self.outside, wanted, f"run-{secrets.token_hex(4)}")
         work_slice(self.outside, run, 0, Listener())
-        closed = opening.finish(self.outside, run)
+        closed = run_lifecycle.finish(self.outside, run)
         if closed.failed:
             raise RuntimeError(f"the bootstrap of {self.shard.name} failed")
 

@@ -18,7 +18,7 @@ from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
@@ -324,7 +324,7 @@ def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(
 ) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
     with harness.platform() as platform, latest.outside(platform) as outside:
-        opening.order(outside, first, RequestedState.STOPPED)
+        run_lifecycle.order(outside, first, RequestedState.STOPPED)
     stopped = latest.launch(BOOTSTRAP, dataset="pins", continues=first)
     assert not stopped.success
     assert shard_states(latest.records, first)["00000"].error == "stopped by hand"

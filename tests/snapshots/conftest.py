@@ -15,7 +15,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.executor import Intervals
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone
@@ -82,10 +82,10 @@ def go(
 ) -> tuple[Run, Notes]:
     """Work on the request until it is over."""
     notes = notes or Notes()
-    run = opening.open_run(outside, request, run_id)
-    for number in range(len(opening.slices(run))):
+    run = run_lifecycle.open_run(outside, request, run_id)
+    for number in range(len(run_lifecycle.slices(run))):
         work_slice(outside, run, number, notes, **more)
-    return opening.finish(outside, run), notes
+    return run_lifecycle.finish(outside, run), notes
 
 
 def bootstrap(harness: Harness, **more: Any) -> Request:

@@ -15,7 +15,7 @@ import pytest
 from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import CONFIG_ENV, Settings
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.connector_waves import committed
 from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.ports import SnapshotPorts
@@ -111,12 +111,12 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_harness: MakeHa
     with Writers(harness, pause=0.02) as writers:
         working = BackgroundRun(outside, backfill(harness, load=slow(500)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", RequestedState.PAUSED)
+        run_lifecycle.order(outside, "b1", RequestedState.PAUSED)
         assert_eventually(lambda: "paused by hand" in working.throttled(), what="told as paused", seconds=60)
         before = writers.writes
         working.reads_nothing(25)
         assert writers.writes > before + 100
-        opening.order(outside, "b1", RequestedState.RUNNING)
+        run_lifecycle.order(outside, "b1", RequestedState.RUNNING)
         assert not working.end().failed
     check.assert_agrees()
 
@@ -130,7 +130,7 @@ def test_backfill_can_be_stopped_and_the_stream_goes_on(
     with Writers(harness, pause=0.02) as writers:
         working = BackgroundRun(outside, backfill(harness, load=slow(250)), "b1")
         assert_eventually(lambda: working.chunks() > 5, what="chunks were read", seconds=120)
-        opening.order(outside, "b1", RequestedState.STOPPED)
+        run_lifecycle.order(outside, "b1", RequestedState.STOPPED)
         ended = working.end()
     assert {done.error for done in working.notes.done} == {"stopped by hand"}
     assert ended.failed == 2

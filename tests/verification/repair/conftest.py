@@ -13,7 +13,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import Settings
-from cdc_platform.snapshots import run_lifecycle as opening
+from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load, Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
@@ -48,10 +48,10 @@ def make_harness(stack: Stack, settings: Settings, tmp_path: Path) -> Iterator[M
             kind=RunKind.BOOTSTRAP, dataset=world.name, mode=BootstrapMode.SNAPSHOT,
             load=Load(max_parallel_shards=8, max_parallel_per_host=8),
         )  # fmt: skip
-        run = opening.open_run(snapshots, request, "boot")
-        for number in range(len(opening.slices(run))):
+        run = run_lifecycle.open_run(snapshots, request, "boot")
+        for number in range(len(run_lifecycle.slices(run))):
             work_slice(snapshots, run, number, Listener())
-        opening.finish(snapshots, run)
+        run_lifecycle.finish(snapshots, run)
         return Harness(world, RepairPorts(proof=verification_of(platform), snapshots=snapshots))
 
     yield make
