@@ -1,10 +1,12 @@
 """Fixtures that all tests share.
 
 Tests marked `stack` use one real stack, started for the session and purged at
-its end. With CDC_TEST_STACK=DIR they use the running stack of that directory
-(`cdc-platform stack up --dir DIR`), and leave it running. With CDC_TEST_SECURE=1
-the stack of the session is a secure one; tests that reach Kafka or Connect by
-`stack.kafka_client` and `stack.rest()` run on both, those marked `plain` do not.
+its end. It has MySQL when a test marked `mysql` is among those that run (as is
+every test with that engine for a parameter). With CDC_TEST_STACK=DIR they use
+the running stack of that directory (`cdc-platform stack up --dir DIR`), and leave
+it running. With CDC_TEST_SECURE=1 the stack of the session is a secure one; tests
+that reach Kafka or Connect by `stack.kafka_client` and `stack.rest()` run on both,
+those marked `plain` do not.
 """
 
 from __future__ import annotations
@@ -16,15 +18,19 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 
+from cdc_platform.errors import StackError
+from cdc_platform.local import mysql_program
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.supervisor import LOCK_FILE
+from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 
 STACK_ENV = "CDC_TEST_STACK"
@@ -43,6 +49,10 @@ def make_stack_dir() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
+        if item.get_closest_marker("stack") and Engine.MYSQL in params.values():
+            item.add_marker(pytest.mark.mysql)
     if os.environ.get(SECURE_ENV):
         for item in items:
             if item.get_closest_marker("plain"):
@@ -62,14 +72,45 @@ def own_stack(**spec: Any) -> Iterator[Stack]:
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The shared real stack. A test that kills a service starts it again."""
     given = os.environ.get(STACK_ENV)
     if given:
         yield Stack.load(Path(given))
         return
-    with own_stack(secure=bool(os.environ.get(SECURE_ENV))) as started:
+    wanted = any(item.get_closest_marker("mysql") for item in request.session.items)
+    with own_stack(secure=bool(os.environ.get(SECURE_ENV)), mysql=wanted and not _lacks_mysql()) as started:
         yield started
+
+
+@cache
+def _lacks_mysql() -> str:
+    """Why no MySQL server is to be had; empty when one is."""
+    try:
+        mysql_program.find(StackSpec().cache_dir, None, None)
+    except StackError as error:
+        return str(error)
+    return ""
+
+
+@pytest.fixture(autouse=True)
+def has_mysql(request: pytest.FixtureRequest) -> None:
+    """Tests on MySQL are skipped where no server is to be had; in CI they fail."""
+    if request.node.get_closest_marker("mysql") is None or "stack" not in request.fixturenames:
+        return
+    stack: Stack = request.getfixturevalue("stack")
+    if stack.mysql:
+        return
+    require_mysql("the stack given runs no MySQL")
+
+
+def require_mysql(otherwise: str = "") -> None:
+    """Skip where no MySQL server is to be had, or for the reason given; in CI fail."""
+    reason = _lacks_mysql() or otherwise
+    if reason and os.environ.get("CI"):
+        pytest.fail(f"no MySQL server: {reason}")
+    if reason:
+        pytest.skip(f"no MySQL server: {reason}")
 
 
 @pytest.fixture(autouse=True)

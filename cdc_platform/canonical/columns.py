@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import Engine
+
+# Goes up when canonical bytes or a digest of MariaDB or MySQL change: caches of before are begun from scratch.
+BINLOG_FORM = 2
 
 # A JSON token as read from the wire, never `null`, to the canonical token.
 Normaliser = Callable[[bytes], bytes]
@@ -26,7 +29,8 @@ class Column:
 
     `type` is the engine's own name without parameters (`bigint`, `numeric`,
     `_int4` for an array in Postgres). `element` is the type of an array's
-    elements, and of a domain its base. `length` and `scale` are those of the
+    elements, and of a domain its base. `members` are the labels of an ENUM or
+    SET as the server lists them. `length` and `scale` are those of the
     type: fraction digits for times, digits after the point for numbers.
     """
 
@@ -41,6 +45,7 @@ class Column:
     kind: str = "base"  # base | enum | array | composite | other
     generated: bool = False
     charset: str | None = None
+    members: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,13 +56,16 @@ class Form:
     NULL). `wire` makes the token from the wire's; None: the wire has it already.
     `triggers` are byte patterns without which the wire's token is canonical
     as it is; empty with a `wire`: it must always be applied. `scalar` is False
-    where the wire has an object or an array.
+    where the wire has an object or an array. `long` is True where the SQL
+    may give NULL for a value that is none, because it is longer than what the
+    server lets a function return (`max_allowed_packet`).
     """
 
     sql: Callable[[str], str]
     wire: Normaliser | None = None
     triggers: tuple[bytes, ...] = ()
     scalar: bool = True
+    long: bool = False
     fidelity: Fidelity = Fidelity.EXACT
     note: str = ""
 
@@ -85,4 +93,5 @@ class Shape:
     @property
     def fingerprint(self) -> str:
         """Equal for shapes whose canonical rows are the same."""
-        return fingerprint(repr(self))
+        form = f"{BINLOG_FORM} " if self.engine.reads_binlog else ""
+        return fingerprint(f"{form}{self!r}")

@@ -5,15 +5,15 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Sequence
 
-from cdc_platform.canonical import mariadb, postgres
+from cdc_platform.canonical import mariadb, mysql, postgres
 from cdc_platform.canonical.columns import Column, Form, Shape
 from cdc_platform.model.topology import Engine
 
-# Both databases have these built in, and both sides compute them in hardware on
-# recent processors. Eight bytes of the digest are kept.
+# What each server has built in and computes fastest (docs/decisions); MySQL 9 has no SHA1() any
+# more. Eight bytes of the digest are kept.
 DIGESTS: dict[Engine, Callable[[bytes], hashlib._Hash]] = {
     Engine.MARIADB: hashlib.sha1,
-    Engine.MYSQL: hashlib.sha1,
+    Engine.MYSQL: hashlib.sha256,
     Engine.POSTGRES: hashlib.sha256,
 }
 
@@ -27,7 +27,9 @@ INTEGER_KEYS = {
 
 def form(engine: Engine, column: Column) -> Form | None:
     """How a column becomes canonical; None when its type cannot be proven."""
-    return mariadb.form(column) if engine.reads_binlog else postgres.form(column)
+    if engine is Engine.MYSQL:
+        return mysql.form(column)
+    return mariadb.form(column) if engine is Engine.MARIADB else postgres.form(column)
 
 
 def quote_name(engine: Engine, name: str) -> str:
@@ -48,11 +50,16 @@ def json_name(name: str) -> str:
 
 
 def token_sql(engine: Engine, column: Column) -> str:
-    """SQL for the column's token, `null` for NULL. The type must have a form."""
+    """SQL for the column's token, `null` for NULL. The type must have a form.
+
+    On MariaDB and MySQL the SQL is NULL, and the row's digest with it, where the value is too long for the server.
+    """
     found = form(engine, column)
     if found is None:
         raise ValueError(f"{column.type} has no canonical form")
     name = quote_name(engine, column.name)
+    if found.long:
+        return f"IF({name} IS NULL,'null',{found.sql(name)})" if column.nullable else found.sql(name)
     return f"coalesce({found.sql(name)},'null')" if column.nullable else _never_null(engine, found.sql(name))
 
 
@@ -63,6 +70,11 @@ def _never_null(engine: Engine, sql: str) -> str:
 
 def _joined(engine: Engine, parts: Sequence[str]) -> str:
     return f"CONCAT({','.join(parts)})" if engine.reads_binlog else "(" + "||".join(parts) + ")"
+
+
+def digest_sql(engine: Engine, sql: str) -> str:
+    """SQL for the first 64 bits of the digest of a text in UTF-8, in 16 hex digits (MariaDB and MySQL)."""
+    return f"LEFT(SHA2({sql},256),16)" if engine is Engine.MYSQL else f"LEFT(SHA1({sql}),16)"
 
 
 def row_sql(shape: Shape) -> str:

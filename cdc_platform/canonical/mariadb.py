@@ -20,8 +20,11 @@ _GEOMETRIES = {
 
 
 def quoted(x: str) -> str:
-    """A string token."""
-    return rf"""CONCAT('"',REPLACE(REPLACE({x},'\\','\\\\'),'"','\\"'),'"')"""
+    """A string token from a text in utf8mb4.
+
+    Not by REPLACE: MariaDB takes 2.7 s for 300 KB of JSON with it, in time that grows with the square of the length.
+    """
+    return f"JSON_QUOTE({x})"
 
 
 def _plain(x: str) -> str:
@@ -47,11 +50,11 @@ def form(column: Column) -> Form | None:
             return Form(sql=lambda x: f"CASE {x} WHEN 1 THEN 'true' WHEN 0 THEN 'false' END")
         return Form(sql=lambda x: f"({x}+0)", wire=wire.bits_as_number)
     if kind in _TEXTS:
-        return Form(sql=quoted if column.charset == "utf8mb4" else _utf8)
+        return Form(sql=quoted if column.charset == "utf8mb4" else _utf8, long=True)
     if kind == "enum":
         return Form(sql=_utf8, wire=wire.enum_commas, triggers=(b"\\",), fidelity=Fidelity.NORMALISED)
     if kind in _BINARIES:
-        return Form(sql=lambda x: _plain(f"LOWER(HEX({x}))"))
+        return Form(sql=lambda x: _plain(f"LOWER(HEX({x}))"), long=True)
     if kind == "uuid":
         return Form(sql=_plain)
     if kind in _GEOMETRIES:
@@ -59,6 +62,7 @@ def form(column: Column) -> Form | None:
             sql=lambda x: f"""CONCAT('"',LOWER(HEX(ST_AsWKB({x}))),',',ST_SRID({x}),'"')""",
             wire=wire.geometry,
             scalar=False,
+            long=True,
             fidelity=Fidelity.NORMALISED,
         )
     return _temporal(column)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Normaliser, Shape
+from cdc_platform.model.topology import Engine
 
 _FREQUENT = b'0123456789"abcdefghijklmnopqrstuvwxyz,:. '
 _OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -62,12 +64,15 @@ class RowReader:
         )
         self._escapes = any(found is not None and found.triggers == (b"\\",) for _, found in odd)
         self._placeholder = placeholder.encode()
+        self._unescape = _unescape_of(shape.engine)
         triggers = [patch.trigger for patch in self._patches]
         self._always = self.by_column or None in triggers
         self._unchanged = None if shape.complete_rows else self._placeholder
         # The placeholder's first bytes are as rare as all of it.
         unchanged = () if self._unchanged is None else (self._unchanged[:6],)
-        patterns = dict.fromkeys((b"\\", *unchanged, *(part for part in triggers if part)))
+        # What JSON_QUOTE() leaves as it is is canonical, unless a column has two spellings with a backslash.
+        escapes = (b"\\u", b"\\/") if shape.engine.reads_binlog and not self._escapes else (b"\\",)
+        patterns = dict.fromkeys((*escapes, *unchanged, *(part for part in triggers if part)))
         self._patterns = tuple((pattern, _rarest(pattern)) for pattern in patterns)
         self._rare = {pattern[at] for pattern, at in self._patterns}
         self._names = tuple(name for name, _, _ in self._steps)
@@ -110,7 +115,7 @@ class RowReader:
             return self.row(after)
         if b"\\" in after:
             by_column = self._escapes or any(patch.trigger is None or patch.trigger in after for patch in self._patches)
-            return self.row(after) if by_column else wire.unescape(after)
+            return self.row(after) if by_column else self._unescape(after)
         for patch in self._patches:
             if patch.trigger is None or patch.trigger in after:
                 after = _patched(after, patch)
@@ -142,7 +147,7 @@ class RowReader:
             return None
         found = self._by_name[name]
         token = found.wire(raw) if found is not None and found.wire is not None else raw
-        return wire.unescape(token)
+        return self._unescape(token)
 
     def tokens(self, after: bytes) -> dict[str, bytes | None]:
         """The tokens by column; None for an unchanged TOAST value. Raises msgspec.DecodeError."""
@@ -161,6 +166,12 @@ class RowReader:
     def _missing(self, raw: bytes) -> bool:
         unchanged = self._placeholder
         return raw in (b'"' + unchanged + b'"', b'["' + unchanged + b'"]') or raw.startswith(b'"{\\"' + unchanged)
+
+
+def _unescape_of(engine: Engine) -> Normaliser:
+    if engine.reads_binlog:
+        return partial(wire.json_unescape, small_hex=engine is Engine.MYSQL)
+    return wire.unescape
 
 
 def _rarest(pattern: bytes) -> int:

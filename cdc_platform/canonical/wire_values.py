@@ -17,6 +17,14 @@ from decimal import Decimal
 import msgspec
 
 _ESCAPE = re.compile(rb"\\(?:([\"\\])|([bfnrt/])|u([0-9A-Fa-f]{4})(?:\\u([Dd][C-Fc-f][0-9A-Fa-f]{2}))?)")
+_CONTROL = re.compile(rb"[\x00-\x1f]")
+_CONTROLS = {code: b"\\u%04X" % code for code in range(0x20)} | {
+    8: b"\\b",
+    9: b"\\t",
+    10: b"\\n",
+    12: b"\\f",
+    13: b"\\r",
+}
 _MICRO = Decimal("0.000001")
 _SHORT = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t", b"/": b"/"}
 
@@ -49,6 +57,42 @@ def unescape(text: bytes) -> bytes:
     if b"\\" not in text.replace(b"\\\\", b"").replace(b'\\"', b""):
         return text
     return _ESCAPE.sub(_unescaped, text)
+
+
+def json_unescape(text: bytes, *, small_hex: bool) -> bytes:
+    r"""JSON text with escapes as JSON_QUOTE() has them: `\"`, `\\`, `\b`, `\t`, `\n`, `\f`, `\r`, and `\u00XX`.
+
+    Jackson writes the same, with capitals in the hex digits as MariaDB does; MySQL writes small ones.
+    """
+    if b"\\u" not in text and b"\\/" not in text:
+        return text
+    if small_hex:
+        return _ESCAPE.sub(_requoted_small, text)
+    return _ESCAPE.sub(_requoted, text)
+
+
+def _requoted(found: re.Match[bytes]) -> bytes:
+    short = found.group(2)
+    if short and short != b"/":
+        return found.group()
+    return _CONTROL.sub(_control, _unescaped(found))
+
+
+def _requoted_small(found: re.Match[bytes]) -> bytes:
+    quoted = _requoted(found)
+    return quoted.lower() if found.group(3) and quoted.startswith(b"\\u") else quoted
+
+
+def _control(found: re.Match[bytes]) -> bytes:
+    return _CONTROLS[found.group()[0]]
+
+
+def json_quote(text: str, *, small_hex: bool) -> bytes:
+    """A text as JSON_QUOTE() writes it; see `json_unescape`."""
+    token = b'"' + text.encode("utf-8", "surrogatepass").replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
+    if _CONTROL.search(token) is None:
+        return token
+    return _CONTROL.sub(lambda found: _control(found).lower() if small_hex else _control(found), token)
 
 
 def escape(text: bytes) -> bytes:
@@ -106,6 +150,20 @@ def mysql_double(token: bytes) -> bytes:
 def mysql_float(token: bytes) -> bytes:
     """FLOAT: six significant digits, which is what the server prints and JDBC reads in a snapshot."""
     return mysql_number(_as_float32(float(token)), 6)
+
+
+def mysql_json_double(token: bytes) -> bytes:
+    """DOUBLE as MySQL writes it in JSON."""
+    return _pointed(mysql_double(token))
+
+
+def mysql_json_float(token: bytes) -> bytes:
+    """FLOAT, its six digits as MySQL writes them in JSON."""
+    return _pointed(mysql_float(token))
+
+
+def _pointed(number: bytes) -> bytes:
+    return number if b"." in number or b"e" in number else number + b".0"
 
 
 def _as_float32(value: float) -> float:

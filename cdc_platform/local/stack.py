@@ -166,6 +166,14 @@ class Stack:
             for name in self.workers
         }
 
+    def primary(self, engine: Engine) -> Address:
+        """That engine's server that is the primary now."""
+        return {
+            Engine.MARIADB: lambda: self.mariadb_primary,
+            Engine.MYSQL: lambda: self.mysql_primary,
+            Engine.POSTGRES: lambda: self.postgres_primary,
+        }[engine]()
+
     @property
     def mariadb_primary(self) -> Address:
         """The server that is the primary now: a promotion changes it."""

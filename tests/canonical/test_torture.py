@@ -27,16 +27,18 @@ SEED = 20240229
 # A change of `si` changes the generated columns too.
 UNSEEN = {"fl", "si", "tz", "tz0", "atm", "po"}
 
+BINLOG_COLUMNS = {Engine.MARIADB: torture.MARIADB, Engine.MYSQL: torture.MYSQL}
+
 
 def _quoted(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-class MariaDbTable:
-    """The torture table on MariaDB, and random work on it."""
+class BinlogTable:
+    """The torture table on MariaDB or MySQL, and random work on it."""
 
     def __init__(self, harness: ProofHarness, shard: Shard, rng: random.Random) -> None:
-        self.columns = {name: make for name, (_, make) in torture.MARIADB.items()}
+        self.columns = {name: make for name, (_, make) in BINLOG_COLUMNS[harness.engine].items()}
         self.rng = rng
         self.connection = harness.connection(shard)
         self.connection.cursor().execute("SET SESSION sql_mode = ''")
@@ -44,8 +46,8 @@ class MariaDbTable:
         self.next = 1
 
     @staticmethod
-    def ddl() -> str:
-        lines = [f"{_quoted(name)} {kind}" for name, (kind, _) in torture.MARIADB.items()]
+    def ddl(engine: Engine) -> str:
+        lines = [f"{_quoted(name)} {kind}" for name, (kind, _) in BINLOG_COLUMNS[engine].items()]
         lines += [f"{name} {kind}" for name, kind in torture.MARIADB_DERIVED.items()]
         return f"CREATE TABLE t (id BIGINT PRIMARY KEY, {', '.join(lines)}) CHARACTER SET utf8mb4"
 
@@ -160,7 +162,7 @@ class PostgresTable:
         self.next += 1
 
 
-def _work(table: MariaDbTable | PostgresTable, count: int) -> None:
+def _work(table: BinlogTable | PostgresTable, count: int) -> None:
     """Random operations: inserts, updates of one or many columns, deletes, changes of the key."""
     rng = table.rng
     for _ in range(count):
@@ -176,11 +178,12 @@ def _work(table: MariaDbTable | PostgresTable, count: int) -> None:
             table.rename(rng.choice(table.live))
 
 
-def test_type_torture_table_of_mariadb(make_harness: MakeHarness) -> None:
+@pytest.mark.parametrize("engine", BINLOG_COLUMNS)
+def test_type_torture_table_of_a_binlog(make_harness: MakeHarness, engine: Engine) -> None:
     rng = random.Random(SEED)
-    harness = make_harness(Engine.MARIADB, verification={"samples": 500})
-    shard = harness.add_shard("00000", "SET SESSION sql_mode = ''", MariaDbTable.ddl())
-    table = MariaDbTable(harness, shard, rng)
+    harness = make_harness(engine, verification={"samples": 500})
+    shard = harness.add_shard("00000", "SET SESSION sql_mode = ''", BinlogTable.ddl(engine))
+    table = BinlogTable(harness, shard, rng)
     table.insert(ROWS // 2)
     harness.deploy()
     table.insert(ROWS // 2)
@@ -218,7 +221,7 @@ def test_type_torture_table_of_postgres(make_harness: MakeHarness) -> None:
     )
 
 
-def _find_changes(harness: ProofHarness, table: MariaDbTable | PostgresTable, hide: str, show: str) -> None:
+def _find_changes(harness: ProofHarness, table: BinlogTable | PostgresTable, hide: str, show: str) -> None:
     """Change one column in each of as many rows, unseen by the capture: just those are found, by key and column."""
     cursor = table.connection.cursor()
     cursor.execute(hide)

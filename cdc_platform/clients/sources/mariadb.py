@@ -1,4 +1,4 @@
-"""MariaDB as a source, and MySQL by the same grammar (untried against its server), read through pymysql.
+"""MariaDB as a source, and MySQL where it speaks the same grammar, read through pymysql.
 
 A chunk is one row of the answer: GROUP_CONCAT packs key and digest of all its
 rows, so that the driver parses next to nothing.
@@ -16,7 +16,7 @@ import numpy as np
 import pymysql
 
 from cdc_platform.canonical import hash_sql as engines
-from cdc_platform.canonical.column_hazards import hazards
+from cdc_platform.canonical.column_hazards import hazards, refused
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_events import rowless_groups
@@ -54,6 +54,9 @@ _SESSION = (
     "SET time_zone = '+00:00', sql_mode = '', group_concat_max_len = 268435456,"
     " transaction_isolation = 'READ-COMMITTED', lock_wait_timeout = 5"
 )
+
+# Stands for a token that the server does not give.
+_TOO_LONG = b"(longer than max_allowed_packet)"
 
 # Hex digits of a row in a chunk's answer: the key and the first eight bytes of the row's digest.
 _WIDTH = 32
@@ -104,6 +107,7 @@ class MariaDbSource:
             for column in columns
             if engines.form(self._engine, column) is None
         ]
+        problems += [reason for column in columns if (reason := refused(self._engine, column)) is not None]
         key = self._key_of(name)
         known = {column.name: column for column in columns}
         if not key:
@@ -177,12 +181,14 @@ class MariaDbSource:
         """Key to column to canonical token."""
         where, params = keys_condition(self._known, keys)
         shape = self._known
-        parts = [escaped(f"HEX(CONCAT({engines.token_sql(self._engine, c)}))") for c in shape.columns]
+        # As bytes, and not in hex, which would be twice as long as a value that the server can just return.
+        parts = [escaped(f"CAST(CONCAT({engines.token_sql(self._engine, c)}) AS BINARY)") for c in shape.columns]
         found = self._rows(f"SELECT {key_texts(self._known)},{','.join(parts)} FROM {self._from} WHERE {where}", params)
         width = len(shape.key)
         return {
             _key(row[:width]): {
-                column.name: bytes.fromhex(_text(row[width + at])) for at, column in enumerate(shape.columns)
+                column.name: _TOO_LONG if row[width + at] is None else bytes(row[width + at])
+                for at, column in enumerate(shape.columns)
             }
             for row in found
         }
@@ -214,7 +220,7 @@ class MariaDbSource:
         return f"{quoted(self._database)}.{quoted(self._table)}"
 
     def _slice(self, where: str, params: tuple[str, ...]) -> Slice:
-        row = escaped(f"LEFT(SHA1({engines.row_sql(self._known)}),16)")
+        row = escaped(engines.digest_sql(self._engine, engines.row_sql(self._known)))
         low = self.position()
         count, packed = self._rows(
             f"SELECT COUNT(*),GROUP_CONCAT({key_word(self._known)},{row} SEPARATOR '') FROM {self._from} WHERE {where}",
@@ -223,14 +229,31 @@ class MariaDbSource:
         high = self.position()
         text = _text(packed or "")
         if len(text) != count * _WIDTH:
-            raise SourceRejected(
-                f"GROUP_CONCAT gave {len(text)} characters for {count} rows.",
-                where=self._where,
-                field="max_allowed_packet",
-                cure="Raise it on the server to 16 MiB or more.",
-            )
+            raise self._incomplete(count, len(text), where, params)
         words = np.frombuffer(bytes.fromhex(text), dtype=">u8").astype(np.uint64).reshape(-1, 2)
         return Slice(keys=words[:, 0].copy(), rows=words[:, 1].copy(), low=low, high=high)
+
+    def _incomplete(self, count: int, length: int, where: str, params: tuple[str, ...]) -> SourceRejected:
+        """Why a chunk's answer lacks rows: the server cut it, or gives NULL for values that are too long for it."""
+        limit, row = int(self._rows("SELECT @@max_allowed_packet")[0][0]), engines.row_sql(self._known)
+        what = f"GROUP_CONCAT gave {length} characters for {count} rows."
+        if length % _WIDTH == 0 and length + _WIDTH <= limit:
+            # Not one of these rows may count as proven: the server says NULL, and so might the topic.
+            condition = escaped(f"({row}) IS NULL")
+            names = " or ".join(
+                column.name
+                for column in self._known.columns
+                if (form := engines.form(self._engine, column)) is not None and form.long
+            )
+            lost = self._rows(f"SELECT COUNT(*) FROM {self._from} WHERE {where} AND {condition}", params)[0][0]
+            what = f"{lost} rows are longer in canonical form than the server lets a function return (column {names})."
+        return SourceRejected(
+            what,
+            where=f"{self._where}: {self._table}",
+            field=f"max_allowed_packet, which is {limit}",
+            cure="Raise it on the server to more than twice the longest row, and to 16 MiB or more; "
+            "the table cannot be proven until then.",
+        )
 
     def _server_problems(self) -> list[str]:
         needed = dict(ENGINES[self._engine].server_variables)
@@ -267,6 +290,7 @@ class MariaDbSource:
                     nullable=nullable == "YES",
                     unsigned="unsigned" in full,
                     zerofill="zerofill" in full,
+                    members=full if kind in ("enum", "set") else None,
                     charset=charset,
                     length=int(precision) if number else (None if fraction is None else int(fraction)),
                     scale=int(scale) if digits and scale is not None else None,

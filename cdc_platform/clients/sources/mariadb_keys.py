@@ -32,7 +32,7 @@ def key_word(shape: Shape) -> str:
     """16 hex digits: the key itself when it is one integer, else the first eight bytes of its digest."""
     if hash_sql.integer_key(shape):
         return f"LPAD(HEX({quoted(shape.key[0])}+0),16,'0')"
-    return escaped(f"LEFT(SHA1({hash_sql.key_sql(shape)}),16)")
+    return escaped(hash_sql.digest_sql(shape.engine, hash_sql.key_sql(shape)))
 
 
 def key_texts(shape: Shape) -> str:
@@ -71,7 +71,8 @@ def _text(column: Column) -> str:
         return f"HEX({name})"
     if column.zerofill:
         return f"{name}+0"
-    return f"CONVERT({name} USING utf8mb4)" if column.type in _TEXT_KEYS else name
+    # Times as well: the driver makes `-1 day, 13:59:59` of a TIME of -10:00:01.
+    return f"CONVERT({name} USING utf8mb4)" if column.type in _TEXT_KEYS | _TIME_KEYS else name
 
 
 def _mark(column: Column) -> str:
@@ -80,6 +81,8 @@ def _mark(column: Column) -> str:
         return "UNHEX(%s)"
     if column.type in ("decimal", "numeric"):
         return f"CAST(%s AS DECIMAL({column.length},{column.scale}))"
+    if column.type == "time":
+        return "CAST(%s AS TIME(6))"
     if column.type in _TEXT_KEYS | _TIME_KEYS:
         return "%s"
     return "CAST(%s AS UNSIGNED)" if column.unsigned else "CAST(%s AS SIGNED)"

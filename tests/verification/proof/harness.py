@@ -85,11 +85,10 @@ class Harness:
     def add_shard(self, number: str, *statements: str) -> Shard:
         """A database with what the statements make in it."""
         database = f"{self.name}_{number}"
-        if self.engine is Engine.MARIADB:
-            address = self.stack.mariadb_primary
+        address = self.stack.primary(self.engine)
+        if self.engine.reads_binlog:
             self.execute(None, f"CREATE DATABASE {database}")
         else:
-            address = self.stack.postgres_primary
             self.execute(None, f"CREATE DATABASE {database} OWNER {self.source_user}")
         shard = Shard(dataset=self.name, id=number, leader=address, database=database)
         self.shards.append(shard)
@@ -116,7 +115,7 @@ class Harness:
 
     def execute(self, shard: Shard | None, statement: str, params: Sequence[Any] = ()) -> list[Any]:
         connection = self.connection(shard)
-        if self.engine is Engine.MARIADB:
+        if self.engine.reads_binlog:
             with connection.cursor() as cursor:
                 cursor.execute(statement, tuple(params) or None)
                 return list(cursor.fetchall())
@@ -129,8 +128,8 @@ class Harness:
         key = f"{database}/{name}"
         if key not in self._open:
             login = self.stack.admin(self.engine)
-            if self.engine is Engine.MARIADB:
-                address = self.stack.mariadb_primary
+            address = self.stack.primary(self.engine)
+            if self.engine.reads_binlog:
                 self._open[key] = pymysql.connect(
                     host=address.host,
                     port=address.port,
@@ -142,7 +141,6 @@ class Harness:
                     init_command="SET time_zone='+00:00'",
                 )
             else:
-                address = self.stack.postgres_primary
                 self._open[key] = psycopg.connect(
                     host=address.host,
                     port=address.port,
@@ -272,7 +270,7 @@ class Harness:
             connection.close()
 
     def _drop(self, shard: Shard) -> None:
-        if self.engine is Engine.MARIADB:
+        if self.engine.reads_binlog:
             self.execute(None, f"DROP DATABASE {shard.database}")
             return
         drop_postgres_database(self.stack, shard.database)
