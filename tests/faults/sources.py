@@ -31,7 +31,7 @@ class Sources:
     @property
     def primary(self) -> Address:
         stack = Stack.load(self.directory)
-        return stack.postgres_primary if self.engine is Engine.POSTGRES else stack.mariadb_primary
+        return stack.primary(self.engine)
 
     @contextmanager
     def admin(self, database: str | None = None) -> Iterator[Run]:
@@ -54,7 +54,7 @@ class Sources:
         """An open connection that commits each statement."""
         stack = Stack.load(self.directory)
         login, at = stack.admin(self.engine), self.primary
-        if self.engine is Engine.MARIADB:
+        if self.engine.reads_binlog:
             return pymysql.connect(
                 host=at.host,
                 port=at.port,

@@ -41,7 +41,7 @@ class Harness:
             (directory / file_name(self.name)).write_text(text)
 
     def leader(self, stack: Stack) -> Address:
-        return stack.postgres_primary if self.engine is Engine.POSTGRES else stack.mariadb_primary
+        return stack.primary(self.engine)
 
     def execute(self, leader: Address, *statements: str) -> None:
         module = postgres if self.engine is Engine.POSTGRES else mariadb

@@ -94,7 +94,7 @@ def secure(secure_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Ite
             topics=TopicSpec(partitions=2, replication=1),
             bootstrap=BootstrapMode.SNAPSHOT,
         )
-        leader = stack.postgres_primary if engine is Engine.POSTGRES else stack.mariadb_primary
+        leader = stack.primary(engine)
         shard = Shard(dataset=name, id="00000", leader=leader, database=f"{name}_0")
         login = stack.admin(engine)
         if engine is Engine.POSTGRES:

@@ -62,7 +62,7 @@ class Harness:
 
     @property
     def leader(self) -> Address:
-        return self.stack.mariadb_primary if self.engine is Engine.MARIADB else self.stack.postgres_primary
+        return self.stack.primary(self.engine)
 
     def make(self) -> None:
         """Databases, tables, first rows."""
@@ -113,7 +113,7 @@ class Harness:
         """Runs statements as the administrator, each its own transaction."""
         login = self.stack.admin(self.engine)
         connection: Any
-        if self.engine is Engine.MARIADB:
+        if self.engine.reads_binlog:
             connection = pymysql.connect(
                 host=self.leader.host,
                 port=self.leader.port,
@@ -147,6 +147,8 @@ class Harness:
         with self.admin(shard.database) as run:
             if self.engine is Engine.MARIADB:
                 return str(run("SELECT @@gtid_binlog_pos")[0][0])
+            if self.engine is Engine.MYSQL:
+                return str(run("SELECT @@gtid_executed")[0][0]).replace("\n", "")
             return str(run("SELECT pg_current_wal_lsn()::text")[0][0])
 
     def table(self, shard: Shard, table: str) -> dict[int, int]:
@@ -215,7 +217,7 @@ class Writers:
             run(f"DELETE FROM {table} WHERE id = {key}")
         elif kind < 0.6:
             run(f"UPDATE {table} SET v = {v} WHERE id = {key}")
-        elif self.harness.engine is Engine.MARIADB:
+        elif self.harness.engine.reads_binlog:
             run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON DUPLICATE KEY UPDATE v = {v}")
         else:
             run(f"INSERT INTO {table} (id, v, pad) VALUES ({key}, {v}, 'w') ON CONFLICT (id) DO UPDATE SET v = {v}")

@@ -240,7 +240,7 @@ def harnesses(
             audit_dir=str(root / "audit"),
         )
         field = ConnectorHarness(stack=fresh, settings=settings)
-        leader = fresh.mariadb_primary if engine.reads_binlog else fresh.postgres_primary
+        leader = fresh.primary(engine)
         credentials = fresh.credentials(engine)
         with admin(fresh, engine, leader) as run:
             run(f"CREATE DATABASE {own}")
