@@ -50,7 +50,7 @@ class Break:
                 return f"{self.shard}: run {self.run} resumed behind what was sent before it: {self.range} was skipped"
             case BreakKind.FROM_SCRATCH:
                 return (
-                    f"{self.shard}: run {self.run} read the table anew, its predecessor had committed nothing of the "
+                    f"{self.shard}: run {self.run} read the table again, its predecessor had committed nothing of the "
                     f"stream: what changed after {self.range} until then came as rows only"
                 )
         return f"{self.shard}: run {self.run} began without the offset that its predecessor had committed: {self.range}"
