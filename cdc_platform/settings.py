@@ -52,6 +52,8 @@ class Settings:
     write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
     the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
     `secrets_dirs`: datasets may name secrets in files below these directories only; empty: anywhere.
+    `permitted_connector_options`: names, or patterns with `*`, of connector options that datasets may set
+    although they are not known to be harmless (`connectors/permitted_options.py`).
     `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
     """
 
@@ -65,6 +67,7 @@ class Settings:
     state_topic: str = "cdc.platform.state"
     heartbeat_topic: str = "cdc.platform.heartbeat"
     secrets_dirs: tuple[str, ...] = ()
+    permitted_connector_options: tuple[str, ...] = ()
     connect_timeout: float = 20.0
     connect_user: str = ""
     connect_password: str = ""
@@ -178,7 +181,7 @@ def _from_environment(text: str, name: str, where: str) -> Any:
     value: Any = text
     if name in _KAFKA:
         value = {"bootstrap.servers": text}
-    elif name == "secrets_dirs":
+    elif kind == tuple[str, ...]:
         value = [text]
     elif kind in (int, float):
         try:

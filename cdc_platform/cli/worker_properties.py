@@ -8,7 +8,8 @@ import click
 
 from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, recommended
+from cdc_platform.connectors.permitted_options import client_options
+from cdc_platform.connectors.worker_properties import JVM_FLAGS, WorkerSpec, reasons, recommended
 from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
 
@@ -59,6 +60,7 @@ def worker_properties(
         bootstrap_servers=bootstrap or reached,
         https=https,
         kafka=kafka,
+        client_options=client_options(settings.permitted_connector_options),
         plugin_path=plugin_path or ("/usr/share/java",),
         leader_dir=leader_dir or LEADER_DIR,
         secrets_dirs=secrets_dirs,
@@ -74,4 +76,5 @@ def worker_properties(
         click.echo(json.dumps(rows, indent=2))
     else:
         properties = {p.name: p.value for p in recommended(spec)}
+        click.echo(f"# Start the worker with KAFKA_OPTS={' '.join(JVM_FLAGS)}")
         click.echo(render(properties, reasons(spec)), nl=False)

@@ -37,10 +37,10 @@ class DesiredConfigs:
         """The config of one connector. Raises OverrideRefused."""
         known = self._datasets.get(dataset.name)
         if known is None or known[0] is not dataset:
-            check_dataset(dataset)
+            check_dataset(dataset, self._settings)
             known = (dataset, _dataset_part(self._settings, dataset))
             self._datasets[dataset.name] = known
-        check_shard(dataset, shard)
+        check_shard(dataset, shard, self._settings)
         return {
             **known[1],
             **_shard_part(self._settings, dataset, shard, cluster),
@@ -64,19 +64,19 @@ def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: S
 
 def problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
     """Datasets and shards that must be left alone: names that collide, overrides that are refused."""
-    return (*check(topology, settings), *_override_problems(topology))
+    return (*check(topology, settings), *_override_problems(topology, settings))
 
 
-def _override_problems(topology: Topology) -> tuple[Problem, ...]:
+def _override_problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
     problems: list[Problem] = []
     for dataset in topology.datasets.values():
         try:
-            check_dataset(dataset)
+            check_dataset(dataset, settings)
         except OverrideRefused as error:
             problems.append(Problem("dataset", dataset.name, str(error)))
     for dataset, shard in topology.all_shards():
         try:
-            check_shard(dataset, shard)
+            check_shard(dataset, shard, settings)
         except OverrideRefused as error:
             problems.append(Problem("shard", shard.name, str(error)))
     return tuple(problems)

@@ -1,8 +1,9 @@
 """Which connector options a dataset or shard may set: all but those the platform leans on.
 
-Unknown options pass: Debezium grows. Refused is what would break identity,
-routing, the wire format, secrets or the leader's indirection; each with its
-reason and what to do instead.
+Refused is what would break identity, routing, the wire format, secrets or the
+leader's indirection; each with its reason and what to do instead. Other options
+of Debezium pass, known or not: Debezium grows. Options of drivers, Kafka clients
+and TLS pass only if they are known to be harmless (`permitted_options`).
 """
 
 from __future__ import annotations
@@ -12,13 +13,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cdc_platform.connectors import permitted_options
 from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
 from cdc_platform.connectors.wire_format import CHOSEN
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY
-from cdc_platform.model.secret_references import is_secret_in_plain_text
+from cdc_platform.model.secret_references import is_secret_in_plain_text, names_secret
 from cdc_platform.model.topology import Dataset, Engine, Shard
+from cdc_platform.settings import Settings
 
 _IDENTITY = "it is derived from the names of dataset and shard, so that no two connectors share it."
 _ROUTING = "the platform routes all shards of a table to one topic with it."
@@ -153,10 +156,10 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def check_dataset(dataset: Dataset) -> None:
+def check_dataset(dataset: Dataset, settings: Settings) -> None:
     """Raises OverrideRefused for the first of the dataset's overrides or key columns that is not allowed."""
     where = f"dataset {dataset.name}"
-    _check(dataset.connector, where)
+    _check(dataset.connector, where, settings)
     for table in dataset.tables:
         if SHARD_KEY_FIELD in table.key:
             raise OverrideRefused(
@@ -171,12 +174,12 @@ def check_dataset(dataset: Dataset) -> None:
         )
 
 
-def check_shard(dataset: Dataset, shard: Shard) -> None:
+def check_shard(dataset: Dataset, shard: Shard, settings: Settings) -> None:
     """Raises OverrideRefused for the first of the shard's overrides that is not allowed."""
     if not shard.connector:
         return
     where = f"shard {shard.name}"
-    _check(shard.connector, where)
+    _check(shard.connector, where, settings)
     number = shard.connector.get(SERVER_ID_FIELD)
     if number is not None:
         if dataset.engine is Engine.POSTGRES:
@@ -187,7 +190,7 @@ def check_shard(dataset: Dataset, shard: Shard) -> None:
             )
 
 
-def _check(overrides: Mapping[str, str], where: str) -> None:
+def _check(overrides: Mapping[str, str], where: str, settings: Settings) -> None:
     for option, value in overrides.items():
         denied = _denied(option)
         if denied is not None:
@@ -205,6 +208,7 @@ def _check(overrides: Mapping[str, str], where: str) -> None:
                 "looks like a secret, but is not a reference (its value is not shown here).",
                 "Write ${file:/PATH:KEY} or ${env:NAME}.",
             )
+        _check_harmless(option, value, where, settings)
         number = _NUMBERS.get(option)
         if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
             bounds = f"{number.start} to {number.stop - 1}"
@@ -214,6 +218,29 @@ def _check(overrides: Mapping[str, str], where: str) -> None:
         allowed = _ONE_OF.get(option)
         if allowed and value not in allowed:
             raise _refused(where, option, f"{value!r} may not be set.", f"Write {' or '.join(allowed)}.")
+
+
+def _check_harmless(option: str, value: str, where: str, settings: Settings) -> None:
+    """Nothing of the worker's, of Kafka's or of another dataset can be named, and TLS cannot be weakened."""
+    permitted = settings.permitted_connector_options
+    permit = f"An operator can permit it for all datasets: {permitted_options.SETTING} in the settings."
+    if permitted_options.not_permitted(option, permitted):
+        raise _refused(where, option, "is not known to be harmless: it may name code, files or servers.", permit)
+    if "${" in value and not names_secret(option):
+        raise _refused(
+            where,
+            option,
+            "may hold no reference: it is not a credential, and errors of connectors print its value.",
+            "Write the value itself.",
+        )
+    modes = permitted_options.weak_tls_mode(option, value)
+    if modes and not permitted_options.is_permitted(option, permitted):
+        raise _refused(
+            where,
+            option,
+            f"{value!r} leaves the connection open to others.",
+            f"Write one of {', '.join(modes)}. {permit}",
+        )
 
 
 @lru_cache(maxsize=4096)

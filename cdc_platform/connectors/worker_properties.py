@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cdc_platform.connectors.permitted_options import PLATFORM_PRODUCER_OPTIONS, PRODUCER_OPTIONS
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import EMPTY, LEADER_DIR, Cluster
 
@@ -24,6 +25,10 @@ ENV_ALLOWLIST = rf"{WORKER_ENV}|CDC_[A-Z0-9_]+"
 
 JSON_CONVERTER = "org.apache.kafka.connect.json.JsonConverter"
 
+# For KAFKA_OPTS: without it a Kafka client in a worker makes any config provider that its options name, and reads any
+# file of the worker's user. The worker's own providers, in its properties, are not affected.
+JVM_FLAGS = ("-Dorg.apache.kafka.automatic.config.providers=none",)
+
 _CLASSES = "org.apache.kafka.common.config.provider."
 
 
@@ -34,7 +39,8 @@ class WorkerSpec:
     `cluster` is the cluster's name in the topology. `host` is where the REST
     server listens, `advertised_host` what other workers call it (default:
     `host`). Connectors may read files below `leader_dir` and `secrets_dirs`,
-    and nowhere else. `kafka` holds more client properties in Java's spelling
+    and nowhere else; they may set the producer options that are known to be
+    harmless, and `client_options`. `kafka` holds more client properties in Java's spelling
     (security), given to the worker and to its producers, consumers and admins.
     With `https` the REST API is served over TLS (`listeners.https.ssl.*` in
     `extra`). `extra` goes on top of everything.
@@ -51,6 +57,7 @@ class WorkerSpec:
     https: bool = False
     group_id: str | None = None
     replication: int = 3
+    client_options: tuple[str, ...] = ()
     kafka: Mapping[str, str] = EMPTY
     extra: Mapping[str, str] = EMPTY
 
@@ -155,8 +162,13 @@ def recommended(spec: WorkerSpec) -> tuple[WorkerProperty, ...]:
         ),
         p(
             "connector.client.config.override.policy",
-            "All",
-            "Connectors bound their producer's memory and ask for idempotence (producer.override.*).",
+            "Allowlist",
+            "Connectors bound their producer's memory and ask for idempotence (producer.override.*), and can name "
+            "no class, file or server. Kafka 4.2 or newer knows this policy.",
+        ),
+        p(
+            "connector.client.config.override.allowlist",
+            ",".join(sorted(PRODUCER_OPTIONS | PLATFORM_PRODUCER_OPTIONS | set(spec.client_options))),
         ),
         p("connect.protocol", "sessioned", "Incremental rebalances; calls between workers are signed."),
         p(

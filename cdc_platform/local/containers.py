@@ -19,7 +19,7 @@ import click
 
 from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WorkerSpec, reasons, worker_properties
+from cdc_platform.connectors.worker_properties import JVM_FLAGS, WorkerSpec, reasons, worker_properties
 from cdc_platform.errors import StackError
 from cdc_platform.local import java, kafka, mariadb, postgres, postgres_directories, workers
 from cdc_platform.local.artifacts import Lock, Programs, provide
@@ -234,7 +234,7 @@ def worker(config: Path, home: Path, heap_mb: int, exporter: Path) -> None:
         "org.apache.kafka.connect.cli.ConnectDistributed",
         str(config),
         heap_mb=heap_mb,
-        flags=(f"-javaagent:{agent}={METRICS_PORT}:{exporter}", *kafka.log4j_flags(scratch)),
+        flags=(f"-javaagent:{agent}={METRICS_PORT}:{exporter}", *kafka.log4j_flags(scratch), *JVM_FLAGS),
     )
     os.execv(argv[0], argv)
 

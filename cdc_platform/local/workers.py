@@ -16,7 +16,7 @@ from kazoo.exceptions import KazooException, NoNodeError
 
 from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
-from cdc_platform.connectors.worker_properties import WORKER_ENV, WorkerSpec, worker_properties
+from cdc_platform.connectors.worker_properties import JVM_FLAGS, WORKER_ENV, WorkerSpec, worker_properties
 from cdc_platform.documents import Layout
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
@@ -95,7 +95,12 @@ def worker_launch(
             "org.apache.kafka.connect.cli.ConnectDistributed",
             str(config),
             heap_mb=heap_mb,
-            flags=(f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}", *log4j_flags(home), *flags),
+            flags=(
+                f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}",
+                *log4j_flags(home),
+                *JVM_FLAGS,
+                *flags,
+            ),
         ),
         cwd=str(home),
         env={**java.environment(), WORKER_ENV: worker_name(number)},

@@ -74,12 +74,12 @@ CASES = [(group, option, value) for group, options in REFUSED.items() for option
 @pytest.mark.parametrize(("group", "option", "value"), CASES, ids=[f"{g}: {o}" for g, o, _ in CASES])
 def test_an_override_that_breaks_something_is_refused(group: str, option: str, value: str) -> None:
     with pytest.raises(OverrideRefused) as of_dataset:
-        check_dataset(replace(PINS, connector={option: value}))
+        check_dataset(replace(PINS, connector={option: value}), PLAIN)
     assert of_dataset.value.where == "dataset pins"
     assert of_dataset.value.field == f"connector.{option}"
     assert of_dataset.value.cure
     with pytest.raises(OverrideRefused) as of_shard:
-        check_shard(PINS, replace(PINS_7, connector={option: value}))
+        check_shard(PINS, replace(PINS_7, connector={option: value}), PLAIN)
     assert of_shard.value.where == "shard pins.00007"
 
 
@@ -110,7 +110,7 @@ def test_what_the_platform_does_not_lean_on_passes(option: str) -> None:
 @pytest.mark.parametrize("option", ["database.ssl.keystore.password", "driver.token", "x.sasl.jaas.config"])
 def test_a_secret_in_plain_text_is_refused_and_not_shown(option: str) -> None:
     with pytest.raises(OverrideRefused) as caught:
-        check_dataset(replace(PINS, connector={option: "hunter2"}))
+        check_dataset(replace(PINS, connector={option: "hunter2"}), PLAIN)
     assert "hunter2" not in str(caught.value)
     assert "hunter2" not in repr(caught.value)
 
@@ -134,17 +134,17 @@ def test_a_secret_in_plain_text_is_refused_and_not_shown(option: str) -> None:
 )
 def test_a_value_that_makes_no_sense_is_refused(option: str, value: str) -> None:
     with pytest.raises(OverrideRefused):
-        check_dataset(replace(PINS, connector={option: value}))
+        check_dataset(replace(PINS, connector={option: value}), PLAIN)
 
 
 def test_spaces_around_a_name_do_not_smuggle_it_in() -> None:
     with pytest.raises(OverrideRefused):
-        check_dataset(replace(PINS, connector={"topic.prefix ": "mine"}))
+        check_dataset(replace(PINS, connector={"topic.prefix ": "mine"}), PLAIN)
 
 
 def test_a_server_id_is_one_shard_s() -> None:
     with pytest.raises(OverrideRefused) as caught:
-        check_dataset(replace(PINS, connector={"database.server.id": "7"}))
+        check_dataset(replace(PINS, connector={"database.server.id": "7"}), PLAIN)
     assert "all shards would share it" in str(caught.value)
     config = desired_config(PINS, replace(PINS_7, connector={"database.server.id": "7"}), EAST, PLAIN)
     assert config["database.server.id"] == "7"
@@ -153,12 +153,12 @@ def test_a_server_id_is_one_shard_s() -> None:
 @pytest.mark.parametrize("value", ["0", "-1", "4294967295", "7a", "", "٧"])
 def test_a_server_id_that_no_server_takes_is_refused(value: str) -> None:
     with pytest.raises(OverrideRefused):
-        check_shard(PINS, replace(PINS_7, connector={"database.server.id": value}))
+        check_shard(PINS, replace(PINS_7, connector={"database.server.id": value}), PLAIN)
 
 
 def test_postgres_has_no_server_id() -> None:
     with pytest.raises(OverrideRefused):
-        check_shard(ORDERS, replace(ORDERS_2, connector={"database.server.id": "7"}))
+        check_shard(ORDERS, replace(ORDERS_2, connector={"database.server.id": "7"}), PLAIN)
 
 
 def test_the_whole_wire_format_is_denied() -> None:
@@ -174,6 +174,6 @@ def test_each_rule_says_why_and_what_to_do() -> None:
 
 def test_a_key_column_named_as_the_shard_s_field_is_refused() -> None:
     with pytest.raises(OverrideRefused) as caught:
-        check_dataset(replace(PINS, tables=(Table(name="pins", key=("id", "shard")),)))
+        check_dataset(replace(PINS, tables=(Table(name="pins", key=("id", "shard")),)), PLAIN)
     assert caught.value.field == "tables.pins.key"
     assert caught.value.cure

@@ -90,7 +90,7 @@ def test_the_recommended_settings() -> None:
     assert found["config.providers.file.param.allowed.paths"] == "/srv/leaders,/etc/secrets"
     assert found["listeners"] == "http://127.0.0.1:8083"
     assert found["plugin.discovery"] == "service_load"
-    assert found["connector.client.config.override.policy"] == "All"
+    assert found["connector.client.config.override.policy"] == "Allowlist"
     assert found["topic.creation.enable"] == "false"
 
 

@@ -123,7 +123,9 @@ def in_a_document(name: str, value: str, tmp_path: Path) -> None:
 def in_an_override(name: str, value: str, tmp_path: Path) -> None:
     from dataclasses import replace
 
-    check_shard(PINS, replace(PINS_7, connector={f"driver.{name}": value}))
+    check_shard(
+        PINS, replace(PINS_7, connector={f"driver.{name}": value}), Settings(permitted_connector_options=("*",))
+    )
 
 
 PLACES: list[Callable[[str, str, Path], None]] = [in_settings, in_worker_kafka, in_a_document, in_an_override]
