@@ -206,7 +206,7 @@ class Ours(Contender):
             engine=Engine.MARIADB,
             tables=(Table(name=table),),
             clusters=(self.worker.name,),
-            credentials=self.stack.credentials(Engine.MARIADB),
+            credentials=self.stack.credentials(Engine.MARIADB, name),
             topics=TopicSpec(partitions=PARTITIONS, replication=1),
         )
         self.shard = Shard(dataset=name, id="00000", leader=self.stack.mariadb_primary, database=source.name)

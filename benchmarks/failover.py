@@ -139,7 +139,7 @@ def capturing(kind: type[Mover], stack: Stack, platform: Platform, count: int, l
         engine=Engine.MARIADB,
         tables=(Table(name=TABLE),),
         clusters=(stack.cluster().name,),
-        credentials=stack.credentials(Engine.MARIADB),
+        credentials=stack.credentials(Engine.MARIADB, name),
         bootstrap=BootstrapMode.LATEST,
         topics=TopicSpec(partitions=4, replication=1),
     )

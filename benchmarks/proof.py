@@ -177,7 +177,7 @@ def topology(stack: Stack, engine: Engine, name: str) -> Topology:
         engine=engine,
         tables=(Table(name="pins"),),
         clusters=("local",),
-        credentials=stack.credentials(engine),
+        credentials=stack.credentials(engine, name),
         topics=TopicSpec(partitions=PARTITIONS, replication=1),
     )
     shards = tuple(

@@ -87,7 +87,7 @@ def _topology(stack: Stack, count: int) -> Topology:
         engine=Engine.MARIADB,
         tables=tuple(Table(name=table) for table in TABLES),
         clusters=(stack.cluster().name,),
-        credentials=stack.credentials(Engine.MARIADB),
+        credentials=stack.credentials(Engine.MARIADB, "pins"),
         topics=TopicSpec(partitions=4, replication=1),
     )
     mark = secrets.token_hex(2)

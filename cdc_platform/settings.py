@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
 import tomllib
 from collections.abc import Mapping
@@ -13,7 +14,13 @@ from typing import Any, get_type_hints
 import msgspec
 
 from cdc_platform.errors import SettingsError
-from cdc_platform.model.secret_references import HOW_TO_REFER, holds_reference, is_reference, is_secret_in_plain_text
+from cdc_platform.model.secret_references import (
+    HOW_TO_REFER,
+    holds_reference,
+    is_reference,
+    is_secret_in_plain_text,
+    referred_files,
+)
 
 ENV_PREFIX = "CDC_PLATFORM_"
 CONFIG_ENV = "CDC_PLATFORM_CONFIG"
@@ -51,7 +58,8 @@ class Settings:
     `zookeeper_user` and `zookeeper_password` (a reference) are digest authentication: what we
     write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
     the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
-    `secrets_dirs`: datasets may name secrets in files below these directories only; empty: anywhere.
+    `secrets_dirs`: a dataset names secrets in files below `<one of these>/<dataset>/` only; empty: none
+    at all. The platform's own secrets lie elsewhere.
     `permitted_connector_options`: names, or patterns with `*`, of connector options that datasets may set
     although they are not known to be harmless (`connectors/permitted_options.py`).
     `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
@@ -108,7 +116,29 @@ class Settings:
             variable = ENV_PREFIX + setting.name.upper()
             if variable in env and setting.name != "alerts":
                 found[setting.name] = _from_environment(env[variable], setting.name, variable)
-        return cls(**found)
+        settings = cls(**found)
+        settings._refuse_own_secrets_among_datasets(str(file))
+        return settings
+
+    def _refuse_own_secrets_among_datasets(self, where: str) -> None:
+        """Raises SettingsError for a secret of the platform's where a dataset might name it."""
+        held = {
+            "zookeeper_password": self.zookeeper_password,
+            "connect_password": self.connect_password,
+            **{f"kafka.{option}": value for option, value in self.kafka.items()},
+            **{f"worker_kafka.{option}": value for option, value in self.worker_kafka.items()},
+            **{f"alerts.{name}.url": target.url for name, target in self.alerts.items()},
+        }
+        for name, text in held.items():
+            for path in referred_files(text):
+                for directory in self.secrets_dirs:
+                    if f"{posixpath.normpath(path)}/".startswith(f"{posixpath.normpath(directory)}/"):
+                        raise SettingsError(
+                            f"lies below {directory}, which is for the secrets of datasets.",
+                            where=where,
+                            field=name,
+                            cure="Move the file to another directory, such as /etc/cdc-platform/platform-secrets.",
+                        )
 
 
 def default_cache_dir() -> Path:

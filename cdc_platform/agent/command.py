@@ -64,7 +64,15 @@ _RESTART_SECONDS = 95.0
 @click.option(
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="A cdc-platform.toml: zookeeper_user, zookeeper_password, connect_user, connect_password, connect_ca.",
+    help="A cdc-platform.toml: zookeeper_user, zookeeper_password, connect_user, connect_password, connect_ca, "
+    "secrets_dirs.",
+)
+@click.option(
+    "--secrets-dir",
+    "secrets_dirs",
+    multiple=True,
+    metavar="DIR",
+    help="Datasets' secrets are below DIR/DATASET.  [default: secrets_dirs of --settings]",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def agent(
@@ -79,6 +87,7 @@ def agent(
     session_timeout: float,
     check_leaders: bool,
     settings: Path | None,
+    secrets_dirs: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Keep the leader files of one Connect worker; restart its tasks whose leader moved.
@@ -107,7 +116,7 @@ def agent(
         auth=login(own.connect_user, own.connect_password),
         verify=trusting(own.connect_ca),
     )
-    servers = LeaderServers(fresh=0.3, secrets_dirs=own.secrets_dirs)
+    servers = LeaderServers(fresh=0.3, secrets_dirs=secrets_dirs or own.secrets_dirs)
     running = Agent(
         identity,
         store,

@@ -16,10 +16,9 @@ from pathlib import Path
 from typing import NoReturn
 
 from cdc_platform.connectors.java_properties import parse
-from cdc_platform.connectors.worker_properties import ENV_ALLOWLIST
 from cdc_platform.errors import SecretUnresolved
-from cdc_platform.model.secret_references import CANDIDATE, is_reference
-from cdc_platform.model.topology import Credentials
+from cdc_platform.model.secret_references import CANDIDATE, foreign_reference, is_reference
+from cdc_platform.model.topology import Dataset
 
 MAX_BYTES = 1024 * 1024
 
@@ -41,32 +40,28 @@ def login(user: str, password: str) -> tuple[str, str] | None:
     return (resolve(user), resolve(password)) if user else None
 
 
-def resolve_credentials(credentials: Credentials, dirs: Sequence[str] = ()) -> tuple[Secret, Secret]:
-    """User and password of a dataset.
-
-    Who can write ZooKeeper chooses reference and server: with `dirs` only files below them, and
-    the environment variables that connectors may name, are read for it.
+def resolve_credentials(dataset: Dataset, directories: Sequence[str]) -> tuple[Secret, Secret]:
+    """User and password of a dataset, from files below `<directory>/<dataset>/` of one of the directories.
 
     Raises:
-        SecretUnresolved: also for a reference to elsewhere.
+        SecretUnresolved: also for a reference to elsewhere, by its text or through a link.
     """
-    for text in (credentials.user, credentials.password) if dirs else ():
+    credentials = dataset.credentials
+    for text in (credentials.user, credentials.password):
+        foreign = foreign_reference(text, dataset.name, directories)
+        if foreign:
+            raise SecretUnresolved(
+                foreign[0], where=f"dataset {dataset.name}: {text}", field="credentials", cure=foreign[1]
+            )
         for found in CANDIDATE.finditer(text):
-            _check_allowed(found, dirs)
-    return resolve(credentials.user), resolve(credentials.password)
+            _refuse_links_elsewhere(found, [Path(each) / dataset.name for each in directories])
+    return resolve(credentials.user, env={}), resolve(credentials.password, env={})
 
 
-def _check_allowed(found: re.Match[str], dirs: Sequence[str]) -> None:
-    provider, rest = found.groups()
-    if provider == "env":
-        allowed = re.fullmatch(ENV_ALLOWLIST, rest) is not None
-    else:
-        path = Path(rest.rpartition(":")[0]).resolve()
-        allowed = any(path.is_relative_to(Path(each).resolve()) for each in dirs)
-    if not allowed:
-        _unresolved(
-            found.group(), "a dataset may not name this.", f"Use a file below {' or '.join(dirs)}, or ${{env:CDC_...}}."
-        )
+def _refuse_links_elsewhere(found: re.Match[str], own: Sequence[Path]) -> None:
+    path = Path(found.group(2).rpartition(":")[0]).resolve()
+    if not any(path.is_relative_to(each.resolve()) for each in own):
+        _unresolved(found.group(), "is a link to elsewhere.", f"Put the file itself below {own[0]}.")
 
 
 def resolve(text: str, *, env: Mapping[str, str] | None = None) -> Secret:

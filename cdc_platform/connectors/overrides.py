@@ -19,7 +19,7 @@ from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_
 from cdc_platform.connectors.wire_format import CHOSEN
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY
-from cdc_platform.model.secret_references import is_secret_in_plain_text, names_secret
+from cdc_platform.model.secret_references import foreign_reference, is_secret_in_plain_text, names_secret
 from cdc_platform.model.topology import Dataset, Engine, Shard
 from cdc_platform.settings import Settings
 
@@ -159,7 +159,11 @@ _ONE_OF: Mapping[str, tuple[str, ...]] = {
 def check_dataset(dataset: Dataset, settings: Settings) -> None:
     """Raises OverrideRefused for the first of the dataset's overrides or key columns that is not allowed."""
     where = f"dataset {dataset.name}"
-    _check(dataset.connector, where, settings)
+    for name, text in (("user", dataset.credentials.user), ("password", dataset.credentials.password)):
+        foreign = foreign_reference(text, dataset.name, settings.secrets_dirs)
+        if foreign:
+            raise OverrideRefused(foreign[0], where=where, field=f"credentials.{name}", cure=foreign[1])
+    _check(dataset.connector, where, dataset, settings)
     for table in dataset.tables:
         if SHARD_KEY_FIELD in table.key:
             raise OverrideRefused(
@@ -179,7 +183,7 @@ def check_shard(dataset: Dataset, shard: Shard, settings: Settings) -> None:
     if not shard.connector:
         return
     where = f"shard {shard.name}"
-    _check(shard.connector, where, settings)
+    _check(shard.connector, where, dataset, settings)
     number = shard.connector.get(SERVER_ID_FIELD)
     if number is not None:
         if dataset.engine is Engine.POSTGRES:
@@ -190,7 +194,7 @@ def check_shard(dataset: Dataset, shard: Shard, settings: Settings) -> None:
             )
 
 
-def _check(overrides: Mapping[str, str], where: str, settings: Settings) -> None:
+def _check(overrides: Mapping[str, str], where: str, dataset: Dataset, settings: Settings) -> None:
     for option, value in overrides.items():
         denied = _denied(option)
         if denied is not None:
@@ -208,7 +212,7 @@ def _check(overrides: Mapping[str, str], where: str, settings: Settings) -> None
                 "looks like a secret, but is not a reference (its value is not shown here).",
                 "Write ${file:/PATH:KEY} or ${env:NAME}.",
             )
-        _check_harmless(option, value, where, settings)
+        _check_harmless(option, value, where, dataset, settings)
         number = _NUMBERS.get(option)
         if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
             bounds = f"{number.start} to {number.stop - 1}"
@@ -220,7 +224,7 @@ def _check(overrides: Mapping[str, str], where: str, settings: Settings) -> None
             raise _refused(where, option, f"{value!r} may not be set.", f"Write {' or '.join(allowed)}.")
 
 
-def _check_harmless(option: str, value: str, where: str, settings: Settings) -> None:
+def _check_harmless(option: str, value: str, where: str, dataset: Dataset, settings: Settings) -> None:
     """Nothing of the worker's, of Kafka's or of another dataset can be named, and TLS cannot be weakened."""
     permitted = settings.permitted_connector_options
     permit = f"An operator can permit it for all datasets: {permitted_options.SETTING} in the settings."
@@ -233,6 +237,15 @@ def _check_harmless(option: str, value: str, where: str, settings: Settings) -> 
             "may hold no reference: it is not a credential, and errors of connectors print its value.",
             "Write the value itself.",
         )
+    foreign = foreign_reference(value, dataset.name, settings.secrets_dirs) if "${" in value else None
+    if foreign:
+        raise _refused(where, option, *foreign)
+    if permitted_options.names_tls_file(option) and not permitted_options.is_permitted(option, permitted):
+        foreign = foreign_reference(f"${{file:{value}:-}}", dataset.name, settings.secrets_dirs)
+        if foreign:
+            raise _refused(
+                where, option, foreign[0], f"Put the file below the dataset's own directory of secrets. {permit}"
+            )
     modes = permitted_options.weak_tls_mode(option, value)
     if modes and not permitted_options.is_permitted(option, permitted):
         raise _refused(

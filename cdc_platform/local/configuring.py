@@ -112,7 +112,8 @@ def configure(
                 zookeeper_port=ports["zookeeper.zookeeper"],
                 connect_port=ports[f"{name}.connect"],
                 log=log(workers.agent_name(number)),
-                settings=directory / CONFIG_FILE if security else None,
+                settings=directory / CONFIG_FILE,
+                https=security is not None,
             )
         )
     stack = Stack(
@@ -139,7 +140,8 @@ def _settings(stack: Stack, security: Security | None, worker_kafka: Mapping[str
         # Ports are used again by other stacks: what one left in a shared cache would be another's.
         f'cache_dir = "{stack.directory / "cache"}"\n'
         f'audit_dir = "{stack.directory / "audit"}"\n'
-        + (f'secrets_dirs = ["{stack.secrets_dir}"]\n{security.settings_text()}' if security else "")
+        f'secrets_dirs = ["{stack.dataset_secrets_dir}"]\n'
+        + (security.settings_text() if security else "")
         + "".join(
             f"[{name}]\n" + "".join(f"\"{option}\" = '{value}'\n" for option, value in options.items())
             for name, options in tables.items()

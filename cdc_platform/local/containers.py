@@ -155,7 +155,8 @@ def _worker(number: int) -> str:
 
 def _settings() -> str:
     return (
-        'zookeeper = "zookeeper:2181"\ncache_dir = "/var/cache/cdc-platform"\n\n'
+        f'zookeeper = "zookeeper:2181"\nsecrets_dirs = ["{SECRETS_DIR}"]\n'
+        'cache_dir = "/var/cache/cdc-platform"\n\n'
         '[kafka]\n"bootstrap.servers" = "kafka:9092"\n'
     )
 

@@ -19,7 +19,7 @@ from cdc_platform.local.control import Control
 from cdc_platform.local.probes import STARTED_WITHIN, wait_ready
 from cdc_platform.local.readiness import probe_of
 from cdc_platform.local.services import Launch, Running, ServiceStatus
-from cdc_platform.local.stack_passwords import Login, read_login
+from cdc_platform.local.stack_passwords import DATASETS, Login, read_login, write_private
 from cdc_platform.local.stack_security import Security
 from cdc_platform.model.topology import Address, Cluster, Credentials, Engine
 from cdc_platform.settings import CONFIG_FILE, Settings, default_cache_dir
@@ -236,9 +236,17 @@ class Stack:
             metrics=self.metrics_urls,
         )
 
-    def credentials(self, engine: Engine) -> Credentials:
-        """References to the source user's name and password, as a dataset holds them."""
-        path = self.secrets_dir / f"{engine.value}.properties"
+    @property
+    def dataset_secrets_dir(self) -> Path:
+        """The setting `secrets_dirs` of the stack: a directory for each dataset is below it."""
+        return self.secrets_dir / DATASETS
+
+    def credentials(self, engine: Engine, dataset: str) -> Credentials:
+        """References to the source user's name and password, as the dataset holds them; its own copy of the login."""
+        path = self.dataset_secrets_dir / dataset / f"{engine.value}.properties"
+        login = (self.secrets_dir / path.name).read_bytes()
+        if not path.exists() or path.read_bytes() != login:
+            write_private(path, login)
         return Credentials(user=f"${{file:{path}:user}}", password=f"${{file:{path}:password}}")
 
     def admin(self, engine: Engine) -> Login:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 from cdc_platform.errors import StackError
 
+# Below the stack's secrets: what datasets name, in a directory for each.
+DATASETS = "datasets"
 USER = "user"
 PASSWORD = "password"
 

@@ -113,11 +113,11 @@ def worker_launch(
 
 
 def agent_launch(
-    number: int, home: Path, *, zookeeper_port: int, connect_port: int, log: Path, settings: Path | None = None
+    number: int, home: Path, *, zookeeper_port: int, connect_port: int, log: Path, settings: Path, https: bool
 ) -> Launch:
     """The agent beside a worker: keeps the leader files in the worker's directory `home`.
 
-    `settings`, on a secure stack, says how it reaches ZooKeeper and its worker.
+    `settings` says where datasets' secrets are, and on a secure stack how it reaches ZooKeeper and its worker.
     """
     return Launch(
         name=agent_name(number),
@@ -126,9 +126,9 @@ def agent_launch(
             "--worker", worker_name(number),
             "--zookeeper", f"127.0.0.1:{zookeeper_port}",
             "--zookeeper-root", ROOT,
-            "--connect-url", f"{'https' if settings else 'http'}://127.0.0.1:{connect_port}",
+            "--connect-url", f"{'https' if https else 'http'}://127.0.0.1:{connect_port}",
             "--leader-dir", str(home / "leaders"),
-            *(("--settings", str(settings)) if settings else ()),
+            "--settings", str(settings),
         ),
         cwd=str(home),
         env={**java.environment(), **java.python_path(), "PYTHONUNBUFFERED": "1"},

@@ -6,7 +6,9 @@ control plane read one text alike: `${file:/PATH:KEY}` and `${env:NAME}`.
 
 from __future__ import annotations
 
+import posixpath
 import re
+from collections.abc import Sequence
 
 HOW_TO_REFER = "Write ${file:/PATH:KEY} or ${env:NAME}, and the secret there."
 
@@ -37,6 +39,12 @@ def holds_reference(text: str) -> bool:
     return REFERENCE.search(text) is not None
 
 
+def referred_files(text: str) -> tuple[str, ...]:
+    """The paths of all file references in the text."""
+    found = (match.group(1).partition(":") for match in REFERENCE.finditer(text))
+    return tuple(where.rpartition(":")[0] for provider, _, where in found if provider == "file")
+
+
 def names_secret(option: str) -> bool:
     """True when an option's name says that its value is secret."""
     return option not in _PUBLIC and _SECRET.search(option) is not None
@@ -50,3 +58,37 @@ def is_secret_in_plain_text(option: str, value: str) -> bool:
     if not names_secret(option):
         return False
     return not (holds_reference(value) if _COMPOUND.search(option) else is_reference(value))
+
+
+def foreign_reference(text: str, dataset: str, directories: Sequence[str]) -> tuple[str, str] | None:
+    """Why a dataset may not hold this text's references, and what to do; None when it may.
+
+    Who writes a dataset chooses the reference, and the server to which the value is sent. So a dataset names files
+    below `<directory>/<dataset>/` only, and no environment variable: those belong to the platform and its workers.
+
+    Args:
+        directories: the setting `secrets_dirs`; empty: no file may be named.
+    """
+    own = [f"{directory.rstrip('/')}/{dataset}/" for directory in directories]
+    rest = REFERENCE.sub("", text)
+    if "${" in rest:
+        return "is not a valid reference.", f"Write ${{file:{own[0] if own else '/PATH/'}FILE:KEY}}."
+    for found in REFERENCE.finditer(text):
+        provider, _, where = found.group(1).partition(":")
+        if provider == "env":
+            cure = f"Write ${{file:{own[0]}FILE:KEY}}" if own else "Write ${file:DIRECTORY/DATASET/FILE:KEY}"
+            return "names an environment variable, which no dataset may read.", f"{cure}, and the secret there."
+        path = where.rpartition(":")[0]
+        if not own:
+            return (
+                "names a file, and the setting `secrets_dirs` does not say where datasets' secrets are.",
+                'Set secrets_dirs = ["/etc/cdc-platform/secrets"] for the platform and its agents, and move the '
+                f"file to /etc/cdc-platform/secrets/{dataset}/ on all hosts.",
+            )
+        if posixpath.normpath(path) != path or not path.startswith(tuple(own)):
+            move = f"{own[0]}{posixpath.basename(path)}"
+            return (
+                f"names a file that is not below {' or '.join(own)}, where this dataset's secrets belong.",
+                f"Move it to {move} on all hosts, and write ${{file:{move}:{where.rpartition(':')[2]}}}.",
+            )
+    return None

@@ -160,7 +160,7 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
             engine=Engine.MARIADB,
             tables=(Table(name="t"),),
             clusters=(stack.cluster().name,),
-            credentials=stack.credentials(Engine.MARIADB),
+            credentials=stack.credentials(Engine.MARIADB, name),
             bootstrap=BootstrapMode.SNAPSHOT,
             topics=TopicSpec(partitions=1, replication=1),
         )
@@ -222,7 +222,7 @@ def test_an_agent_of_10_000_shards_is_small_and_fast(
         engine=Engine.MARIADB,
         tables=(Table(name="t"),),
         clusters=("main",),
-        credentials=stack.credentials(Engine.MARIADB),
+        credentials=stack.credentials(Engine.MARIADB, "many"),
     )
     cluster = Cluster(name="main", urls=stack.connect_urls)
     store.import_topology(Topology(clusters={"main": cluster}, datasets={"many": dataset}, shards={"many": shards}))

@@ -16,6 +16,7 @@ from cdc_platform.documents import load_yaml
 from cdc_platform.model.topology import Address, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore
+from tests.own_secrets import SECRETS_DIRS
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "topology.yaml"
 
@@ -49,7 +50,7 @@ def imported(store: InMemoryTopologyStore, run: Run) -> InMemoryTopologyStore:
 def test_the_example_is_a_valid_topology_of_12_shards() -> None:
     found = load_yaml(EXAMPLE)
     assert {name: len(shards) for name, shards in found.shards.items()} == {"pins": 8, "orders": 4}
-    assert problems(found, Settings()) == ()
+    assert problems(found, Settings(secrets_dirs=SECRETS_DIRS)) == ()
 
 
 def test_import_show_export_import(store: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:

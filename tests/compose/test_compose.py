@@ -204,16 +204,22 @@ def test_every_worker_and_agent_waits_for_what_it_needs() -> None:
     assert {other for name, other in WAITS if name.startswith("agent-")} >= {"zookeeper"}
 
 
+def sources_of(name: str) -> dict[str, str]:
+    """A service's secrets: name to where its file is below /run/secrets."""
+    given = SERVICES[name].get("secrets", ())
+    return dict((one["source"], one["target"]) if isinstance(one, dict) else (one, one) for one in given)
+
+
 @pytest.mark.parametrize(("name", "variable"), PASSWORDS)
 def test_secrets_are_files(name: str, variable: str) -> None:
     path = Path(SERVICES[name]["environment"][variable])
     assert variable.endswith("_FILE")
     assert path.parent == containers.SECRETS_DIR
-    assert path.name in SERVICES[name]["secrets"]
+    assert path.name in sources_of(name)
 
 
 def test_every_secret_is_a_file_that_is_made_on_the_spot() -> None:
-    named = {secret for service in SERVICES.values() for secret in service.get("secrets", ())}
+    named = {secret for name in SERVICES for secret in sources_of(name)}
     assert named == set(COMPOSE["secrets"])
     assert {str(Path(secret["file"]).parent) for secret in COMPOSE["secrets"].values()} == {"deploy/compose/secrets"}
 
@@ -255,8 +261,8 @@ def test_the_example_topology_names_services_of_this_file() -> None:
         for reference in (dataset.credentials.user, dataset.credentials.password):
             secret = Path(reference.split(":")[1])
             for reader in (*CONNECT, "dagster-code"):
-                assert secret.parent == containers.SECRETS_DIR
-                assert secret.name in SERVICES[reader]["secrets"]
+                assert secret.parent == containers.SECRETS_DIR / dataset.name
+                assert f"{dataset.name}/{secret.name}" in sources_of(reader).values()
 
 
 def test_the_platform_s_settings_load() -> None:

@@ -6,7 +6,6 @@ from cdc_platform.model.topology import (
     Address,
     BootstrapMode,
     Cluster,
-    Credentials,
     Dataset,
     Engine,
     Limits,
@@ -16,11 +15,8 @@ from cdc_platform.model.topology import (
     Topology,
 )
 from cdc_platform.settings import Settings
+from tests.own_secrets import SECRETS_DIRS, own_secrets
 
-SECRETS = Credentials(
-    user="${file:/etc/cdc-platform/secrets/source.properties:user}",
-    password="${file:/etc/cdc-platform/secrets/source.properties:password}",
-)
 EAST = Cluster(name="east", urls=("http://connect-east:8083",))
 WEST = Cluster(name="west", urls=("http://connect-west:8083",), leader_dir="/srv/leaders")
 
@@ -29,14 +25,14 @@ PINS = Dataset(
     engine=Engine.MARIADB,
     tables=(Table(name="pins"), Table(name="boards"), Table(name="pin$tags", key=("pin_id", "tag"))),
     clusters=("east", "west"),
-    credentials=SECRETS,
+    credentials=own_secrets("pins"),
 )
 USERS = Dataset(
     name="users",
     engine=Engine.MYSQL,
     tables=(Table(name="users"),),
     clusters=("east",),
-    credentials=SECRETS,
+    credentials=own_secrets("users"),
     topic_pattern="{dataset}-{table}.changes",
     bootstrap=BootstrapMode.SNAPSHOT,
     connector={"database.ssl.mode": "verify_ca", "value.converter.schemas.enable": "true"},
@@ -52,7 +48,7 @@ ORDERS = Dataset(
         Table(name="events", key=("event_id",)),
     ),
     clusters=("west",),
-    credentials=SECRETS,
+    credentials=own_secrets("orders"),
 )
 
 PINS_7 = Shard(dataset="pins", id="00007", leader=Address("db-7.internal", 3306), database="pins_00007")
@@ -65,8 +61,9 @@ USERS_EU = Shard(
 )
 ORDERS_2 = Shard(dataset="orders", id="00002", leader=Address("pg-2.internal", 5432), database="orders_00002")
 
-PLAIN = Settings()
+PLAIN = Settings(secrets_dirs=SECRETS_DIRS)
 SECURED = Settings(
+    secrets_dirs=SECRETS_DIRS,
     platform="cdc_staging",
     state_topic="cdc_staging.platform.state",
     heartbeat_topic="cdc_staging.platform.heartbeat",

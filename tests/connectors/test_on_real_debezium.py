@@ -107,7 +107,7 @@ def pins(
         engine=engine,
         tables=(Table(name="pins"), Table(name="tags", key=("pin", "tag"))),
         clusters=("local",),
-        credentials=harness.stack.credentials(engine),
+        credentials=harness.stack.credentials(engine, name),
         bootstrap=BootstrapMode.SNAPSHOT,
         topics=ONE_COPY,
     )
@@ -151,7 +151,7 @@ def orders(harness: Harness, own: str) -> Iterator[tuple[Dataset, Shard, psycopg
         engine=Engine.POSTGRES,
         tables=(Table(name="orders"),),
         clusters=("local",),
-        credentials=stack.credentials(Engine.POSTGRES),
+        credentials=stack.credentials(Engine.POSTGRES, f"{own}_orders"),
         bootstrap=BootstrapMode.SNAPSHOT,
         topics=ONE_COPY,
     )

@@ -89,7 +89,7 @@ PASSING = {
     "snapshot.fetch.size": "500",
     "column.exclude.list": r"pins\.pins\.blob",
     "database.ssl.mode": "verify_ca",
-    "database.ssl.truststore.password": "${file:/etc/secrets/tls.properties:password}",
+    "database.ssl.truststore.password": "${file:/run/secrets/pins/tls.properties:password}",
     "producer.override.linger.ms": "20",
     "producer.override.compression.type": "zstd",
     "value.converter.schemas.enable": "true",

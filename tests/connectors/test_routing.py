@@ -13,7 +13,8 @@ from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.tables import literal
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
-from tests.connectors.cases import EAST, ORDERS, PINS, PLAIN, SECRETS
+from tests.connectors.cases import EAST, ORDERS, PINS, PLAIN
+from tests.own_secrets import own_secrets
 
 names = st.from_regex(r"\A[A-Za-z_][A-Za-z0-9_$]{0,8}\Z")
 datasets = st.from_regex(r"\A[a-z][a-z0-9_]{0,5}\Z")
@@ -27,14 +28,15 @@ patterns = st.sampled_from(
 def captured(draw: st.DrawFn) -> tuple[Dataset, Shard]:
     engine = draw(st.sampled_from(list(Engine)))
     tables = draw(st.lists(names, min_size=1, max_size=4, unique_by=lambda n: n.replace("$", "_")))
+    name = draw(datasets)
     dataset = Dataset(
-        name=draw(datasets),
+        name=name,
         engine=engine,
         tables=tuple(
             Table(name=name, schema=draw(st.none() | names) if engine is Engine.POSTGRES else None) for name in tables
         ),
         clusters=("east",),
-        credentials=SECRETS,
+        credentials=own_secrets(name),
         topic_pattern=draw(patterns),
     )
     shard = Shard(dataset=dataset.name, id=draw(shard_ids), leader=Address("db", 1), database=draw(names))

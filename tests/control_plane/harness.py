@@ -63,7 +63,7 @@ class Harness:
             engine=Engine.MARIADB,
             tables=(Table(name="items"),),
             clusters=(cluster.name,),
-            credentials=self.stack.credentials(Engine.MARIADB),
+            credentials=self.stack.credentials(Engine.MARIADB, self.name),
             topics=TopicSpec(partitions=1, replication=1),
         )
         self.platform.topology.put_cluster(cluster)

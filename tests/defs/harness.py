@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs import CdcPlatformResource
-from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
+from cdc_platform.model.topology import Address, Cluster, Dataset, Engine, Shard, Table, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.testing import (
     FakeConnect,
@@ -18,8 +18,7 @@ from cdc_platform.testing import (
     InMemoryTopologyStore,
     InMemoryZooKeeper,
 )
-
-CREDENTIALS = Credentials(user="${env:DB_USER}", password="${env:DB_PASSWORD}")
+from tests.own_secrets import SECRETS_DIRS, own_secrets
 
 
 def dataset(name: str = "pins", **fields: object) -> Dataset:
@@ -28,7 +27,7 @@ def dataset(name: str = "pins", **fields: object) -> Dataset:
         "engine": Engine.MARIADB,
         "tables": (Table(name="pins"), Table(name="boards")),
         "clusters": ("main",),
-        "credentials": CREDENTIALS,
+        "credentials": own_secrets(name),
         "owners": ("data-platform", "ann@example.org"),
     }
     return Dataset(**(defaults | fields))  # type: ignore[arg-type]
@@ -71,6 +70,9 @@ class Harness:
     state: FakeStateTopic = field(default_factory=FakeStateTopic)
     opened: int = 0
     name: str = ""
+
+    def __post_init__(self) -> None:
+        self.settings = replace(self.settings, secrets_dirs=SECRETS_DIRS)
 
     def store(self) -> InMemoryTopologyStore:
         """A ZooKeeper session."""

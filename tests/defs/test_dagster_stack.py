@@ -70,7 +70,7 @@ def captured(stack: Stack, settings: Settings, unique_name: Callable[[str], str]
         engine=Engine.MARIADB,
         tables=(Table(name="notes"),),
         clusters=(stack.cluster().name,),
-        credentials=stack.credentials(Engine.MARIADB),
+        credentials=stack.credentials(Engine.MARIADB, name),
         topics=TopicSpec(partitions=2, replication=1),
         bootstrap=BootstrapMode.SNAPSHOT,
     )

@@ -106,7 +106,7 @@ def a_dataset(pairs: Stack, name: str, engine: Engine) -> Dataset:
         engine=engine,
         tables=(Table(name="t"),),
         clusters=(pairs.cluster().name,),
-        credentials=pairs.credentials(engine),
+        credentials=pairs.credentials(engine, name),
         bootstrap=BootstrapMode.SNAPSHOT,
         topics=TopicSpec(partitions=1, replication=1),
     )

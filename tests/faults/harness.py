@@ -62,7 +62,7 @@ class Harness:
             tables=(Table(name=TABLE),),
             clusters=(stack.cluster().name,),
             **{
-                "credentials": stack.credentials(self.engine),
+                "credentials": stack.credentials(self.engine, self.name),
                 "topics": TopicSpec(partitions=2, replication=1),
                 "bootstrap": BootstrapMode.SNAPSHOT,
                 **self.more,

@@ -11,8 +11,8 @@ from typing import Any
 import psycopg
 import pymysql
 
-from cdc_platform.clients.secrets import resolve
 from cdc_platform.local.stack import Stack
+from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Address, Engine
 
 Run = Callable[..., list[Any]]
@@ -84,8 +84,7 @@ class Sources:
             run(f"CREATE TABLE items (id bigint PRIMARY KEY, v bigint NOT NULL, pad {text} NOT NULL)")
             if self.engine is Engine.POSTGRES:
                 # Connectors alter their publication, so their user owns the table.
-                reference = Stack.load(self.directory).credentials(self.engine).user
-                user = resolve(reference)
+                user = read_login(Stack.load(self.directory).secrets_dir, self.engine.value).user
                 run(f"GRANT CREATE ON DATABASE {database} TO {user}")
                 run("ALTER TABLE items REPLICA IDENTITY FULL")
                 run(f"ALTER TABLE items OWNER TO {user}")

@@ -87,14 +87,16 @@ def test_faults_poison_record(assert_recovery: MakeScenario) -> None:
 def test_faults_password_rotated(assert_recovery: MakeScenario, stack: Stack, engine: Engine) -> None:
     """The secrets file follows: tasks that try again inside are restarted, failed ones by hand."""
     user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)
-    path = stack.secrets_dir / f"{user}.properties"
+    dataset = f"f{secrets.token_hex(3)}"
+    path = stack.dataset_secrets_dir / dataset / f"{user}.properties"
+    path.parent.mkdir(parents=True)
     path.write_text(f"user={user}\npassword={old}\n")
     own = Credentials(user=f"${{file:{path}:user}}", password=f"${{file:{path}:password}}")
     with Sources(directory=stack.directory, engine=engine).admin() as sql:
         for statement in LOGINS[engine]:
             sql(statement.format(user=user, password=old))
         name = f"{engine}: password rotated, secrets file follows"
-        with assert_recovery(name, engine=engine, more={"credentials": own}) as run:
+        with assert_recovery(name, engine=engine, name=dataset, more={"credentials": own}) as run:
             sql(f"ALTER USER {user} {ROTATED[engine]} '{new}'")
             for (number,) in sql(SESSIONS[engine], user):
                 sql(ENDED[engine], number)

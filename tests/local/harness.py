@@ -74,7 +74,7 @@ class Harness:
     def config(self) -> dict[str, str]:
         """Leader and login are references; the worker's name goes into a header."""
         file = f"{LEADER_DIR}/{file_name(self.name)}"
-        login = self.stack.credentials(self.engine)
+        login = self.stack.credentials(self.engine, self.name)
         common = {
             "tasks.max": "1",
             "topic.prefix": self.name,

@@ -15,7 +15,6 @@ from cdc_platform.model.observed import ObservedBeats, ObservedConnector, Observ
 from cdc_platform.model.topology import (
     Address,
     Cluster,
-    Credentials,
     Dataset,
     Engine,
     Shard,
@@ -32,8 +31,7 @@ from cdc_platform.testing.connect_model import ConnectModel
 from cdc_platform.testing.kafka import FakeKafka
 from cdc_platform.testing.state_topic import FakeStateStore, FakeStateTopic
 from cdc_platform.testing.zookeeper import InMemoryTopologyStore, InMemoryZooKeeper
-
-CREDENTIALS = Credentials(user="${env:CDC_USER}", password="${env:CDC_PASSWORD}")
+from tests.own_secrets import SECRETS_DIRS, own_secrets
 
 
 class Killed(BaseException):
@@ -46,7 +44,7 @@ def dataset(name: str = "pins", clusters: tuple[str, ...] = ("east", "west"), **
         "engine": Engine.MARIADB,
         "tables": (Table(name="pins"),),
         "clusters": clusters,
-        "credentials": CREDENTIALS,
+        "credentials": own_secrets(name),
         "topics": TopicSpec(partitions=1, replication=1),
     }
     return Dataset(**(defaults | fields))
@@ -107,7 +105,7 @@ class Harness:
         self.connect = {name: FakeConnect(name, model) for name, model in self.models.items()}
         self.heartbeats = Beating(self.connect)
         self.metrics = Measured()
-        self.settings = Settings(connect_timeout=2.0)
+        self.settings = Settings(connect_timeout=2.0, secrets_dirs=SECRETS_DIRS)
         # Asked after each change of a Connect cluster, and each write of the state topic.
         self.after: Callable[[str, str], None] = lambda verb, name: None
 

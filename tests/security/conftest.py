@@ -90,7 +90,7 @@ def secure(secure_stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Ite
             engine=engine,
             tables=(Table(name="notes"),),
             clusters=(stack.cluster().name,),
-            credentials=stack.credentials(engine),
+            credentials=stack.credentials(engine, name),
             topics=TopicSpec(partitions=2, replication=1),
             bootstrap=BootstrapMode.SNAPSHOT,
         )

@@ -26,7 +26,8 @@ class Harness:
         self.stack, self.engine, self.user, self.database = stack, engine, f"{own}_cdc", f"{own}_0"
         self.password = secrets.token_urlsafe(12)
         # Where the worker may read secrets.
-        self.file = stack.secrets_dir / f"{own}.properties"
+        self.file = stack.dataset_secrets_dir / own / "source.properties"
+        self.file.parent.mkdir(parents=True)
         self.file.touch(mode=0o600)
         self.file.write_text(f"user={self.user}\npassword={self.password}\n")
         self.settings = replace(stack.settings(), platform=own, heartbeat_topic=f"{own}.heartbeat")
@@ -50,12 +51,14 @@ class Harness:
 
     def missing(self) -> tuple[str, ...]:
         """What the preflight says is missing."""
-        return LeaderServers().missing_rights(self.dataset, self.shard, self.shard.leader)
+        return LeaderServers(secrets_dirs=self.settings.secrets_dirs).missing_rights(
+            self.dataset, self.shard, self.shard.leader
+        )
 
     def everything_works(self, insert: Callable[[str], object]) -> None:
         """Snapshot, stream, view, proof's reads."""
         assert self.missing() == ()
-        view = LeaderServers().view(self.dataset, self.shard, self.shard.leader)
+        view = LeaderServers(secrets_dirs=self.settings.secrets_dirs).view(self.dataset, self.shard, self.shard.leader)
         assert view.writable and not view.following
         self.field.deploy(self.dataset, self.shard)
         table = self.dataset.tables[0]
@@ -63,7 +66,7 @@ class Harness:
         self.field.read(topic, lambda rows: len(rows) >= 1)
         insert("2")
         self.field.read(topic, lambda rows: len(rows) >= 2)
-        source = open_source(self.dataset, self.shard, table, timeout=10.0)
+        source = open_source(self.dataset, self.shard, table, timeout=10.0, secrets_dirs=self.settings.secrets_dirs)
         inspection = source.inspect()
         assert inspection.problems == ()
         assert len(source.read_chunk(None, None).keys) == 2

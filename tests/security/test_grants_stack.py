@@ -68,7 +68,13 @@ def test_mariadb_grants_suffice_and_each_is_needed(mariadb: tuple[Harness, Any])
         if right == "SELECT":
             assert missing == (f"SELECT on {harness.database}.pins", f"SELECT on {harness.database}.boards")
             with pytest.raises(SourceRejected, match=r"Access denied for user .* to database"):
-                open_source(harness.dataset, harness.shard, harness.dataset.tables[0], timeout=10.0).inspect()
+                open_source(
+                    harness.dataset,
+                    harness.shard,
+                    harness.dataset.tables[0],
+                    timeout=10.0,
+                    secrets_dirs=harness.settings.secrets_dirs,
+                ).inspect()
         else:
             assert missing == (right,)
         if right in ("REPLICATION SLAVE", "BINLOG MONITOR"):

@@ -50,7 +50,7 @@ class Harness:
             engine=self.engine,
             tables=tuple(Table(name=table) for table in TABLES),
             clusters=(self.stack.cluster().name,),
-            credentials=self.stack.credentials(self.engine),
+            credentials=self.stack.credentials(self.engine, self.name),
             topics=TopicSpec(partitions=2, replication=1),
             bootstrap=self.bootstrap,
             connector=dict(self.overrides),

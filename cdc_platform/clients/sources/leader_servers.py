@@ -131,15 +131,13 @@ class LeaderServers:
         if dataset.engine is Engine.POSTGRES:
             with self._postgres(dataset, shard, server) as cursor:
                 return _postgres_view(cursor, server)
-        with mysql_cursor(
-            server, dataset.credentials, timeout=self._timeout, name=shard.name, dirs=self._dirs
-        ) as cursor:
+        with mysql_cursor(server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs) as cursor:
             return _mysql_view(cursor, server, dataset.engine, saved)
 
     def _postgres(self, dataset: Dataset, shard: Shard, server: Address) -> Any:
         return postgres_cursor(
             server,
-            dataset.credentials,
+            dataset,
             database=shard.database,
             timeout=self._timeout,
             name=shard.name,
@@ -171,9 +169,7 @@ class LeaderServers:
         questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": replication_status(dataset.engine)}
         if dataset.engine is Engine.MYSQL:
             questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
-        with mysql_cursor(
-            server, dataset.credentials, timeout=self._timeout, name=shard.name, dirs=self._dirs
-        ) as cursor:
+        with mysql_cursor(server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs) as cursor:
             for right, sql in questions.items():
                 if not _allowed(cursor, sql):
                     missing.append(right)

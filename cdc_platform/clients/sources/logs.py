@@ -157,7 +157,7 @@ class RealSourceLogs:
     def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
         with postgres_cursor(
             shard.leader,
-            dataset.credentials,
+            dataset,
             database=shard.database,
             timeout=self._timeout,
             name=shard.name,
@@ -169,7 +169,7 @@ class RealSourceLogs:
     def _with_mysql(
         self, dataset: Dataset, server: Address, name: str, ask: Callable[[pymysql.cursors.Cursor], T]
     ) -> T:
-        with mysql_cursor(server, dataset.credentials, timeout=self._timeout, name=name, dirs=self._dirs) as cursor:
+        with mysql_cursor(server, dataset, timeout=self._timeout, name=name, dirs=self._dirs) as cursor:
             return ask(cursor)
 
 

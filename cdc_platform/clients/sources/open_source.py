@@ -62,7 +62,7 @@ def open_source(
 ) -> Source:
     """A reader of one table on one server. Nothing is connected yet. Raises SecretUnresolved."""
     address = address_of(dataset, shard, replicas=replicas)
-    user, password = resolve_credentials(dataset.credentials, secrets_dirs)
+    user, password = resolve_credentials(dataset, secrets_dirs)
     captured = captured_columns(dataset, shard, table, ignored)
     if dataset.engine is Engine.POSTGRES:
         return PostgresSource(

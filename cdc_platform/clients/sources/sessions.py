@@ -11,26 +11,26 @@ import pymysql
 
 from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.errors import source_errors
-from cdc_platform.model.topology import Address, Credentials
+from cdc_platform.model.topology import Address, Dataset
 
 
 @contextmanager
 def postgres_cursor(
     server: Address,
-    credentials: Credentials,
+    dataset: Dataset,
     *,
     database: str,
     timeout: float,
     name: str,
     purpose: str,
-    dirs: Sequence[str] = (),
+    dirs: Sequence[str],
 ) -> Iterator[psycopg.Cursor[Any]]:
     """A cursor on a new connection that commits each statement.
 
     `name` is the shard's, for messages; `purpose` what the server's own views show;
     `dirs` bounds where secrets may lie. Raises SecretUnresolved, SourceUnavailable, SourceRejected.
     """
-    user, password = resolve_credentials(credentials, dirs)
+    user, password = resolve_credentials(dataset, dirs)
     with (
         source_errors(f"shard {name}: {server}"),
         psycopg.connect(
@@ -51,10 +51,10 @@ def postgres_cursor(
 
 @contextmanager
 def mysql_cursor(
-    server: Address, credentials: Credentials, *, timeout: float, name: str, dirs: Sequence[str] = ()
+    server: Address, dataset: Dataset, *, timeout: float, name: str, dirs: Sequence[str]
 ) -> Iterator[pymysql.cursors.Cursor]:
     """A cursor on a new connection to MariaDB or MySQL, as `postgres_cursor`."""
-    user, password = resolve_credentials(credentials, dirs)
+    user, password = resolve_credentials(dataset, dirs)
     with source_errors(f"shard {name}: {server}"):
         connection = pymysql.connect(
             host=server.host,

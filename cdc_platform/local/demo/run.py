@@ -350,7 +350,7 @@ def localized(topology: Topology, stack: Stack) -> Topology:
         postgres = dataset.engine is Engine.POSTGRES
         leader = stack.postgres_primary if postgres else stack.mariadb_primary
         replica = stack.postgres_standby if postgres else stack.mariadb_replica
-        datasets[name] = replace(dataset, credentials=stack.credentials(dataset.engine), clusters=(cluster.name,))
+        datasets[name] = replace(dataset, credentials=stack.credentials(dataset.engine, name), clusters=(cluster.name,))
         shards[name] = tuple(
             replace(shard, leader=leader, replicas=(replica,)) for shard in topology.shards.get(name, ())
         )

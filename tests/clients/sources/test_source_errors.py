@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import psycopg
@@ -18,10 +22,14 @@ from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
 from cdc_platform.clients.sources.replication import channels
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
-from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
+from tests.own_secrets import write_login
 
 SERVER = Address("db-1", 3306)
 Ask = Callable[[Engine], object]
+SECRETS = Path(tempfile.mkdtemp())
+atexit.register(shutil.rmtree, SECRETS)
+DIRS = [str(SECRETS)]
 
 
 def mysql_error(code: int, text: str = "no") -> pymysql.Error:
@@ -39,7 +47,7 @@ def postgres_error(state: str | None, text: str) -> psycopg.Error:
 
 
 def dataset(engine: Engine) -> Dataset:
-    login = Credentials(user="${env:CDC_USER}", password="${env:CDC_PASSWORD}")
+    login = write_login(SECRETS, "pins", "source", "cdc", "secret")
     return Dataset(name="pins", engine=engine, tables=(Table(name="pins"),), clusters=("c",), credentials=login)
 
 
@@ -57,10 +65,10 @@ def proof(engine: Engine) -> object:
 
 PATHS: dict[str, Ask] = {
     "proof": proof,
-    "logs": lambda engine: RealSourceLogs().check(dataset(engine), SHARD),
-    "replica lag": lambda engine: RealSourceLogs().replica_lag(dataset(engine), SHARD),
-    "leader": lambda engine: LeaderServers().view(dataset(engine), SHARD, SERVER),
-    "rights": lambda engine: LeaderServers().missing_rights(dataset(engine), SHARD, SERVER),
+    "logs": lambda engine: RealSourceLogs(secrets_dirs=DIRS).check(dataset(engine), SHARD),
+    "replica lag": lambda engine: RealSourceLogs(secrets_dirs=DIRS).replica_lag(dataset(engine), SHARD),
+    "leader": lambda engine: LeaderServers(secrets_dirs=DIRS).view(dataset(engine), SHARD, SERVER),
+    "rights": lambda engine: LeaderServers(secrets_dirs=DIRS).missing_rights(dataset(engine), SHARD, SERVER),
 }
 
 LOGINS = [
@@ -103,8 +111,6 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]
     def connect(*args: object, **options: object) -> Any:
         raise error
 
-    monkeypatch.setenv("CDC_USER", "cdc")
-    monkeypatch.setenv("CDC_PASSWORD", "secret")
     for module, driver in ((sessions, "psycopg"), (sessions, "pymysql"), (mariadb, "pymysql"), (postgres, "psycopg")):
         monkeypatch.setattr(getattr(module, driver), "connect", connect)
     yield

@@ -241,7 +241,7 @@ def harnesses(
         )
         field = ConnectorHarness(stack=fresh, settings=settings)
         leader = fresh.primary(engine)
-        credentials = fresh.credentials(engine)
+        credentials = fresh.credentials(engine, own)
         with admin(fresh, engine, leader) as run:
             run(f"CREATE DATABASE {own}")
         with admin(fresh, engine, leader, own) as run:

@@ -63,7 +63,7 @@ class Harness:
             engine=self.engine,
             tables=self.tables,
             clusters=("local",),
-            credentials=self.stack.credentials(self.engine),
+            credentials=self.stack.credentials(self.engine, self.name),
             **{
                 "bootstrap": BootstrapMode.SNAPSHOT,
                 "topics": TopicSpec(partitions=3, replication=1),

@@ -13,9 +13,10 @@ from confluent_kafka.admin import AdminClient
 
 from cdc_platform.clients.secrets import resolve_all
 from cdc_platform.clients.sources.source import Source
-from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.own_secrets import write_login
 from tests.tcp_proxy import TcpProxy
 from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
@@ -169,27 +170,24 @@ def test_completeness_when_the_source_comes_back_is_proven(harness: Harness) -> 
     assert_said(verdicts, Verdict.PROVEN)
 
 
-def test_completeness_without_rights_is_unverifiable(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_completeness_without_rights_is_unverifiable(harness: Harness) -> None:
     name = f"{harness.name}_blind"
     if harness.engine is Engine.MARIADB:
         harness.execute(None, f"CREATE USER {name}@'%%' IDENTIFIED BY 'blind'".replace("%%", "%"))
         harness.execute(None, f"GRANT SELECT ON mysql.help_topic TO {name}@'%'")
     else:
         harness.execute(None, f"CREATE ROLE {name} LOGIN PASSWORD 'blind'")
-    monkeypatch.setenv("BLIND_USER", name)
-    monkeypatch.setenv("BLIND_PASSWORD", "blind")
-    monkeypatch.setenv("WRONG_PASSWORD", "no such")
 
     def as_user(password: str) -> VerificationPorts:
-        credentials = Credentials(user="${env:BLIND_USER}", password=f"${{env:{password}}}")
+        credentials = write_login(harness.stack.dataset_secrets_dir, harness.name, "blind", name, password)
         return _changed(harness.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
 
     try:
-        verdicts = harness.verify(outside=as_user("BLIND_PASSWORD"))
+        verdicts = harness.verify(outside=as_user("blind"))
         assert {one.verdict for one in verdicts.values()} == {Verdict.UNVERIFIABLE}
         for one in verdicts.values():
             assert "Access denied" in one.reason or "no SELECT right" in one.reason or "may see" in one.reason
-        verdicts = harness.verify(outside=as_user("WRONG_PASSWORD"))
+        verdicts = harness.verify(outside=as_user("no such"))
         assert {one.verdict for one in verdicts.values()} == {Verdict.UNVERIFIABLE}
         for one in verdicts.values():
             assert "refused" in one.reason, one.reason
@@ -211,9 +209,7 @@ def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
     if engine is Engine.POSTGRES:
         harness.own(shard, "t")
     harness.field.deploy(harness.dataset)  # its topics, no connector
-    monkeypatch.setenv("HALF_USER", name)
-    monkeypatch.setenv("HALF_PASSWORD", "half")
-    credentials = Credentials(user="${env:HALF_USER}", password="${env:HALF_PASSWORD}")
+    credentials = write_login(harness.stack.dataset_secrets_dir, harness.name, "half", name, "half")
     half = _changed(harness.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
     try:
         if engine is Engine.MARIADB:
