@@ -62,6 +62,9 @@ class Settings:
     at all. The platform's own secrets lie elsewhere.
     `permitted_connector_options`: names, or patterns with `*`, of connector options that datasets may set
     although they are not known to be harmless (`connectors/permitted_options.py`).
+    `permitted_topics`: patterns with `*` of the topics that datasets may have, beside `<platform>.*`.
+    Existing topics of these names count as the platform's, others are changed only if a pass made
+    them or `adopted_topics` names them (`connectors/topic_ownership.py`).
     `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
     """
 
@@ -76,6 +79,8 @@ class Settings:
     heartbeat_topic: str = "cdc.platform.heartbeat"
     secrets_dirs: tuple[str, ...] = ()
     permitted_connector_options: tuple[str, ...] = ()
+    permitted_topics: tuple[str, ...] = ("cdc.*",)
+    adopted_topics: tuple[str, ...] = ()
     connect_timeout: float = 20.0
     connect_user: str = ""
     connect_password: str = ""

@@ -10,12 +10,14 @@ from collections.abc import Mapping
 
 from cdc_platform.connectors import routing
 from cdc_platform.connectors.engines.registry import ENGINES, wire_format
-from cdc_platform.connectors.identity import check, identity, notification_topic
+from cdc_platform.connectors.identity import check, history_topic_of, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
 from cdc_platform.connectors.tables import include_list, message_keys
+from cdc_platform.connectors.topic_ownership import topic_problems
 from cdc_platform.errors import OverrideRefused, SettingsError
+from cdc_platform.model.naming import ShardName
 from cdc_platform.model.observed import CLUSTER_KEY, OWNER_KEY
 from cdc_platform.model.secret_references import is_secret_in_plain_text
 from cdc_platform.model.topology import BootstrapMode, Cluster, Dataset, Problem, Shard, Topology
@@ -64,7 +66,7 @@ def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: S
 
 def problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
     """Datasets and shards that must be left alone: names that collide, overrides that are refused."""
-    return (*check(topology, settings), *_override_problems(topology, settings))
+    return (*check(topology, settings), *topic_problems(topology, settings), *_override_problems(topology, settings))
 
 
 def _override_problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
@@ -82,15 +84,21 @@ def _override_problems(topology: Topology, settings: Settings) -> tuple[Problem,
     return tuple(problems)
 
 
-def leftovers(name: str, config: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def leftovers(settings: Settings, name: str, config: Mapping[str, str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What stays behind when the connector `name` is deleted, read from its own config.
+
+    Who can write a connector's config would otherwise choose which topic is deleted: only the history topic
+    that the platform itself derives from the connector's name goes.
 
     Returns:
         Topics to delete with it, and sentences on what an operator must remove at the source.
     """
+    own = history_topic_of(settings, ShardName.parse(name))
     for facts in ENGINES.values():
         if facts.connector_class == config.get("connector.class"):
-            return facts.leftovers(name, config)
+            topics, sentences = facts.leftovers(name, config)
+            others = (f"topic {t!r}, named by {name}, which the platform did not name" for t in topics if t != own)
+            return tuple(topic for topic in topics if topic == own), (*sentences, *others)
     return (), ()
 
 

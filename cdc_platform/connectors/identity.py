@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
+from cdc_platform.model.naming import ShardName
 from cdc_platform.model.topology import Dataset, Engine, Problem, ProblemKind, Shard, Table, Topology
 from cdc_platform.settings import Settings
 
@@ -90,7 +91,12 @@ def publication_name(settings: Settings, shard: Shard) -> str:
 
 def schema_history_topic(settings: Settings, shard: Shard) -> str:
     """The topic that holds the DDL of one binlog connector. Losing it stops the connector."""
-    return f"{settings.platform}.platform.schema-history.{shard.dataset}-{shard.id}"
+    return history_topic_of(settings, ShardName(shard.dataset, shard.id))
+
+
+def history_topic_of(settings: Settings, shard: ShardName) -> str:
+    """`schema_history_topic` of a shard that may have left the topology."""
+    return f"{settings.platform}.platform.schema-history.{shard.dataset}-{shard.shard}"
 
 
 def signal_group(shard: Shard) -> int:

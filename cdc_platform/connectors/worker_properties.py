@@ -169,6 +169,7 @@ def recommended(spec: WorkerSpec) -> tuple[WorkerProperty, ...]:
         p(
             "connector.client.config.override.allowlist",
             ",".join(sorted(PRODUCER_OPTIONS | PLATFORM_PRODUCER_OPTIONS | set(spec.client_options))),
+            "What the platform sets, and sizes and times that a dataset may choose.",
         ),
         p("connect.protocol", "sessioned", "Incremental rebalances; calls between workers are signed."),
         p(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from datetime import datetime
 
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
@@ -11,6 +12,7 @@ from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
 from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic, CreateTopic
 from cdc_platform.planning.canary import Before
 from cdc_platform.planning.inputs import ConfigRenderer, Part
+from cdc_platform.planning.memory import RecordChanges, TopicRecord
 from cdc_platform.planning.plan import Finding, Refusal
 
 # What a dataset's configuration is compared by, from pass to pass: that of a
@@ -18,6 +20,12 @@ from cdc_platform.planning.plan import Finding, Refusal
 # shards looks like a change of the dataset.
 _SAMPLE = "sample"
 _SAMPLE_CLUSTER = Cluster(name=_SAMPLE, urls=("http://sample",))
+
+
+NOT_OURS = (
+    "exists, and no pass of this platform made it: it is left as it is, and no connector that writes to it is created. "
+    "Change topic_pattern, or have the operator add it to adopted_topics in the settings"
+)
 
 
 def config_changes(current: Mapping[str, str], desired: Mapping[str, str]) -> dict[str, tuple[str | None, str | None]]:
@@ -52,16 +60,40 @@ def failure_of(connector: ObservedConnector) -> tuple[str, str | None] | None:
     return None
 
 
-def compare_topics(desired: Iterable[TopicRequest], existing: Mapping[str, ObservedTopic] | None) -> Part:
+def foreign_topics(
+    desired: Iterable[TopicRequest],
+    existing: Mapping[str, ObservedTopic] | None,
+    made: Container[str],
+    is_ours: Callable[[str], bool],
+) -> frozenset[str]:
+    """The desired topics that others made: they are not changed, and nothing new writes to them."""
+    there = existing or {}
+    return frozenset(t.name for t in desired if t.name in there and t.name not in made and not is_ours(t.name))
+
+
+def compare_topics(
+    desired: Iterable[TopicRequest],
+    existing: Mapping[str, ObservedTopic] | None,
+    foreign: Container[str],
+    is_ours: Callable[[str], bool],
+    now: datetime,
+) -> Part:
     """What to create and change, and what only an operator can."""
     if existing is None:
         return Part(refusals=(Refusal(scope="kafka", reason="its topics could not be read"),))
     actions: list[Action] = []
     findings: list[Finding] = []
+    refusals: list[Refusal] = []
+    made: dict[str, TopicRecord] = {}
     for topic in desired:
         current = existing.get(topic.name)
         if current is None:
             actions.append(CreateTopic(topic=topic))
+            if not is_ours(topic.name):
+                made[topic.name] = TopicRecord(since=now)
+            continue
+        if topic.name in foreign:
+            refusals.append(Refusal(scope=f"topic {topic.name}", reason=NOT_OURS))
             continue
         if current.partitions < topic.partitions:
             actions.append(AddPartitions(topic=topic.name, before=current.partitions, total=topic.partitions))
@@ -71,7 +103,8 @@ def compare_topics(desired: Iterable[TopicRequest], existing: Mapping[str, Obser
         if changes:
             actions.append(AlterTopic(topic=topic.name, changes=changes))
         findings += _only_by_hand(topic, current)
-    return Part(actions=actions, findings=findings)
+    records = RecordChanges({TopicRecord: made}) if made else RecordChanges()
+    return Part(actions=actions, refusals=refusals, findings=findings, records=records)
 
 
 def _only_by_hand(topic: TopicRequest, current: ObservedTopic) -> Iterator[Finding]:

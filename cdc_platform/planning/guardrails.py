@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedState
 from cdc_platform.model.topology import Pause, Topology
-from cdc_platform.planning.actions import DeleteConnector
+from cdc_platform.planning.actions import Action, AlterTopic, DeleteConnector
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.inputs import Part, PassPolicy
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges
@@ -162,18 +162,47 @@ def _shrunk(kind: str, before: Mapping[str, int], now: Mapping[str, int], policy
     return refusals
 
 
-def too_many_deletes(gone: list[DeleteConnector], total: int, policy: PassPolicy) -> Refusal | None:
-    """A refusal of all deletes when there are more than the cap."""
+# What these settings of a topic become smaller by, Kafka deletes or compacts sooner.
+_KEEPS_RECORDS = ("retention.ms", "retention.bytes", "min.compaction.lag.ms", "delete.retention.ms")
+
+
+def loses_records(action: Action) -> bool:
+    """True for a change of a topic after which Kafka may delete records that it kept before."""
+    if not isinstance(action, AlterTopic):
+        return False
+    if "cleanup.policy" in action.changes:
+        return True
+    return any(_less(*action.changes[name]) for name in _KEEPS_RECORDS if name in action.changes)
+
+
+def _less(now: str | None, desired: str | None) -> bool:
+    """True unless the desired number is known to be as much as now; -1 is without end."""
+    try:
+        before, after = (float("inf") if int(text or "x") < 0 else int(text or "x") for text in (now, desired))
+    except ValueError:
+        return True
+    return after < before
+
+
+def too_many_deletes(
+    gone: Sequence[DeleteConnector], losing: Sequence[Action], total: int, policy: PassPolicy
+) -> Refusal | None:
+    """A refusal of all deletes, and of the changes of topics that lose records, when there are more than the cap."""
     cap = max(policy.max_deletes, int(total * policy.max_delete_fraction))
     if policy.allow_deletes is not None:
         cap = policy.allow_deletes
-    if len(gone) <= cap:
+    count = len(gone) + len(losing)
+    if count <= cap:
         return None
-    names = some_of(sorted(d.name for d in gone), _NAMED)
+    parts = []
+    if gone:
+        parts.append(f"{len(gone)} connectors would be deleted ({some_of(sorted(d.name for d in gone), _NAMED)})")
+    if losing:
+        topics = sorted(action.topic for action in losing if isinstance(action, AlterTopic))
+        parts.append(f"{len(losing)} topics would keep less ({some_of(topics, _NAMED)})")
     return Refusal(
         scope="deletes",
-        reason=f"{len(gone)} connectors would be deleted ({names}), {cap} are allowed; "
-        f"if that is meant, pass --allow-deletes {len(gone)}",
+        reason=f"{' and '.join(parts)}, {cap} are allowed; if that is meant, pass --allow-deletes {count}",
     )
 
 

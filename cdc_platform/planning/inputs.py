@@ -63,11 +63,13 @@ class DesiredState:
     """What should be there: topics, and the config of any shard in any cluster.
 
     `leftovers` says for a connector that goes which topics go with it, and what is left to an operator.
+    `is_ours` says of an existing topic by its name that it may be changed, whether a pass made it or not.
     """
 
     topics: Sequence[TopicRequest]
     config_of: ConfigRenderer
     leftovers: Leftovers = lambda name, config: ((), ())
+    is_ours: Callable[[str], bool] = lambda topic: True
 
 
 @dataclass(frozen=True, slots=True)

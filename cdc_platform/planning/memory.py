@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, TypeVar
 
 from cdc_platform.errors import InternalError
@@ -38,6 +39,15 @@ class DatasetSize(Record):
     shards: int
 
 
+@dataclass(frozen=True, slots=True)
+class TopicRecord(Record):
+    """Remembered of a table's topic: a pass made it, so that later ones may change it."""
+
+    kept = Kept("topic")
+
+    since: datetime
+
+
 # Reading, writing and deleting go by this list: a kind that is not in it can be neither read nor changed.
 KINDS: dict[str, type[Record]] = {
     kind.kept.prefix: kind
@@ -54,6 +64,7 @@ KINDS: dict[str, type[Record]] = {
         HoldRecord,
         ClusterSize,
         DatasetSize,
+        TopicRecord,
     )
 }
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 
+from cdc_platform.connectors.identity import table_topic
 from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import OWNER_KEY, ObservedState
 from cdc_platform.model.topology import Cluster, Dataset, Shard
@@ -24,7 +26,7 @@ from cdc_platform.planning.actions import (
     ResumeConnector,
 )
 from cdc_platform.planning.diagnosis import ConnectorView, diagnose
-from cdc_platform.planning.drift import compare_topics, with_values
+from cdc_platform.planning.drift import compare_topics, foreign_topics, with_values
 from cdc_platform.planning.guardrails import Connectors
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
@@ -32,7 +34,7 @@ from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
-from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges
+from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges, TopicRecord
 from cdc_platform.planning.placement import Placement, place_observed
 from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
@@ -77,10 +79,13 @@ class _Planner:
     def plan(self, before: Part) -> Planned:
         """All steps; `before` is what was found before the first."""
         observed, memory, policy = self.inputs.observed, self.inputs.memory, self.inputs.policy
-        topics = compare_topics(self.inputs.desired.topics, observed.topics)
+        desired = self.inputs.desired
+        foreign = foreign_topics(desired.topics, observed.topics, memory.of(TopicRecord), desired.is_ours)
+        topics = compare_topics(desired.topics, observed.topics, foreign, desired.is_ours, observed.taken_at)
+        deletes, topics = self._deletes(topics)
         placement = place_observed(observed.topology, self.ours, self.others)
         shrunk = guardrails.shrunk_clusters(self.ours, memory, policy)
-        shards = self._shards(placement, shrunk)
+        shards = self._shards(placement, shrunk, foreign)
         diagnosis = diagnose(self.inputs, shards.views)
         rollouts = roll_out(self.inputs, shards.views, diagnosis)
         changes = before + guardrails.lost(observed.topology, memory, policy) + topics + shards.part
@@ -90,7 +95,7 @@ class _Planner:
         busy_clusters = {cluster for action in touching for cluster in action.clusters}
         treatment = treat(self.inputs, shards.views, diagnosis, busy, busy_clusters)
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
-        changes += treatment.part + self._deletes() + Part(records=RecordChanges({LiveRecord: live}))
+        changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
         changes += Part(records=self._leaders(shards.awaited))
         changes += Part(records=self._cluster_sizes(changes.actions, shrunk.keys()))
         return Planned(
@@ -102,7 +107,7 @@ class _Planner:
             incidents=treatment.incidents,
         )
 
-    def _shards(self, placement: Placement, shrunk: Mapping[str, Refusal]) -> _Shards:
+    def _shards(self, placement: Placement, shrunk: Mapping[str, Refusal], foreign: frozenset[str]) -> _Shards:
         """Where each shard's connector is; migrations are planned."""
         topology = self.inputs.observed.topology
         off = {(problem.kind, problem.name) for problem in topology.problems}
@@ -142,6 +147,8 @@ class _Planner:
             elif last := guardrails.may_run_in(name, self.inputs.memory, hidden):
                 text = f"it ran before, and may still run in cluster {last}, which cannot be looked at"
                 waiting[name] = Waiting(None, text)
+            elif topic := next((t for t in map(partial(table_topic, dataset), dataset.tables) if t in foreign), None):
+                waiting[name] = Waiting(None, f"topic {topic} exists, and no pass of this platform made it")
             elif wait := leader_files.wait(shard, cluster):
                 waiting[name] = wait
                 awaited.add(name)
@@ -187,8 +194,12 @@ class _Planner:
             creations.append(CreateConnector(cluster=cluster.name, name=shard.name, config=config))
         return creations
 
-    def _deletes(self) -> Part:
-        """Connectors without a shard; not of datasets that are suddenly smaller, whose old size stays on record."""
+    def _deletes(self, topics: Part) -> tuple[Part, Part]:
+        """Connectors without a shard; not of datasets that are suddenly smaller, whose old size stays on record.
+
+        Second: `topics` without the changes by which Kafka would delete records, if these and the connectors are
+        more together than one pass may delete.
+        """
         topology = self.inputs.observed.topology
         off = {(problem.kind, problem.name) for problem in topology.problems}
         shrunk = guardrails.shrunk_datasets(topology, self.inputs.memory, self.inputs.policy)
@@ -201,30 +212,34 @@ class _Planner:
                     continue
                 if dataset and dataset.pause and dataset.pause.holds(self.inputs.observed.taken_at):
                     continue
-                topics, left = self.inputs.desired.leftovers(name, connectors[name].config)
+                left_topics, left = self.inputs.desired.leftovers(name, connectors[name].config)
                 what = "its shard" if dataset else f"dataset {dataset_name}"
                 gone.append(
                     DeleteConnector(
                         cluster=cluster,
                         name=name,
                         reason=f"{what} is no longer in the topology",
-                        left_topics=topics,
+                        left_topics=left_topics,
                         leftovers=left,
                     )
                 )
         total = sum(len(connectors) for connectors in self.ours.values())
-        refusal = guardrails.too_many_deletes(gone, total, self.inputs.policy)
+        losing = [action for action in topics.actions if guardrails.loses_records(action)]
+        refusal = guardrails.too_many_deletes(gone, losing, total, self.inputs.policy)
+        if refusal:
+            topics = replace(topics, actions=[action for action in topics.actions if action not in losing])
         sizes = {name: DatasetSize(len(shards)) if shards else None for name, shards in topology.shards.items()}
         for name, size in self.inputs.memory.of(DatasetSize).items():
             if name in shrunk:
                 sizes[name] = size
             elif ("dataset", name) not in off:
                 sizes.setdefault(name, None)
-        return Part(
+        deletes = Part(
             actions=[] if refusal else gone,
             refusals=[*shrunk.values(), *([refusal] if refusal else [])],
             records=RecordChanges({DatasetSize: sizes}),
         )
+        return deletes, topics
 
     def _leaders(self, awaited: frozenset[str]) -> RecordChanges:
         topology = self.inputs.observed.topology

@@ -14,6 +14,7 @@ Keys and fields are those of the record classes in `planning/memory.py`:
 | `hold/<dataset>.<shard>` | `HoldRecord`: a bootstrap or backfill is changing its offsets |
 | `trouble/<failure>@<place>` | `Incident`: the subject of one alert |
 | `size/cluster/<name>`, `size/dataset/<name>` | `ClusterSize`, `DatasetSize` |
+| `topic/<name>` | `TopicRecord`: a pass made this topic |
 | `pass/last` | see `last_pass.py` |
 
 Documents of other kinds belong to others and are left alone.

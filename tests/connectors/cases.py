@@ -61,9 +61,10 @@ USERS_EU = Shard(
 )
 ORDERS_2 = Shard(dataset="orders", id="00002", leader=Address("pg-2.internal", 5432), database="orders_00002")
 
-PLAIN = Settings(secrets_dirs=SECRETS_DIRS)
+PLAIN = Settings(secrets_dirs=SECRETS_DIRS, permitted_topics=("*",))
 SECURED = Settings(
     secrets_dirs=SECRETS_DIRS,
+    permitted_topics=("*",),
     platform="cdc_staging",
     state_topic="cdc_staging.platform.state",
     heartbeat_topic="cdc_staging.platform.heartbeat",

@@ -167,14 +167,14 @@ def test_a_refused_override_switches_off_just_what_it_stands_in() -> None:
 
 
 def test_leftovers_of_a_binlog_connector_are_its_history() -> None:
-    topics, sentences = leftovers(PINS_7.name, desired_config(PINS, PINS_7, EAST, PLAIN))
+    topics, sentences = leftovers(PLAIN, PINS_7.name, desired_config(PINS, PINS_7, EAST, PLAIN))
     assert topics == ("cdc.platform.schema-history.pins-00007",)
     assert sentences == ()
 
 
 def test_leftovers_of_a_postgres_connector_name_slot_and_publication() -> None:
     config = desired_config(ORDERS, ORDERS_2, EAST, PLAIN)
-    topics, sentences = leftovers(ORDERS_2.name, config)
+    topics, sentences = leftovers(PLAIN, ORDERS_2.name, config)
     assert topics == ()
     assert config["slot.name"] in sentences[0]
     assert config["publication.name"] in sentences[1]
