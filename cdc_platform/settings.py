@@ -65,6 +65,8 @@ class Settings:
     `permitted_topics`: patterns with `*` of the topics that datasets may have, beside `<platform>.*`.
     Existing topics of these names count as the platform's, others are changed only if a pass made
     them or `adopted_topics` names them (`connectors/topic_ownership.py`).
+    `permit_sql_conditions`: who launches a backfill may choose its rows by any SQL, which then runs with
+    the rights of the connector's user.
     `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
     """
 
@@ -81,6 +83,7 @@ class Settings:
     permitted_connector_options: tuple[str, ...] = ()
     permitted_topics: tuple[str, ...] = ("cdc.*",)
     adopted_topics: tuple[str, ...] = ()
+    permit_sql_conditions: bool = False
     connect_timeout: float = 20.0
     connect_user: str = ""
     connect_password: str = ""
@@ -218,6 +221,8 @@ def _from_environment(text: str, name: str, where: str) -> Any:
         value = {"bootstrap.servers": text}
     elif kind == tuple[str, ...]:
         value = [text]
+    elif kind is bool:
+        value = {"true": True, "false": False}.get(text.lower(), text)
     elif kind in (int, float):
         try:
             value = kind(text)

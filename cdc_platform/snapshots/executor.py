@@ -117,7 +117,8 @@ class Executor:
             items = [
                 self._begin_item(item, steps[item.shard.id], sources[item.shard.id]) for item in self._items(wave, lock)
             ]
-            results = begin_snapshots(lock, self.store, self.run, items)
+            free_text = self.ports.platform.settings.permit_sql_conditions
+            results = begin_snapshots(lock, self.store, self.run, items, free_text=free_text)
         return failed + self._begun(items, steps, results)
 
     def _begin_item(self, item: WaveItem, step: Begin, source: _Source) -> WaveItem:

@@ -29,7 +29,7 @@ assert CHUNK_ROWS in SNAPSHOT_OPTIONS
 
 
 def begin_snapshots(
-    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem]
+    lock: ControlLock, state: StateStore, run: Run, wave: Sequence[WaveItem], *, free_text: bool = False
 ) -> dict[str, Mapping[str, Any] | CdcError]:
     """Ask for `item.tables` in one incremental snapshot for each shard.
 
@@ -38,6 +38,7 @@ def begin_snapshots(
         state: the writer of the run's records.
         run: the run; its filter chooses the rows.
         wave: the shards; each streams already.
+        free_text: the run's condition may be any SQL.
 
     Returns:
         By shard id: the committed offset at which it begins, or what went wrong; such a shard streams on.
@@ -48,7 +49,7 @@ def begin_snapshots(
     """
 
     def one(item: WaveItem) -> Mapping[str, Any]:
-        return _change(item, lambda offset: snapshot_offset(item, run, offset))
+        return _change(item, lambda offset: snapshot_offset(item, run, offset, free_text=free_text))
 
     return _wave(lock, state, run, wave, one)
 
@@ -108,7 +109,7 @@ def closing_at_once(offset: Mapping[str, Any], settled: int) -> dict[str, Any]:
     return {"lsn": lsn, "txId": min(offset.get("txId") or settled, settled), **kept}
 
 
-def snapshot_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[str, Any]:
+def snapshot_offset(item: WaveItem, run: Run, offset: dict[str, Any], *, free_text: bool = False) -> dict[str, Any]:
     """The offset with which a stopped shard goes on. Pure. Raises Unavailable: another snapshot runs."""
     signal = signal_id(run.id, item.shard.name, item.attempt)
     running = running_signal(offset)
@@ -117,7 +118,7 @@ def snapshot_offset(item: WaveItem, run: Run, offset: dict[str, Any]) -> dict[st
     if running is None:
         if item.nudged:
             return offset  # it came to its end just now: its notifications say how
-        condition = run.request.filter(item.dataset.engine, item.shard.id)
+        condition = run.request.filter(item.dataset.engine, item.shard.id, free_text=free_text)
         offset = asked_offset(offset, signal=signal, tables=item.tables, condition=condition)
     return offset if item.settled is None else closing_at_once(offset, item.settled)
 

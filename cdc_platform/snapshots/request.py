@@ -13,6 +13,7 @@ import msgspec
 from cdc_platform.errors import BadInput
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
+from cdc_platform.snapshots.row_conditions import quoted_text, sql_condition
 
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
 
@@ -143,9 +144,19 @@ class Request:
         chosen = {dataset.table(name).name for name in self.tables}
         return tuple(table for table in dataset.tables if not chosen or table.name in chosen)
 
-    def filter(self, engine: Engine, shard: str) -> str | None:
-        """The SQL condition for the rows of this shard to read; None: all rows."""
-        own = [text for text in (self.condition, self.conditions.get(shard)) if text]
+    def selects(self, shard: str) -> bool:
+        """True when not all rows of this shard are asked for."""
+        return bool(self.condition or self.conditions.get(shard) or self.key_range)
+
+    def filter(self, engine: Engine, shard: str, *, free_text: bool = False) -> str | None:
+        """The SQL condition for the rows of this shard to read; None: all rows.
+
+        `free_text`: the request's own condition is SQL already. Raises BadInput when it is not, and of another form.
+        """
+        condition = self.condition
+        if condition and not free_text:
+            condition = sql_condition(condition, engine)
+        own = [text for text in (condition, self.conditions.get(shard)) if text]
         parts = [] if self.key_range is None else [self.key_range.condition(engine)]
         if len(own) + len(parts) > 1:
             own = [f"({text})" for text in own]
@@ -217,12 +228,9 @@ def _ids(text: str, known: Collection[str]) -> set[str]:
 
 
 def _literal(engine: Engine, value: str) -> str:
-    if re.fullmatch(r"-?\d+(\.\d+)?", value):
+    if re.fullmatch(r"-?[0-9]+(\.[0-9]+)?", value):
         return value
-    escaped = value.replace("'", "''")
-    if engine is not Engine.POSTGRES:
-        escaped = escaped.replace("\\", "\\\\")
-    return f"'{escaped}'"
+    return quoted_text(value, engine)
 
 
 def bad_request(name: str, message: str, cure: str) -> BadInput:

@@ -52,6 +52,7 @@ def _flag(name: str, text: str) -> Option:
 
 
 _SHARDS = 'Shard ids and ranges, such as "00000" or "00000-00099"; all that need it by default.'
+_CONDITION = "Only rows that fulfil this: comparisons of columns with literals, joined by AND, OR and NOT."
 _MODE = "Where a stream begins, and what is read before it; the dataset's own mode by default."
 _POSITIONS = "Where a shard's stream begins, for mode position: a GTID, FILE:POS or an LSN."
 
@@ -59,7 +60,7 @@ OPTIONS = (
     Option("dataset", "The dataset's name."),
     Option("shards", _SHARDS, several=tuple, default=()),
     Option("tables", "Only these tables; all by default.", flag="--table", several=tuple, default=()),
-    Option("condition", "Only rows that fulfil this SQL condition.", flag="--where", metavar="SQL", kind=_BACKFILL),
+    Option("condition", _CONDITION, flag="--where", metavar="CONDITION", kind=_BACKFILL),
     Option("key_column", "The column of a range of keys.", flag="--key", metavar="COLUMN", kind=_BACKFILL),
     Option("key_from", "Rows from this key on.", flag="--from", metavar="VALUE", kind=_BACKFILL),
     Option("key_to", "Rows before this key.", flag="--to", metavar="VALUE", kind=_BACKFILL),

@@ -60,7 +60,8 @@ def open_run(ports: SnapshotPorts, request: Request, run_id: str) -> Run:
             same = found.finished is None and found.request.fingerprint == request.fingerprint
             if found.id == run_id or same:
                 return found
-        run = plan_run(topology, records, request, run_id)
+        free_text = platform.settings.permit_sql_conditions
+        run = plan_run(topology, records, request, run_id, free_text=free_text)
         lock.check()
         platform.state.claim(lock.generation)
         old: dict[str, Mapping[str, Any] | None] = dict.fromkeys(_outdated(records, known, run.created))
@@ -68,9 +69,17 @@ def open_run(ports: SnapshotPorts, request: Request, run_id: str) -> Run:
         return run
 
 
-def plan_run(topology: Topology, records: Records, request: Request, run_id: str) -> Run:
-    """The run that a request asks for. Pure but for the time. Raises BadInput and TopologyError."""
+def plan_run(topology: Topology, records: Records, request: Request, run_id: str, *, free_text: bool = False) -> Run:
+    """The run that a request asks for. Pure but for the time.
+
+    Args:
+        free_text: the request's condition may be any SQL.
+
+    Raises:
+        BadInput, TopologyError: it cannot be done as asked.
+    """
     dataset = topology.dataset(request.dataset)
+    request.filter(dataset.engine, "", free_text=free_text)
     tables = request.tables_of(dataset)
     mode = request.mode_for(dataset) if request.kind is RunKind.BOOTSTRAP else None
     if mode is BootstrapMode.POSITION and not request.positions:

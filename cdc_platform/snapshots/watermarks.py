@@ -71,7 +71,7 @@ def _backfilled(
     if run.kind is not RunKind.BACKFILL or state.phase is not Phase.DONE:
         return None
     mark = replace(before or _new(run, dataset, shard, state, table), backfilled=run.id)
-    if run.request.filter(dataset.engine, shard.id) is not None:
+    if run.request.selects(shard.id):
         return mark
     # All rows were read once more: a table that held only changes so far is whole now.
     return replace(mark, complete=mark.complete or state.since, rows=state.rows.get(table, mark.rows))

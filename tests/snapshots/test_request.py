@@ -72,13 +72,13 @@ def test_a_wrong_request_is_one_clear_error(wrong: Any) -> None:
 
 def test_backfill_by_key_range_and_condition_is_one_sql_condition() -> None:
     both = backfill(key_range=KeyRange(column="id", low="5", high="900"), condition="v > 3 OR pad IS NULL")
-    assert both.filter(Engine.MARIADB, "00000") == "`id` >= 5 AND `id` < 900 AND (v > 3 OR pad IS NULL)"
+    assert both.filter(Engine.MARIADB, "00000") == "`id` >= 5 AND `id` < 900 AND (`v` > 3 OR `pad` IS NULL)"
     text = backfill(key_range=KeyRange(column="name", low="O'Neil\\"))
-    assert text.filter(Engine.POSTGRES, "00000") == "\"name\" >= 'O''Neil\\'"
+    assert text.filter(Engine.POSTGRES, "00000") == "\"name\" >= E'O''Neil\\\\'"
     assert text.filter(Engine.MARIADB, "00000") == "`name` >= 'O''Neil\\\\'"
     each = backfill(conditions={"00000": "id IN (1)"})
     assert (each.filter(Engine.MARIADB, "00000"), each.filter(Engine.MARIADB, "00001")) == ("id IN (1)", None)
-    assert backfill(condition="v > 3 OR v < 1").filter(Engine.MARIADB, "00000") == "v > 3 OR v < 1"
+    assert backfill(condition="v > 3 OR v < 1").filter(Engine.MARIADB, "00000") == "`v` > 3 OR `v` < 1"
 
 
 def test_each_field_of_a_request_is_an_option() -> None:
