@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.clients.sources.sessions import mysql_cursor
 from cdc_platform.local.stack import Stack
-from cdc_platform.model.topology import Engine, Shard
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification.proof.harness import Harness, MakeHarness
 
@@ -86,6 +86,14 @@ def test_completeness_of_long_values_within_the_limit_is_proven(make_harness: Ma
 @ENGINES
 def test_the_server_ends_statements_of_ours_that_take_too_long(stack: Stack, engine: Engine) -> None:
     limit = "@@max_statement_time * 1000" if engine is Engine.MARIADB else "@@max_execution_time"
-    with mysql_cursor(stack.primary(engine), stack.credentials(engine), timeout=2.5, name="x") as cursor:
+    own = Dataset(
+        name="x",
+        engine=engine,
+        tables=(Table(name="t"),),
+        clusters=("local",),
+        credentials=stack.credentials(engine, "x"),
+    )
+    dirs = [str(stack.dataset_secrets_dir)]
+    with mysql_cursor(stack.primary(engine), own, timeout=2.5, name="x", dirs=dirs) as cursor:
         cursor.execute(f"SELECT {limit}")
         assert [int(value) for value in cursor.fetchone() or ()] == [2500]

@@ -198,7 +198,7 @@ def test_completeness_without_rights_is_unverifiable(harness: Harness) -> None:
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
-    make_harness: MakeHarness, monkeypatch: pytest.MonkeyPatch, engine: Engine
+    make_harness: MakeHarness, engine: Engine
 ) -> None:
     """What the user may not see would be missing from the proof, and nobody would be told."""
     harness = make_harness(engine)
