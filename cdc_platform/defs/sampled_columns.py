@@ -8,6 +8,8 @@ from typing import Any
 import dagster as dg
 import msgspec
 
+from cdc_platform.model.bounded_json import UNREADABLE
+
 _KINDS = {str: "text", bool: "boolean", int: "number", float: "number", dict: "object", list: "array"}
 
 
@@ -19,7 +21,7 @@ def column_schema(value: bytes) -> dg.TableSchema | None:
     """
     try:
         document = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None
     if not isinstance(document, dict):
         return None

@@ -31,6 +31,9 @@ T = TypeVar("T")
 MAX_BYTES = 256 * 1024
 
 _FLOOR = "generation_floor"
+# The floor is for new shards of all datasets. A dataset's author can write any generation into a shard of theirs: one
+# beyond this is no result of leader moves, and must not leave the others without room.
+MAX_FLOOR = 2**40
 
 
 def _names(kind: type[Any]) -> frozenset[str]:
@@ -205,13 +208,13 @@ def read_generation_floor(data: bytes | None) -> int:
         floor = parse(data, "").get(_FLOOR, 0)
     except TopologyError:
         return 0
-    return floor if type(floor) is int and floor >= 0 else 0
+    return floor if type(floor) is int and 0 <= floor <= MAX_FLOOR else 0
 
 
 def generation_floor(data: bytes | None, gone: Iterable[int]) -> bytes | None:
     """The data of the datasets' parent after shards of these generations are deleted; None: as it is."""
     before = read_generation_floor(data)
-    after = max((generation + 1 for generation in gone), default=0)
+    after = max((generation + 1 for generation in gone if generation < MAX_FLOOR), default=0)
     if after <= before:
         return None
     try:

@@ -44,6 +44,9 @@ class _Empty(Mapping[str, Any]):
 EMPTY: Mapping[str, Any] = _Empty()
 
 # Where the leader files are on each Connect worker, unless a cluster says otherwise.
+# Of a leader: it grows by one with each move.
+MAX_GENERATION = 2**48
+
 LEADER_DIR = "/var/lib/cdc-platform/leaders"
 
 # Names become part of topic names, JMX object names, regular expressions, file
@@ -272,6 +275,10 @@ class Shard:
         _check(_TABLE, self.database, "database")
         if self.generation < 0:
             raise TopologyError(f"{self.generation} is negative.", field="generation", cure="Use 0 or more.")
+        if self.generation > MAX_GENERATION:
+            raise TopologyError(
+                f"{self.generation} is more than {MAX_GENERATION}.", field="generation", cure="Leave it out."
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

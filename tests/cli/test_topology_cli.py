@@ -36,7 +36,8 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     monkeypatch.chdir(tmp_path)
 
     def call(*arguments: str) -> Result:
-        return CliRunner().invoke(main, list(arguments), env={"COLUMNS": "200", "CDC_PLATFORM_SECRETS_DIRS": SECRETS_DIRS[0]}, catch_exceptions=False)
+        own = {"COLUMNS": "200", "CDC_PLATFORM_SECRETS_DIRS": SECRETS_DIRS[0]}
+        return CliRunner().invoke(main, list(arguments), env=own, catch_exceptions=False)
 
     return call
 

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 import msgspec
 
 from cdc_platform.errors import ConnectUnavailable
+from cdc_platform.model import bounded_json
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 
 T = TypeVar("T")
@@ -123,7 +124,7 @@ _error = msgspec.json.Decoder(_Error)
 def decode(decoder: msgspec.json.Decoder[T], body: bytes, where: str) -> T:
     """The body as the decoder's type. Raises ConnectUnavailable on a broken or foreign answer."""
     try:
-        return decoder.decode(body)
+        return bounded_json.decode(decoder, body)
     except msgspec.DecodeError as error:
         # The answer itself stays out of the message: it may be a whole config.
         raise ConnectUnavailable(
@@ -154,7 +155,7 @@ def observed(name: str, found: Info, seen: Status | None) -> ObservedConnector:
 def error_message(body: bytes) -> str | None:
     """The message of Connect's error document; None when the body is no such document."""
     try:
-        return _error.decode(body).message or ""
+        return bounded_json.decode(_error, body).message or ""
     except msgspec.DecodeError:
         return None
 

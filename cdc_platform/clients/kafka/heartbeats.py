@@ -27,6 +27,7 @@ from cdc_platform.clients.kafka.consumer import (
 )
 from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
 from cdc_platform.connectors.routing import WORKER_HEADER
+from cdc_platform.model import bounded_json
 from cdc_platform.model.observed import ObservedBeats, ObservedHeartbeats
 
 _BATCH = 10_000
@@ -189,13 +190,13 @@ def _shard(key: bytes | None) -> str | None:
     if not key:
         return None
     try:
-        return _plain.decode(key).server_name
+        return bounded_json.decode(_plain, key).server_name
     except msgspec.ValidationError:
         try:
-            return _wrapped.decode(key).payload.server_name
+            return bounded_json.decode(_wrapped, key).payload.server_name
         except msgspec.MsgspecError:
             return None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except msgspec.DecodeError:
         return None
 
 

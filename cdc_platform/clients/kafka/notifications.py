@@ -26,6 +26,7 @@ from cdc_platform.clients.kafka.consumer import (
 )
 from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
 from cdc_platform.errors import KafkaUnavailable
+from cdc_platform.model import bounded_json
 
 INITIAL = "Initial Snapshot"
 INCREMENTAL = "Incremental Snapshot"
@@ -153,15 +154,19 @@ class Notifications:
         return consumer
 
 
+_plain = msgspec.json.Decoder(_Value)
+_wrapped = msgspec.json.Decoder(_WithSchema)
+
+
 def decode(value: bytes | str | None, at: datetime) -> Notification | None:
     """One record's value, with or without a JSON schema around it; None for what is no snapshot notification."""
     if not value:
         return None
     try:
-        found = msgspec.json.decode(value, type=_Value)
+        found = bounded_json.decode(_plain, value)
     except msgspec.ValidationError:
         try:
-            found = msgspec.json.decode(value, type=_WithSchema).payload
+            found = bounded_json.decode(_wrapped, value).payload
         except msgspec.MsgspecError:
             return None
     except msgspec.DecodeError:

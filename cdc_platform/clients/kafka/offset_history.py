@@ -27,6 +27,7 @@ from cdc_platform.clients.kafka.consumer import (
 from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
 from cdc_platform.clients.kafka.murmur2 import partition_of
 from cdc_platform.connectors.worker_properties import offsets_topic
+from cdc_platform.model import bounded_json
 from cdc_platform.model.topology import Cluster
 
 
@@ -111,8 +112,14 @@ def _between(consumer: Consumer, topic: str, partition: int, begin: int, until: 
             yield message
 
 
+_ANY = msgspec.json.Decoder()
+
+
 def _decoded(value: bytes | None) -> Mapping[str, Any] | None:
     if value is None:
         return None
-    found = msgspec.json.decode(value)
+    try:
+        found = bounded_json.decode(_ANY, value)
+    except msgspec.DecodeError:
+        return {}
     return found if isinstance(found, dict) else {}

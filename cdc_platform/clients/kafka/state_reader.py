@@ -16,6 +16,7 @@ from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.kafka.consumer import Partition, assign, open_consumer, read_to_end, watermarks
 from cdc_platform.clients.kafka.librdkafka import remaining, servers_of, translated
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable
+from cdc_platform.model import bounded_json
 
 log = logging.getLogger(__name__)
 
@@ -23,8 +24,13 @@ log = logging.getLogger(__name__)
 VERSION = 1
 VERSION_FIELD = "version"
 
+# Greater ones are no generation of a ZooKeeper lock, and would fence every control plane for ever.
+MAX_GENERATION = 2**48
+
 # Not a record of the platform's: under which generation of the lock it is written.
 WRITER_KEY = "writer"
+
+_DOCUMENT = msgspec.json.Decoder(dict[str, Any])
 
 _STALE = frozenset({KafkaError._UNKNOWN_PARTITION, KafkaError._UNKNOWN_TOPIC})
 # A batch that is not full waits so long for more.
@@ -134,12 +140,15 @@ class StateReader:
             self.problems.pop(key, None)
             return
         try:
-            document = msgspec.json.decode(value, type=dict[str, Any])
+            document = bounded_json.decode(_DOCUMENT, value)
             version = document.pop(VERSION_FIELD, None)
             if version != VERSION:
                 raise ValueError(f"its version is {version!r}, not {VERSION}")
             if key == WRITER_KEY:
-                self.writer = max(int(document["generation"]), self.writer or 0)
+                generation = int(document["generation"])
+                if not 0 <= generation <= MAX_GENERATION:
+                    raise ValueError(f"its generation is {generation}, no lock's")
+                self.writer = max(generation, self.writer or 0)
                 return
         except (ValueError, KeyError, TypeError) as problem:
             self._skip(key, f"{place}: {problem}")

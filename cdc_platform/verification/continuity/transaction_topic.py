@@ -9,6 +9,7 @@ import numpy as np
 
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.tables import container
+from cdc_platform.model import bounded_json
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.verification.continuity.committed_positions import transaction_of
 from cdc_platform.verification.continuity.handovers import SENT
@@ -91,7 +92,7 @@ def furthest(rows: Rows, moment_ms: int = 200) -> Rows:
 def decoded(value: bytes) -> _Transaction:
     """One record of the transactions' topic; an empty one when it is something else."""
     try:
-        found = _DECODER.decode(value)
+        found = bounded_json.decode(_DECODER, value)
     except msgspec.DecodeError:
         return _Transaction()
     return found.payload or found

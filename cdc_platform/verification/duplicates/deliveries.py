@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.model.bounded_json import UNREADABLE
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.proof.decoding import OPERATIONS
@@ -211,7 +212,7 @@ class DeliveryReader:
         for at in range(len(batch.offsets)):
             try:
                 found = self._read(Batch(*(_at(column, [at]) for column in _columns(batch))), runs)
-            except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+            except (*UNREADABLE, ValueError, TypeError, OverflowError):
                 self.unreadable += 1
             else:
                 parts.append((*found, self.transactions))

@@ -17,6 +17,7 @@ from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.model.bounded_json import UNREADABLE
 from cdc_platform.verification.proof.change_events import (
     ABSENT,
     DELETED,
@@ -66,7 +67,7 @@ class _RecordHead(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
 
 
 _HEAD = msgspec.json.Decoder(_RecordHead)
-_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError)
+_UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 _KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
@@ -256,7 +257,7 @@ class JsonDecoder:
             return None
         try:
             return self.key_tokens(key)[0]
-        except (msgspec.DecodeError, UnicodeDecodeError, KeyError):
+        except (*UNREADABLE, KeyError):
             return None
 
 
@@ -288,7 +289,7 @@ def _is_wrapped(record: bytes, before: bool) -> bool:
     """Does a key or value stand below `payload`, with its schema beside it? `before` where that is unknown."""
     try:
         head = _HEAD.decode(record)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return before
     return bytes(head.payload) != b"" and not bytes(head.op) and not bytes(head.shard)
 
