@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import ssl
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,8 @@ EMPTY_ROOT = Login(user="root", password="")
 # What Debezium needs of the source user, and no more:
 # https://debezium.io/documentation/reference/stable/connectors/mariadb.html#mariadb-creating-user
 _NEW = "accounts.missing"
-_STALE = "data.stale"
+# Notes that a promotion left the server behind.
+STALE = "data.stale"
 SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR"
 
 
@@ -78,10 +80,7 @@ def create_data(home: Path, basedir: Path) -> bool:
     Raises:
         StackError: the installer's own words.
     """
-    data = home / "data"
-    if is_stale(home):
-        shutil.rmtree(data, ignore_errors=True)
-        mark_stale(home, False)
+    data = data_directory(home)
     if data.exists():
         return (home / _NEW).exists()
     scratch = home / "data.new"
@@ -106,20 +105,24 @@ def create_data(home: Path, basedir: Path) -> bool:
     return True
 
 
-def mark_stale(home: Path, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: the next start makes them from scratch."""
-    if stale:
-        (home / _STALE).touch()
-    else:
-        (home / _STALE).unlink(missing_ok=True)
+def data_directory(home: Path) -> Path:
+    """Where a server's data are: removed first if they went another way than the primary's."""
+    data, stale = home / "data", home / STALE
+    if stale.exists():
+        shutil.rmtree(data, ignore_errors=True)
+        stale.unlink()
+    return data
 
 
-def is_stale(home: Path) -> bool:
-    """True after a promotion left this server behind."""
-    return (home / _STALE).exists()
-
-
-def connect(port: int, login: Login, *, database: str | None = None, timeout: float = 5.0) -> Any:
+def connect(
+    port: int,
+    login: Login,
+    *,
+    database: str | None = None,
+    timeout: float = 5.0,
+    tls: ssl.SSLContext | None = None,
+    server: str = "MariaDB",
+) -> Any:
     """A connection that commits each statement and gives rows as dicts.
 
     Raises:
@@ -136,10 +139,11 @@ def connect(port: int, login: Login, *, database: str | None = None, timeout: fl
             connect_timeout=int(timeout),
             read_timeout=60,
             cursorclass=pymysql.cursors.DictCursor,
+            ssl=tls,
         )
     except pymysql.MySQLError as error:
         raise SourceUnavailable(
-            f"MariaDB did not answer: {error.args[-1]}.",
+            f"{server} did not answer: {error.args[-1]}.",
             where=f"127.0.0.1:{port}",
             cure="`cdc-platform stack status` shows whether it runs.",
         ) from error

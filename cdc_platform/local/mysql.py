@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.serialization import pkcs12
 
 from cdc_platform.errors import SourceUnavailable, StackError
-from cdc_platform.local import java
+from cdc_platform.local import java, mariadb
 from cdc_platform.local.mysql_program import Program
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack_passwords import Login, Logins
@@ -25,7 +25,6 @@ SERVERS = ("mysql-1", "mysql-2")
 # A table of the stack's own: a promotion writes a row into it.
 OWN_DATABASE = "cdc_stack"
 
-_STALE = "data.stale"
 # What Debezium needs of the source user where no table is locked, and no more:
 # https://debezium.io/documentation/reference/stable/connectors/mysql.html#mysql-creating-user
 _SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT"
@@ -100,10 +99,7 @@ def create_data(home: Path, launch: Launch, logins: Logins, *, tls: bool) -> Non
     Raises:
         StackError: the server's own words.
     """
-    data = home / "data"
-    if is_stale(home):
-        shutil.rmtree(data, ignore_errors=True)
-        mark_stale(home, False)
+    data = mariadb.data_directory(home)
     if data.exists():
         return
     scratch = home / "data.new"
@@ -150,45 +146,9 @@ def _accounts(logins: Logins, tls: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def mark_stale(home: Path, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: the next start makes them from scratch."""
-    if stale:
-        (home / _STALE).touch()
-    else:
-        (home / _STALE).unlink(missing_ok=True)
-
-
-def is_stale(home: Path) -> bool:
-    """True after a promotion left this server behind."""
-    return (home / _STALE).exists()
-
-
-def connect(port: int, login: Login, *, database: str | None = None, timeout: float = 5.0) -> Any:
-    """A connection, over TLS, that commits each statement and gives rows as dicts.
-
-    Raises:
-        SourceUnavailable: no server answered there, or it refused the user.
-    """
-    try:
-        return pymysql.connect(
-            host="127.0.0.1",
-            port=port,
-            user=login.user,
-            password=login.password,
-            database=database,
-            autocommit=True,
-            connect_timeout=int(timeout),
-            read_timeout=60,
-            cursorclass=pymysql.cursors.DictCursor,
-            charset="utf8mb4",
-            ssl=_any_server(),
-        )
-    except pymysql.MySQLError as error:
-        raise SourceUnavailable(
-            f"MySQL did not answer: {error.args[-1]}.",
-            where=f"127.0.0.1:{port}",
-            cure="`cdc-platform stack status` shows whether it runs.",
-        ) from error
+def connect(port: int, login: Login) -> Any:
+    """As MariaDB's, over TLS. Raises SourceUnavailable."""
+    return mariadb.connect(port, login, tls=_any_server(), server="MySQL")
 
 
 def _any_server() -> ssl.SSLContext:

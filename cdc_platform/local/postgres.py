@@ -83,7 +83,7 @@ def build_standby(
             own(directories, Path(folder, entry))
     shutil.rmtree(data, ignore_errors=True)
     scratch.replace(data)
-    mark_stale(directories, name, False)
+    stale_marker(directories, name).unlink(missing_ok=True)
 
 
 def _copy_live(source: Path, target: Path) -> None:
@@ -104,18 +104,9 @@ def _copy_live(source: Path, target: Path) -> None:
                     shutil.copy2(Path(folder, name), target / inside / name)
 
 
-def mark_stale(directories: PostgresDirectories, name: str, stale: bool) -> None:
-    """Note that a server's data went another way than the primary's: it must be rebuilt."""
-    marker = directories.root / f"{name}.stale"
-    if stale:
-        marker.touch()
-    else:
-        marker.unlink(missing_ok=True)
-
-
-def is_stale(directories: PostgresDirectories, name: str) -> bool:
-    """True after a promotion left this server behind."""
-    return (directories.root / f"{name}.stale").exists()
+def stale_marker(directories: PostgresDirectories, name: str) -> Path:
+    """A file that is there when a promotion left the server behind: its data must be rebuilt."""
+    return directories.root / f"{name}.stale"
 
 
 def write_config(

@@ -98,7 +98,7 @@ def start_postgres(stack: Stack) -> None:
         postgres.create_data(directories, primary, accounts.admin)
         stack.start(primary)
     postgres.create_users(port, accounts)
-    stale = postgres.is_stale(directories, standby)
+    stale = postgres.stale_marker(directories, standby).exists()
     if stale and standby in running:
         stack.stop(standby)
     if stale or not (directories.root / standby).exists():

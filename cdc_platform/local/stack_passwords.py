@@ -7,6 +7,7 @@ import secrets as random_source
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from cdc_platform.connectors.java_properties import parse, render
 from cdc_platform.errors import StackError
 
 # Below the stack's secrets: what datasets name, in a directory for each.
@@ -48,7 +49,7 @@ def ensure_login(directory: Path, name: str, user: str) -> Login:
     """The login in `<directory>/<name>.properties`; made with a random password the first time."""
     path = directory / f"{name}.properties"
     if not path.exists():
-        write_private(path, f"{USER}={user}\n{PASSWORD}={random_source.token_urlsafe(18)}\n".encode())
+        write_private(path, render({USER: user, PASSWORD: random_source.token_urlsafe(18)}).encode())
     return read_login(directory, name)
 
 
@@ -56,9 +57,9 @@ def read_login(directory: Path, name: str) -> Login:
     """Read a login. Raises StackError when the file is missing or incomplete."""
     path = directory / f"{name}.properties"
     try:
-        values = dict(line.split("=", 1) for line in path.read_text().splitlines() if "=" in line)
+        values = parse(path.read_text())
         return Login(user=values[USER], password=values[PASSWORD])
-    except (OSError, KeyError) as error:
+    except (OSError, KeyError, ValueError) as error:
         raise StackError(
             f"the login cannot be read: {error}.",
             where=str(path),

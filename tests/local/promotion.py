@@ -46,7 +46,7 @@ def promote_mariadb_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
     _wait(lambda: mariadb_servers.unapplied(ports[replica], admin), timeout, ports[replica])
     mariadb_servers.become_primary(ports[replica], admin, replica)
     old = Path(stack.launches[primary].cwd)
-    mariadb.mark_stale(old, True)
+    (old / mariadb.STALE).touch()
     promoted = replace(stack, mariadb=(replica, primary))
     for name in promoted.mariadb:
         launch = stack.launches[name]
@@ -91,7 +91,7 @@ def promote_mysql_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
             stack.kill(primary)
     _wait(lambda: mysql_servers.unapplied(ports[replica], admin), timeout, ports[replica])
     mysql_servers.become_primary(ports[replica], admin, replica)
-    mysql.mark_stale(Path(stack.launches[primary].cwd), True)
+    (Path(stack.launches[primary].cwd) / mariadb.STALE).touch()
     promoted = replace(stack, mysql=(replica, primary))
     for name in promoted.mysql:
         home = Path(stack.launches[name].cwd)
@@ -133,7 +133,7 @@ def promote_postgres_standby(stack: Stack, *, timeout: float = 90.0) -> Stack:
         if not stack.control.wait_ended(primary, 10.0):
             stack.kill(primary)
     postgres_servers.make_standby(directories, primary)
-    postgres.mark_stale(directories, primary, True)
+    postgres.stale_marker(directories, primary).touch()
     postgres_servers.promote(ports[standby], admin)
     promoted = replace(stack, postgres=(standby, primary))
     promoted.save()
