@@ -358,9 +358,11 @@ def _demo() -> dict[str, Code]:
 
     summary = sample(Summary)
     row = next(iter(summary.datasets.values()))
-    good = replace(summary, datasets={"pins": replace(row, missing=0, unexpected=0)}, dagster=sample(DagsterSummary))
+    dagster = replace(sample(DagsterSummary), failed_runs=0)
+    good = replace(summary, datasets={"pins": replace(row, missing=0, unexpected=0)}, dagster=dagster)
     return {
         "all seen": run(good),
+        "a run of Dagster failed": run(replace(good, dagster=replace(dagster, failed_runs=1))),
         "not all seen": run(replace(good, datasets={"pins": row})),
         "not begun": run(None),
         "interrupted": run(interrupted),

@@ -7,7 +7,7 @@ import shutil
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -119,6 +119,15 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
             raise StackError(error.message, where=str(kept), cure=error.cure) from error
 
 
+def refuse_dead_writers(errors: Sequence[BaseException]) -> None:
+    """Raises StackError when a writer ended before its last change: the count would hold over fewer changes."""
+    if errors:
+        raise StackError(
+            f"a writer of the demo ended before its last change: {type(errors[0]).__name__}: {errors[0]}",
+            cure="See in the logs why its database went away, and start the demo again.",
+        ) from errors[0]
+
+
 class _Demo:
     def __init__(self, options: DemoOptions, screen: Screen, stack: Stack, clock: _Clock) -> None:
         self.options = options
@@ -173,6 +182,7 @@ class _Demo:
                 for writer in writers:
                     while writer.is_alive():
                         self._step("writing")
+                refuse_dead_writers(self.errors)
             with self.clock.phase("count"):
                 self.screen.say("Counting what arrived.")
                 with contextlib.suppress(StackError):

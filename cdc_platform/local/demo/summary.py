@@ -54,12 +54,13 @@ class Summary:
 
     @property
     def ok(self) -> bool:
-        """True when all of it holds."""
+        """True when all of it holds, and no run of Dagster failed on the way."""
         dagster = self.dagster
         return (
             bool(self.datasets)
             and all(dataset.holds for dataset in self.datasets.values())
             and dagster.reconcile_runs > 0
+            and dagster.failed_runs == 0
             and dagster.ticks > 0
             and dagster.materialized_partitions > 0
         )

@@ -11,7 +11,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cdc_platform.errors import StackError
 from cdc_platform.local.demo.count import TopicCount
+from cdc_platform.local.demo.run import refuse_dead_writers
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
 
 COMMAND = str(Path(sys.executable).parent / "cdc-platform")
@@ -96,10 +98,18 @@ def test_demo_is_not_ok_when_one_figure_is_wrong(wrong: dict[str, int]) -> None:
     assert not Summary(datasets=datasets, dagster=DagsterSummary(**DAGSTER), changes={}).ok  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("wrong", [{"reconcile_runs": 0}, {"ticks": 0}, {"materialized_partitions": 0}])
+@pytest.mark.parametrize(
+    "wrong", [{"reconcile_runs": 0}, {"ticks": 0}, {"materialized_partitions": 0}, {"failed_runs": 1}]
+)
 def test_demo_is_not_ok_when_it_bypassed_dagster(wrong: dict[str, int]) -> None:
     dagster = DagsterSummary(**(DAGSTER | wrong))  # type: ignore[arg-type]
     assert not Summary(datasets={"pins": _dataset()}, dagster=dagster, changes={}).ok
+
+
+def test_demo_fails_when_a_writer_died_before_its_last_change() -> None:
+    refuse_dead_writers([])
+    with pytest.raises(StackError, match="ended before its last change: ConnectionError: gone"):
+        refuse_dead_writers([ConnectionError("gone")])
 
 
 def test_demo_counts_live_rows_by_table() -> None:
