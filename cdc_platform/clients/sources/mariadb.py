@@ -29,6 +29,7 @@ from cdc_platform.clients.sources.mariadb_keys import (
     quoted,
     range_condition,
 )
+from cdc_platform.clients.sources.passwords import MYSQL_LOGINS
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.connectors.engines.registry import ENGINES
@@ -338,6 +339,7 @@ class MariaDbSource:
             password=self._password,
             database=self._database,
             autocommit=True,
+            auth_plugin_map=MYSQL_LOGINS,
             charset="utf8mb4",
             connect_timeout=max(2, int(min(self._timeout, 10))),
             read_timeout=int(self._timeout) + 5,

@@ -18,6 +18,7 @@ from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.errors import source_errors
+from cdc_platform.clients.sources.passwords import POSTGRES_LOGINS
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import Committed, PostgresPosition
@@ -340,6 +341,7 @@ class PostgresSource:
             application_name="cdc-platform verify",
             # The server ends a statement; TCP ends one whose server is gone.
             options=f"-c statement_timeout={millis}",
+            require_auth=POSTGRES_LOGINS,
             tcp_user_timeout=millis + 5000,
             keepalives_idle=5,
             keepalives_interval=5,

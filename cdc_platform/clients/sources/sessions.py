@@ -11,6 +11,7 @@ import pymysql
 
 from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.errors import source_errors
+from cdc_platform.clients.sources.passwords import MYSQL_LOGINS, POSTGRES_LOGINS
 from cdc_platform.model.topology import Address, Dataset
 
 
@@ -43,6 +44,7 @@ def postgres_cursor(
             connect_timeout=max(2, int(timeout)),
             application_name=f"cdc-platform {purpose}",
             options=f"-c statement_timeout={int(timeout * 1000)}",
+            require_auth=POSTGRES_LOGINS,
         ) as connection,
         connection.cursor() as cursor,
     ):
@@ -62,6 +64,7 @@ def mysql_cursor(
             user=user,
             password=password,
             autocommit=True,
+            auth_plugin_map=MYSQL_LOGINS,
             init_command=_limit(timeout),
             connect_timeout=max(1, int(timeout)),
             read_timeout=max(1, int(timeout)),
