@@ -1,0 +1,26 @@
+"""A database's text in a page of Data Docs: browsers run nothing of it and load nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from cdc_platform.defs.data_docs import self_contained
+
+HOSTILE = "<img src=x onerror=alert(1)><script>alert(2)</script>"
+
+
+@pytest.mark.parametrize(
+    "page",
+    [f"<!DOCTYPE html><html><head></head><body>{HOSTILE}</body></html>", f"<p>{HOSTILE}</p>"],
+    ids=["page", "part"],
+)
+def test_a_policy_stands_before_anything_that_strangers_wrote(page: str) -> None:
+    found = self_contained(page)
+    policy = found.index("Content-Security-Policy")
+    assert policy < found.index("<script>")
+    assert policy < found.index("onerror")
+    content = found[policy : found.index(">", policy)]
+    assert "default-src 'none'" in content
+    # Scripts, in the page or elsewhere, are not allowed by any rule of their own.
+    assert "script-src" not in content
+    assert "unsafe-eval" not in content
