@@ -9,6 +9,7 @@ import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import ip_address
 from typing import Any
 
 import httpcore  # noqa: F401 - httpx would import it at first use, which in threads trips CPython's gh-106905
@@ -215,6 +216,8 @@ class Workers:
         """Ask a worker once who it is. Raises WrongCluster, ConnectUnavailable, RequestNotSent."""
         if url in self._verified:
             return
+        if self._logins.get(url) and _is_open(url):
+            raise RequestNotSent("its login would go over plain http: serve it by https, or reach it by loopback")
         try:
             response = self.once(url, "GET", "/", None, seconds)
         except OutcomeUnknown as error:
@@ -266,6 +269,17 @@ def _pauses() -> Iterator[float]:
     while True:
         yield random.uniform(_FIRST_PAUSE / 2, longest)
         longest = min(longest * 2, _LONGEST_PAUSE)
+
+
+def _is_open(url: str) -> bool:
+    """True when others may read what goes to this URL."""
+    parsed = httpx.URL(url)
+    if parsed.scheme == "https" or parsed.host == "localhost":
+        return False
+    try:
+        return not ip_address(parsed.host).is_loopback
+    except ValueError:
+        return True
 
 
 def _checked(url: str) -> tuple[str, tuple[str, str] | None]:
