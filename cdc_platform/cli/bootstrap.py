@@ -15,7 +15,7 @@ from cdc_platform.snapshots.request import RunKind
 def bootstrap(**given: Any) -> None:
     """Give SHARDS (ids or FIRST-LAST) of DATASET their first data; all that have none by default.
 
-    --lost repairs shards whose position is gone from the source's log: they start from scratch, all rows are
+    --lost repairs shards that cannot go on from their saved position: they start from scratch, all rows are
     read again, and what may have been lost is reported. Interrupted or killed, --continue goes on.
 
     Exits 0 when all shards are done, 1 when one failed.

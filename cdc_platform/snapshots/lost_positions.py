@@ -1,4 +1,4 @@
-"""Shards whose position is gone from the source's log, found by their tasks' failures. Pure.
+"""Shards that cannot go on from their saved position, found by their tasks' failures. Pure.
 
 They are repaired by one command: reset in mode incremental. Changes of the time in between are lost; the rows as
 they are now come by the snapshot; rows deleted in between are left in the topic, and the watermark says between which
@@ -14,8 +14,17 @@ from cdc_platform.model.topology import BootstrapMode
 from cdc_platform.planning.health.failures import Failure, classify
 from cdc_platform.snapshots.request import Request, RunKind, bad_request
 
-# Restarts do not help against these.
-LOST = frozenset({Failure.LOG_PURGED, Failure.SLOT_MISSING, Failure.SCHEMA_HISTORY})
+# Restarts do not help against these: the position is gone, or what follows it cannot be read.
+LOST = frozenset(
+    {
+        Failure.LOG_PURGED,
+        Failure.SLOT_MISSING,
+        Failure.SCHEMA_HISTORY,
+        Failure.DDL_UNPARSED,
+        Failure.SCHEMA_MISMATCH,
+        Failure.COLUMN_UNREADABLE,
+    }
+)
 
 
 def lost_shards(observed: ObservedState, dataset: str) -> dict[str, Failure]:

@@ -69,7 +69,7 @@ OPTIONS = (
            kind=_BOOTSTRAP),
     _flag("schema_unchanged", "For mode position: no captured table was altered since the positions."),
     _flag("again", "Also shards that were bootstrapped before: their offsets are reset."),
-    _flag("lost", "The shards whose binlog is purged or whose slot is gone."),
+    _flag("lost", "Shards that cannot go on from their saved position: it is gone, or what follows cannot be read."),
     Option("failed_of", "The shards that failed in this snapshot run.", metavar="RUN"),
     _load("max_parallel_shards", "Shards that are worked on at once."),
     _load("max_parallel_per_host", "Of these on one source host."),

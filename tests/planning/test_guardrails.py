@@ -148,6 +148,31 @@ def test_the_first_line_of_a_trace_is_its_root_cause() -> None:
     assert first_line(None) == "no trace"
 
 
+def test_the_first_line_of_a_trace_names_statement_table_and_topic() -> None:
+    """They stand above the root cause, which is the parser's or says nothing of them."""
+    unparsed = (
+        "ConnectException: An exception occurred in the change event producer.\n"
+        "Caused by: io.debezium.text.ParsingException: DDL statement couldn't be parsed. Please open a Jira issue with "
+        "the statement 'ALTER TABLE x\n  ADD SYSTEM VERSIONING COMMENT 'it''s''\n"
+        "no viable alternative at input 'ALTER'\n"
+        "\tat io.debezium.antlr.ParsingErrorListener.syntaxError(ParsingErrorListener.java:43)\n"
+        "Caused by: org.antlr.v4.runtime.NoViableAltException\n"
+    )
+    assert first_line(unparsed) == (
+        "Debezium cannot parse the statement: ALTER TABLE x ADD SYSTEM VERSIONING COMMENT 'it''s'"
+    )
+    secret = unparsed.replace("COMMENT 'it''s'", "IDENTIFIED BY 'hunter2'")
+    assert first_line(secret).endswith("IDENTIFIED BY '...'")
+    long = unparsed.replace("VERSIONING", "x" * 300)
+    assert len(first_line(long)) == 160
+    row = "Caused by: Error processing row in items, internal schema size 2, but row size 3 , restart\nCaused by: x"
+    assert first_line(row) == "a row of table items has 3 columns, the connector knows 2"
+    topic = "Caused by: TimeoutException: Topic cdc.pins.Orders not present in metadata after 60000 ms."
+    assert first_line(topic) == "Kafka did not answer for the topic cdc.pins.Orders"
+    # Cut in the middle of the statement, as a worker may answer.
+    assert first_line(unparsed[:180]).startswith("io.debezium.text.ParsingException: DDL statement")
+
+
 def test_two_names_for_one_connect_group_are_refused_both_and_a_third_goes_on() -> None:
     clusters = (cluster("east"), cluster("west"), cluster("north"))
     ideal = topology([(dataset("pins", ("east", "west")), 3), (dataset("orders", ("north",)), 1)], *clusters)

@@ -18,6 +18,11 @@ class Failure(StrEnum):
     LOG_PURGED = "log-purged"
     SCHEMA_HISTORY = "schema-history"
     SLOT_MISSING = "slot-missing"
+    NO_FREE_SLOT = "no-free-slot"
+    DDL_UNPARSED = "ddl-unparsed"
+    SCHEMA_MISMATCH = "schema-mismatch"
+    COLUMN_UNREADABLE = "column-unreadable"
+    TOPIC_MISSING = "topic-missing"
     OUT_OF_MEMORY = "out-of-memory"
     POISON_RECORD = "poison-record"
     STUCK = "stuck"
@@ -84,6 +89,45 @@ CURES: Mapping[Failure, Cure] = {
         advice="The replication slot is gone: changes may be lost. "
         "`cdc-platform bootstrap` the shard, which makes a new slot and fills the hole.",
     ),
+    Failure.NO_FREE_SLOT: Cure(
+        automatic=True,
+        probe=True,
+        first_wait=timedelta(minutes=2),
+        advice="All replication slots of the server are in use: drop one that is no longer needed, or raise "
+        "`max_replication_slots` and restart the server. One shard is tried; once it runs, the others follow.",
+    ),
+    Failure.DDL_UNPARSED: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="Debezium cannot parse a statement of the source's log, and every restart meets it again. "
+        "`cdc-platform bootstrap DATASET SHARD --again` for just this shard starts behind the statement and reads its "
+        "rows again.",
+    ),
+    Failure.SCHEMA_MISMATCH: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="A row in the log has other columns than the connector knows for its table: the table was changed "
+        "without the log, has a hidden column, or a session does not log whole rows. Remove the cause, then "
+        "`cdc-platform bootstrap DATASET SHARD --again` for just this shard reads definition and rows again.",
+    ),
+    Failure.COLUMN_UNREADABLE: Cure(
+        automatic=False,
+        probe=False,
+        first_wait=timedelta(hours=1),
+        advice="The log holds rows with a column type that the connector cannot read, such as MariaDB's COMPRESSED: "
+        "change the column to one without it, then `cdc-platform bootstrap DATASET SHARD --again` for just this shard "
+        "starts behind those rows and reads the table again.",
+    ),
+    Failure.TOPIC_MISSING: Cure(
+        automatic=True,
+        probe=False,
+        first_wait=timedelta(minutes=2),
+        advice="Kafka has no such topic, or no broker answered: `cdc-platform plan` shows topics that are still to be "
+        "made. If no captured table has this topic, a table is captured whose name differs only in case: create the "
+        "topic by hand, so that the shard goes on, and rename that table.",
+    ),
     Failure.OUT_OF_MEMORY: Cure(
         automatic=True,
         probe=False,
@@ -124,6 +168,13 @@ LOGIN = frozenset({Failure.AUTHENTICATION, Failure.STALE_LOGIN})
 _SIGNS: tuple[tuple[Failure, re.Pattern[str]], ...] = tuple(
     (failure, re.compile(pattern, re.IGNORECASE))
     for failure, pattern in (
+        # Before all others: the statement that follows may hold any words.
+        (Failure.DDL_UNPARSED, r"DDL statement couldn't be parsed|NoViableAltException|text\.\w*ParsingExceptions?\b"),
+        (Failure.SCHEMA_MISMATCH, r"internal schema size \d+, but row size \d+"),
+        # MariaDB's codes for COMPRESSED columns: the binlog client has no name for them.
+        (Failure.COLUMN_UNREADABLE, r"NullPointerException.{0,80}binlog\.event\.deserialization\.ColumnType"),
+        (Failure.NO_FREE_SLOT, r"all replication slots are in use"),
+        (Failure.TOPIC_MISSING, r"Topic \S+ not present in metadata after"),
         (Failure.OUT_OF_MEMORY, r"OutOfMemoryError|Java heap space|unable to create native thread"),
         (
             Failure.SLOT_MISSING,
@@ -179,9 +230,37 @@ def classify(trace: str | None) -> Failure:
     return Failure.UNKNOWN
 
 
+# What a trace names: the pattern, and the sentence about its groups.
+_NAMED: tuple[tuple[re.Pattern[str], str], ...] = (
+    (
+        # A quote that ends the statement ends its line, too; quotes within it may do so as well.
+        re.compile(r"DDL statement couldn't be parsed.{0,80}?the statement '(.+?)'\s*(?:\n|$)", re.DOTALL),
+        "Debezium cannot parse the statement: {0}",
+    ),
+    (
+        re.compile(r"Error processing row in (\S+), internal schema size (\d+), but row size (\d+)"),
+        "a row of table {0} has {2} columns, the connector knows {1}",
+    ),
+    (re.compile(r"Topic (\S+) not present in metadata after"), "Kafka did not answer for the topic {0}"),
+)
+
+
 def first_line(trace: str | None) -> str:
-    """The sentence of a Java trace that says most: the last `Caused by`, shortened."""
+    """What a Java trace names (statement, table, topic), or else its last `Caused by`; shortened to 160 characters."""
+    for pattern, sentence in _NAMED:
+        if (found := pattern.search(trace or "")) is not None:
+            return _shortened(sentence.format(*(_plain(group) for group in found.groups())))
     lines = [line.strip() for line in (trace or "").splitlines() if line.strip()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
-    text = causes[-1] if causes else (lines[0] if lines else "no trace")
+    return _shortened(causes[-1] if causes else (lines[0] if lines else "no trace"))
+
+
+def _plain(text: str) -> str:
+    """On one line, and without what a statement about users may hold: alerts carry it to other systems."""
+    if re.search(r"\b(IDENTIFIED|PASSWORD)\b", text, re.IGNORECASE):
+        text = re.sub(r"(['\"]).*?(\1|$)", "'...'", text, flags=re.DOTALL)
+    return " ".join(text.split())
+
+
+def _shortened(text: str) -> str:
     return text if len(text) <= 160 else text[:157] + "..."

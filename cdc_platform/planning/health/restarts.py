@@ -191,10 +191,17 @@ def _probes(
         return {}
     live = {(host, "") for host in healthy.values()}
     live |= {_group(name, Failure.AUTHENTICATION, host) for name, host in healthy.items()}
+    # Who has a slot already proves nothing: only one that was down for want of one, and runs.
+    freed = {
+        (host, "")
+        for name, host in healthy.items()
+        if name in records and records[name].failure is Failure.NO_FREE_SLOT
+    }
     groups: dict[tuple[Failure, tuple[str, str]], list[str]] = defaultdict(list)
     for item in failing:
         group = _group(item.name, item.failure, item.host)
-        if CURES[item.failure].probe and group not in live:
+        back = freed if item.failure is Failure.NO_FREE_SLOT else live
+        if CURES[item.failure].probe and group not in back:
             groups[item.failure, group].append(item.name)
     probes: dict[str, str] = {}
     for members in groups.values():

@@ -50,6 +50,20 @@ def failing(number: int, failure: Failure = Failure.CONNECTION, host: str = "db-
          "Caused by: ConnectException: Error while processing event at offset {lsn_proc=155734344}\n"
          "Caused by: io.debezium.DebeziumException: Failed to properly convert data value for 'public.items.moods' of"
          " type _mood", Failure.POISON_RECORD),
+        ("Caused by: io.debezium.text.ParsingException: DDL statement couldn't be parsed. Please open a Jira issue with"
+         " the statement 'CREATE TABLE t (a int) COMMENT 'connection refused, Java heap space''\nno viable alternative",
+         Failure.DDL_UNPARSED),
+        ("Caused by: org.antlr.v4.runtime.NoViableAltException", Failure.DDL_UNPARSED),
+        ("io.debezium.text.MultipleParsingExceptions: Multiple parsing errors", Failure.DDL_UNPARSED),
+        ("Caused by: io.debezium.DebeziumException: Error processing row in items, internal schema size 2, but row size"
+         " 3 , restart connector with schema recovery mode.", Failure.SCHEMA_MISMATCH),
+        ("Caused by: java.lang.NullPointerException: Cannot invoke \"com.github.shyiko.mysql.binlog.event"
+         ".deserialization.ColumnType.ordinal()\" because \"type\" is null", Failure.COLUMN_UNREADABLE),
+        ('java.lang.NullPointerException: Cannot invoke "Object.toString()" because "x" is null', Failure.UNKNOWN),
+        ("Caused by: org.postgresql.util.PSQLException: ERROR: all replication slots are in use\n"
+         "  Hint: Free one or increase max_replication_slots.", Failure.NO_FREE_SLOT),
+        ("Caused by: org.apache.kafka.common.errors.TimeoutException: Topic cdc.pins.Orders not present in metadata"
+         " after 60000 ms.", Failure.TOPIC_MISSING),
         ("java.lang.IllegalStateException: surprising", Failure.UNKNOWN),
         (None, Failure.UNKNOWN),
     ],
@@ -164,6 +178,21 @@ def test_the_stuck_are_seen_twice_before_they_are_restarted_and_forgotten_if_the
     assert beats.records == {"pins.00001": None}
     still = decide([failing(1, Failure.STUCK)], {}, {"pins.00001": record}, NOW + timedelta(minutes=1))
     assert [item.name for item in still.restart] == ["pins.00001"]
+
+
+def test_a_server_without_a_free_slot_is_tried_by_one_shard_although_others_run_there() -> None:
+    runs = {f"pins.{n:05d}": "pg-1:5432" for n in range(5)}
+    full = [failing(n, Failure.NO_FREE_SLOT, "pg-1:5432") for n in range(5, 50)]
+    first = decide(full, runs, {}, NOW)
+    assert len(first.restart) == 1
+    records = {name: record for name, record in first.records.items() if record}
+    again = decide(full, runs, records, NOW + timedelta(minutes=1))
+    assert again.restart == ()
+    # The one that was tried runs: there are slots again, and the others follow within the budgets.
+    probe = first.restart[0].name
+    rest = [item for item in full if item.name != probe]
+    freed = decide(rest, runs | {probe: "pg-1:5432"}, records, NOW + timedelta(minutes=3))
+    assert len(freed.restart) == 3 * POLICY.worker_budget
 
 
 FAILURES = st.sampled_from(list(Failure))
