@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from dataclasses import replace
 
 import click
 import msgspec
@@ -55,8 +56,8 @@ def repair(
 ) -> None:
     """Re-emit the missing and wrong keys of a table, then prove its shards again.
 
-    Exits with 0 when all is (now) proven or nothing is to be done, 2 when a dry run found something to do
-    or a shard is still not proven, 1 on error.
+    Exits with 0 when all is (now) proven, 2 when a dry run found something to do or a shard is not proven
+    (pending and unverifiable ones are left alone and named), 1 on error.
     """
     if sum(map(bool, (keys, from_verdict, shards, run_id))) != 1:
         raise BadInput("say what to repair.", cure="Use one of --keys, --from-verdict, --shard and --run.")
@@ -80,7 +81,10 @@ def repair(
         elif keys:
             plan = keys_repair(topology, dataset, table, parse_keys(keys), run_id=name, cap=cap)
         else:
-            chosen = list(shards) or mismatched_shards(settings, topology, dataset, table, str(from_verdict))
+            left: dict[str, str] = {}
+            chosen = list(shards)
+            if from_verdict:
+                chosen, left = shards_of_run(settings, topology, dataset, table, from_verdict)
             plan = find_repair(
                 ports.proof,
                 topology,
@@ -92,9 +96,10 @@ def repair(
                 cap=cap,
                 report=say,
             )
+            plan = replace(plan, left={**left, **plan.left})
         if not apply:
             _print_plan(plan, as_json)
-            ctx.exit(2 if plan.keys or plan.extra else 0)
+            ctx.exit(2 if plan.keys or plan.extra or plan.left else 0)
         say(f"Repair {name}: {plan.sentence()}")
         report = run_repair(ports, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
@@ -105,11 +110,19 @@ def repair(
         for verdict in report.proof:
             if verdict.verdict is not Verdict.PROVEN:
                 click.echo(f"  {verdict.shard}: {verdict.verdict}: {verdict.reason}")
+        for shard, reason in sorted(report.unproven.items()):
+            click.echo(f"  {shard}: left alone: {reason}")
     ctx.exit(0 if report.proven else 2)
 
 
-def mismatched_shards(settings: Settings, topology: Topology, dataset: str, table: str, run_id: str) -> list[str]:
-    """The shards that a run of `verify` found mismatched. Raises BadInput when that run left no verdicts here."""
+def shards_of_run(
+    settings: Settings, topology: Topology, dataset: str, table: str, run_id: str
+) -> tuple[list[str], dict[str, str]]:
+    """The shards that a run of `verify` found mismatched, and why it could not prove others, by shard.
+
+    Raises:
+        BadInput: that run left no verdicts here.
+    """
     topology.dataset(dataset).table(table)
     of_run = AuditFrame(settings.audit_dir).run(dataset, table, run_id)
     if not of_run:
@@ -119,7 +132,13 @@ def mismatched_shards(settings: Settings, topology: Topology, dataset: str, tabl
             field="--from-verdict",
             cure="Name a run of `verify`, or shards by --shard.",
         )
-    return sorted(verdict.shard for verdict in of_run if verdict.verdict is Verdict.MISMATCHED)
+    mismatched = sorted(verdict.shard for verdict in of_run if verdict.verdict is Verdict.MISMATCHED)
+    left = {
+        verdict.shard: f"{verdict.verdict} in run {run_id}: {verdict.reason}"
+        for verdict in of_run
+        if verdict.verdict not in (Verdict.MISMATCHED, Verdict.PROVEN)
+    }
+    return mismatched, left
 
 
 def _print_plan(plan: RepairPlan, as_json: bool) -> None:

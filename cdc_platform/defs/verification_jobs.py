@@ -16,6 +16,7 @@ from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -178,8 +179,10 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
         text = (
             f"Found {totals['found']} keys that differ and {totals['extra']} extra rows; re-emitted "
             f"{totals['repaired']}, removed {totals['removed']}; "
-            f"{totals['proven']} of {totals['shards']} shards proven."
+            f"{totals['proven']} of {totals['shards']} shards proven"
         )
+        left = sorted(shard for part in parts for shard in part.get("unproven", ()))
+        text += f"; left alone: {some_of(left, _NAMED)}." if left else "."
         lines = [line for part in parts for line in part["lines"]]
         context.log.info(text)
         context.log_event(
@@ -250,8 +253,9 @@ def _repaired(
         "proof": proof_id(run_id),
         "repaired": report.emitted,
         "removed": report.tombstoned,
-        "shards": len(report.proof),
+        "shards": len(report.proof) + len(report.unproven),
         "proven": proven,
+        "unproven": sorted(report.unproven),
     }
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,6 +96,26 @@ def test_repair_looks_only_unless_it_is_told_to_apply_and_tells_the_whole_story(
         "Found 2 keys that differ and 0 extra rows; re-emitted 2, removed 0; 1 of 1 shards proven."
     )
     assert "00001: proven" in str(story.metadata["story"].value)
+
+
+def test_repair_fails_for_a_shard_that_it_could_not_prove(
+    resource: HarnessResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: dict[str, str] = {}
+
+    def find(outside: object, topology: Topology, *given: object, **more: Any) -> RepairPlan:
+        return replace(keys_repair(topology, "pins", "pins", {"00001": [("1",)]}, run_id=more["run_id"]), left=left)
+
+    def act(outside: object, topology: object, plan: RepairPlan, **more: Any) -> RepairReport:
+        return RepairReport(plan=plan, emitted=1, tombstoned=0, proof=(verdict("00001"),), seconds=1.0)
+
+    monkeypatch.setattr(verification_jobs, "find_repair", find)
+    monkeypatch.setattr(verification_jobs, "run_repair", act)
+    asked = {"dataset": "pins", "table": "pins", "shards": ["00001", "00002"], "apply": True}
+    assert run("repair", "plan_repair", resource, instance, **asked).success
+    left["00002"] = "unverifiable: no key"
+    text = failure(run("repair", "plan_repair", resource, instance, **asked))
+    assert text.endswith("1 of 2 shards proven; left alone: 00002.")
 
 
 def test_nothing_known_to_be_wrong_is_nothing_to_repair(

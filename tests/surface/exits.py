@@ -193,9 +193,10 @@ def _verify() -> dict[str, Code]:
 
 
 def _repair() -> dict[str, Code]:
-    plan = sample(RepairPlan)
+    plan = replace(sample(RepairPlan), left={})
     nothing = replace(plan, shards=())
-    report = sample(RepairReport)
+    left = replace(nothing, left={"00000": "unverifiable"})
+    report = replace(sample(RepairReport), plan=plan)
     proven, not_proven = (
         replace(report, proof=tuple(replace(one, verdict=kind) for one in report.proof))
         for kind in (Verdict.PROVEN, Verdict.MISMATCHED)
@@ -221,6 +222,10 @@ def _repair() -> dict[str, Code]:
         "nothing is said to repair": run(),
         "dry run, nothing to do": run("--shard", "00000", plan=nothing),
         "dry run, something to do": run("--shard", "00000"),
+        "dry run, a shard that cannot be proven": run("--shard", "00000", plan=left),
+        "done, but for a shard that cannot be proven": run(
+            "--shard", "00000", "--apply", plan=left, report=replace(proven, plan=left, proof=())
+        ),
         "done and proven": run("--shard", "00000", "--apply"),
         "done and not proven": run("--shard", "00000", "--apply", report=not_proven),
         "unknown run": run("--run", "nonsense"),

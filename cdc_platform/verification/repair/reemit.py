@@ -9,7 +9,7 @@ verification once more. Each wave is a snapshot run of its own name, which a rep
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,6 +23,7 @@ from cdc_platform.clients.sources.source import Key
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
 from cdc_platform.errors import SourceRejected, Unavailable
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
@@ -57,8 +58,14 @@ class RepairReport:
 
     @property
     def proven(self) -> bool:
-        """True when every repaired shard is proven now."""
-        return all(verdict.verdict is Verdict.PROVEN for verdict in self.proof)
+        """True when every shard is proven now; one that was left alone and not proven is not."""
+        return not self.unproven and all(verdict.verdict is Verdict.PROVEN for verdict in self.proof)
+
+    @property
+    def unproven(self) -> Mapping[str, str]:
+        """Shard id to why it was left alone, for the shards that were not proven afterwards either."""
+        taken = {verdict.shard for verdict in self.proof}
+        return {shard: reason for shard, reason in self.plan.left.items() if shard not in taken}
 
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -68,9 +75,10 @@ class RepairReport:
         """It in one sentence."""
         good = sum(1 for verdict in self.proof if verdict.verdict is Verdict.PROVEN)
         removed = f", {self.tombstoned} extra rows removed" if self.tombstoned else ""
+        left = f"; left alone: {some_of(sorted(self.unproven), 5)}" if self.unproven else ""
         return (
             f"Re-emitted {self.emitted} keys of {self.plan.dataset}.{self.plan.table}{removed}; "
-            f"{good} of {len(self.proof)} shards proven; {self.seconds:.1f} s."
+            f"{good} of {len(self.proof) + len(self.unproven)} shards proven{left}; {self.seconds:.1f} s."
         )
 
 

@@ -147,7 +147,8 @@ def proof_id(run_id: str) -> str:
 
 def plan_records(plan: RepairPlan) -> dict[str, Mapping[str, Any]]:
     """The plan as the state topic holds it."""
-    return {f"{REPAIR}{plan.run_id}/{shard.shard}": {"plan": _document(plan, shard)} for shard in plan.shards}
+    shards = {shard: ShardRepair(shard=shard) for shard in plan.left} | {shard.shard: shard for shard in plan.shards}
+    return {f"{REPAIR}{plan.run_id}/{name}": {"plan": _document(plan, shard)} for name, shard in shards.items()}
 
 
 def recorded_plan(records: Mapping[str, Mapping[str, Any]], run_id: str) -> RepairPlan | None:
@@ -156,15 +157,17 @@ def recorded_plan(records: Mapping[str, Mapping[str, Any]], run_id: str) -> Repa
     found = [document["plan"] for key, document in sorted(records.items()) if key.startswith(prefix)]
     if not found:
         return None
-    shards = tuple(msgspec.convert(document["shard"], ShardRepair) for document in found)
+    repairs = [msgspec.convert(document["shard"], ShardRepair) for document in found]
+    left = {document["shard"]["shard"]: str(document["left"]) for document in found if "left" in document}
     first = found[0]
     return RepairPlan(
         run_id=run_id,
         dataset=first["dataset"],
         table=first["table"],
         created=datetime.fromisoformat(first["created"]),
-        shards=shards,
+        shards=tuple(shard for shard in repairs if shard.emit or shard.extra or shard.shard not in left),
         tombstones=first["tombstones"],
+        left=left,
     )
 
 
@@ -175,6 +178,7 @@ def _document(plan: RepairPlan, shard: ShardRepair) -> dict[str, Any]:
         "created": plan.created.isoformat(),
         "tombstones": plan.tombstones,
         "shard": asdict(shard),
+        **({"left": plan.left[shard.shard]} if shard.shard in plan.left else {}),
     }
 
 

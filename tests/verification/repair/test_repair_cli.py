@@ -48,9 +48,15 @@ class Fleet:
         self.tombstones: list[Tombstone] = []
         self.die_after: int | None = None
         self.proofs: list[str] = []
+        self.unproven: dict[str, Verdict] = {}
 
     def verdict(self, shard: str, run_id: str, samples: int) -> ShardVerdict:
         missing, extra = sorted(self.missing.get(shard, ())), sorted(self.extra.get(shard, ()))
+        if (kind := self.unproven.get(shard)) is not None:
+            return ShardVerdict(
+                dataset="pins", table="pins", shard=shard, verdict=kind, reason="no key", run_id=run_id,
+                checked_at=datetime.now(UTC), topic="cdc.pins.pins", source="db:3306",
+            )  # fmt: skip
         named = [KeyDifference(key=json.dumps({"id": key}), kind="missing") for key in missing]
         named += [KeyDifference(key=json.dumps({"id": n}), kind="extra", partition=0, offset=n) for n in extra]
         return ShardVerdict(
@@ -163,11 +169,52 @@ def test_repair_command_from_a_verdict_looks_at_what_that_run_found_mismatched(f
     audit.write([fleet.verdict("00000", "other", 20)])
     fleet.missing["00001"] = {"2", "9"}  # what differs now counts, not what did then
     done = called("--from-verdict", "nightly", "--apply")
-    assert done.exit_code == 0, done.output
+    # That run did not prove 00002: it is named, not looked at.
+    assert done.exit_code == 2, done.output
+    assert "1 of 2 shards proven; left alone: 00002" in done.output
+    assert "00002: left alone: pending in run nightly" in done.output
     assert [r.conditions for _, r in fleet.waves] == [{"00001": "`id` IN ('2', '9')"}]
     unknown = called("--from-verdict", "never")
     assert unknown.exit_code == 1
     assert "no verdict of pins.pins is of run 'never'" in unknown.output
+
+
+@pytest.mark.parametrize("kind", [Verdict.UNVERIFIABLE, Verdict.PENDING])
+def test_repair_command_says_which_shard_it_could_not_prove_and_does_not_exit_0(fleet: Fleet, kind: Verdict) -> None:
+    fleet.unproven = {"00000": kind}
+    assert called("--shard", "00001").exit_code == 0
+    shown = called("--shard", "00000")
+    assert (shown.exit_code, f"00000: left alone: {kind}: no key" in shown.output) == (2, True)
+    done = called("--shard", "00000", "--apply")
+    assert done.exit_code == 2, done.output
+    assert "Re-emitted 0 keys of pins.pins; 0 of 1 shards proven; left alone: 00000;" in done.output
+    assert f"00000: left alone: {kind}: no key" in done.output
+    # Beside a shard that is repaired it does not count as proven either.
+    fleet.missing = {"00001": {"7"}}
+    both = called("--shard", "00000", "--shard", "00001", "--apply")
+    assert both.exit_code == 2, both.output
+    assert "1 of 2 shards proven; left alone: 00000" in both.output
+    assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
+
+
+def test_repair_command_of_a_run_that_proved_nothing_says_so(fleet: Fleet) -> None:
+    AuditFrame(fleet.settings.audit_dir).write(
+        [replace(fleet.verdict("00002", "nightly", 20), verdict=Verdict.UNVERIFIABLE, reason="no right")]
+    )
+    shown = called("--from-verdict", "nightly")
+    assert (shown.exit_code, fleet.proofs) == (2, [])
+    assert "00002: left alone: unverifiable in run nightly: no right" in shown.output
+
+
+def test_repair_command_killed_remembers_what_it_left_alone(fleet: Fleet) -> None:
+    fleet.missing, fleet.unproven, fleet.die_after = {"00001": {"7"}}, {"00000": Verdict.PENDING}, 0
+    with pytest.raises(Killed):
+        called("--shard", "00000", "--shard", "00001", "--apply")
+    (name,) = {key.split("/")[1] for key in fleet.harness.state.documents if key.startswith("repair/")}
+    fleet.die_after = None
+    done = called("--run", name, "--apply")
+    assert done.exit_code == 2, done.output
+    assert "1 of 2 shards proven; left alone: 00000" in done.output
 
 
 def test_repair_command_has_a_cap(fleet: Fleet) -> None:
