@@ -14,7 +14,7 @@ from cdc_platform.connectors.identity import check, history_topic_of, identity, 
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
-from cdc_platform.connectors.tables import include_list, message_keys
+from cdc_platform.connectors.tables import INCLUDE_LIST, MESSAGE_KEYS, include_list, message_keys
 from cdc_platform.connectors.topic_ownership import topic_problems
 from cdc_platform.errors import OverrideRefused, SettingsError
 from cdc_platform.model.naming import ShardName
@@ -151,14 +151,14 @@ def _shard_part(settings: Settings, dataset: Dataset, shard: Shard, cluster: Clu
         "topic.prefix": own.connector,
         "database.hostname": leader_reference(cluster, shard, HOST),
         "database.port": leader_reference(cluster, shard, PORT),
-        "table.include.list": include_list(dataset, shard),
+        INCLUDE_LIST: include_list(dataset, shard),
         "signal.kafka.topic": own.signal_topic,
         "signal.kafka.groupId": own.signal_consumer_group,
         **routing.shard_part(dataset, shard),
     }
     keys = message_keys(dataset, shard)
     if keys is not None:
-        config["message.key.columns"] = keys
+        config[MESSAGE_KEYS] = keys
     return config | ENGINES[dataset.engine].shard_options(settings, shard, own)
 
 

@@ -9,6 +9,7 @@ from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 
 DEFAULT_SCHEMA = "public"
 INCLUDE_LIST = "table.include.list"
+MESSAGE_KEYS = "message.key.columns"
 
 
 # All that the names of databases, schemas, tables, columns and shards may hold beside letters, digits, `_` and `-`.

@@ -9,13 +9,16 @@ from typing import Any
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.connectors.identity import identity
-from cdc_platform.connectors.tables import INCLUDE_LIST
+from cdc_platform.connectors.tables import INCLUDE_LIST, MESSAGE_KEYS
 from cdc_platform.errors import NotFound
 from cdc_platform.model.naming import ShardName
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning import actions
 from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.reconciler.migration import migrate, stop_and_resume, wait_stopped
+
+# Options whose change may bring a table, or a key, that must not be published.
+_PUBLISHED = frozenset({INCLUDE_LIST, MESSAGE_KEYS, "publish.via.partition.root", "publication.autocreate.mode"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,13 +37,19 @@ def _alter_topic(ports: ApplyPorts, action: actions.AlterTopic) -> None:
 
 
 def _update(ports: ApplyPorts, action: actions.UpdateConnector) -> None:
-    if INCLUDE_LIST in action.changes:
+    if not _PUBLISHED.isdisjoint(action.changes):
         _publish(ports, ShardName.parse(action.name))
     ports.connect[action.cluster].update(action.name, action.config)
 
 
+def _create(ports: ApplyPorts, action: actions.CreateConnector) -> None:
+    """Not over a table that must not be published: the connector makes the publication at its first start."""
+    _publish(ports, ShardName.parse(action.name))
+    ports.connect[action.cluster].create(action.name, action.config)
+
+
 def _publish(ports: ApplyPorts, name: ShardName) -> None:
-    """A shard whose list of tables changes: its publication goes first, or its task would fail (SourceLogs)."""
+    """A shard whose tables or keys change: its publication goes first, or its task would fail (SourceLogs)."""
     dataset = ports.topology.datasets.get(name.dataset)
     if ports.platform.sources is None or dataset is None:
         return
@@ -81,7 +90,7 @@ METHODS: dict[type[actions.Action], Callable[[ApplyPorts, Any], None]] = {
     actions.AlterTopic: _alter_topic,
     actions.RestartConnector: _restart,
     actions.ResumeConnector: lambda ports, action: ports.connect[action.cluster].resume(action.name),
-    actions.CreateConnector: lambda ports, action: ports.connect[action.cluster].create(action.name, action.config),
+    actions.CreateConnector: _create,
     actions.UpdateConnector: _update,
     actions.StopAndResumeConnector: lambda ports, action: stop_and_resume(
         action.name, ports.connect[action.cluster], ports.watch

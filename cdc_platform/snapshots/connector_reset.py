@@ -134,11 +134,12 @@ class _Reset:
 
     def _start(self, item: WaveItem) -> _Start:
         """What the stream shall begin with. All that can be wrong is found here, before anything is touched."""
+        own = identity(self.settings, item.dataset, item.shard)
+        self.ports.sources.check_publication(item.dataset, item.shard, own)
         if self.mode is not BootstrapMode.POSITION:
             self.ports.sources.check(item.dataset, item.shard)
             return _Start(None)
         assert item.position is not None
-        own = identity(self.settings, item.dataset, item.shard)
         offset = self.ports.sources.start_offset(item.dataset, item.shard, own, item.position)
         if own.schema_history_topic is None:
             return _Start(offset)

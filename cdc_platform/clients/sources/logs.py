@@ -13,8 +13,8 @@ from typing import Any, Protocol, TypeVar
 
 import psycopg
 import pymysql
-from psycopg import sql
 
+from cdc_platform.clients.sources import publication
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.connectors.identity import Identity
@@ -86,7 +86,11 @@ class SourceLogs(Protocol):
         Without a publication nothing: Debezium makes it. Debezium 3.7.0 cannot alter it: with `skipped.operations=t`
         its ALTER PUBLICATION has a WITH where none may be, and the task fails. It leaves a right one alone.
         One that an operator keeps (`publication.autocreate.mode=disabled`) is only looked at: SourceRejected.
+        So is raised for tables that must not be published, and then nothing is altered.
         """
+
+    def check_publication(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """Raises SourceRejected for tables of the dataset that must not be published; changes nothing (Postgres)."""
 
 
 class RealSourceLogs:
@@ -148,11 +152,15 @@ class RealSourceLogs:
         """See `SourceLogs`."""
         if dataset.engine is not Engine.POSTGRES or own.publication is None:
             return
-        names = [(table.schema or DEFAULT_SCHEMA, table.name) for table in dataset.tables]
-        mode = {**dataset.connector, **shard.connector}.get("publication.autocreate.mode", "filtered")
-        self._with_postgres(
-            dataset, shard, lambda c: _publish(c, own.publication or "", names, shard.name, ours=mode == "filtered")
-        )
+        demand = publication.demand(dataset, shard, own.publication)
+        self._with_postgres(dataset, shard, lambda c: publication.publish(c, demand))
+
+    def check_publication(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        """See `SourceLogs`."""
+        if dataset.engine is not Engine.POSTGRES or own.publication is None:
+            return
+        demand = publication.demand(dataset, shard, own.publication)
+        self._with_postgres(dataset, shard, lambda c: publication.check(c, demand))
 
     def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
         with postgres_cursor(
@@ -249,34 +257,6 @@ def _drop(cursor: psycopg.Cursor[Any], slot: str) -> None:
     left = cursor.fetchone()
     if left is not None:
         raise SourceUnavailable(f"slot {slot} is in use by process {left[0]}.", cure="It is tried again.")
-
-
-def _publish(
-    cursor: psycopg.Cursor[Any], publication: str, tables: Sequence[tuple[str, str]], name: str, *, ours: bool
-) -> None:
-    cursor.execute("SELECT puballtables FROM pg_publication WHERE pubname = %s", (publication,))
-    row = cursor.fetchone()
-    if row is None or row[0]:
-        return
-    cursor.execute(
-        "SELECT n.nspname, c.relname FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace"
-        " WHERE c.relkind IN ('r', 'p') AND (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))",
-        ([schema for schema, _ in tables], [table for _, table in tables]),
-    )
-    wanted = {(str(schema), str(table)) for schema, table in cursor.fetchall()}
-    cursor.execute("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", (publication,))
-    published = {(str(schema), str(table)) for schema, table in cursor.fetchall()}
-    missing = wanted - published
-    if not ours and missing:
-        raise SourceRejected(
-            f"publication {publication} lacks {'.'.join(min(missing))}: its changes would never come.",
-            where=f"shard {name}",
-            cure=f"ALTER PUBLICATION {publication} ADD TABLE {', '.join('.'.join(pair) for pair in sorted(missing))}",
-        )
-    if not ours or not wanted or wanted == published:
-        return
-    listed = sql.SQL(", ").join(sql.Identifier(*pair) for pair in sorted(wanted))
-    cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(publication), listed))
 
 
 def _settled(cursor: psycopg.Cursor[Any]) -> int:

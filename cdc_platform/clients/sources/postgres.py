@@ -19,6 +19,7 @@ from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.passwords import POSTGRES_LOGINS
+from cdc_platform.clients.sources.replica_identity import FACTS, facts, refusal
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import Committed, PostgresPosition
@@ -137,7 +138,7 @@ class PostgresSource:
                 for column in columns
                 if column.name in key and not readable_key(_ENGINE, column)
             ]
-        warnings = hazards(_ENGINE, columns, complete_rows=identity == "f")
+        warnings = (*self._refused(), *hazards(_ENGINE, columns, complete_rows=identity == "f"))
         if problems:
             return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out, warnings=warnings)
         self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
@@ -288,6 +289,12 @@ class PostgresSource:
                 category = "A" if base_element else ""
             columns.append(_column(name, kind, typtype, category, typmod, notnull, element, element_type))
         return tuple(columns), types, tuple(left_out)
+
+    def _refused(self) -> tuple[str, ...]:
+        """What is wrong with publishing the table, with its cure."""
+        found = facts(self._rows(FACTS, ([self._schema], [self._table])))
+        refusals = [refusal(table, self._key, via_root=True) for table in found if table.kind in "rp"]
+        return tuple(f"{no.table}: {no.why} ({no.cure})" for no in refusals if no)
 
     def _key_of(self, oid: int) -> tuple[str, ...]:
         for primary, names, filled in self._rows(_KEYS, (oid,)):

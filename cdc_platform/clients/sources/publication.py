@@ -1,0 +1,144 @@
+"""A shard's publication: which of the dataset's tables it may hold, and that it holds just those."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from cdc_platform.clients.sources.replica_identity import FACTS, Refusal, TableFacts, facts, quoted, refusal
+from cdc_platform.connectors.tables import DEFAULT_SCHEMA
+from cdc_platform.errors import SourceRejected
+from cdc_platform.model.topology import Dataset, Shard
+
+Pair = tuple[str, str]
+
+_PUBLICATION = "SELECT puballtables, pubviaroot, pubupdate OR pubdelete FROM pg_publication WHERE pubname = %s"
+
+_ALIKE = """
+SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relkind IN ('r', 'p') AND (lower(n.nspname), lower(c.relname))
+       IN (SELECT lower(s), lower(t) FROM unnest(%s::text[], %s::text[]) AS u(s, t))
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demand:
+    """What a shard's publication is to be.
+
+    `tables` are schema and name with the key that the topology names (none: the primary key). `ours`: the
+    connector makes and alters it, else an operator does. `via_root`: what one that is not there yet would be.
+    """
+
+    publication: str
+    shard: str
+    tables: Mapping[Pair, tuple[str, ...]]
+    ours: bool
+    via_root: bool
+
+
+def demand(dataset: Dataset, shard: Shard, publication: str) -> Demand:
+    """The shard's, by its dataset's tables and connector options."""
+    options = {**dataset.connector, **shard.connector}
+    ours = options.get("publication.autocreate.mode", "filtered") == "filtered"
+    return Demand(
+        publication=publication,
+        shard=shard.name,
+        tables={(table.schema or DEFAULT_SCHEMA, table.name): table.key for table in dataset.tables},
+        ours=ours,
+        # Of one that an operator is still to make nothing is known.
+        via_root=not ours or options.get("publish.via.partition.root", "false").strip().lower() == "true",
+    )
+
+
+def check(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
+    """Raises SourceRejected with each table that must not be published, why, and its cure."""
+    cursor.execute(_PUBLICATION, (demand.publication,))
+    row = cursor.fetchone()
+    via_root, changes = (demand.via_root, True) if row is None else (bool(row[1]), bool(row[2]))
+    if not demand.ours and not changes:
+        return  # inserts alone need no identity
+    refusals = [
+        no
+        for table in _facts(cursor, demand)
+        if (no := refusal(table, demand.tables[table.pair], via_root=via_root, beside=_beside(demand)))
+    ]
+    if demand.ours:
+        refusals += [_twin_refused(twin, demand) for twin in _twins(cursor, demand)]
+    if refusals:
+        raise SourceRejected(
+            "; ".join(f"{no.table} cannot be captured: {no.why}" for no in refusals) + ".",
+            where=f"shard {demand.shard}",
+            cure="; ".join(no.cure for no in refusals) + ". Or take it out of the dataset's tables.",
+        )
+
+
+def publish(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
+    """Make a publication that is there hold just the tables that are there; see `SourceLogs.publish`.
+
+    Raises SourceRejected as `check` does, or when one that an operator keeps lacks a table.
+    """
+    check(cursor, demand)
+    cursor.execute(_PUBLICATION, (demand.publication,))
+    row = cursor.fetchone()
+    if row is None or row[0]:
+        return
+    wanted = {table.pair for table in _facts(cursor, demand)}
+    cursor.execute("SELECT schemaname, tablename FROM pg_publication_tables WHERE pubname = %s", (demand.publication,))
+    published = {(str(schema), str(table)) for schema, table in cursor.fetchall()}
+    missing = wanted - published
+    if not demand.ours and missing:
+        listed = ", ".join(quoted(*pair) for pair in sorted(missing))
+        raise SourceRejected(
+            f"publication {demand.publication} lacks {'.'.join(min(missing))}: its changes would never come.",
+            where=f"shard {demand.shard}",
+            cure=f"ALTER PUBLICATION {quoted(demand.publication)} ADD TABLE {listed}",
+        )
+    if not demand.ours or not wanted or wanted == published:
+        return
+    names = sql.SQL(", ").join(sql.Identifier(*pair) for pair in sorted(wanted))
+    cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(demand.publication), names))
+
+
+def twins(found: Collection[Pair], tables: Collection[Pair]) -> tuple[Pair, ...]:
+    """Those of the found tables that the connector would take for one of these: it matches without regard to case.
+
+    It ignores the case of ASCII letters only.
+    """
+    folded = {_fold(pair) for pair in tables}
+    return tuple(sorted(pair for pair in found if pair not in tables and _fold(pair) in folded))
+
+
+def _fold(pair: Pair) -> str:
+    return "".join(char.lower() if char.isascii() else char for char in ".".join(pair))
+
+
+def _beside(demand: Demand) -> Collection[Pair] | None:
+    return demand.tables.keys() if demand.ours else None
+
+
+def _facts(cursor: psycopg.Cursor[Any], demand: Demand) -> list[TableFacts]:
+    cursor.execute(FACTS, _names(demand))
+    return [table for table in facts(cursor.fetchall()) if table.kind in "rp"]
+
+
+def _twins(cursor: psycopg.Cursor[Any], demand: Demand) -> tuple[Pair, ...]:
+    cursor.execute(_ALIKE, _names(demand))
+    return twins([(str(schema), str(name)) for schema, name in cursor.fetchall()], demand.tables)
+
+
+def _names(demand: Demand) -> Sequence[list[str]]:
+    return [schema for schema, _ in demand.tables], [name for _, name in demand.tables]
+
+
+def _twin_refused(twin: Pair, demand: Demand) -> Refusal:
+    listed = ", ".join(quoted(*pair) for pair in sorted(demand.tables))
+    return Refusal(
+        table=".".join(twin),
+        why="it differs from a table of the dataset in case only, and the connector would publish both",
+        cure=f"CREATE PUBLICATION {quoted(demand.publication)} FOR TABLE {listed}, with"
+        " publication.autocreate.mode: disabled in the dataset's connector",
+    )
