@@ -16,7 +16,7 @@ import pytest
 
 from cdc_platform.errors import LockLost, PlanStale, ZooKeeperUnavailable
 from cdc_platform.model.agent_report import AgentReport
-from cdc_platform.model.topology import Address, Cluster, Shard
+from cdc_platform.model.topology import Address, Cluster, Engine, Shard
 from cdc_platform.planning.actions import CreateConnector, DeleteConnector
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
@@ -49,8 +49,10 @@ def test_control_plane_with_an_unreachable_cluster_plans_nothing_for_it(harness:
     harness.settle()
     topology = harness.platform.topology
     topology.put_cluster(Cluster(name="far", urls=("http://127.0.0.1:9",)))
-    topology.put_dataset(replace(harness.dataset, name=f"{harness.name}_far", clusters=("far",)))
-    topology.put_shard(replace(harness.shards()[0], dataset=f"{harness.name}_far"))
+    far = f"{harness.name}_far"
+    credentials = harness.stack.credentials(Engine.MARIADB, far)
+    topology.put_dataset(replace(harness.dataset, name=far, credentials=credentials, clusters=("far",)))
+    topology.put_shard(replace(harness.shards()[0], dataset=far))
     harness.call("DELETE", f"/connectors/{harness.shard_name(1)}")
 
     def plan(*arguments: str) -> subprocess.CompletedProcess[str]:
