@@ -161,6 +161,16 @@ def _log_items(view: ServerView) -> list[PreflightItem]:
             f"Set binlog_expire_logs_seconds to {RETENTION_SECONDS} or more.",
         ),
     ]
+    if (wanted := needed.get("log_bin_compress")) is not None:
+        compressed = s.get("log_bin_compress", "not known")
+        items.append(
+            PreflightItem(
+                "log compression",
+                compressed == wanted,
+                f"log_bin_compress is {compressed}.",
+                "SET GLOBAL log_bin_compress = OFF, and in the configuration file: compressed events are dropped.",
+            )
+        )
     if (wanted := needed.get("gtid_mode")) is not None:
         mode, partial = s.get("gtid_mode", ""), s.get("binlog_row_value_options", "")
         items.append(PreflightItem("gtid mode", mode == wanted, f"gtid_mode is {mode}.", f"Set gtid_mode = {wanted}."))

@@ -38,3 +38,4 @@ def test_whole_rows_are_asked_of_a_binlog(engine: Engine) -> None:
     wanted = ENGINES[engine].server_variables
     assert wanted["binlog_row_image"] == "FULL" and wanted["binlog_format"] == "ROW"
     assert ("gtid_mode" in wanted) == (engine is Engine.MYSQL)
+    assert wanted.get("log_bin_compress") == ("0" if engine is Engine.MARIADB else None)

@@ -25,7 +25,13 @@ from cdc_platform.testing import InMemoryTopologyStore
 from tests.documents.test_edits import NEW, OLD, shard, topology
 
 THIRD = Address("third", 3306)
-GOOD = {"log_bin": "1", "binlog_format": "ROW", "binlog_row_image": "FULL", "binlog_expire_logs_seconds": "0"}
+GOOD = {
+    "log_bin": "1",
+    "binlog_format": "ROW",
+    "binlog_row_image": "FULL",
+    "log_bin_compress": "0",
+    "binlog_expire_logs_seconds": "0",
+}
 
 
 def view(address: Address, **changes: Any) -> ServerView:
@@ -237,7 +243,7 @@ def test_set_leader_prints_its_preflight_and_moves(store: InMemoryTopologyStore)
     done = run("set-leader", "pins", "00000", str(NEW))
     assert done.exit_code == 0 and "skipped" not in done.output
     names = ("reachable", "promoted", "old leader", "caught up", "gtid", "log format", "row image", "log retention")
-    assert all(f"ok      {name}: " in done.output for name in (*names, "grants"))
+    assert all(f"ok      {name}: " in done.output for name in (*names, "log compression", "grants"))
     assert store.load().shard("pins", "00000").leader == NEW
     shown = json.loads(run("set-leader", "pins", "00000", str(NEW), "--json").output)
     assert (shown["leader"], shown["generation"]) == (str(NEW), 1)

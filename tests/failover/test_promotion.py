@@ -25,6 +25,7 @@ MARIADB = ServerView(
         "log_bin": "1",
         "binlog_format": "ROW",
         "binlog_row_image": "FULL",
+        "log_bin_compress": "0",
         "binlog_expire_logs_seconds": "0",
     },
 )
@@ -215,6 +216,10 @@ def test_a_fit_server_passes_every_item() -> None:
         (
             PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_row_image": "MINIMAL"})),
             ["row image"],
+        ),
+        (
+            PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "log_bin_compress": "1"})),
+            ["log compression"],
         ),
         (
             PromotionCase(new=replace(MARIADB, settings={**MARIADB.settings, "binlog_expire_logs_seconds": "3600"})),

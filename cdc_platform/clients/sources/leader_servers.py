@@ -28,6 +28,7 @@ _MARIADB = {
     "log_bin": "@@log_bin",
     "binlog_format": "@@binlog_format",
     "binlog_row_image": "@@binlog_row_image",
+    "log_bin_compress": "@@log_bin_compress",
     # In days, and since 10.6 in seconds as well; this one all releases know.
     "expire_logs_days": "@@expire_logs_days",
 }

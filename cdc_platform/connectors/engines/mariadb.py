@@ -16,5 +16,7 @@ FACTS = EngineFacts(
     shard_options=binlog.shard_options,
     leftovers=binlog.leftovers,
     idle_gap=binlog.idle_gap,
-    server_variables=binlog.SERVER_VARIABLES,
+    # The connector drops compressed events without a word. MariaDB has the variable since 10.2.3, as it has JSON_QUOTE,
+    # without which nothing is proven.
+    server_variables={**binlog.SERVER_VARIABLES, "log_bin_compress": "0"},
 )
