@@ -58,7 +58,8 @@ def recorded(name: str) -> str:
     with (
         tempfile.TemporaryDirectory() as empty,
         contextlib.chdir(empty),  # no settings file
-        mock.patch.dict(os.environ, plain, clear=True),
+        # Nor the user's caches and verdicts, which other processes may be writing.
+        mock.patch.dict(os.environ, plain | {"HOME": empty}, clear=True),
     ):
         return _TEXT[name]() if name in _TEXT else as_json(_JSON[name]())
 
