@@ -56,3 +56,13 @@ def test_programs_in_strings_import_what_is_there() -> None:
 def _exists(module: str) -> bool:
     path = TESTS.parent.joinpath(*module.split("."))
     return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def test_each_room_s_harness_is_found_where_one_looks_for_it() -> None:
+    classes = {
+        str(path.relative_to(TESTS)): "class Harness" in path.read_text()
+        for path in TESTS.rglob("*.py")
+        if path.name == "harness.py" or re.search(r"^class Harness\b", path.read_text(), re.MULTILINE)
+    }
+    assert len(classes) > 10
+    assert [path for path, has_one in classes.items() if not has_one or not path.endswith("/harness.py")] == []

@@ -90,7 +90,7 @@ def document(author: Mapping[str, Any]) -> str:
     return json.dumps({"clusters": {"main": {"urls": ["http://w:8083"]}}, "datasets": {"pins": dataset}})
 
 
-def outcome(author: Mapping[str, Any], file: Path) -> bool:
+def assert_nothing_of_others(author: Mapping[str, Any], file: Path) -> bool:
     """True when a config came out, and asserts that nothing in it, or in the topics, belongs to others."""
     file.write_text(document(author))
     try:
@@ -120,14 +120,14 @@ def outcome(author: Mapping[str, Any], file: Path) -> bool:
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(author=authors)
 def test_an_author_gets_nothing_of_others(tmp_path: Path, author: Mapping[str, Any]) -> None:
-    outcome(author, tmp_path / "topology.yaml")
+    assert_nothing_of_others(author, tmp_path / "topology.yaml")
 
 
 @pytest.mark.slow
 @settings(max_examples=100_000, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(author=authors)
 def test_an_author_gets_nothing_of_others_in_100_000_tries(tmp_path: Path, author: Mapping[str, Any]) -> None:
-    outcome(author, tmp_path / "topology.yaml")
+    assert_nothing_of_others(author, tmp_path / "topology.yaml")
 
 
 def test_an_honest_author_comes_all_the_way(tmp_path: Path) -> None:
@@ -140,4 +140,4 @@ def test_an_honest_author_comes_all_the_way(tmp_path: Path) -> None:
         "engine": "mariadb",
         "table": "t",
     }
-    assert outcome(honest, tmp_path / "topology.yaml")
+    assert assert_nothing_of_others(honest, tmp_path / "topology.yaml")
