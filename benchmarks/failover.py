@@ -29,7 +29,7 @@ from typing import Any
 
 import psutil
 
-from benchmarks._movers import Agents, Mover, Recreate, Restart
+from benchmarks.movers import Agents, Mover, Recreate, Restart
 from cdc_platform.clients.platform import Platform
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
