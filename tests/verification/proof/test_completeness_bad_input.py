@@ -304,8 +304,8 @@ _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
         "floats": ("CREATE TABLE floats (f FLOAT PRIMARY KEY)", "keys of type float cannot be looked up"),
     },
     Engine.POSTGRES: {
-        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is no plain table"),
-        "parted": ("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)", "it is no plain table"),
+        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is not a plain table"),
+        "parted": ("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)", "it is not a plain table"),
         "silent": (
             "CREATE TABLE silent (id int PRIMARY KEY); ALTER TABLE silent REPLICA IDENTITY NOTHING",
             "REPLICA IDENTITY NOTHING: updates and deletes are not captured",
