@@ -1,7 +1,4 @@
-"""Bootstrap: our bounded one beside one Debezium connector with its default settings, on the same data.
-
-    python -m benchmarks bootstrap [--rows N] [--wide N] [--backlog N] [--flood N] [--flood-heap MB]
-                                   [--heaps 128,256,...] [--stack DIR]
+"""Bootstrap: our bounded one, and one Debezium connector with its default settings, on the same data.
 
 Four parts, on a real MariaDB, Kafka and Connect; each contender has a Connect worker of its own:
 speed    a table of narrow rows in a worker with 1 GB: rows a second, CPU seconds and peak memory of the worker
@@ -16,21 +13,20 @@ The stock connector has no option but where the source, its schema history and i
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import os
 import secrets
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import pymysql
 from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from benchmarks.form import Form, Goal
+from benchmarks.stacks import stack_of
 from benchmarks.worker import OwnWorker, Watched
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.errors import CdcError
@@ -44,14 +40,25 @@ from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Request, RunKind
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
-from tests.conftest import own_stack
+
+SIZES = {
+    "rows": (150_000, 20_000),  # narrow
+    "wide": (1_500, 300),  # of 100 KB
+    "backlog": (3_000, 600),  # changes of wide rows
+    "flood": (2_000_000, 200_000),  # changes of narrow rows
+    "flood_heap": (128, 128),  # MB
+    "heaps": ("96,128,256,512,1024", "96,128,256,512,1024"),  # MB, from small to large
+    "rounds": (3, 1),  # of the first part
+    "parts": ("speed,wide,backlog,flood", "speed,wide"),
+}
 
 NARROW, WIDE = "narrow", "wide"
 WIDE_BYTES = 100_000
 PARTITIONS = 2
 LARGE_MB = 1024
-SPEED_GOAL = 0.33  # of the stock connector's rows a second: chunks beside the stream cost
-FLOOD_GOAL = 60_000  # events a minute
+# Of the stock connector's rows a second: chunks beside the stream cost.
+SPEED_GOAL = Goal(at_least=0.33)
+ALIVE = 60_000  # events a minute
 _MINUTE = 60.0
 _LIMIT = 600.0
 
@@ -417,62 +424,47 @@ def _tell(part: str, name: str, heap: int, ran: Ran) -> None:
     )
 
 
-def main(arguments: list[str]) -> int:
-    """Prints a line a run, the ratios, and `goal met` or `goal missed: ...` as the last."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks bootstrap", description=__doc__)
-    parser.add_argument("--rows", type=int, default=150_000, help="narrow rows")
-    parser.add_argument("--wide", type=int, default=1_500, help="rows of 100 KB")
-    parser.add_argument("--backlog", type=int, default=3_000, help="changes of wide rows")
-    parser.add_argument("--flood", type=int, default=2_000_000, help="changes of narrow rows")
-    parser.add_argument("--flood-heap", type=int, default=128, help="MB")
-    parser.add_argument("--heaps", default="96,128,256,512,1024", help="MB, from small to large")
-    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    asked = parser.parse_args(arguments)
-    began = time.monotonic()
-    heaps = [int(text) for text in asked.heaps.split(",")]
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with _stack(asked.stack) as stack:
+def run(form: Form) -> None:
+    """All parts, one after another; in the first the contenders by turns."""
+    heaps = [int(text) for text in form.text("heaps").split(",")]
+    parts = form.text("parts").split(",")
+    with stack_of(form, workers=1, postgres=False) as stack:
         source = Source(stack, f"bench_{secrets.token_hex(3)}")
-        source.fill(asked.rows, asked.wide)
-        fast = speed(source, asked.rows)
-        survived = {
-            "wide": wide(source, asked.wide, heaps),
-            "backlog": backlog("backlog", source, WIDE, asked.backlog, heaps),
-            "flood": backlog("flood", source, NARROW, asked.flood, [asked.flood_heap], least=FLOOD_GOAL),
-        }
+        source.fill(form.count("rows"), form.count("wide"))
+        if "speed" in parts:
+            _compare_speed(form, [speed(source, form.count("rows")) for _ in range(form.count("rounds"))])
+        if "wide" in parts:
+            _compare_heaps(form, "wide rows", wide(source, form.count("wide"), heaps))
+        if "backlog" in parts:
+            found = backlog("backlog", source, WIDE, form.count("backlog"), heaps)
+            _compare_heaps(form, "a backlog of wide rows", found)
+        if "flood" in parts:
+            found = backlog("flood", source, NARROW, form.count("flood"), [form.count("flood_heap")], least=ALIVE)
+            own = found["ours"]
+            form.condition("a flood of narrow rows is survived", own is not None, f"with {own or 'no'} MB; stock with "
+                           f"{found['stock'] or 'no'} MB")  # fmt: skip
         source.drop()
-    print(f"{(time.monotonic() - began) / 60:.1f} min, load {os.getloadavg()[0]:.1f}")
-    return _report(fast, survived)
 
 
-def _report(fast: dict[str, Ran], survived: dict[str, dict[str, int | None]]) -> int:
-    stock = fast["stock"]
-    for name, ran in fast.items():
-        print(
-            f"{name}: {ran.events / ran.seconds / (stock.events / stock.seconds):.2f} of stock's rows a second, "
-            f"{ran.cpu / stock.cpu:.2f} of its CPU, {ran.peak / stock.peak:.2f} of its peak memory"
+def _compare_speed(form: Form, rounds: Sequence[dict[str, Ran]]) -> None:
+    def of(who: str, number: Callable[[Ran], float]) -> list[float]:
+        return [number(ran[who]) for ran in rounds]
+
+    for who, goal in (("ours, incremental", SPEED_GOAL), ("ours, snapshot", None)):
+        what = who.removeprefix("ours, ")
+        numbers: tuple[tuple[str, str, Callable[[Ran], float], Goal | None], ...] = (
+            ("rows", "a second", lambda ran: ran.events / ran.seconds, goal),
+            ("the worker's CPU", "s", lambda ran: ran.cpu, None),
+            ("the worker's memory", "MB at the peak", lambda ran: ran.peak / 1e6, None),
         )
-    for part, found in survived.items():
-        listed = ", ".join(
-            f"{name} from {f'{heap} MB' if heap else 'none of the heaps'}" for name, heap in found.items()
-        )
-        print(f"{part}: survived by {listed}")
-    ours = fast["ours, incremental"]
-    ratio = ours.events / ours.seconds / (stock.events / stock.seconds)
-    told = [f"{ratio:.2f} of stock's rows a second (at least {SPEED_GOAL})"]
-    met = ratio >= SPEED_GOAL
-    for part, found in survived.items():
-        own, other = found["ours"], found["stock"]
-        told.append(f"{part} from {own or 'no heap'} MB (stock {other or 'no heap'})")
-        met &= own is not None and (other is None or own < other)
-    print(f"goal {'met' if met else 'missed'}: {'; '.join(told)}")
-    return 0 if met else 1
+        for name, unit, number, judged in numbers:
+            form.compare(f"{what}: {name}", unit, of(who, number), of("stock", number), other_side="stock", goal=judged)
 
 
-@contextlib.contextmanager
-def _stack(given: Path | None) -> Iterator[Stack]:
-    if given is not None:
-        yield Stack.load(given)
+def _compare_heaps(form: Form, what: str, found: dict[str, int | None]) -> None:
+    own, stock = found["ours"], found["stock"]
+    if own is not None and stock is not None:
+        form.compare(f"{what}: smallest heap", "MB", [own], [stock], other_side="stock", goal=Goal(at_most=0.99))
         return
-    with own_stack(workers=1, postgres=False) as stack:
-        yield stack
+    said = f"ours from {own or 'no heap'} MB, stock from {stock or 'no heap'} MB"
+    form.condition(f"{what}: bootstrapped in a smaller heap than stock", own is not None, said)

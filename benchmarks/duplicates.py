@@ -1,31 +1,28 @@
-"""Counting duplicates: this engine against a Python dict and DuckDB, on the same events, in the same run.
-
-    python -m benchmarks duplicates [--events 1000000] [--copies 0.02] [--json]
+"""Counting duplicates: this engine, the plain way in Python, and DuckDB, on the same events.
 
 Events are made in memory as Kafka gives them (JSON and headers, some 600 bytes). All three
 count copies of (shard, key, GTID, operation); the answers must be equal. Figures are of one
-core: events a second from bytes to answer, and bytes held for each event. The dict and DuckDB
+core: events a CPU second from bytes to answer, and bytes held for each event. The dict and DuckDB
 only count; this engine also reads headers, keeps what it has seen on disk for the next check,
 and knows for each copy which task runs sent it.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
+from benchmarks.form import Form, Goal
+from benchmarks.measuring import Cost, measured
 from cdc_platform.clients.kafka.topic_records import Batch
-from cdc_platform.errors import require_extra
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_store import PartitionDeliveries
+
+SIZES = {"events": (1_000_000, 300_000), "copies": (0.02, 0.02), "rounds": (3, 2)}
 
 BATCH = 5_000
 SHARDS = 100
@@ -79,135 +76,99 @@ class Events:
                 yield batch
 
 
-def engine(events: Events, root: Path) -> tuple[int, float]:
-    """Copies, and bytes on disk an event."""
-    part = PartitionDeliveries(root, 0)
-    part.extend(events, DeliveryReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
-    size = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
-    return sum(pair.count for pair in part.counts().pairs), size / events.count
+def engine(root: str, count: int, copies: float) -> Callable[[], tuple[int, float, float]]:
+    """This engine; copies, bytes kept on disk, CPU seconds of another check that finds nothing new."""
+    events, store = Events(count, copies), Path(tempfile.mkdtemp(dir=root))
+
+    def check() -> int:
+        part = PartitionDeliveries(store, 0)
+        reader = DeliveryReader(Engine.MARIADB)
+        part.extend(events, reader, (0, events.count), lambda count: None)  # type: ignore[arg-type]
+        return sum(pair.count for pair in part.counts().pairs)
+
+    def call() -> tuple[int, float, float]:
+        found, begun = check(), time.process_time()
+        check()
+        again = time.process_time() - begun
+        return found, sum(path.stat().st_size for path in store.rglob("*") if path.is_file()), again
+
+    return call
 
 
-def again(events: Events, root: Path) -> float:
-    """Seconds of a check that finds nothing new."""
-    begun = time.perf_counter()
-    part = PartitionDeliveries(root, 0)
-    part.extend(events, DeliveryReader(Engine.MARIADB), (0, events.count), lambda count: None)  # type: ignore[arg-type]
-    part.counts()
-    return time.perf_counter() - begun
-
-
-def plain(events: Events, root: Path) -> tuple[int, float]:
+def plain(root: str, count: int, copies: float) -> Callable[[], int]:
     """The plain way: json and a dict."""
-    seen: dict[tuple[str, int, str, str], int] = {}
-    for batch in events.batches:
-        for key, value in zip(batch.keys, batch.values, strict=True):
-            place, event = json.loads(key or b""), json.loads(value or b"")
-            identity = (place["shard"], place["id"], event["source"]["gtid"], event["op"])
-            seen[identity] = seen.get(identity, 0) + 1
-    return sum(times - 1 for times in seen.values()), 0.0
+    events = Events(count, copies)
+
+    def call() -> int:
+        seen: dict[tuple[str, int, str, str], int] = {}
+        for batch in events.batches:
+            for key, value in zip(batch.keys, batch.values, strict=True):
+                place, event = json.loads(key or b""), json.loads(value or b"")
+                identity = (place["shard"], place["id"], event["source"]["gtid"], event["op"])
+                seen[identity] = seen.get(identity, 0) + 1
+        return sum(times - 1 for times in seen.values())
+
+    return call
 
 
-def duckdb_way(events: Events, root: Path) -> tuple[int, float]:
+def duckdb_way(root: str, count: int, copies: float) -> Callable[[], int]:
     """DuckDB: read_json from a file (written before the clock starts), GROUP BY, HAVING."""
     import duckdb
 
-    with duckdb.connect() as connection:
-        connection.execute("SET threads = 1")
-        found = connection.execute(
-            "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM read_json(?, format='newline_delimited', "
-            "columns={key: 'STRUCT(id BIGINT, shard VARCHAR)', source: 'STRUCT(gtid VARCHAR)', op: 'VARCHAR'}) "
-            "GROUP BY key.shard, key.id, source.gtid, op HAVING n > 1)",
-            [str(root / "events.json")],
-        ).fetchone()
-    return int(found[0]) if found else 0, 0.0
+    file = Path(tempfile.mkdtemp(dir=root)) / "events.json"
+    write_json(Events(count, copies), file)
+
+    def call() -> int:
+        with duckdb.connect() as connection:
+            connection.execute("SET threads = 1; SET enable_progress_bar = false")
+            found = connection.execute(
+                "SELECT coalesce(sum(n - 1), 0) FROM (SELECT count(*) AS n FROM read_json(?, "
+                "format='newline_delimited', columns={key: 'STRUCT(id BIGINT, shard VARCHAR)', "
+                "source: 'STRUCT(gtid VARCHAR)', op: 'VARCHAR'}) "
+                "GROUP BY key.shard, key.id, source.gtid, op HAVING n > 1)",
+                [str(file)],
+            ).fetchone()
+        return int(found[0]) if found else 0
+
+    return call
 
 
-def write_json(events: Events, root: Path) -> None:
+def write_json(events: Events, file: Path) -> None:
     """The events as lines, for DuckDB."""
-    with (root / "events.json").open("wb") as stream:
+    with file.open("wb") as stream:
         for batch in events.batches:
             for key, value in zip(batch.keys, batch.values, strict=True):
                 stream.write(b'{"key":' + (key or b"{}") + b"," + (value or b"{}")[1:] + b"\n")
 
 
-class Peak:
-    """The most resident memory while it runs, in bytes above the start (Linux)."""
-
-    def __enter__(self) -> Peak:
-        self._base, self.bytes, self._stop = resident(), 0, threading.Event()
-        self._thread = threading.Thread(target=self._watch)
-        self._thread.start()
-        return self
-
-    def _watch(self) -> None:
-        while not self._stop.wait(0.01):
-            self.bytes = max(self.bytes, resident() - self._base)
-
-    def __exit__(self, *exc: object) -> None:
-        self._stop.set()
-        self._thread.join()
-
-
-def resident() -> int:
-    """Bytes resident now."""
-    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
-def measured(
-    name: str, call: Callable[[Events, Path], tuple[int, float]], events: Events, root: Path
-) -> dict[str, Any]:
-    """One contender. Rates are by CPU seconds of this process: other load does not count."""
-    with Peak() as peak:
-        begun, cpu = time.perf_counter(), time.process_time()
-        found, disk = call(events, root)
-        seconds, spent = time.perf_counter() - begun, time.process_time() - cpu
-    if found != events.expected:
-        raise SystemExit(f"{name}: {found} copies, {events.expected} expected")
-    return {
-        "name": name,
-        "copies": found,
-        "seconds": round(seconds, 2),
-        "events_per_cpu_second": round(events.count / spent),
-        "peak_bytes_per_event": round(peak.bytes / events.count, 1),
-        "disk_bytes_per_event": round(disk, 1),
-    }
-
-
-def main(argv: list[str] | None = None) -> int:
-    """Run and print. Ends with an error when the contenders do not count the same."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--events", type=int, default=1_000_000)
-    parser.add_argument("--copies", type=float, default=0.02)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(argv)
-    require_extra("bench")
-    events = Events(asked.events, asked.copies)
-    with tempfile.TemporaryDirectory() as name:
-        root = Path(name)
-        (root / "store").mkdir()
-        rows = [measured("this engine", engine, events, root / "store")]
-        unchanged = again(events, root / "store")
-        rows.append(measured("python dict", plain, events, root))
-        write_json(events, root)
-        rows.append(measured("duckdb GROUP BY HAVING", duckdb_way, events, root))
-    result = {
-        "events": events.count,
-        "bytes_an_event": round(events.bytes / events.count),
-        "nothing_new_seconds": round(unchanged, 3),
-        "contenders": rows,
-    }
-    if asked.json:
-        print(json.dumps(result, indent=2))
-    else:
-        print(f"{events.count:,} events of {result['bytes_an_event']} bytes; {events.expected:,} copies")
-        for row in rows:
-            print(
-                f"{row['name']:24} {row['seconds']:7.2f} s  {row['events_per_cpu_second']:>9,} events a CPU second  "
-                f"{row['peak_bytes_per_event']:>7} B an event at the peak  {row['disk_bytes_per_event']} B kept"
-            )
-        print(f"nothing new: {unchanged:.3f} s")
-    return 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())
+def run(form: Form) -> None:
+    """All contenders by turns, each in a process of its own, pinned to one core."""
+    count, copies = form.count("events"), float(form.sizes["copies"])
+    ours, dicts, duckdbs = list[Cost](), list[Cost](), list[Cost]()
+    with tempfile.TemporaryDirectory(prefix="cdc-bench-") as root:
+        for _ in range(form.count("rounds")):
+            ours += measured((engine, (root, count, copies)))
+            dicts += measured((plain, (root, count, copies)))
+            duckdbs += measured((duckdb_way, (root, count, copies)))
+    answers = {cost.found if isinstance(cost.found, int) else cost.found[0] for cost in (*ours, *dicts, *duckdbs)}
+    form.condition("all count the same copies", len(answers) == 1, " and ".join(map(str, sorted(answers))))
+    again = [cost.found[2] for cost in ours]
+    # The call checks twice: its second check is not part of the first's cost.
+    first = [cost.cpu - seconds for cost, seconds in zip(ours, again, strict=True)]
+    rates = [count / seconds for seconds in first]
+    form.compare(
+        "events counted", "events a CPU s", rates, [count / cost.cpu for cost in dicts],
+        other_side="json and a dict", goal=Goal(at_least=2.0),
+    )  # fmt: skip
+    form.compare(
+        "events counted", "events a CPU s", rates, [count / cost.cpu for cost in duckdbs],
+        other_side="DuckDB, GROUP BY HAVING", goal=Goal(at_least=0.3),
+    )  # fmt: skip
+    form.compare(
+        "memory at the peak", "bytes an event", [cost.memory / count for cost in ours],
+        [cost.memory / count for cost in dicts], other_side="json and a dict", goal=Goal(at_most=0.9),
+    )  # fmt: skip
+    form.compare(
+        "a check that finds nothing new", "CPU s", again, first, other_side="the first check", goal=Goal(at_most=0.02)
+    )
+    form.figure("kept on disk", "bytes an event", [cost.found[1] / count for cost in ours])

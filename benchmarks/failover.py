@@ -1,39 +1,35 @@
-"""From a leader change in ZooKeeper to the first event of the new leader, and from a worker's kill -9 to all events.
-
-    python -m benchmarks failover [--stack DIR] [--rounds 20] [--shards 100] [--parts ...] [--json FILE]
+"""From a leader change in ZooKeeper to the new leader's first event, by agents and by a control plane alone.
 
 Real MariaDB, Connect and Debezium. The old leader is a proxy in front of the new one: it refuses (its connections are
-cut), or is half-open (they stay, and nothing passes). Side by side with a control plane
-that hears of the move at once, deletes the connector and creates it anew, and with one that restarts the tasks by REST
+cut), or is half-open (they stay, and nothing passes). By turns with a control plane
+that hears of the move at once, deletes the connector and creates it again, and with one that restarts the tasks by REST
 at the next turn of a loop of 60 s. The time of a shard is from its znode's write to the first event that was written
 after the old leader was gone. Writers write all the while and keep their own record: what is lost or twice is counted
-by a plain consumer. A worker's kill is measured with the recommended settings and, on a stack of its own, with Kafka's
-(the part `stock`: six minutes of it).
+by a plain consumer. A worker's kill -9 is measured with the recommended settings and, on a stack of its own, with
+Kafka's (the part `stock`: six minutes of it).
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
-import os
 import re
 import secrets
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from benchmarks.form import Form, Goal
 from benchmarks.movers import Agents, Mover, Recreate, Restart
+from benchmarks.stacks import stack_of
 from cdc_platform.clients.platform import Platform
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec
-from tests.conftest import own_stack
 from tests.faults.far_proxy import FarProxy
 from tests.faults.harness import TABLE, open_site_platform
 from tests.faults.sources import Sources
@@ -41,9 +37,18 @@ from tests.faults.topic import Tap, read
 from tests.faults.writers import Writers
 from tests.waiting import assert_eventually
 
-MEDIAN_GOAL, P99_GOAL, WORKER_GOAL = 3.0, 20.0, 30.0
-RECOMMENDED = "recommended settings"
-PARTS = ("one", "many", "worker", "stock")
+SIZES = {
+    "rounds": (3, 1),  # of both sides by turns
+    "changes": (5, 2),  # of one shard's leader in each round; of many it is one
+    "shards": (100, 10),  # that move at once
+    "tasks": (60, 9),  # that a killed worker's group has
+    "parts": ("one,half-open,loop,many,worker,stock", "one,many,worker"),
+}
+
+# Against delete and recreate, told at once. Of one shard nothing is to be gained but the rebalance.
+ONE_GOAL, MANY_GOAL = Goal(at_most=1.0), Goal(at_most=0.75)
+# Against Kafka's default settings.
+WORKER_GOAL = Goal(at_most=0.2)
 # How long the old leader is gone before ZooKeeper says so, seconds.
 GONE = 1.0
 # Between two writes of a shard, seconds. Each connector reads its server's whole binlog and tells of all its
@@ -60,15 +65,12 @@ STOCK = {
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """One line. Times are seconds, one a shard and round, sorted; `all_after`: the longest of each round's last."""
+    """Times are seconds, one a shard and change, sorted. `cpu`: of workers and agents."""
 
-    who: str
-    what: str
     times: tuple[float, ...]
     events: int
     lost: int
     duplicates: int
-    load: float
     cpu: float
 
     @property
@@ -78,13 +80,6 @@ class Measured:
     @property
     def p99(self) -> float:
         return self.times[min(len(self.times) - 1, int(len(self.times) * 0.99))]
-
-    def sentence(self) -> str:
-        return (
-            f"{self.who:24} {self.what:34} n {len(self.times):4}  median {self.median:6.2f} s  p99 {self.p99:6.2f} s  "
-            f"longest {self.times[-1]:6.2f} s  events {self.events:6}  lost {self.lost}  duplicates {self.duplicates}  "
-            f"load {self.load:.1f}  CPU {self.cpu:.1f} s"
-        )
 
 
 @dataclass(kw_only=True)
@@ -196,18 +191,15 @@ def leader_changes(
         spent = cpu.spent()
         events, lost, duplicates = shards.counts()
     return Measured(
-        who=kind.__name__.lower(),
-        what=f"{count} shard{'s' if count > 1 else ''}, {'half-open' if half_open else 'refuses'}",
         times=tuple(sorted(max(0.0, t) for t in times)),
         events=events,
         lost=lost,
         duplicates=duplicates,
-        load=os.getloadavg()[0],
         cpu=spent,
     )
 
 
-def worker_kill(stack: Stack, platform: Platform, *, count: int, who: str) -> Measured:
+def worker_kill(stack: Stack, platform: Platform, *, count: int) -> Measured:
     """kill -9 of one of the workers, until events written later flow of all shards."""
     cpu = Cpu(stack)
     with capturing(Agents, stack, platform, count, stack.mariadb_primary) as shards:
@@ -220,13 +212,10 @@ def worker_kill(stack: Stack, platform: Platform, *, count: int, who: str) -> Me
         stack.start(victim, timeout=180)
         events, lost, duplicates = shards.counts()
     return Measured(
-        who=who,
-        what=f"worker kill -9, {count} shards",
         times=times,
         events=events,
         lost=lost,
         duplicates=duplicates,
-        load=os.getloadavg()[0],
         cpu=spent,
     )
 
@@ -265,71 +254,75 @@ def _seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def main(arguments: list[str]) -> int:
-    """Prints a line a measurement, and `goal met` or `goal missed: ...` as the last."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks failover", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    parser.add_argument("--rounds", type=int, default=20, help="of one shard; all others take an eighth")
-    parser.add_argument("--shards", type=int, default=100, help="that move at once; a worker's kill has 60 of them")
-    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--json", type=Path)
-    asked = parser.parse_args(arguments)
-    found: list[Measured] = []
-    for one in _measurements(asked):
-        found.append(one)
-        print(one.sentence(), flush=True)
-    if asked.json:
-        asked.json.write_text(json.dumps([asdict(one) for one in found], indent=1))
-    return _verdict(found)
+def run(form: Form) -> None:
+    """The parts that were asked for."""
+    parts, every = form.text("parts").split(","), list[Measured]()
+    if set(parts) != {"stock"}:
+        with _platform_on(form) as (stack, platform):
+            every += _leader_changes(form, parts, stack, platform)
+            if "worker" in parts:
+                every.append(worker_kill(stack, platform, count=form.count("tasks")))
+                form.figure("worker kill -9: all shards flow after", "s", [every[-1].times[-1]])
+    if "stock" in parts:
+        recommended = every[-1] if "worker" in parts else None
+        # Never on a running stack: its workers have the recommended settings.
+        with _platform_on(replace(form, stack=None), worker_properties=STOCK) as (stack, platform):
+            every.append(worker_kill(stack, platform, count=form.count("tasks")))
+        if recommended:
+            form.compare(
+                "worker kill -9: all shards flow after", "s", [recommended.times[-1]], [every[-1].times[-1]],
+                other_side="Kafka's default settings", goal=WORKER_GOAL,
+            )  # fmt: skip
+    lost = sum(one.lost for one in every)
+    form.condition("nothing is lost", lost == 0, f"{lost} of {sum(one.events for one in every):,} events")
+    form.figure("duplicates of all parts", "events", [sum(one.duplicates for one in every)])
 
 
-def _measurements(asked: argparse.Namespace) -> Iterator[Measured]:
-    few, tasks = max(1, asked.rounds // 8), min(60, asked.shards)
-    if set(asked.parts) != {"stock"}:
-        with _platform_on(asked.stack) as (stack, platform):
-            if "one" in asked.parts:
-                yield leader_changes(Agents, stack, platform, count=1, rounds=asked.rounds)
-                yield leader_changes(Recreate, stack, platform, count=1, rounds=few * 2)
-                yield leader_changes(Restart, stack, platform, count=1, rounds=few * 2)
-                yield leader_changes(Agents, stack, platform, count=1, rounds=few * 2, half_open=True)
-            if "many" in asked.parts:
-                yield leader_changes(Agents, stack, platform, count=asked.shards, rounds=few)
-                yield leader_changes(Agents, stack, platform, count=asked.shards, rounds=1, half_open=True)
-                yield leader_changes(Recreate, stack, platform, count=asked.shards, rounds=1)
-                yield leader_changes(Restart, stack, platform, count=asked.shards, rounds=1)
-            if "worker" in asked.parts:
-                yield worker_kill(stack, platform, count=tasks, who=RECOMMENDED)
-    if "stock" in asked.parts:
-        with _platform_on(None, worker_properties=STOCK) as (stack, platform):
-            yield worker_kill(stack, platform, count=tasks, who="stock settings")
+def _leader_changes(form: Form, parts: list[str], stack: Stack, platform: Platform) -> list[Measured]:
+    """By turns with the other side."""
+    every = list[Measured]()
+    recreated = "deleted and created again, told at once"
+
+    def by_turns(
+        other: type[Mover], count: int, changes: int, *, half_open: bool = False
+    ) -> tuple[list[Measured], list[Measured]]:
+        ours, theirs = list[Measured](), list[Measured]()
+        for _ in range(form.count("rounds")):
+            for found, kind in ((ours, Agents), (theirs, other)):
+                found.append(leader_changes(kind, stack, platform, count=count, rounds=changes, half_open=half_open))
+        every.extend([*ours, *theirs])
+        return ours, theirs
+
+    def medians(found: list[Measured]) -> list[float]:
+        return [one.median for one in found]
+
+    def cpus(found: list[Measured]) -> list[float]:
+        return [one.cpu for one in found]
+
+    changes = form.count("changes")
+    if "one" in parts:
+        ours, theirs = by_turns(Recreate, 1, changes)
+        form.compare("one shard", "s, median", medians(ours), medians(theirs), other_side=recreated, goal=ONE_GOAL)
+        form.compare("one shard, workers and agents", "CPU s", cpus(ours), cpus(theirs), other_side=recreated)
+    if "half-open" in parts:
+        ours, theirs = by_turns(Recreate, 1, changes, half_open=True)
+        form.compare("one shard, half-open", "s, median", medians(ours), medians(theirs), other_side=recreated)
+    if "loop" in parts:
+        ours, theirs = by_turns(Restart, 1, changes)
+        form.compare("one shard", "s, median", medians(ours), medians(theirs), other_side="restarted in a 60 s loop")
+    if "many" in parts:
+        count = form.count("shards")
+        ours, theirs = by_turns(Recreate, count, 1)
+        slowest = [one.p99 for one in ours], [one.p99 for one in theirs]
+        form.compare(f"{count} shards at once", "s, p99", *slowest, other_side=recreated, goal=MANY_GOAL)
+        form.compare(f"{count} shards at once", "s, median", medians(ours), medians(theirs), other_side=recreated)
+    return every
 
 
 @contextlib.contextmanager
-def _platform_on(directory: Path | None, **spec: Any) -> Iterator[tuple[Stack, Platform]]:
-    """The running stack of that directory, or one of its own, and a platform on it."""
+def _platform_on(form: Form, **spec: Any) -> Iterator[tuple[Stack, Platform]]:
+    """The running stack that was asked for, or one of its own, and a platform on it."""
     with contextlib.ExitStack() as ending:
-        stack = (
-            Stack.load(directory)
-            if directory is not None
-            else ending.enter_context(own_stack(workers=3, postgres=False, worker_heap_mb=768, **spec))
-        )
+        stack = ending.enter_context(stack_of(form, workers=3, postgres=False, worker_heap_mb=768, **spec))
         cache = Path(ending.enter_context(tempfile.TemporaryDirectory()))
         yield stack, ending.enter_context(open_site_platform(stack, cache))
-
-
-def _verdict(found: Sequence[Measured]) -> int:
-    """Goals of what was measured; the rest is not judged."""
-    goals = [(f"lost {sum(one.lost for one in found)}", not any(one.lost for one in found))]
-    for one in found:
-        if one.who == "agents" and "refuses" in one.what and one.what.startswith("1 "):
-            goals.append((f"{one.what}, median {one.median:.2f} s of {MEDIAN_GOAL:.0f}", one.median < MEDIAN_GOAL))
-        elif one.who == "agents" and "refuses" in one.what:
-            goals.append((f"{one.what}, p99 {one.p99:.2f} s of {P99_GOAL:.0f}", one.p99 < P99_GOAL))
-        elif one.who == RECOMMENDED:
-            goals.append((f"{one.what}, {one.times[-1]:.1f} s of {WORKER_GOAL:.0f}", one.times[-1] < WORKER_GOAL))
-    figures = "; ".join(text for text, _ in goals) + f"; duplicates {sum(one.duplicates for one in found)}"
-    missed = [text for text, met in goals if not met]
-    print(f"goal met: {figures}" if not missed else f"goal missed: {'; '.join(missed)} (all: {figures})")
-    return 1 if missed else 0

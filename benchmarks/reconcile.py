@@ -1,32 +1,24 @@
-"""What one pass of the control plane costs: 10,000 shards in 4 Connect clusters.
-
-    python -m benchmarks reconcile [--shards N] [--stack DIR]
+"""One pass of the control plane, and the same reads done raw: 10,000 shards in 4 Connect clusters.
 
 Real ZooKeeper and Kafka; Connect is the protocol-true fake that the contract
 tests hold to the real one, each cluster in a process of its own. Each figure
-comes from a fresh process: cold is its first pass, warm the best of the next.
-"Raw" reads the same bytes with plain clients, concurrently, and decodes them;
-the warm ratio is the median over pairs of a pass and a raw reading.
+comes from a fresh process: cold is its first pass, warm are the next ones.
+"Raw" reads the same bytes with plain clients, concurrently, and decodes them. Planning is
+compared with rendering all configurations and comparing them with those observed.
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
 import json
-import os
 import resource
-import statistics
 import subprocess
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -36,11 +28,11 @@ from confluent_kafka.admin import AdminClient, ConfigResource
 from kazoo.client import KazooClient
 
 from benchmarks.fleet import HEARTBEATS_A_SHARD, FleetSpec, configs_of, fleet, topology_of
+from benchmarks.form import Form, Goal
+from benchmarks.stacks import stack_of
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.config import DesiredConfigs
 from cdc_platform.connectors.topics import desired_topics
-from cdc_platform.local.lifecycle import down, up
-from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState, ObservedTask, ObservedTopic
 from cdc_platform.model.topology import Cluster
 from cdc_platform.planning.canary import RolledOut
@@ -56,85 +48,63 @@ from cdc_platform.reconciler.report import PassReport
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 
+# In one process, one after another.
 WARM_PASSES = 5
 
-GOALS = {
-    "pass, cold": ("seconds", 6.0),
-    "pass, warm": ("seconds", 3.0),
-    "pass against raw reads, warm": ("ratio", 1.3),
-    "memory of the pass's process": ("MB", 500.0),
-    "planning 10 % drift": ("seconds", 0.5),
-    "reader, cold": ("seconds", 1.5),
-    "reader against a serial one": ("times faster", 2.5),
-    "reader, warm: znodes read": ("znodes", 0.0),
-}
+SIZES = {"shards": (10_000, 1_000), "clusters": (4, 4), "rounds": (3, 1), "warm": (11, 5)}
+
+PASS_GOAL = Goal(at_most=1.3)
 
 
-def main(arguments: list[str]) -> int:
-    """Run all; prints a table and `goal met` or `goal missed: ...` as the last line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks reconcile", description=__doc__)
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--clusters", type=int, default=4)
-    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    spec = FleetSpec(shards=asked.shards, clusters=asked.clusters)
-    found: dict[str, float] = {}
-    with _stack(asked.stack) as stack, fleet(stack, spec, f"bench{spec.shards}x{spec.clusters}") as settings:
-        _measured("seed", settings)  # the first pass ever records 10,000 shards as captured
-        found |= _measured("raw", settings)
-        found |= _measured("pass", settings)
-        found["pass against raw reads, cold"] = found["pass, cold"] / found["raw reads, cold"]
-        found |= _measured("ratio", settings)
-        found |= _measured("reader", settings)
-    for shards in (1_000, 3_000, 10_000):
-        found[f"planning, nothing to change, {shards} shards"] = planning(shards, drift=0.0)
-    per_shard = [found[f"planning, nothing to change, {n} shards"] / n for n in (1_000, 10_000)]
-    found["planning a shard, 10,000 against 1,000"] = per_shard[1] / per_shard[0]
-    found["planning 10 % drift"] = planning(10_000, drift=0.1)
-    return _report(found, as_json=asked.json)
+def run(form: Form) -> None:
+    """Passes and raw reads by turns, then planning alone."""
+    spec = FleetSpec(shards=form.count("shards"), clusters=form.count("clusters"))
+    passes, raws = list[dict[str, Any]](), list[dict[str, Any]]()
+    with (
+        stack_of(form, workers=1, mariadb=False, postgres=False) as stack,
+        fleet(stack, spec, f"bench{spec.shards}x{spec.clusters}") as settings,
+    ):
+        if form.stack is None:
+            stack.stop("w0")
+        _measured("seed", settings)  # the first pass ever records all shards as captured
+        for _ in range(form.count("rounds")):
+            raws.append(_measured("raw", settings))
+            passes.append(_measured("pass", settings))
+        warm = _measured("ratio", settings, str(form.count("warm")))
+    raw = "the same reads, raw"
+    form.compare("cold pass", "s", [one["cold"] for one in passes], [one["cold"] for one in raws],
+                 other_side=raw, goal=PASS_GOAL)  # fmt: skip
+    form.compare("warm pass", "s", warm["pass"], warm["raw"], other_side=raw, goal=PASS_GOAL)
+    form.compare("memory of the process", "MB", [one["memory"] for one in passes], [one["memory"] for one in raws],
+                 other_side=raw, goal=Goal(at_most=5.0))  # fmt: skip
+    form.figure("cold pass", "CPU s", [one["cold_cpu"] for one in passes])
+    form.figure("warm pass", "CPU s", [one["warm_cpu"] for one in passes])
+    for phase in passes[0]["phases"]:
+        form.figure(f"warm pass, {phase}", "s", [one["phases"][phase] for one in passes])
+    few, many = spec.shards // 10, spec.shards
+    for name, drift, goal in (
+        ("planning, nothing to change", 0.0, Goal(at_most=3.0)),
+        ("planning, 10 % drift", 0.1, Goal(at_most=3.5)),
+    ):
+        plan, configs = planning(many, drift=drift)
+        form.in_turn(name, "CPU s", plan, configs, other_side="configurations rendered and compared", rounds=5,
+                     goal=goal)  # fmt: skip
+    small, large = planning(few, drift=0.0)[0], planning(many, drift=0.0)[0]
+    form.in_turn(
+        f"planning a shard of {many:,}", "CPU us", lambda: large() * 1e6 / many, lambda: small() * 1e6 / few,
+        other_side=f"of {few:,}", rounds=5, goal=Goal(at_most=1.5),
+    )  # fmt: skip
 
 
-def _report(found: Mapping[str, float], *, as_json: bool) -> int:
-    missed = [name for name, (_, goal) in GOALS.items() if name in found and _misses(name, found[name], goal)]
-    print(f"load average {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores", file=sys.stderr)
-    if as_json:
-        print(json.dumps(found, indent=2))
-    for name, value in found.items():
-        unit, goal = GOALS.get(name, ("", None))
-        mark = "" if goal is None else f"   goal {'>=' if 'faster' in unit else '<='} {goal:g} {unit}"
-        print(f"{name:48} {value:10.3f}{mark}")
-    print("goal met" if not missed else f"goal missed: {', '.join(missed)}")
-    return 1 if missed else 0
-
-
-def _misses(name: str, value: float, goal: float) -> bool:
-    return value < goal if "faster" in GOALS[name][0] else value > goal
-
-
-@contextmanager
-def _stack(given: Path | None) -> Iterator[Stack]:
-    if given is not None:
-        yield Stack.load(given)
-        return
-    directory = Path(tempfile.mkdtemp(prefix="cdc-bench-"))
-    stack = up(StackSpec(directory=directory, workers=1, mariadb=False, postgres=False, owned=True))
-    try:
-        stack.stop("w0")
-        yield stack
-    finally:
-        down(directory, purge=True)
-
-
-def _measured(what: str, settings: Settings) -> dict[str, float]:
+def _measured(what: str, settings: Settings, *more: str) -> dict[str, Any]:
     """One measurement in a fresh process."""
     process = subprocess.run(
-        [sys.executable, "-m", "benchmarks.reconcile", what, json.dumps(asdict(settings))],
+        [sys.executable, "-m", "benchmarks.reconcile", what, json.dumps(asdict(settings)), *more],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
     )
-    found: dict[str, float] = json.loads(process.stdout.splitlines()[-1])
+    found: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
     return found
 
 
@@ -149,7 +119,7 @@ def _pass(platform: Platform) -> PassReport:
     return reconciler.reconcile(platform, owner="benchmark", wait_for_lock=30.0, while_planning=large_state)
 
 
-def seed(settings: Settings) -> dict[str, float]:
+def seed(settings: Settings) -> dict[str, Any]:
     """The passes that record what has been there all along."""
     with open_platform(settings) as platform:
         for _ in range(2):
@@ -160,7 +130,7 @@ def seed(settings: Settings) -> dict[str, float]:
     return {}
 
 
-def passes(settings: Settings) -> dict[str, float]:
+def passes(settings: Settings) -> dict[str, Any]:
     """A cold pass, warm ones, and what they needed."""
     with open_platform(settings) as platform:
         reports = []
@@ -178,28 +148,22 @@ def passes(settings: Settings) -> dict[str, float]:
         # A pass that saw only a part would be a fast one.
         assert not report.plan.actions and not report.plan.refusals, report.sentence()
     best = reports[1 + warm.index(min(warm))]
-    return {
-        "pass, cold": cold,
-        "pass, cold, CPU": cold_cpu,
-        "pass, warm": min(warm),
-        "pass, warm, worst": max(warm),
-        "pass, warm, CPU": cpu,
-        **{f"pass, warm, phase {phase}": seconds for phase, seconds in best.phases.items()},
-        "memory of the pass's process": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-    }
+    return {"cold": cold, "cold_cpu": cold_cpu, "warm_cpu": cpu, "phases": dict(best.phases), "memory": _memory()}
 
 
-def raw(settings: Settings) -> dict[str, float]:
+def raw(settings: Settings) -> dict[str, Any]:
     """The same reads by plain clients: all at once, each answer decoded, nothing decided."""
     reads = _RawReads(settings)
     cold = _timed(reads.all)
-    return {"raw reads, cold": cold, "raw reads, warm": min(_timed(reads.all) for _ in range(WARM_PASSES))}
+    for _ in range(WARM_PASSES):
+        reads.all()
+    return {"cold": cold, "memory": _memory()}
 
 
-def ratio(settings: Settings) -> dict[str, float]:
+def ratio(settings: Settings, rounds: str) -> dict[str, Any]:
     """Warm passes and raw reads in turn, so that both meet the same machine."""
     reads = _RawReads(settings)
-    ratios: list[float] = []
+    found: dict[str, list[float]] = {"pass": [], "raw": []}
     with open_platform(settings) as platform:
 
         def one() -> None:
@@ -207,9 +171,15 @@ def ratio(settings: Settings) -> dict[str, float]:
 
         one()
         reads.all()
-        for _ in range(2 * WARM_PASSES + 1):
-            ratios.append(_timed(one) / _timed(reads.all))
-    return {"pass against raw reads, warm": statistics.median(ratios)}
+        for _ in range(int(rounds)):
+            found["pass"].append(_timed(one))
+            found["raw"].append(_timed(reads.all))
+    return found
+
+
+def _memory() -> float:
+    """The most that was resident, MB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 class _RawReads:
@@ -290,39 +260,10 @@ class _RawReads:
         return end
 
 
-def reader(settings: Settings) -> dict[str, float]:
-    """The topology's reader against one that asks for a znode at a time."""
-    serial = _timed(lambda: _serial_reader(settings))
-    with open_platform(settings) as platform:
-        cpu = time.process_time()
-        cold = _timed(platform.topology.load)
-        cpu = time.process_time() - cpu
-        warm = _timed(platform.topology.load)
-    return {
-        "reader, serial": serial,
-        "reader, cold": cold,
-        "reader, cold, CPU": cpu,
-        "reader, warm": warm,
-        "reader against a serial one": serial / cold,
-    }
+def planning(shards: int, *, drift: float) -> tuple[Callable[[], float], Callable[[], float]]:
+    """`make_plan` alone, the desired state's included; and the raw work in it. Both return their CPU seconds.
 
-
-def _serial_reader(settings: Settings) -> None:
-    client = KazooClient(settings.zookeeper)
-    client.start()
-    root = settings.zookeeper_root
-    for dataset in client.get_children(f"{root}/datasets"):
-        base = f"{root}/datasets/{dataset}/shards"
-        for shard in client.get_children(base):
-            json.loads(client.get(f"{base}/{shard}")[0])
-    client.stop()
-    client.close()
-
-
-def planning(shards: int, *, drift: float) -> float:
-    """Seconds of `make_plan` alone, the ideal state's included; the best of five.
-
-    It waits for nothing, so they are its CPU seconds, whatever else the machine does.
+    They wait for nothing, so that what else the machine does matters less.
     """
     settings = Settings()
     spec = FleetSpec(shards=shards, drift=drift)
@@ -366,11 +307,26 @@ def planning(shards: int, *, drift: float) -> float:
         planned = make_plan(replace(picture, topology=checked), desired, Memory({RolledOut: done}), PassPolicy())
         assert len(planned.plan.actions) == round(shards * drift), planned.plan.sentence()
 
-    gc.collect()
-    return min(_timed(plan, time.process_time) for _ in range(5))
+    def configs() -> None:
+        render = DesiredConfigs(settings)
+        differing = 0
+        for dataset, shard in topology.all_shards():
+            for name, cluster in picture.clusters.items():
+                found = (cluster.connectors or {}).get(shard.name)
+                if found is not None:
+                    wanted = {**render(dataset, shard, topology.clusters[name]), "name": shard.name}
+                    differing += wanted != found.config
+        assert differing == round(shards * drift), differing
+
+    def timed(call: Callable[[], None]) -> float:
+        gc.collect()
+        return _timed(call, time.process_time)
+
+    return lambda: timed(plan), lambda: timed(configs)
 
 
-_CHILD = {"seed": seed, "pass": passes, "raw": raw, "ratio": ratio, "reader": reader}
+_CHILD: dict[str, Callable[..., dict[str, Any]]] = {"seed": seed, "pass": passes, "raw": raw, "ratio": ratio}
 
 if __name__ == "__main__":
-    print(json.dumps(_CHILD[sys.argv[1]](Settings(**json.loads(sys.argv[2])))))
+    what, given, *more = sys.argv[1:]
+    print(json.dumps(_CHILD[what](Settings(**json.loads(given)), *more)))

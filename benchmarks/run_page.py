@@ -1,6 +1,6 @@
-"""A bootstrap of many shards through Dagster, and a picture of its run page.
+"""A bootstrap of many shards through Dagster, and a screenshot of its run page.
 
-    python -m benchmarks run_page [--shards 100] [--rows 300] [--at 0.6] [--picture FILE] [--stack DIR]
+    python -m benchmarks.run_page [--shards 100] [--rows 300] [--at 0.6] [--picture FILE] [--stack DIR]
 
 The run page is to read like a progress report. The picture is taken by a headless Chromium once so
 much of the run is done, and a second one (FILE with `-end`) when it is over.
@@ -13,6 +13,7 @@ import contextlib
 import secrets
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -39,7 +40,7 @@ SIZE = "1500,1050"
 
 def main(arguments: list[str]) -> int:
     """Prints where the pictures are, and `goal met` when the run succeeded with all shards."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks run_page", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run_page", description=__doc__)
     parser.add_argument("--shards", type=int, default=100)
     parser.add_argument("--rows", type=int, default=300, help="of each table of each shard")
     parser.add_argument("--at", type=float, default=0.6, help="the part of all shards after which to take the first")
@@ -178,3 +179,7 @@ def _picture(address: str, path: Path) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )  # fmt: skip
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,71 +1,86 @@
-"""How fast another control plane takes over from one that is killed in mid-pass, and what it repeats.
+"""Taking over from a control plane that is killed in mid-pass, and from the holder of a plain ZooKeeper lock.
 
-    python -m benchmarks takeover [--rounds 20] [--stack DIR]
-
-Two control planes on one real ZooKeeper, Kafka and Connect; the one at work gets SIGKILL.
+Two control planes on one real ZooKeeper, Kafka and Connect; the one at work gets SIGKILL. The other side is a
+process that holds kazoo's own lock with the same session timeout, killed as well: ZooKeeper frees neither before the
+session has ended.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import secrets
-import statistics
+import subprocess
+import sys
+import time
 from dataclasses import replace
-from pathlib import Path
 
-from cdc_platform.local.stack import Stack
-from tests.conftest import own_stack
-from tests.control_plane.harness import ground_of
+from kazoo.client import KazooClient
+
+from benchmarks.form import Form, Goal
+from benchmarks.stacks import stack_of
+from tests.control_plane.harness import harness_of
 from tests.control_plane.takeover import Takeover, take_over
 
-SHARDS = 4
-LOCK_GOAL, PASS_GOAL = 15.0, 90.0
+SIZES = {"rounds": (10, 2), "shards": (4, 4)}
+
+# Of the platform's session, seconds.
+TIMEOUT = 10.0
+
+_HOLDER = """
+import sys, time
+from kazoo.client import KazooClient
+client = KazooClient(sys.argv[1], timeout=float(sys.argv[3]))
+client.start()
+client.Lock(sys.argv[2]).acquire()
+print("held", flush=True)
+time.sleep(3600)
+"""
 
 
-def _named(what: str, names: tuple[str, ...]) -> str:
-    return f"{what} {len(names)}" + (f" ({', '.join(names)})" if names else "")
-
-
-def main(arguments: list[str]) -> int:
-    """Prints a line a takeover, and `goal met` or `goal missed: ...` as the last."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks takeover", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    asked = parser.parse_args(arguments)
+def run(form: Form) -> None:
+    """A plain lock's takeover, then a control plane's, and so on."""
+    found, plain = list[Takeover](), list[float]()
     with contextlib.ExitStack() as ending:
-        if asked.stack is not None:
-            stack = Stack.load(asked.stack)
-        else:
-            stack = ending.enter_context(own_stack(workers=2, postgres=False))
+        stack = ending.enter_context(stack_of(form, workers=2, postgres=False))
         name = f"takeover_{secrets.token_hex(3)}"
         settings = replace(stack.settings(), zookeeper_root=f"/{name}", state_topic=f"{name}.state")
-        ground = ending.enter_context(ground_of(stack, settings, name))
-        ground.add(SHARDS)
-        ground.settle()
-        found: list[Takeover] = []
-        for takeover in take_over(ground, rounds=asked.rounds):
+        harness = ending.enter_context(harness_of(stack, settings, name))
+        harness.add(form.count("shards"))
+        harness.settle()
+        for takeover in take_over(harness, rounds=form.count("rounds")):
             found.append(takeover)
-            print(
-                f"takeover {len(found):2}: lock free after {takeover.lock_free:5.1f} s, next pass through after "
-                f"{takeover.next_pass:5.1f} s, calls {len(takeover.calls)}, {_named('repeated', takeover.repeated)}, "
-                f"{_named('lost', takeover.lost)}",
-                flush=True,
-            )
-    for what, values in (
-        ("lock free", [t.lock_free for t in found]),
-        ("next pass", [t.next_pass for t in found]),
-    ):
-        print(f"{what}: median {statistics.median(values):.1f} s, worst {max(values):.1f} s")
-    missed = [
-        text
-        for text, bad in (
-            (f"lock free within {LOCK_GOAL:.0f} s", max(t.lock_free for t in found) > LOCK_GOAL),
-            (f"next pass within {PASS_GOAL:.0f} s", max(t.next_pass for t in found) > PASS_GOAL),
-            ("at most one repeated call", max(len(t.repeated) for t in found) > 1),
-            ("none lost", any(t.lost for t in found)),
-        )
-        if bad
-    ]
-    print("goal met" if not missed else f"goal missed: {', '.join(missed)}")
-    return 1 if missed else 0
+            plain.append(plain_takeover(settings.zookeeper, f"/{name}-lock"))
+    form.compare(
+        "the lock is free after", "s", [one.lock_free for one in found], plain,
+        other_side="kazoo's lock", goal=Goal(at_most=1.25),
+    )  # fmt: skip
+    form.compare(
+        "the next pass is through after", "s", [one.next_pass for one in found], plain,
+        other_side="kazoo's lock is taken", goal=Goal(at_most=2.0),
+    )  # fmt: skip
+    repeated = max(len(one.repeated) for one in found)
+    form.condition("at most one call is repeated", repeated <= 1, f"{repeated} at most in {len(found)} takeovers")
+    lost = [name for one in found for name in one.lost]
+    form.condition("every connector runs after the next pass", not lost, ", ".join(lost) or "all run")
+
+
+def plain_takeover(zookeeper: str, path: str) -> float:
+    """Seconds from the kill of a process that holds a lock until another has it."""
+    command = [sys.executable, "-c", _HOLDER, zookeeper, path, str(TIMEOUT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        client = KazooClient(zookeeper, timeout=TIMEOUT)
+        client.start()
+        try:
+            assert holder.stdout is not None
+            assert holder.stdout.readline() == "held\n"
+            holder.kill()
+            killed = time.monotonic()
+            lock = client.Lock(path)
+            assert lock.acquire(timeout=120)
+            seconds = time.monotonic() - killed
+            lock.release()
+        finally:
+            holder.kill()
+            client.stop()
+            client.close()
+    return seconds

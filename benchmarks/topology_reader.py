@@ -1,39 +1,29 @@
-"""The reader of 10,000 shard znodes against a serial one, on a real ZooKeeper.
+"""The reader of shard znodes, and a serial one, on a real ZooKeeper.
 
-    python -m benchmarks topology-reader [--shards 10000] [--stack DIR | --zookeeper HOST:PORT] [--json]
-
-The serial reader gets one znode after another and decodes it with the same
-code. Both read with the same client library. Goals: under 1.5 s cold, at least
-2.5 times the serial reader, and nothing read again when warm.
+The serial reader gets one znode after another and decodes it with the same code. Both read with the same client
+library; ours includes the connection. A warm reader reads nothing again.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
-import os
 import secrets
 import socket
-import statistics
-import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 from kazoo.client import KazooClient
 
+from benchmarks.form import Form, Goal
+from benchmarks.stacks import stack_of
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.documents.znodes import read_shard
-from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, Cluster, Credentials, Dataset, Engine, Shard, Table, Topology
-from tests.conftest import own_stack
+
+SIZES = {"shards": (10_000, 2_000), "rounds": (5, 3)}
 
 SMALL = {"workers": 1, "mariadb": False, "postgres": False}
-COLD_SECONDS = 1.5
-RATIO = 2.5
 # One sync a load; the rest are pings of the sessions and the question itself.
 WARM_PACKETS = 10
 
@@ -88,91 +78,51 @@ def serial(client: KazooClient, root: str) -> list[Any]:
     ]
 
 
-def measure(zookeeper: str, shards: int, rounds: int) -> dict[str, Any]:
-    """All figures: seconds are medians of the rounds, serial and pipelined by turns."""
-    root = f"/cdc-benchmark-{secrets.token_hex(4)}"
+def run(form: Form) -> None:
+    """Cold by turns with the serial reader, then warm."""
+    with stack_of(form, **SMALL) as stack:
+        measure(form, stack.settings().zookeeper)
+
+
+def measure(form: Form, zookeeper: str) -> None:
+    """All of it on that ZooKeeper."""
+    root, shards = f"/cdc-benchmark-{secrets.token_hex(4)}", form.count("shards")
     wanted = topology(shards)
     store = ZooKeeperTopologyStore(zookeeper, root=root)
     imported, _ = timed(lambda: store.import_topology(wanted))
-    serials, colds, cpus = [], [], []
-    for _ in range(rounds):
+
+    def one_after_another() -> float:
         client = KazooClient(zookeeper)
         client.start()
-        seconds, found = timed(lambda client=client: serial(client, root))  # type: ignore[misc]
+        seconds, found = timed(lambda: serial(client, root))
         assert len(found) == shards
-        serials.append(seconds)
         client.stop()
         client.close()
+        return seconds
+
+    def cold() -> float:
         fresh = ZooKeeperTopologyStore(zookeeper, root=root)
-        cpu = time.process_time()
-        seconds, loaded = timed(fresh.load)  # with the connection
-        cpus.append(time.process_time() - cpu)
+        seconds, loaded = timed(fresh.load)
         assert loaded == wanted
-        colds.append(seconds)
         fresh.close()
+        return seconds
+
+    form.in_turn(
+        "cold load", "s", cold, one_after_another,
+        other_side="serial reader", rounds=form.count("rounds"), goal=Goal(at_most=0.4),
+    )  # fmt: skip
     store.load()
     before = packets(zookeeper)
     warm, _ = timed(store.load)
-    warm_packets = packets(zookeeper) - before
+    read = packets(zookeeper) - before
+    form.condition("nothing is read again when warm", read <= WARM_PACKETS, f"{read} packets")
     for number in range(0, shards, 100):
         store.set_leader("pins", f"{number:05d}", Address("moved.internal", 3306))
     before = packets(zookeeper)
     changed, _ = timed(store.load)
-    changed_packets = packets(zookeeper) - before
+    form.figure("import of all shards", "s", [imported])
+    form.figure("warm load", "s", [warm])
+    form.figure("load after 1 % changed", "s", [changed])
+    form.figure("load after 1 % changed", "packets", [packets(zookeeper) - before])
     store.delete_dataset("pins")
     store.close()
-    cold, slow = statistics.median(colds), statistics.median(serials)
-    return {
-        "shards": shards,
-        "load_average": round(os.getloadavg()[0], 1),
-        "import_seconds": round(imported, 3),
-        "serial_seconds": round(slow, 3),
-        "cold_seconds": round(cold, 3),
-        "cold_cpu_seconds": round(statistics.median(cpus), 3),
-        "ratio": round(slow / cold, 2),
-        "warm_seconds": round(warm, 4),
-        "warm_packets": warm_packets,
-        "one_percent_changed_seconds": round(changed, 4),
-        "one_percent_changed_packets": changed_packets,
-    }
-
-
-def main(arguments: list[str]) -> int:
-    """Prints the figures, and `goal met` or `goal missed: ...` as the last line; 1 when one is missed."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks topology-reader",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--zookeeper", metavar="HOST:PORT", help="this ZooKeeper, in place of one of the benchmark's own"
-    )
-    parser.add_argument("--stack", type=Path, help="that of the running stack of this directory")
-    parser.add_argument("--shards", type=int, default=10_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    with contextlib.ExitStack() as ending:
-        zookeeper = asked.zookeeper
-        if zookeeper is None:
-            stack = Stack.load(asked.stack) if asked.stack else ending.enter_context(own_stack(**SMALL))
-            zookeeper = stack.settings().zookeeper
-        found = measure(zookeeper, asked.shards, asked.rounds)
-    if asked.json:
-        print(json.dumps(found))
-    else:
-        for name, value in found.items():
-            print(f"{name:32} {value}")
-    missed = [
-        text
-        for text, bad in (
-            (f"cold under {COLD_SECONDS} s", found["cold_seconds"] >= COLD_SECONDS),
-            (f"{RATIO} times a serial reader", found["ratio"] < RATIO),
-            ("nothing read again when warm", found["warm_packets"] > WARM_PACKETS),
-        )
-        if bad
-    ]
-    print(
-        "goal met" if not missed else f"goal missed: {', '.join(missed)}", file=sys.stderr if asked.json else sys.stdout
-    )
-    return 1 if missed else 0

@@ -1,7 +1,4 @@
-"""What a proof costs: CPU, memory and time against reading the same data raw, and against reladiff.
-
-    python -m benchmarks verify [--rows 1000000] [--events 1250000] [--engines mariadb,postgres] [--stack DIR]
-                                [--rounds 3] [--json]
+"""A proof, and the same data read raw: CPU and memory; also against a dict of the topic, and against reladiff.
 
 The rows are in real databases, spread over 4 shards, and their events in a real topic of 8 partitions;
 the events are written by this benchmark in Debezium's format instead of by Debezium, and the connectors'
@@ -9,25 +6,16 @@ committed offsets are answered by it too. Every verification must end in `proven
 
 Each measurement runs in a process of its own, pinned to one core. CPU seconds count, so that other work
 on the machine matters less: those of the process with all its threads, and, where a database is
-read, those of its server too, for a hash computed there is not free. The parts that are compared run in turn
-`--rounds` times; medians are printed and judged. Memory is what Linux says was resident at the peak
-(VmHWM), less what was resident when the call began.
-
-Needs the extras `local` and `bench`.
+read, those of its server too, for a hash computed there is not free. Memory is what Linux says was resident at the
+peak (VmHWM), less what was resident when the call began.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
-import json
 import multiprocessing
-import os
 import secrets
-import shutil
-import statistics
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -37,12 +25,12 @@ from typing import Any
 from confluent_kafka import Consumer, TopicPartition
 
 from benchmarks import proof
+from benchmarks.form import Form, Goal
 from benchmarks.measuring import Cost, measured
+from benchmarks.stacks import stack_of
 from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.clients.platform import Platform
-from cdc_platform.errors import require_extra
-from cdc_platform.local.lifecycle import down, up
-from cdc_platform.local.stack import Stack, StackSpec
+from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.testing.connect import FakeConnect
@@ -57,14 +45,11 @@ CHUNK = 10_000
 FIXED = 96_000_000
 SEED = 7
 
-# name: (unit, is it a least value, the goal)
-GOALS: dict[str, tuple[str, bool, float]] = {
-    "end to end / raw": ("x the CPU", False, 1.7),
-    "topic to fold": ("events a CPU second", True, 200_000),
-    "memory": ("bytes a live key", False, 150),
-    "memory, capped / cap": ("x", False, 1.0),
-    "second run after 1 %": ("% of the first, topic side", False, 5.0),
-    "two processes / one": ("x the CPU", False, 1.1),
+SIZES = {
+    "rows": (1_000_000, 100_000),
+    "events": (1_250_000, 125_000),
+    "engines": ("mariadb,postgres", "mariadb,postgres"),
+    "rounds": (3, 1),
 }
 
 
@@ -130,6 +115,28 @@ def raw_topic(*place: Any) -> Callable[[], int]:
     return call
 
 
+def dict_fold(*place: Any) -> Callable[[], int]:
+    """The topic into a dict from key to the last value's hash; returns how many keys there are."""
+    bench = Bench(*place)
+    reader = TopicRecords(bench.servers, bench.topic)
+    ends = reader.bounds().partitions
+    reader.close()
+
+    def call() -> int:
+        consumer = Consumer({**bench.servers, "group.id": "benchmark", "enable.auto.commit": False})
+        consumer.assign([TopicPartition(bench.topic, number, begin) for number, (begin, _) in ends.items()])
+        last: dict[bytes, int] = {}
+        count, total = 0, sum(end - begin for begin, end in ends.values())
+        while count < total:
+            for message in consumer.consume(2_000, timeout=1.0):
+                last[bytes(message.key() or b"")] = hash(message.value())
+                count += 1
+        consumer.close()
+        return len(last)
+
+    return call
+
+
 def raw_table(*place: Any) -> Callable[[], int]:
     """SELECT all columns of all rows, in chunks of the size that a verification reads; returns how many."""
     bench = Bench(*place)
@@ -189,7 +196,7 @@ def verify(cache: str, run: str, part: ShardRange, policy: VerificationPolicy | 
             verdicts = verify_shards(outside, bench.topology, part, run_id=run, policy=policy)
         for verdict in verdicts:
             if verdict.verdict is not Verdict.PROVEN:
-                raise SystemExit(f"shard {verdict.shard} is {verdict.verdict}: {verdict.reason}")
+                raise RuntimeError(f"shard {verdict.shard} is {verdict.verdict}: {verdict.reason}")
         return sum(verdict.source_rows for verdict in verdicts)
 
     return call
@@ -261,51 +268,42 @@ def more(bench: Bench, rows: int, events: int) -> int:
     return count
 
 
-# Printing.
-
-
-class Paper:
-    """Figures as they come, and how they stand to the goals."""
+class Rounds:
+    """What was measured of one engine, a number a round."""
 
     def __init__(self) -> None:
-        self.figures: dict[str, float] = {}
-        self.missed: list[str] = []
+        self.topics, self.tables, self.dicts = list[Cost](), list[Cost](), list[Cost]()
+        self.folds, self.proofs, self.pairs = list[Cost](), list[Cost](), list[tuple[Cost, ...]]()
+        self.diffs = list[Cost]()
 
-    def line(self, engine: Engine, what: str, cost: Sequence[Cost], remark: str = "") -> None:
-        """A measurement: medians of its rounds."""
-        cpu, servers = median(one.cpu for one in cost), median(one.servers for one in cost)
-        wall = median(one.wall for one in cost)
-        self.figures[f"{engine} {what}: CPU s"] = round(cpu, 3)
-        self.figures[f"{engine} {what}: server CPU s"] = round(servers, 3)
-        self.figures[f"{engine} {what}: wall s"] = round(wall, 3)
-        print(f"{engine:9}{what:34}{cpu:8.2f} CPU s {servers:8.2f} server {wall:8.2f} wall   {remark}", flush=True)
-
-    def goal(self, engine: Engine, name: str, value: float) -> None:
-        """A figure that has a goal."""
-        unit, least, goal = GOALS[name]
-        met = value >= goal if least else value <= goal
-        self.figures[f"{engine} {name}"] = round(value, 4)
-        shown = f"{value:,.0f}" if value > 1000 else f"{value:,.2f}"
-        print(
-            f"{engine:9}{name:34}{shown:>12} {unit}; goal: {'at least' if least else 'at most'} {goal:,g}"
-            f" {'' if met else '   MISSED'}",
-            flush=True,
-        )
-        if not met:
-            self.missed.append(f"{engine} {name} {shown}")
+    def raw(self, *, servers: bool) -> list[float]:
+        """CPU of reading topic and table."""
+        tables = [table.all_cpu if servers else table.cpu for table in self.tables]
+        return [topic.cpu + table for topic, table in zip(self.topics, tables, strict=True)]
 
 
-def median(values: Iterator[float] | Any) -> float:
-    """Of some numbers."""
-    return float(statistics.median(values))
+def run(form: Form) -> None:
+    """One engine after the other."""
+    if not 8 <= form.count("rows") <= form.count("events"):
+        raise ValueError("there must be at least 8 rows, and an event for each")
+    # Without workers at work.
+    with stack_of(form, workers=1, agents=False) as stack, tempfile.TemporaryDirectory(prefix="cdc-bench-") as caches:
+        if form.stack is None:
+            stack.stop("w0")
+        for engine in (Engine(name) for name in form.text("engines").split(",")):
+            bench = Bench(str(stack.directory), engine, f"bench_{secrets.token_hex(3)}")
+            try:
+                measure(form, bench, Path(caches))
+            finally:
+                proof.drop(stack, engine, bench.name, bench.topic)
 
 
-def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> None:
+def measure(form: Form, bench: Bench, caches: Path) -> None:
     """All measurements of one engine."""
     engine, place, servers = bench.engine, bench.place, bench.server_pids()
-    rows, events = asked.rows, asked.events
+    rows, events = form.count("rows"), form.count("events")
     size = prepare(bench, rows, events)
-    print(f"{engine:9}{rows:,} rows in {proof.SHARDS} shards; {events:,} events of {size // events} bytes", flush=True)
+    form.figure(f"{engine}: an event", "bytes", [size / events])
 
     def cache() -> str:
         return tempfile.mkdtemp(dir=caches)
@@ -315,132 +313,69 @@ def run(bench: Bench, paper: Paper, asked: argparse.Namespace, caches: Path) -> 
         calls = [(verify, (where, name, part, policy, *place)) for part in parts]
         found = measured(*calls, servers=servers)
         if sum(one.found for one in found) != rows:
-            raise SystemExit(f"{sum(one.found for one in found)} rows were proven, {rows} are there")
+            raise RuntimeError(f"{sum(one.found for one in found)} rows were proven, {rows} are there")
         return found
 
     whole = plan_verification(bench.topology, bench.name, "pins", range_size=proof.SHARDS)
     halves = plan_verification(bench.topology, bench.name, "pins", range_size=proof.SHARDS // 2)
-    topics, tables, folds, proofs, pairs = (
-        list[Cost](),
-        list[Cost](),
-        list[Cost](),
-        list[Cost](),
-        list[tuple[Cost, ...]](),
-    )
-    kept = [""]
-    for _ in range(asked.rounds):
-        topics += measured((raw_topic, place))
-        tables += measured((raw_table, place), servers=servers)
+    made, kept = Rounds(), ["", ""]
+    for _ in range(form.count("rounds")):
+        made.topics += measured((raw_topic, place))
+        made.tables += measured((raw_table, place), servers=servers)
+        made.dicts += measured((dict_fold, place))
         kept = [cache(), cache()]
-        folds += measured((fold, (kept[0], *place)))
-        proofs += verified(kept[1], whole)
-        pairs.append(verified(cache(), halves))
-    paper.line(engine, "raw topic", topics, f"{events / median(one.cpu for one in topics):,.0f} events a CPU second")
-    paper.line(engine, "raw table", tables)
-    paper.line(engine, "topic to fold", folds)
-    paper.line(engine, "verify, end to end", proofs, "proven")
-    both = [
-        Cost(
-            cpu=sum(p.cpu for p in pair),
-            servers=sum(p.servers for p in pair),
-            wall=max(p.wall for p in pair),
-            memory=max(p.memory for p in pair),
-            found=None,
-        )
-        for pair in pairs
-    ]
-    paper.line(engine, "verify, two processes", both, "proven")
-
-    raw = [topic.cpu + table.all_cpu for topic, table in zip(topics, tables, strict=True)]
-    paper.goal(engine, "end to end / raw", median(p.all_cpu / r for p, r in zip(proofs, raw, strict=True)))
-    clients = [topic.cpu + table.cpu for topic, table in zip(topics, tables, strict=True)]
-    ratio = median(p.cpu / r for p, r in zip(proofs, clients, strict=True))
-    paper.figures[f"{engine} end to end / raw, without the servers"] = round(ratio, 4)
-    print(f"{engine:9}{'  without the servers':34}{ratio:12.2f} x the CPU")
-    paper.goal(engine, "topic to fold", median(one.found / one.cpu for one in folds))
-    paper.goal(engine, "two processes / one", median(b.all_cpu / p.all_cpu for b, p in zip(both, proofs, strict=True)))
-    memory = median(one.memory for one in proofs)
-    paper.goal(engine, "memory", memory / rows)
-    print(f"{engine:9}  {memory / 1e6:.0f} MB resident at the peak, above what the process had before")
-
-    if not asked.without_reladiff:
-        compared(bench, paper, median(one.all_cpu for one in proofs))
+        made.folds += measured((fold, (kept[0], *place)))
+        made.proofs += verified(kept[1], whole)
+        made.pairs.append(verified(cache(), halves))
+        made.diffs += _without_difference(measured((reladiff, place), servers=servers))
+    _compare(form, engine, made, rows)
 
     # What a slab holds, and what is there for a table of any size: client queue, batches, one partition's events.
     cap = FIXED + 150 * (rows // 10)
     capped = verified(cache(), whole, VerificationPolicy(slab_rows=rows // 10))
-    paper.line(
-        engine, f"verify, slab_rows {rows // 10:,}", capped, f"proven; {capped[0].memory / 1e6:.0f} MB at the peak"
-    )
-    paper.goal(engine, "memory, capped / cap", capped[0].memory / cap)
-
+    form.compare(
+        f"{engine}: memory with slab_rows {rows // 10:,}", "MB", [capped[0].memory / 1e6], [cap / 1e6],
+        other_side="the cap", goal=Goal(at_most=1.0),
+    )  # fmt: skip
     added = more(bench, rows, events)
     again = measured((fold, (kept[0], *place)))
     if again[0].found != added:
-        raise SystemExit(f"the second run read {again[0].found} records, {added} are new")
-    paper.line(engine, f"topic to fold, {added:,} more events", again)
-    paper.goal(engine, "second run after 1 %", 100 * again[0].cpu / median(one.cpu for one in folds))
-    paper.line(engine, "verify, second run", verified(kept[1], whole), "proven; reads the table again")
+        raise RuntimeError(f"the second run read {again[0].found} records, {added} are new")
+    form.compare(
+        f"{engine}: topic side after 1 % more events", "CPU s", [again[0].cpu], [made.folds[-1].cpu],
+        other_side="the first run", goal=Goal(at_most=0.05),
+    )  # fmt: skip
 
 
-def compared(bench: Bench, paper: Paper, ours: float) -> None:
-    """reladiff of the tables with their copies on the same server: all columns, one thread, no topic to read."""
-    found = measured((reladiff, bench.place), servers=bench.server_pids())
+def _compare(form: Form, engine: Engine, made: Rounds, rows: int) -> None:
+    proofs = [one.all_cpu for one in made.proofs]
+    form.compare(
+        f"{engine}: verify, end to end", "CPU s", proofs, made.raw(servers=True),
+        other_side="topic and table, raw", goal=Goal(at_most=1.7),
+    )  # fmt: skip
+    form.compare(
+        f"{engine}: verify, without the servers", "CPU s", [one.cpu for one in made.proofs], made.raw(servers=False),
+        other_side="topic and table, raw",
+    )  # fmt: skip
+    form.compare(
+        f"{engine}: topic to fold", "CPU s", [one.cpu for one in made.folds], [one.cpu for one in made.topics],
+        other_side="topic, raw", goal=Goal(at_most=4.5),
+    )  # fmt: skip
+    form.compare(
+        f"{engine}: memory of verify", "bytes a live key", [one.memory / rows for one in made.proofs],
+        [one.memory / rows for one in made.dicts], other_side="dict of the topic", goal=Goal(at_most=1.0),
+    )  # fmt: skip
+    form.compare(
+        f"{engine}: two processes", "CPU s", [sum(one.all_cpu for one in pair) for pair in made.pairs], proofs,
+        other_side="one process", goal=Goal(at_most=1.1),
+    )  # fmt: skip
+    form.compare(
+        f"{engine}: verify", "CPU s", proofs, [one.all_cpu for one in made.diffs],
+        other_side="reladiff of the tables with copies of them",
+    )  # fmt: skip
+
+
+def _without_difference(found: tuple[Cost, ...]) -> tuple[Cost, ...]:
     if found[0].found:
-        raise SystemExit(f"reladiff found {found[0].found} differences between a table and its copy")
-    paper.line(
-        bench.engine, "reladiff, table and its copy", found, f"{found[0].all_cpu / ours:.1f} x the CPU of verify"
-    )
-    paper.figures[f"{bench.engine} reladiff / verify"] = round(found[0].all_cpu / ours, 4)
-
-
-def main(arguments: list[str]) -> int:
-    """Prints a line a measurement, and `goal met` or `goal missed: ...` as the last."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks verify", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--rows", type=int, default=1_000_000)
-    parser.add_argument("--events", type=int, help="by default 1.25 for each row")
-    parser.add_argument("--engines", default="mariadb,postgres")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--stack", type=Path, help="use the running stack of this directory")
-    parser.add_argument("--without-reladiff", action="store_true")
-    parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args(arguments)
-    if not asked.without_reladiff:
-        require_extra("bench")
-    asked.events = asked.events or asked.rows * 5 // 4
-    if not 8 <= asked.rows <= asked.events:
-        parser.error("there must be at least 8 rows, and an event for each")
-    paper = Paper()
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores at the start", flush=True)
-    with stack_of(asked.stack) as stack, tempfile.TemporaryDirectory(prefix="cdc-bench-") as caches:
-        for engine in (Engine(name) for name in asked.engines.split(",")):
-            bench = Bench(str(stack.directory), engine, f"bench_{secrets.token_hex(3)}")
-            try:
-                run(bench, paper, asked, Path(caches))
-            finally:
-                proof.drop(stack, engine, bench.name, bench.topic)
-    print(f"load {os.getloadavg()[0]:.1f} at the end")
-    if asked.json:
-        print(json.dumps(paper.figures, indent=2))
-    print("goal met" if not paper.missed else f"goal missed: {', '.join(paper.missed)}")
-    return 1 if paper.missed else 0
-
-
-@contextlib.contextmanager
-def stack_of(given: Path | None) -> Iterator[Stack]:
-    """The stack of that directory, or one of its own without workers at work."""
-    if given is not None:
-        yield Stack.load(given)
-        return
-    directory = Path(tempfile.mkdtemp(prefix="cdc-bench-"))
-    # As root, the databases run as other users, who must get through.
-    directory.chmod(0o711)
-    try:
-        stack = up(StackSpec(directory=directory, workers=1, agents=False, owned=True))
-        stack.stop("w0")
-        yield stack
-    finally:
-        down(directory, purge=True)
-        shutil.rmtree(directory, ignore_errors=True)
+        raise RuntimeError(f"reladiff found {found[0].found} differences between a table and its copy")
+    return found

@@ -302,7 +302,7 @@ def free_port() -> int:
 
 
 @contextmanager
-def ground_of(stack: Stack, settings: Settings, name: str) -> Iterator[Harness]:
+def harness_of(stack: Stack, settings: Settings, name: str) -> Iterator[Harness]:
     """A platform named as its dataset, so that its connectors and topics are its own."""
     own = replace(settings, platform=name, heartbeat_topic=f"{name}.heartbeat", connect_timeout=30.0)
     with open_platform(own) as platform:
