@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def test_backfill_is_held_to_rows_and_bytes_a_second(make_harness: MakeHarness, 
 
 
 def _rates(outside: SnapshotPorts, clients: list[str]) -> dict[str, int]:
-    assert isinstance(outside.rates, ClientQuotas)
-    return {client: rate for client, rate in outside.rates.rates().items() if client in clients}
+    with closing(ClientQuotas(outside.platform.settings.kafka)) as quotas:
+        return {client: rate for client, rate in quotas.rates().items() if client in clients}
 
 
 @pytest.fixture
