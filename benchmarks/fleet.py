@@ -45,6 +45,8 @@ from cdc_platform.testing.connect_rest import FakeConnectServer
 from cdc_platform.wiring import open_platform
 
 WORKERS_A_CLUSTER = 3
+# Nothing is there: the fleet's databases are names only.
+SECRETS = "/run/secrets"
 HEARTBEATS_A_SHARD = 12  # 75 s at one each 6 s
 
 
@@ -71,7 +73,10 @@ def topology_of(spec: FleetSpec, clusters: Sequence[Cluster]) -> Topology:
             # Each dataset lives in one cluster first, so that placement is what it was made for.
             clusters=tuple(c.name for c in clusters[at % len(clusters) :])
             + tuple(c.name for c in clusters[: at % len(clusters)]),
-            credentials=Credentials(user="${env:CDC_DB_USER}", password="${env:CDC_DB_PASSWORD}"),
+            credentials=Credentials(
+                user=f"${{file:{SECRETS}/{name}/db.properties:user}}",
+                password=f"${{file:{SECRETS}/{name}/db.properties:password}}",
+            ),
             topics=TopicSpec(partitions=2, replication=1),
             connector={"max.batch.size": "1024"},
         )
@@ -107,6 +112,7 @@ def fleet(stack: Stack, spec: FleetSpec, root: str) -> Iterator[Settings]:
         state_topic=f"{root}.state",
         heartbeat_topic=f"{root}.heartbeat",
         platform=root,
+        secrets_dirs=(SECRETS,),
     )
     with contextlib.ExitStack() as ending:
         clusters = [
@@ -200,7 +206,12 @@ def _worker_names(number: int) -> list[str]:
 def _serve(asked: Mapping[str, Any]) -> None:
     """Be one Connect cluster and the metrics of its workers until stdin closes."""
     spec = FleetSpec(shards=asked["shards"], clusters=asked["clusters"], drift=asked["drift"])
-    settings = Settings(kafka=asked["kafka"], platform=asked["platform"], heartbeat_topic=asked["heartbeat_topic"])
+    settings = Settings(
+        kafka=asked["kafka"],
+        platform=asked["platform"],
+        heartbeat_topic=asked["heartbeat_topic"],
+        secrets_dirs=(SECRETS,),
+    )
     all_clusters = [Cluster(name=_cluster_name(n), urls=("http://127.0.0.1:1",)) for n in range(spec.clusters)]
     configs = configs_of(topology_of(spec, all_clusters), settings, spec.drift)[_cluster_name(asked["number"])]
     workers = _worker_names(asked["number"])

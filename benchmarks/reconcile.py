@@ -27,7 +27,7 @@ from confluent_kafka import Consumer, KafkaError, TopicPartition
 from confluent_kafka.admin import AdminClient, ConfigResource
 from kazoo.client import KazooClient
 
-from benchmarks.fleet import HEARTBEATS_A_SHARD, FleetSpec, configs_of, fleet, topology_of
+from benchmarks.fleet import HEARTBEATS_A_SHARD, SECRETS, FleetSpec, configs_of, fleet, topology_of
 from benchmarks.form import Form, Goal
 from benchmarks.stacks import stack_of
 from cdc_platform.clients.platform import Platform
@@ -265,7 +265,7 @@ def planning(shards: int, *, drift: float) -> tuple[Callable[[], float], Callabl
 
     They wait for nothing, so that what else the machine does matters less.
     """
-    settings = Settings()
+    settings = Settings(secrets_dirs=(SECRETS,))
     spec = FleetSpec(shards=shards, drift=drift)
     clusters = [Cluster(name=f"c{n}", urls=("http://127.0.0.1:1",)) for n in range(spec.clusters)]
     topology = topology_of(spec, clusters)

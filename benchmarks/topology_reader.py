@@ -109,7 +109,7 @@ def measure(form: Form, zookeeper: str) -> None:
 
     form.in_turn(
         "cold load", "s", cold, one_after_another,
-        other_side="serial reader", rounds=form.count("rounds"), goal=Goal(at_most=0.4),
+        other_side="serial reader", rounds=form.count("rounds"), goal=Goal(at_most=0.5),
     )  # fmt: skip
     store.load()
     before = packets(zookeeper)

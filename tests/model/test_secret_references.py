@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from cdc_platform.model.secret_references import (
 )
 from cdc_platform.settings import Settings
 from tests.connectors.cases import EAST, PINS, PINS_7
+from tests.own_secrets import SECRETS_DIRS
 
 GOOD = ["${file:/run/secrets/db.properties:user}", "${env:DB_PASSWORD}", "${env:_x1}", "${file:/a:b.c-d}"]
 BAD = [
@@ -113,7 +115,8 @@ def in_settings(name: str, value: str, tmp_path: Path) -> None:
 
 
 def in_worker_kafka(name: str, value: str, tmp_path: Path) -> None:
-    desired_config(PINS, PINS_7, EAST, Settings(worker_kafka={name: value}))
+    settings = Settings(worker_kafka={name: value}, secrets_dirs=SECRETS_DIRS)
+    desired_config(PINS, PINS_7, EAST, settings)
 
 
 def in_a_document(name: str, value: str, tmp_path: Path) -> None:
@@ -121,14 +124,16 @@ def in_a_document(name: str, value: str, tmp_path: Path) -> None:
 
 
 def in_an_override(name: str, value: str, tmp_path: Path) -> None:
-    from dataclasses import replace
-
     check_shard(
-        PINS, replace(PINS_7, connector={f"driver.{name}": value}), Settings(permitted_connector_options=("*",))
+        PINS,
+        replace(PINS_7, connector={f"driver.{name}": value}),
+        Settings(permitted_connector_options=("*",), secrets_dirs=SECRETS_DIRS),
     )
 
 
 PLACES: list[Callable[[str, str, Path], None]] = [in_settings, in_worker_kafka, in_a_document, in_an_override]
+# What is the platform's own lies elsewhere than what is a dataset's.
+OWN, OF_THE_DATASET = "${file:/run/platform-secrets/x:y}", "${file:/run/secrets/pins/x:y}"
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -139,7 +144,7 @@ def test_a_plain_secret_is_refused_everywhere_and_not_shown(
     with pytest.raises(BadInput, match="reference") as refused:
         place(name, "hunter2", tmp_path)
     assert name in str(refused.value) and "hunter2" not in str(refused.value)
-    place(name, "${file:/run/secrets/x:y}", tmp_path)
+    place(name, OF_THE_DATASET if place is in_an_override else OWN, tmp_path)
 
 
 @pytest.mark.parametrize("place", PLACES)
