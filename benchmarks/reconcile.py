@@ -329,4 +329,4 @@ _CHILD: dict[str, Callable[..., dict[str, Any]]] = {"seed": seed, "pass": passes
 
 if __name__ == "__main__":
     what, given, *more = sys.argv[1:]
-    print(json.dumps(_CHILD[what](Settings(**json.loads(given)), *more)))
+    print(json.dumps(_CHILD[what](msgspec.json.decode(given, type=Settings), *more)))
