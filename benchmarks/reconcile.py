@@ -51,7 +51,7 @@ from cdc_platform.wiring import open_platform
 # In one process, one after another.
 WARM_PASSES = 5
 
-SIZES = {"shards": (10_000, 1_000), "clusters": (4, 4), "rounds": (3, 1), "warm": (11, 5)}
+SIZES = {"shards": (10_000, 4_000), "clusters": (4, 4), "rounds": (3, 2), "warm": (11, 5)}
 
 PASS_GOAL = Goal(at_most=1.3)
 
@@ -76,7 +76,7 @@ def run(form: Form) -> None:
                  other_side=raw, goal=PASS_GOAL)  # fmt: skip
     form.compare("warm pass", "s", warm["pass"], warm["raw"], other_side=raw, goal=PASS_GOAL)
     form.compare("memory of the process", "MB", [one["memory"] for one in passes], [one["memory"] for one in raws],
-                 other_side=raw, goal=Goal(at_most=5.0))  # fmt: skip
+                 other_side=raw, goal=Goal(at_most=2.0))  # fmt: skip
     form.figure("cold pass", "CPU s", [one["cold_cpu"] for one in passes])
     form.figure("warm pass", "CPU s", [one["warm_cpu"] for one in passes])
     for phase in passes[0]["phases"]:
