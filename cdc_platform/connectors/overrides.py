@@ -246,6 +246,9 @@ def _check_harmless(option: str, value: str, where: str, dataset: Dataset, setti
             raise _refused(
                 where, option, foreign[0], f"Put the file below the dataset's own directory of secrets. {permit}"
             )
+    is_text = permitted_options.names_something(option, value) and not names_secret(option)
+    if is_text and not permitted_options.is_permitted(option, permitted):
+        raise _refused(where, option, f"{value!r} must be a number or a word.", permit)
     modes = permitted_options.weak_tls_mode(option, value)
     if modes and not permitted_options.is_permitted(option, permitted):
         raise _refused(

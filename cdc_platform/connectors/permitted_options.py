@@ -74,6 +74,7 @@ _HARMLESS = frozenset(
     }
     | {f"producer.override.{option}" for option in PRODUCER_OPTIONS}
 )
+_WORD = re.compile(r"-?[A-Za-z0-9_][A-Za-z0-9_ -]{0,63}")
 _GUARDED = (
     "admin.override.",
     "config.providers",
@@ -127,6 +128,11 @@ def not_permitted(option: str, permitted: tuple[str, ...] = ()) -> bool:
     if name in _HARMLESS or name in _TLS_FILES or is_permitted(option, permitted):
         return False
     return name.startswith(_GUARDED) or _NAMES_CODE_OR_PLACE.search(name) is not None
+
+
+def names_something(option: str, value: str) -> bool:
+    """True when the value of a harmless option is more than a number or a word, as a class, a host or a file is."""
+    return option.strip() in _HARMLESS and _WORD.fullmatch(value) is None
 
 
 def is_permitted(option: str, permitted: Iterable[str]) -> bool:

@@ -7,9 +7,9 @@ from typing import Any
 
 from hypothesis import strategies as st
 
+from cdc_platform.documents.znodes import MAX_FLOOR
 from cdc_platform.model.topology import (
     EMPTY,
-    MAX_GENERATION,
     Address,
     BootstrapMode,
     Cluster,
@@ -115,7 +115,7 @@ def shards(draw: st.DrawFn, dataset: str, shard_id: str) -> Shard:
         leader=Address("db", 3306) if plain else draw(addresses),
         database=f"d_{shard_id}".replace("-", "_") if plain else draw(table_names),
         replicas=() if plain else tuple(draw(st.lists(addresses, max_size=2))),
-        generation=0 if plain else draw(st.integers(0, MAX_GENERATION)),
+        generation=0 if plain else draw(st.integers(0, MAX_FLOOR)),
         connector=EMPTY if plain else draw(text_maps),
         pause=None if plain else draw(pauses),
         extra=EMPTY if plain else draw(free_maps),
