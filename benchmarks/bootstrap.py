@@ -42,8 +42,8 @@ from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.wiring import open_platform, open_snapshots
 
 SIZES = {
-    "rows": (150_000, 20_000),  # narrow
-    "wide": (1_500, 300),  # of 100 KB
+    "rows": (150_000, 150_000),  # narrow
+    "wide": (1_500, 1_500),  # of 100 KB
     "backlog": (3_000, 600),  # changes of wide rows
     "flood": (2_000_000, 200_000),  # changes of narrow rows
     "flood_heap": (128, 128),  # MB

@@ -46,8 +46,8 @@ FIXED = 96_000_000
 SEED = 7
 
 SIZES = {
-    "rows": (1_000_000, 100_000),
-    "events": (1_250_000, 125_000),
+    "rows": (1_000_000, 400_000),
+    "events": (1_250_000, 500_000),
     "engines": ("mariadb,postgres", "mariadb,postgres"),
     "rounds": (3, 1),
 }
