@@ -205,7 +205,10 @@ def test_state_file_and_output_hold_no_secret(stack: Stack) -> None:
 
 def test_up_on_a_running_stack_changes_nothing(stack: Stack) -> None:
     before = {name: one.pid for name, one in stack.running().items()}
-    again = up(StackSpec(directory=stack.directory, workers=len(stack.workers)))
+    parts = StackSpec(
+        directory=stack.directory, workers=len(stack.workers), mysql=bool(stack.mysql), secure=stack.secure
+    )
+    again = up(parts)
     assert again == stack
     assert {name: one.pid for name, one in stack.running().items()} == before
 
