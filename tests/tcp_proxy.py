@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 
@@ -14,11 +15,13 @@ class TcpProxy:
 
     `cut()` closes all connections and refuses new ones; `stall()` keeps them
     open and forwards nothing (a half-open network); `slow(n)` forwards n bytes
-    a second each way of each connection; `resume()` ends all three.
+    a second each way of each connection; `resume()` ends all three. `before_client`
+    is called each time before what a client sent is forwarded.
     """
 
-    def __init__(self, target: tuple[str, int]) -> None:
+    def __init__(self, target: tuple[str, int], *, before_client: Callable[[], None] = lambda: None) -> None:
         self.target = target
+        self._before_client = before_client
         self._flow = threading.Event()
         self._flow.set()
         self._refuse = False
@@ -97,13 +100,14 @@ class TcpProxy:
             server.settimeout(None)
             with self._lock:
                 self._open |= {client, server}
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._pump, args=(source, sink), daemon=True).start()
+            for source, sink, before in ((client, server, self._before_client), (server, client, lambda: None)):
+                threading.Thread(target=self._pump, args=(source, sink, before), daemon=True).start()
 
-    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket, before: Callable[[], None]) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536 if self._rate is None else max(1, self._rate // 10)):
                 self._flow.wait()
+                before()
                 sink.sendall(data)
                 if rate := self._rate:
                     time.sleep(len(data) / rate)

@@ -42,6 +42,7 @@ class Harness:
     bootstrap: BootstrapMode = BootstrapMode.INCREMENTAL
     overrides: Mapping[str, str] = field(default_factory=dict)
     pad: int = 100
+    through: Address | None = None
     name: str = field(default_factory=lambda: f"b{secrets.token_hex(3)}")
 
     def __post_init__(self) -> None:
@@ -56,7 +57,7 @@ class Harness:
             connector=dict(self.overrides),
         )
         self.shards = tuple(
-            Shard(dataset=self.name, id=f"{n:05d}", leader=self.leader, database=f"{self.name}_{n:05d}")
+            Shard(dataset=self.name, id=f"{n:05d}", leader=self.through or self.leader, database=f"{self.name}_{n:05d}")
             for n in range(self.count)
         )
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 from cdc_platform.connectors.engines import binlog
 from cdc_platform.connectors.engines.engine_facts import EngineFacts
 from cdc_platform.connectors.wire_format import Fixed
-from cdc_platform.model.topology import Engine
+from cdc_platform.model.topology import Dataset, Engine
+
+
+def _dataset_options(dataset: Dataset) -> dict[str, str]:
+    return {
+        **binlog.dataset_options(dataset),
+        # An initial snapshot lists the tables before it reads its position. From MySQL 8.0 on the list is a table of
+        # InnoDB, and opens the view in which REPEATABLE READ reads all rows: what is written between view and
+        # position would never come (docs/decisions/0044).
+        "driver.sessionVariables": "transaction_isolation='READ-COMMITTED'",
+    }
+
 
 FACTS = EngineFacts(
     engine=Engine.MYSQL,
@@ -22,7 +33,7 @@ FACTS = EngineFacts(
         ),
         Fixed("driver.detectCustomCollations", "true", "driver.customCharsetMapping has no effect without it."),
     ),
-    dataset_options=binlog.dataset_options,
+    dataset_options=_dataset_options,
     shard_options=binlog.shard_options,
     leftovers=binlog.leftovers,
     idle_gap=binlog.idle_gap,
