@@ -28,6 +28,7 @@ from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.clients.sources.logs import RealSourceLogs
 from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.clients.sources.source import Source
+from cdc_platform.clients.sources.source_facts import RealSourceFacts
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, require_extra
@@ -87,6 +88,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             heartbeats=heartbeats,
             metrics=metrics,
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
+            facts=RealSourceFacts(secrets_dirs=settings.secrets_dirs),
         )
     finally:
         connect.close()

@@ -1,4 +1,4 @@
-"""What is wrong now, as conditions: incidents and silent passes on record, what agents report of leaders. Pure."""
+"""What is wrong now, as conditions: what passes recorded, passes that are late, what agents report of leaders. Pure."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.source_hazard_kinds import KINDS
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
@@ -22,8 +24,9 @@ ALERT = "alert/"
 INCIDENT = "trouble/"
 PASS = "pass"
 LEADER = "leader/"
+SOURCE = "source/"
 # Keys of the conditions that are found here; what is not found is over.
-OBSERVED_HERE = (INCIDENT, LEADER, f"{PASS}/")
+OBSERVED_HERE = (INCIDENT, LEADER, SOURCE, f"{PASS}/")
 
 # Most incidents are repaired by the next passes: those are not alerted.
 INCIDENT_PATIENCE = timedelta(minutes=2)
@@ -59,8 +62,8 @@ def recorded_conditions(
     now: datetime,
     patience: timedelta,
 ) -> dict[str, AlertCondition]:
-    """What is wrong by the records of passes: incidents, and that no pass was made for long."""
-    kinds = (INCIDENT, RestartRecord.key_of(""))
+    """What is wrong by the records of passes: incidents, hazards at sources, and that no pass was made for long."""
+    kinds = (INCIDENT, RestartRecord.key_of(""), SourceRecord.key_of(""))
     memory = read_memory({key: document for key, document in documents.items() if key.startswith(kinds)})
     restarts = memory.of(RestartRecord)
     hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -77,6 +80,7 @@ def recorded_conditions(
             name.partition(".")[0] for name in incident.sample
         }
         found[f"{INCIDENT}{key}"] = _of_incident(incident, concerned, topology, settings, patience)
+    found |= _source_conditions(memory.of(SourceRecord), topology, settings)
     silent = age(documents.get(LAST_PASS), now)
     if silent is not None and silent > SILENT_PASSES.total_seconds():
         name = settings.platform
@@ -121,6 +125,31 @@ def leader_conditions(
                     runbook=_runbook(settings, anchor),
                     patience=wait,
                 )
+    return found
+
+
+def _source_conditions(
+    records: Mapping[str, SourceRecord], topology: Topology, settings: Settings
+) -> dict[str, AlertCondition]:
+    """What passes found at sources: alerted at once, the shards of one server in one message."""
+    found = {}
+    shards = {shard.name: (dataset, shard) for dataset, shard in topology.all_shards()}
+    for name, record in records.items():
+        for hazard in record.hazards:
+            if name not in shards or not KINDS[hazard.kind].alerts:
+                continue
+            dataset, shard = shards[name]
+            key = f"{SOURCE}{hazard.kind}/{name}/{hazard.table}"
+            found[key] = AlertCondition(
+                key=key,
+                cause=f"{SOURCE}{hazard.kind}/{shard.leader}",
+                severity=Severity.CRITICAL if KINDS[hazard.kind].loses else Severity.WARNING,
+                title=f"{str(hazard.kind).replace('-', ' ').capitalize()}: {name} at {shard.leader}",
+                text=f"{name}: {hazard.text}.",
+                advice=hazard.cure,
+                owners=tuple(sorted(dataset.owners)),
+                runbook=_runbook(settings, "source-hazard"),
+            )
     return found
 
 

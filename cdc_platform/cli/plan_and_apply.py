@@ -16,6 +16,7 @@ from cdc_platform.planning.rendering import to_json, to_markdown, to_text
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.report import PassReport
+from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
 
@@ -45,7 +46,7 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
     with open_platform(Settings.load()) as platform:
         policy = reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink)
         with large_state():
-            _, planned = reconciler.plan_pass(platform, policy)
+            _, planned = reconciler.plan_pass(platform, policy, asked=of_dataset(None))
     document = json.dumps(to_json(planned.plan), indent=2)
     if out is not None:
         out.write_text(document + "\n")
@@ -76,6 +77,7 @@ def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool
             expect=expect,
             progress=lambda text: None if as_json else click.echo(text, err=True),
             wait_for_lock=wait,
+            asked=of_dataset(None),
         )
     if as_json:
         click.echo(json.dumps(_report_json(report), indent=2))

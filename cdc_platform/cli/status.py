@@ -15,6 +15,7 @@ from cdc_platform.planning.inputs import Planned
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.report import DatasetHealth, health_of
+from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary
 from cdc_platform.wiring import open_platform
@@ -31,7 +32,7 @@ def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
     """
     with open_platform(Settings.load()) as platform:
         with large_state():
-            observed, planned = reconciler.plan_pass(platform)
+            observed, planned = reconciler.plan_pass(platform, asked=of_dataset(dataset) if dataset else None)
         owner = platform.topology.lock_owner()
         records = platform.state.read()
     health = health_of(observed.topology, planned, observed.clusters)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
 from cdc_platform.clients.sources.logs import SourceLogs
+from cdc_platform.clients.sources.source_facts import SourceFactsReader
 from cdc_platform.model.topology import Cluster
 from cdc_platform.settings import Settings
 
@@ -15,7 +16,8 @@ from cdc_platform.settings import Settings
 class Platform:
     """The outside systems of one platform.
 
-    `sources` asks and prepares source servers; without it they are left alone.
+    `sources` asks and prepares source servers; without it they are left alone. `facts` asks each of them every few
+    minutes how its log and the captured tables are; without it nothing of that is known.
     `connect` gives the client of a Connect cluster; calls for the same cluster
     share connections. Without `heartbeats` or `metrics` what they tell is
     unknown. Built by `wiring.py`, or from the fakes of `testing`.
@@ -29,3 +31,4 @@ class Platform:
     heartbeats: Heartbeats | None = None
     metrics: Metrics | None = None
     sources: SourceLogs | None = None
+    facts: SourceFactsReader | None = None

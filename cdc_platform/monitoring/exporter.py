@@ -19,11 +19,14 @@ from prometheus_client.registry import Collector, CollectorRegistry
 
 from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
+from cdc_platform.model.naming import ShardName
 from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.memory import Memory, SourcesAsked
 from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler.state_records import Documents, read_memory
 
@@ -155,8 +158,28 @@ def _memory(records: Documents) -> Iterator[Metric]:
     for dataset, record in memory.of(CanaryRecord).items():
         canaries.add_metric([dataset, str(record.verdict)], 1)
     yield canaries
+    yield from _sources(memory)
     yield _gauge("cdc_zombies", "Shards whose task seems to run twice.", len(memory.of(ZombieRecord)))
     yield _gauge("cdc_skewed_clusters", "Connect clusters whose tasks are unevenly spread.", len(memory.of(SkewRecord)))
+
+
+def _sources(memory: Memory) -> Iterator[Metric]:
+    hazards = GaugeMetricFamily(
+        "cdc_source_hazards", "Shards whose source has a hazard, by kind (docs/hazards.md).", labels=["dataset", "kind"]
+    )
+    found = memory.of(SourceRecord).items()
+    pairs = {(name, str(hazard.kind)) for name, record in found for hazard in record.hazards}
+    for (dataset, kind), number in sorted(
+        Counter((ShardName.parse(name).dataset, kind) for name, kind in pairs).items()
+    ):
+        hazards.add_metric([dataset, kind], number)
+    yield hazards
+    asked = memory.of(SourcesAsked).get("last")
+    if asked is not None:
+        at = asked.at.timestamp()
+        yield _gauge("cdc_sources_asked_timestamp_seconds", "When the sources were asked last (Unix time).", at)
+        yield _gauge("cdc_sources_asked", "Shards whose source was asked then.", asked.asked)
+        yield _gauge("cdc_sources_unanswered", "Of these, shards whose source did not answer.", asked.unanswered)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

@@ -218,6 +218,24 @@ class CreateConnector(_InCluster, _Configured):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PublishTables(_InCluster):
+    """The publication of a shard that is captured lacks tables of the dataset."""
+
+    kind = ActionKind("publish tables", "+", 11, Lane.CLUSTER)
+
+    tables: tuple[str, ...]
+
+    def sentence(self) -> str:
+        return (
+            f"add {some_of(self.tables, 6)} to the publication of {self.name}: changes until then are lost, "
+            "verify what is in the topic"
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {**_InCluster.details(self), "tables": list(self.tables)}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateConnector(_InCluster, _Configured):
     """A connector's config differs from what it should be."""
 

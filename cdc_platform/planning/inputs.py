@@ -106,7 +106,8 @@ class Planned:
 
     `changes` are what it changes in the memory. `waiting` says why a failing connector is not
     restarted, or a shard gets none. `homes` maps a connector to its cluster. `unwell` says of
-    connectors that Connect calls RUNNING why they are not. `incidents` are all that there are now.
+    connectors that Connect calls RUNNING why they are not, `incomplete` of shards what of them is being lost.
+    `incidents` are all that there are now.
     """
 
     plan: Plan
@@ -115,3 +116,4 @@ class Planned:
     homes: Mapping[str, str] = EMPTY
     unwell: Mapping[str, str] = EMPTY
     incidents: Mapping[str, Incident] = EMPTY
+    incomplete: Mapping[str, str] = EMPTY

@@ -14,9 +14,10 @@ from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
-from cdc_platform.planning.records import Kept, Record
+from cdc_platform.planning.records import Kept, Record, Writer
 
 R = TypeVar("R", bound=Record)
 
@@ -48,6 +49,17 @@ class TopicRecord(Record):
     since: datetime
 
 
+@dataclass(frozen=True, slots=True)
+class SourcesAsked(Record):
+    """Remembered of the last round of questions to the sources: when, of how many shards, and who did not answer."""
+
+    kept = Kept("sources", Writer.REPORT)
+
+    at: datetime
+    asked: int
+    unanswered: int
+
+
 # Reading, writing and deleting go by this list: a kind that is not in it can be neither read nor changed.
 KINDS: dict[str, type[Record]] = {
     kind.kept.prefix: kind
@@ -65,6 +77,8 @@ KINDS: dict[str, type[Record]] = {
         ClusterSize,
         DatasetSize,
         TopicRecord,
+        SourceRecord,
+        SourcesAsked,
     )
 }
 

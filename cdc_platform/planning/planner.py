@@ -31,6 +31,7 @@ from cdc_platform.planning.guardrails import Connectors
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
 from cdc_platform.planning.leader_file_wait import LeaderFiles
@@ -38,6 +39,7 @@ from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, Recor
 from cdc_platform.planning.placement import Placement, place_observed
 from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
+from cdc_platform.planning.source_findings import incomplete, source_part
 from cdc_platform.planning.treatment import treat
 
 
@@ -98,6 +100,8 @@ class _Planner:
         changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
         changes += Part(records=self._leaders(shards.awaited))
         changes += Part(records=self._cluster_sizes(changes.actions, shrunk.keys()))
+        sources = memory.of(SourceRecord)
+        changes += source_part(sources, {shard.name for _, shard in observed.topology.all_shards()}, shards.views)
         return Planned(
             plan=_plan(changes),
             changes=changes.records,
@@ -105,6 +109,7 @@ class _Planner:
             homes=placement.homes,
             unwell=diagnosis.unwell,
             incidents=treatment.incidents,
+            incomplete=incomplete(sources),
         )
 
     def _shards(self, placement: Placement, shrunk: Mapping[str, Refusal], foreign: frozenset[str]) -> _Shards:

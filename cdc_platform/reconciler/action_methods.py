@@ -91,6 +91,7 @@ METHODS: dict[type[actions.Action], Callable[[ApplyPorts, Any], None]] = {
     actions.RestartConnector: _restart,
     actions.ResumeConnector: lambda ports, action: ports.connect[action.cluster].resume(action.name),
     actions.CreateConnector: _create,
+    actions.PublishTables: lambda ports, action: _publish(ports, ShardName.parse(action.name)),
     actions.UpdateConnector: _update,
     actions.StopAndResumeConnector: lambda ports, action: stop_and_resume(
         action.name, ports.connect[action.cluster], ports.watch

@@ -132,8 +132,9 @@ def _down(
 ) -> ShardDown | None:
     """Why the shard is not captured now; None when it is."""
     unwell = planned.unwell.get(shard) if planned else None
+    losing = planned.incomplete.get(shard) if planned else None
     if connector is not None and connector.running and unwell is None:
-        return None
+        return None if losing is None else ShardDown(shard=shard, state="INCOMPLETE", reason=losing)
     waiting = planned.waiting.get(shard) if planned else None
     if connector is None:
         if blind:

@@ -12,8 +12,9 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.planning.actions import DeleteConnector, RestartConnector
+from cdc_platform.planning.actions import DeleteConnector, PublishTables, RestartConnector
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.inputs import PassPolicy, Planned
 from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.planner import make_plan
@@ -25,6 +26,7 @@ from cdc_platform.reconciler.ended_watermarks import ended_watermarks
 from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
 from cdc_platform.reconciler.report import ActionOutcome, PassReport
+from cdc_platform.reconciler.source_round import Asked, source_round, when_due
 from cdc_platform.reconciler.state_records import DocumentChanges, Documents
 
 Captured = Callable[[tuple[str, ...]], None]
@@ -42,28 +44,35 @@ def policy_of(platform: Platform, *, allow_deletes: int | None = None, accept_sh
     )
 
 
-def plan_pass(platform: Platform, policy: PassPolicy | None = None) -> tuple[ObservedState, Planned]:
+def plan_pass(
+    platform: Platform, policy: PassPolicy | None = None, *, asked: Asked | None = None
+) -> tuple[ObservedState, Planned]:
     """Observe and plan, and change nothing.
+
+    `asked`: the shards whose sources are asked now; of the others, and without it of all, the records tell.
 
     Raises:
         ZooKeeperUnavailable: the topology could not be read as a whole.
         KafkaUnavailable: the state topic could not be read.
     """
-    prepared = _planned(platform, policy)
+    prepared = _planned(platform, policy, asked)
     return prepared.observed, prepared.planned
 
 
 @dataclass(frozen=True, slots=True)
 class _PlannedPass:
-    """What a pass knows before it changes anything; `seconds` by phase."""
+    """What a pass knows before it changes anything; `documents` with what the sources said, `said` that alone;
+    `seconds` by phase.
+    """
 
     observed: ObservedState
     planned: Planned
     documents: Documents
+    said: DocumentChanges
     seconds: Mapping[str, float]
 
 
-def _planned(platform: Platform, policy: PassPolicy | None) -> _PlannedPass:
+def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None) -> _PlannedPass:
     clock = _Phases()
     policy = policy or policy_of(platform)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="state") as pool:
@@ -73,9 +82,14 @@ def _planned(platform: Platform, policy: PassPolicy | None) -> _PlannedPass:
         observed = observe(platform, topology, desired.topics, policy.liveness)
         documents = reading.result()
     clock.lap("look")
+    said: DocumentChanges = {}
+    if asked is not None and platform.facts is not None:
+        said = source_round(platform, platform.facts, topology, documents, observed.taken_at, asked)
+        documents = {key: document for key, document in {**documents, **said}.items() if document is not None}
+        clock.lap("sources")
     planned = make_plan(observed, desired, state_records.read_memory(documents), policy)
     clock.lap("plan")
-    return _PlannedPass(observed, planned, documents, clock.seconds)
+    return _PlannedPass(observed, planned, documents, said, clock.seconds)
 
 
 def reconcile(
@@ -88,6 +102,7 @@ def reconcile(
     on_captured: Captured = lambda names: None,
     on_lock: Callable[[int], None] = lambda generation: None,
     wait_for_lock: float = 0.0,
+    asked: Asked = when_due,
     while_planning: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> PassReport:
     """One pass under the ZooKeeper lock.
@@ -102,6 +117,7 @@ def reconcile(
             before that is recorded: at least once for each.
         on_lock: called with the lock's generation as soon as it is held.
         wait_for_lock: seconds to wait for a pass that runs now.
+        asked: the shards whose sources are asked; by default all, every few minutes.
         while_planning: entered while the observed state is built and planned from; entry points
             pass `process_memory.large_state`.
 
@@ -113,7 +129,7 @@ def reconcile(
         deadline = time.monotonic() + platform.settings.pass_budget
         watch = LockWatch(lock)
         with while_planning():
-            prepared = watch.run(lambda _: _planned(platform, policy))
+            prepared = watch.run(lambda _: _planned(platform, policy, asked))
         if expect is not None and prepared.planned.plan.fingerprint != expect:
             raise PlanStale(
                 f"the world moved: {prepared.planned.plan.sentence()}",
@@ -145,7 +161,7 @@ class _Pass:
         # What a plan leans on is on record before it is applied: which canaries had what, and that
         # something was stopped and resumed or is no longer captured, which nothing else shows afterwards.
         ended = ended_watermarks(planned.plan.actions, observed.topology, documents)
-        self._write(state_records.changed_records(planned.changes, documents) | ended)
+        self._write(self.prepared.said | state_records.changed_records(planned.changes, documents) | ended)
         if not planned.plan:
             return ()
         self.progress(planned.plan.sentence())
@@ -212,6 +228,10 @@ class _Pass:
         for outcome in outcomes:
             if isinstance(outcome.action, DeleteConnector) and outcome.status is report.ActionStatus.DONE:
                 learned |= {key: None for key in state_records.deleted_with(outcome.action.name) if key in documents}
+            elif isinstance(outcome.action, PublishTables) and outcome.status is report.ActionStatus.DONE:
+                # What its source says of it, the next round asks.
+                key = SourceRecord.key_of(outcome.action.name)
+                learned[key] = {**documents[key], "publish": False}
         return learned
 
     def _write(self, changes: DocumentChanges) -> None:

@@ -10,9 +10,10 @@ import msgspec
 
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.planning.inputs import Planned
-from cdc_platform.planning.memory import KINDS, RecordChanges
+from cdc_platform.planning.memory import KINDS, RecordChanges, SourcesAsked
 from cdc_platform.planning.plan import Plan
 from cdc_platform.planning.records import Record, Writer
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
@@ -58,6 +59,8 @@ def records() -> Records:
     found |= {hold_key("pins.00000"): msgspec.to_builtins(sample(HoldRecord))}
     found |= {run.key: run.document(), run.shard_key("00000"): state.document(), mark.key: mark.document()}
     found |= {run.shard_key(ORDER): {"wanted": "paused", "at": NOW.isoformat()}}
+    found |= {SourceRecord.key_of("pins.00000"): msgspec.to_builtins(sample(SourceRecord))}
+    found |= {SourcesAsked.key_of("last"): msgspec.to_builtins(sample(SourcesAsked))}
     found |= {f"{CONTINUITY}pins/pins/00000": {"breaks": [_break(sample(Break))]}}
     found |= plan_records(sample(RepairPlan))
     found[LAST_PASS] = _last_pass()

@@ -20,6 +20,7 @@ from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.canary import CanaryRecord
 from cdc_platform.planning.health.failures import CURES, Failure
+from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.settings import AlertTarget, Settings
 from cdc_platform.snapshots.request import RunKind
 from cdc_platform.snapshots.run_lifecycle import RequestedState
@@ -112,6 +113,7 @@ def words() -> dict[str, Any]:
         "failure": Failure,
         "kind of a break": BreakKind,
         "kind of a run": RunKind,
+        "hazard at a source": HazardKind,
         "order to a run": RequestedState,
         "phase of a shard": Phase,
         "severity": Severity,

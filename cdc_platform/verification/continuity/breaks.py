@@ -17,6 +17,7 @@ class BreakKind(StrEnum):
     RESUME = "resume"
     FORGOTTEN = "forgotten_offset"
     FROM_SCRATCH = "began_anew"
+    NOT_CAPTURED = "not_captured"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ class Break:
                     f"{self.shard}: run {self.run} read the table again, its predecessor had committed nothing of the "
                     f"stream: what changed after {self.range} until then came as rows only"
                 )
+            case BreakKind.NOT_CAPTURED:
+                return f"{self.shard}: {self.range}"
         return f"{self.shard}: run {self.run} began without the offset that its predecessor had committed: {self.range}"
 
 

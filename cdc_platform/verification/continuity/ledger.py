@@ -25,6 +25,8 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.connectors.identity import table_topic, transaction_topic
 from cdc_platform.errors import CdcError, NotFound
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
+from cdc_platform.planning.health.source_hazards import Gap, SourceRecord
+from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
 from cdc_platform.verification.continuity.handovers import SENT
 from cdc_platform.verification.continuity.ledger_store import LedgerStore, codes, numbered
@@ -97,7 +99,22 @@ def count_and_keep(
 def breaks_on_record(
     records: Mapping[str, Mapping[str, Any]], dataset: str, table: str
 ) -> dict[str, tuple[Break, ...]]:
-    """Shard to its breaks, from the state topic."""
+    """Shard to its breaks, from the state topic: what the ledger found, and the gaps that passes found at sources."""
+    found = _breaks_found(records, dataset, table)
+    sources = {key: document for key, document in records.items() if key.startswith(SourceRecord.key_of(f"{dataset}."))}
+    for name, record in read_memory(sources).of(SourceRecord).items():
+        if gaps := record.about(table).gaps:
+            shard = name.partition(".")[2]
+            found[shard] = (*found.get(shard, ()), *(_of_gap(shard, gap) for gap in gaps))
+    return found
+
+
+def _of_gap(shard: str, gap: Gap) -> Break:
+    range_ = f"{gap.kind} since {gap.since:%Y-%m-%d %H:%M:%S}Z: {gap.text}"
+    return Break(shard=shard, kind=BreakKind.NOT_CAPTURED, range=range_, found_at=gap.found_at)
+
+
+def _breaks_found(records: Mapping[str, Mapping[str, Any]], dataset: str, table: str) -> dict[str, tuple[Break, ...]]:
     prefix = f"{CONTINUITY}{dataset}/{table}/"
     return {
         key.removeprefix(prefix): tuple(msgspec.convert(one, Break) for one in document["breaks"])
@@ -306,7 +323,8 @@ class _LedgerUpdate:
 
     def _recorded(self, fresh: Collection[Break]) -> dict[str, tuple[Break, ...]]:
         """The breaks of each shard, the new ones recorded."""
-        known = breaks_on_record(self._ports.platform.state.read(), self._dataset.name, self._table.name)
+        records = self._ports.platform.state.read()
+        known = _breaks_found(records, self._dataset.name, self._table.name)
         changed: dict[str, tuple[Break, ...]] = {}
         for one in fresh:
             before = changed.get(one.shard, known.get(one.shard, ()))
@@ -319,7 +337,7 @@ class _LedgerUpdate:
             store.write(
                 {f"{prefix}{shard}": {"breaks": list(map(_document, breaks))} for shard, breaks in changed.items()}
             )
-        return {**known, **changed}
+        return {**breaks_on_record(records, self._dataset.name, self._table.name), **changed}
 
     def _without(self, problem: str) -> TableContinuity:
         return TableContinuity(dataset=self._dataset.name, table=self._table.name, problem=problem)

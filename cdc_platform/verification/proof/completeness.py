@@ -21,6 +21,7 @@ from cdc_platform.verification.ports import Report, VerificationPolicy, Verifica
 from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
 from cdc_platform.verification.proof.scan import Scan, remove_old_scans
 from cdc_platform.verification.proof.shard_proof import ShardProof
+from cdc_platform.verification.proof.source_causes import source_records, with_causes
 from cdc_platform.verification.proof.table_proof import TableProof, in_parallel, reason_of
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdict_rules import VerdictRules
@@ -119,6 +120,7 @@ class _Run:
             try:
                 records.bounds()
                 watermarks = self._watermarks()
+                sources = source_records(self.ports.platform, self.dataset, self.table, shards)
             except NotFound:
                 return self._all(shards, f"there is no topic {self._topic}")
             except CdcError as error:
@@ -135,7 +137,10 @@ class _Run:
                 for proof in proofs:
                     proof.source.close()
         seconds = time.monotonic() - started
-        return tuple(replace(verdicts[shard.id], seconds=round(seconds, 3)) for shard in shards)
+        return tuple(
+            with_causes(replace(verdicts[shard.id], seconds=round(seconds, 3)), sources.get(shard.id))
+            for shard in shards
+        )
 
     def _watermarks(self) -> Mapping[str, Watermark]:
         found = watermarks(self.ports.platform.state.read(), self.dataset.name)

@@ -97,7 +97,9 @@ class VerdictRules:
         if topic.is_cut():
             return "retention has removed its beginning; a backfill brings them back"
         if watermark is not None:
-            if watermark.complete is None and watermark.backfilled is None:
+            # A hole that begins nowhere was found in a table that was whole.
+            lost = watermark.hole is not None and watermark.hole.since is None
+            if watermark.complete is None and watermark.backfilled is None and not lost:
                 return (
                     f"it was bootstrapped from {watermark.position or 'latest'} on, and rows that have not changed"
                     " since are out of scope; after a backfill the whole table is proven"

@@ -160,8 +160,8 @@ class Harness:
             connect=lambda cluster: connect_client(self.settings, cluster.name, cluster.urls),
         )
 
-    def outside(self) -> VerificationPorts:
-        return verification_of(self.platform())
+    def outside(self, platform: Platform | None = None) -> VerificationPorts:
+        return verification_of(platform or self.platform())
 
     def verify(
         self,

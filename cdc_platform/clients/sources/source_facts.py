@@ -1,0 +1,230 @@
+"""Reads `SourceFacts`: a connection for each server or database, a short statement for each shard."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol
+
+import psycopg
+import pymysql
+
+from cdc_platform.clients.sources.mariadb_keys import quoted
+from cdc_platform.clients.sources.publication import Demand, check, demand, twins
+from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.connectors.engines.registry import ENGINES
+from cdc_platform.connectors.identity import Identity
+from cdc_platform.errors import CdcError, SourceRejected
+from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
+from cdc_platform.model.topology import Dataset, Engine, Shard
+
+# What was read of a shard, or why it was not.
+Answers = Mapping[str, SourceFacts | CdcError]
+
+_POSTGRES = """
+WITH wanted AS (SELECT * FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS u(s, t)),
+     now AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS lsn)
+SELECT (SELECT count(*) FROM pg_publication WHERE pubname = %(publication)s),
+       (SELECT coalesce(json_agg(json_build_array(w.s, w.t, c.oid::bigint, p.pubname IS NOT NULL,
+                                                        pg_has_role(c.relowner, 'USAGE'))), '[]')
+          FROM wanted w JOIN pg_namespace n ON n.nspname = w.s
+          JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p')
+          LEFT JOIN pg_publication_tables p
+            ON p.pubname = %(publication)s AND p.schemaname = w.s AND p.tablename = w.t),
+       (SELECT json_build_array(s.wal_status, s.safe_wal_size,
+                                greatest(0, pg_wal_lsn_diff(now.lsn, s.restart_lsn))::bigint)
+          FROM pg_replication_slots s WHERE s.slot_name = %(slot)s),
+       pg_wal_lsn_diff(now.lsn, '0/0')::bigint
+  FROM now
+"""
+
+
+class SourceFactsReader(Protocol):
+    """Asks the leader of some shards of one dataset."""
+
+    def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
+        """By shard (`<dataset>.<shard>`); all have the same leader. Raises nothing: an error is an answer."""
+
+
+class RealSourceFacts:
+    """Asks the real servers as the dataset's own user. Safe to call from many threads."""
+
+    def __init__(self, *, timeout: float = 5.0, secrets_dirs: Sequence[str] = ()) -> None:
+        self._timeout = timeout
+        self._dirs = tuple(secrets_dirs)
+
+    def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
+        """See `SourceFactsReader`."""
+        answers: dict[str, SourceFacts | CdcError] = {}
+        asked = self._postgres(dataset, shards) if dataset.engine is Engine.POSTGRES else self._binlog(dataset, shards)
+        try:
+            for shard, facts in asked:
+                answers[shard.name] = facts
+        except CdcError as error:
+            # Of the server as a whole: its other shards would meet it, too.
+            answers |= {shard.name: error for shard, _ in shards if shard.name not in answers}
+        return answers
+
+    def _postgres(
+        self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]
+    ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
+        for shard, own in shards:
+            try:
+                with postgres_cursor(
+                    shard.leader,
+                    dataset,
+                    database=shard.database,
+                    timeout=self._timeout,
+                    name=shard.name,
+                    purpose="facts",
+                    dirs=self._dirs,
+                ) as cursor:
+                    yield shard, _postgres_facts(cursor, dataset, shard, own)
+            except SourceRejected as error:
+                yield shard, error
+
+    def _binlog(
+        self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]
+    ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
+        first = shards[0][0]
+        with mysql_cursor(first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs) as cursor:
+            settings, log = _log_settings(cursor, dataset.engine), _binlogs(cursor)
+            for shard, _ in shards:
+                tables, alike = _binlog_tables(cursor, dataset, shard)
+                yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
+
+
+def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard, own: Identity) -> SourceFacts:
+    wanted = demand(dataset, shard, own.publication or "")
+    names = list(wanted.tables)
+    cursor.execute(
+        _POSTGRES,
+        {
+            "schemas": [schema for schema, _ in names],
+            "tables": [name for _, name in names],
+            "publication": wanted.publication,
+            "slot": own.slot,
+        },
+    )
+    ((publications, found, slot, written),) = cursor.fetchall()
+    tables = {name: SourceTable(number=number, published=published) for _, name, number, published, _ in found}
+    unpublishable = ""
+    if lacking := [(f"{schema}.{name}", owned) for schema, name, _, published, owned in found if not published]:
+        unpublishable = _unpublishable(cursor, wanted, bool(publications), lacking)
+    log = RetainedLog(bytes=slot[2] or 0, written=written, left=slot[1], state=slot[0] or "lost") if slot else None
+    return SourceFacts(tables=tables, publication=bool(publications), unpublishable=unpublishable, log=log)
+
+
+def _unpublishable(
+    cursor: psycopg.Cursor[Any], wanted: Demand, there: bool, lacking: Sequence[tuple[str, bool]]
+) -> str:
+    """Why a pass cannot add tables that the publication lacks, with the cure; empty when it can."""
+    if not there:
+        return f"There is no publication {wanted.publication}: `cdc-platform bootstrap` the shard with --again."
+    if not wanted.ours:
+        return f"Whoever keeps publication {wanted.publication} must add it."
+    if foreign := [name for name, owned in lacking if not owned]:
+        return f"The connector's user must own {foreign[0]}: ALTER TABLE {foreign[0]} OWNER TO it."
+    try:
+        check(cursor, wanted)
+    except SourceRejected as error:
+        return f"It may not be published: {error.message} {error.cure}"
+    return ""
+
+
+def _log_settings(cursor: pymysql.cursors.Cursor, engine: Engine) -> dict[str, str]:
+    """The variables, and the filters of the binlog, that are not as they must be."""
+    needed = ENGINES[engine].server_variables
+    cursor.execute("SELECT " + ",".join(f"@@global.{name}" for name in needed))
+    (values,) = cursor.fetchall()
+    wrong = {name: str(value) for name, value in zip(needed, values, strict=True) if str(value) != needed[name]}
+    try:
+        cursor.execute("SHOW MASTER STATUS" if engine is Engine.MARIADB else "SHOW BINARY LOG STATUS")
+    except pymysql.err.ProgrammingError:
+        cursor.execute("SHOW MASTER STATUS")  # MySQL 8.0
+    row = cursor.fetchone()
+    if row is not None:
+        wrong |= {name: row[at] for name, at in (("binlog_do_db", 2), ("binlog_ignore_db", 3)) if row[at]}
+    return wrong
+
+
+def _binlogs(cursor: pymysql.cursors.Cursor) -> RetainedLog | None:
+    cursor.execute("SHOW BINARY LOGS")
+    sizes = [(str(row[0]), int(row[1])) for row in cursor.fetchall()]
+    cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_seconds', 'max_binlog_size')")
+    values = {name: int(value) for name, value in cursor.fetchall()}
+    if not sizes:
+        return None
+    # Files are full, or nearly so, when the next one is begun: their numbers count what was written in all.
+    number = int(sizes[-1][0].rpartition(".")[2])
+    return RetainedLog(
+        bytes=sum(size for _, size in sizes),
+        written=(number - len(sizes) + 1) * values["max_binlog_size"] + sum(size for _, size in sizes),
+        seconds=values.get("binlog_expire_logs_seconds") or None,
+    )
+
+
+def _binlog_tables(
+    cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard
+) -> tuple[dict[str, SourceTable], tuple[str, ...]]:
+    """The shard's captured tables by name, and those that differ from one in case only."""
+    captured = [table.name for table in dataset.tables]
+    parts, params = (
+        ["SELECT 'name', TABLE_NAME, '', '', '' FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"],
+        [shard.database],
+    )
+    for name in captured:
+        # With both names given as constants these read one table's definition, and not the schema's.
+        parts += _OF_TABLE
+        params += [shard.database, name] * len(_OF_TABLE)
+    cursor.execute(" UNION ALL ".join(parts), params)
+    rows: dict[str, list[tuple[str, ...]]] = defaultdict(list)
+    for what, *row in cursor.fetchall():
+        rows[what].append(tuple(map(_text, row)))
+    there = {row[0] for row in rows["name"]}
+    definitions = {}
+    for name in sorted({row[0] for row in rows["foreign"]}):
+        cursor.execute(f"SHOW CREATE TABLE {quoted(shard.database)}.{quoted(name)}")
+        ((_, definitions[name]),) = cursor.fetchall()
+    tables = {name: _binlog_table(name, rows, definitions.get(name, "")) for name in captured if name in there}
+    alike = twins([(shard.database, name) for name in there], [(shard.database, name) for name in captured])
+    return tables, tuple(name for _, name in alike)
+
+
+_OF_TABLE = (
+    "SELECT 'type', TABLE_NAME, TABLE_TYPE, '', '' FROM information_schema.TABLES"
+    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
+    # In the order of the statement's rows, which is that of the columns.
+    "SELECT 'column', TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, LPAD(ORDINAL_POSITION, 5, '0')"
+    " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
+    # The rules stand in REFERENTIAL_CONSTRAINTS, which shows nothing to a user with SELECT alone.
+    "SELECT DISTINCT 'foreign', TABLE_NAME, CONSTRAINT_NAME, '', '' FROM information_schema.KEY_COLUMN_USAGE"
+    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL",
+    "SELECT DISTINCT 'hash', TABLE_NAME, INDEX_NAME, INDEX_TYPE, '' FROM information_schema.STATISTICS"
+    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0 AND INDEX_TYPE = 'HASH'",
+)
+
+
+# A foreign key of SHOW CREATE TABLE with the rules that change rows.
+_ACT = r"(?: ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT))"
+_CASCADE = re.compile(rf"^ +CONSTRAINT `(.+?)` FOREIGN KEY .*?({_ACT}+)(?: ON UPDATE \w+(?: \w+)?)?,?$", re.MULTILINE)
+
+
+def _binlog_table(name: str, rows: Mapping[str, Sequence[tuple[str, ...]]], definition: str) -> SourceTable:
+    own = {what: [row[1:] for row in found if row[0] == name] for what, found in rows.items()}
+    columns = tuple((column, kind) for column, kind, _ in sorted(own.get("column", ()), key=lambda row: row[2]))
+    unreadable = [f"it is a {kind}" for kind, *_ in own.get("type", ()) if kind == "SYSTEM VERSIONED"]
+    unreadable += [
+        f"the unique key {key} over a long column is a hidden column in the log" for key, *_ in own.get("hash", ())
+    ]
+    unreadable += [f"column {column} is COMPRESSED" for column, kind in columns if "COMPRESSED" in kind.upper()]
+    return SourceTable(
+        columns=columns,
+        cascades=tuple(f"{key} ({acts.strip()})" for key, acts in _CASCADE.findall(definition)),
+        unreadable=tuple(unreadable),
+    )
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,58 @@
+"""What a shard's source says of its log and of the captured tables. Values, the same for all engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from cdc_platform.model.topology import EMPTY
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetainedLog:
+    """The part of a source's log that is kept.
+
+    Postgres: by the shard's slot; `left` is how many bytes more it may keep (None: no bound is set), `state` its
+    `wal_status`. MariaDB and MySQL: all binlogs; `seconds` is the age at which they are purged (None: never).
+    `written` grows by each byte of log that the server writes.
+    """
+
+    bytes: int
+    written: int
+    left: int | None = None
+    seconds: float | None = None
+    state: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceTable:
+    """A captured table as the catalog has it.
+
+    `number` changes when another table takes the name (Postgres: its oid). `published`: its changes are sent to the
+    connector. `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose actions change
+    this table below the log, `unreadable` is what in its definition stops the connector.
+    """
+
+    number: int = 0
+    published: bool = True
+    columns: tuple[tuple[str, str], ...] = ()
+    cascades: tuple[str, ...] = ()
+    unreadable: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceFacts:
+    """What one shard's leader said.
+
+    `tables` are those of the dataset that are there, by name. `publication`: there is one (Postgres). `settings` are
+    the server's variables that decide what is logged, those that are not as they must be: name to value. `twins` are
+    tables that differ from a captured one in case only. `unpublishable` says why a pass cannot add a table that the
+    publication lacks.
+    """
+
+    tables: Mapping[str, SourceTable]
+    publication: bool = True
+    unpublishable: str = ""
+    settings: Mapping[str, str] = EMPTY
+    twins: tuple[str, ...] = ()
+    log: RetainedLog | None = None

@@ -1,0 +1,147 @@
+"""What of a source's log or tables loses changes, will lose them, or stops the connector. Pure.
+
+Facts come from one short question to each shard's leader every few minutes (`reconciler/source_round.py`); what is
+found stands in a record of the shard until a later answer says otherwise. Each kind is described in
+`source_hazard_kinds.py`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from cdc_platform.model.source_facts import SourceFacts
+from cdc_platform.model.topology import EMPTY, Dataset, Engine
+from cdc_platform.planning.health.source_hazard_kinds import KINDS, HazardKind
+from cdc_platform.planning.records import Kept, Record, Writer
+
+# Gaps kept of a shard, the newest.
+MOST_GAPS = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hazard:
+    """One thing that is wrong now. `table` is empty for what concerns all of the shard's tables."""
+
+    kind: HazardKind
+    text: str
+    cure: str
+    since: datetime
+    table: str = ""
+
+    def sentence(self) -> str:
+        """It with its cure."""
+        return f"{self.kind}: {self.text}. {self.cure}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gap:
+    """Changes of a table (all tables: empty) that no stream has seen, found last at `found_at`.
+
+    It counts until a proof that began later. `since` keeps gaps of the same kind apart.
+    """
+
+    kind: HazardKind
+    since: datetime
+    found_at: datetime
+    text: str
+    table: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceRecord(Record):
+    """Remembered of a shard's source: what is wrong, what was lost, and the numbers of the tables seen (Postgres).
+
+    `publish`: a pass can add what the publication lacks.
+    """
+
+    kept = Kept("source", Writer.REPORT, with_connector=True)
+
+    hazards: tuple[Hazard, ...] = ()
+    gaps: tuple[Gap, ...] = ()
+    tables: Mapping[str, int] = EMPTY
+    publish: bool = False
+
+    def about(self, table: str) -> SourceRecord:
+        """What of it concerns one table."""
+        own = ("", table)
+        hazards = tuple(hazard for hazard in self.hazards if hazard.table in own)
+        return replace(self, hazards=hazards, gaps=tuple(gap for gap in self.gaps if gap.table in own))
+
+    @property
+    def losing(self) -> Hazard | None:
+        """A hazard by which changes are being lost now."""
+        return next((hazard for hazard in self.hazards if KINDS[hazard.kind].loses), None)
+
+
+def judged(
+    dataset: Dataset, facts: SourceFacts, before: SourceRecord | None, *, captured: bool, now: datetime
+) -> SourceRecord:
+    """The shard's record after an answer of its source. `captured`: its connector has run before."""
+    before = before or SourceRecord()
+    started = {(hazard.kind, hazard.table, hazard.text): hazard.since for hazard in before.hazards}
+    hazards = tuple(
+        replace(hazard, since=started.get((hazard.kind, hazard.table, hazard.text), now))
+        for hazard in _hazards(dataset, facts, before, captured=captured, now=now)
+    )
+    numbers = {name: table.number for name, table in facts.tables.items() if table.number}
+    gaps = {(gap.kind, gap.table, gap.since): gap for gap in before.gaps}
+    for gap in _gaps(hazards, before, numbers, now) if captured else ():
+        gaps[gap.kind, gap.table, gap.since] = gap
+    kept = sorted(gaps.values(), key=lambda gap: gap.found_at)[-MOST_GAPS:]
+    lacking = any(hazard.kind is HazardKind.UNPUBLISHED for hazard in hazards)
+    return SourceRecord(
+        hazards=hazards,
+        gaps=tuple(kept),
+        tables={**before.tables, **numbers} if captured else EMPTY,
+        publish=lacking and not facts.unpublishable,
+    )
+
+
+def new_gaps(before: SourceRecord | None, after: SourceRecord) -> tuple[Gap, ...]:
+    """Those of one table that began with this answer."""
+    known = {(gap.kind, gap.table, gap.since) for gap in (before.gaps if before else ())}
+    return tuple(gap for gap in after.gaps if gap.table and (gap.kind, gap.table, gap.since) not in known)
+
+
+def _gaps(hazards: Sequence[Hazard], before: SourceRecord, numbers: Mapping[str, int], now: datetime) -> Iterator[Gap]:
+    for hazard in hazards:
+        if KINDS[hazard.kind].loses:
+            yield Gap(kind=hazard.kind, table=hazard.table, since=hazard.since, found_at=now, text=hazard.text)
+    for hazard in before.hazards:
+        if KINDS[hazard.kind].loses and all((h.kind, h.table) != (hazard.kind, hazard.table) for h in hazards):
+            # It is over; what happened up to now is in no earlier proof.
+            text = f"{hazard.text}, until {now:%Y-%m-%d %H:%M:%S}Z"
+            yield Gap(kind=hazard.kind, table=hazard.table, since=hazard.since, found_at=now, text=text)
+    for name, number in numbers.items():
+        if before.tables.get(name, number) != number:
+            text = f"another table took the name {name}: what its predecessor held and it does not came as no change"
+            yield Gap(kind=HazardKind.REPLACED, table=name, since=now, found_at=now, text=text)
+
+
+def _hazards(
+    dataset: Dataset, facts: SourceFacts, before: SourceRecord, *, captured: bool, now: datetime
+) -> Iterator[Hazard]:
+    def hazard(kind: HazardKind, table: str, text: str, cure: str = "") -> Hazard:
+        return Hazard(kind=kind, table=table, text=text, cure=cure or KINDS[kind].cure, since=now)
+
+    for table in dataset.tables:
+        name = f"{table.schema or 'public'}.{table.name}" if dataset.engine is Engine.POSTGRES else table.name
+        found = facts.tables.get(table.name)
+        if found is None:
+            if table.name in before.tables:
+                yield hazard(HazardKind.ABSENT, table.name, f"{name} is not there any more: dropped, renamed or moved")
+            continue
+        if captured and not found.published:
+            text = f"the publication lacks {name}: its changes are lost"
+            yield hazard(HazardKind.UNPUBLISHED, table.name, text, facts.unpublishable)
+        for key in found.cascades:
+            text = f"the foreign key {key} of {name} changes rows below the binlog: those changes are lost"
+            yield hazard(HazardKind.CASCADE, table.name, text)
+        for text in found.unreadable:
+            yield hazard(HazardKind.UNREADABLE, table.name, f"{name}: {text}")
+    for setting, value in facts.settings.items():
+        yield hazard(HazardKind.LOG_SETTINGS, "", f"{setting} is {value} on the leader: changes are lost")
+    for twin in facts.twins:
+        yield hazard(HazardKind.CASE_TWIN, "", f"table {twin} differs from a captured one in case only")

@@ -1,0 +1,143 @@
+"""One question to the source of each shard every few minutes, and what the answers change in the records.
+
+Grouped by server, so many at once as threads, for so many seconds a pass: whose turn does not come keeps what was
+found last, and the order is another in each round.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import msgspec
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
+from cdc_platform.connectors.identity import Identity, identity
+from cdc_platform.errors import CdcError
+from cdc_platform.model.source_facts import SourceFacts
+from cdc_platform.model.topology import Address, Dataset, Shard, Topology
+from cdc_platform.planning.health.liveness import CapturedRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord, judged, new_gaps
+from cdc_platform.planning.holds import WATERMARK, HoldRecord
+from cdc_platform.planning.memory import Memory, SourcesAsked
+from cdc_platform.reconciler.state_records import DocumentChanges, Documents, read_memory
+from cdc_platform.settings import Settings
+
+log = logging.getLogger(__name__)
+
+ROUND = timedelta(minutes=4)
+SECONDS = 20.0
+_THREADS = 16
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceAnswers:
+    """What the sources of some shards said, by shard; `unanswered` maps the others that were asked to why."""
+
+    facts: Mapping[str, SourceFacts] = field(default_factory=dict)
+    unanswered: Mapping[str, str] = field(default_factory=dict)
+
+
+def ask(
+    reader: SourceFactsReader, settings: Settings, shards: Iterable[tuple[Dataset, Shard]], *, seconds: float = SECONDS
+) -> SourceAnswers:
+    """Ask the leaders of these shards, all that answer within the seconds."""
+    groups: dict[tuple[str, Address], list[tuple[Shard, Identity]]] = defaultdict(list)
+    datasets: dict[str, Dataset] = {}
+    for dataset, shard in shards:
+        datasets[dataset.name] = dataset
+        groups[dataset.name, shard.leader].append((shard, identity(settings, dataset, shard)))
+    order = random.sample(list(groups.items()), len(groups))
+    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="source")
+    try:
+        asked = {pool.submit(_group, reader, datasets[name], own): own for (name, _), own in order}
+        done = wait(asked, timeout=seconds).done
+        facts: dict[str, SourceFacts] = {}
+        unanswered = {shard.name: "it was not asked in time" for own in asked.values() for shard, _ in own}
+        for answers in (future.result() for future in done):
+            for name, answer in answers.items():
+                if isinstance(answer, CdcError):
+                    unanswered[name] = str(answer)
+                else:
+                    facts[name] = answer
+                    del unanswered[name]
+        return SourceAnswers(facts=facts, unanswered=unanswered)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _group(reader: SourceFactsReader, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
+    return reader.read(dataset, shards)
+
+
+# Is this shard's source asked in this pass? By the last round and the pass's time.
+Asked = Callable[[SourcesAsked | None, datetime, Dataset, Shard], bool]
+
+
+def when_due(last: SourcesAsked | None, now: datetime, dataset: Dataset, shard: Shard) -> bool:
+    """All shards, when the last round is old enough."""
+    return last is None or not timedelta() <= now - last.at < ROUND
+
+
+def of_dataset(name: str | None) -> Asked:
+    """The shards of one dataset, or all, whenever the last round was."""
+    return lambda last, now, dataset, shard: name in (None, dataset.name)
+
+
+def source_round(
+    platform: Platform,
+    reader: SourceFactsReader,
+    topology: Topology,
+    documents: Documents,
+    now: datetime,
+    asked: Asked,
+) -> DocumentChanges:
+    """Ask the sources of these shards; what the answers change in the records.
+
+    Shards that are paused, or held by a bootstrap or backfill, are left alone.
+    """
+    memory = read_memory(documents)
+    last = memory.of(SourcesAsked).get("last")
+    held = memory.of(HoldRecord)
+    shards = {
+        shard.name: (dataset, shard)
+        for dataset, shard in topology.all_shards()
+        if asked(last, now, dataset, shard)
+        and shard.name not in held
+        and not any(pause and pause.holds(now) for pause in (dataset.pause, shard.pause))
+    }
+    if not shards:
+        return {}
+    answers = ask(reader, platform.settings, shards.values())
+    for name, why in list(answers.unanswered.items())[:5]:
+        log.warning("the source of %s is not known: %s", name, why)
+    known = {shard.name for _, shard in topology.all_shards()}
+    gone = memory.of(SourceRecord).keys() - known if topology.whole else ()
+    changes: DocumentChanges = {SourceRecord.key_of(name): None for name in gone}
+    for name, facts in answers.facts.items():
+        changes |= _changed(*shards[name], facts, memory, documents, now)
+    round_ = SourcesAsked(at=now, asked=len(shards), unanswered=len(answers.unanswered))
+    return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_)}
+
+
+def _changed(
+    dataset: Dataset, shard: Shard, facts: SourceFacts, memory: Memory, documents: Documents, now: datetime
+) -> DocumentChanges:
+    before = memory.of(SourceRecord).get(shard.name)
+    after = judged(dataset, facts, before, captured=shard.name in memory.of(CapturedRecord), now=now)
+    changes: DocumentChanges = {}
+    if after != (before or SourceRecord()):
+        empty = after == SourceRecord()
+        changes[SourceRecord.key_of(shard.name)] = None if empty else msgspec.to_builtins(after)
+    for gap in new_gaps(before, after):
+        key = f"{WATERMARK}{dataset.name}/{gap.table}/{shard.id}"
+        if (mark := documents.get(key)) is not None:
+            # No longer whole: a backfill of the table makes it so again.
+            changes[key] = {**mark, "complete": None, "hole": {"since": None, "until": f"{now:%Y-%m-%d %H:%M:%S}Z"}}
+    return changes

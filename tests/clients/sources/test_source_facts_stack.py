@@ -1,0 +1,135 @@
+"""What real servers say of the logs and tables of captured shards, and what is found by it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.sources.logs import RealSourceLogs
+from cdc_platform.clients.sources.source_facts import RealSourceFacts
+from cdc_platform.connectors.identity import identity
+from cdc_platform.model.source_facts import SourceFacts
+from cdc_platform.model.topology import Engine, Shard, Table
+from cdc_platform.planning.health.source_hazard_kinds import HazardKind
+from cdc_platform.planning.health.source_hazards import SourceRecord, judged
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.verification.proof.harness import Harness
+
+pytestmark = pytest.mark.stack
+
+MakeHarness = Callable[..., Harness]
+
+
+def reader(harness: Harness) -> RealSourceFacts:
+    return RealSourceFacts(secrets_dirs=harness.settings.secrets_dirs)
+
+
+def facts(harness: Harness, shard: Shard) -> SourceFacts:
+    own = identity(harness.settings, harness.dataset, shard)
+    answer = reader(harness).read(harness.dataset, [(shard, own)])[shard.name]
+    assert isinstance(answer, SourceFacts), answer
+    return answer
+
+
+def look(harness: Harness, shard: Shard, before: SourceRecord | None = None) -> SourceRecord:
+    """What a pass records of a shard that is captured."""
+    return judged(harness.dataset, facts(harness, shard), before, captured=True, now=datetime.now(UTC))
+
+
+def kinds(record: SourceRecord) -> set[tuple[HazardKind, str]]:
+    return {(hazard.kind, hazard.table) for hazard in record.hazards}
+
+
+def test_a_swapped_table_is_named_published_again_and_named_by_the_proof(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.POSTGRES, Table(name="t"), Table(name="w"))
+    shard = harness.add_shard(
+        "00000", "CREATE TABLE t (id int PRIMARY KEY, v text)", "CREATE TABLE w (LIKE t INCLUDING ALL)"
+    )
+    for table in ("t", "w"):
+        harness.own(shard, table)
+    harness.execute(shard, "INSERT INTO t SELECT n, 'old' FROM generate_series(1, 5) n")
+    harness.deploy()
+    harness.settle(shard)
+    before = look(harness, shard)
+    assert before.hazards == () and before.gaps == () and set(before.tables) == {"t", "w"}
+
+    harness.execute(shard, "CREATE TABLE t_new (LIKE t INCLUDING ALL); INSERT INTO t_new SELECT * FROM t")
+    harness.execute(shard, "BEGIN; ALTER TABLE t RENAME TO t_old; ALTER TABLE t_new RENAME TO t; COMMIT")
+    harness.own(shard, "t")
+    harness.execute(shard, "INSERT INTO t VALUES (6, 'lost'); UPDATE t SET v = 'lost' WHERE id = 1")
+    harness.execute(shard, "CREATE SCHEMA s; ALTER TABLE w SET SCHEMA s")
+
+    found = look(harness, shard, before)
+    assert kinds(found) == {(HazardKind.UNPUBLISHED, "t"), (HazardKind.ABSENT, "w")} and found.publish
+    assert {gap.kind for gap in found.gaps} == {HazardKind.UNPUBLISHED, HazardKind.REPLACED}
+    platform = replace(harness.platform(), facts=reader(harness))
+    verdict = verify(harness, platform)
+    assert verdict.verdict is Verdict.MISMATCHED and "the publication lacks public.t" in verdict.reason
+
+    own = identity(harness.settings, harness.dataset, shard)
+    RealSourceLogs(secrets_dirs=harness.settings.secrets_dirs).publish(harness.dataset, shard, own)
+    mended = look(harness, shard, found)
+    assert kinds(mended) == {(HazardKind.ABSENT, "w")} and not mended.publish
+    assert all(gap.found_at >= found.gaps[0].found_at for gap in mended.gaps)
+    harness.execute(shard, "INSERT INTO t VALUES (7, 'arrives'); UPDATE t SET v = v; DELETE FROM t WHERE id = 5")
+    harness.settle(shard)
+    assert verify(harness, platform).verdict is Verdict.PROVEN
+
+
+def verify(harness: Harness, platform: Platform) -> ShardVerdict:
+    return harness.verify("t", outside=harness.outside(platform))["00000"]
+
+
+BINLOG = [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.mysql)]
+
+
+@pytest.mark.parametrize("engine", BINLOG)
+def test_definitions_that_lose_changes_or_stop_the_connector_are_named(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
+    harness = make_harness(engine, Table(name="t"), Table(name="c"), Table(name="n"), Table(name="gone"))
+    maria = engine is Engine.MARIADB
+    shard = harness.add_shard(
+        "00000",
+        "CREATE TABLE t (id INT PRIMARY KEY, v TEXT, w VARCHAR(9))",
+        "CREATE TABLE c (id INT PRIMARY KEY, p INT, CONSTRAINT k FOREIGN KEY (p) REFERENCES t (id) ON DELETE CASCADE)",
+        "CREATE TABLE n (id INT PRIMARY KEY, p INT, FOREIGN KEY (p) REFERENCES t (id) ON DELETE RESTRICT)",
+        "ALTER TABLE c ADD q INT, ADD CONSTRAINT `o'd` FOREIGN KEY (q) REFERENCES t (id) ON UPDATE SET NULL",
+        *(["ALTER TABLE t ADD UNIQUE KEY u (v)", "ALTER TABLE n ADD z TEXT COMPRESSED"] if maria else []),
+    )
+    found = facts(harness, shard)
+    assert set(found.tables) == {"t", "c", "n"} and found.twins == () and found.settings == {}
+    assert [name for name, _ in found.tables["t"].columns] == ["id", "v", "w"]
+    assert (
+        found.tables["c"].cascades == ("k (ON DELETE CASCADE)", "o'd (ON UPDATE SET NULL)")
+        and found.tables["n"].cascades == ()
+    )
+    unreadable = {(HazardKind.UNREADABLE, "t"), (HazardKind.UNREADABLE, "n")} if maria else set()
+    assert kinds(look(harness, shard)) == {(HazardKind.CASCADE, "c"), *unreadable}
+    assert found.log is not None and found.log.bytes > 0 and found.log.written >= found.log.bytes
+    harness.execute(shard, "CREATE TABLE T (id INT PRIMARY KEY)")
+    assert (HazardKind.CASE_TWIN, "") in kinds(look(harness, shard))
+
+
+@pytest.mark.parametrize("engine", BINLOG)
+def test_server_settings_that_keep_changes_out_of_the_log_are_found_on_a_running_shard(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
+    harness = make_harness(engine)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY)")
+    harmful = {"binlog_format": "STATEMENT", "binlog_row_image": "MINIMAL"}
+    harmful |= {"log_bin_compress": "1"} if engine is Engine.MARIADB else {"binlog_row_value_options": "PARTIAL_JSON"}
+    for name, value in harmful.items():
+        ((before,),) = harness.execute(None, f"SELECT @@global.{name}")
+        harness.execute(None, f"SET GLOBAL {name} = {value}")
+        try:
+            found = look(harness, shard)
+        finally:
+            harness.execute(None, f"SET GLOBAL {name} = %s", (before,))
+        assert found.losing is not None and f"{name} is {value}" in found.losing.text
+        assert [gap.kind for gap in found.gaps] == [HazardKind.LOG_SETTINGS]
+    assert look(harness, shard).hazards == ()

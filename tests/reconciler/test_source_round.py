@@ -1,0 +1,187 @@
+"""What sources say every few minutes: asked gently, recorded, planned from, alerted and measured."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from prometheus_client import generate_latest
+
+from cdc_platform.alerting.conditions import recorded_conditions
+from cdc_platform.clients.platform import Platform
+from cdc_platform.clients.sources.source_facts import Answers
+from cdc_platform.connectors.identity import Identity
+from cdc_platform.errors import SourceUnavailable
+from cdc_platform.model.alert_messages import Severity
+from cdc_platform.model.source_facts import SourceFacts, SourceTable
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table, Topology
+from cdc_platform.monitoring.exporter import registry
+from cdc_platform.planning.actions import CreateConnector, PublishTables
+from cdc_platform.planning.health.source_hazard_kinds import HazardKind
+from cdc_platform.planning.health.source_hazards import SourceRecord
+from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.report import PassReport
+from cdc_platform.reconciler.source_round import ROUND, of_dataset, when_due
+from cdc_platform.reconciler.state_records import read_memory
+from cdc_platform.testing.state_topic import FakeStateStore
+from cdc_platform.verification.continuity.breaks import BreakKind, unproven_of
+from cdc_platform.verification.continuity.ledger import breaks_on_record
+from tests.reconciler.harness import Harness, cluster, dataset, shards
+from tests.reconciler.test_publishing import Sources
+
+ORDERS = dataset("o", ("main",), engine=Engine.POSTGRES, tables=(Table(name="t"), Table(name="w")))
+WHOLE = SourceFacts(tables={"t": SourceTable(number=1), "w": SourceTable(number=2)})
+LACKS_T = replace(WHOLE, tables={**WHOLE.tables, "t": SourceTable(number=1, published=False)})
+MARK = {"mode": "incremental", "run": "r", "position": "1", "offset": {}, "since": "2030-01-01T00:00:00+00:00"}
+
+
+@dataclass
+class Facts:
+    """Servers that say this of their shards; those that are not in `said` do not answer. `asked` are the questions."""
+
+    said: dict[str, SourceFacts]
+    asked: list[Sequence[str]] = field(default_factory=list)
+
+    def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
+        assert len({shard.leader for shard, _ in shards}) == 1
+        self.asked.append([shard.name for shard, _ in shards])
+        return {shard.name: self.said.get(shard.name, SourceUnavailable("away.")) for shard, _ in shards}
+
+
+class World(Harness):
+    """Two captured shards of one dataset, whose sources say that all is well."""
+
+    def __init__(self, count: int = 2) -> None:
+        super().__init__("main")
+        self.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", count)}, clusters={"main": cluster("main")}))
+        self.facts = Facts({f"o.{n:05d}": WHOLE for n in range(count)})
+        self.sources = Sources()
+        for _ in range(2):
+            self.go()
+
+    def platform(self) -> Platform:
+        return replace(self.control_plane(), facts=self.facts, sources=self.sources)  # type: ignore[arg-type]
+
+    def go(self, **more: Any) -> PassReport:
+        return reconciler.reconcile(self.platform(), owner="test", **{"asked": of_dataset(None), **more})
+
+    def write(self, records: Mapping[str, Any]) -> None:
+        store = FakeStateStore(self.topic)
+        store.claim(10_000)
+        store.write(records)
+        self.topic.generation = None
+
+    def record(self, shard: str = "o.00000") -> SourceRecord | None:
+        return read_memory(self.records()).of(SourceRecord).get(shard)
+
+
+def actions(report: PassReport) -> list[type]:
+    return [type(action) for action in report.plan.actions]
+
+
+def test_a_table_that_left_its_publication_is_published_by_the_pass_that_finds_it_and_told() -> None:
+    world = World()
+    world.write({f"watermark/o/{table}/00000": {**MARK, "complete": MARK["since"]} for table in ("t", "w")})
+    world.facts.said["o.00000"] = LACKS_T
+    report = world.go()
+    assert actions(report) == [PublishTables] and report.failed == ()
+    assert world.sources.asked[-1] == ("00000", ("t", "w"))
+    assert [(down.shard, down.state) for down in report.health["o"].down] == [("o.00000", "INCOMPLETE")]
+    assert any("the publication lacks public.t" in finding.text for finding in report.plan.findings)
+    records = world.records()
+    assert records["watermark/o/t/00000"]["complete"] is None and records["watermark/o/t/00000"]["hole"]["until"]
+    assert records["watermark/o/w/00000"]["complete"] == MARK["since"]
+    text = generate_latest(registry(FakeStateStore(world.topic))).decode()
+    assert 'cdc_source_hazards{dataset="o",kind="unpublished-table"} 1.0' in text and "cdc_sources_asked 2.0" in text
+
+    # Done once: the next pass waits for what the source says.
+    assert actions(world.go(asked=when_due)) == []
+    world.facts.said["o.00000"] = WHOLE
+    assert world.go().health["o"].down == ()
+    record = world.record()
+    assert record is not None and record.hazards == () and [gap.table for gap in record.gaps] == ["t"]
+
+
+def test_lost_changes_are_a_break_of_the_ledger_until_a_later_proof() -> None:
+    world = World()
+    world.facts.said["o.00000"] = LACKS_T
+    world.go()
+    during = datetime.now(UTC)
+    world.facts.said["o.00000"] = WHOLE
+    world.go()
+    (found,) = breaks_on_record(world.records(), "o", "t")["00000"]
+    assert found.kind is BreakKind.NOT_CAPTURED and "public.t" in found.sentence()
+    assert unproven_of([found], during) and not unproven_of([found], datetime.now(UTC) + timedelta(seconds=1))
+    assert breaks_on_record(world.records(), "o", "w") == {}
+
+
+def test_a_table_that_took_anothers_name_is_a_break_also_where_all_tables_are_published() -> None:
+    world = World()
+    world.facts.said["o.00000"] = replace(WHOLE, tables={"t": SourceTable(number=7), "w": SourceTable(number=2)})
+    assert actions(world.go()) == []
+    (found,) = breaks_on_record(world.records(), "o", "t")["00000"]
+    assert "another table took the name t" in found.range
+
+
+def test_what_a_pass_may_not_publish_is_named_with_its_cure_and_not_tried() -> None:
+    world = World()
+    world.facts.said["o.00000"] = replace(LACKS_T, unpublishable="The connector's user must own public.t.")
+    report = world.go()
+    assert actions(report) == []
+    assert "must own public.t" in report.health["o"].down[0].reason
+
+
+def test_a_failed_publish_is_tried_again() -> None:
+    world = World()
+    world.facts.said["o.00000"] = LACKS_T
+    world.sources.refused = {"00000": "t"}
+    assert [outcome.action.kind.verb for outcome in world.go().failed] == ["publish tables"]
+    world.sources.refused = {}
+    assert actions(world.go(asked=when_due)) == [PublishTables]
+
+
+def test_sources_are_asked_by_server_and_once_in_a_round() -> None:
+    world = World(6)
+    world.facts.asked.clear()
+    world.go()
+    assert sorted(map(len, world.facts.asked)) == [2, 2, 2]  # three servers
+    world.go(asked=when_due)
+    assert len(world.facts.asked) == 3
+    asked = world.records()["sources/last"]["at"]
+    world.write({"sources/last": {**world.records()["sources/last"], "at": str(datetime.fromisoformat(asked) - ROUND)}})
+    world.go(asked=when_due)
+    assert len(world.facts.asked) == 6
+
+
+def test_a_source_that_does_not_answer_keeps_what_was_found() -> None:
+    world = World()
+    world.facts.said["o.00000"] = replace(LACKS_T, unpublishable="no.")
+    world.go()
+    before = world.record()
+    del world.facts.said["o.00000"]
+    assert world.go().health["o"].down[0].state == "INCOMPLETE"
+    assert world.record() == before and world.records()["sources/last"]["unanswered"] == 1
+
+
+def test_a_shard_that_never_ran_has_no_gap_and_lacks_no_publication() -> None:
+    world = World(1)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", 2)}, clusters={"main": cluster("main")}))
+    world.facts.said["o.00001"] = replace(LACKS_T, publication=False)
+    report = world.go()
+    assert CreateConnector in actions(report) and PublishTables not in actions(report)
+    assert world.record("o.00001") is None
+
+
+def test_hazards_are_alerted_by_how_bad_they_are() -> None:
+    world = World()
+    said = replace(LACKS_T, tables={**LACKS_T.tables, "w": SourceTable(cascades=("k",), unreadable=("it is odd",))})
+    world.facts.said["o.00000"] = said
+    world.go()
+    topology = world.control_plane().topology.load()
+    found = recorded_conditions(world.records(), topology, world.settings, datetime.now(UTC), timedelta())
+    by_kind = {key.split("/")[1]: condition for key, condition in found.items() if key.startswith("source/")}
+    assert by_kind[str(HazardKind.UNPUBLISHED)].severity is Severity.CRITICAL
+    assert by_kind[str(HazardKind.UNREADABLE)].severity is Severity.WARNING
+    assert str(HazardKind.CASCADE) not in by_kind
