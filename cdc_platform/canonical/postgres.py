@@ -1,7 +1,8 @@
 """Postgres' column types: SQL and wire.
 
 The session must have `TimeZone = UTC`, `DateStyle = ISO`, `bytea_output = hex`
-and `standard_conforming_strings = on`, and search no schema but pg_catalog.
+and `standard_conforming_strings = on`, and search no schema but pg_catalog. Values of types that the owner of
+a database can make (enums, composites) are never cast: casts from them can be functions of that owner.
 What each type looks like on the wire was read from Debezium Postgres 3.7.0,
 streaming (pgoutput) and in a snapshot, on Postgres 17.
 """
@@ -16,10 +17,10 @@ _TEXTS = {
     "varchar", "text", "name", "char", "citext", "xml", "uuid", "json", "jsonb", "cidr", "macaddr", "macaddr8",
     "ltree", "tsvector", "int4range", "int8range", "numrange", "tsrange", "tstzrange", "daterange",
 }  # fmt: skip
-# Debezium writes the text of types that it does not know as bytes.
+# Debezium writes the text of types that it does not know as bytes. Not here: `regclass` and its like, whose text
+# depends on what the session of each side searches.
 _UNKNOWN = {
-    "tsquery", "pg_lsn", "xid", "xid8", "pg_snapshot", "txid_snapshot", "jsonpath", "regclass", "regproc",
-    "regprocedure", "regoper", "regoperator", "regtype", "regrole", "regnamespace", "regconfig", "regdictionary",
+    "tsquery", "pg_lsn", "xid", "xid8", "pg_snapshot", "txid_snapshot", "jsonpath", "regrole", "regnamespace",
     "tid", "cid", "int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange",
     "datemultirange",
 }  # fmt: skip
@@ -46,9 +47,10 @@ def _plain(x: str) -> str:
     return f"""('"'||{x}||'"')"""
 
 
-def _by_output(x: str) -> str:
-    # concat() calls the type's output function; a cast to text strips char(n) and adds a mask to inet.
-    return quoted(f"nullif(concat({x},''),case when {x} is null then '' end)")
+def by_output(x: str) -> str:
+    """A value as its type's output function writes it, NULL for NULL; no cast is looked for."""
+    # A composite of nothing but NULLs is NULL to IS NULL, and not to num_nulls().
+    return f"nullif(concat({x},''),case when num_nulls({x})=1 then '' end)"
 
 
 def form(column: Column) -> Form | None:
@@ -56,9 +58,9 @@ def form(column: Column) -> Form | None:
     if column.kind == "array":
         return _array(column)
     if column.kind == "enum":
-        return Form(sql=lambda x: quoted(f"{x}::text"))
+        return Form(sql=lambda x: quoted(by_output(x)))
     if column.kind == "composite":
-        return _unknown()
+        return Form(sql=lambda x: _bytes(by_output(x)))
     return _base(column)
 
 
@@ -77,7 +79,8 @@ def _base(column: Column) -> Form | None:
     if kind == "money":
         return Form(sql=lambda x: _plain(f"{x}::numeric::text"))
     if kind in ("bpchar", "inet"):
-        return Form(sql=_by_output)
+        # A cast to text strips char(n) and adds a mask to inet.
+        return Form(sql=lambda x: quoted(by_output(x)))
     if kind in _TEXTS:
         # In a range, tstzrange above all, the text is in the time zone of the session that wrote it.
         normalised = kind in ("tstzrange",)
@@ -99,12 +102,12 @@ def _base(column: Column) -> Form | None:
     if kind == "polygon":
         return Form(sql=_polygon, wire=wire.pg_polygon, scalar=False, fidelity=Fidelity.NORMALISED)
     if kind in _UNKNOWN:
-        return _unknown()
+        return Form(sql=lambda x: _bytes(f"{x}::text"))
     return _temporal(column)
 
 
-def _unknown() -> Form:
-    return Form(sql=lambda x: _plain(f"encode(convert_to({x}::text,'UTF8'),'hex')"))
+def _bytes(text: str) -> str:
+    return _plain(f"encode(convert_to({text},'UTF8'),'hex')")
 
 
 def _polygon(x: str) -> str:
@@ -136,7 +139,7 @@ def _hstore(x: str) -> str:
     value = f"coalesce({quoted('(e).value')},'null')"
     pairs = (
         f"""(SELECT coalesce(string_agg({key}||':'||{value},',' ORDER BY (e).key COLLATE "C"),'')"""
-        f" FROM each({x}) e)"
+        f" FROM json_each_text({x}::json) e)"
     )
     return f"CASE WHEN {x} IS NOT NULL THEN " + quoted(f"('{{'||{pairs}||'}}')") + " END"
 

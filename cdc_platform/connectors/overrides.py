@@ -16,6 +16,7 @@ from functools import lru_cache
 from cdc_platform.connectors import permitted_options
 from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
+from cdc_platform.connectors.patterns import CURE, PATTERN_OPTIONS, refused_pattern
 from cdc_platform.connectors.wire_format import CHOSEN
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY
@@ -213,6 +214,9 @@ def _check(overrides: Mapping[str, str], where: str, dataset: Dataset, settings:
                 "Write ${file:/PATH:KEY} or ${env:NAME}.",
             )
         _check_harmless(option, value, where, dataset, settings)
+        pattern = refused_pattern(value) if option in PATTERN_OPTIONS else None
+        if pattern is not None:
+            raise _refused(where, option, f"{pattern}.", CURE)
         number = _NUMBERS.get(option)
         if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
             bounds = f"{number.start} to {number.stop - 1}"

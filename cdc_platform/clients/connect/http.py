@@ -17,6 +17,7 @@ import httpx
 import msgspec
 
 from cdc_platform.clients.connect import wire
+from cdc_platform.clients.connect.deadlines import Transport
 from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, SettingsError, WrongCluster
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,9 @@ log = logging.getLogger(__name__)
 # A worker that does not even accept a connection is not worth more of the deadline.
 _CONNECT_SECONDS = 3.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 2.0
+
+# A connector with its config and a trace is some 20 KB: twelve thousand of them.
+LARGEST_ANSWER = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,13 +99,9 @@ class Workers:
         self._verified: set[str] = set()
         self._preferred = 0
         self._check: Callable[[], None] | None = None
-        self._http = httpx.Client(
-            verify=verify,
-            # A proxy from the environment would see all connector configs.
-            trust_env=False,
-            headers={"accept": "application/json"},
-            limits=httpx.Limits(max_connections=max_connections, max_keepalive_connections=max_connections),
-        )
+        self._transport = Transport(verify, max_connections)
+        # A proxy from the environment would see all connector configs.
+        self._http = httpx.Client(transport=self._transport, trust_env=False, headers={"accept": "application/json"})
 
     def close(self) -> None:
         """Close the connections."""
@@ -193,16 +193,21 @@ class Workers:
         end = time.monotonic() + seconds
         timeout = httpx.Timeout(seconds, connect=min(seconds, _CONNECT_SECONDS))
         headers = {} if content is None else {"content-type": "application/json"}
-        chunks = []
+        body = bytearray()
         try:
-            with self._http.stream(
-                method, url + path, content=content, headers=headers, timeout=timeout, auth=self._logins.get(url)
-            ) as stream:
+            with (
+                self._transport.within(seconds),
+                self._http.stream(
+                    method, url + path, content=content, headers=headers, timeout=timeout, auth=self._logins.get(url)
+                ) as stream,
+            ):
                 for chunk in stream.iter_bytes():
-                    chunks.append(chunk)
+                    body += chunk
+                    if len(body) > LARGEST_ANSWER:
+                        raise OutcomeUnknown(f"the answer is larger than {LARGEST_ANSWER} bytes")
                     if time.monotonic() > end:
                         raise OutcomeUnknown(f"not answered in full within {seconds:.1f} s")
-                response = Response(stream.status_code, b"".join(chunks), where)
+                response = Response(stream.status_code, bytes(body), where)
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout) as error:
             raise RequestNotSent(str(error) or type(error).__name__) from None
         except httpx.TimeoutException:

@@ -10,6 +10,7 @@ from urllib.parse import urlencode
 
 import httpx
 
+from cdc_platform.clients.connect.deadlines import Transport
 from cdc_platform.connectors import jmx_export as jmx
 from cdc_platform.errors import ConnectUnavailable
 from cdc_platform.model.observed import ObservedWorker
@@ -39,14 +40,14 @@ class WorkerMetrics:
 
     def __init__(self, *, timeout: float = 5.0) -> None:
         self._timeout = timeout
-        self._http: httpx.Client | None = None
+        self._http: tuple[httpx.Client, Transport] | None = None
         self._lock = threading.Lock()
 
     def close(self) -> None:
         """Close the connections."""
         with self._lock:
             if self._http is not None:
-                self._http.close()
+                self._http[0].close()
                 self._http = None
 
     def read(self, worker: str, url: str) -> ObservedWorker:
@@ -56,18 +57,23 @@ class WorkerMetrics:
             ConnectUnavailable: not answered in time, or no metrics.
         """
         try:
-            with self._client().stream("GET", f"{url}?{urlencode([('name[]', n) for n in _NAMES])}") as answer:
+            client, transport = self._client()
+            with (
+                transport.within(self._timeout),
+                client.stream("GET", f"{url}?{urlencode([('name[]', n) for n in _NAMES])}") as answer,
+            ):
                 answer.raise_for_status()
                 text = _limited(answer.iter_bytes(), url).decode(errors="replace")
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             raise _unavailable(f"{type(error).__name__}: {error}", url) from None
         return parse(worker, text, where=url)
 
-    def _client(self) -> httpx.Client:
+    def _client(self) -> tuple[httpx.Client, Transport]:
         with self._lock:
             if self._http is None:
                 # A proxy from the environment has no business with workers.
-                self._http = httpx.Client(timeout=self._timeout, trust_env=False)
+                transport = Transport(True, max_connections=100)
+                self._http = httpx.Client(transport=transport, timeout=self._timeout, trust_env=False), transport
             return self._http
 
 

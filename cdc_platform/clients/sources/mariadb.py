@@ -20,6 +20,7 @@ from cdc_platform.canonical.column_hazards import hazards, refused
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_events import rowless_groups
+from cdc_platform.clients.sources.connecting import connect_mysql
 from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.mariadb_keys import (
     escaped,
@@ -29,7 +30,6 @@ from cdc_platform.clients.sources.mariadb_keys import (
     quoted,
     range_condition,
 )
-from cdc_platform.clients.sources.passwords import MYSQL_LOGINS
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.connectors.engines.registry import ENGINES
@@ -332,26 +332,17 @@ class MariaDbSource:
             raise
 
     def _connect(self) -> Any:
-        connection = pymysql.connect(
-            host=self._address.host,
-            port=self._address.port,
-            user=self._user,
-            password=self._password,
+        connection = connect_mysql(
+            self._address,
+            self._user,
+            self._password,
             database=self._database,
-            autocommit=True,
-            auth_plugin_map=MYSQL_LOGINS,
-            charset="utf8mb4",
-            connect_timeout=max(2, int(min(self._timeout, 10))),
-            read_timeout=int(self._timeout) + 5,
-            write_timeout=int(self._timeout) + 5,
-            program_name="cdc-platform verify",
+            seconds=self._timeout,
+            connect_seconds=min(self._timeout, 10),
+            purpose="verify",
         )
         with connection.cursor() as cursor:
             cursor.execute(_SESSION)
-            if self._engine is Engine.MYSQL:
-                cursor.execute(f"SET max_execution_time = {int(self._timeout * 1000)}")
-            else:
-                cursor.execute(f"SET max_statement_time = {self._timeout:.0f}")
         return connection
 
 

@@ -9,7 +9,9 @@ from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
 from cdc_platform.clients.sources.source import Captured, Source
+from cdc_platform.connectors.patterns import CURE, refused_pattern
 from cdc_platform.connectors.tables import container
+from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 
 INCLUDE, EXCLUDE = "column.include.list", "column.exclude.list"
@@ -30,8 +32,12 @@ def captured_columns(dataset: Dataset, shard: Shard, table: Table, ignored: Coll
 
     The lists are regular expressions for `<database or schema>.<table>.<column>`,
     matched whole, case ignored (io.debezium.util.Strings.setOfRegex).
+    Raises OverrideRefused.
     """
     overrides = {**dataset.connector, **shard.connector}
+    for name in (INCLUDE, EXCLUDE):
+        if (why := refused_pattern(overrides.get(name, ""))) is not None:
+            raise OverrideRefused(f"{why}.", where=f"shard {shard.name}", field=f"connector.{name}", cure=CURE)
     place = f"{container(dataset, shard, table)}.{table.name}"
     lists = {
         name: [re.compile(part.strip(), re.IGNORECASE) for part in overrides[name].split(",") if part.strip()]

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping, Sequence
 from copy import copy
-from threading import Timer
 from typing import Any
 
 import numpy as np
@@ -17,8 +13,10 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
+from cdc_platform.canonical.postgres import by_output
+from cdc_platform.clients.sources.connecting import connect_postgres
 from cdc_platform.clients.sources.errors import source_errors
-from cdc_platform.clients.sources.passwords import POSTGRES_LOGINS
+from cdc_platform.clients.sources.postgres_keys import KeyColumn, keys_condition, range_condition
 from cdc_platform.clients.sources.replica_identity import FACTS, facts, refusal
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
 from cdc_platform.errors import CdcError
@@ -27,14 +25,28 @@ from cdc_platform.model.topology import Address, Engine
 
 _ENGINE = Engine.POSTGRES
 
-_COLUMNS = """
-SELECT a.attname, t.typname, t.typtype, t.typcategory, a.atttypmod, a.attnotnull, a.attgenerated <> '',
-       b.typname, b.typtype, t.typtypmod, e.typname, e.typtype, be.typname,
-       format('%%I.%%I', n.nspname, t.typname)
+# A type's name; with its schema where its owner may have given it the name of one that is known here, and casts.
+_TYPE = """CASE WHEN {0}.typtype IN ('b', 'e', 'c') OR {0}.typnamespace = 'pg_catalog'::regnamespace
+THEN {0}.typname::text ELSE {0}.typnamespace::regnamespace::text || '.' || {0}.typname END"""
+
+# Last come what a key is cast to (never a domain: its checks are functions of its owner) and the schema of
+# the operators by which its index is ordered: operator classes are made by superusers only.
+_COLUMNS = f"""
+SELECT a.attname, CASE t.typtype WHEN 'd' THEN t.typname::text ELSE {_TYPE.format("t")} END, t.typtype, t.typcategory,
+       a.atttypmod, a.attnotnull, a.attgenerated <> '',
+       {_TYPE.format("b")}, b.typtype, t.typtypmod, {_TYPE.format("e")}, e.typtype, {_TYPE.format("be")},
+       format('%%I.%%I', n.nspname, coalesce(b.typname, t.typname)),
+       coalesce((SELECT format('%%I', onn.nspname) FROM pg_opclass oc
+                   JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
+                   JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype
+                        AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3
+                   JOIN pg_operator o ON o.oid = ao.amopopr
+                   JOIN pg_namespace onn ON onn.oid = o.oprnamespace
+                  WHERE oc.opcdefault AND oc.opcintype = coalesce(b.oid, t.oid)), 'pg_catalog')
 FROM pg_attribute a
 JOIN pg_type t ON t.oid = a.atttypid
-JOIN pg_namespace n ON n.oid = t.typnamespace
 LEFT JOIN pg_type b ON b.oid = t.typbasetype
+JOIN pg_namespace n ON n.oid = coalesce(b.typnamespace, t.typnamespace)
 LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
 LEFT JOIN pg_type be ON be.oid = b.typelem AND b.typcategory = 'A'
 WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
@@ -66,9 +78,6 @@ SET client_encoding = 'UTF8'; SET row_security = off; SET jit = off; SET max_par
 SET default_transaction_isolation = 'read committed'; SET lock_timeout = '5s'
 """
 
-# A statement's seconds beyond those that the server allows it, before the line is cut.
-_GRACE_SECONDS = 5.0
-
 # Bytes of a row in a chunk's answer: the key and the first eight of the row's digest.
 _WIDTH = 16
 
@@ -95,9 +104,8 @@ class PostgresSource:
         self._captured = captured
         self._timeout = timeout
         self._held: psycopg.Connection[Any] | None = None
-        self._line: socket.socket | None = None
         self._shape: Shape | None = None
-        self._key_types: tuple[str, ...] = ()
+        self._key_columns: tuple[KeyColumn, ...] = ()
         self._lsn: str | None = None
 
     def inspect(self) -> Inspection:
@@ -142,7 +150,7 @@ class PostgresSource:
         if problems:
             return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out, warnings=warnings)
         self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
-        self._key_types = tuple(types[name] for name in key)
+        self._key_columns = tuple(self._key_column(self._shape.column(name), *types[name]) for name in key)
         return Inspection(shape=self._shape, rows=rows, left_out=left_out, warnings=warnings)
 
     def position(self) -> PostgresPosition:
@@ -155,8 +163,8 @@ class PostgresSource:
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""
-        where, params = self._range(after, None)
-        names = ",".join(f"{self._name(name)}::text" for name in self._known.key)
+        where, params = range_condition(self._key_columns, after, None)
+        names = ",".join(column.text for column in self._key_columns)
         columns = ",".join(self._name(name) for name in self._known.key)
         found = self._rows(
             # In one SELECT, ORDER BY would take the name for the text of the output, and sort the whole table.
@@ -168,16 +176,16 @@ class PostgresSource:
 
     def read_chunk(self, after: Key | None, until: Key | None) -> Slice:
         """All rows with a key above `after` up to `until`."""
-        return self._slice(*self._range(after, until))
+        return self._slice(*range_condition(self._key_columns, after, until))
 
     def read_keys(self, keys: Sequence[Key]) -> Slice:
         """The rows of these keys."""
-        return self._slice(*self._these(keys))
+        return self._slice(*keys_condition(self._key_columns, self._from, keys))
 
     def find(self, after: Key | None, until: Key | None, keys: Sequence[int]) -> Mapping[int, Key]:
         """64-bit key to key."""
-        where, params = self._range(after, until)
-        names = ",".join(f"{self._name(name)}::text" for name in self._known.key)
+        where, params = range_condition(self._key_columns, after, until)
+        names = ",".join(column.text for column in self._key_columns)
         wanted = [int(key).to_bytes(8, "big") for key in keys]
         found = self._rows(
             f"SELECT {self._key_word} AS w,{names} FROM ONLY {self._from}"
@@ -189,9 +197,9 @@ class PostgresSource:
 
     def tokens(self, keys: Sequence[Key]) -> Mapping[Key, Mapping[str, bytes]]:
         """Key to column to canonical token."""
-        where, params = self._these(keys)
+        where, params = keys_condition(self._key_columns, self._from, keys)
         shape = self._known
-        names = [f"{self._name(name)}::text" for name in shape.key]
+        names = [column.text for column in self._key_columns]
         for column in shape.columns:
             names.append(f"convert_to({engines.token_sql(_ENGINE, column)},'UTF8')".replace("%", "%%"))
         found = self._rows(f"SELECT {','.join(names)} FROM ONLY {self._from} WHERE {where}", params, binary=True)
@@ -204,7 +212,7 @@ class PostgresSource:
     def another(self) -> PostgresSource:
         """The same table by a connection of its own."""
         more = copy(self)
-        more._held = more._line = more._lsn = None
+        more._held = more._lsn = None
         return more
 
     def close(self) -> None:
@@ -212,9 +220,6 @@ class PostgresSource:
         if self._held is not None:
             self._held.close()
             self._held = None
-        if self._line is not None:
-            self._line.close()
-            self._line = None
 
     @property
     def _known(self) -> Shape:
@@ -237,23 +242,10 @@ class PostgresSource:
     def _name(name: str) -> str:
         return engines.quote_name(_ENGINE, name).replace("%", "%%")
 
-    def _range(self, after: Key | None, until: Key | None) -> tuple[str, tuple[Any, ...]]:
-        names = ",".join(self._name(name) for name in self._known.key)
-        marks = ",".join(f"%s::{kind}" for kind in self._key_types)
-        parts, params = ["true"], list[str]()
-        if after is not None:
-            parts.append(f"({names}) > ({marks})")
-            params += after
-        if until is not None:
-            parts.append(f"({names}) <= ({marks})")
-            params += until
-        return " AND ".join(parts), tuple(params)
-
-    def _these(self, keys: Sequence[Key]) -> tuple[str, tuple[Any, ...]]:
-        names = ",".join(self._name(name) for name in self._known.key)
-        marks = ",".join(f"%s::text[]::{kind}[]" for kind in self._key_types)
-        columns = [[key[at] for key in keys] for at in range(len(self._key_types))]
-        return f"({names}) IN (SELECT * FROM unnest({marks}))", tuple(columns)
+    def _key_column(self, column: Column, type_: str, operators: str) -> KeyColumn:
+        name = self._name(column.name)
+        text = by_output(name) if column.kind == "enum" else f"{name}::text"
+        return KeyColumn(name=name, text=text, type=type_.replace("%", "%%"), operators=operators.replace("%", "%%"))
 
     def _slice(self, where: str, params: tuple[Any, ...]) -> Slice:
         if self._lsn is None:
@@ -275,15 +267,15 @@ class PostgresSource:
         before, self._lsn = self._lsn, found[1]
         return PostgresPosition.of(found[0], before or "0/0", found[1])
 
-    def _columns(self, oid: int) -> tuple[tuple[Column, ...], dict[str, str], tuple[str, ...]]:
+    def _columns(self, oid: int) -> tuple[tuple[Column, ...], dict[str, tuple[str, str]], tuple[str, ...]]:
         columns, types, left_out = [], {}, []
         for row in self._rows(_COLUMNS, (oid,)):
             name, kind, typtype, category, typmod, notnull, generated = row[:7]
-            base, base_type, base_mod, element, element_type, base_element, cast = row[7:]
+            base, base_type, base_mod, element, element_type, base_element, cast, operators = row[7:]
             if generated or not self._captured(name):
                 left_out.append(name)
                 continue
-            types[name] = cast
+            types[name] = cast, operators
             if typtype == "d":
                 kind, typtype, typmod, element, element_type = base, base_type, base_mod, base_element, "b"
                 category = "A" if base_element else ""
@@ -307,52 +299,23 @@ class PostgresSource:
             with source_errors(f"{self._where}: {self._schema}.{self._table}"):
                 if self._held is None:
                     self._held = self._connect()
-                    self._line = socket.socket(fileno=os.dup(self._held.fileno()))
-                    with self._deadline():
-                        self._held.execute(_SESSION)
-                with self._deadline(), self._held.cursor(binary=binary) as cursor:
+                    self._held.execute(_SESSION)
+                with self._held.cursor(binary=binary) as cursor:
                     cursor.execute(sql, tuple(params))
                     return cursor.fetchall()
         except CdcError:
             self.close()
             raise
 
-    @contextmanager
-    def _deadline(self) -> Iterator[None]:
-        """Cut the line when the server says nothing at all: psycopg would wait for as long as TCP is content."""
-        line = self._line
-
-        def cut() -> None:
-            if line is not None:
-                with suppress(OSError):  # it is closed already
-                    line.shutdown(socket.SHUT_RDWR)
-
-        watch = Timer(self._timeout + _GRACE_SECONDS, cut)
-        watch.daemon = True
-        watch.start()
-        try:
-            yield
-        finally:
-            watch.cancel()
-
     def _connect(self) -> psycopg.Connection[Any]:
-        millis = int(self._timeout * 1000)
-        connection = psycopg.connect(
-            host=self._address.host,
-            port=self._address.port,
-            user=self._user,
-            password=self._password,
-            dbname=self._database,
-            autocommit=True,
-            connect_timeout=max(2, int(min(self._timeout, 10))),
-            application_name="cdc-platform verify",
-            # The server ends a statement; TCP ends one whose server is gone.
-            options=f"-c statement_timeout={millis}",
-            require_auth=POSTGRES_LOGINS,
-            tcp_user_timeout=millis + 5000,
-            keepalives_idle=5,
-            keepalives_interval=5,
-            keepalives_count=3,
+        connection = connect_postgres(
+            self._address,
+            self._user,
+            self._password,
+            database=self._database,
+            seconds=self._timeout,
+            connect_seconds=min(self._timeout, 10),
+            purpose="verify",
         )
         connection.prepare_threshold = 3
         return connection

@@ -14,7 +14,7 @@ import psycopg
 import pymysql
 import pytest
 
-from cdc_platform.clients.sources import mariadb, postgres, sessions
+from cdc_platform.clients.sources import bounded
 from cdc_platform.clients.sources.errors import classified, source_errors
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.clients.sources.logs import RealSourceLogs
@@ -111,8 +111,8 @@ def failing(monkeypatch: pytest.MonkeyPatch, error: Exception) -> Iterator[None]
     def connect(*args: object, **options: object) -> Any:
         raise error
 
-    for module, driver in ((sessions, "psycopg"), (sessions, "pymysql"), (mariadb, "pymysql"), (postgres, "psycopg")):
-        monkeypatch.setattr(getattr(module, driver), "connect", connect)
+    for driver in (bounded.BoundedPostgres, bounded.BoundedMySql):
+        monkeypatch.setattr(driver, "connect", connect)
     yield
 
 
