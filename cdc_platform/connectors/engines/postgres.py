@@ -27,6 +27,11 @@ _WIRE_FORMAT: tuple[Fixed, ...] = (
     Fixed("interval.handling.mode", "string", "numeric takes a month for 30.4375 days."),
     Fixed("hstore.handling.mode", "json", "One text for each value."),
     Fixed("include.unknown.datatypes", "true", "A column that is left out cannot be proven."),
+    Fixed(
+        "driver.options",
+        "-c bytea_output=hex -c IntervalStyle=postgres -c extra_float_digits=1",
+        "The stream's values are text in the form that settings of database, role and server give them.",
+    ),
     Fixed("unavailable.value.placeholder", UNAVAILABLE_VALUE, "The proof recognises unchanged TOAST values by it."),
 )
 

@@ -122,6 +122,23 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="See [ddl-unparsed](operations.md#ddl-unparsed).",
     ),
     HazardRow(
+        engines=_POSTGRES,
+        done="`ALTER DATABASE`, `ALTER ROLE` or `ALTER SYSTEM SET` of `bytea_output`, `IntervalStyle`, "
+        "`extra_float_digits`, `DateStyle`, `TimeZone`",
+        happens="Nothing: the connector and the proof set their own",
+        told="not needed",
+        cost="nothing",
+        cure="None is needed.",
+    ),
+    HazardRow(
+        engines=_BINLOG,
+        done="`SET GLOBAL` of `sql_mode`, `time_zone`, `character_set_*`, `init_connect`, `group_concat_max_len`",
+        happens="Nothing: the connector and the proof set their own, and rows are logged in a form of their own",
+        told="not needed",
+        cost="nothing",
+        cure="None is needed.",
+    ),
+    HazardRow(
         engines=_BINLOG,
         done="A session sets `binlog_row_image` for itself",
         happens="The connector stops at its rows",
