@@ -122,7 +122,7 @@ def fleet(stack: Stack, spec: FleetSpec, root: str) -> Iterator[Settings]:
         with open_platform(settings) as platform:
             platform.topology.import_topology(topology)
             topics = desired_topics(topology, settings)
-            platform.kafka.create_topics(topics)
+            assert not platform.kafka.create_topics(topics)
             _wait_for_broker(platform, len(topics))
         send_heartbeats(settings, topology)
         yield settings

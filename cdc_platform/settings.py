@@ -14,6 +14,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from cdc_platform.errors import SettingsError
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.secret_references import (
     HOW_TO_REFER,
     holds_reference,
@@ -128,6 +129,19 @@ class Settings:
         settings._refuse_own_secrets_among_datasets(str(file))
         return settings
 
+    @staticmethod
+    def origin(env: Mapping[str, str] | None = None) -> str:
+        """Where `load` reads settings, in one sentence: an error about an address is often an error about that."""
+        env = os.environ if env is None else env
+        if env.get(CONFIG_ENV):
+            text = f"Settings were read from {env[CONFIG_ENV]}"
+        elif Path(CONFIG_FILE).exists():
+            text = f"Settings were read from {Path(CONFIG_FILE).absolute()}"
+        else:
+            text = f"No settings file was found ({CONFIG_ENV} is not set, no {CONFIG_FILE} here): defaults are used"
+        own = {ENV_PREFIX + setting.name.upper() for setting in fields(Settings)} & env.keys()
+        return f"{text}{', and ' + ', '.join(sorted(own)) if own else ''}."
+
     def _refuse_own_secrets_among_datasets(self, where: str) -> None:
         """Raises SettingsError for a secret of the platform's where a dataset might name it."""
         held = {
@@ -197,7 +211,7 @@ def _refuse_unknown(raw: Mapping[str, Any], kind: type[Any], where: str, path: s
     for key in raw:
         if key not in known:
             raise SettingsError(
-                "no such setting.", where=where, field=path + key, cure=f"Known: {', '.join(sorted(known))}."
+                "no such setting.", where=where, field=path + key, cure=one_of(key, known, most=len(known))
             )
 
 

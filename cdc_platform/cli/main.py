@@ -13,7 +13,9 @@ from typing import Any
 
 import click
 
-from cdc_platform.errors import CdcError, missing_extra
+from cdc_platform.cli.grammar import SuggestingGroup, usage_errors
+from cdc_platform.errors import CdcError, Unavailable, missing_extra
+from cdc_platform.settings import Settings
 
 # Command name to "module:attribute".
 COMMANDS = {
@@ -37,11 +39,18 @@ COMMANDS = {
 # Commands that a plain installation does not have, and the extra that brings them.
 NEEDS = {"demo": "local", "stack": "local"}
 
+# Commands whose addresses do not come from the settings.
+WITHOUT_SETTINGS = frozenset({"agent", "demo", "stack"})
+
 # Long-lived commands set up their own logging.
 SERVICES = frozenset({"agent", "exporter"})
 
 
-class _Lazy(click.Group):
+class _Lazy(SuggestingGroup):
+    def make_context(self, *args: Any, **more: Any) -> click.Context:
+        with usage_errors():
+            return super().make_context(*args, **more)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
 
@@ -57,9 +66,14 @@ class _Lazy(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            with usage_errors():
+                return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("Interrupted.", err=True)
+            ctx.exit(130)
         except CdcError as error:
-            click.echo(f"Error: {error}", err=True)
+            own = isinstance(error, Unavailable) and ctx.invoked_subcommand not in WITHOUT_SETTINGS
+            click.echo(f"Error: {error}{' ' + Settings.origin() if own else ''}", err=True)
             ctx.exit(1)
         except OSError as error:
             # A path that the caller named: one sentence instead of a traceback.

@@ -12,10 +12,12 @@ from typing import Any
 import click
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.naming import ShardName
+from cdc_platform.planning.actions import CreateConnector
 from cdc_platform.planning.rendering import to_json, to_markdown, to_text
 from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.process_memory import large_state
-from cdc_platform.reconciler.report import PassReport
+from cdc_platform.reconciler.report import ActionStatus, PassReport
 from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import open_platform
@@ -85,6 +87,13 @@ def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool
         for outcome in report.outcomes:
             click.echo(outcome.sentence())
         click.echo(report.sentence())
+        created = {
+            ShardName.parse(outcome.action.name).dataset
+            for outcome in report.outcomes
+            if isinstance(outcome.action, CreateConnector) and outcome.status is ActionStatus.DONE
+        }
+        for dataset in sorted(created):
+            click.echo(f"Next: `cdc-platform bootstrap {dataset}` gives its new shards the rows that exist.")
     sys.exit(1 if report.failed or report.plan.refusals else 0)
 
 
@@ -103,6 +112,7 @@ def _fingerprint(file: Path) -> str:
 def _report_json(report: PassReport) -> dict[str, Any]:
     return {
         "sentence": report.sentence(),
+        "number": report.number,
         "generation": report.generation,
         "plan": to_json(report.plan),
         "outcomes": [

@@ -145,9 +145,12 @@ def _print_plan(plan: RepairPlan, as_json: bool) -> None:
     if as_json:
         click.echo(msgspec.json.encode(plan).decode())
         return
-    click.echo(f"Dry run. {plan.sentence()} Add --apply to do it.")
+    something = plan.keys or plan.extra
+    click.echo(f"Dry run: nothing was changed. {plan.sentence() if something else 'There is nothing to re-emit.'}")
     for shard in plan.shards:
         shown = ", ".join(json.dumps(key if len(key) > 1 else key[0]) for key in shard.emit[:20])
         click.echo(f"  {shard.shard}: {len(shard.emit)} keys{f' ({shown})' if shown else ''}, {len(shard.extra)} extra")
     for name, reason in sorted(plan.left.items()):
         click.echo(f"  {name}: left alone: {reason}")
+    if something:
+        click.echo("Add --apply to do it.")

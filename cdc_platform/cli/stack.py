@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
+from cdc_platform.cli.grammar import SuggestingGroup
 from cdc_platform.local.control import tail
 from cdc_platform.local.lifecycle import down as bring_down
 from cdc_platform.local.lifecycle import up as bring_up
@@ -33,7 +34,7 @@ _directory = click.option(
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def stack() -> None:
     """Run Kafka, Connect, Debezium, ZooKeeper, MariaDB and Postgres as local processes."""
 

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import click
@@ -12,48 +15,91 @@ from rich.table import Table
 
 from cdc_platform.model.observed import ObservedConnector, ObservedState, ObservedWorker
 from cdc_platform.planning.inputs import Planned
+from cdc_platform.reconciler import last_pass
 from cdc_platform.reconciler import run_pass as reconciler
+from cdc_platform.reconciler.login_checks import ask_leaders
+from cdc_platform.reconciler.pending_changes import REPORT_SECONDS
 from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
+from cdc_platform.snapshots.progress_events import duration
 from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary
 from cdc_platform.wiring import open_platform
+
+# A pass is due after `REPORT_SECONDS` at the latest, and takes some time itself.
+_OVERDUE = 2 * REPORT_SECONDS
 
 
 @click.command()
 @click.argument("dataset", required=False)
-@click.argument("shard", required=False)
+@click.argument("shards", metavar="[SHARD]...", nargs=-1)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def status(dataset: str | None, shard: str | None, as_json: bool) -> None:
-    """Show the state of all datasets, of one DATASET, or of one SHARD.
+def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
+    """Show the state of all datasets, of one DATASET, or of some SHARDs (ids and ranges).
 
-    Exits 0 when every shard shown is up, 2 when one is not, 1 on an error.
+    First how long ago the last pass of the control plane was. With --json one SHARD is an object, several are the
+    list `shards` of one. Exits 0 when every shard shown is up, 2 when one is not, 1 on an error.
     """
     with open_platform(Settings.load()) as platform:
         with large_state():
             observed, planned = reconciler.plan_pass(platform, asked=of_dataset(dataset) if dataset else None)
-        owner = platform.topology.lock_owner()
+        topology = observed.topology
+        if dataset is not None:
+            topology.dataset(dataset)
+        chosen = topology.choose(dataset, shards) if dataset is not None and shards else ()
         records = platform.state.read()
-    health = health_of(observed.topology, planned, observed.clusters)
-    if dataset is not None:
-        observed.topology.dataset(dataset)
-        health = {dataset: health[dataset]}
-    if dataset is not None and shard is not None:
-        name = observed.topology.shard(dataset, shard).name
-        document = _shard_document(observed, planned, health[dataset], name)
-        document["bootstrap"] = shard_summary(records, observed.topology.dataset(dataset), shard)
-        click.echo(json.dumps(document, indent=2) if as_json else _shard_text(document))
-        sys.exit(0 if document["up"] else 2)
-    topology = observed.topology
+        passes = _passes(records.get(last_pass.KEY), platform.topology.lock_owner())
+        health = health_of(topology, planned, observed.clusters)
+        if dataset is not None:
+            health = {dataset: health[dataset]}
+        if chosen:
+            health = {name: _only(h, [shard.name for shard in chosen]) for name, h in health.items()}
+        health = ask_leaders(platform, topology, health)
+    if dataset is not None and chosen:
+        documents = [_shard_document(observed, planned, health[dataset], shard.name) for shard in chosen]
+        for document, shard in zip(documents, chosen, strict=True):
+            document["bootstrap"] = shard_summary(records, topology.dataset(dataset), shard.id)
+        if as_json:
+            click.echo(json.dumps(documents[0] if len(documents) == 1 else {"shards": documents}, indent=2))
+        else:
+            click.echo("\n\n".join([_passes_text(passes), *map(_shard_text, documents)]))
+        sys.exit(0 if all(document["up"] for document in documents) else 2)
     bootstrap = {
         name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
     }
     if as_json:
-        click.echo(json.dumps(_document(health, bootstrap, observed, planned, owner), indent=2))
+        click.echo(json.dumps(_document(health, bootstrap, observed, planned, passes), indent=2))
     else:
-        _print(health, bootstrap, observed, planned, owner)
+        _print(health, bootstrap, observed, planned, passes)
     sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
+
+
+def _passes(last: Mapping[str, Any] | None, owner: str | None) -> dict[str, Any]:
+    """`running`: who makes a pass now. `last`: when the last one looked, and whether there should have been another."""
+    age = last_pass.age(last, datetime.now(UTC))
+    found = last and {"at": last["at"], "age_s": age and round(age, 1), "overdue": age is None or age > _OVERDUE}
+    return {"running": owner, "last": found or None}
+
+
+def _passes_text(passes: Mapping[str, Any]) -> str:
+    last, now = passes["last"], f" A pass runs now ({passes['running']})." if passes["running"] else ""
+    if last is None:
+        return f"No pass has been made yet: `cdc-platform apply` makes one, Dagster's daemon makes them by itself.{now}"
+    age = "at an unknown time" if last["age_s"] is None else f"{duration(max(0.0, last['age_s']))} ago"
+    text = f"Last pass: {age} ({last['at'][:19].replace('T', ' ')}Z).{now}"
+    if not last["overdue"]:
+        return text
+    return (
+        f"{text} The daemon makes one every {REPORT_SECONDS / 60:.0f} minutes at least, so it does not run, or its "
+        "passes fail: nothing is restarted or changed until it does. See that Dagster's daemon runs and that "
+        "reconcile_sensor is on; `cdc-platform apply` makes one pass by hand."
+    )
+
+
+def _only(health: DatasetHealth, shards: Collection[str]) -> DatasetHealth:
+    down = tuple(found for found in health.down if found.shard in shards)
+    return replace(health, shards=len(shards), up=len(shards) - len(down), down=down)
 
 
 def _document(
@@ -61,10 +107,11 @@ def _document(
     bootstrap: dict[str, dict[str, Any]],
     observed: ObservedState,
     planned: Planned,
-    owner: str | None,
+    passes: Mapping[str, Any],
 ) -> dict[str, Any]:
     return {
-        "pass": owner,
+        "pass": passes["running"],
+        "last_pass": passes["last"],
         "clusters": {
             name: {"reachable": c.known, "problem": c.problem, "connectors": len(c.connectors or {})}
             for name, c in observed.clusters.items()
@@ -99,9 +146,10 @@ def _print(
     bootstrap: dict[str, dict[str, Any]],
     observed: ObservedState,
     planned: Planned,
-    owner: str | None,
+    passes: Mapping[str, Any],
 ) -> None:
     console = Console()
+    console.print(_passes_text(passes), highlight=False, markup=False, soft_wrap=True)
     table = Table("dataset", "shards", "up", "down")
     for name, h in health.items():
         table.add_row(name, str(h.shards), str(h.up), str(len(h.down)))
@@ -122,7 +170,6 @@ def _print(
         console.print(f"refused for {refusal.scope}: {refusal.reason}", highlight=False, markup=False, soft_wrap=True)
     for finding in planned.plan.findings[:20]:
         console.print(f"{finding.subject}: {finding.text}", highlight=False, markup=False, soft_wrap=True)
-    console.print(f"A pass runs now ({owner})." if owner else "No pass runs now.", highlight=False, soft_wrap=True)
     console.print(f"Next: {planned.plan.sentence()}", highlight=False, markup=False, soft_wrap=True)
 
 
@@ -147,6 +194,7 @@ def _shard_document(observed: ObservedState, planned: Planned, health: DatasetHe
         "leader": str(shard.leader),
         "generation": shard.generation,
         "heartbeat_age_s": observed.heartbeats.age(name) if observed.heartbeats else None,
+        "heartbeat": _no_beat(observed, name),
         "lag_ms": measured.lag_ms.get(name) if measured else None,
         "tasks": [{"id": t.id, "state": t.state, "worker": t.worker} for t in (seen.tasks if seen else ())],
         "trace": next((t.trace for t in (seen.tasks if seen else ()) if t.trace), seen.trace if seen else None),
@@ -155,6 +203,14 @@ def _shard_document(observed: ObservedState, planned: Planned, health: DatasetHe
         "troubles": [{"sentence": t.sentence(), "since": t.since.isoformat(), "advice": t.advice} for t in incidents],
         "findings": [f.text for f in planned.plan.findings if f.subject in (name, dataset)],
     }
+
+
+def _no_beat(observed: ObservedState, name: str) -> str | None:
+    """What is known of a shard without a heartbeat: they are read from a moment on, and not further back."""
+    beats = observed.heartbeats
+    if beats is None or beats.newest is None or beats.age(name) is not None:
+        return None if beats is not None and beats.age(name) is not None else "unknown"
+    return f"more than {(beats.newest - beats.since).total_seconds():.0f} s ago, or never"
 
 
 def _shard_text(document: dict[str, Any]) -> str:
@@ -166,7 +222,7 @@ def _shard_text(document: dict[str, Any]) -> str:
     ]
     beat, lag = document["heartbeat_age_s"], document["lag_ms"]
     lines.append(
-        f"last heartbeat {'unknown, or longer ago than is read' if beat is None else f'{beat:.0f} s ago'}, "
+        f"last heartbeat {document['heartbeat'] if beat is None else f'{beat:.0f} s ago'}, "
         f"behind its source {'unknown' if lag is None else f'{lag / 1000:.1f} s'}"
     )
     lines += [f"table {table}: {_mark(mark)}" for table, mark in document["bootstrap"].items()]
@@ -186,10 +242,11 @@ def _mark(mark: dict[str, Any] | None) -> str:
     """A watermark's document in one sentence."""
     if mark is None:
         return "no bootstrap on record"
-    begin = mark["position"] or "the first committed offset"
-    text = f"{mark['mode']} by run {mark['run']} at {mark['since']}, from {begin} on"
+    begin = f"position {mark['position']}" if mark["position"] else "its first committed offset"
+    text = f"its rows come from a bootstrap by mode {mark['mode']} (run {mark['run']}, {_time(mark['since'])}); "
+    text += f"its changes are streamed from {begin} on"
     if mark["complete"]:
-        text += f", whole since {mark['complete']}"
+        text += f", whole since {_time(mark['complete'])}"
     if mark["rows"] is not None:
         text += f", {mark['rows']:,} rows read"
     if mark["hole"]:
@@ -197,6 +254,10 @@ def _mark(mark: dict[str, Any] | None) -> str:
             f"; no stream saw the changes from {mark['hole']['since'] or 'an unknown place'} to {mark['hole']['until']}"
         )
     return text + (f"; last backfill {mark['backfilled']}" if mark["backfilled"] else "")
+
+
+def _time(iso: str) -> str:
+    return f"{iso[:19].replace('T', ' ')}Z"
 
 
 def _worker(seen: ObservedWorker) -> str:

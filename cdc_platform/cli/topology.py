@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from cdc_platform.cli.grammar import SuggestingGroup
 from cdc_platform.cli.set_leader import discover_leaders, set_leader
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
@@ -32,7 +33,7 @@ _SHOWN = 40
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def topology() -> None:
     """Read and write what should be captured: datasets, shards, leaders, clusters."""
 
@@ -72,6 +73,8 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
         click.echo(f"... and {len(changes) - _SHOWN} more")
     writes = sum(change.action != "keep" for change in changes)
     click.echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+    if writes and not dry_run:
+        click.echo("Next: `cdc-platform plan` shows what a pass makes of it, and what is wrong with tables.")
 
 
 class _Any(tuple[str, ...]):

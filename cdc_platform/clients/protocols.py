@@ -14,6 +14,7 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from cdc_platform.documents.edits import Change
+from cdc_platform.errors import CdcError
 from cdc_platform.model.observed import (
     ObservedConnector,
     ObservedHeartbeats,
@@ -118,8 +119,11 @@ class Kafka(Protocol):
         A platform of 10,000 connectors has as many history topics: name what is compared.
         """
 
-    def create_topics(self, requests: Sequence[TopicRequest]) -> None:
-        """Create; a topic that exists already is no error."""
+    def brokers(self) -> int:
+        """How many brokers are up."""
+
+    def create_topics(self, requests: Sequence[TopicRequest]) -> Mapping[str, CdcError]:
+        """Create; a topic that exists already is no error. Returns those that could not be made, each with why."""
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Grow the topic to `total` partitions."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import NamedTuple
 
 
@@ -29,3 +30,15 @@ def some_of(names: Sequence[str], most: int, *, total: int | None = None) -> str
     """
     more = max(total or 0, len(names)) - min(most, len(names))
     return ", ".join(names[:most]) + (f" and {more} more" if more else "")
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that is most like a misspelt one; None when none is."""
+    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
+
+
+def one_of(name: str, known: Iterable[str], most: int = 20) -> str:
+    """The cure of a name that does not exist: the nearest one, and which there are."""
+    names = sorted(known)
+    like = nearest(name, names)
+    return (f"Did you mean {like}? " if like else "") + f"Use one of {some_of(names, most)}."

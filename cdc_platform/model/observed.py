@@ -165,6 +165,7 @@ class ObservedState:
     without an entry has no metrics URL. `agents` is by worker name, as each says of itself.
     `logins` holds the shards whose source was asked with the dataset's own login: None when
     it was let in, else what the source said. One that did not answer is not in it.
+    `brokers` counts those that are up; None: not known.
     """
 
     taken_at: datetime
@@ -176,3 +177,4 @@ class ObservedState:
     workers: Mapping[str, ObservedWorker] = EMPTY
     agents: Mapping[str, Mapping[str, Any]] | None = None
     logins: Mapping[str, str | None] = EMPTY
+    brokers: int | None = None

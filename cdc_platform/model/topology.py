@@ -7,13 +7,15 @@ business of `documents.py`; storing them of `clients/zookeeper/topology_store.py
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any, Literal
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.naming import one_of
+from cdc_platform.model.shard_choice import choose_ids, no_such_shards
 
 
 class _Empty(Mapping[str, Any]):
@@ -244,7 +246,7 @@ class Dataset:
         raise TopologyError(
             f"dataset {self.name} has no table {name!r}.",
             field="table",
-            cure=f"Use one of {', '.join(t.name for t in self.tables)}.",
+            cure=one_of(name, (table.name for table in self.tables)),
         )
 
 
@@ -368,11 +370,12 @@ class Topology:
         for shard in self.shards.get(dataset, ()):
             if shard.id == shard_id:
                 return shard
-        raise TopologyError(
-            f"dataset {dataset!r} has no shard {shard_id!r}.",
-            field="shard",
-            cure="`cdc-platform topology show` lists datasets and shards.",
-        )
+        raise no_such_shards(dataset, [shard_id], [shard.id for shard in self.shards.get(dataset, ())])
+
+    def choose(self, dataset: str, texts: Iterable[str]) -> tuple[Shard, ...]:
+        """The shards of the dataset that `shard_choice.choose_ids` finds in the texts. Raises TopologyError."""
+        shards = {shard.id: shard for shard in self.shards.get(self.dataset(dataset).name, ())}
+        return tuple(shards[shard_id] for shard_id in choose_ids(dataset, shards, texts))
 
     def dataset(self, name: str) -> Dataset:
         """The dataset of that name. Raises TopologyError."""
@@ -380,6 +383,6 @@ class Topology:
             raise TopologyError(
                 f"there is no dataset {name!r}.",
                 field="dataset",
-                cure=f"Use one of {', '.join(sorted(self.datasets)) or '(none: import a topology first)'}.",
+                cure=one_of(name, self.datasets) if self.datasets else "Import a topology first.",
             )
         return self.datasets[name]

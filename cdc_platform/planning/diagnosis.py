@@ -106,7 +106,10 @@ def _unwell(
         # Also where the whole fleet is silent, for which no connector is restarted otherwise.
         return Failure.STALE_LOGIN, "Connect says RUNNING, but its source refused its login; the one of now is accepted"
     if view.name in liveness.silent:
-        return Failure.STUCK, f"Connect says RUNNING, but there was no heartbeat for {liveness.silent[view.name]:.0f} s"
+        return (
+            Failure.STUCK,
+            f"Connect says RUNNING, but there has been no heartbeat for more than {liveness.silent[view.name]:.0f} s",
+        )
     return None
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 from cdc_platform.model.fingerprints import fingerprint
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import ObservedConnector, ObservedTopic, TopicRequest
 from cdc_platform.model.topology import Address, Cluster, Dataset, Shard
 from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic, CreateTopic
@@ -21,6 +22,9 @@ from cdc_platform.planning.plan import Finding, Refusal
 _SAMPLE = "sample"
 _SAMPLE_CLUSTER = Cluster(name=_SAMPLE, urls=("http://sample",))
 
+
+# The scope of the refusal of topics that want more replicas than there are brokers.
+TOO_FEW_BROKERS = "new topics"
 
 NOT_OURS = (
     "exists, and no pass of this platform made it: it is left as it is, and no connector that writes to it is created. "
@@ -77,16 +81,21 @@ def compare_topics(
     foreign: Container[str],
     is_ours: Callable[[str], bool],
     now: datetime,
+    brokers: int | None,
 ) -> Part:
-    """What to create and change, and what only an operator can."""
+    """What to create and change, and what only an operator can. `brokers` are up; None: not known."""
     if existing is None:
         return Part(refusals=(Refusal(scope="kafka", reason="its topics could not be read"),))
     actions: list[Action] = []
     findings: list[Finding] = []
     refusals: list[Refusal] = []
     made: dict[str, TopicRecord] = {}
+    unmade: list[TopicRequest] = []
     for topic in desired:
         current = existing.get(topic.name)
+        if current is None and brokers is not None and topic.replication > brokers:
+            unmade.append(topic)
+            continue
         if current is None:
             actions.append(CreateTopic(topic=topic))
             if not is_ours(topic.name):
@@ -103,8 +112,20 @@ def compare_topics(
         if changes:
             actions.append(AlterTopic(topic=topic.name, changes=changes))
         findings += _only_by_hand(topic, current)
+    if unmade and brokers is not None:
+        refusals.append(Refusal(scope=TOO_FEW_BROKERS, reason=_too_few(unmade, brokers)))
     records = RecordChanges({TopicRecord: made}) if made else RecordChanges()
     return Part(actions=actions, refusals=refusals, findings=findings, records=records)
+
+
+def _too_few(unmade: Sequence[TopicRequest], brokers: int) -> str:
+    names = [topic.name for topic in unmade]
+    wanted = max(topic.replication for topic in unmade)
+    return (
+        f"{len(names)} topics cannot be made, and no connector before them: replication {wanted} needs as many "
+        f"brokers, and {brokers} answered ({some_of(names, 3)}). Set topics.replication of the datasets to {brokers} "
+        f"at most, or start the missing brokers"
+    )
 
 
 def _only_by_hand(topic: TopicRequest, current: ObservedTopic) -> Iterator[Finding]:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from cdc_platform.model.agent_report import AgentReport, agents_of, reports_by_worker, workers_without
+from cdc_platform.model.naming import some_of
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Cluster, Shard
 from cdc_platform.planning.health.liveness import LeaderRecord
 from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.inputs import PlanInputs
+from cdc_platform.planning.plan import Finding
 
 
 class LeaderFiles:
@@ -42,7 +45,33 @@ class LeaderFiles:
     def _agents(self, cluster: Cluster) -> frozenset[str]:
         agents = self._workers.get(cluster.name)
         if agents is None:
-            connectors = (self._observed.clusters[cluster.name].connectors or {}).values()
-            running = {task.worker for connector in connectors for task in connector.tasks}
+            running = _running(self._observed, cluster)
             agents = self._workers[cluster.name] = agents_of(cluster, running, self._reports)
         return agents
+
+
+def without_agent(observed: ObservedState) -> list[Finding]:
+    """One finding a cluster that is used: its known workers beside which no agent answers."""
+    if observed.agents is None:
+        return []
+    reports = reports_by_worker(observed.agents)
+    used = {name for dataset, _ in observed.topology.all_shards() for name in dataset.clusters}
+    findings = []
+    for name, cluster in sorted(observed.topology.clusters.items()):
+        workers = {*_running(observed, cluster), *cluster.metrics, *cluster.labels} - {""}
+        agents = agents_of(cluster, workers, reports)
+        # URLs may be those of a load balancer: they stand for workers only while none is known.
+        lacking = workers - agents if workers or agents else {*cluster.urls}
+        if lacking and name in used:
+            text = (
+                f"no agent answers beside {some_of(sorted(lacking), 3)}: without one, or something else that keeps "
+                f"leader files in {cluster.leader_dir}, connectors fail there and follow no new leader"
+            )
+            findings.append(Finding(subject=f"cluster {name}", text=text))
+    return findings
+
+
+def _running(observed: ObservedState, cluster: Cluster) -> set[str]:
+    """The worker ids that run tasks of the cluster."""
+    seen = observed.clusters.get(cluster.name)
+    return {task.worker for connector in ((seen and seen.connectors) or {}).values() for task in connector.tasks}

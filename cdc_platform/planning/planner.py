@@ -26,7 +26,7 @@ from cdc_platform.planning.actions import (
     ResumeConnector,
 )
 from cdc_platform.planning.diagnosis import ConnectorView, diagnose
-from cdc_platform.planning.drift import compare_topics, foreign_topics, with_values
+from cdc_platform.planning.drift import TOO_FEW_BROKERS, compare_topics, foreign_topics, with_values
 from cdc_platform.planning.guardrails import Connectors
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
@@ -34,7 +34,7 @@ from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
-from cdc_platform.planning.leader_file_wait import LeaderFiles
+from cdc_platform.planning.leader_file_wait import LeaderFiles, without_agent
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges, TopicRecord
 from cdc_platform.planning.placement import Placement, place_observed
 from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
@@ -83,7 +83,10 @@ class _Planner:
         observed, memory, policy = self.inputs.observed, self.inputs.memory, self.inputs.policy
         desired = self.inputs.desired
         foreign = foreign_topics(desired.topics, observed.topics, memory.of(TopicRecord), desired.is_ours)
-        topics = compare_topics(desired.topics, observed.topics, foreign, desired.is_ours, observed.taken_at)
+        topics = compare_topics(
+            desired.topics, observed.topics, foreign, desired.is_ours, observed.taken_at, observed.brokers
+        )
+        unmade = any(refusal.scope == TOO_FEW_BROKERS for refusal in topics.refusals)
         deletes, topics = self._deletes(topics)
         placement = place_observed(observed.topology, self.ours, self.others)
         shrunk = guardrails.shrunk_clusters(self.ours, memory, policy)
@@ -91,14 +94,16 @@ class _Planner:
         diagnosis = diagnose(self.inputs, shards.views)
         rollouts = roll_out(self.inputs, shards.views, diagnosis)
         changes = before + guardrails.lost(observed.topology, memory, policy) + topics + shards.part
-        changes += Part(actions=self._creations(shards, rollouts)) + rollouts.part + _resumes(shards.views)
+        changes += (
+            Part(actions=[] if unmade else self._creations(shards, rollouts)) + rollouts.part + _resumes(shards.views)
+        )
         touching = [action for action in changes.actions if isinstance(action, ConnectorAction)]
         busy = {action.name for action in touching}
         busy_clusters = {cluster for action in touching for cluster in action.clusters}
         treatment = treat(self.inputs, shards.views, diagnosis, busy, busy_clusters)
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
         changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
-        changes += Part(records=self._leaders(shards.awaited))
+        changes += Part(findings=without_agent(observed), records=self._leaders(shards.awaited))
         changes += Part(records=self._cluster_sizes(changes.actions, shrunk.keys()))
         sources = memory.of(SourceRecord)
         changes += source_part(sources, {shard.name for _, shard in observed.topology.all_shards()}, shards.views)

@@ -31,6 +31,11 @@ class ApplyPorts:
     connect: Mapping[str, Connect]
 
 
+def _create_topic(ports: ApplyPorts, action: actions.CreateTopic) -> None:
+    for error in ports.platform.kafka.create_topics([action.topic]).values():
+        raise error
+
+
 def _alter_topic(ports: ApplyPorts, action: actions.AlterTopic) -> None:
     changes = {key: desired for key, (_, desired) in action.changes.items()}
     ports.platform.kafka.alter_topic_config(action.topic, changes)
@@ -85,7 +90,7 @@ def _delete(ports: ApplyPorts, action: actions.DeleteConnector) -> None:
 
 
 METHODS: dict[type[actions.Action], Callable[[ApplyPorts, Any], None]] = {
-    actions.CreateTopic: lambda ports, action: ports.platform.kafka.create_topics([action.topic]),
+    actions.CreateTopic: _create_topic,
     actions.AddPartitions: lambda ports, action: ports.platform.kafka.add_partitions(action.topic, action.total),
     actions.AlterTopic: _alter_topic,
     actions.RestartConnector: _restart,

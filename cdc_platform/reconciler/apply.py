@@ -119,11 +119,16 @@ class _Applier:
             self.ports.watch.check()
             started = time.monotonic()
             try:
-                self.ports.platform.kafka.create_topics([a.topic for a in batch])
-                outcomes += [_done(a, started) for a in batch]
+                problems = self.ports.platform.kafka.create_topics([a.topic for a in batch])
             except CdcError as error:
-                outcomes += [_failed(a, error, started) for a in batch]
-            self.progress(f"{at + len(batch)} of {len(creates)} topics created.")
+                problems = dict.fromkeys((a.topic.name for a in batch), error)
+            outcomes += [
+                _failed(a, problems[a.topic.name], started) if a.topic.name in problems else _done(a, started)
+                for a in batch
+            ]
+            made = sum(outcome.status is ActionStatus.DONE for outcome in outcomes)
+            failed = f", {len(outcomes) - made} could not be" if made < len(outcomes) else ""
+            self.progress(f"{made} of {len(creates)} topics created{failed}.")
         return outcomes + [self._one(action) for action in actions if not isinstance(action, CreateTopic)]
 
     def _cluster(self, cluster: str, actions: Sequence[Action], failed_topics: Sequence[str]) -> list[ActionOutcome]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import replace
 from datetime import timedelta
 
 from cdc_platform.clients.platform import Platform
@@ -14,8 +15,9 @@ from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.naming import ShardName
 from cdc_platform.model.observed import ObservedState
-from cdc_platform.model.topology import Address, Dataset, Shard
+from cdc_platform.model.topology import Address, Dataset, Shard, Topology
 from cdc_platform.planning.health.liveness import LivenessPolicy, doubtful, silence_limit
+from cdc_platform.reconciler.report import DatasetHealth
 
 log = logging.getLogger(__name__)
 
@@ -43,6 +45,56 @@ def ask_sources(platform: Platform, observed: ObservedState, policy: LivenessPol
         return {name: said for answer in answers for name, said in answer.result().items()}
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
+
+
+def ask_leaders(
+    platform: Platform, topology: Topology, health: Mapping[str, DatasetHealth]
+) -> dict[str, DatasetHealth]:
+    """The health with what the leaders of shards that are down say to the dataset's own user: the cause, if it is them.
+
+    One login for each leader and dataset; takes five seconds at most.
+    """
+    sources = platform.sources
+    if sources is None:
+        return dict(health)
+    asked: dict[tuple[str, Address], Shard] = {}
+    down = {found.shard for one in health.values() for found in one.down}
+    for dataset, shard in topology.all_shards():
+        if shard.name in down:
+            asked.setdefault((dataset.name, shard.leader), shard)
+    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="login")
+    try:
+        answers = {pool.submit(_problem, sources, topology.datasets[key[0]], s): key for key, s in asked.items()}
+        done, late = wait(answers, timeout=_SECONDS)
+        said = {answers[answer]: answer.result() for answer in done}
+        said |= {answers[answer]: f"{answers[answer][1]} does not answer within {_SECONDS:.0f} s" for answer in late}
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    causes = {
+        shard.name: cause
+        for dataset, shard in topology.all_shards()
+        if shard.name in down and (cause := said.get((dataset.name, shard.leader)))
+    }
+    return {
+        name: replace(
+            one,
+            down=tuple(
+                replace(found, reason=f"{found.reason}; its database, asked now: {causes[found.shard]}")
+                if found.shard in causes
+                else found
+                for found in one.down
+            ),
+        )
+        for name, one in health.items()
+    }
+
+
+def _problem(sources: SourceLogs, dataset: Dataset, shard: Shard) -> str | None:
+    try:
+        sources.check(dataset, shard)
+    except CdcError as error:
+        return str(error)
+    return None
 
 
 def _ask(sources: SourceLogs, group: Sequence[tuple[Dataset, Shard]]) -> dict[str, str | None]:

@@ -70,6 +70,7 @@ def observe(
             for worker, url in sorted(cluster.metrics.items())
         }
         existing = pool.submit(_topics, platform, topics)
+        brokers = pool.submit(_brokers, platform)
         read = {
             name: _in_time(reading, end, ObservedCluster(name=name, connectors=None, problem=_LATE))
             for name, reading in clusters.items()
@@ -85,6 +86,7 @@ def observe(
                 for worker, reading in workers.items()
             },
             agents=_in_time(agents, end, None),
+            brokers=_in_time(brokers, end, None),
         )
         return replace(observed, logins=ask_sources(platform, observed, policy))
     finally:
@@ -133,6 +135,14 @@ def _topics(platform: Platform, desired: Sequence[TopicRequest]) -> dict[str, Ob
         return dict(platform.kafka.topics(names, configs_to_read(desired, time.time())))
     except (KafkaUnavailable, KafkaRejected) as error:
         log.warning("topics: %s", error)
+        return None
+
+
+def _brokers(platform: Platform) -> int | None:
+    try:
+        return platform.kafka.brokers()
+    except (KafkaUnavailable, KafkaRejected) as error:
+        log.warning("brokers: %s", error)
         return None
 
 

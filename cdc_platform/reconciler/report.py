@@ -67,8 +67,9 @@ class DatasetHealth:
 class PassReport:
     """One pass from the first observation to the report.
 
-    `phases` are seconds by name; `homes` maps each connector of ours to its cluster;
-    `lags` a shard to the seconds it is behind its source, where that is known.
+    `number` counts the passes since the state topic was made. `phases` are seconds by name;
+    `homes` maps each connector of ours to its cluster; `lags`
+    a shard to the seconds it is behind its source, where that is known.
     """
 
     generation: int
@@ -77,6 +78,7 @@ class PassReport:
     outcomes: tuple[ActionOutcome, ...]
     health: Mapping[str, DatasetHealth]
     captured: tuple[str, ...]
+    number: int
     phases: Mapping[str, float] = EMPTY
     homes: Mapping[str, str] = EMPTY
     lags: Mapping[str, float] = EMPTY
@@ -100,7 +102,7 @@ class PassReport:
         scopes = [refusal.scope for refusal in self.plan.refusals]
         refused = f"; refused for {some_of(scopes, 5)}" if scopes else ""
         seconds = sum(self.phases.values())
-        return f"Pass {self.generation}: {did}; {up} of {total} shards up{refused}; {seconds:.1f} s."
+        return f"Pass {self.number}: {did}; {up} of {total} shards up{refused}; {seconds:.1f} s."
 
 
 def health_of(

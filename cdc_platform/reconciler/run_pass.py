@@ -213,6 +213,7 @@ class _Pass:
             outcomes=outcomes,
             health=health,
             captured=captured,
+            number=last["totals"]["passes"],
             phases=clock.seconds,
             homes=report.homes_of(clusters, platform=self.platform.settings.platform),
             lags=report.lags_of(observed),

@@ -12,6 +12,7 @@ import msgspec
 
 from cdc_platform.errors import BadInput
 from cdc_platform.model.fingerprints import fingerprint
+from cdc_platform.model.shard_choice import choose_ids, no_such_shards
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Engine, Shard, Table
 from cdc_platform.snapshots.row_conditions import quoted_text, sql_condition
 
@@ -189,13 +190,11 @@ def choose_shards(
             )
         chosen = {shard for shard in failed if shard in known}
     elif request.shards:
-        chosen = set()
-        for text in request.shards:
-            chosen |= _ids(text, known)
+        chosen = set(choose_ids(request.dataset, known, request.shards))
     elif request.positions:
-        chosen = set()
-        for text in request.positions:
-            chosen |= _ids(text, known)
+        chosen = set(request.positions)
+        if chosen - known:
+            raise no_such_shards(request.dataset, sorted(chosen - known), known)
     else:
         chosen = set(known)
     missing = sorted(chosen - request.positions.keys()) if request.positions else []
@@ -207,24 +206,13 @@ def choose_shards(
             raise bad_request(
                 "shards",
                 "all of them are bootstrapped already.",
-                "Set again to reset them, or use a backfill to read rows once more.",
+                "Ask for them once more (`--again`, on the launchpad `again`) to start from scratch, "
+                "or use a backfill to read rows once more.",
             )
         chosen = left
     if not chosen:
         raise bad_request("shards", "there is none to work on.", "Look at `cdc-platform status`.")
     return tuple(sorted(chosen))
-
-
-def _ids(text: str, known: Collection[str]) -> set[str]:
-    if text in known:
-        return {text}
-    middle = len(text) // 2
-    first, last = text[:middle], text[middle + 1 :]
-    if len(text) % 2 == 1 and text[middle] == "-" and first <= last:
-        found = {shard for shard in known if len(shard) == len(first) and first <= shard <= last}
-        if found:
-            return found
-    raise bad_request("shards", f"{text!r} is no shard and no range with shards.", 'Write "00000" or "00000-00099".')
 
 
 def _literal(engine: Engine, value: str) -> str:

@@ -133,7 +133,8 @@ class SliceRunner:
         )
         self._leave_out(shards)
         only = replace(self.topology, datasets={dataset.name: dataset}, shards={dataset.name: tuple(shards)})
-        self.platform.kafka.create_topics(desired_topics(only, settings))
+        for error in self.platform.kafka.create_topics(desired_topics(only, settings)).values():
+            raise error
 
     def _leave_out_tables(self, dataset: Dataset) -> None:
         names = {table.name for table in dataset.tables}

@@ -85,17 +85,17 @@ class FakeKafka:
                 if names is None or name in names
             }
 
-    def create_topics(self, requests: Sequence[TopicRequest]) -> None:
-        """Create; a topic that exists already is no error. Those that can be made are made."""
+    def create_topics(self, requests: Sequence[TopicRequest]) -> Mapping[str, CdcError]:
+        """Create; a topic that exists already is no error. Returns those that could not be made, with why."""
         self._check()
-        problems = []
+        problems: dict[str, CdcError] = {}
         with self._lock:
             for request in requests:
                 if request.name in self._topics:
                     continue
                 problem = self._problem(request)
                 if problem is not None:
-                    problems.append(f"create topic {request.name}: {problem}.")
+                    problems[request.name] = KafkaRejected(f"create topic {request.name}: {problem}.", where="Kafka")
                     continue
                 self._topics[request.name] = ObservedTopic(
                     name=request.name,
@@ -104,8 +104,7 @@ class FakeKafka:
                     config=dict(request.config),
                 )
                 self.writes.append(("create", request.name))
-        if problems:
-            raise KafkaRejected(" ".join(problems), where="Kafka")
+        return problems
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Grow the topic to `total` partitions; it is no error when it has as many."""

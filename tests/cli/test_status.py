@@ -50,7 +50,8 @@ def test_status_of_the_platform_says_what_is_bootstrapped(harness: Harness) -> N
 
 def test_status_of_a_shard_tells_its_watermark_and_its_hole(harness: Harness) -> None:
     whole = status("pins", "00000").output
-    assert "table pins: incremental by run r7" in whole
+    assert "No pass has been made yet" in whole.splitlines()[0]
+    assert "table pins: its rows come from a bootstrap by mode incremental (run r7, 2026-05-04 03:02:01Z)" in whole
     assert "whole since" in whole and "1,234 rows read" in whole
     assert "table boards: no bootstrap on record" in whole
     assert "no stream saw the changes from 0-1-2 to 0-1-5" in status("pins", "00001").output

@@ -36,7 +36,7 @@ def test_control_plane_puts_right_what_a_hand_did_and_is_quiet_afterwards(harnes
     harness.call("PUT", f"/connectors/{names[1]}/config", json={**config, "max.batch.size": "7"})
     harness.call("PUT", f"/connectors/{names[2]}/stop")
     report = harness.settle()
-    assert report.sentence().startswith(f"Pass {report.generation}: nothing to change; 3 of 3 shards up")
+    assert report.sentence().startswith(f"Pass {report.number}: nothing to change; 3 of 3 shards up")
     assert harness.get(f"/connectors/{names[1]}/config") == config
     before = dict(harness.records())
     harness.reconcile()

@@ -114,6 +114,7 @@ def test_metadata_of_a_pass_survives_dagster() -> None:
         outcomes=(),
         health={"pins": DatasetHealth(dataset="pins", shards=2, up=1, down=(down,))},
         captured=(),
+        number=1,
     )
     observation = dg.AssetObservation("x", metadata=pass_metadata(report, clusters={"main": 2}))
     assert observation.metadata["shards_up"].value == 1

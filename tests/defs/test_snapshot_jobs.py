@@ -307,7 +307,7 @@ def test_a_wrong_launch_is_one_sentence_and_changes_nothing(latest: Snapshots) -
     before = latest.records
     for job, config, said in (
         (BOOTSTRAP, {"dataset": "nobody"}, "there is no dataset 'nobody'"),
-        (BOOTSTRAP, {"dataset": "pins", "shards": ["00009"]}, "'00009' is no shard"),
+        (BOOTSTRAP, {"dataset": "pins", "shards": ["00009"]}, "no shard '00009'"),
         (BOOTSTRAP, {"dataset": "pins", "mode": "POSITION"}, "needs a position for each shard"),
         (BOOTSTRAP, {"dataset": "pins", "lost": True}, "no shard of pins has lost its position"),
         (BACKFILL, {"dataset": "pins", "tables": ["nobody"]}, "nobody"),

@@ -46,7 +46,7 @@ def test_no_stack_there(command: list[str], tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["kafka.kafka", "kafka.kafka=", "kafka.kafka=x", "kafka.kafka=70000"])
 def test_malformed_port_option(text: str, tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["stack", "up", "--dir", str(tmp_path / "s"), "--port", text])
-    assert result.exit_code == 2
+    assert result.exit_code == 64
     assert "NAME=PORT" in result.output
     assert not (tmp_path / "s").exists()
 

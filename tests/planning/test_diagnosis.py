@@ -71,11 +71,13 @@ def with_failed(name: str, trace: str = "Connection refused", worker: str = "w0:
 def test_running_without_heartbeats_is_stuck_and_restarted_with_the_cause_named() -> None:
     seen = world(beats(*NAMES[1:]))
     first = make_plan(seen, WANTED, memory(), POLICY)
-    assert first.unwell == {NAMES[0]: "Connect says RUNNING, but there was no heartbeat for 75 s"}
+    assert first.unwell == {NAMES[0]: "Connect says RUNNING, but there has been no heartbeat for more than 75 s"}
     assert restarts(first) == []
     again = make_plan(replace(seen, taken_at=NOW + timedelta(minutes=1)), WANTED, later(first, memory()), POLICY)
     assert restarts(again) == [(NAMES[0], Failure.STUCK)]
-    assert "Connect says RUNNING, but there was no heartbeat for 75 s" in again.plan.actions[0].sentence()
+    assert (
+        "Connect says RUNNING, but there has been no heartbeat for more than 75 s" in again.plan.actions[0].sentence()
+    )
 
 
 def test_nobody_is_stuck_while_heartbeats_are_unreadable_or_all_are_silent() -> None:

@@ -47,7 +47,7 @@ def test_a_pass_with_nothing_to_change_writes_only_its_own_record() -> None:
     harness.after = lambda verb, name: written.append(f"{verb} {name}")
     report = harness.reconcile()
     assert written == ["write pass/last"]
-    assert report.sentence().startswith(f"Pass {report.generation}: nothing to change; 4 of 4 shards up")
+    assert report.sentence().startswith(f"Pass {report.number}: nothing to change; 4 of 4 shards up")
 
 
 def test_an_unreachable_cluster_costs_only_its_own_shards() -> None:

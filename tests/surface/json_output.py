@@ -133,8 +133,9 @@ def _planned(bare: bool) -> Planned:
 def _status(bare: bool) -> Any:
     summary = {"pins": dataset_summary(_snapshots(), dataset(), [shard("pins", 0)])}
     health = {"pins": sample(DatasetHealth)}
-    owner = None if bare else "owner"
-    return status._document(health, summary, picture(bare=bare), _planned(bare), owner)
+    last = None if bare else {"at": NOW.isoformat(), "age_s": 1.0, "overdue": False}
+    passes = {"running": None if bare else "owner", "last": last}
+    return status._document(health, summary, picture(bare=bare), _planned(bare), passes)
 
 
 def _shard_status(bare: bool) -> Any:

@@ -103,22 +103,21 @@ class KafkaAdmin:
             if name in configs or name not in asked
         }
 
-    def create_topics(self, requests: Sequence[TopicRequest]) -> None:
+    def create_topics(self, requests: Sequence[TopicRequest]) -> Mapping[str, CdcError]:
         """Create; a topic that exists already is no error, however it is made.
 
-        Raises:
-            KafkaRejected, KafkaUnavailable: names each topic that could not be made; the others are.
+        Returns:
+            Those that could not be made, each with its KafkaRejected or KafkaUnavailable; the others are.
         """
-        problems: list[CdcError] = []
+        problems: dict[str, CdcError] = {}
         for batch in _topic_batches(requests):
             try:
-                self._create_topics(batch)
+                problems |= self._create_topics(batch)
             except (KafkaRejected, KafkaUnavailable) as error:
-                problems.append(error)
-        if problems:
-            raise problems[0]
+                problems |= dict.fromkeys((request.name for request in batch), error)
+        return problems
 
-    def _create_topics(self, requests: Sequence[TopicRequest]) -> None:
+    def _create_topics(self, requests: Sequence[TopicRequest]) -> dict[str, CdcError]:
         new = [
             NewTopic(
                 request.name,
@@ -128,7 +127,9 @@ class KafkaAdmin:
             )
             for request in requests
         ]
-        self._each("create topic", lambda client, seconds: client.create_topics(new, **_timeouts(seconds)), _exists)
+        return self._failed(
+            "create topic", lambda client, seconds: client.create_topics(new, **_timeouts(seconds)), _exists
+        )
 
     def add_partitions(self, topic: str, total: int) -> None:
         """Grow the topic to `total` partitions; it is no error when it has as many. Raises KafkaRejected."""
@@ -242,17 +243,28 @@ class KafkaAdmin:
         call: Callable[[AdminClient, float], Mapping[Any, Future[Any]]],
         fine: Callable[[KafkaError], bool] = lambda error: False,
     ) -> None:
-        """Make one request for many names; say of each that failed why."""
-        problems: list[CdcError] = []
-        for key, answer in self._ask(what, call, time.monotonic() + self._timeout).items():
-            if isinstance(answer, KafkaException) and not fine(answer.args[0]):
-                problems.append(self._translated(answer, f"{what} {_name(key)}"))
+        """Make one request for many names; raises what says of each that failed why."""
+        problems = list(self._failed(what, call, fine).values())
         if len(problems) == 1:
             raise problems[0]
         if problems:
             kind = KafkaUnavailable if all(isinstance(p, KafkaUnavailable) for p in problems) else KafkaRejected
             more = f" And {len(problems) - _SHOWN} more." if len(problems) > _SHOWN else ""
             raise kind(" ".join(problem.message for problem in problems[:_SHOWN]) + more, where=problems[0].where)
+
+    def _failed(
+        self,
+        what: str,
+        call: Callable[[AdminClient, float], Mapping[Any, Future[Any]]],
+        fine: Callable[[KafkaError], bool],
+    ) -> dict[str, CdcError]:
+        """Make one request for many names; those that failed, each with its error."""
+        answers = self._ask(what, call, time.monotonic() + self._timeout)
+        return {
+            _name(key): self._translated(answer, f"{what} {_name(key)}")
+            for key, answer in answers.items()
+            if isinstance(answer, KafkaException) and not fine(answer.args[0])
+        }
 
     def _ask(
         self, what: str, call: Callable[[AdminClient, float], Mapping[K, Future[V]]], end: float

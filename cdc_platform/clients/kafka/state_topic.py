@@ -250,6 +250,6 @@ class StateTopic:
         config = dict(_CONFIG)
         if replication > 2:
             config["min.insync.replicas"] = "2"
-        self._admin.create_topics(
-            [TopicRequest(name=self._topic, partitions=1, replication=replication, config=config)]
-        )
+        request = TopicRequest(name=self._topic, partitions=1, replication=replication, config=config)
+        for error in self._admin.create_topics([request]).values():
+            raise error

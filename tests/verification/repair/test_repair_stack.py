@@ -121,7 +121,7 @@ def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
 
     dry = subprocess.run([*command, *keys], env=environment, capture_output=True, text=True, timeout=300)
     assert dry.returncode == 2, dry.stderr
-    assert "Dry run. Re-emit 14 keys" in dry.stdout
+    assert "Dry run: nothing was changed. Re-emit 14 keys" in dry.stdout
     with subprocess.Popen([*command, *keys, "--apply"], env=environment) as process:
         assert_eventually(lambda: bool(begun("backfill/repair-")), what="a wave begins", seconds=240)
         process.kill()
