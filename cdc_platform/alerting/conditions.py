@@ -92,7 +92,7 @@ def recorded_conditions(
             text=f"The last pass was at {documents[LAST_PASS]['at']}. Connectors keep running, but failures are not "
             "repaired until passes resume.",
             advice="See whether reconcile_sensor ticks and why its runs fail.",
-            runbook=_runbook(settings, "no-pass"),
+            runbook=runbook(settings, "no-pass"),
         )
     return found
 
@@ -122,7 +122,7 @@ def leader_conditions(
                     text=f"{name}: {text}",
                     advice=advice,
                     owners=tuple(sorted(dataset.owners)),
-                    runbook=_runbook(settings, anchor),
+                    runbook=runbook(settings, anchor),
                     patience=wait,
                 )
     return found
@@ -148,7 +148,7 @@ def _source_conditions(
                 text=f"{name}: {hazard.text}.",
                 advice=hazard.cure,
                 owners=tuple(sorted(dataset.owners)),
-                runbook=_runbook(settings, "source-hazard"),
+                runbook=runbook(settings, "source-hazard"),
             )
     return found
 
@@ -166,10 +166,11 @@ def _of_incident(
         text=f"{incident.sentence()}.",
         advice=incident.advice,
         owners=tuple(sorted(owners)),
-        runbook=_runbook(settings, str(incident.failure)),
+        runbook=runbook(settings, str(incident.failure)),
         patience=patience,
     )
 
 
-def _runbook(settings: Settings, anchor: str) -> str:
+def runbook(settings: Settings, anchor: str) -> str:
+    """The page that says what to do, if the settings name one."""
     return f"{settings.runbook_url}#{anchor}" if settings.runbook_url else ""

@@ -2,6 +2,7 @@
 
 from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
+from cdc_platform.defs.audit_asset import audit_key
 from cdc_platform.defs.bootstrap_sensor import build_bootstrap_sensor
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
@@ -13,7 +14,7 @@ from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.table_inventory import Inventory, load_tables
-from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, shards_key
 
 __all__ = [
     "CdcPlatformComponent",
@@ -21,6 +22,7 @@ __all__ = [
     "CdcTableProps",
     "CdcTranslator",
     "Inventory",
+    "audit_key",
     "build_alert_sensor",
     "build_bootstrap_sensor",
     "build_cdc_asset_checks",
@@ -33,4 +35,5 @@ __all__ = [
     "build_verification_schedules",
     "load_tables",
     "require_check",
+    "shards_key",
 ]

@@ -1,11 +1,9 @@
-"""The sensor that sends alerts: shards that are down, checks that fail, and that all is well again."""
+"""The sensor that sends alerts: shards that are down, checks and runs that fail, and that all is well again."""
 
 # Without `from __future__ import annotations`: Dagster reads the types of a sensor that is made
 # inside a function, and cannot resolve them as text.
 
-import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
 import dagster as dg
@@ -13,19 +11,16 @@ import dagster as dg
 from cdc_platform.alerting.conditions import AlertCondition
 from cdc_platform.alerting.outbox import CheckView, notify, ping_watchdogs
 from cdc_platform.alerting.transitions import AlertPolicy
+from cdc_platform.defs.audit_asset import AUDIT, audit_key
+from cdc_platform.defs.latest_checks import latest_evaluations
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.run_alerts import run_conditions
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.settings import Settings
 
 SENSOR = "alert_sensor"
 CHECK = "check/"
-
-# How far a first tick looks back where events have one order.
-MOST_EVENTS = 1_000
-
-# Seconds that are read again where runs, not events, are ordered: a run is touched after its events.
-OVERLAP = 3600.0
 
 
 def build_alert_sensor(
@@ -39,9 +34,9 @@ def build_alert_sensor(
 ) -> dg.SensorDefinition:
     """The sensor that sends alerts. Takes the resource `cdc_platform`; routes stand in its settings.
 
-    Incidents of shards come from the state topic, checks from Dagster's event log behind the cursor.
-    A tick that fails moves neither: the next one sees the same again. A lost cursor begins at the
-    newest evaluation; what was sent before stays on record.
+    Incidents of shards come from the state topic; of each check of the code location on `tables`, your own included,
+    the newest evaluation counts; of the platform's runs the newest of each job and dataset. What was sent is on record
+    in the state topic: the sensor needs no cursor, and a tick that fails loses nothing.
 
     Args:
         tables: the tables whose checks are watched.
@@ -52,7 +47,11 @@ def build_alert_sensor(
         default_status: RUNNING: it works as soon as the code location is loaded.
     """
     translator = translator or CdcTranslator()
-    watched = {translator.get_asset_spec(props).key: props for props in tables}
+    watched: dict[dg.AssetKey, CdcTableProps] = {}
+    for props in tables:
+        key = translator.get_asset_spec(props).key
+        watched |= {key: props, audit_key(key): props}
+    owners = {props.dataset: props.owners for props in watched.values()}
 
     @dg.sensor(
         name=name,
@@ -62,10 +61,17 @@ def build_alert_sensor(
     )
     def alert_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SkipReason:
         with cdc_platform.alerts() as ports:
-            checks, cursor = checks_behind(context.instance, context.cursor, watched, ports.platform.settings)
-            report = notify(ports, checks, now=datetime.now(UTC), policy=policy)
-            # Only now: a round that failed is done again with the same evaluations.
-            context.update_cursor(cursor)
+            now = datetime.now(UTC)
+            settings = ports.platform.settings
+            try:
+                seen = failing_checks(context.instance, _checks(context), watched, settings)
+                runs = run_conditions(context.instance, settings, owners, now)
+            except Exception:
+                # Whatever Dagster's storage has: incidents of shards go out all the same.
+                notify(ports, CheckView(), now=now, policy=policy)
+                raise
+            view = CheckView(present={**seen.present, **runs.present}, absent={*seen.absent, *runs.absent})
+            report = notify(ports, view, now=now, policy=policy)
             problems = [*report.problems, *ping_watchdogs(ports)]
             for problem in problems:
                 context.log.warning(problem)
@@ -74,72 +80,29 @@ def build_alert_sensor(
     return alert_sensor
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventPosition:
-    """Where in the event log the sensor is.
-
-    Event ids order a log that is one table (Postgres). SQLite keeps a file a run, each with ids of
-    its own: there the log is read by the time of the runs, and `last` says, by check, which
-    evaluations were read already. Both are kept, so that nothing asks which storage it is.
-    """
-
-    id: int = 0
-    at: float = 0.0
-    last: Mapping[str, float] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str | None) -> "EventPosition | None":
-        """None for no cursor, or one that is none of ours."""
-        try:
-            raw = json.loads(text or "")
-            return cls(id=int(raw["id"]), at=float(raw["at"]), last={str(k): float(v) for k, v in raw["last"].items()})
-        except (ValueError, TypeError, KeyError, AttributeError):
-            return None
-
-    def dump(self) -> str:
-        """The cursor's text; what is older than the overlap is not read again and need not be known."""
-        last = {key: seen for key, seen in self.last.items() if seen >= self.at - OVERLAP}
-        return json.dumps({"id": self.id, "at": self.at, "last": last})
+def _checks(context: dg.SensorEvaluationContext) -> Iterable[dg.AssetCheckKey]:
+    """All checks of the code location."""
+    return context.repository_def.asset_graph.asset_check_keys if context.repository_def else ()
 
 
-def checks_behind(
+def failing_checks(
     instance: dg.DagsterInstance,
-    cursor: str | None,
+    checks: Iterable[dg.AssetCheckKey],
     watched: Mapping[dg.AssetKey, CdcTableProps],
     settings: Settings,
-) -> tuple[CheckView, str]:
-    """What the evaluations behind the cursor say, and the next cursor. The last of a check counts."""
-    kind = dg.DagsterEventType.ASSET_CHECK_EVALUATION
-    position = EventPosition.parse(cursor)
-    if position is None:
-        newest = instance.get_event_records(dg.EventRecordsFilter(kind), limit=1, ascending=False)
-        # Without a cursor: all there is for a new instance, which is little, else from the newest on.
-        position = EventPosition(id=max(0, newest[0].storage_id - MOST_EVENTS) if newest else 0)
-    behind = dg.RunShardedEventsCursor(
-        id=position.id, run_updated_after=datetime.fromtimestamp(max(0.0, position.at - OVERLAP), UTC)
-    )
-    records = instance.get_event_records(dg.EventRecordsFilter(kind, after_cursor=behind), ascending=True)
+) -> CheckView:
+    """What the newest evaluations of the watched assets' checks say. A check that was never evaluated is in neither."""
     present: dict[str, AlertCondition] = {}
     absent: set[str] = set()
-    last, at, newest_id = dict(position.last), position.at, position.id
-    for record in sorted(records, key=lambda found: (found.timestamp, found.storage_id)):
-        at, newest_id = max(at, record.timestamp), max(newest_id, record.storage_id)
-        event = record.event_log_entry.dagster_event
-        if event is None or event.asset_check_evaluation_data.asset_key not in watched:
-            continue
-        evaluation = event.asset_check_evaluation_data
-        key = f"{CHECK}{evaluation.asset_key.to_user_string()}/{evaluation.check_name}"
-        if record.timestamp <= last.get(key, 0.0):
-            continue
-        last[key] = record.timestamp
-        if evaluation.passed:
-            present.pop(key, None)
+    keys = [key for key in checks if key.asset_key in watched]
+    for check, found in latest_evaluations(instance, keys).items():
+        # Named by the topic, as in releases whose checks stood there.
+        key = f"{CHECK}{check.asset_key.to_user_string().removesuffix(f'/{AUDIT}')}/{check.name}"
+        if found.evaluation.passed:
             absent.add(key)
         else:
-            absent.discard(key)
-            run = record.event_log_entry.run_id
-            present[key] = _condition(key, evaluation, watched[evaluation.asset_key], run, settings)
-    return CheckView(present=present, absent=absent), EventPosition(id=newest_id, at=at, last=last).dump()
+            present[key] = _condition(key, found.evaluation, watched[check.asset_key], found.run_id, settings)
+    return CheckView(present=present, absent=absent)
 
 
 def _condition(

@@ -1,4 +1,4 @@
-"""External asset specs, one for each (dataset, table)."""
+"""External asset specs: topics, the shards of each dataset, the audit frames, and the platform."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import dagster as dg
 
 from cdc_platform.defs.audit_asset import audit_spec
-from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec, shards_spec
 
 
 def build_cdc_assets(
@@ -17,7 +17,7 @@ def build_cdc_assets(
     translator: CdcTranslator | None = None,
     problem: str | None = None,
 ) -> list[dg.AssetSpec]:
-    """The specs of all tables, of their audit frames, and of the platform itself.
+    """The specs of all topics, of their datasets' shards, of their audit frames, and of the platform itself.
 
     Args:
         tables: from `load_tables(resource=...)`, or of your own making.
@@ -27,8 +27,10 @@ def build_cdc_assets(
     """
     translator = translator or CdcTranslator()
     known = list(tables)
+    datasets = {props.dataset: props for props in known}
     return [
         platform_spec(platform, problem=problem),
+        *(shards_spec(props) for props in datasets.values()),
         *(translator.get_asset_spec(props) for props in known),
         *(audit_spec(props, translator) for props in known),
     ]

@@ -29,11 +29,16 @@ _COLOURS = {
 }
 
 
+def audit_key(table: dg.AssetKey) -> dg.AssetKey:
+    """Where the verdicts on a table's topic are, and the checks that judge them."""
+    return dg.AssetKey([*table.path, AUDIT])
+
+
 def audit_spec(props: CdcTableProps, translator: CdcTranslator) -> dg.AssetSpec:
     """The asset of a table's audit frame: the table's key and `audit`."""
     table = translator.get_asset_spec(props)
     return dg.AssetSpec(
-        key=dg.AssetKey([*table.key.path, AUDIT]),
+        key=audit_key(table.key),
         deps=[table.key],
         description=(
             f"What each verification of `{props.dataset}.{props.table}` found, a row a shard: verdict, rows, missing, "

@@ -11,7 +11,8 @@ import dagster as dg
 from cdc_platform.defs.live_passes import fail_dead, judge, unfinished_passes
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
-from cdc_platform.defs.translator import TAG_PLATFORM
+from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import BootstrapMode, Topology
 from cdc_platform.snapshots.run_records import Records, Run, runs
 from cdc_platform.snapshots.summary import pending
@@ -29,6 +30,7 @@ def build_bootstrap_sensor(
     name: str = SENSOR,
     minimum_interval_seconds: int = 60,
     max_parallel_shards: int = 16,
+    max_runs: int = 3,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
     """The sensor that bootstraps shards that are new, and goes on with runs whose process died.
@@ -43,6 +45,7 @@ def build_bootstrap_sensor(
         name: the sensor's name.
         minimum_interval_seconds: between two ticks.
         max_parallel_shards: of the bootstraps that it asks for.
+        max_runs: so many runs of these jobs at once, those of people included; other datasets wait for a later tick.
         default_status: RUNNING: it works as soon as the code location is loaded.
     """
 
@@ -73,7 +76,13 @@ def build_bootstrap_sensor(
                 requests.append(_asking(BOOTSTRAP, config, label, {}))
         if not requests:
             return dg.SensorResult(skip_reason="No captured shard waits for its first data.")
-        return dg.SensorResult(run_requests=requests)
+        now = requests[: max(0, max_runs - len(working))]
+        if len(now) < len(requests):
+            later = [str(request.tags[TAG_DATASET]) for request in requests[len(now) :]]
+            context.log.info(f"{max_runs} runs at once: {some_of(later, 10)} come later.")
+        if not now:
+            return dg.SensorResult(skip_reason=f"{len(working)} runs are under way: {len(requests)} wait.")
+        return dg.SensorResult(run_requests=now)
 
     return bootstrap_sensor
 
@@ -113,7 +122,7 @@ def _asking(job: str, config: Mapping[str, Any], platform: str, tags: Mapping[st
     return dg.RunRequest(
         job_name=job,
         run_config={"ops": {f"open_{job}": {"config": dict(config)}}},
-        tags={TAG_PLATFORM: platform, "cdc/dataset": str(config["dataset"]), **tags},
+        tags={TAG_PLATFORM: platform, TAG_DATASET: str(config["dataset"]), **tags},
     )
 
 
@@ -135,7 +144,7 @@ def _working(context: dg.SensorEvaluationContext, platform: str) -> dict[str, tu
         for one in passes:
             run = context.instance.get_run_by_id(one.run_id)
             if run is not None and one.run_id not in gone:
-                found[one.run_id] = (run.tags.get("cdc/dataset", ""), run.tags.get(TAG_RUN))
+                found[one.run_id] = (run.tags.get(TAG_DATASET, ""), run.tags.get(TAG_RUN))
     return found
 
 

@@ -14,7 +14,7 @@ from pydantic import Field
 
 from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
-from cdc_platform.defs.audit_asset import differing, positions
+from cdc_platform.defs.audit_asset import audit_key, differing, positions
 from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
@@ -49,7 +49,9 @@ def build_cdc_asset_checks(
     """**`complete`**, **`no_duplicates`**, `continuous`, `fresh`, `schema_current` and what else the policy says.
 
     They judge the newest verdicts of `verify`, and count duplicates by reading what is new in
-    the topic. Any of them can be run alone. They take the resource `cdc_platform`.
+    the topic. Any of them can be run alone. They take the resource `cdc_platform`. They stand on the asset of
+    the table's audit frame: on the topic, which is materialized whenever data came, Dagster would show them as not
+    evaluated minutes after each verdict.
 
     Args:
         tables: from `load_tables(resource=...)`, or of your own making.
@@ -65,7 +67,7 @@ def build_cdc_asset_checks(
         BadInput, TopologyError: a suite file is wrong.
     """
     translator = translator or CdcTranslator()
-    props = {translator.get_asset_spec(one).key: one for one in tables}
+    props = {audit_key(translator.get_asset_spec(one).key): one for one in tables}
     if not props:
         return []
     suites = suites_for(policies, sorted({one.dataset for one in props.values()}))

@@ -49,6 +49,7 @@ class BootstrapSensorArgs(dg.Model, dg.Resolvable):
 
     interval_seconds: int = Field(default=60, ge=1, description="Seconds between two looks.")
     max_parallel_shards: int = Field(default=16, ge=1, description="Shards that one bootstrap works on at once.")
+    max_runs: int = Field(default=3, ge=1, description="Bootstraps and backfills that run at once.")
     running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
 
 
@@ -102,7 +103,12 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     @property
     def defs_state_config(self) -> DefsStateConfig:
         """Kept by the code server, unless the YAML says otherwise."""
-        return DefsStateConfig.from_args(self.defs_state, default_key=type(self).__name__)
+        return DefsStateConfig.from_args(self.defs_state, default_key=self._state_key())
+
+    def _state_key(self) -> str:
+        """Another for each platform: Dagster keeps the tables of all components of a deployment by this name."""
+        settings = self.platform.settings()
+        return f"{type(self).__name__}[{settings.platform}@{settings.zookeeper}{settings.zookeeper_root}]"
 
     @property
     def translator(self) -> CdcTranslator:
@@ -151,6 +157,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             jobs=(jobs.bootstrap, jobs.backfill),
             minimum_interval_seconds=self.bootstrap.interval_seconds,
             max_parallel_shards=self.bootstrap.max_parallel_shards,
+            max_runs=self.bootstrap.max_runs,
             default_status=_status(self.bootstrap.running),
         )
         ledgers = build_ledger_sensor(job=jobs.verify, tables=found.tables, default_status=_status(self.alerts.running))
@@ -162,9 +169,13 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             blocking=self.blocking,
             data_docs=Path(self.data_docs) if self.data_docs else None,
         )
-        judging = build_check_job(checks=checks) if checks else None
+        judging = build_check_job(checks=checks, platform=found.platform) if checks else None
         judges = (
-            [build_check_sensor(job=judging, checks=checks, default_status=_status(self.alerts.running))]
+            [
+                build_check_sensor(
+                    job=judging, checks=checks, platform=found.platform, default_status=_status(self.alerts.running)
+                )
+            ]
             if judging
             else []
         )

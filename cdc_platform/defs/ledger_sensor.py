@@ -4,6 +4,7 @@
 # inside a function, and cannot resolve them as text.
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -33,8 +34,8 @@ def build_ledger_sensor(
 ) -> dg.SensorDefinition:
     """Starts `verify` for the shards of a table whose ledger has a break that no proof has followed.
 
-    Takes the resource `cdc_platform`. One run for the same breaks, however often they are seen; a later break asks
-    for another. A shard that is not proven then stays so: `complete` and `continuous` fail.
+    Takes the resource `cdc_platform`. One run an hour for the same breaks until the shards are proven; a later break
+    asks for another at once. A shard that is not proven then stays so: `complete` and `continuous` fail.
 
     Args:
         job: `verify`, of `build_cdc_jobs`.
@@ -55,7 +56,7 @@ def build_ledger_sensor(
     def ledger_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
         with cdc_platform.platform() as clients:
             audit = AuditFrame(clients.settings.audit_dir)
-            requests = list(proofs_wanted(clients.state.read(), watched, audit))
+            requests = list(proofs_wanted(clients.state.read(), watched, audit, datetime.now(UTC)))
         return dg.SensorResult(
             run_requests=requests, skip_reason=None if requests else "Each break was followed by a proof."
         )
@@ -64,7 +65,7 @@ def build_ledger_sensor(
 
 
 def proofs_wanted(
-    records: Mapping[str, Mapping[str, Any]], tables: Iterable[CdcTableProps], audit: AuditFrame
+    records: Mapping[str, Mapping[str, Any]], tables: Iterable[CdcTableProps], audit: AuditFrame, now: datetime
 ) -> Iterator[dg.RunRequest]:
     """One run of `verify` for each table with shards that have a break and no proof since."""
     for props in tables:
@@ -83,9 +84,11 @@ def proofs_wanted(
             continue
         shards = sorted(broken)
         ids = sorted(one.id for found in broken.values() for one in found)
+        # A proof that failed or ended as pending is asked for again: Dagster remembers run keys for ever.
+        hours = (now - max(one.found_at for found in broken.values() for one in found)) // timedelta(hours=1)
         config = {"dataset": props.dataset, "tables": [props.table], "shards": shards}
         yield dg.RunRequest(
-            run_key=f"{props.dataset}.{props.table}-{fingerprint(' '.join(ids))}",
+            run_key=f"{props.dataset}.{props.table}-{fingerprint(' '.join(ids))}-{hours}",
             run_config={"ops": {"plan_verification": {"config": config}}},
             tags={TAG_BREAKS: "; ".join(one.sentence() for found in broken.values() for one in found)[:MOST_TEXT]},
         )

@@ -18,6 +18,7 @@ Metadata = dict[str, dg.MetadataValue]
 
 # Rows of a metadata table; what is beyond is said in a total.
 MOST_ROWS = 100
+MOST_SHARDS = 20
 
 
 def table_metadata(
@@ -25,7 +26,6 @@ def table_metadata(
     *,
     shards: Sequence[Shard],
     health: DatasetHealth | None,
-    homes: Mapping[str, str],
     lags: Mapping[str, float],
     extent: TopicExtent | None,
     sample: bytes | None,
@@ -36,7 +36,6 @@ def table_metadata(
         props: the table.
         shards: those of its dataset.
         health: of its dataset; None when the pass did not see it.
-        homes: connector name to the cluster it runs in.
         lags: shard name to seconds behind its source.
         extent: of its topic; None when it does not exist or Kafka did not answer.
         sample: a recent value of the topic.
@@ -45,8 +44,6 @@ def table_metadata(
     if health is not None:
         found["shards_up"] = dg.MetadataValue.int(health.up)
         found["shards"] = dg.MetadataValue.int(health.shards)
-        if health.down:
-            found["shards_down"] = down_table(health.down)
     if extent is not None:
         found["events"] = dg.MetadataValue.int(extent.end - extent.begin)
         found["events_ever"] = dg.MetadataValue.int(extent.end)
@@ -58,7 +55,26 @@ def table_metadata(
     columns = column_schema(sample) if sample else None
     if columns is not None:
         found["dagster/column_schema"] = dg.MetadataValue.table_schema(columns)
-    found["sources"] = source_table(props, shards, homes, lags)
+    return found
+
+
+def shards_metadata(
+    shards: Sequence[Shard], *, health: DatasetHealth | None, homes: Mapping[str, str], lags: Mapping[str, float]
+) -> Metadata:
+    """The metadata of a dataset's shards: how many are up, which are down and why, and those furthest behind.
+
+    Args:
+        shards: all of the dataset.
+        health: None when the pass did not see it.
+        homes: connector name to the cluster it runs in.
+        lags: shard name to seconds behind its source.
+    """
+    found: Metadata = {"slowest": slowest_table(shards, homes, lags)}
+    if health is not None:
+        found["shards_up"] = dg.MetadataValue.int(health.up)
+        found["shards"] = dg.MetadataValue.int(health.shards)
+        if health.down:
+            found["shards_down"] = down_table(health.down)
     return found
 
 
@@ -70,21 +86,22 @@ def down_table(down: Sequence[ShardDown]) -> dg.TableMetadataValue:
     )
 
 
-def source_table(
-    props: CdcTableProps, shards: Sequence[Shard], homes: Mapping[str, str], lags: Mapping[str, float]
+def slowest_table(
+    shards: Sequence[Shard], homes: Mapping[str, str], lags: Mapping[str, float]
 ) -> dg.TableMetadataValue:
-    """Where the table's rows come from: one line a shard."""
+    """The shards furthest behind their sources, those of unknown lag first."""
+    worst = sorted(shards, key=lambda shard: (-lags.get(shard.name, float("inf")), shard.id))[:MOST_SHARDS]
     return _table(
-        ("shard", "leader", "source_table", "cluster", "lag_s"),
+        ("shard", "leader", "database", "cluster", "lag_s"),
         [
             {
                 "shard": shard.id,
                 "leader": str(shard.leader),
-                "source_table": f"{shard.database}.{props.source_table}",
+                "database": shard.database,
                 "cluster": homes.get(shard.name, "none"),
                 "lag_s": f"{lags[shard.name]:.1f}" if shard.name in lags else "unknown",
             }
-            for shard in shards
+            for shard in worst
         ],
     )
 

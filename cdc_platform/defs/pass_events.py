@@ -1,23 +1,24 @@
 """What a pass writes into Dagster's event log.
 
-One event costs Dagster 11 to 17 ms, serially, so events are per table that changed and
-not per shard; only a shard that runs for the first time gets one per table of its own.
+One event costs Dagster 11 to 17 ms, serially, so nothing is written that says nothing new: a topic is materialized
+when its end offsets moved, shards are observed when a dataset's health or connectors changed, and only a
+shard that runs for the first time gets an event of its own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
+from time import monotonic, time
 
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.deadline import within
-from cdc_platform.defs.metadata import pass_metadata, table_metadata
+from cdc_platform.defs.metadata import pass_metadata, shards_metadata, table_metadata
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.sensor_cursor import ALL
-from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, table_props
+from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, shards_key, table_props
 from cdc_platform.errors import KafkaRejected, Unavailable
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
@@ -31,8 +32,11 @@ MOST_SENTENCES = 200
 MATERIALIZE_SECONDS = 60.0
 # How long Kafka may take to say how much is in the topics.
 TOPICS_SECONDS = 20.0
-# Of all tables at most this many are observed by one pass; the next ones by the next.
-MOST_OBSERVATIONS = 250
+# Of all topics at most this many are looked at by one pass; the next ones by the next.
+MOST_TOPICS = 250
+# A topic is materialized at most this often, in seconds; a little less than the interval of the looks.
+MIN_INTERVAL = 15 * 60.0 - 60.0
+DATA_VERSION = "dagster/data_version"
 
 
 @dataclass(kw_only=True)
@@ -46,14 +50,15 @@ class EventWriter:
     _materialize_until: float | None = None
 
     def captured(self, names: tuple[str, ...]) -> None:
-        """One materialization per table of each shard that runs for the first time, under its partition."""
+        """A materialization of each shard that runs for the first time, under its partition."""
         self.context.log.info(f"Captured for the first time: {some_of(names, 10)}.")
         self._materialize(self.platform.topology.load(), names)
 
     def report(self, report: PassReport, *, observe: frozenset[str], turn: int) -> None:
-        """Sentences for what was put right, the metadata of the platform and of the tables that changed.
+        """Sentences for what was put right, the state of the platform and of the datasets that changed, and new data.
 
-        `observe` names further datasets, or ALL: then tables beyond MOST_OBSERVATIONS have their turn.
+        `observe` names further datasets, or ALL: then topics are looked at for new data, those beyond MOST_TOPICS in
+        turn.
         """
         self._sentences(report)
         topology = self.platform.topology.load()
@@ -66,8 +71,8 @@ class EventWriter:
         )
         if ALL in observe:
             self._materialize(topology, _running(report, topology))
-        # Last: the asset page shows the newest materialization.
-        self._observe(report, topology, observe, turn)
+        self._observe_shards(report, topology, report.changed_datasets() | captured_datasets(report) | observe)
+        self._topics_with_news(report, topology, observe, turn)
         log = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
         log(report.sentence())
 
@@ -85,27 +90,20 @@ class EventWriter:
         for name in names:
             dataset, _, shard = name.partition(".")
             wanted.setdefault(dataset, []).append(shard)
-        for props in table_props(topology, platform=label):
-            shards = wanted.get(props.dataset, [])
-            have = self.context.instance.get_materialized_partitions(self._key(props)) if shards else set()
+        for dataset, shards in wanted.items():
+            key = shards_key(label, dataset)
+            have = self.context.instance.get_materialized_partitions(key)
             for shard in shards:
                 if shard in have:
                     continue
                 if monotonic() > self._materialize_until:
                     self.context.log.info("Not all partitions are materialized yet: a later pass goes on.")
                     return
-                self._materialize_shard(props, shard)
-
-    def _materialize_shard(self, props: CdcTableProps, shard: str) -> None:
-        connector = f"{props.dataset}.{shard}"
-        self.context.log_event(
-            dg.AssetMaterialization(
-                asset_key=self._key(props),
-                partition=shard,
-                description=f"Connector {connector} captures {props.source_table} into {props.topic}.",
-                metadata={"connector": connector, "topic": props.topic, "bootstrap": props.bootstrap},
-            )
-        )
+                connector = f"{dataset}.{shard}"
+                text = f"Connector {connector} captures its tables."
+                self.context.log_event(
+                    dg.AssetMaterialization(key, partition=shard, description=text, metadata={"connector": connector})
+                )
 
     def _sentences(self, report: PassReport) -> None:
         # What went wrong must not fall behind the limit, nor connectors behind their topics.
@@ -125,29 +123,56 @@ class EventWriter:
         for finding in leftovers_of(report.outcomes)[:MOST_SENTENCES]:
             self.context.log.info(f"{finding.subject}: left to you: {finding.text}")
 
-    def _observe(self, report: PassReport, topology: Topology, observe: frozenset[str], turn: int) -> None:
+    def _observe_shards(self, report: PassReport, topology: Topology, changed: frozenset[str]) -> None:
+        for name in sorted(changed & topology.datasets.keys()):
+            health = report.health.get(name)
+            self.context.log_event(
+                dg.AssetObservation(
+                    shards_key(self.platform.settings.platform, name),
+                    description=None if health is None else f"{health.up} of {health.shards} shards up.",
+                    metadata=shards_metadata(
+                        topology.shards.get(name, ()), health=health, homes=report.homes, lags=report.lags
+                    ),
+                )
+            )
+
+    def _topics_with_news(self, report: PassReport, topology: Topology, observe: frozenset[str], turn: int) -> None:
         tables = table_props(topology, platform=self.platform.settings.platform)
-        chosen = choose_tables(tables, changed=_changed(report, tables) | observe, turn=turn, most=MOST_OBSERVATIONS)
+        chosen = choose_tables(tables, changed=_changed(report, tables) | observe, turn=turn, most=MOST_TOPICS)
         if not chosen:
             return
         extents, samples = self._topics([props.topic for props in chosen])
+        before = self._materialized(chosen)
         for props in chosen:
-            health = report.health.get(props.dataset)
-            description = None if health is None else f"{health.up} of {health.shards} shards up."
+            extent = extents.get(props.topic)
+            if extent is None or not has_news(extent, before.get(self._key(props)), time()):
+                continue
             metadata = table_metadata(
                 props,
                 shards=topology.shards.get(props.dataset, ()),
-                health=health,
-                homes=report.homes,
+                health=report.health.get(props.dataset),
                 lags=report.lags,
-                extent=extents.get(props.topic),
+                extent=extent,
                 sample=samples.get(props.topic),
             )
-            key = self._key(props)
-            self.context.log_event(dg.AssetObservation(key, description=description, metadata=metadata))
-            # Dagster's asset page shows the metadata and columns of the newest materialization and of no
-            # observation. Without a partition it materializes no shard, and starts nothing downstream.
-            self.context.log_event(dg.AssetMaterialization(key, description=description, metadata=metadata))
+            self.context.log_event(
+                dg.AssetMaterialization(
+                    self._key(props),
+                    description=f"{extent.end} events so far.",
+                    metadata=metadata,
+                    tags={DATA_VERSION: data_version(extent)},
+                )
+            )
+
+    def _materialized(self, tables: Sequence[CdcTableProps]) -> dict[dg.AssetKey, tuple[str, float]]:
+        """Data version and time of each table's newest materialization."""
+        found = {}
+        for record in self.context.instance.get_asset_records([self._key(props) for props in tables]):
+            newest = record.asset_entry.last_materialization_record
+            event = newest and newest.asset_materialization
+            if newest and event:
+                found[record.asset_entry.asset_key] = ((event.tags or {}).get(DATA_VERSION, ""), newest.timestamp)
+        return found
 
     def _topics(self, names: list[str]) -> tuple[Mapping[str, TopicExtent], Mapping[str, bytes]]:
         """How much is in the topics. Nice to have: the pass itself is done, so an error is a warning."""
@@ -169,7 +194,7 @@ class EventWriter:
 def choose_tables(
     tables: tuple[CdcTableProps, ...], *, changed: frozenset[str], turn: int, most: int
 ) -> tuple[CdcTableProps, ...]:
-    """The tables to observe: those of the changed datasets, and with ALL the others in turn. Pure.
+    """The tables to look at: those of the changed datasets, and with ALL the others in turn. Pure.
 
     Args:
         tables: all of them.
@@ -184,6 +209,30 @@ def choose_tables(
     return tuple([*first, *others[start:], *others[:start]][:most])
 
 
+def has_news(extent: TopicExtent, before: tuple[str, float] | None, now: float) -> bool:
+    """Whether a topic is to be materialized: data came since, and MIN_INTERVAL is over. Pure.
+
+    Args:
+        extent: of the topic now.
+        before: data version and time of its newest materialization, None without one.
+        now: seconds since the epoch.
+    """
+    if before is None:
+        return extent.end > 0
+    version, at = before
+    return version != data_version(extent) and now - at >= MIN_INTERVAL
+
+
+def data_version(extent: TopicExtent) -> str:
+    """What Dagster compares: another one when the topic has more events."""
+    return f"{extent.end} events"
+
+
+def captured_datasets(report: PassReport) -> frozenset[str]:
+    """The datasets of the shards that this pass saw for the first time."""
+    return frozenset(name.partition(".")[0] for name in report.captured)
+
+
 def _changed(report: PassReport, tables: tuple[CdcTableProps, ...]) -> frozenset[str]:
     """The datasets whose connectors or topics this pass touched, or whose shards it saw for the first time."""
     by_topic = {props.topic: props.dataset for props in tables}
@@ -191,8 +240,7 @@ def _changed(report: PassReport, tables: tuple[CdcTableProps, ...]) -> frozenset
         outcome.action.details()["topic"] for outcome in report.outcomes if outcome.action.kind.lane is Lane.TOPICS
     }
     touched = {by_topic[topic] for topic in topics if topic in by_topic}
-    captured = {name.partition(".")[0] for name in report.captured}
-    return report.changed_datasets() | touched | captured
+    return report.changed_datasets() | touched | captured_datasets(report)
 
 
 def _running(report: PassReport, topology: Topology) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.pass_events import EventWriter
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
@@ -48,7 +49,14 @@ class ReconcileConfig(dg.Config):
 
 def run_tags(platform: str) -> dict[str, str]:
     """The tags of the job and its runs."""
-    return {TAG_PLATFORM: platform, TAG_EXCLUSIVE: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
+    return {
+        TAG_PLATFORM: platform,
+        TAG_KIND: RunOf.RECONCILE.value,
+        TAG_EXCLUSIVE: platform,
+        "dagster/max_runtime": str(MAX_RUNTIME),
+        # Before all that waits in Dagster's queue.
+        "dagster/priority": "100",
+    }
 
 
 class CdcJobs(NamedTuple):
@@ -121,6 +129,6 @@ def build_cdc_jobs(
 
     return CdcJobs(
         reconcile_job,
-        *build_snapshot_jobs(platform=platform, translator=translator),
+        *build_snapshot_jobs(platform=platform),
         *build_verification_jobs(platform=platform, translator=translator),
     )

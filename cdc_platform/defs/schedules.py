@@ -1,4 +1,4 @@
-"""Schedules of the job `verify`, one for each dataset whose policy asks for it."""
+"""Schedules of the job `verify`, one for each dataset whose policy does not switch it off."""
 
 # Without `from __future__ import annotations`: Dagster reads the types of a schedule that is made
 # inside a function, and cannot resolve them as text.
@@ -12,6 +12,7 @@ import dagster as dg
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_DATASET, CdcTableProps
 from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.ports import VerificationPolicy
 from cdc_platform.verification.proof.verdicts import ShardVerdict
 
 log = logging.getLogger(__name__)
@@ -20,11 +21,11 @@ log = logging.getLogger(__name__)
 def build_verification_schedules(
     *, job: dg.JobDefinition, tables: Iterable[CdcTableProps]
 ) -> list[dg.ScheduleDefinition]:
-    """A schedule `verify_<dataset>` for each dataset with `verification.schedule` (cron, UTC).
+    """A schedule `verify_<dataset>` for each dataset: `verification.schedule` (cron, UTC), or once a night.
 
-    With `verification.scheduled_shards` a run takes so many of its shards, those whose last
-    verdict is oldest, so that 10,000 shards have their turn one after the other. A schedule
-    that is no cron line is left out, with an error in the log.
+    A run takes `verification.scheduled_shards` of its shards, or with the default schedule a seventh: those whose last
+    verdict is oldest, so that 10,000 shards have their turn one after the other. An empty schedule is none. One that
+    is no cron line is left out, with an error in the log.
 
     Args:
         job: `verify`.
@@ -41,15 +42,13 @@ def build_verification_schedules(
 
 
 def due_shards(shards: Sequence[str], verdicts: Iterable[ShardVerdict], count: int) -> list[str]:
-    """The `count` shards that were verified longest ago, or never; all of them when `count` is 0."""
-    if not count:
-        return list(shards)
+    """The `count` shards that were verified longest ago, or never."""
     last = {verdict.shard: verdict.checked_at.timestamp() for verdict in verdicts}
     return sorted(sorted(shards, key=lambda shard: (last.get(shard, 0.0), shard))[:count])
 
 
 def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinition:
-    name, count = props.dataset, props.verify_shards
+    name = props.dataset
 
     @dg.schedule(
         name="verify_" + re.sub(r"\W", "_", name),
@@ -57,7 +56,7 @@ def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinit
         cron_schedule=props.verify_schedule,
         execution_timezone="UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
-        description=f"Proves {name}" + (f", {count} shards at a time." if count else "."),
+        description=f"Proves {name}, the shards first that were verified longest ago.",
     )
     def verification(
         context: dg.ScheduleEvaluationContext, cdc_platform: CdcPlatformResource
@@ -66,13 +65,14 @@ def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinit
             topology = clients.topology.load()
             dataset = topology.dataset(name)
             shards = [shard.id for shard in topology.shards.get(name, ())]
+            count = VerificationPolicy.of(dataset).due_count(len(shards))
             frame = AuditFrame(clients.settings.audit_dir)
             # The table that was verified longest ago says whose turn it is.
             verdicts = [verdict for table in dataset.tables for verdict in frame.latest(name, table.name, shards)]
         if not shards:
             return dg.SkipReason(f"{name} has no shards.")
         chosen = due_shards(shards, sorted(verdicts, key=lambda verdict: verdict.checked_at, reverse=True), count)
-        config = {"dataset": name, "shards": chosen if count else []}
+        config = {"dataset": name, "shards": chosen if count < len(shards) else []}
         return dg.RunRequest(run_config={"ops": {"plan_verification": {"config": config}}}, tags={TAG_DATASET: name})
 
     return verification

@@ -14,7 +14,8 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
-from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
+from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
+from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, shards_key
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import for_lost_shards
 from cdc_platform.snapshots.observed_connectors import observe_connectors
@@ -51,9 +52,7 @@ def _config_schema(kind: RunKind) -> dict[str, dg.Field]:
     return found
 
 
-def build_snapshot_jobs(
-    *, platform: str = "cdc", translator: CdcTranslator | None = None
-) -> tuple[dg.JobDefinition, dg.JobDefinition]:
+def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """The jobs **`bootstrap`** and **`backfill`**. They take the resource `cdc_platform`.
 
     A snapshot run is named after its first Dagster run: a re-execution goes on with it. Its shards
@@ -62,9 +61,7 @@ def build_snapshot_jobs(
 
     Args:
         platform: the platform's name.
-        translator: the one the assets were made with, so that events find them.
     """
-    translator = translator or CdcTranslator()
     tags = {TAG_PLATFORM: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
     def opener(kind: RunKind) -> dg.OpDefinition:
@@ -88,7 +85,7 @@ def build_snapshot_jobs(
                         observed = observe_connectors(ports.platform, ports.platform.topology.load())
                         request = for_lost_shards(observed, request)
                     run = run_lifecycle.open_run(ports, request, context.run.root_run_id or context.run_id)
-            context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, "cdc/dataset": run.dataset})
+            context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, TAG_DATASET: run.dataset})
             parts = run_lifecycle.slices(run)
             mode = f", mode {run.mode}" if run.mode else ""
             context.log.info(
@@ -110,7 +107,7 @@ def build_snapshot_jobs(
         with _ports(cdc_platform) as ports, as_failure():
             run = runs(ports.platform.state.read())[part["run"]]
             if run.finished is None:
-                listener = _Log(context, ports.platform, translator, run, part["slice"])
+                listener = _Log(context, ports.platform, run, part["slice"])
                 work_slice(ports, run, part["slice"], listener)
         return part
 
@@ -136,11 +133,19 @@ def build_snapshot_jobs(
                 allow_retries=False,
             )
 
-    @dg.job(name=BOOTSTRAP, tags=tags, description="Give shards their first data, or start them from scratch.")
+    @dg.job(
+        name=BOOTSTRAP,
+        tags={**tags, TAG_KIND: RunOf.BOOTSTRAP.value},
+        description="Give shards their first data, or start them from scratch.",
+    )
     def bootstrap_job() -> None:
         close_run(open_bootstrap().map(work_on_slice).collect())
 
-    @dg.job(name=BACKFILL, tags=tags, description="Send rows that exist again; streams go on.")
+    @dg.job(
+        name=BACKFILL,
+        tags={**tags, TAG_KIND: RunOf.BACKFILL.value},
+        description="Send rows that exist again; streams go on.",
+    )
     def backfill_job() -> None:
         close_run(open_backfill().map(work_on_slice).collect())
 
@@ -150,24 +155,16 @@ def build_snapshot_jobs(
 class _Log(Listener):
     """Reports a snapshot run's progress to Dagster's event log, as part of one op."""
 
-    def __init__(
-        self, context: dg.OpExecutionContext, platform: Platform, translator: CdcTranslator, run: Run, part: int
-    ) -> None:
+    def __init__(self, context: dg.OpExecutionContext, platform: Platform, run: Run, part: int) -> None:
         self._context = context
         self._run = run
         shards = run_lifecycle.slices(run)[part]
         states = shard_states(platform.state.read(), run.id)
         self._shards = len(shards)
         self._done = sum(shard in states and states[shard].phase is Phase.DONE for shard in shards)
-        topology = platform.topology.load()
         label = platform.settings.platform
-        sync_partitions(context.instance, topology, platform=label, may_delete=False)
-        tables = [
-            props
-            for props in table_props(topology, platform=label)
-            if props.dataset == run.dataset and props.table in run.tables
-        ]
-        self._keys = [(props, translator.get_asset_spec(props).key) for props in tables]
+        sync_partitions(context.instance, platform.topology.load(), platform=label, may_delete=False)
+        self._key = shards_key(label, run.dataset)
 
     def message(self, text: str) -> None:
         """A line of the log."""
@@ -179,25 +176,23 @@ class _Log(Listener):
         log(progress.sentence())
 
     def over(self, shards: tuple[ShardDone, ...]) -> None:
-        """A materialization a table for each shard that is done."""
+        """A materialization of each shard that is done, under its partition."""
         for shard in shards:
             if shard.error is not None:
                 self._context.log.warning(shard.sentence())
                 continue
             self._done += 1
             of = f"{self._done} of {self._shards} shards"
-            for props, key in self._keys:
-                self._context.log_event(_materialization(self._run, shard, props, key, of=of))
+            self._context.log_event(_materialization(self._run, shard, self._key, of=of))
 
 
-def _materialization(
-    run: Run, shard: ShardDone, props: CdcTableProps, key: dg.AssetKey, *, of: str
-) -> dg.AssetMaterialization:
+def _materialization(run: Run, shard: ShardDone, key: dg.AssetKey, *, of: str) -> dg.AssetMaterialization:
     metadata: dict[str, Any] = {
         "run": run.id,
         "kind": str(run.kind),
         "mode": str(shard.mode or run.kind),
-        "rows": shard.rows.get(props.table, 0),
+        "rows": sum(shard.rows.values()),
+        **{f"rows_of/{table}": rows for table, rows in shard.rows.items()},
         "seconds": round(shard.seconds, 1),
         "streams_from": shard.start or "unknown",
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 
 import dagster as dg
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import Dataset, Topology
 from cdc_platform.verification.ports import VerificationPolicy
 
@@ -17,9 +18,6 @@ log = logging.getLogger(__name__)
 
 TAG_PLATFORM = "cdc/platform"
 TAG_DATASET = "cdc/dataset"
-
-# Dagster accepts an email address or `team:NAME`.
-_EMAIL = re.compile(r"[^@\s]+@[^@\s]+\.[^@\s]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +55,11 @@ def shards_partition(platform: str, dataset: str) -> str:
     return f"{platform}_{dataset}_shards"
 
 
+def shards_key(platform: str, dataset: str) -> dg.AssetKey:
+    """The asset of a dataset's shards, on the shard axis: a partition is materialized when its shard is captured."""
+    return dg.AssetKey([platform, dataset, "shards"])
+
+
 def platform_key(platform: str) -> dg.AssetKey:
     """The asset of the platform as a whole: one observation a pass."""
     return dg.AssetKey([platform, "platform"])
@@ -90,17 +93,22 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
             clusters=dataset.clusters,
             key_columns=table.key,
             owners=dataset.owners,
-            verify_schedule=policy.schedule,
+            verify_schedule=default_schedule(dataset.name) if policy.schedule is None else policy.schedule,
             verify_shards=policy.scheduled_shards,
         )
+
+
+def default_schedule(dataset: str) -> str:
+    """Once a night between 1 and 5 UTC, as a cron line; each dataset at a time of its own: not all begin at once."""
+    minute = int(fingerprint(dataset, 8), 16) % 240
+    return f"{minute % 60} {1 + minute // 60} * * *"
 
 
 class CdcTranslator:
     """Subclass it and override `get_asset_spec` to name, group or tag the assets another way.
 
     The specs are external: connectors move the data, no process materializes a topic by
-    clicking. Whatever the key becomes, `partitions_def` must stay, so that events of
-    one shard find their partition.
+    clicking. A topic has no partitions in Dagster: its shards are an asset of their own, upstream of it.
     """
 
     def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
@@ -113,11 +121,12 @@ class CdcTranslator:
             ),
             group_name=props.dataset,
             kinds={"kafka", props.engine},
-            owners=[owner for owner in map(_owner, props.owners) if owner],
+            owners=accepted_owners(props.owners, props.dataset),
             tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
-            partitions_def=dg.DynamicPartitionsDefinition(name=props.shards_partition),
+            deps=[dg.AssetDep(shards_key(props.platform, props.dataset), partition_mapping=dg.AllPartitionMapping())],
             metadata={
-                "dagster/table_name": f"{props.dataset}.{props.table}",
+                "dagster/table_name": props.topic,
+                "dagster/storage_kind": "kafka",
                 "dagster/uri": f"kafka://{props.topic}",
                 "topic": props.topic,
                 "topic_partitions": props.partitions,
@@ -129,6 +138,23 @@ class CdcTranslator:
                 "connect_clusters": ", ".join(props.clusters),
             },
         )
+
+
+def shards_spec(props: CdcTableProps) -> dg.AssetSpec:
+    """The asset of the shards of the table's dataset: which are captured, and since when they have data."""
+    return dg.AssetSpec(
+        key=shards_key(props.platform, props.dataset),
+        description=(
+            f"The shards of `{props.dataset}` ({props.engine}), a partition each: materialized when its connector "
+            "runs for the first time, and by each bootstrap or backfill. Observed when one goes down or comes back."
+        ),
+        group_name=props.dataset,
+        kinds={"debezium", props.engine},
+        owners=accepted_owners(props.owners, props.dataset),
+        tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
+        partitions_def=dg.DynamicPartitionsDefinition(name=props.shards_partition),
+        metadata={"bootstrap": props.bootstrap, "connect_clusters": ", ".join(props.clusters)},
+    )
 
 
 def platform_spec(platform: str, *, problem: str | None = None) -> dg.AssetSpec:
@@ -146,9 +172,16 @@ def platform_spec(platform: str, *, problem: str | None = None) -> dg.AssetSpec:
     )
 
 
-def _owner(text: str) -> str | None:
-    """A form that Dagster accepts; a plain name becomes a team."""
-    text = text.strip()
-    if not text or _EMAIL.fullmatch(text) or text.startswith("team:"):
-        return text if text != "team:" else None
-    return f"team:{text}"
+@cache
+def accepted_owners(owners: tuple[str, ...], dataset: str) -> list[str]:
+    """Those in a form that Dagster accepts; a plain name becomes a team. The others are left out, with a warning."""
+    found = []
+    for text in filter(None, map(str.strip, owners)):
+        owner = text if "@" in text or text.startswith("team:") else f"team:{text}"
+        try:
+            dg.AssetSpec("owned", owners=[owner])
+        except dg.DagsterInvalidDefinitionError as error:
+            log.warning("dataset %s: owner %r is left out in Dagster: %s", dataset, text, error)
+        else:
+            found.append(owner)
+    return found

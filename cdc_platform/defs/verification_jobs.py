@@ -15,6 +15,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
@@ -113,7 +114,11 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
             context.log_event(_audited(cdc_platform, keys[pair], pair, [_root(context)], text))
 
-    @dg.job(name=VERIFY, tags=tags, description="Proves topics against their tables, shard range by shard range.")
+    @dg.job(
+        name=VERIFY,
+        tags={**tags, TAG_KIND: RunOf.VERIFY.value},
+        description="Proves topics against their tables, shard range by shard range.",
+    )
     def verify() -> None:
         conclude(plan().map(verify_range).collect())
 
@@ -198,7 +203,11 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
         if totals["applied"] and totals["proven"] < totals["shards"]:
             raise dg.Failure(description=text, allow_retries=False)
 
-    @dg.job(name=REPAIR, tags=tags, description="Re-emits missing and wrong keys of a table, and proves them again.")
+    @dg.job(
+        name=REPAIR,
+        tags={**tags, TAG_KIND: RunOf.REPAIR.value},
+        description="Re-emits missing and wrong keys of a table, and proves them again.",
+    )
     def repair() -> None:
         conclude(plan().map(repair_range).collect())
 

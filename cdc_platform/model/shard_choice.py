@@ -1,4 +1,4 @@
-"""Which shards a person means: ids as people type them, and ranges. Pure."""
+"""Which shards an operator means: ids as people type them, and ranges. Pure."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ _APART = 5
 
 
 def source_part(records: Mapping[str, SourceRecord], shards: Collection[str], views: Sequence[ConnectorView]) -> Part:
-    """Publications that are mended, and what an operator should know of these shards' sources."""
+    """Publications that are repaired, and what an operator should know of these shards' sources."""
     known = {name: record for name, record in records.items() if name in shards}
     actions = [
         PublishTables(cluster=view.cluster.name, name=view.name, tables=_lacking(known[view.name]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated
@@ -13,6 +14,9 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source import Source
 from cdc_platform.model.topology import Dataset, Shard, Table
 from cdc_platform.verification.policy_values import Amount, Count, read_policy
+
+# Without a schedule of their own all shards of a dataset are verified within so many days.
+DAYS = 7
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +50,8 @@ class VerificationPolicy:
     `rereads`: how often what differs is read again. `slab_rows` bounds memory:
     so many rows and events are compared at once, at some 150 bytes each. `schedule`
     is a cron line (UTC) by which Dagster verifies the dataset, `scheduled_shards` at
-    a time (0: all).
+    a time (0: all). Without a schedule a seventh of the shards is verified each night,
+    those verified longest ago; an empty one switches that off.
     """
 
     reach_seconds: Amount = 120.0
@@ -60,8 +65,13 @@ class VerificationPolicy:
     slab_rows: Count = 1_500_000
     replicas: bool = False
     ignore_columns: tuple[str, ...] = ()
-    schedule: str = ""
+    schedule: str | None = None
     scheduled_shards: Annotated[int, msgspec.Meta(ge=0)] = 0
+
+    def due_count(self, shards: int) -> int:
+        """How many of so many shards a scheduled verification takes."""
+        share = math.ceil(shards / DAYS) if self.schedule is None else shards
+        return min(shards, self.scheduled_shards or share)
 
     @classmethod
     def of(cls, dataset: Dataset) -> VerificationPolicy:

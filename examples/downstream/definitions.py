@@ -24,6 +24,7 @@ from cdc_platform.defs import (
     CdcPlatformResource,
     CdcTableProps,
     CdcTranslator,
+    audit_key,
     build_cdc_asset_checks,
     build_cdc_assets,
     load_tables,
@@ -68,8 +69,8 @@ def build_parquet_asset(props: CdcTableProps, target: Path) -> dg.AssetsDefiniti
 
     @dg.asset(
         key=["lake", props.dataset, props.table],
-        # All shards at once: the file is not partitioned.
-        deps=[dg.AssetDep(source, partition_mapping=dg.AllPartitionMapping())],
+        # The verdicts on the topic stand on its audit frame, and so do the checks that judge them.
+        deps=[source, audit_key(source)],
         automation_condition=PROVEN,
         kinds={"parquet"},
         description=f"Topic {props.topic} as it stands, one row for each live key.",

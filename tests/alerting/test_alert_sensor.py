@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -16,6 +17,8 @@ from cdc_platform.alerting.outbox import AlertPorts, AlertReport, CheckView, not
 from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.alert_sensor import build_alert_sensor
+from cdc_platform.defs.run_alerts import run_conditions
+from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.table_inventory import load_tables
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.alert_messages import Severity
@@ -197,27 +200,41 @@ def resource(fleet: Harness) -> AlertResource:
     return AlertResource(config_file="fleet")
 
 
-def evaluate(instance: dg.DagsterInstance, verdicts: dict[dg.AssetKey, bool], name: str = "complete") -> str:
-    """A run whose checks say that."""
-
-    @dg.multi_asset_check(specs=[dg.AssetCheckSpec(name, asset=key) for key in verdicts])
+def check_on(
+    *assets: dg.AssetKey, verdicts: dict[dg.AssetKey, bool], name: str = "complete"
+) -> dg.AssetChecksDefinition:
+    @dg.multi_asset_check(specs=[dg.AssetCheckSpec(name, asset=key) for key in assets])
     def checks() -> Iterator[dg.AssetCheckResult]:
         for key, passed in verdicts.items():
             yield dg.AssetCheckResult(
                 asset_key=key, check_name=name, passed=passed, description="37 rows are missing in 5 shards."
             )
 
+    return checks
+
+
+def evaluate(instance: dg.DagsterInstance, verdicts: dict[dg.AssetKey, bool], name: str = "complete") -> str:
+    """A run whose checks say that."""
+
     run = dg.materialize(
-        [*(dg.AssetSpec(key) for key in verdicts), checks],
+        [*(dg.AssetSpec(key) for key in verdicts), check_on(*verdicts, verdicts=verdicts, name=name)],
         instance=instance,
         selection=dg.AssetSelection.all_asset_checks(),
     )
     return run.run_id
 
 
+# The code location: checks of others on its topics.
+DEFS = dg.Definitions(
+    assets=[dg.AssetSpec(PINS), dg.AssetSpec(BOARDS)], asset_checks=[check_on(PINS, BOARDS, verdicts={})]
+)
+
+
 def tick(resource: AlertResource, instance: dg.DagsterInstance, cursor: str | None) -> str | None:
     sensor = build_alert_sensor(tables=load_tables(resource=resource).tables)
-    context = dg.build_sensor_context(instance=instance, cursor=cursor, resources={"cdc_platform": resource})
+    context = dg.build_sensor_context(
+        instance=instance, cursor=cursor, resources={"cdc_platform": resource}, definitions=DEFS
+    )
     sensor.evaluate_tick(context)
     return context.cursor
 
@@ -235,8 +252,8 @@ def test_alerts_of_checks_fire_once_and_recover_once(
     assert f"Dagster run: https://dagster/runs/{run}" in first["message"]
     assert "37 rows are missing" in first["message"]
     evaluate(instance, {PINS: True, BOARDS: True})
-    # A lost cursor costs nothing: what was told is on record.
-    tick(resource, instance, None)
+    # As an earlier release left it.
+    tick(resource, instance, json.dumps({"id": 17, "at": 1.0, "last": {"check/cdc/pins/pins/complete": 9e9}}))
     assert [message["type"] for message in receiver.got] == ["failure", "success"]
 
 
@@ -248,7 +265,7 @@ def test_alerts_of_many_tables_with_one_failing_check_are_one_message(
     assert receiver.titles == ["[CRITICAL] complete fails for pins.boards and 1 more"]
 
 
-def test_a_round_that_fails_moves_no_cursor(
+def test_a_round_that_fails_loses_nothing(
     fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     evaluate(instance, {PINS: False})
@@ -263,6 +280,74 @@ def test_a_round_that_fails_moves_no_cursor(
     assert not [key for key in fleet.state.documents if key.startswith("alert/check")]
     tick(resource, instance, None)
     assert [key for key in fleet.state.documents if key.startswith("alert/check")]
+
+
+def test_a_check_that_is_judged_again_counts_as_before_until_it_was_judged(
+    resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    evaluate(instance, {PINS: False})
+    judge = dg.define_asset_job("judge", dg.AssetSelection.all_asset_checks())
+    job = dg.Definitions(assets=DEFS.assets, asset_checks=DEFS.asset_checks, jobs=[judge]).resolve_job_def("judge")
+    instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED)
+    newest = instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(PINS, "complete"))
+    assert newest is not None and not isinstance(newest.evaluation, dg.AssetCheckEvaluation), "it is planned"
+    tick(resource, instance, None)
+    assert receiver.titles == ["[CRITICAL] complete fails for pins.pins"]
+
+
+def test_alerts_of_shards_go_out_while_dagster_does_not_answer(
+    fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    break_host(fleet)
+    fleet.connect.model.fails = lambda name, config: TRACE
+    passes(fleet)
+    a_round(fleet, -10)
+
+    def away(*args: object, **more: object) -> None:
+        raise RuntimeError("the database of Dagster is away")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(instance), "get_run_records", away)
+        with pytest.raises(RuntimeError, match="is away"):
+            tick(resource, instance, None)
+    assert receiver.titles[0].startswith("[CRITICAL] 500 shards down")
+
+
+def test_a_run_that_failed_is_told_and_that_a_later_one_succeeded(
+    fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance, receiver: HttpReceiver
+) -> None:
+    run = a_run(instance, RunOf.BOOTSTRAP, dg.DagsterRunStatus.FAILURE)
+    tick(resource, instance, None)
+    (first,) = receiver.got
+    assert first["title"] == "[CRITICAL] The last run of bootstrap of pins failed"
+    assert f"https://dagster/runs/{run}" in first["message"]
+    a_run(instance, RunOf.BOOTSTRAP, dg.DagsterRunStatus.STARTED)
+    tick(resource, instance, None)
+    assert len(receiver.got) == 1
+    a_run(instance, RunOf.BOOTSTRAP, dg.DagsterRunStatus.SUCCESS)
+    tick(resource, instance, None)
+    assert receiver.titles[1].startswith("[RECOVERED]")
+
+
+def test_a_pass_that_waits_for_a_slot_is_told_after_two_minutes(
+    fleet: Harness, resource: AlertResource, instance: dg.DagsterInstance
+) -> None:
+    a_run(instance, RunOf.RECONCILE, dg.DagsterRunStatus.NOT_STARTED)
+    now = datetime.now(UTC)
+    soon = run_conditions(instance, fleet.settings, {}, now + timedelta(minutes=1))
+    assert (dict(soon.present), set(soon.absent)) == ({}, {"run/queued/reconcile"})
+    (late,) = run_conditions(instance, fleet.settings, {}, now + timedelta(minutes=4)).present.values()
+    assert "waits for a slot" in late.text and late.severity is Severity.CRITICAL
+
+
+def a_run(instance: dg.DagsterInstance, kind: RunOf, status: dg.DagsterRunStatus) -> str:
+    """A run of this kind in this state."""
+
+    @dg.job
+    def nothing() -> None: ...
+
+    tags = {"cdc/platform": "cdc", "cdc/kind": kind.value, "cdc/dataset": "" if kind is RunOf.RECONCILE else "pins"}
+    return instance.create_run_for_job(nothing, status=status, tags=tags).run_id
 
 
 def test_a_watchdog_is_called_by_each_tick(

@@ -192,7 +192,7 @@ def checked(
     run = dg.materialize(
         checks, instance=instance, resources={"cdc_platform": resource}, selection=dg.AssetSelection.checks(*keys)
     )
-    return {(e.asset_key.path[-1], e.check_name): e for e in run.get_asset_check_evaluations()}
+    return {(e.asset_key.path[-2], e.check_name): e for e in run.get_asset_check_evaluations()}
 
 
 def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(

@@ -21,7 +21,7 @@ from tests.defs.test_check_suites import verdict
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "downstream" / "definitions.py"
 PARQUET = dg.AssetKey(["lake", "pins", "pins"])
-COMPLETE = dg.AssetCheckKey(dg.AssetKey(["cdc", "pins", "pins"]), "complete")
+COMPLETE = dg.AssetCheckKey(dg.AssetKey(["cdc", "pins", "pins", "audit"]), "complete")
 
 
 class Topic:

@@ -46,7 +46,13 @@ def load(attributes: dict[str, Any]) -> dg.Definitions:
 def test_yaml_gives_assets_sensor_and_job(in_memory: Harness, tmp_path: Path) -> None:
     defs = load({"platform": {"zookeeper": "zk:2181", "cache_dir": str(tmp_path)}, "sensor": {"interval_seconds": 30}})
     tables = {"cdc/orders/orders", "cdc/pins/pins", "cdc/pins/boards"}
-    assert assets(defs) == {"cdc/platform", *tables, *(f"{table}/audit" for table in tables)}
+    assert assets(defs) == {
+        "cdc/platform",
+        "cdc/orders/shards",
+        "cdc/pins/shards",
+        *tables,
+        *(f"{table}/audit" for table in tables),
+    }
     sensor = defs.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.minimum_interval_seconds == 30
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
@@ -73,7 +79,7 @@ def test_yaml_may_make_checks_blocking_and_datasets_verified_by_schedule(in_memo
     for blocking in (True, False):
         defs = load({"platform": {"cache_dir": str(tmp_path)}, "blocking": blocking})
         specs = {
-            (spec.asset_key.path[-1], spec.name): spec
+            (spec.asset_key.path[-2], spec.name): spec
             for checks in defs.asset_checks or ()
             for spec in checks.check_specs
         }

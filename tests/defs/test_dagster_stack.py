@@ -51,6 +51,10 @@ class Captured:
     def table(self) -> dg.AssetKey:
         return dg.AssetKey([self.settings.platform, self.dataset.name, "notes"])
 
+    @property
+    def shards_key(self) -> dg.AssetKey:
+        return dg.AssetKey([self.settings.platform, self.dataset.name, "shards"])
+
     def insert(self, *rows: int) -> None:
         """Rows into each shard."""
         for shard in self.shards:
@@ -127,14 +131,17 @@ def settle(control: CodeLocation) -> None:
     assert_eventually(quiet, "nothing is asked for any more")
 
 
-def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: CodeLocation, captured: Captured) -> None:
+def test_a_tick_and_its_run_capture_real_tables_and_show_them(
+    on_stack: CodeLocation, captured: Captured, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cdc_platform.defs.pass_events.MIN_INTERVAL", 0.0)
     captured.insert(1, 2, 3)
     run = on_stack.pass_()
     assert run.success
     created = [m for m in on_stack.messages(run) if m.startswith("Create connector") and m.endswith(": done.")]
     assert len(created) == 2
     settle(on_stack)
-    assert on_stack.materialized(captured.table) == ["00000", "00001"]
+    assert on_stack.materialized(captured.shards_key) == ["00000", "00001"]
     axis = f"{captured.settings.platform}_{captured.dataset.name}_shards"
     assert set(on_stack.instance.get_dynamic_partitions(axis)) == {"00000", "00001"}
 
@@ -145,7 +152,9 @@ def test_a_tick_and_its_run_capture_real_tables_and_show_them(on_stack: CodeLoca
     assert_eventually(lambda: admin.extents([topic])[topic].end >= 8, "two streamed events are in the topic")
     on_stack.cursor = None
     on_stack.pass_()
-    seen = on_stack.observation(captured.table)
+    page = on_stack.instance.get_latest_materialization_event(captured.table)
+    assert page is not None and page.asset_materialization is not None
+    seen = page.asset_materialization
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (2, 2)
     assert seen.metadata["events"].value == 8
     columns = seen.metadata["dagster/column_schema"]
@@ -210,7 +219,7 @@ def test_a_pass_killed_with_9_blocks_nothing(on_stack: CodeLocation, captured: C
     assert time.monotonic() - killed < 90
     assert any("Pass " in message for message in on_stack.messages(run))
     settle(on_stack)
-    assert on_stack.materialized(captured.table) == ["00000", "00001"]
+    assert on_stack.materialized(captured.shards_key) == ["00000", "00001"]
 
 
 def test_the_code_location_loads_in_a_process_of_its_own(captured: Captured) -> None:
@@ -258,7 +267,7 @@ def test_the_instance_on_postgres_takes_runs_events_and_partitions(
         control = CodeLocation(CdcPlatformResource(config_file=str(captured.settings_file)), instance)
         assert control.pass_().success
         settle(control)
-        assert control.materialized(captured.table) == ["00000", "00001"]
-        assert control.observation(captured.table).metadata["shards"].value == 2
+        assert control.materialized(captured.shards_key) == ["00000", "00001"]
+        assert control.observation(captured.shards_key).metadata["shards"].value == 2
     with sources.postgres(server, login) as cursor:
         cursor.execute(f"DROP DATABASE {database} WITH (FORCE)")

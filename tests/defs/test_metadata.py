@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 import dagster as dg
 import pytest
 
-from cdc_platform.defs.metadata import MOST_ROWS, down_table, pass_metadata, table_metadata
-from cdc_platform.defs.pass_events import choose_tables
+from cdc_platform.defs.metadata import MOST_SHARDS, down_table, pass_metadata, shards_metadata, table_metadata
+from cdc_platform.defs.pass_events import MIN_INTERVAL, choose_tables, data_version, has_news
 from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import table_props
@@ -70,16 +70,30 @@ def test_a_record_that_is_no_event_has_no_columns(value: bytes) -> None:
     assert column_schema(value) is None
 
 
-def test_a_table_of_many_shards_is_cut_and_says_so() -> None:
-    found = table_metadata(PINS, shards=WORLD.shards["pins"], health=None, homes={}, lags={}, extent=None, sample=None)
-    sources = found["sources"]
-    assert isinstance(sources, dg.TableMetadataValue)
-    assert len(sources.records) == MOST_ROWS + 1
-    assert sources.records[-1].data["shard"] == "... 150 more"
+def test_of_many_shards_those_furthest_behind_are_shown() -> None:
+    shards = WORLD.shards["pins"]
+    lags = {shard.name: float(number) for number, shard in enumerate(shards)} | {shards[7].name: 999.0}
+    del lags[shards[3].name]
+    found = shards_metadata(shards, health=None, homes={"pins.00007": "main"}, lags=lags)["slowest"]
+    assert isinstance(found, dg.TableMetadataValue)
+    assert [record.data["shard"] for record in found.records[:3]] == ["00003", "00007", "00249"]
+    assert [record.data["lag_s"] for record in found.records[:2]] == ["unknown", "999.0"]
+    assert [record.data["cluster"] for record in found.records[:2]] == ["none", "main"]
+    assert len(found.records) == MOST_SHARDS
+
+
+def test_a_topic_is_new_when_it_has_more_events_and_not_too_often() -> None:
+    some, more = TopicExtent(begin=0, end=10), TopicExtent(begin=0, end=11)
+    assert not has_news(TopicExtent(begin=0, end=0), None, now=5_000.0)
+    assert has_news(some, None, now=5_000.0)
+    before = (data_version(some), 5_000.0)
+    assert not has_news(some, before, now=99_000.0)
+    assert not has_news(more, before, now=5_001.0)
+    assert has_news(more, before, now=5_000.0 + MIN_INTERVAL)
 
 
 def test_what_is_unknown_is_absent_and_never_zero() -> None:
-    found = table_metadata(PINS, shards=(), health=None, homes={}, lags={}, extent=None, sample=None)
+    found = table_metadata(PINS, shards=(), health=None, lags={}, extent=None, sample=None)
     assert not {"events", "shards_up", "lag_seconds_worst", "newest_event", "dagster/column_schema"} & found.keys()
 
 
@@ -88,17 +102,12 @@ def test_the_worst_lag_counts() -> None:
         PINS,
         shards=WORLD.shards["pins"],
         health=None,
-        homes={"pins.00000": "main"},
         lags={"pins.00000": 0.5, "pins.00001": 7.25, "orders.00000": 99.0},
         extent=TopicExtent(begin=10, end=30, newest=datetime(2026, 1, 1, tzinfo=UTC)),
         sample=None,
     )
     assert found["lag_seconds_worst"].value == 7.25
     assert (found["events"].value, found["events_ever"].value) == (20, 30)
-    sources = found["sources"]
-    assert isinstance(sources, dg.TableMetadataValue)
-    assert [sources.records[n].data["lag_s"] for n in (0, 2)] == ["0.5", "unknown"]
-    assert [sources.records[n].data["cluster"] for n in (0, 1)] == ["main", "none"]
 
 
 def test_an_empty_table_keeps_its_heading() -> None:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import dagster as dg
@@ -21,6 +22,7 @@ from tests.defs.code_location import CodeLocation
 from tests.defs.harness import Harness, HarnessResource, dataset, shard, topology
 
 PINS = dg.AssetKey(["cdc", "pins", "pins"])
+PINS_SHARDS, ORDERS_SHARDS = dg.AssetKey(["cdc", "pins", "shards"]), dg.AssetKey(["cdc", "orders", "shards"])
 
 
 @pytest.fixture
@@ -62,29 +64,30 @@ def test_after_a_few_passes_nothing_is_asked_for_and_nothing_is_written(
     assert len(control.instance.get_runs()) == runs
 
 
-def test_each_shard_is_materialized_once_per_table_when_first_captured(control: CodeLocation, harness: Harness) -> None:
+def test_each_shard_is_materialized_once_when_first_captured(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
-    assert control.materialized(PINS) == ["00000", "00001", "00002"]
-    assert control.materialized(dg.AssetKey(["cdc", "orders", "orders"])) == ["00000", "00001"]
+    assert control.materialized(PINS_SHARDS) == ["00000", "00001", "00002"]
+    assert control.materialized(ORDERS_SHARDS) == ["00000", "00001"]
     harness.put(topology(pins=4))
     control.quiet()
-    assert control.materialized(PINS) == ["00000", "00001", "00002", "00003"]
+    assert control.materialized(PINS_SHARDS) == ["00000", "00001", "00002", "00003"]
     assert set(control.instance.get_dynamic_partitions("cdc_pins_shards")) == {"00000", "00001", "00002", "00003"}
 
 
-def test_an_asset_shows_topic_shards_events_sources_and_columns(control: CodeLocation, harness: Harness) -> None:
+def test_an_asset_shows_topic_shards_events_and_columns(control: CodeLocation, harness: Harness) -> None:
     control.quiet()
     harness.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1, "title": "x", "gone": null}}')
     harness.kafka.append("cdc.pins.pins", None)
     control.cursor = None
     control.pass_()
-    seen = control.observation(PINS)
+    page = control.instance.get_latest_materialization_event(PINS)
+    assert page is not None and page.asset_materialization is not None
+    seen = page.asset_materialization
+    assert seen.partition is None
     assert seen.metadata["topic"].value == "cdc.pins.pins"
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (3, 3)
     assert seen.metadata["events"].value == 2
     assert "newest_event" in seen.metadata
-    assert [row["source_table"] for row in rows(seen, "sources")] == [f"pins_{n:05d}.pins" for n in range(3)]
-    assert {row["cluster"] for row in rows(seen, "sources")} == {"main"}
     schema = seen.metadata["dagster/column_schema"]
     assert isinstance(schema, dg.TableSchemaMetadataValue)
     assert [(c.name, c.type) for c in schema.schema.columns] == [
@@ -92,10 +95,9 @@ def test_an_asset_shows_topic_shards_events_sources_and_columns(control: CodeLoc
         ("title", "text"),
         ("gone", "unknown"),
     ]
-    page = control.instance.get_latest_materialization_event(PINS)
-    assert page is not None and page.asset_materialization is not None
-    assert page.asset_materialization.partition is None
-    assert page.asset_materialization.metadata == seen.metadata
+    shards = control.observation(PINS_SHARDS)
+    assert [row["database"] for row in rows(shards, "slowest")] == [f"pins_{n:05d}" for n in range(3)]
+    assert {row["cluster"] for row in rows(shards, "slowest")} == {"main"}
     whole = control.observation(platform_key("cdc"))
     assert rows(whole, "clusters") == [{"cluster": "main", "connectors": 5}]
     assert isinstance(whole.metadata["plan"], dg.MarkdownMetadataValue)
@@ -126,7 +128,7 @@ def test_a_shard_that_stays_down_is_named_with_its_reason(control: CodeLocation,
     harness.connect.model.fails = lambda name, config: "Connection refused" if name == "pins.00002" else None
     harness.connect.model.fail_task("pins.00002", "Connection refused")
     control.pass_()
-    seen = control.observation(PINS)
+    seen = control.observation(PINS_SHARDS)
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (2, 3)
     assert [row["shard"] for row in rows(seen, "shards_down")] == ["pins.00002"]
 
@@ -276,24 +278,80 @@ def test_a_new_shard_needs_no_reload(control: CodeLocation, harness: Harness) ->
     assert "Reload" not in control.quiet()
 
 
-def test_metadata_of_a_table_starts_nothing_downstream(control: CodeLocation, harness: Harness) -> None:
-    """Only a shard that is captured for the first time does; the metadata of the page has no partition."""
+def test_eager_automation_downstream_runs_when_data_came_and_not_otherwise(
+    control: CodeLocation, harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("cdc_platform.defs.pass_events.time", clock.time)
+    requested = Automation(control, dg.AutomationCondition.eager()).requested
     control.quiet()
+    later(control, clock)
+    requested()
+    later(control, clock)
+    assert requested() == 0, "the topic is empty"
+    harness.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1}}')
+    later(control, clock)
+    assert requested() == 1
+    later(control, clock)
+    assert requested() == 0
+    harness.put(topology(pins=4))
+    later(control, clock)
+    assert requested() == 0, "a shard that is new and has no data is no data"
+    harness.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 2}}')
+    later(control, clock)
+    assert requested() == 1
 
-    @dg.asset(deps=[PINS], automation_condition=dg.AutomationCondition.eager())
-    def popular() -> None: ...
 
-    specs = [spec for spec in control.defs.resolve_all_asset_specs() if spec.key == PINS]
-    defs = dg.Definitions(assets=[*specs, popular])
-    first = dg.evaluate_automation_conditions(defs, control.instance)
+def test_cron_automation_downstream_runs_when_data_came_and_not_otherwise(
+    control: CodeLocation, harness: Harness
+) -> None:
+    now = datetime.now(UTC)
+    # Its tick is the beginning of this minute.
+    requested = Automation(control, dg.AutomationCondition.on_cron(f"{now:%M %H} * * *")).requested
+    control.quiet()
+    assert requested(now - timedelta(minutes=2)) == 0
+    assert requested(now) == 0, "no data since"
+    harness.kafka.append("cdc.pins.pins", b'{"op": "c", "after": {"id": 1}}')
     control.cursor = None
     control.pass_()
-    second = dg.evaluate_automation_conditions(defs, control.instance, cursor=first.cursor)
-    assert second.total_requested == 0
-    harness.put(topology(pins=4))
-    control.quiet()
-    third = dg.evaluate_automation_conditions(defs, control.instance, cursor=second.cursor)
-    assert third.total_requested == 1
+    assert requested() == 1
+    assert requested() == 0
+
+
+class Automation:
+    """An asset downstream of a topic, and what Dagster would request for it."""
+
+    def __init__(self, control: CodeLocation, condition: dg.AutomationCondition[Any]) -> None:
+        @dg.asset(deps=[PINS], automation_condition=condition)
+        def popular() -> None: ...
+
+        self._key = popular.key
+        self._instance = control.instance
+        self._defs = dg.Definitions(assets=[*control.defs.resolve_all_asset_specs(), popular])
+        self._cursor: Any = None
+
+    def requested(self, at: datetime | None = None) -> int:
+        found = dg.evaluate_automation_conditions(
+            self._defs, self._instance, cursor=self._cursor, evaluation_time=at or datetime.now(UTC)
+        )
+        self._cursor = found.cursor
+        return found.get_num_requested(self._key)
+
+
+def later(control: CodeLocation, clock: Clock) -> None:
+    """A pass 20 minutes later that looks at all topics."""
+    clock.minutes += 20
+    control.cursor = None
+    control.pass_()
+
+
+class Clock:
+    """The time of the passes: minutes ahead of the machine's."""
+
+    minutes = 0
+
+    def time(self) -> float:
+        return time.time() + 60 * self.minutes
 
 
 def test_a_new_dagster_instance_learns_which_shards_are_captured(
@@ -304,7 +362,7 @@ def test_a_new_dagster_instance_learns_which_shards_are_captured(
     with dg.DagsterInstance.ephemeral() as fresh:
         other = CodeLocation(resource, fresh)
         other.quiet()
-        assert other.materialized(PINS) == ["00000", "00001", "00002"]
+        assert other.materialized(PINS_SHARDS) == ["00000", "00001", "00002"]
 
 
 def test_materializing_shards_has_one_bound_a_pass(control: CodeLocation, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -313,9 +371,7 @@ def test_materializing_shards_has_one_bound_a_pass(control: CodeLocation, monkey
     monkeypatch.setattr("cdc_platform.defs.pass_events.monotonic", lambda: float(next(ticks)))
     monkeypatch.setattr("cdc_platform.defs.pass_events.MATERIALIZE_SECONDS", 3.0)
     control.pass_()
-    orders = dg.AssetKey(["cdc", "orders", "orders"])
-    boards = dg.AssetKey(["cdc", "pins", "boards"])
-    assert sum(len(control.materialized(key)) for key in (orders, PINS, boards)) == 3
+    assert sum(len(control.materialized(key)) for key in (ORDERS_SHARDS, PINS_SHARDS)) == 3
 
 
 def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
@@ -323,11 +379,11 @@ def test_materializing_shards_is_bounded_and_goes_on_with_the_next_pass(
 ) -> None:
     monkeypatch.setattr("cdc_platform.defs.pass_events.MATERIALIZE_SECONDS", 0.0)
     control.quiet()
-    assert control.materialized(PINS) == []
+    assert control.materialized(PINS_SHARDS) == []
     monkeypatch.undo()
     control.cursor = None
     control.pass_()
-    assert control.materialized(PINS) == ["00000", "00001", "00002"]
+    assert control.materialized(PINS_SHARDS) == ["00000", "00001", "00002"]
 
 
 def test_topics_that_do_not_answer_cost_the_pass_nothing_but_its_event_counts(
@@ -337,5 +393,4 @@ def test_topics_that_do_not_answer_cost_the_pass_nothing_but_its_event_counts(
     run = control.pass_()
     assert run.success
     assert any("show no event counts this time: away" in message for message in control.messages(run))
-    seen = control.observation(PINS)
-    assert "events" not in seen.metadata and seen.metadata["shards_up"].value == 3
+    assert control.observation(PINS_SHARDS).metadata["shards_up"].value == 3

@@ -29,6 +29,11 @@ def _with_policy(harness: Harness, **policy: Any) -> None:
     harness.put(replace(found, datasets={**found.datasets, "pins": dataset("pins", verification=policy)}))
 
 
+def _schedules(resource: HarnessResource) -> dict[str, dg.ScheduleDefinition]:
+    tables = load_tables(resource=resource).tables
+    return {one.name: one for one in build_verification_schedules(job=JOBS["verify"], tables=tables)}
+
+
 def _tick(schedule: dg.ScheduleDefinition, resource: HarnessResource) -> dg.RunRequest:
     with dg.build_schedule_context(resources={"cdc_platform": resource}) as context:
         found = schedule(context)
@@ -42,17 +47,28 @@ def _config(request: dg.RunRequest) -> dict[str, Any]:
 
 def test_a_dataset_is_verified_on_the_schedule_of_its_policy(harness: Harness, resource: HarnessResource) -> None:
     _with_policy(harness, schedule="0 3 * * *")
-    [schedule] = build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables)
+    schedule = _schedules(resource)["verify_pins"]
     assert (schedule.name, schedule.cron_schedule, schedule.execution_timezone) == ("verify_pins", "0 3 * * *", "UTC")
     assert schedule.default_status is dg.DefaultScheduleStatus.RUNNING
     assert _config(_tick(schedule, resource)) == {"dataset": "pins", "shards": []}
+
+
+def test_without_a_schedule_a_seventh_of_the_shards_is_verified_each_night_and_an_empty_one_is_none(
+    harness: Harness, resource: HarnessResource
+) -> None:
+    harness.put(topology(pins=15))
+    found = _schedules(resource)
+    assert found["verify_pins"].cron_schedule != found["verify_orders"].cron_schedule, "not all at once"
+    assert _config(_tick(found["verify_pins"], resource))["shards"] == ["00000", "00001", "00002"]
+    _with_policy(harness, schedule="")
+    assert _schedules(resource).keys() == {"verify_orders"}
 
 
 def test_shards_of_a_large_dataset_have_their_turn_one_after_the_other(
     harness: Harness, resource: HarnessResource
 ) -> None:
     _with_policy(harness, schedule="*/10 * * * *", scheduled_shards=2)
-    [schedule] = build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables)
+    schedule = _schedules(resource)["verify_pins"]
     frame = AuditFrame(harness.settings.audit_dir)
     turns = []
     for turn in range(3):
@@ -69,14 +85,13 @@ def test_who_was_verified_longest_ago_is_due() -> None:
     verdicts = [verdict(shard, checked_at=NOW - timedelta(hours=age)) for shard, age in ages.items()]
     assert due_shards(["a", "b", "c", "d"], verdicts, 2) == ["a", "c"]
     assert due_shards(["a", "b", "c", "d"], verdicts, 9) == ["a", "b", "c", "d"]
-    assert due_shards(["a", "b"], verdicts, 0) == ["a", "b"]
 
 
 def test_a_schedule_that_is_none_is_left_out_and_said(
     harness: Harness, resource: HarnessResource, caplog: pytest.LogCaptureFixture
 ) -> None:
     _with_policy(harness, schedule="now and then")
-    assert build_verification_schedules(job=JOBS["verify"], tables=load_tables(resource=resource).tables) == []
+    assert _schedules(resource).keys() == {"verify_orders"}
     assert "pins: verification.schedule is left out" in caplog.text
 
 

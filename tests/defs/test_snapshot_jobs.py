@@ -24,9 +24,9 @@ from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.run_records import Run, runs, shard_states, watermarks
 from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStore
 from tests.defs.code_location import CodeLocation
-from tests.defs.harness import Harness, HarnessResource, dataset, topology
+from tests.defs.harness import Harness, HarnessResource, dataset, shard, topology
 
-PINS = dg.AssetKey(["cdc", "pins", "pins"])
+PINS = dg.AssetKey(["cdc", "pins", "shards"])
 BOARDS = dg.AssetKey(["cdc", "pins", "boards"])
 OFFSET = {"file": "binlog.000001", "pos": 7, "gtids": "0-1-50", "server_id": 1}
 
@@ -244,6 +244,36 @@ def test_what_is_no_longer_captured_is_not_taken_for_bootstrapped(latest: Snapsh
         (["00000", "00001"], ["boards"]),
         (["00002"], None),
     ]
+
+
+def test_the_bootstrap_sensor_asks_for_three_runs_at_once_so_that_passes_have_a_slot(
+    latest: Snapshots, harness: Harness
+) -> None:
+    names = [f"d{n:02d}" for n in range(12)]
+    found = topology(
+        datasets={name: dataset(name, bootstrap=BootstrapMode.LATEST) for name in names},
+        shards={name: (shard(name, 0),) for name in names},
+    )
+    harness.put(found)
+    latest.captured()
+    asked = []
+    while (granted := latest.ask()).run_requests:
+        asked.append([one.tags["cdc/dataset"] for one in granted.run_requests])
+        waiting = [
+            latest.instance.create_run_for_job(
+                latest.defs.resolve_job_def(BOOTSTRAP),
+                run_config=one.run_config,
+                tags=dict(one.tags),
+                status=dg.DagsterRunStatus.STARTED,
+            )
+            for one in granted.run_requests
+        ]
+        assert latest.ask().skip_reason is not None, "three are under way"
+        for run in waiting:
+            latest.instance.delete_run(run.run_id)
+        assert all(run.success for run in latest.grant(granted))
+    assert [len(part) for part in asked] == [3, 3, 3, 3]
+    assert sorted(name for part in asked for name in part) == names
 
 
 def test_a_bootstrap_that_is_launched_twice_is_one_run(latest: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:

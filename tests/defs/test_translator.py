@@ -18,6 +18,8 @@ def test_one_external_asset_for_each_table_and_one_for_the_platform() -> None:
     specs = build_cdc_assets(tables=TABLES)
     assert [spec.key.to_user_string() for spec in specs] == [
         "cdc/platform",
+        "cdc/orders/shards",
+        "cdc/pins/shards",
         "cdc/orders/orders",
         "cdc/pins/pins",
         "cdc/pins/boards",
@@ -36,15 +38,20 @@ def test_an_asset_says_where_its_topic_is_and_what_it_holds() -> None:
     assert spec.metadata["dagster/uri"] == "kafka://cdc.orders.orders"
     assert spec.metadata["source_table"] == "public.orders"
     assert "cdc.orders.orders" in (spec.description or "")
-    assert isinstance(spec.partitions_def, dg.DynamicPartitionsDefinition)
-    assert spec.partitions_def.name == "cdc_orders_shards"
+    assert spec.partitions_def is None
+    (shards,) = [one for one in build_cdc_assets(tables=TABLES) if one.key == dg.AssetKey(["cdc", "orders", "shards"])]
+    assert [dep.asset_key for dep in spec.deps] == [shards.key]
+    assert isinstance(shards.partitions_def, dg.DynamicPartitionsDefinition)
+    assert shards.partitions_def.name == "cdc_orders_shards"
 
 
 def test_owners_take_a_form_that_dagster_accepts() -> None:
     owners = CdcTranslator().get_asset_spec(TABLES[0]).owners
     assert list(owners) == ["team:data-platform", "ann@example.org"]
-    odd = replace(TABLES[0], owners=("", "team:", " team:x ", "two words"))
-    assert list(CdcTranslator().get_asset_spec(odd).owners) == ["team:x", "team:two words"]
+    odd = replace(TABLES[0], owners=("", "team:", " team:x ", "bob", "o'neil@corp.com", "a@b", "two words"))
+    assert list(CdcTranslator().get_asset_spec(odd).owners) == ["team:x", "team:bob", "team:two words"], (
+        "a bad owner costs one owner"
+    )
 
 
 def test_two_platforms_in_one_instance_have_axes_of_their_own() -> None:

@@ -16,7 +16,7 @@ def test_the_table_is_that_of_the_checks() -> None:
 
 def test_each_kind_is_described_and_what_nothing_tells_says_so() -> None:
     assert KINDS.keys() == set(HazardKind)
-    silent = [row for row in OTHERS if row.told.startswith("none")]
+    silent = [row for row in OTHERS if row.channel.startswith("none")]
     assert {"sql_log_bin=0", "binlog_format=STATEMENT"} <= {
         word.strip("`") for row in silent for word in row.done.split()
     }

@@ -2,28 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
-from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from unittest import mock
 
-import dagster as dg
 from kazoo.exceptions import NoNodeError
 
 from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.clients.zookeeper.agents import ZooKeeperAgentRegistration
-from cdc_platform.defs.alert_sensor import checks_behind
-from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
-from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.table_inventory import Inventory
 from cdc_platform.documents.topology_file import dump_yaml
 from cdc_platform.model.topology import Address
-from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore
 from tests.formats import values
 
@@ -85,31 +77,9 @@ def agent_files(root: Path) -> None:
     (root / REPORT).write_bytes(session.nodes["/cdc/agents/w0:8083"])
 
 
-@contextmanager
-def materialized(at: datetime) -> Iterator[None]:
-    """Every asset was last materialized at this time, by the run `run-1`."""
-    event = SimpleNamespace(run_id="run-1", timestamp=at.timestamp())
-    name = "get_latest_materialization_event"
-    with mock.patch.object(dg.DagsterInstance, name, lambda instance, key: event):
-        yield
-
-
-def check_sensor_tick(cursor: str | None) -> dg.SensorExecutionData:
-    """One tick of the sensor that has checks judged."""
-    checks = build_cdc_asset_checks(tables=values.TABLES)
-    sensor = build_check_sensor(job=build_check_job(checks=checks), checks=checks)
-    with dg.DagsterInstance.ephemeral() as instance:
-        return sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
-
-
 def dagster_files(root: Path) -> None:
-    """Cursors by sensor, and the list of tables: of the cache directory, and the component's state."""
+    """The cursor of `reconcile_sensor`, and the list of tables: of the cache directory, and the component's state."""
     (root / "reconcile_sensor.cursor").write_text(values.CURSOR.dump())
-    with materialized(values.NOW):
-        (root / "checks_sensor.cursor").write_text(check_sensor_tick(None).cursor or "")
-    with dg.DagsterInstance.ephemeral() as instance:
-        _, cursor = checks_behind(instance, json.dumps(values.ALERTS_CURSOR), {}, Settings())
-    (root / "alert_sensor.cursor").write_text(cursor)
     found = Inventory(platform="cdc", tables=values.TABLES, read_at=values.NOW)
     (root / TABLES).write_bytes(found.encode())
 

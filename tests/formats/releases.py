@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-RELEASES = [Path(__file__).parent / name for name in ("fbb8d40", "proven-from-to", "form-2")]
+RELEASES = [Path(__file__).parent / name for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors")]
 
 # What is written now has the form of this one.
 NEWEST = RELEASES[-1]

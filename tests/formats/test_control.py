@@ -15,7 +15,8 @@ import pytest
 from cdc_platform.agent.journal import Journal, Remembered
 from cdc_platform.agent.leader_directory import LeaderDirectory
 from cdc_platform.connectors.leader_files import parse
-from cdc_platform.defs.alert_sensor import checks_behind
+from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
+from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.table_inventory import Inventory
 from cdc_platform.documents.topology_file import load_yaml
@@ -23,12 +24,11 @@ from cdc_platform.errors import BadInput, StackError, TopologyError
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.topology import Address, Problem, Topology
-from cdc_platform.settings import Settings
 from cdc_platform.testing import InMemoryTopologyStore, InMemoryZooKeeper
 from tests.formats import values
-from tests.formats.control import REPORT, TABLES, YAML, ZNODES, check_sensor_tick, materialized
+from tests.formats.control import REPORT, TABLES, YAML, ZNODES
 from tests.formats.releases import RELEASES
-from tests.formats.values import MINUTE, NOW
+from tests.formats.values import NOW
 
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.name)
@@ -129,24 +129,14 @@ def test_the_cursor_of_the_reconcile_sensor(release: Path) -> None:
     assert SensorCursor.parse(json.dumps(json.loads(text) | {"health": 1})) == SensorCursor()
 
 
-def test_the_cursor_of_the_checks_sensor(release: Path) -> None:
-    text = (release / "dagster" / "checks_sensor.cursor").read_text()
-    with materialized(NOW):
-        assert not check_sensor_tick(text).run_requests
-    with materialized(NOW + MINUTE):
-        (request,) = check_sensor_tick(text).run_requests or [None]
-    assert request is not None
-    assert {key.asset_key.to_user_string() for key in request.asset_check_keys or ()} == {
-        "cdc/pins/pins", "cdc/users/users",
-    }  # fmt: skip
-
-
-def test_the_cursor_of_the_alert_sensor(release: Path) -> None:
-    text = (release / "dagster" / "alert_sensor.cursor").read_text()
+def test_the_cursor_of_the_checks_sensor_which_needs_none_any_more(release: Path) -> None:
+    path = release / "dagster" / "checks_sensor.cursor"
+    checks = build_cdc_asset_checks(tables=values.TABLES)
+    sensor = build_check_sensor(job=build_check_job(checks=checks), checks=checks)
     with dg.DagsterInstance.ephemeral() as instance:
-        assert json.loads(checks_behind(instance, text, {}, Settings())[1]) == values.ALERTS_CURSOR
-        later = json.dumps(json.loads(text) | {"last": None})
-        assert json.loads(checks_behind(instance, later, {}, Settings())[1]) == {"id": 0, "at": 0.0, "last": {}}
+        cursor = path.read_text() if path.exists() else None
+        found = sensor.evaluate_tick(dg.build_sensor_context(instance=instance, cursor=cursor))
+    assert "No verification since" in str(found.skip_message)
 
 
 def test_the_list_of_tables(release: Path) -> None:

@@ -373,7 +373,6 @@ CURSOR = SensorCursor(
     health={"pins": "1/2:0123456789ab", "users": "1/1:"},
 )
 CHECK = "check/cdc/pins/pins/complete"
-ALERTS_CURSOR = {"id": 17, "at": NOW.timestamp(), "last": {CHECK: NOW.timestamp() - 1.0}}
 TABLES = (
     CdcTableProps(
         platform="cdc",

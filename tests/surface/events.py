@@ -13,7 +13,7 @@ from cdc_platform.defs import reconcile_job as jobs
 from cdc_platform.defs.audit_asset import audit_metadata
 from cdc_platform.defs.check_suites import CheckOutcome
 from cdc_platform.defs.live_passes import TAG_LOCK
-from cdc_platform.defs.metadata import pass_metadata, table_metadata
+from cdc_platform.defs.metadata import pass_metadata, shards_metadata, table_metadata
 from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.observed import TopicExtent
@@ -41,7 +41,6 @@ def metadata() -> dict[str, Any]:
         props,
         shards=[pins],
         health=sample(DatasetHealth),
-        homes={pins.name: "main"},
         lags={pins.name: 1.5},
         extent=sample(TopicExtent),
         sample=_EVENT,
@@ -50,10 +49,13 @@ def metadata() -> dict[str, Any]:
     expectation = replace(outcome.expectation, check="complete", kwargs={"column": "verdict"})
     outcome = replace(outcome, expectation=expectation, shards=("00000",), passed=False)
     rows = {"00000": dict.fromkeys(("shard", "verdict", "reason", "missing", "extra", "mismatched"), None)}
-    done = snapshot_jobs._materialization(sample(Run, given=GIVEN), sample(ShardDone), props, KEY, of="1 of 1")
+    done = snapshot_jobs._materialization(sample(Run, given=GIVEN), sample(ShardDone), KEY, of="1 of 1")
     return {
         "pass": _kinds(pass_metadata(failed, clusters={"main": 1})),
         "table": _kinds(table),
+        "shards of a dataset": _kinds(
+            shards_metadata([pins], health=sample(DatasetHealth), homes={pins.name: "main"}, lags={pins.name: 1.5})
+        ),
         "audit": _kinds(audit_metadata([verdict], [verdict], "place")),
         "bootstrap or backfill of a shard": _kinds(done.metadata),
         "check": _kinds(checks._result(KEY, outcome, rows, {}, 1, [verdict]).metadata or {}),

@@ -11,7 +11,7 @@ import dagster as dg
 from prometheus_client.core import Metric
 
 from cdc_platform.alerting.outbox import AlertPorts, CheckView, notify
-from cdc_platform.defs.alert_sensor import checks_behind
+from cdc_platform.defs.alert_sensor import failing_checks
 from cdc_platform.defs.translator import CdcTranslator, table_props
 from cdc_platform.errors import AlertUndelivered
 from cdc_platform.model.agent_report import AgentReport
@@ -99,8 +99,7 @@ def _failing_check(settings: Settings) -> CheckView:
         instance.report_runless_asset_event(
             dg.AssetCheckEvaluation(asset_key=key, check_name="complete", passed=False, metadata={"advice": "text"})
         )
-        seen, _ = checks_behind(instance, None, watched, settings)
-    return seen
+        return failing_checks(instance, [dg.AssetCheckKey(key, "complete")], watched, settings)
 
 
 def words() -> dict[str, Any]:

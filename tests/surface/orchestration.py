@@ -13,7 +13,6 @@ import dagster as dg
 
 from cdc_platform import defs as public
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
-from cdc_platform.defs.alert_sensor import checks_behind
 from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.sensor_cursor import SensorCursor
 from cdc_platform.defs.translator import CdcTableProps, shards_partition, table_props
@@ -63,22 +62,14 @@ def extension_points() -> dict[str, Any]:
 
 
 def cursors() -> dict[str, Any]:
-    """The cursor of each sensor that keeps one, as Dagster stores it; WHEN and RUN for what differs each time."""
-    evaluation = dg.AssetCheckEvaluation(asset_key=_PINS, check_name="complete", passed=True, metadata={})
-    with dg.DagsterInstance.ephemeral() as instance:
-        instance.report_runless_asset_event(evaluation)
-        _, alerts = checks_behind(instance, None, {_PINS: sample(CdcTableProps)}, Settings())
-    return {
-        "reconcile_sensor": sample(SensorCursor).dump(),
-        "alert_sensor": re.sub(r"[0-9]+\.[0-9]+", "WHEN", alerts),
-        "checks_sensor": re.sub(r'": "[^"]*"', '": "RUN WHEN"', str(_ticks()["checks_sensor"].cursor)),
-    }
+    """The cursor of each sensor that keeps one, as Dagster stores it."""
+    return {"reconcile_sensor": sample(SensorCursor).dump()}
 
 
 def run_requests() -> dict[str, Any]:
     """What each sensor asks for: job, tags, config, and which parts of it are there."""
     asked = {name: result.run_requests for name, result in _ticks().items()}
-    asked["ledger_sensor"] = list(proofs_wanted(state_topic(), [_props("pins")], AuditFrame("audit")))
+    asked["ledger_sensor"] = list(proofs_wanted(state_topic(), [_props("pins")], AuditFrame("audit"), NOW))
     return {
         name: [
             {

@@ -12,7 +12,7 @@ from cdc_platform.clients.sources.passwords import MYSQL_LOGINS, POSTGRES_LOGINS
 from cdc_platform.model.topology import Address
 
 # On Postgres functions, operators and casts are found by the path, and the better match wins wherever it is: with
-# another schema in it, whoever may create functions there has them run as the connector's user (CVE-2018-1058).
+# another schema in it, a user who may create functions there has them run as the connector's user (CVE-2018-1058).
 _PATH = "pg_catalog,pg_temp"
 
 

@@ -123,7 +123,7 @@ def _unpublishable(
     if not there:
         return f"There is no publication {wanted.publication}: `cdc-platform bootstrap` the shard with --again."
     if not wanted.ours:
-        return f"Whoever keeps publication {wanted.publication} must add it."
+        return f"The owner of publication {wanted.publication} must add it."
     if foreign := [name for name, owned in lacking if not owned]:
         return f"The connector's user must own {foreign[0]}: ALTER TABLE {foreign[0]} OWNER TO it."
     try:

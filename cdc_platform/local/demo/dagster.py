@@ -166,7 +166,7 @@ class DagsterProcesses:
         return sum(1 for tick in ticks if tick["status"] in ("SUCCESS", "SKIPPED"))
 
     def materialized_partitions(self) -> int:
-        """How many (table, shard) pairs have a materialization."""
+        """How many shards have a materialization."""
         data = self.query(
             "{ assetNodes { partitionStats { numMaterialized } } }",
         )

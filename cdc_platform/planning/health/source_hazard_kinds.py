@@ -21,12 +21,12 @@ class HazardKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HazardRow:
-    """What people do, what happens, where it is told, what asking costs the source, and the cure."""
+    """What people do, what happens, the channel that names it, what asking costs the source, and the cure."""
 
     engines: str
     done: str
     happens: str
-    told: str
+    channel: str
     cost: str
     cure: str
 
@@ -53,7 +53,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         engines=_POSTGRES,
         done="A table is swapped by rename, dropped and made again, or taken out of the publication",
         happens="Its changes are not sent, and the task runs on",
-        told=f"{_ROUND}, `verify`, a break of the ledger",
+        channel=f"{_ROUND}, `verify`, a break of the ledger",
         cost=_STATEMENT,
         cure=f"The next pass adds it to the publication. {_PROVE}",
         loses=True,
@@ -62,7 +62,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         engines=_POSTGRES,
         done="Another table takes the name of a captured one, and is published at once",
         happens="How the two differ never came as a change",
-        told="catalog, every 5 minutes: a break of the ledger, `verify`, the watermark's hole in `status`",
+        channel="catalog, every 5 minutes: a break of the ledger, `verify`, the watermark's hole in `status`",
         cost=_STATEMENT,
         cure=_PROVE,
     ),
@@ -70,7 +70,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         engines=_POSTGRES,
         done="A captured table is dropped, renamed or moved to another schema",
         happens="What is changed under its new name is not captured",
-        told=_ROUND,
+        channel=_ROUND,
         cost=_STATEMENT,
         cure="Bring it back under its name, or take it out of the dataset's tables.",
     ),
@@ -79,16 +79,16 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         done="`SET GLOBAL binlog_format`, `binlog_row_image`, `log_bin_compress`, `binlog_row_value_options`; "
         "`binlog_do_db` and `binlog_ignore_db`",
         happens="Changes are logged in a form that the connector passes over, or not at all",
-        told=f"server variables, {_ROUND.removeprefix('catalog, ')}, a break of the ledger; before that `verify`",
+        channel=f"server variables, {_ROUND.removeprefix('catalog, ')}, a break of the ledger; before that `verify`",
         cost="three statements a server",
-        cure=f"Set it back, and have sessions that began meanwhile connect anew. {_PROVE}",
+        cure=f"Set it back, and have sessions that began meanwhile connect again. {_PROVE}",
         loses=True,
     ),
     HazardKind.UNREADABLE: KindFacts(
         engines=_BINLOG,
         done="A captured table has a UNIQUE key over TEXT or BLOB, a COMPRESSED column, or system versioning",
         happens="Its first row in the log stops the connector",
-        told=f"{_ROUND}, `plan` before it is captured; then the task's failure",
+        channel=f"{_ROUND}, `plan` before it is captured; then the task's failure",
         cost=_STATEMENT,
         cure="Change the definition, or take the table out of the dataset's tables.",
     ),
@@ -96,7 +96,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         engines=_BINLOG,
         done="A captured table has a foreign key ON DELETE or ON UPDATE CASCADE, SET NULL or SET DEFAULT",
         happens="The server changes its rows below the binlog: nothing of it is captured",
-        told="catalog, every 5 minutes: `plan`, `status`, `verify`, `cdc_source_hazards`; that it happened: `verify`",
+        channel="catalog, every 5 minutes: `plan`, `status`, `verify`, `cdc_source_hazards`; its effects: `verify`",
         cost=_STATEMENT,
         cure="Change such rows by statements of the application's own, or `verify` after each change of the parents.",
         alerts=False,
@@ -105,7 +105,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         engines=_BINLOG,
         done="There is a table whose name differs from a captured one's in case only",
         happens="The connector captures both, and stops where the second has no topic",
-        told=_ROUND,
+        channel=_ROUND,
         cost=_STATEMENT,
         cure="Rename it, or move it to another database.",
     ),
@@ -117,7 +117,7 @@ OTHERS: tuple[HazardRow, ...] = (
         engines=_BINLOG,
         done="Statements that the connector cannot parse, anywhere on the server",
         happens="Every connector of the server stops",
-        told="the task's failure, `ddl-unparsed`",
+        channel="the task's failure, `ddl-unparsed`",
         cost="nothing",
         cure="See [ddl-unparsed](operations.md#ddl-unparsed).",
     ),
@@ -126,7 +126,7 @@ OTHERS: tuple[HazardRow, ...] = (
         done="`ALTER DATABASE`, `ALTER ROLE` or `ALTER SYSTEM SET` of `bytea_output`, `IntervalStyle`, "
         "`extra_float_digits`, `DateStyle`, `TimeZone`",
         happens="Nothing: the connector and the proof set their own",
-        told="not needed",
+        channel="not needed",
         cost="nothing",
         cure="None is needed.",
     ),
@@ -134,7 +134,7 @@ OTHERS: tuple[HazardRow, ...] = (
         engines=_BINLOG,
         done="`SET GLOBAL` of `sql_mode`, `time_zone`, `character_set_*`, `init_connect`, `group_concat_max_len`",
         happens="Nothing: the connector and the proof set their own, and rows are logged in a form of their own",
-        told="not needed",
+        channel="not needed",
         cost="nothing",
         cure="None is needed.",
     ),
@@ -142,7 +142,7 @@ OTHERS: tuple[HazardRow, ...] = (
         engines=_BINLOG,
         done="A session sets `binlog_row_image` for itself",
         happens="The connector stops at its rows",
-        told="the task's failure, `schema-mismatch`",
+        channel="the task's failure, `schema-mismatch`",
         cost="nothing",
         cure="See [schema-mismatch](operations.md#schema-mismatch).",
     ),
@@ -150,26 +150,26 @@ OTHERS: tuple[HazardRow, ...] = (
         engines=_BINLOG,
         done="A session sets `binlog_format=STATEMENT` for itself",
         happens="The connector passes over its changes",
-        told="none: only a proof finds it",
+        channel="none: only a proof finds it",
         cost="a proof",
-        cure=f"Grant nobody the right to set it (SUPER, BINLOG ADMIN, SESSION_VARIABLES_ADMIN). {_PROVE}",
+        cure=f"Grant no application the right to set it (SUPER, BINLOG ADMIN, SESSION_VARIABLES_ADMIN). {_PROVE}",
     ),
     HazardRow(
         engines=_BINLOG,
         done="A session sets `sql_log_bin=0`",
         happens="Its changes are in no log",
-        told="none: only a proof finds it",
+        channel="none: only a proof finds it",
         cost="a proof",
-        cure=f"Grant nobody the right to set it. {_PROVE}",
+        cure=f"Grant no application the right to set it. {_PROVE}",
     ),
 )
 
 
 def table() -> Iterator[str]:
     """docs/hazards.md's table, line by line."""
-    yield "| name | engine | what people do | what happens | told by | costs the source | cure |"
+    yield "| name | engine | what people do | what happens | channel | costs the source | cure |"
     yield "|---|---|---|---|---|---|---|"
     named = [(f"`{kind}`", row) for kind, row in KINDS.items()]
     for name, row in [*named, *(("", row) for row in OTHERS)]:
-        cells = (name, row.engines, row.done, row.happens, row.told, row.cost, row.cure)
+        cells = (name, row.engines, row.done, row.happens, row.channel, row.cost, row.cure)
         yield f"| {' | '.join(cells)} |"

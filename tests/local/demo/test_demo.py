@@ -56,7 +56,7 @@ def test_demo_sees_every_change_and_leaves_nothing_behind(
         assert dataset["source_rows"] == dataset["topic_rows"] > 0
     assert set(summary["changes"]) == {"insert", "update", "delete"}
     assert summary["dagster"]["reconcile_runs"] >= 1
-    assert summary["dagster"]["materialized_partitions"] == 24
+    assert summary["dagster"]["materialized_partitions"] == 12
     assert processes_of(place) == []
     assert list(place.iterdir()) == []
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -203,7 +204,7 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     assert breaks_on_record(ledger.outside.platform.state.read(), place.dataset.name, "pins") == {"00000": (gap,)}
     # The sensor asks for a proof of just this shard, which finds what was skipped.
     records, audit = ledger.outside.platform.state.read(), AuditFrame(place.field.settings.audit_dir)
-    (request,) = proofs_wanted(records, table_props(ledger.topology, platform="cdc"), audit)
+    (request,) = proofs_wanted(records, table_props(ledger.topology, platform="cdc"), audit, datetime.now(UTC))
     assert request.run_config["ops"]["plan_verification"]["config"] == {
         "dataset": place.dataset.name, "tables": ["pins"], "shards": ["00000"],
     }  # fmt: skip
