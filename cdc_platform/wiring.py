@@ -15,6 +15,7 @@ from cdc_platform.clients.connect.http import trusting
 from cdc_platform.clients.connect.worker_metrics import WorkerMetrics
 from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.clients.kafka.heartbeats import HeartbeatTopic
+from cdc_platform.clients.kafka.live_keys import live_keys
 from cdc_platform.clients.kafka.notifications import Notifications
 from cdc_platform.clients.kafka.offset_history import OffsetTopics
 from cdc_platform.clients.kafka.signals import SignalTopics
@@ -174,6 +175,7 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
             histories=KafkaAdmin(settings.kafka),
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
             rates=_Rates(settings, cleanup),
+            live_keys=lambda topic, since: live_keys(settings.kafka, topic, since),
         )
 
 

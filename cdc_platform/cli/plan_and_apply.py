@@ -65,7 +65,7 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
 @click.argument("plan_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_allow_deletes
 @_accept_shrink
-@click.option("--wait", default=30.0, show_default=True, help="Seconds to wait for a pass that runs now.")
+@click.option("--wait", default=90.0, show_default=True, help="Seconds to wait for a pass that runs now.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool, wait: float, as_json: bool) -> None:
     """Run one pass now. With PLAN_FILE (from `plan --out`) only if the plan is still the same."""

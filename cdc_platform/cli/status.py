@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
+import msgspec
 from rich.console import Console
 from rich.table import Table
 
@@ -24,6 +25,7 @@ from cdc_platform.reconciler.report import DatasetHealth, health_of
 from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import duration
+from cdc_platform.snapshots.run_records import RowCount
 from cdc_platform.snapshots.summary import dataset_summary, sentence, shard_summary
 from cdc_platform.wiring import open_platform
 
@@ -247,7 +249,9 @@ def _mark(mark: dict[str, Any] | None) -> str:
     text += f"its changes are streamed from {begin} on"
     if mark["complete"]:
         text += f", whole since {_time(mark['complete'])}"
-    if mark["rows"] is not None:
+    if mark["count"] is not None:
+        text += f", {msgspec.convert(mark['count'], RowCount).sentence()}"
+    elif mark["rows"] is not None:
         text += f", {mark['rows']:,} rows read"
     if mark["hole"]:
         text += (

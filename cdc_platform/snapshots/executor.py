@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
+from cdc_platform.canonical.chunk_keys import unfit_key
 from cdc_platform.clients.kafka.signals import PAUSE, Signal
 from cdc_platform.clients.protocols import ControlLock, StateStore
 from cdc_platform.connectors.identity import identity, signal_topic
@@ -56,6 +57,7 @@ class _Source:
 
     chunk_rows: int | None
     settled: int | None
+    unread: Mapping[str, str]
 
 
 @dataclass(kw_only=True)
@@ -106,8 +108,15 @@ class Executor:
         for shard, answer in answers:
             if isinstance(answer, CdcError):
                 failed += self._failure(shard, answer, "its snapshot could not begin")
-            else:
+                continue
+            assert shard.state is not None
+            shard.state = replace(shard.state, unread={**answer.unread, **shard.state.unread})
+            if shard.tables:
                 sources[shard.id] = answer
+            else:
+                failed.append(
+                    (shard, "; ".join(f"{table} was not read: {why}" for table, why in shard.state.unread.items()))
+                )
         wave = [shard for shard in wave if shard.id in sources]
         if not wave:
             return failed
@@ -125,7 +134,7 @@ class Executor:
         return replace(
             item,
             attempt=step.attempt,
-            tables=step.tables,
+            tables=tuple(name for name in step.tables if name in item.tables),
             chunk_rows=source.chunk_rows,
             settled=source.settled,
             nudged=item.state is not None and item.state.attempt == step.attempt,
@@ -145,9 +154,10 @@ class Executor:
                 continue
             assert shard.state is not None
             attempt = steps[shard.id].attempt
-            if shard.state.attempt == attempt:
-                shard.nudges += 1
-            state = replace(shard.state, since=now, attempt=attempt, error=None)
+            nudged = shard.state.attempt == attempt
+            shard.nudges += nudged
+            tries = shard.state.tries + (not nudged) if item.tables == shard.state.asked else 1
+            state = replace(shard.state, since=now, attempt=attempt, asked=item.tables, tries=tries, error=None)
             shard.changed(state, chunk_rows=int(chunk_rows_of(item) or 0) or None)
             begun.append(shard)
         self._write(begun)
@@ -160,13 +170,19 @@ class Executor:
         dataset, spec, sources = self.slice.dataset, shard.spec, self.ports.sources
         tables = [dataset.table(name) for name in self.run.tables]
         try:
+            keys = sources.key_columns(dataset, spec, tables)
             sources.publish(dataset, spec, identity(self.ports.platform.settings, dataset, spec))
             width = sources.row_bytes(dataset, spec, tables)
             settled = sources.settled_transaction(dataset, spec)
         except (SourceUnavailable, SourceRejected) as error:
             return error
         rows = chunk_rows(self.load, width=width, room=dataset.limits.queue_bytes)
-        return _Source(chunk_rows=rows, settled=settled)
+        cure = f"`cdc-platform bootstrap {dataset.name} {spec.id} --mode snapshot --again` reads the shard another way"
+        unfit = {table: unfit_key(dataset.engine, columns) for table, columns in keys.items()}
+        unread = {
+            table: f"it cannot be read in chunks, for {why} ({cure})" for table, why in unfit.items() if why is not None
+        }
+        return _Source(chunk_rows=rows, settled=settled, unread=unread)
 
     def end(self, shards: Sequence[SliceShard]) -> None:
         """End the snapshots of these shards for good; the stream goes on."""

@@ -26,6 +26,8 @@ COLLECTIONS = f"{PREFIX}collections"
 CORRELATION_ID = f"{PREFIX}correlation_id"
 CHUNK_ROWS = "incremental.snapshot.chunk.size"
 assert CHUNK_ROWS in SNAPSHOT_OPTIONS
+# Without these a table is not read to its end: a connector that an earlier release made may lack them.
+_NEEDED = ("driver.stringtype",)
 
 
 def begin_snapshots(
@@ -153,10 +155,11 @@ def chunk_rows_of(item: WaveItem) -> str | None:
 
 def _configure(item: WaveItem) -> None:
     config = item.connect.connector(item.shard.name).config
-    rows = chunk_rows_of(item)
-    if rows is not None and config.get(CHUNK_ROWS) != rows:
+    wanted = {CHUNK_ROWS: chunk_rows_of(item), **{name: item.config.get(name) for name in _NEEDED}}
+    changes = {name: value for name, value in wanted.items() if value is not None and config.get(name) != value}
+    if changes:
         kept = {key: value for key, value in config.items() if key != "name"}
-        item.connect.update(item.shard.name, {**kept, CHUNK_ROWS: rows})
+        item.connect.update(item.shard.name, {**kept, **changes})
 
 
 def _wave(

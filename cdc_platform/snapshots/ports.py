@@ -42,6 +42,11 @@ class Histories(Protocol):
         """Remove all records of these topics. Raises KafkaUnavailable and KafkaRejected."""
 
 
+# Topic, and shard ids with the moment from which on their records count, to keys by shard id: those whose last
+# record is no tombstone. Raises KafkaUnavailable and KafkaRejected.
+LiveKeys = Callable[[str, Mapping[str, datetime]], Mapping[str, int]]
+
+
 class Rates(Protocol):
     """Byte rates of the connectors' producers. Raises KafkaUnavailable and KafkaRejected."""
 
@@ -64,3 +69,4 @@ class SnapshotPorts:
     histories: Histories
     sources: SourceLogs
     rates: Rates
+    live_keys: LiveKeys

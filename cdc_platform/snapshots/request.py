@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 
 import msgspec
@@ -54,15 +54,19 @@ class KeyRange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Load:
-    """How hard a run may press. Units: shards, rows a second, bytes a second; None is no limit."""
+    """How hard a run may press. Units: shards, rows a second, bytes a second, seconds; None is no limit.
+
+    `count_seconds` bounds the statement that counts one table of a shard when it was read.
+    """
 
     max_parallel_shards: int = 16
     max_parallel_per_host: int = 4
     max_rows_per_s: int | None = None
     max_bytes_per_s: int | None = None
+    count_seconds: int = 300
 
     def __post_init__(self) -> None:
-        for name in ("max_parallel_shards", "max_parallel_per_host", "max_rows_per_s", "max_bytes_per_s"):
+        for name in (limit.name for limit in fields(self)):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise bad_request(name, f"{value} is too small.", "Use 1 or more.")
@@ -76,7 +80,8 @@ class Load:
 
     def share(self, parts: int) -> Load:
         """The part of it that one of `parts` slices may use."""
-        return Load(
+        return replace(
+            self,
             max_parallel_shards=max(1, self.max_parallel_shards // parts),
             max_parallel_per_host=max(1, self.max_parallel_per_host // parts),
             max_rows_per_s=None if self.max_rows_per_s is None else max(1, self.max_rows_per_s // parts),
@@ -200,7 +205,8 @@ def choose_shards(
     missing = sorted(chosen - request.positions.keys()) if request.positions else []
     if missing:
         raise bad_request("positions", f"shard {missing[0]!r} has none.", "Give SHARD=POSITION for each shard.")
-    if request.kind is RunKind.BOOTSTRAP and not request.again and request.mode is not BootstrapMode.POSITION:
+    first = not request.again and request.failed_of is None and request.mode is not BootstrapMode.POSITION
+    if request.kind is RunKind.BOOTSTRAP and first:
         left = chosen - set(bootstrapped)
         if chosen and not left:
             raise bad_request(

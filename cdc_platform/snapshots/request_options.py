@@ -75,6 +75,7 @@ OPTIONS = (
     _load("max_parallel_per_host", "Of these on one source host."),
     _load("max_rows_per_s", "Rows a second of all shards; no limit by default."),
     _load("max_bytes_per_s", "Bytes a second into Kafka, by broker quotas; no limit by default."),
+    _load("count_seconds", "Seconds that counting one table of a shard may take on its source."),
     Option("continues", "Go on with this unfinished snapshot run, as it was asked for.", flag="--continue",
            metavar="RUN"),
 )  # fmt: skip

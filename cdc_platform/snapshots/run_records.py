@@ -71,6 +71,11 @@ class Run:
         return self.request.kind
 
     @property
+    def reads_rows(self) -> bool:
+        """True when rows that are there already are asked for, not only a stream."""
+        return self.mode in (None, BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL)
+
+    @property
     def key(self) -> str:
         """Its key in the state topic."""
         return f"{RUN}{self.id}"
@@ -85,12 +90,39 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RowCount:
+    """What arrived of one (shard, table), held against its source.
+
+    `read` keys are in the topic; the source had from `low` to `high` rows just before and after they were counted.
+    `low` and `high` are None where the source gave no count; `uncounted` says why.
+    """
+
+    read: int
+    low: int | None = None
+    high: int | None = None
+    uncounted: str | None = None
+
+    @property
+    def whole(self) -> bool:
+        """True when no row is missing."""
+        return self.low is not None and self.read >= self.low
+
+    def sentence(self) -> str:
+        """Both numbers, or why there is only one."""
+        if self.low is None or self.high is None:
+            return f"{self.read:,} rows read, not counted: {(self.uncounted or 'the source did not say').rstrip('.')}"
+        source = f"{self.low:,}" if self.low == self.high else f"{self.low:,}..{self.high:,}"
+        return f"read {self.read:,} of {source} rows"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ShardState:
     """One shard of a run, as recorded.
 
     `before` is the offset that was committed before a reset, `start` the first one after it (or the one
     found when nothing was reset), `end` that at the end. `attempt` counts the incremental snapshots that
-    were asked for. `rows` is by table name.
+    were asked for, the last `tries` of them for the tables `asked` (Debezium's names). By table name: `rows`,
+    `unread` why a table is not read, `counts` of those that were.
     """
 
     phase: Phase
@@ -98,10 +130,14 @@ class ShardState:
     began: datetime
     reset: bool = False
     attempt: int = 0
+    asked: tuple[str, ...] = ()
+    tries: int = 0
     before: Offset | None = None
     start: Offset | None = None
     end: Offset | None = None
     rows: Mapping[str, int] = EMPTY
+    unread: Mapping[str, str] = EMPTY
+    counts: Mapping[str, RowCount] = EMPTY
     error: str | None = None
 
     def to(self, phase: Phase, now: datetime, **more: Any) -> ShardState:
@@ -133,6 +169,7 @@ class Watermark:
     or an LSN, None while the connector has committed none. Rows that are older are there too once
     `complete` is set: since then the topic holds the whole table. For modes latest and position it
     stays None, and rows before `position` are out of scope. `backfilled` is the last backfill's run.
+    `count` is that of the last snapshot of all rows: None of one that an earlier release made, and never counted.
     """
 
     dataset: str
@@ -147,6 +184,7 @@ class Watermark:
     rows: int | None = None
     hole: Hole | None = None
     backfilled: str | None = None
+    count: RowCount | None = None
 
     @property
     def key(self) -> str:

@@ -23,11 +23,12 @@ class TableProgress:
     """One table of one shard.
 
     `rows` counts what was read so far: exactly once the scan has ended in one task run,
-    else at least that many. `fraction` is None where it is not known.
-    `status` is Debezium's word for the scan's end.
+    else about that many. `scanned` is what the task that ended the scan has read itself, never more than there was.
+    `fraction` is None where it is not known. `status` is Debezium's word for the scan's end.
     """
 
     rows: int = 0
+    scanned: int | None = None
     chunks: int = 0
     fraction: float | None = None
     status: str | None = None
@@ -160,6 +161,7 @@ def _ended(table: TableProgress, notification: Notification) -> TableProgress:
         status=status,
         # The count is the task's own: after a restart it begins at 0, and ours is greater.
         rows=max(table.rows, notification.rows or 0),
+        scanned=notification.rows,
         fraction=1.0 if status in COMPLETE else table.fraction,
     )
 

@@ -29,6 +29,7 @@ class Timeouts:
 
     `silent`: without any progress the shard fails. `lost`: a snapshot that is neither in the committed offset nor
     in any notification was lost, such as by a reset of the offsets; it is asked for again, `attempts` times at most.
+    `withdrawn`: so much later is one asked for again that had killed its task; twice as long the next time.
     `stalled`: a snapshot whose window does not close is begun again where it is; twice as long the next time.
     (On Postgres a heartbeat that is younger than an open transaction of the server closes none, docs/decisions/0121;
     a binlog client that had to reconnect has read the last GTID, and then waits for the server's next one, which on
@@ -38,7 +39,12 @@ class Timeouts:
     silent: timedelta = timedelta(minutes=30)
     stalled: timedelta = timedelta(seconds=25)
     lost: timedelta = timedelta(minutes=3)
+    withdrawn: timedelta = timedelta(seconds=30)
     attempts: int = 5
+
+    def until_lost(self, state: ShardState) -> timedelta:
+        """How long a snapshot may be neither in the offset nor heard of."""
+        return self.lost if state.error is None else self.withdrawn * 2 ** max(0, state.tries - 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,8 +114,15 @@ class Withdraw:
 
 
 @dataclass(frozen=True, slots=True)
+class GiveUp:
+    """These tables cannot be read: Debezium's name to the reason. The others go on."""
+
+    tables: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Finish:
-    """All is read."""
+    """All that can be read is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +132,7 @@ class Fail:
     reason: str
 
 
-Step = Wait | Reset | Adopt | Begin | Withdraw | Finish | Fail
+Step = Wait | Reset | Adopt | Begin | Withdraw | GiveUp | Finish | Fail
 
 
 def next_step(view: ShardView, now: datetime, timeouts: Timeouts) -> Step:
@@ -194,23 +207,28 @@ def _step_of_reading(view: ShardView, state: ShardState, now: datetime, timeouts
         for name, table in view.progress.tables.items()
         if name in left and table.status is not None and not table.complete
     }
-    unreadable = [f"{name} ({status})" for name, status in failed.items() if status in UNREADABLE]
+    unreadable = {
+        name: f"it cannot be read in chunks ({status})" for name, status in failed.items() if status in UNREADABLE
+    }
     if unreadable:
-        return Fail(f"cannot be read in chunks: {', '.join(sorted(unreadable))}")
+        return GiveUp(unreadable)
     if view.progress.ended is not None and view.progress.attempt == view.signal(state.attempt):
         if view.progress.aborted:
             return Fail("its snapshot was stopped by hand")
         text = ", ".join(f"{name} ({status})" for name, status in sorted(failed.items())) or "without a word"
-        return _again(view, state.attempt, left, timeouts, f"its snapshot ended early: {text}")
-    if view.offset is not None and not _runs(view, state.attempt) and waited > timeouts.lost:
-        return _again(view, state.attempt, left, timeouts, state.error or "its snapshot was lost")
+        why = f"its snapshot ended early: {text}"
+        if failed and waited < timeouts.stalled * (state.tries - 1):
+            return Wait(why)  # each attempt takes the lock, which passes need, too
+        return _again(state, left, timeouts, why)
+    if view.offset is not None and not _runs(view, state.attempt) and waited > timeouts.until_lost(state):
+        return _again(state, left, timeouts, state.error or "its snapshot was lost")
     if view.progress.paused is not None or view.throttled is not None:
         return Wait(view.throttled or "paused")
     unheard = now - (view.progress.last or state.began)
     if waited > timeouts.silent or (view.nudges and unheard > timeouts.silent):
         return Fail(f"no progress for {_minutes(timeouts.silent)}")
     if state.error is not None:
-        return Wait(state.error)  # it was taken out of the offset: there is nothing to go on with before `lost`
+        return Wait(state.error)  # it was taken out of the offset: there is nothing to go on with before
     if waited > timeouts.stalled * 2**view.nudges:
         return Begin(state.attempt, left)
     return Wait("reading")
@@ -227,10 +245,16 @@ def _first(view: ShardView, left: tuple[str, ...], late: bool) -> Step:
     return Begin(1, left)
 
 
-def _again(view: ShardView, attempt: int, left: tuple[str, ...], timeouts: Timeouts, why: str) -> Step:
-    if attempt >= timeouts.attempts:
-        return Fail(f"{why}, {attempt} times")
-    return Begin(attempt + 1, left)
+def _again(state: ShardState, left: tuple[str, ...], timeouts: Timeouts, why: str) -> Step:
+    """Ask for what is left: together twice, then one by one, that a table which cannot be read keeps no other."""
+    again = state.attempt + 1
+    if len(state.asked) == 1 and state.asked[0] in left:
+        # With a second one that fails, it is hardly the table.
+        if state.tries < (2 if state.unread else timeouts.attempts):
+            return Begin(again, state.asked)
+        return GiveUp({state.asked[0]: f"{why}, {state.tries} times"})
+    together = len(state.asked) != 1 and (state.tries < 2 or state.asked != left)
+    return Begin(again, left if together else left[:1])
 
 
 def unread(progress: ShardProgress, tables: Sequence[str]) -> tuple[str, ...]:

@@ -28,6 +28,7 @@ from cdc_platform.snapshots.pacing.throttle import Throttle
 from cdc_platform.snapshots.ports import NotificationReader, SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
+from cdc_platform.snapshots.row_counts import Patience, RowCounter
 from cdc_platform.snapshots.run_lifecycle import RequestedState, requested_state, slices
 from cdc_platform.snapshots.run_records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
@@ -52,6 +53,7 @@ class SliceRunner:
     timeouts: steps.Timeouts = field(default_factory=steps.Timeouts)
     brakes: BrakePolicy = field(default_factory=BrakePolicy)
     intervals: Intervals = field(default_factory=Intervals)
+    patience: Patience = field(default_factory=Patience)
 
     def __post_init__(self) -> None:
         self.platform = self.ports.platform
@@ -84,6 +86,7 @@ class SliceRunner:
                 try:
                     if self._tables_changed():
                         notes.close()
+                        self.counter.close()
                         self._prepare()
                         notes = self._notifications()
                     self._tick(notes)
@@ -95,6 +98,7 @@ class SliceRunner:
             self._report(force=True)
         finally:
             notes.close()
+            self.counter.close()
             self.executor.set_rates(list(self.slice), limited=False)
 
     def _notifications(self) -> NotificationReader:
@@ -130,6 +134,15 @@ class SliceRunner:
             intervals=self.intervals,
             listener=self.listener,
             timeouts=self.timeouts,
+        )
+        self.counter = RowCounter(
+            run=self.run,
+            dataset=dataset,
+            sources=self.ports.sources,
+            live_keys=self.ports.live_keys,
+            seconds=self.load.count_seconds,
+            free_text=settings.permit_sql_conditions,
+            patience=self.patience,
         )
         self._leave_out(shards)
         only = replace(self.topology, datasets={dataset.name: dataset}, shards={dataset.name: tuple(shards)})
@@ -237,7 +250,7 @@ class SliceRunner:
             return True
         if progress.complete(shard.tables) or progress.ended is not None:
             return True
-        return now - max(state.since, progress.last or state.since) > self.timeouts.lost
+        return now - max(state.since, progress.last or state.since) > self.timeouts.until_lost(state)
 
     # Admit and throttle
 
@@ -319,8 +332,12 @@ class SliceRunner:
                     withdrawals.append((shard, step))
                 case steps.Adopt():
                     changed.append((shard, self.slice.adopted(shard, now)))
+                case steps.GiveUp(tables):
+                    changed.append((shard, self._without(shard, tables)))
                 case steps.Finish():
-                    changed.append((shard, self.slice.finished(shard, now)))
+                    counts = self.counter.counts(shard)
+                    if counts is not None:
+                        changed.append((shard, self.slice.finished(shard, counts, now)))
                 case steps.Fail(reason):
                     failed.append((shard, reason))
                 case _:
@@ -330,12 +347,20 @@ class SliceRunner:
         now = datetime.now(UTC)
         self._record([*changed, *((shard, self.slice.failed(shard, reason, now)) for shard, reason in failed)])
 
+    def _without(self, shard: SliceShard, tables: Mapping[str, str]) -> ShardState:
+        assert shard.state is not None
+        unread = {shard.names[name]: why for name, why in tables.items()}
+        for table, why in unread.items():
+            self.listener.message(f"{shard.name}: {table} is given up, the others go on: {why}.")
+        return replace(shard.state, unread={**shard.state.unread, **unread})
+
     def _record(self, changed: Sequence[tuple[SliceShard, ShardState]]) -> None:
         """Record new states; shards that are over are reported first."""
         if not changed:
             return
         records: dict[str, Mapping[str, Any] | None] = {}
-        known = self._known_tables() if any(state.phase is not Phase.FAILED for _, state in changed) else frozenset()
+        marked = any(state.phase is not Phase.FAILED or state.counts for _, state in changed)
+        known = self._known_tables() if marked else frozenset()
         # A table that has just left has lost its watermark in a pass, and must not get one back.
         run = replace(self.run, tables=tuple(table for table in self.run.tables if table in known))
         for shard, state in changed:

@@ -11,12 +11,11 @@ from typing import Any
 from cdc_platform.clients.kafka.notifications import INITIAL, Notification
 from cdc_platform.connectors.tables import container, uncaptured
 from cdc_platform.model.observed import ObservedConnector
-from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
+from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Shard
 from cdc_platform.snapshots.progress_events import RunProgress
-from cdc_platform.snapshots.request import RunKind
-from cdc_platform.snapshots.run_records import Phase, Run, ShardState
+from cdc_platform.snapshots.run_records import Phase, RowCount, Run, ShardState
 from cdc_platform.snapshots.shard_progress import Sample, ShardProgress, eta, fold, rows_per_second
-from cdc_platform.snapshots.shard_steps import ShardView, signal_id, stream_offset, unread
+from cdc_platform.snapshots.shard_steps import ShardView, signal_id, stream_offset
 
 # Rows and shards a second are measured over this many seconds.
 _WINDOW = 120.0
@@ -43,13 +42,14 @@ class ObservedShard:
 class SliceShard:
     """One shard of a slice: `state` is on record, `observed` in Connect, `progress` reported by the connector.
 
+    `names` are the tables by Debezium's name.
     `admitted_at` is when the slice took it up; `nudges` how often its snapshot was begun again since it last
     reported anything; `steered` the last pause or resume (True: a pause), and when by the steady clock;
     `ended` that its snapshot was stopped by hand.
     """
 
     spec: Shard
-    tables: tuple[str, ...]
+    names: Mapping[str, str]
     state: ShardState | None = None
     observed: ObservedShard = field(default_factory=ObservedShard)
     progress: ShardProgress = field(default_factory=ShardProgress)
@@ -67,6 +67,12 @@ class SliceShard:
     def name(self) -> str:
         """`<dataset>.<shard>`, the name of its connector."""
         return self.spec.name
+
+    @property
+    def tables(self) -> tuple[str, ...]:
+        """Debezium's names of the tables to read."""
+        unread = self.state.unread if self.state is not None else EMPTY
+        return tuple(name for name, table in self.names.items() if table not in unread)
 
     @property
     def over(self) -> bool:
@@ -128,11 +134,10 @@ class SliceState:
         chosen = [table for table in dataset.tables if table.name in run.tables]
         self.shards = {
             shard.id: SliceShard(
-                spec=shard, tables=tuple(f"{container(dataset, shard, table)}.{table.name}" for table in chosen)
+                spec=shard, names={f"{container(dataset, shard, table)}.{table.name}": table.name for table in chosen}
             )
             for shard in shards
         }
-        self._tables = tuple(table.name for table in chosen)
         self._samples: deque[Sample] = deque()
 
     def __iter__(self) -> Iterator[SliceShard]:
@@ -195,37 +200,29 @@ class SliceState:
         )
 
     def adopted(self, shard: SliceShard, now: datetime) -> ShardState:
-        """The state of a shard that streams: READING, or DONE when it has nothing to read."""
+        """The state of a shard that streams: READING, or DONE when nothing was asked for but its stream."""
         offset = stream_offset(shard.observed.offset or {})
         state = _state(shard, now).to(Phase.READING, now, start=offset, error=None)
-        if self._reads(shard):
-            return state
-        return state.to(Phase.DONE, now, end=offset, rows=self.rows_of(shard))
+        return state if self.run.reads_rows else state.to(Phase.DONE, now, end=offset)
 
-    def finished(self, shard: SliceShard, now: datetime) -> ShardState:
-        """The state of a shard that was read."""
+    def finished(self, shard: SliceShard, counts: Mapping[str, RowCount], now: datetime) -> ShardState:
+        """The state of a shard that was read: FAILED when rows are missing, or could not be counted."""
+        state = _state(shard, now)
+        missing = [f"{table}: {count.sentence()}" for table, count in sorted(counts.items()) if not count.whole]
+        problems = [*missing, *(f"{table} was not read: {why}" for table, why in sorted(state.unread.items()))]
+        rows = self.rows_of(shard) | {table: count.read for table, count in counts.items()}
         end = stream_offset(shard.observed.offset or {})
-        return _state(shard, now).to(Phase.DONE, now, end=end, rows=self.rows_of(shard))
+        phase, error = (Phase.FAILED, "; ".join(problems)) if problems else (Phase.DONE, None)
+        return state.to(phase, now, end=end, rows=rows, counts=counts, error=error)
 
     def failed(self, shard: SliceShard, reason: str, now: datetime) -> ShardState:
         """The state of a shard that is given up."""
         return _state(shard, now).to(Phase.FAILED, now, error=reason, rows=self.rows_of(shard))
 
-    def _reads(self, shard: SliceShard) -> bool:
-        """True when a shard that streams still has rows to come in chunks.
-
-        After a snapshot only those of tables that it is not known to have read: one that was added to the
-        dataset since, or one that a connector read so long ago that no notification of it is left.
-        """
-        if self.run.kind is RunKind.BACKFILL or self.run.mode is BootstrapMode.INCREMENTAL:
-            return True
-        return self.run.mode is BootstrapMode.SNAPSHOT and bool(unread(shard.progress, shard.tables))
-
     def rows_of(self, shard: SliceShard) -> dict[str, int]:
         """Rows read by table name."""
         read = shard.progress.tables
-        names = zip(shard.tables, self._tables, strict=True)
-        return {table: read[name].rows for name, table in names if name in read}
+        return {table: read[name].rows for name, table in shard.names.items() if name in read}
 
     def rows(self) -> int:
         """Rows that were read of all shards."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from cdc_platform.errors import Unavailable
+from cdc_platform.planning.health.failures import first_line
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import duration
 from cdc_platform.snapshots.run_records import Phase, Run, shard_states
@@ -22,6 +23,7 @@ class TableLine:
     """One table of one shard. `fraction` is 0 to 1, `eta` seconds; None where it is not known.
 
     `phase` is the shard's, or `ended`: of a run that is finished only its failed shards are on record.
+    `problem` says why the table is not read, or what its shard waits or failed for.
     """
 
     shard: str
@@ -32,6 +34,7 @@ class TableLine:
     fraction: float | None
     rows_per_s: float
     eta: float | None
+    problem: str | None = None
 
     def sentence(self) -> str:
         """The table in one line."""
@@ -42,7 +45,8 @@ class TableLine:
             parts.append(f"{self.rows_per_s:,.0f} rows/s")
         if self.eta is not None:
             parts.append(f"{duration(self.eta)} left")
-        return ", ".join(parts)
+        text = ", ".join(parts)
+        return f"{text}: {self.problem}" if self.problem else text
 
 
 def progress_of(ports: SnapshotPorts, run: Run) -> list[TableLine]:
@@ -77,7 +81,7 @@ def progress_of(ports: SnapshotPorts, run: Run) -> list[TableLine]:
 def lines(state: SliceState) -> Iterable[TableLine]:
     """How far each table is. Pure."""
     for shard in state:
-        for name in shard.tables:
+        for name in shard.names:
             table = shard.progress.tables.get(name, TableProgress())
             pace, eta = _pace(table, shard.progress.last)
             yield TableLine(
@@ -89,7 +93,21 @@ def lines(state: SliceState) -> Iterable[TableLine]:
                 fraction=1.0 if table.complete else table.fraction,
                 rows_per_s=pace,
                 eta=eta,
+                problem=_problem(shard, shard.names[name], table),
             )
+
+
+def _problem(shard: SliceShard, table: str, progress: TableProgress) -> str | None:
+    if shard.state is not None and (why := shard.state.unread.get(table) or shard.state.error):
+        return why
+    failed = progress.status is not None and not progress.complete
+    return f"its reading ended with {progress.status}" if failed else _trace(shard)
+
+
+def _trace(shard: SliceShard) -> str | None:
+    connector = shard.observed.connector
+    traces = [task.trace for task in connector.tasks if task.trace] if connector is not None and not shard.over else []
+    return first_line(traces[0]) if traces else None
 
 
 def _phase(run: Run, shard: SliceShard, table: TableProgress) -> str:

@@ -16,7 +16,7 @@ from cdc_platform.snapshots.run_records import Hole, Offset, Phase, Run, ShardSt
 def watermark_records(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, known: Mapping[tuple[str, str], Watermark]
 ) -> dict[str, Mapping[str, Any]]:
-    """The watermarks to write as a shard enters a phase: READING, DONE; none when it failed.
+    """The watermarks to write as a shard enters a phase: READING, DONE, FAILED after its rows were counted.
 
     Args:
         run: the run.
@@ -25,7 +25,7 @@ def watermark_records(
         state: its new state.
         known: watermarks that were known when the run began, by (table, shard id).
     """
-    if state.phase not in (Phase.READING, Phase.DONE):
+    if state.phase not in (Phase.READING, Phase.DONE) and not state.counts:
         return {}
     found: dict[str, Mapping[str, Any]] = {}
     for table in run.tables:
@@ -41,15 +41,20 @@ def watermark_records(
 def _bootstrapped(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
 ) -> Watermark:
-    whole = run.mode in (BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL) and state.phase is Phase.DONE
     if before is not None and not state.reset:
         # The stream goes on: what was known of an older table still holds.
-        complete = before.complete or (state.since if whole else None)
-        return replace(before, complete=complete, rows=state.rows.get(table, before.rows) if whole else before.rows)
-    complete = state.since if whole else None
-    rows = state.rows.get(table) if whole else None
+        return _counted(before, state, table)
     new = _new(run, dataset, shard, state, table)
-    return replace(new, complete=complete, rows=rows, hole=hole(run, dataset.engine, state))
+    return _counted(replace(new, hole=hole(run, dataset.engine, state)), state, table)
+
+
+def _counted(mark: Watermark, state: ShardState, table: str) -> Watermark:
+    """The watermark with what was counted of the table: whole only when no row was missing."""
+    count = state.counts.get(table)
+    if count is None:
+        return mark
+    complete = mark.complete or (state.since if count.whole else None)
+    return replace(mark, complete=complete, rows=count.read, count=count)
 
 
 def _new(run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str) -> Watermark:
@@ -68,13 +73,14 @@ def _new(run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str
 def _backfilled(
     run: Run, dataset: Dataset, shard: Shard, state: ShardState, table: str, before: Watermark | None
 ) -> Watermark | None:
-    if run.kind is not RunKind.BACKFILL or state.phase is not Phase.DONE:
+    count = state.counts.get(table)
+    if run.kind is not RunKind.BACKFILL or count is None:
         return None
-    mark = replace(before or _new(run, dataset, shard, state, table), backfilled=run.id)
-    if run.request.selects(shard.id):
-        return mark
-    # All rows were read once more: a table that held only changes so far is whole now.
-    return replace(mark, complete=mark.complete or state.since, rows=state.rows.get(table, mark.rows))
+    mark = before or _new(run, dataset, shard, state, table)
+    if count.whole:
+        mark = replace(mark, backfilled=run.id)
+    # Where all rows were read once more, a table that held only changes so far is whole now.
+    return mark if run.request.selects(shard.id) else _counted(mark, state, table)
 
 
 def hole(run: Run, engine: Engine, state: ShardState) -> Hole | None:

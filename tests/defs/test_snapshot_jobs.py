@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from cdc_platform.canonical.columns import Column
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.defs import snapshot_jobs
@@ -55,6 +56,12 @@ class Sources:
 
     def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
         return None
+
+    def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Mapping[str, tuple[Column, ...]]:
+        return {}
+
+    def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:
+        return 0
 
     def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
         return None
@@ -106,6 +113,7 @@ class Snapshots(CodeLocation):
             histories=quiet,
             sources=self.sources,
             rates=quiet,
+            live_keys=lambda topic, since: dict.fromkeys(since, 0),
         )
 
     def ask(self) -> dg.SensorResult:

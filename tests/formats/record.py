@@ -166,7 +166,9 @@ def _backfills(store: StateStore) -> None:
         store.write({run.key: run.document()})
     run = values.BACKFILL
     store.write({run.shard_key(shard): state.document() for shard, state in values.BACKFILL_SHARDS.items()})
-    store.write({one.key: one.document() for one in values.WATERMARKS.values()})
+    store.write({one.key: one.document() for one in (*values.WATERMARKS.values(), values.COUNTED_WATERMARK)})
+    counted = {values.BOOTSTRAP.shard_key(shard): state for shard, state in values.COUNTED_SHARDS.items()}
+    store.write({key: state.document() for key, state in counted.items()})
     outside: Any = SimpleNamespace(platform=_platform(store), writer=lambda name: store)
     with mock.patch("cdc_platform.snapshots.run_lifecycle.datetime", FixedClock):
         order(outside, run.id, RequestedState.PAUSED)

@@ -124,6 +124,14 @@ def test_bootstraps_and_backfills(documents: Documents) -> None:
     assert watermarks(documents, "pins") == values.WATERMARKS
 
 
+def test_counts_of_rows(documents: Documents) -> None:
+    if "watermark/boards/pins/00000" not in documents:
+        assert shard_states(documents, "run-0") == {}, "a release that counted no rows"
+        return
+    assert shard_states(documents, "run-0") == values.COUNTED_SHARDS
+    assert watermarks(documents, "boards") == {("pins", "00000"): values.COUNTED_WATERMARK}
+
+
 def test_a_repair_under_way(documents: Documents) -> None:
     assert recorded_plan(documents, "rep-1") == values.REPAIR
 

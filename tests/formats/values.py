@@ -42,7 +42,7 @@ from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.planning.memory import ClusterSize, DatasetSize
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
-from cdc_platform.snapshots.run_records import Hole, Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.run_records import Hole, Phase, RowCount, Run, ShardState, Watermark
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
 
@@ -156,6 +156,34 @@ BACKFILL_SHARDS = {
         error="its source did not answer",
     ),
 }
+# Since rows are counted: of run-0, and of a dataset of which no older release has a watermark.
+COUNTS = {"pins": RowCount(read=467, low=600, high=602), "boards": RowCount(read=7, uncounted="it took too long.")}
+COUNTED_SHARDS = {
+    "00000": ShardState(
+        phase=Phase.FAILED,
+        since=NOW + MINUTE,
+        began=NOW,
+        attempt=3,
+        asked=("p.pins",),
+        tries=2,
+        rows={"pins": 467, "boards": 7},
+        unread={"users": "it cannot be read in chunks."},
+        counts=COUNTS,
+        error="pins: read 467 of 600..602 rows",
+    )
+}
+COUNTED_WATERMARK = Watermark(
+    dataset="boards",
+    table="pins",
+    shard="00000",
+    mode=BootstrapMode.INCREMENTAL,
+    run="run-0",
+    position="0-1-9",
+    offset={},
+    since=NOW,
+    rows=467,
+    count=COUNTS["pins"],
+)
 WATERMARKS = {
     ("pins", "00000"): Watermark(
         dataset="pins",

@@ -74,9 +74,9 @@ class Harness:
                 if self.engine is Engine.POSTGRES:
                     user = str(resolve(self.dataset.credentials.user))
                     run(f"GRANT CREATE ON DATABASE {shard.database} TO {user}")
-                for table in TABLES:
-                    self.create(run, table)
-                    self.fill(run, table, 1, self.rows)
+                for table in self.dataset.tables:
+                    self.create(run, table.name)
+                    self.fill(run, table.name, 1, self.rows)
 
     def create(self, run: Callable[..., Any], table: str) -> None:
         """One more table, which the dataset's user owns."""

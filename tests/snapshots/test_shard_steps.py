@@ -21,6 +21,7 @@ from cdc_platform.snapshots.shard_steps import (
     Begin,
     Fail,
     Finish,
+    GiveUp,
     Reset,
     ShardView,
     Step,
@@ -145,8 +146,32 @@ def test_backfill_of_a_lost_snapshot_asks_for_what_is_left() -> None:
     lost = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=1, ago=300.0)}
     assert step(**lost) == Begin(2, TABLES)
     assert step(**lost, progress=heard(*complete(INCREMENTAL, "p.pins", ago=200))) == Begin(2, ("p.boards",))
-    last = {"kind": RunKind.BACKFILL, "state": state(Phase.READING, attempt=5, ago=300.0)}
-    assert step(**last) == Fail("its snapshot was lost, 5 times")
+
+
+def test_a_table_that_cannot_be_read_keeps_no_other() -> None:
+    def after(asked: tuple[str, ...], tries: int, *done: str, **more: Any) -> Step:
+        reading = state(Phase.READING, attempt=7, ago=300.0, asked=asked, tries=tries, **more)
+        heard_of = complete(INCREMENTAL, *done, ago=200) if done else ()
+        return step(kind=RunKind.BACKFILL, state=reading, progress=heard(*heard_of))
+
+    pins, boards = TABLES
+    assert after(TABLES, 1) == Begin(8, TABLES), "together twice"
+    assert after(TABLES, 2) == Begin(8, (pins,)), "then alone"
+    assert after((pins,), 1, pins) == Begin(8, (boards,))
+    assert after((pins,), 4) == Begin(8, (pins,))
+    assert after((pins,), 5) == GiveUp({pins: "its snapshot was lost, 5 times"})
+    assert after((pins,), 2, unread={"other": "x"}) == GiveUp({pins: "its snapshot was lost, 2 times"})
+
+
+def test_attempts_that_end_early_leave_the_lock_to_others() -> None:
+    ended = [said("TABLE_SCAN_COMPLETED", table="p.pins", status="SQL_EXCEPTION"), said("COMPLETED")]
+
+    def tried(tries: int, ago: float) -> Step:
+        reading = state(Phase.READING, attempt=1, ago=ago, asked=TABLES[:1], tries=tries)
+        return step(kind=RunKind.BACKFILL, tables=TABLES[:1], state=reading, progress=heard(*ended))
+
+    assert tried(1, 1.0) == Begin(2, TABLES[:1])
+    assert tried(2, 1.0) == Wait("its snapshot ended early: p.pins (SQL_EXCEPTION)")
 
 
 def test_backfill_waits_for_another_snapshot_to_end() -> None:
@@ -161,7 +186,7 @@ def test_backfill_fails_with_the_reason() -> None:
         return step(kind=RunKind.BACKFILL, state=state(Phase.READING, attempt=1, ago=3600.0), **more)
 
     no_key = said("TABLE_SCAN_COMPLETED", table="p.pins", status="NO_PRIMARY_KEY")
-    assert failing(progress=heard(no_key)) == Fail("cannot be read in chunks: p.pins (NO_PRIMARY_KEY)")
+    assert failing(progress=heard(no_key)) == GiveUp({"p.pins": "it cannot be read in chunks (NO_PRIMARY_KEY)"})
     assert failing(progress=heard(said("ABORTED"))) == Fail("its snapshot was stopped by hand")
     dead = connector(trace="java.lang.OutOfMemoryError: Java heap space\n\tat x")
     assert failing(connector=dead) == Fail("its task failed: java.lang.OutOfMemoryError: Java heap space")
@@ -183,12 +208,14 @@ def test_backfill_that_kills_its_task_lets_the_stream_go_on_and_is_asked_for_aga
     assert "Column 'extra' not found" in killed.reason
     without = replace(reading, error=killed.reason)
     assert step(kind=RunKind.BACKFILL, state=without, offset=dict(STREAM)) == Wait(killed.reason)
-    soon = replace(without, since=NOW - 2 * TIMEOUTS.stalled)
+    soon = replace(without, since=NOW - TIMEOUTS.stalled)
     assert step(kind=RunKind.BACKFILL, state=soon, offset=None) == Wait(killed.reason), "there is nothing to go on with"
     later = replace(without, since=NOW - timedelta(seconds=200))
     assert step(kind=RunKind.BACKFILL, state=later, offset=dict(STREAM)) == Begin(2, TABLES)
-    last = replace(later, attempt=TIMEOUTS.attempts)
-    assert step(kind=RunKind.BACKFILL, state=last, offset=dict(STREAM)) == Fail(f"{killed.reason}, 5 times")
+    long_ago = NOW - timedelta(seconds=500)
+    last = replace(later, since=long_ago, attempt=9, asked=TABLES[1:], tries=TIMEOUTS.attempts)
+    given_up = step(kind=RunKind.BACKFILL, state=last, offset=dict(STREAM))
+    assert given_up == GiveUp({"p.boards": f"{killed.reason}, 5 times"})
 
 
 def test_backfill_that_is_throttled_is_never_silent() -> None:
@@ -247,7 +274,7 @@ def test_rows_and_chunks_are_counted_over_restarts_of_a_task() -> None:
     assert (progress.rows, progress.chunks) == (300, 4)
     assert progress.fraction(("p.pins",)) == pytest.approx(0.3)
     ended = fold(progress, said("TABLE_SCAN_COMPLETED", table="p.pins", status="SUCCEEDED", rows=120), chunk_rows=100)
-    assert ended.rows == 300, "a restarted task counts anew"
+    assert (ended.rows, ended.tables["p.pins"].scanned) == (300, 120), "a restarted task counts anew"
     assert ended.complete(("p.pins",))
     again = fold(ended, said("IN_PROGRESS", id="r1/pins.00000#2", table="p.boards"), chunk_rows=100)
     assert again.complete(("p.pins",)), "what an attempt has read to its end is not read again"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
@@ -15,10 +16,12 @@ import psycopg
 import pymysql
 
 from cdc_platform.clients.sources import publication
+from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.table_keys import Keys, count_sql, mysql_keys, postgres_keys
 from cdc_platform.connectors.identity import Identity
-from cdc_platform.connectors.tables import DEFAULT_SCHEMA
+from cdc_platform.connectors.tables import DEFAULT_SCHEMA, container
 from cdc_platform.errors import BadInput, SourceRejected, SourceUnavailable
 from cdc_platform.model.position_codec import format_lsn, parse_lsn
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition
@@ -48,6 +51,9 @@ SELECT max(pg_table_size(c.oid) / c.reltuples) FROM pg_class c
                                               || quote_ident(split_part(t, '.', 2))) FROM unnest(%s::text[]) t)
 """
 
+# A replica that is further behind, in seconds, is not asked how many rows a table has.
+_REPLICA_BEHIND = 5.0
+
 # Debezium's own walsender is no replica.
 _STANDBYS = """
 SELECT max(extract(epoch FROM r.replay_lag)), count(*) FILTER (WHERE r.state IS NULL)
@@ -76,6 +82,16 @@ class SourceLogs(Protocol):
 
     def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
         """Bytes of an average row of the widest of these tables by the server's statistics; None: it has none."""
+
+    def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Keys:
+        """Table to the columns of its key: none where it has no key, or is not there."""
+
+    def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:
+        """The rows of a table that a condition (SQL) is true for, counted by one statement of so many seconds.
+
+        On a replica where the dataset's proof reads one. SourceRejected: it took longer, or may not be asked;
+        SourceUnavailable also while the replica is behind.
+        """
 
     def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
         """The newest transaction id of which it and all before have ended: 64 bits of Postgres, None of others."""
@@ -142,6 +158,38 @@ class RealSourceLogs:
         own = [table.name for table in tables]
         return self._with_mysql(dataset, shard.leader, shard.name, lambda c: _mysql_row_bytes(c, shard.database, own))
 
+    def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Keys:
+        """See `SourceLogs`."""
+        if dataset.engine is Engine.POSTGRES:
+            return self._with_postgres(dataset, shard, lambda c: postgres_keys(c, tables))
+        return self._with_mysql(dataset, shard.leader, shard.name, lambda c: mysql_keys(c, shard, tables))
+
+    def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:
+        """See `SourceLogs`."""
+        sql = count_sql(dataset.engine, container(dataset, shard, table), table.name, condition)
+        began = time.monotonic()
+        try:
+            if dataset.engine is Engine.POSTGRES:
+                return self._with_postgres(dataset, shard, lambda c: _counted(c, sql), answer=seconds)
+            server = address_of(dataset, shard, replicas=bool(dataset.verification.get("replicas")))
+            behind = None if server == shard.leader else dataset.engine
+
+            def count(cursor: pymysql.cursors.Cursor) -> int:
+                lag = None if behind is None else _replica_lag(cursor, behind)
+                if lag is not None and lag > _REPLICA_BEHIND:
+                    raise SourceUnavailable(f"the replica {server} is {lag:.0f} s behind.", cure="It is tried again.")
+                return _counted(cursor, sql)
+
+            return self._with_mysql(dataset, server, shard.name, count, answer=seconds)
+        except SourceUnavailable as error:
+            if time.monotonic() - began < seconds:
+                raise
+            raise SourceRejected(
+                f"counting {table.name} took longer than {seconds:.0f} s.",
+                where=error.where,
+                cure="Give it more time: count_seconds.",
+            ) from None
+
     def settled_transaction(self, dataset: Dataset, shard: Shard) -> int | None:
         """See `SourceLogs`."""
         if dataset.engine is not Engine.POSTGRES:
@@ -162,7 +210,9 @@ class RealSourceLogs:
         demand = publication.demand(dataset, shard, own.publication)
         self._with_postgres(dataset, shard, lambda c: publication.check(c, demand))
 
-    def _with_postgres(self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T]) -> T:
+    def _with_postgres(
+        self, dataset: Dataset, shard: Shard, ask: Callable[[psycopg.Cursor[Any]], T], *, answer: float | None = None
+    ) -> T:
         with postgres_cursor(
             shard.leader,
             dataset,
@@ -171,13 +221,20 @@ class RealSourceLogs:
             name=shard.name,
             purpose="bootstrap",
             dirs=self._dirs,
+            answer=answer,
         ) as cursor:
             return ask(cursor)
 
     def _with_mysql(
-        self, dataset: Dataset, server: Address, name: str, ask: Callable[[pymysql.cursors.Cursor], T]
+        self,
+        dataset: Dataset,
+        server: Address,
+        name: str,
+        ask: Callable[[pymysql.cursors.Cursor], T],
+        *,
+        answer: float | None = None,
     ) -> T:
-        with mysql_cursor(server, dataset, timeout=self._timeout, name=name, dirs=self._dirs) as cursor:
+        with mysql_cursor(server, dataset, timeout=self._timeout, name=name, dirs=self._dirs, answer=answer) as cursor:
             return ask(cursor)
 
 
@@ -257,6 +314,11 @@ def _drop(cursor: psycopg.Cursor[Any], slot: str) -> None:
     left = cursor.fetchone()
     if left is not None:
         raise SourceUnavailable(f"slot {slot} is in use by process {left[0]}.", cure="It is tried again.")
+
+
+def _counted(cursor: pymysql.cursors.Cursor | psycopg.Cursor[Any], sql: str) -> int:
+    cursor.execute(sql)
+    return int(cursor.fetchall()[0][0])
 
 
 def _settled(cursor: psycopg.Cursor[Any]) -> int:

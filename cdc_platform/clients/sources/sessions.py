@@ -25,11 +25,13 @@ def postgres_cursor(
     name: str,
     purpose: str,
     dirs: Sequence[str],
+    answer: float | None = None,
 ) -> Iterator[psycopg.Cursor[Any]]:
     """A cursor on a new connection that commits each statement.
 
-    `name` is the shard's, for messages; `purpose` what the server's own views show;
-    `dirs` bounds where secrets may lie. Raises SecretUnresolved, SourceUnavailable, SourceRejected.
+    `name` is the shard's, for messages; `purpose` what the server's own views show; `dirs` bounds where secrets
+    may lie; `answer` are the seconds of a statement where they differ from `timeout`.
+    Raises SecretUnresolved, SourceUnavailable, SourceRejected.
     """
     user, password = resolve_credentials(dataset, dirs)
     with (
@@ -39,7 +41,7 @@ def postgres_cursor(
             user,
             password,
             database=database,
-            seconds=timeout,
+            seconds=answer or timeout,
             connect_seconds=timeout,
             purpose=purpose,
             grace=1.0,
@@ -51,13 +53,13 @@ def postgres_cursor(
 
 @contextmanager
 def mysql_cursor(
-    server: Address, dataset: Dataset, *, timeout: float, name: str, dirs: Sequence[str]
+    server: Address, dataset: Dataset, *, timeout: float, name: str, dirs: Sequence[str], answer: float | None = None
 ) -> Iterator[pymysql.cursors.Cursor]:
     """A cursor on a new connection to MariaDB or MySQL, as `postgres_cursor`."""
     user, password = resolve_credentials(dataset, dirs)
     with source_errors(f"shard {name}: {server}"):
         connection = connect_mysql(
-            server, user, password, seconds=timeout, connect_seconds=timeout, purpose="probe", grace=1.0
+            server, user, password, seconds=answer or timeout, connect_seconds=timeout, purpose="probe", grace=1.0
         )
         try:
             with connection.cursor() as cursor:

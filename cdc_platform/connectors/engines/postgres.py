@@ -32,6 +32,12 @@ _WIRE_FORMAT: tuple[Fixed, ...] = (
         "-c bytea_output=hex -c IntervalStyle=postgres -c extra_float_digits=1",
         "The stream's values are text in the form that settings of database, role and server give them.",
     ),
+    Fixed(
+        "driver.stringtype",
+        "unspecified",
+        "Chunks are bounded by keys that the driver hands over as text: as VARCHAR, a time or bit string has no "
+        "order, and the task dies.",
+    ),
     Fixed("unavailable.value.placeholder", UNAVAILABLE_VALUE, "The proof recognises unchanged TOAST values by it."),
 )
 
