@@ -62,6 +62,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @contextmanager
 def own_stack(**spec: Any) -> Iterator[Stack]:
     """A stack that ends with the block, or with this process however it ends; `spec` as in StackSpec."""
+    if spec.get("mysql"):
+        require_mysql()
     directory = make_stack_dir()
     try:
         yield up(StackSpec(directory=directory, owned=True, **spec))
@@ -78,9 +80,13 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     if given:
         yield Stack.load(Path(given))
         return
-    wanted = any(item.get_closest_marker("mysql") for item in request.session.items)
-    with own_stack(secure=bool(os.environ.get(SECURE_ENV)), mysql=wanted and not _lacks_mysql()) as started:
+    with own_stack(secure=bool(os.environ.get(SECURE_ENV)), mysql=wants_mysql(request.session)) as started:
         yield started
+
+
+def wants_mysql(session: pytest.Session) -> bool:
+    """True when a test of the session needs MySQL and a server is to be had."""
+    return any(item.get_closest_marker("mysql") for item in session.items) and not _lacks_mysql()
 
 
 @cache

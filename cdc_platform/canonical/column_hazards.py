@@ -66,7 +66,7 @@ def refused(engine: Engine, column: Column) -> str | None:
 
 def _mysql(column: Column) -> Iterator[str]:
     if column.type == "year":
-        yield f"column {column.name}: the YEAR 0000 stops a snapshot, and the stream says 1900 for it"
+        yield f"column {column.name}: a snapshot says 2000 for the YEAR 0000, and the stream 1900"
     elif column.type == "json":
         yield (
             f"column {column.name}: in JSON the connector streams TIME, DATETIME and binary values of SQL otherwise "

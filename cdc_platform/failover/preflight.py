@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cdc_platform.connectors.engines.registry import ENGINES
-from cdc_platform.failover.promotion import ObstacleKind, judge, log_is_kept, shown_lsn, takes_writes
+from cdc_platform.failover.promotion import ObstacleKind, judge, shown_lsn, takes_writes
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Engine
 
@@ -86,7 +86,7 @@ def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
     if case.saved is None:
         return [PreflightItem("caught up", True, "there is no saved position yet.")]
     obstacle = judge(view, case.saved, connector=case.connector, slot=case.slot)
-    names = {ObstacleKind.SERVER_ID: "gtid", ObstacleKind.NO_SLOT: "slot"}
+    names = {ObstacleKind.SERVER_ID: "gtid", ObstacleKind.NO_SLOT: "slot", ObstacleKind.LOG_PURGED: "log kept"}
     found = []
     shown = shown_lsn(case.saved) if view.engine is Engine.POSTGRES else case.saved
     if obstacle is None or obstacle.kind not in (ObstacleKind.BEHIND, ObstacleKind.DIVERGED):
@@ -97,14 +97,8 @@ def _caught_up(case: PromotionCase, view: ServerView) -> list[PreflightItem]:
         found.append(PreflightItem("slot", True, f"slot {case.slot} is there and holds what is needed."))
     else:
         found.append(PreflightItem("gtid", True, "the saved GTIDs are ones that this server accepts."))
-    if view.engine is Engine.MYSQL and obstacle is None:
-        lost = view.settings.get("purged_behind_saved")
-        text = f"it purged transactions that follow: {lost}." if lost else "its binlog still holds what follows."
-        found.append(PreflightItem("log kept", not lost, text, "Bootstrap the shard."))
-    if view.engine is Engine.MARIADB and view.oldest and obstacle is None:
-        kept = log_is_kept(view, case.saved)
-        text = "its binlog still holds what follows." if kept else f"its binlog begins after {view.oldest}."
-        found.append(PreflightItem("log kept", kept, text, "Bootstrap the shard."))
+        if view.engine is Engine.MYSQL or view.oldest:
+            found.append(PreflightItem("log kept", True, "its binlog still holds what follows."))
     return found
 
 

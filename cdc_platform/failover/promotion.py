@@ -35,6 +35,7 @@ class ObstacleKind(StrEnum):
     DIVERGED = "diverged"
     SERVER_ID = "server-id"
     NO_SLOT = "no-slot"
+    LOG_PURGED = "log-purged"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,10 +84,17 @@ def takes_writes(view: ServerView) -> bool:
     return view.writable and not view.following
 
 
-def log_is_kept(view: ServerView, saved: str) -> bool:
-    """True when a MariaDB server's binlog still holds what follows the saved position."""
-    last = {domain: sequence for (domain, _), sequence in last_gtids(saved).items()}
-    return all(last.get(domain, 0) >= sequence for (domain, _), sequence in last_gtids(view.oldest).items())
+def _log_purged(view: ServerView, saved: str) -> Obstacle | None:
+    """What stands against a server whose binlog no longer holds all that follows the saved position."""
+    if view.engine is Engine.MYSQL:
+        # Transactions that only this server has count, too: what a replica wrote itself, and purged.
+        purged = view.settings.get("purged_behind_saved")
+        lost, text = bool(purged), f"it purged transactions that follow the saved position {saved}: {purged}."
+    else:
+        last = {domain: sequence for (domain, _), sequence in last_gtids(saved).items()}
+        lost = any(last.get(domain, 0) < sequence for (domain, _), sequence in last_gtids(view.oldest).items())
+        text = f"its binlog begins after {view.oldest}, and the saved position is {saved}."
+    return Obstacle(kind=ObstacleKind.LOG_PURGED, text=text, cure="Bootstrap the shard.") if lost else None
 
 
 def judge(
@@ -105,8 +113,8 @@ def judge(
     if saved is None:
         return None
     if view.engine is Engine.MYSQL:
-        return _judge_mysql(view, saved)
-    return _judge_mariadb(view, saved, has_fix(connector))
+        return _judge_mysql(view, saved) or _log_purged(view, saved)
+    return _judge_mariadb(view, saved, has_fix(connector)) or _log_purged(view, saved)
 
 
 def _judge_mariadb(view: ServerView, saved: str, fixed: bool) -> Obstacle | None:

@@ -146,9 +146,9 @@ def _accounts(logins: Logins, tls: bool) -> str:
     return "\n".join(lines) + "\n"
 
 
-def connect(port: int, login: Login) -> Any:
+def connect(port: int, login: Login, *, database: str | None = None) -> Any:
     """As MariaDB's, over TLS. Raises SourceUnavailable."""
-    return mariadb.connect(port, login, tls=_any_server(), server="MySQL")
+    return mariadb.connect(port, login, database=database, tls=_any_server(), server="MySQL")
 
 
 def _any_server() -> ssl.SSLContext:

@@ -166,43 +166,37 @@ class Stack:
             for name in self.workers
         }
 
+    def servers(self, engine: Engine) -> tuple[str, ...]:
+        """The names of that engine's servers, the primary first: a promotion changes it."""
+        return {Engine.MARIADB: self.mariadb, Engine.MYSQL: self.mysql, Engine.POSTGRES: self.postgres}[engine]
+
     def primary(self, engine: Engine) -> Address:
         """That engine's server that is the primary now."""
-        return {
-            Engine.MARIADB: lambda: self.mariadb_primary,
-            Engine.MYSQL: lambda: self.mysql_primary,
-            Engine.POSTGRES: lambda: self.postgres_primary,
-        }[engine]()
+        return self.address(self._of(self.servers(engine), 0, engine.value), engine.value)
+
+    def replica(self, engine: Engine) -> Address:
+        """That engine's server that is the replica now (after a promotion: the old primary, down)."""
+        return self.address(self._of(self.servers(engine), 1, engine.value), engine.value)
 
     @property
     def mariadb_primary(self) -> Address:
         """The server that is the primary now: a promotion changes it."""
-        return self.address(self._of(self.mariadb, 0, "mariadb"), "mariadb")
+        return self.primary(Engine.MARIADB)
 
     @property
     def mariadb_replica(self) -> Address:
         """The server that is the replica now (after a promotion: the old primary, down)."""
-        return self.address(self._of(self.mariadb, 1, "mariadb"), "mariadb")
+        return self.replica(Engine.MARIADB)
 
     @property
     def postgres_primary(self) -> Address:
         """The server that is the primary now: a promotion changes it."""
-        return self.address(self._of(self.postgres, 0, "postgres"), "postgres")
+        return self.primary(Engine.POSTGRES)
 
     @property
     def postgres_standby(self) -> Address:
         """The server that is the standby now (after a promotion: the old primary, down)."""
-        return self.address(self._of(self.postgres, 1, "postgres"), "postgres")
-
-    @property
-    def mysql_primary(self) -> Address:
-        """The server that is the primary now: a promotion changes it."""
-        return self.address(self._of(self.mysql, 0, "mysql"), "mysql")
-
-    @property
-    def mysql_replica(self) -> Address:
-        """The server that is the replica now (after a promotion: the old primary, down)."""
-        return self.address(self._of(self.mysql, 1, "mysql"), "mysql")
+        return self.replica(Engine.POSTGRES)
 
     @property
     def ports(self) -> Mapping[str, int]:

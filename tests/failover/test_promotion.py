@@ -170,9 +170,11 @@ def test_mysql_servers_must_hold_what_follows_and_write_whole_rows() -> None:
     purged = items(purged_behind_saved="u:6-7")["log kept"]
     assert (purged.ok, purged.text, purged.cure) == (
         False,
-        "it purged transactions that follow: u:6-7.",
+        "it purged transactions that follow the saved position u:1-5: u:6-7.",
         "Bootstrap the shard.",
     )
+    lost = replace(fit, settings=settings | {"purged_behind_saved": "u:6-7"})
+    assert kind(judge(lost, "u:1-5")) is ObstacleKind.LOG_PURGED, "the agent holds the task back, too"
     assert not items(binlog_row_value_options="PARTIAL_JSON")["row values"].ok
     assert not items(gtid_mode="OFF_PERMISSIVE")["gtid mode"].ok
 

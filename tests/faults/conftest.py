@@ -15,7 +15,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.supervisor import LOCK_FILE
-from tests.conftest import STACK_ENV, make_stack_dir
+from tests.conftest import STACK_ENV, make_stack_dir, wants_mysql
 from tests.faults.control_plane import ControlPlane
 from tests.faults.disk import small_disks
 from tests.faults.far_proxy import FarProxy
@@ -37,7 +37,7 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
 
 
 @pytest.fixture(scope="session")
-def stack() -> Iterator[Stack]:
+def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """A stack whose broker and MariaDB have small disks of their own, where that is permitted."""
     given = os.environ.get(STACK_ENV)
     if given:
@@ -49,7 +49,9 @@ def stack() -> Iterator[Stack]:
         (directory / LOCK_FILE).touch()
         with small_disks(directory):
             try:
-                yield up(StackSpec(directory=directory, owned=True, worker_heap_mb=768))
+                yield up(
+                    StackSpec(directory=directory, owned=True, worker_heap_mb=768, mysql=wants_mysql(request.session))
+                )
             finally:
                 down(directory)
         down(directory, purge=True)

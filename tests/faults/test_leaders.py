@@ -1,4 +1,4 @@
-"""Leaders that move: 100 shards at once, and real promotions of both engines."""
+"""Leaders that move: 100 shards at once, and real promotions of every engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
+from tests.engines import EACH_BINLOG
 from tests.faults.conftest import MakeScenario
 from tests.faults.far_proxy import FarProxy
 from tests.local import promotion
@@ -27,12 +28,13 @@ def test_faults_leaders_of_100_shards_move_at_once(assert_recovery: MakeScenario
         run.over()
 
 
-def test_faults_mariadb_primary_killed_and_replica_promoted(assert_recovery: MakeScenario) -> None:
-    with assert_recovery("MariaDB: primary killed, replica promoted") as run:
+@EACH_BINLOG
+def test_faults_primary_killed_and_replica_promoted(assert_recovery: MakeScenario, engine: Engine) -> None:
+    with assert_recovery(f"{engine}: primary killed, replica promoted", engine=engine) as run:
         stack = run.harness.stack
-        stack.kill(stack.mariadb[0])
-        promoted = promotion.promote_mariadb_replica(stack, timeout=120)
-        run.move(promoted.mariadb_primary)
+        stack.kill(stack.servers(engine)[0])
+        promoted = promotion.promote(stack, engine, timeout=120)
+        run.move(promoted.primary(engine))
         run.over()
         run.recovered()
         promotion.rejoin(promoted)

@@ -9,6 +9,7 @@ import pytest
 
 from cdc_platform.connectors.identity import identity
 from cdc_platform.model.topology import Engine, Shard
+from tests.engines import EACH_BINLOG
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.waiting import assert_eventually
@@ -16,8 +17,9 @@ from tests.waiting import assert_eventually
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
 
-def test_faults_binlog_purged(assert_recovery: MakeScenario) -> None:
-    with assert_recovery("MariaDB: binlog purged; bootstrap --lost", count=1) as run:
+@EACH_BINLOG
+def test_faults_binlog_purged(assert_recovery: MakeScenario, engine: Engine) -> None:
+    with assert_recovery(f"{engine}: binlog purged; bootstrap --lost", count=1, engine=engine) as run:
         with run.unread() as shard, run.harness.sources.admin() as sql:
             sql("FLUSH BINARY LOGS")
             last = sql("SHOW BINARY LOGS")[-1][0]
@@ -44,8 +46,10 @@ def test_faults_slot_dropped(assert_recovery: MakeScenario) -> None:
         cured(run, shard, "slot-missing")
 
 
-def test_faults_schema_history_lost(assert_recovery: MakeScenario) -> None:
-    with assert_recovery("MariaDB: schema history topic deleted; bootstrap --lost", count=1) as run:
+@EACH_BINLOG
+def test_faults_schema_history_lost(assert_recovery: MakeScenario, engine: Engine) -> None:
+    name = f"{engine}: schema history topic deleted; bootstrap --lost"
+    with assert_recovery(name, count=1, engine=engine) as run:
         with run.unread() as shard:
             topic = identity(run.harness.settings, run.harness.dataset, shard).schema_history_topic
             assert topic is not None

@@ -5,15 +5,14 @@ from __future__ import annotations
 import pytest
 
 from cdc_platform.model.topology import Engine
+from tests.engines import EACH_ENGINE
 from tests.faults.conftest import MakeScenario
 from tests.tcp_proxy import TcpProxy
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
-
-@ENGINES
+@EACH_ENGINE
 def test_faults_connection_cut(assert_recovery: MakeScenario, engine: Engine) -> None:
     with (
         TcpProxy(("127.0.0.1", 1)) as proxy,
@@ -25,7 +24,7 @@ def test_faults_connection_cut(assert_recovery: MakeScenario, engine: Engine) ->
         run.over()
 
 
-@ENGINES
+@EACH_ENGINE
 def test_faults_connection_slow(assert_recovery: MakeScenario, engine: Engine) -> None:
     name = f"{engine}: 4 kB/s for 20 s"
     with TcpProxy(("127.0.0.1", 1)) as proxy, assert_recovery(name, engine=engine, through=proxy) as run:
@@ -35,7 +34,7 @@ def test_faults_connection_slow(assert_recovery: MakeScenario, engine: Engine) -
         run.over()
 
 
-@ENGINES
+@EACH_ENGINE
 def test_faults_connection_half_open(assert_recovery: MakeScenario, engine: Engine) -> None:
     name = f"{engine}: half-open for 30 s"
     with TcpProxy(("127.0.0.1", 1)) as proxy, assert_recovery(name, engine=engine, through=proxy) as run:

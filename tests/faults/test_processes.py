@@ -9,6 +9,7 @@ import time
 import pytest
 
 from cdc_platform.model.topology import Address, Engine
+from tests.engines import EACH_ENGINE
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.tcp_proxy import TcpProxy
@@ -76,7 +77,7 @@ def test_faults_control_plane_paused(assert_recovery: MakeScenario) -> None:
         run.over()
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_faults_source_killed(assert_recovery: MakeScenario, engine: Engine) -> None:
     with assert_recovery(f"{engine}: kill -9, back after 5 s", engine=engine) as run:
         service = primary(run)
@@ -86,15 +87,14 @@ def test_faults_source_killed(assert_recovery: MakeScenario, engine: Engine) -> 
         run.over()
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_faults_source_paused(assert_recovery: MakeScenario, engine: Engine) -> None:
     with assert_recovery(f"{engine}: paused for 20 s", engine=engine) as run:
         pause(run, primary(run), 20)
 
 
 def primary(run: Scenario) -> str:
-    stack = run.harness.stack
-    return stack.postgres[0] if run.harness.engine is Engine.POSTGRES else stack.mariadb[0]
+    return run.harness.stack.servers(run.harness.engine)[0]
 
 
 def pause(run: Scenario, service: str, seconds: float) -> None:

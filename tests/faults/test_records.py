@@ -11,6 +11,7 @@ from cdc_platform.alerting.conditions import INCIDENT
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Credentials, Engine, Limits
 from cdc_platform.planning.health.failures import Failure
+from tests.engines import EACH_ENGINE
 from tests.faults.conftest import MakeScenario
 from tests.faults.scenario import Scenario
 from tests.faults.sources import Sources
@@ -24,14 +25,23 @@ LOGINS = {
         "CREATE USER {user} IDENTIFIED BY '{password}'",
         "GRANT SELECT, SHOW DATABASES, REPLICATION SLAVE, BINLOG MONITOR, SLAVE MONITOR ON *.* TO {user}",
     ),
+    Engine.MYSQL: (
+        "CREATE USER {user} IDENTIFIED BY '{password}'",
+        "GRANT SELECT, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT ON *.* TO {user}",
+    ),
     Engine.POSTGRES: ("CREATE USER {user} REPLICATION PASSWORD '{password}' IN ROLE cdc",),
 }
-ROTATED = {Engine.MARIADB: "IDENTIFIED BY", Engine.POSTGRES: "PASSWORD"}
+ROTATED = {Engine.MARIADB: "IDENTIFIED BY", Engine.MYSQL: "IDENTIFIED BY", Engine.POSTGRES: "PASSWORD"}
 SESSIONS = {
     Engine.MARIADB: "SELECT id FROM information_schema.processlist WHERE user = %s",
+    Engine.MYSQL: "SELECT id FROM information_schema.processlist WHERE user = %s",
     Engine.POSTGRES: "SELECT pid FROM pg_stat_activity WHERE usename = %s",
 }
-ENDED = {Engine.MARIADB: "KILL CONNECTION %s", Engine.POSTGRES: "SELECT pg_terminate_backend(%s)"}
+ENDED = {
+    Engine.MARIADB: "KILL CONNECTION %s",
+    Engine.MYSQL: "KILL CONNECTION %s",
+    Engine.POSTGRES: "SELECT pg_terminate_backend(%s)",
+}
 
 SMALL = Limits(producer_buffer_bytes=1024 * 1024)
 LARGE = Limits(producer_buffer_bytes=8 * 1024 * 1024)
@@ -83,7 +93,7 @@ def test_faults_poison_record(assert_recovery: MakeScenario) -> None:
         run.note = f"named poison-record; {done.splitlines()[-1]}"
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_faults_password_rotated(assert_recovery: MakeScenario, stack: Stack, engine: Engine) -> None:
     """The secrets file follows: tasks that try again inside are restarted, failed ones by hand."""
     user, old, new = f"rotated_{secrets.token_hex(3)}", secrets.token_hex(8), secrets.token_hex(8)

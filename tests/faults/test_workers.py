@@ -11,6 +11,7 @@ import pytest
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.continuity.breaks import BreakKind
 from cdc_platform.verification.duplicates.causes import Cause
+from tests.engines import EACH_ENGINE
 from tests.faults.conftest import MakeScenario
 from tests.waiting import assert_eventually
 
@@ -80,7 +81,7 @@ def test_faults_worker_paused_and_woken(assert_recovery: MakeScenario) -> None:
         assert {item.cause for item in zombies} <= {Cause.ZOMBIE, Cause.REDELIVERY}
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_faults_worker_killed_before_the_first_commit(assert_recovery: MakeScenario, engine: Engine) -> None:
     """Its task has sent events of the stream, and begins with a snapshot again: the ledger names what that skipped."""
     name = f"{engine}: worker killed before its task's first commit"

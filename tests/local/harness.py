@@ -9,8 +9,9 @@ import httpx
 from confluent_kafka import Consumer
 from confluent_kafka.admin import AdminClient, NewTopic
 
+from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
-from cdc_platform.local import mariadb, postgres
+from cdc_platform.local import mariadb, mysql, postgres
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.workers import LEADER_DIR
 from cdc_platform.model.topology import Address, Engine
@@ -44,7 +45,7 @@ class Harness:
         return stack.primary(self.engine)
 
     def execute(self, leader: Address, *statements: str) -> None:
-        module = postgres if self.engine is Engine.POSTGRES else mariadb
+        module = {Engine.MARIADB: mariadb, Engine.MYSQL: mysql, Engine.POSTGRES: postgres}[self.engine]
         with module.connect(leader.port, self.stack.admin(self.engine), database=self.name) as connection:
             for statement in statements:
                 connection.cursor().execute(statement)
@@ -57,7 +58,7 @@ class Harness:
         """Make the database, the table and the connector."""
         leader = self.leader(self.stack)
         self.point(leader, 1)
-        module = postgres if self.engine is Engine.POSTGRES else mariadb
+        module = {Engine.MARIADB: mariadb, Engine.MYSQL: mysql, Engine.POSTGRES: postgres}[self.engine]
         with module.connect(leader.port, self.stack.admin(self.engine)) as connection:
             connection.cursor().execute(f"CREATE DATABASE {self.name}")
         self.execute(leader, "CREATE TABLE items (id INT PRIMARY KEY, v VARCHAR(40))")
@@ -98,7 +99,7 @@ class Harness:
                 "slot.failover": "true",
             }
         return common | {
-            "connector.class": "io.debezium.connector.mariadb.MariaDbConnector",
+            "connector.class": ENGINES[self.engine].connector_class,
             "database.server.id": "77001",
             "database.include.list": self.name,
             "schema.history.internal.kafka.bootstrap.servers": str(self.stack.kafka),

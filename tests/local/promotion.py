@@ -19,10 +19,22 @@ from cdc_platform.local import mariadb, mysql, postgres, postgres_directories, r
 from cdc_platform.local.probes import Probe
 from cdc_platform.local.stack import Stack
 from cdc_platform.local.stack_passwords import logins
+from cdc_platform.model.topology import Engine
 from tests.local import mariadb_servers, mysql_servers, postgres_servers
 
 # Between two looks at a server that is waited for, in seconds.
 _INTERVAL = 0.1
+
+
+def promote(stack: Stack, engine: Engine, *, timeout: float) -> Stack:
+    """Make that engine's second server the primary; the stack as it is then. Raises StackError."""
+    match engine:
+        case Engine.MARIADB:
+            return promote_mariadb_replica(stack, timeout=timeout)
+        case Engine.MYSQL:
+            return promote_mysql_replica(stack, timeout=timeout)
+        case Engine.POSTGRES:
+            return promote_postgres_standby(stack, timeout=timeout)
 
 
 def promote_mariadb_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:

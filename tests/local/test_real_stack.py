@@ -15,11 +15,12 @@ from confluent_kafka.admin import AdminClient, ConfigResource, ResourceType
 from kazoo.client import KazooClient
 
 from cdc_platform.cli.main import main
-from cdc_platform.local import mariadb, postgres, workers
+from cdc_platform.local import mariadb, mysql, postgres, workers
 from cdc_platform.local.lifecycle import up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
+from tests.engines import EACH_ENGINE
 from tests.local import postgres_servers
 from tests.local.harness import Harness
 from tests.local.promotion import drop_postgres_database
@@ -168,7 +169,7 @@ def test_mariadb_root_without_password_is_gone(stack: Stack) -> None:
         assert "denied" in (mariadb.problem(address.port, mariadb.EMPTY_ROOT) or "")
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES])
+@EACH_ENGINE
 def test_debezium_captures_by_references_to_leader_file_and_secrets(
     stack: Stack, unique_name: Callable[[str], str], engine: Engine
 ) -> None:
@@ -245,16 +246,14 @@ def test_killed_worker_comes_back_on_its_ports(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("index", [0, 1])
-@pytest.mark.parametrize("engine", ["mariadb", "postgres"])
-def test_killed_database_comes_back_and_replicates(stack: Stack, engine: str, index: int) -> None:
-    servers = stack.mariadb if engine == "mariadb" else stack.postgres
-    stack.kill(servers[index])
-    stack.start(servers[index])
-    if engine == "mariadb":
-        login = stack.admin(Engine.MARIADB)
-        assert_eventually(lambda: mariadb.replication_problem(stack.mariadb_replica.port, login) is None, "replication")
-    else:
-        login = stack.admin(Engine.POSTGRES)
-        assert_eventually(
-            lambda: postgres.replication_problem(stack.postgres_primary.port, login) is None, "replication"
-        )
+@EACH_ENGINE
+def test_killed_database_comes_back_and_replicates(stack: Stack, engine: Engine, index: int) -> None:
+    server, login = stack.servers(engine)[index], stack.admin(engine)
+    stack.kill(server)
+    stack.start(server)
+    problem, asked = {
+        Engine.MARIADB: (mariadb.replication_problem, stack.replica),
+        Engine.MYSQL: (mysql.replication_problem, stack.replica),
+        Engine.POSTGRES: (postgres.replication_problem, stack.primary),
+    }[engine]
+    assert_eventually(lambda: problem(asked(engine).port, login) is None, "replication")

@@ -62,7 +62,7 @@ def points(count: int = 10, seed: int = 5) -> list[Point]:
         Point(
             number=number,
             victim=("run", "worker", "dagster")[number % 3],
-            engine=(Engine.MARIADB, Engine.POSTGRES)[number % 2],
+            engine=list(Engine)[(number + number // 3) % 3],
             after=dice.uniform(0.0, 0.9),
             family=dice.random() < 0.5,
         )

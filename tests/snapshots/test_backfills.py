@@ -23,6 +23,7 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
 from cdc_platform.snapshots.run_lifecycle import RequestedState
 from cdc_platform.snapshots.shard_steps import running_signal
+from tests.engines import EACH_ENGINE
 from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.dagster_outside import settings_file
 from tests.snapshots.harness import Harness, TopicCheck, Writers
@@ -30,14 +31,12 @@ from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
-
 
 def slow(rows_per_s: int) -> Load:
     return Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=rows_per_s)
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_by_key_range_and_condition_sends_just_those_rows(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -60,7 +59,7 @@ def test_backfill_by_key_range_and_condition_sends_just_those_rows(
     assert check.fold("notes") == {}
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_of_a_few_rows_of_the_only_shard_and_nobody_writes(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -104,7 +103,7 @@ def _seen_since(outside: SnapshotPorts, harness: Harness, run: Callable[..., lis
     return int(offset.get("txId") or 0) > mine
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_can_be_paused_and_resumed(engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts) -> None:
     harness = make_harness(engine, rows=10_000)
     go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
@@ -122,7 +121,7 @@ def test_backfill_can_be_paused_and_resumed(engine: Engine, make_harness: MakeHa
     check.assert_agrees()
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_can_be_stopped_and_the_stream_goes_on(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:

@@ -1,4 +1,4 @@
-"""Each bootstrap mode on both engines, while rows are written."""
+"""Each bootstrap mode on every engine, while rows are written."""
 
 from __future__ import annotations
 
@@ -16,16 +16,15 @@ from cdc_platform.reconciler.run_pass import plan_pass
 from cdc_platform.snapshots.lost_positions import for_lost_shards, lost_shards
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.run_records import watermarks
+from tests.engines import EACH_BINLOG, EACH_ENGINE
 from tests.snapshots.conftest import MakeHarness, backfill, bootstrap, go
 from tests.snapshots.harness import Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
-
-@ENGINES
+@EACH_ENGINE
 @pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
 def test_bootstrap_of_all_rows_under_live_writes(
     engine: Engine, mode: BootstrapMode, make_harness: MakeHarness, outside: SnapshotPorts
@@ -42,7 +41,7 @@ def test_bootstrap_of_all_rows_under_live_writes(
     assert run.finished and not run.failed
 
 
-@ENGINES
+@EACH_ENGINE
 def test_bootstrap_of_idle_shards_does_not_stand_still(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -53,7 +52,7 @@ def test_bootstrap_of_idle_shards_does_not_stand_still(
     TopicCheck(harness).assert_agrees()
 
 
-@ENGINES
+@EACH_ENGINE
 def test_bootstrap_from_latest_brings_what_changes_from_then_on(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -75,8 +74,11 @@ def test_bootstrap_from_latest_brings_what_changes_from_then_on(
     assert all(mark.complete and mark.backfilled == "b1" for mark in marks.values())
 
 
-def test_bootstrap_from_a_position_of_a_binlog(make_harness: MakeHarness, outside: SnapshotPorts) -> None:
-    harness = make_harness(Engine.MARIADB)
+@EACH_BINLOG
+def test_bootstrap_from_a_position_of_a_binlog(
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
+) -> None:
+    harness = make_harness(engine)
     positions = {shard.id: harness.position(shard) for shard in harness.shards}
     with Writers(harness) as writers:
         assert_eventually(lambda: writers.writes > 300, what="300 writes")
@@ -145,7 +147,7 @@ def test_bootstrap_from_an_lsn_before_the_publication_is_refused(
     assert shard.name not in outside.platform.connect(harness.stack.cluster()).connectors()
 
 
-@ENGINES
+@EACH_ENGINE
 @pytest.mark.parametrize("mode", [BootstrapMode.SNAPSHOT, BootstrapMode.INCREMENTAL], ids=str)
 def test_bootstrap_again_of_running_shards(
     engine: Engine, mode: BootstrapMode, make_harness: MakeHarness, outside: SnapshotPorts
@@ -164,10 +166,11 @@ def test_bootstrap_again_of_running_shards(
     assert rows
 
 
+@EACH_BINLOG
 def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(
-    make_harness: MakeHarness, outside: SnapshotPorts
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
-    harness = make_harness(Engine.MARIADB, count=1)
+    harness = make_harness(engine, count=1)
     shard = harness.shards[0]
     go(outside, bootstrap(harness, mode=BootstrapMode.INCREMENTAL), "first")
     position = harness.position(shard)
@@ -189,7 +192,7 @@ def test_bootstrap_back_at_a_position_that_the_schema_history_reaches(
 def _purged(run: Callable[..., list[Any]]) -> bool:
     """Purges; a file that the replica still reads stays."""
     run("FLUSH BINARY LOGS")
-    run(f"PURGE BINARY LOGS TO '{run('SHOW MASTER STATUS')[0][0]}'")
+    run(f"PURGE BINARY LOGS TO '{run('SHOW BINARY LOGS')[-1][0]}'")
     return len(run("SHOW BINARY LOGS")) == 1
 
 
@@ -202,7 +205,7 @@ def _lose(harness: Harness, outside: SnapshotPorts) -> None:
         with harness.admin(shard.database) as run:
             run("UPDATE items SET v = 500 WHERE id <= 50")
             run("DELETE FROM items WHERE id = 60")
-            if harness.engine is Engine.MARIADB:
+            if harness.engine.reads_binlog:
                 run("FLUSH BINARY LOGS")
                 assert_eventually(lambda r=run: _purged(r), what="binlogs purged")  # type: ignore[misc]
                 run("UPDATE items SET v = 501 WHERE id = 51")
@@ -227,7 +230,7 @@ def _lose(harness: Harness, outside: SnapshotPorts) -> None:
     )
 
 
-@ENGINES
+@EACH_ENGINE
 def test_bootstrap_of_lost_shards_is_one_command_that_says_what_may_be_lost(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:

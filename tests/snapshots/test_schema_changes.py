@@ -19,13 +19,13 @@ from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.run_records import watermarks
+from tests.engines import EACH_ENGINE
 from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.harness import TABLES, Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
 
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 SLOW = Load(max_parallel_shards=2, max_parallel_per_host=2, max_rows_per_s=1500)
 
 CHANGES = {
@@ -43,7 +43,7 @@ class Updates(Writers):
         run(f"UPDATE {dice.choice(TABLES)} SET v = {v} WHERE id = {key}")
 
 
-@ENGINES
+@EACH_ENGINE
 @pytest.mark.parametrize("change", CHANGES)
 def test_backfill_while_a_column_changes(
     engine: Engine, change: str, make_harness: MakeHarness, outside: SnapshotPorts
@@ -69,7 +69,7 @@ def test_backfill_while_a_column_changes(
     assert [column.name for column in found.columns] == _columns(harness, "items")
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_whose_task_starts_just_before_a_column_came(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -89,10 +89,10 @@ def test_backfill_whose_task_starts_just_before_a_column_came(
     assert not ended.failed, [done.error for done in working.notes.done]
     _same_rows(harness, shard.id, "items")
     withdrawn = [text for text in working.notes.said if "streams on without its snapshot" in text]
-    assert bool(withdrawn) == (engine is Engine.MARIADB), "a Postgres task reads the columns when it starts"
+    assert bool(withdrawn) == engine.reads_binlog, "a Postgres task reads the columns when it starts"
 
 
-@ENGINES
+@EACH_ENGINE
 def test_bootstrap_of_a_table_that_is_new_in_the_dataset(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:
@@ -127,7 +127,7 @@ def test_bootstrap_of_a_table_that_is_new_in_the_dataset(
     assert all(after["more", shard.id].complete for shard in harness.shards)
 
 
-@ENGINES
+@EACH_ENGINE
 def test_backfill_while_a_table_leaves_the_dataset_and_comes_back(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:

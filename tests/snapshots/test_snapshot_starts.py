@@ -10,6 +10,7 @@ import pytest
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Address, BootstrapMode, Engine
 from cdc_platform.snapshots.ports import SnapshotPorts
+from tests.engines import EACH_ENGINE
 from tests.snapshots.conftest import MakeHarness, bootstrap, go
 from tests.snapshots.harness import TopicCheck
 from tests.tcp_proxy import TcpProxy
@@ -17,7 +18,7 @@ from tests.tcp_proxy import TcpProxy
 pytestmark = pytest.mark.stack
 
 
-@pytest.mark.parametrize("engine", list(Engine), ids=str)
+@EACH_ENGINE
 def test_a_row_written_between_any_two_statements_of_an_initial_snapshot_reaches_the_topic(
     engine: Engine, stack: Stack, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:

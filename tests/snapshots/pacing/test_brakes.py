@@ -15,6 +15,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy
 from cdc_platform.snapshots.ports import SnapshotPorts
+from tests.engines import EACH_BINLOG
 from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.harness import Harness, TopicCheck, Writers
 from tests.waiting import assert_eventually
@@ -25,17 +26,19 @@ QUICK = BrakePolicy(replica_lag_on=5.0, replica_lag_off=2.0, interval=1.0)
 ROWS = 60_000  # so many that a pause comes in time
 
 
+@EACH_BINLOG
 def test_backfill_is_held_back_while_a_replica_is_behind(
-    make_harness: MakeHarness, outside: SnapshotPorts, stack: Stack
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts, stack: Stack
 ) -> None:
-    """MariaDB: by a lock on the replica that its SQL thread has to wait for; in mid-read by one that was stopped."""
-    harness = make_harness(Engine.MARIADB, count=1, rows=ROWS)
-    harness.shards = tuple(replace(shard, replicas=(stack.mariadb_replica,)) for shard in harness.shards)
+    """By a lock on the replica that its SQL thread has to wait for; in mid-read by one that was stopped."""
+    role = "SLAVE" if engine is Engine.MARIADB else "REPLICA"
+    harness = make_harness(engine, count=1, rows=ROWS)
+    harness.shards = tuple(replace(shard, replicas=(stack.replica(engine),)) for shard in harness.shards)
     harness.put(outside.platform)
     (shard,) = harness.shards
     go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
     check = TopicCheck(harness, since=TopicCheck(harness).ends())
-    with Writers(harness, pause=0.02), _replica(stack) as on_replica:
+    with Writers(harness, pause=0.02), _replica(stack, engine) as on_replica:
         assert_eventually(lambda: _lag(outside, harness) < 1.0, what="a replica that has the tables", seconds=120)
         on_replica(f"LOCK TABLES {shard.database}.items READ, {shard.database}.notes READ")
         assert_eventually(
@@ -47,13 +50,13 @@ def test_backfill_is_held_back_while_a_replica_is_behind(
         assert working.chunks() == 0
         on_replica("UNLOCK TABLES")
         assert_eventually(lambda: working.chunks() > 0, what="let go", seconds=120)
-        on_replica("STOP SLAVE SQL_THREAD")
+        on_replica(f"STOP {role} SQL_THREAD")
         try:
             stopped = f"a replica of {harness.leader} has stopped"
             assert_eventually(lambda: stopped in working.throttled(), what="held back by a stop", seconds=120)
             working.reads_nothing(10)
         finally:
-            on_replica("START SLAVE SQL_THREAD")
+            on_replica(f"START {role} SQL_THREAD")
         assert not working.end().failed
     check.assert_agrees(seconds=120)
 
@@ -89,9 +92,9 @@ def _behind(working: BackgroundRun, harness: Harness) -> bool:
 
 
 @contextmanager
-def _replica(stack: Stack) -> Iterator[Callable[[str], Any]]:
-    """Runs statements on the MariaDB replica, in one session."""
-    login, address = stack.admin(Engine.MARIADB), stack.mariadb_replica
+def _replica(stack: Stack, engine: Engine) -> Iterator[Callable[[str], Any]]:
+    """Runs statements on the replica, in one session."""
+    login, address = stack.admin(engine), stack.replica(engine)
     connection = pymysql.connect(
         host=address.host, port=address.port, user=login.user, password=login.password, autocommit=True
     )

@@ -24,13 +24,12 @@ from cdc_platform.verification.continuity.ledger import LedgerPorts, breaks_on_r
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
+from tests.engines import EACH_ENGINE
 from tests.verification.duplicates.harness import Harness as DuplicatesHarness
 from tests.verification.duplicates.harness import ask_for_snapshot, harnesses
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
-
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
 
 class Kept:
@@ -148,7 +147,7 @@ def kept(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
             context.__exit__(None, None, None)
 
 
-@ENGINES
+@EACH_ENGINE
 def test_ledger_of_a_worker_killed_with_9_has_no_break(engine: Engine, kept: Callable[[Engine], Kept]) -> None:
     ledger = kept(engine)
     place = ledger.harness
@@ -172,7 +171,7 @@ def test_ledger_of_a_worker_killed_with_9_has_no_break(engine: Engine, kept: Cal
     assert breaks_on_record(ledger.outside.platform.state.read(), place.dataset.name, "pins") == {}
 
 
-@ENGINES
+@EACH_ENGINE
 def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
     engine: Engine, kept: Callable[[Engine], Kept]
 ) -> None:
@@ -233,7 +232,7 @@ def source_positions(ledger: Kept, ids: range) -> list[int]:
     return [next(lsn for lsn in sent[20:]) - 1]
 
 
-@ENGINES
+@EACH_ENGINE
 def test_ledger_of_events_dropped_on_the_way_breaks_and_names_the_transaction(
     engine: Engine, kept: Callable[[Engine], Kept]
 ) -> None:
@@ -266,7 +265,7 @@ def test_ledger_of_events_dropped_on_the_way_breaks_and_names_the_transaction(
     assert (ledger.prove(), ledger.missing) == (Verdict.MISMATCHED, 3)
 
 
-@ENGINES
+@EACH_ENGINE
 def test_ledger_of_all_kinds_of_changes_has_no_break(engine: Engine, kept: Callable[[Engine], Kept]) -> None:
     ledger = kept(engine)
     place = ledger.harness

@@ -14,14 +14,12 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
+from tests.engines import EACH_ENGINE
 from tests.local import promotion
 from tests.verification.duplicates.harness import Harness, ask_for_snapshot, drop_slot, harnesses
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
-
-
-ENGINES = pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
 
 
 @pytest.fixture
@@ -31,7 +29,7 @@ def harness(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Harness
         yield make
 
 
-@ENGINES
+@EACH_ENGINE
 def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly(
     engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
@@ -65,7 +63,7 @@ def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly
     assert place.causes() == before
 
 
-@ENGINES
+@EACH_ENGINE
 def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
     engine: Engine, stack: Stack, tmp_path: Path
 ) -> None:
@@ -124,7 +122,7 @@ def _killed_in_mid_transaction(place: Harness) -> int:
     return changes
 
 
-@ENGINES
+@EACH_ENGINE
 def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
     engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
@@ -168,7 +166,7 @@ def test_duplicates_of_a_second_task_that_interleaves_are_a_zombies(
     assert place.causes() == {Cause.ZOMBIE: expected}
 
 
-@ENGINES
+@EACH_ENGINE
 def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
     engine: Engine, harness: Callable[[Engine], Harness]
 ) -> None:
@@ -192,11 +190,11 @@ def test_duplicates_of_a_table_snapshotted_twice_are_a_re_snapshot(
     assert place.causes() == {Cause.RESNAPSHOT: 30}
 
 
-@ENGINES
+@EACH_ENGINE
 def test_duplicates_after_a_leader_switch_are_the_failovers(engine: Engine, tmp_path: Path) -> None:
     # On a stack of its own: afterwards the other server is the primary.
-    binlog = engine.reads_binlog
-    with own_stack(workers=2, mariadb=binlog, postgres=not binlog) as stack, harnesses(stack, tmp_path) as harness:
+    servers = {one.value: one is engine for one in Engine}
+    with own_stack(workers=2, **servers) as stack, harnesses(stack, tmp_path) as harness:
         assert_duplicates_after_leader_switches(harness(engine))
 
 
@@ -210,12 +208,8 @@ def assert_duplicates_after_leader_switches(place: Harness) -> None:
         for name in workers:
             stack.kill(name)
         try:
-            if place.dataset.engine.reads_binlog:
-                stack = promotion.promote_mariadb_replica(stack, timeout=120)
-                leader = stack.mariadb_primary
-            else:
-                stack = promotion.promote_postgres_standby(stack, timeout=120)
-                leader = stack.postgres_primary
+            stack = promotion.promote(stack, place.dataset.engine, timeout=120)
+            leader = stack.primary(place.dataset.engine)
             # Both servers may have each event at the same place: the topology says what moved.
             moved.append(datetime.now(UTC))
             place.field.stack = stack

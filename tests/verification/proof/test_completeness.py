@@ -27,7 +27,7 @@ def quick_first(kinds: list[str]) -> list[Any]:
     return [kinds[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in kinds[1:])]
 
 
-ENGINES = [Engine.MARIADB, Engine.POSTGRES]
+ENGINES = list(Engine)
 
 # Key columns, and how the key of row number `n` looks.
 KEYS: dict[str, tuple[str, str, Callable[[int], tuple[Any, ...]]]] = {
@@ -38,12 +38,15 @@ KEYS: dict[str, tuple[str, str, Callable[[int], tuple[Any, ...]]]] = {
     "decimal": ("d DECIMAL(20,4)", "d", lambda n: (f"{n - 50}.{n % 10000:04d}",)),
     "moment": ("at DATE, n INT", "at, n", lambda n: (f"20{n % 30:02d}-0{1 + n % 9}-11", n)),
 }
-BINARY = {Engine.MARIADB: "raw VARBINARY(20)", Engine.POSTGRES: "raw BYTEA"}
 
 
 def _key(kind: str, engine: Engine) -> tuple[str, str, Callable[[int], tuple[Any, ...]]]:
     if kind == "binary":
-        return BINARY[engine], "raw", lambda n: (n.to_bytes(4, "big") + b"\x00\xff",)
+        return (
+            "raw VARBINARY(20)" if engine.reads_binlog else "raw BYTEA",
+            "raw",
+            lambda n: (n.to_bytes(4, "big") + b"\x00\xff",),
+        )
     return KEYS[kind]
 
 
@@ -83,7 +86,7 @@ class Writer:
 def _ground(make: MakeHarness, engine: Engine, kind: str = "integer", shards: int = 2, **more: Any) -> Harness:
     harness = make(engine, **more)
     columns, names, _ = _key(kind, engine)
-    moment = "TIMESTAMP(6) NULL" if engine is Engine.MARIADB else "TIMESTAMPTZ"
+    moment = "TIMESTAMP(6) NULL" if engine.reads_binlog else "TIMESTAMPTZ"
     for number in range(shards):
         shard = harness.add_shard(
             f"{number:05d}",

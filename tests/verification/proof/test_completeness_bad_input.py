@@ -16,6 +16,7 @@ from cdc_platform.clients.sources.source import Source
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 from cdc_platform.verification.ports import Progress, VerificationPorts
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.engines import EACH_BINLOG
 from tests.own_secrets import write_login
 from tests.tcp_proxy import TcpProxy
 from tests.verification.proof.harness import Harness, MakeHarness
@@ -23,7 +24,7 @@ from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ENGINES = [Engine.MARIADB, Engine.POSTGRES]
+ENGINES = list(Engine)
 
 
 @pytest.fixture(params=ENGINES)
@@ -172,7 +173,7 @@ def test_completeness_when_the_source_comes_back_is_proven(harness: Harness) -> 
 
 def test_completeness_without_rights_is_unverifiable(harness: Harness) -> None:
     name = f"{harness.name}_blind"
-    if harness.engine is Engine.MARIADB:
+    if harness.engine.reads_binlog:
         harness.execute(None, f"CREATE USER {name}@'%%' IDENTIFIED BY 'blind'".replace("%%", "%"))
         harness.execute(None, f"GRANT SELECT ON mysql.help_topic TO {name}@'%'")
     else:
@@ -193,7 +194,7 @@ def test_completeness_without_rights_is_unverifiable(harness: Harness) -> None:
             assert "refused" in one.reason, one.reason
             assert "no such" not in one.reason and "blind'" not in one.reason.replace(f"{name}'", "")
     finally:
-        harness.execute(None, f"DROP USER {name}@'%'" if harness.engine is Engine.MARIADB else f"DROP ROLE {name}")
+        harness.execute(None, f"DROP USER {name}@'%'" if harness.engine.reads_binlog else f"DROP ROLE {name}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -205,14 +206,14 @@ def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
     shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
     _insert(harness, shard, range(20))
     name = f"{harness.name}_half"
-    user = f"{name}@'%'" if engine is Engine.MARIADB else name
+    user = f"{name}@'%'" if engine.reads_binlog else name
     if engine is Engine.POSTGRES:
         harness.own(shard, "t")
     harness.field.deploy(harness.dataset)  # its topics, no connector
     credentials = write_login(harness.stack.dataset_secrets_dir, harness.name, "half", name, "half")
     half = _changed(harness.outside(), lambda dataset, shard: (replace(dataset, credentials=credentials), shard))
     try:
-        if engine is Engine.MARIADB:
+        if engine.reads_binlog:
             harness.execute(None, f"CREATE USER {user} IDENTIFIED BY 'half'")
             harness.execute(shard, f"GRANT SELECT (id) ON {shard.database}.t TO {user}")
             assert_said(harness.verify(outside=half), Verdict.UNVERIFIABLE, "SELECT command denied")
@@ -227,7 +228,7 @@ def test_completeness_with_rights_to_some_columns_or_rows_is_unverifiable(
         harness.execute(shard, f"REVOKE ALL ON t FROM {user}; DROP POLICY few ON t")
     finally:
         harness.execute(
-            shard, f"DROP USER {user}" if engine is Engine.MARIADB else f"DROP OWNED BY {user}; DROP ROLE {user}"
+            shard, f"DROP USER {user}" if engine.reads_binlog else f"DROP OWNED BY {user}; DROP ROLE {user}"
         )
 
 
@@ -265,7 +266,7 @@ def test_completeness_of_what_cannot_be_proven_says_why(make_harness: MakeHarnes
         "absent": "the source has no table",
     }
     harness = make_harness(engine, *(Table(name=name) for name in names))
-    odd = "INET6" if engine is Engine.MARIADB else "INTERVAL[]"
+    odd = {Engine.MARIADB: "INET6", Engine.MYSQL: "VECTOR(2)", Engine.POSTGRES: "INTERVAL[]"}[engine]
     shard = harness.add_shard(
         "00000", "CREATE TABLE no_key (id BIGINT, title TEXT)", f"CREATE TABLE odd (id BIGINT PRIMARY KEY, what {odd})"
     )
@@ -284,8 +285,11 @@ def test_completeness_of_a_connector_that_is_not_there_is_unverifiable(make_harn
     assert_said(harness.verify(), Verdict.UNVERIFIABLE, "no cluster of the dataset has its connector")
 
 
-def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_harness: MakeHarness) -> None:
-    harness = make_harness(Engine.MARIADB)
+@EACH_BINLOG
+def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
+    harness = make_harness(engine)
     shard = harness.add_shard("00000", "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT)")
     harness.field.deploy(harness.dataset)  # its topics, no connector
     [(before,)] = harness.execute(shard, "SELECT @@global.binlog_row_image")
@@ -297,12 +301,14 @@ def test_completeness_under_binlog_rows_that_are_not_full_is_unverifiable(make_h
     assert_said(verdicts, Verdict.UNVERIFIABLE, "binlog_row_image is MINIMAL, not FULL")
 
 
+_LACKING_ON_BINLOGS = {
+    "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is a VIEW, not a table"),
+    "maybe": ("CREATE TABLE maybe (id BIGINT NULL, UNIQUE (id))", "there is no primary key"),
+    "floats": ("CREATE TABLE floats (f FLOAT PRIMARY KEY)", "keys of type float cannot be looked up"),
+}
 _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
-    Engine.MARIADB: {
-        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is a VIEW, not a table"),
-        "maybe": ("CREATE TABLE maybe (id BIGINT NULL, UNIQUE (id))", "there is no primary key"),
-        "floats": ("CREATE TABLE floats (f FLOAT PRIMARY KEY)", "keys of type float cannot be looked up"),
-    },
+    Engine.MARIADB: _LACKING_ON_BINLOGS,
+    Engine.MYSQL: _LACKING_ON_BINLOGS,
     Engine.POSTGRES: {
         "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is not a plain table"),
         "parted": ("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)", "it is not a plain table"),

@@ -16,16 +16,16 @@ from confluent_kafka import TopicPartition
 from confluent_kafka.admin import AdminClient, AlterConfigOpType, ConfigEntry, ConfigResource, ResourceType
 
 from cdc_platform.clients.secrets import resolve_all
-from cdc_platform.clients.sources.mariadb import MariaDbSource
-from cdc_platform.model.positions import MariaDbPosition
+from cdc_platform.model.positions import parse_position
 from cdc_platform.model.topology import BootstrapMode, Engine, Shard
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from tests.engines import EACH_BINLOG
 from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ENGINES = [Engine.MARIADB, Engine.POSTGRES]
+ENGINES = list(Engine)
 TABLE = "CREATE TABLE t (id BIGINT PRIMARY KEY, title TEXT, n INT)"
 
 
@@ -197,8 +197,9 @@ def _topic_config(harness: Harness, **config: str) -> None:
     admin.incremental_alter_configs([resource])[resource].result(30)
 
 
-def test_completeness_of_a_compacted_topic_is_proven(make_harness: MakeHarness) -> None:
-    harness = make_harness(Engine.MARIADB)
+@EACH_BINLOG
+def test_completeness_of_a_compacted_topic_is_proven(make_harness: MakeHarness, engine: Engine) -> None:
+    harness = make_harness(engine)
     shard = _shard(harness, "00000")
     harness.deploy()
     assert_proven(harness, harness.verify())
@@ -232,8 +233,11 @@ def test_completeness_of_a_compacted_topic_is_proven(make_harness: MakeHarness) 
     assert_proven(harness, harness.verify())
 
 
-def test_completeness_after_retention_is_out_of_scope_until_a_backfill(make_harness: MakeHarness) -> None:
-    harness = make_harness(Engine.MARIADB)
+@EACH_BINLOG
+def test_completeness_after_retention_is_out_of_scope_until_a_backfill(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
+    harness = make_harness(engine)
     shard = _shard(harness, "00000")
     harness.deploy()
     assert_proven(harness, harness.verify())
@@ -283,7 +287,8 @@ def test_completeness_of_an_empty_table_is_proven(make_harness: MakeHarness, eng
 @pytest.mark.parametrize("engine", ENGINES)
 def test_completeness_of_uuid_keys_of_the_engine_is_proven(make_harness: MakeHarness, engine: Engine) -> None:
     harness = make_harness(engine)
-    shard = harness.add_shard("00000", "CREATE TABLE t (u UUID, n INT NOT NULL, title TEXT, PRIMARY KEY (u, n))")
+    kind = "CHAR(36)" if engine is Engine.MYSQL else "UUID"
+    shard = harness.add_shard("00000", f"CREATE TABLE t (u {kind}, n INT NOT NULL, title TEXT, PRIMARY KEY (u, n))")
     if engine is Engine.POSTGRES:
         harness.own(shard, "t")
     # Ending in zero bytes MariaDB's are captured wrongly (docs/verification.md): these do not.
@@ -316,12 +321,13 @@ def test_completeness_after_many_deletes_by_text_keys_is_proven(make_harness: Ma
     assert verdicts[shard.id].source_rows == verdicts[shard.id].topic_rows == 450
 
 
-def test_completeness_is_proven_from_a_replica(make_harness: MakeHarness) -> None:
+@EACH_BINLOG
+def test_completeness_is_proven_from_a_replica(make_harness: MakeHarness, engine: Engine) -> None:
     """The table is read on the replica, at the replica's own position; the connector reads the leader."""
-    harness = make_harness(Engine.MARIADB, verification={"replicas": True, "chunk_rows": 100})
+    harness = make_harness(engine, verification={"replicas": True, "chunk_rows": 100})
     shard = _shard(harness, "00000", rows=500)
-    replica = harness.stack.mariadb_replica
-    assert replica is not None and replica != shard.leader
+    replica = harness.stack.replica(engine)
+    assert replica != shard.leader
     harness.shards[0] = replace(shard, replicas=(replica,))
     harness.deploy()
     harness.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 100")
@@ -332,35 +338,34 @@ def test_completeness_is_proven_from_a_replica(make_harness: MakeHarness) -> Non
     assert verdict.source_rows == 500
 
 
-def test_completeness_from_a_replica_that_lags_is_proven_at_its_own_position(make_harness: MakeHarness) -> None:
+@EACH_BINLOG
+def test_completeness_from_a_replica_that_lags_is_proven_at_its_own_position(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
     """The topic is ahead of what is read; what came later counts for nothing, and what is lost before is named."""
-    harness = make_harness(Engine.MARIADB, verification={"replicas": True, "chunk_rows": 20})
+    harness = make_harness(engine, verification={"replicas": True, "chunk_rows": 20})
     shard = _shard(harness, "00000", rows=200)
-    replica = harness.stack.mariadb_replica
-    assert replica is not None
+    replica = harness.stack.replica(engine)
     harness.shards[0] = replace(shard, replicas=(replica,))
     harness.deploy()
     harness.settle(shard)
-    login = harness.stack.admin(Engine.MARIADB)
+    login = harness.stack.admin(engine)
+    role = "SLAVE" if engine is Engine.MARIADB else "REPLICA"
     with pymysql.connect(
         host=replica.host, port=replica.port, user=login.user, password=login.password, autocommit=True
     ) as standby, standby.cursor() as there:  # fmt: skip
-        there.execute("STOP SLAVE SQL_THREAD")
+        there.execute(f"STOP {role} SQL_THREAD")
         try:
             harness.execute(shard, "UPDATE t SET n = n + 1 WHERE id < 50")
             harness.execute(shard, "DELETE FROM t WHERE id >= 150")
             _insert(harness, shard, range(1000, 1010))
-            leader = MariaDbSource(
-                shard.leader, user=login.user, password=login.password, database=shard.database or "", table="t"
-            )
-            ahead = leader.position()
-            leader.close()
+            ahead = harness.outside().source(harness.dataset, replace(shard, replicas=()), harness.tables[0]).position()
             verdict = harness.verify()[shard.id]
             assert_proven(harness, {shard.id: verdict})
             assert (verdict.source, verdict.source_rows, verdict.topic_rows) == (str(replica), 200, 200)
-            assert not MariaDbPosition.parse(verdict.proven_to).covers(MariaDbPosition.parse(str(ahead)))
+            assert not parse_position(engine, verdict.proven_to or "").covers(ahead)
         finally:
-            there.execute("START SLAVE SQL_THREAD")
+            there.execute(f"START {role} SQL_THREAD")
     assert_eventually(lambda: harness.verify()[shard.id].source_rows == 160, "the replica has caught up", 120)
     assert_proven(harness, harness.verify())
 
@@ -446,6 +451,7 @@ import json, sys
 from pathlib import Path
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine, Shard, Table
+from tests.engines import EACH_BINLOG
 from tests.verification.proof.harness import Harness
 
 given = json.loads(Path(sys.argv[1]).read_text())
@@ -453,7 +459,7 @@ stack = Stack.load(Path(given["stack"]))
 engine = Engine(given["engine"])
 harness = Harness(stack=stack, engine=engine, name=given["name"], cache=Path(given["cache"]),
                   tables=(Table(name="t"),), more={"verification": {"chunk_rows": 20}})
-address = stack.mariadb_primary if engine is Engine.MARIADB else stack.postgres_primary
+address = stack.primary(engine)
 harness.shards.append(Shard(dataset=harness.name, id=given["shard"], leader=address, database=given["database"]))
 print(harness.verify(run="killed"))
 """

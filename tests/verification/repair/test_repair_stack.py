@@ -22,6 +22,7 @@ from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.verification.repair.reemit import run_repair
 from cdc_platform.verification.repair.repair_plan import find_repair, recorded_plan
 from tests.alerting.receivers import HttpReceiver, served
+from tests.engines import EACH_ENGINE
 from tests.snapshots.dagster_outside import settings_file
 from tests.verification.repair.harness import MakeHarness, lost
 from tests.waiting import assert_eventually
@@ -38,7 +39,7 @@ class StackResource(CdcPlatformResource):
         return SETTINGS[str(self.config_file)]
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recovers_once(
     engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
@@ -136,7 +137,7 @@ def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
     assert harness.read_by_snapshots() == {(shard, key): 1 for shard, ids in wanted.items() for key in ids}
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@EACH_ENGINE
 def test_repair_gives_tombstones_to_rows_that_only_the_topic_has_when_it_is_told_to(
     engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
