@@ -28,7 +28,6 @@ from cdc_platform.planning.actions import (
 from cdc_platform.planning.diagnosis import ConnectorView, diagnose
 from cdc_platform.planning.drift import TOO_FEW_BROKERS, compare_topics, foreign_topics, with_values
 from cdc_platform.planning.guardrails import Connectors
-from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.health.source_hazards import SourceRecord
@@ -50,9 +49,9 @@ def make_plan(observed: ObservedState, desired: DesiredState, memory: Memory, po
     before = Part(refusals=(*problems, *unread))
     stop = guardrails.whole_pass(observed, ours, memory, policy)
     if stop is not None:
-        # Sizes stay on record as they are, else the next pass would find nothing strange.
-        incidents = RecordChanges({Incident: dict.fromkeys(memory.of(Incident))})
-        return Planned(plan=_plan(before + stop), changes=incidents)
+        # Sizes stay on record as they are, else the next pass would find nothing strange; incidents too, else
+        # receivers would read that shards recovered which this pass did not look at.
+        return Planned(plan=_plan(before + stop), changes=RecordChanges())
     return _Planner(PlanInputs(observed, desired, memory, policy), ours, others).plan(before)
 
 

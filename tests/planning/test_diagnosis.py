@@ -206,6 +206,9 @@ def test_500_failing_findings_are_one_with_the_cure() -> None:
     known = after(Memory(), planned, Incident, RestartRecord)
     again = make_plan(picture(replace(ideal, shards={"pins": one_host}), {"main": held}), WANTED, known, POLICY)
     assert again.changes.of(Incident) == {}
+    # A pass that looks at nothing, paused or without an answer, ends no incident: it would be alerted as over.
+    blind = replace(picture(replace(ideal, shards={"pins": one_host}), {"main": held}), problem="Kafka is away")
+    assert make_plan(blind, WANTED, known, POLICY).changes.of(Incident) == {}
 
 
 def test_records_of_shards_that_left_are_forgotten_and_kept_while_a_znode_is_broken() -> None:
