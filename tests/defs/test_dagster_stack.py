@@ -120,15 +120,15 @@ def on_stack(captured: Captured) -> Iterator[CodeLocation]:
 
 
 def settle(control: CodeLocation) -> None:
-    """Ticks and runs until a tick asks for nothing: a connector may need a moment after its pass."""
+    """Ticks and runs until both shards are up and nothing is asked for: a connector may need a moment."""
 
     def quiet() -> bool:
         result = control.tick()
         if result.run_requests:
             assert control.run(result.run_requests[0].run_config).success
-        return not result.run_requests
+        return "2 of 2 shards up" in str(result.skip_reason)
 
-    assert_eventually(quiet, "nothing is asked for any more")
+    assert_eventually(quiet, "both shards are up, and nothing is asked for any more")
 
 
 def test_a_tick_and_its_run_capture_real_tables_and_show_them(
