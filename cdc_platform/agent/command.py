@@ -19,11 +19,13 @@ from cdc_platform.agent.leader_gate import LeaderCheck
 from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.connect.http import trusting
+from cdc_platform.clients.log_lines import log_to
 from cdc_platform.clients.secrets import login
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
+from cdc_platform.model.plain_text import for_terminal
 from cdc_platform.model.topology import LEADER_DIR
 from cdc_platform.settings import Settings
 
@@ -94,11 +96,7 @@ def agent(
 
     Runs until SIGTERM or SIGINT. Needs neither the control plane nor Dagster.
     """
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=logging.DEBUG if verbose else logging.INFO,
-        format="%(asctime)s %(levelname)s %(message)s",
-    )
+    log_to(sys.stderr, logging.DEBUG if verbose else logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper.session.kazoo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     Layout(root).agent(worker)  # a bad name is an error now, not after the first sync
@@ -157,7 +155,7 @@ def main() -> None:
     try:
         agent(prog_name="cdc-platform agent")
     except CdcError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(for_terminal(f"Error: {error}"), err=True)
         sys.exit(1)
 
 

@@ -13,6 +13,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.demo import DemoOptions, Summary, run_demo
 from cdc_platform.local.demo.run import Figures
 
@@ -52,7 +54,7 @@ def demo(
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)
-    console = Console(stderr=True)
+    console = SafeConsole(stderr=True)
     with _Screen(console) as screen:
         try:
             summary = run_demo(options, screen)
@@ -62,9 +64,9 @@ def demo(
     if summary is None:
         sys.exit(1)
     if as_json:
-        click.echo(json.dumps(summary.document(), indent=2))
+        echo(json.dumps(summary.document(), indent=2))
     else:
-        Console().print(_table(summary))
+        SafeConsole().print(_table(summary))
     sys.exit(0 if summary.ok else 1)
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 
 import click
 from prometheus_client import start_http_server
 
+from cdc_platform.cli.output import echo
+from cdc_platform.clients.log_lines import log_to
 from cdc_platform.errors import BadInput
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.settings import Settings
@@ -22,6 +25,7 @@ def exporter(host: str, port: int) -> None:
 
     They come from the state topic, where each pass records what it saw and did.
     """
+    log_to(None, logging.WARNING)
     settings = Settings.load()
     state = state_store(settings)
     stopped = threading.Event()
@@ -33,7 +37,7 @@ def exporter(host: str, port: int) -> None:
         raise BadInput(
             f"cannot listen there: {error.strerror or error}.", where=f"{host}:{port}", cure="Choose another --port."
         ) from None
-    click.echo(f"http://{host}:{server.server_port}/metrics")
+    echo(f"http://{host}:{server.server_port}/metrics")
     stopped.wait()
     server.shutdown()
     thread.join()

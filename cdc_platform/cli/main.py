@@ -14,6 +14,8 @@ from typing import Any
 import click
 
 from cdc_platform.cli.grammar import SuggestingGroup, usage_errors
+from cdc_platform.cli.output import echo
+from cdc_platform.clients.log_lines import log_to
 from cdc_platform.errors import CdcError, Unavailable, missing_extra
 from cdc_platform.settings import Settings
 
@@ -69,18 +71,18 @@ class _Lazy(SuggestingGroup):
             with usage_errors():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo("Interrupted.", err=True)
+            echo("Interrupted.", err=True)
             ctx.exit(130)
         except CdcError as error:
             own = isinstance(error, Unavailable) and ctx.invoked_subcommand not in WITHOUT_SETTINGS
-            click.echo(f"Error: {error}{' ' + Settings.origin() if own else ''}", err=True)
+            echo(f"Error: {error}{' ' + Settings.origin() if own else ''}", err=True)
             ctx.exit(1)
         except OSError as error:
             # A path that the caller named: one sentence instead of a traceback.
             if not isinstance(error.filename, str | bytes):
                 raise
             name = os.fsdecode(error.filename)
-            click.echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
+            echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
             ctx.exit(1)
 
 
@@ -101,7 +103,7 @@ def _not_installed(name: str, problem: CdcError) -> click.Command:
 def main(ctx: click.Context, verbose: bool) -> None:
     """Change data capture for sharded databases: Debezium kept alive, topics proven complete."""
     if verbose:
-        logging.basicConfig(level=logging.INFO)
+        log_to(None, logging.INFO)
     elif ctx.invoked_subcommand not in SERVICES:
         # An error is one sentence: what the clients log on the way to it would bury it.
         logging.getLogger().addHandler(logging.NullHandler())

@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from cdc_platform.cli.output import echo
 from cdc_platform.errors import BadInput
 from cdc_platform.model.naming import ShardName
 from cdc_platform.planning.actions import CreateConnector
@@ -53,11 +54,11 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
     if out is not None:
         out.write_text(document + "\n")
     if form == "json":
-        click.echo(document)
+        echo(document)
     elif form == "markdown":
-        click.echo(to_markdown(planned.plan))
+        echo(to_markdown(planned.plan))
     else:
-        click.echo(to_text(planned.plan))
+        echo(to_text(planned.plan))
     sys.exit(planned.plan.exit_code)
 
 
@@ -77,23 +78,23 @@ def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool
             policy=reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink),
             while_planning=large_state,
             expect=expect,
-            progress=lambda text: None if as_json else click.echo(text, err=True),
+            progress=lambda text: None if as_json else echo(text, err=True),
             wait_for_lock=wait,
             asked=of_dataset(None),
         )
     if as_json:
-        click.echo(json.dumps(_report_json(report), indent=2))
+        echo(json.dumps(_report_json(report), indent=2))
     else:
         for outcome in report.outcomes:
-            click.echo(outcome.sentence())
-        click.echo(report.sentence())
+            echo(outcome.sentence())
+        echo(report.sentence())
         created = {
             ShardName.parse(outcome.action.name).dataset
             for outcome in report.outcomes
             if isinstance(outcome.action, CreateConnector) and outcome.status is ActionStatus.DONE
         }
         for dataset in sorted(created):
-            click.echo(f"Next: `cdc-platform bootstrap {dataset}` gives its new shards the rows that exist.")
+            echo(f"Next: `cdc-platform bootstrap {dataset}` gives its new shards the rows that exist.")
     sys.exit(1 if report.failed or report.plan.refusals else 0)
 
 

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from cdc_platform import wiring
+from cdc_platform.cli.output import echo
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
@@ -63,7 +64,7 @@ def repair(
         raise BadInput("say what to repair.", cure="Use one of --keys, --from-verdict, --shard and --run.")
 
     def say(text: str) -> None:
-        click.echo(text, err=True)
+        echo(text, err=True)
 
     settings = Settings.load()
     with (
@@ -104,14 +105,14 @@ def repair(
         report = run_repair(ports, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
     if as_json:
-        click.echo(msgspec.json.encode(report.document()).decode())
+        echo(msgspec.json.encode(report.document()).decode())
     else:
-        click.echo(report.sentence())
+        echo(report.sentence())
         for verdict in report.proof:
             if verdict.verdict is not Verdict.PROVEN:
-                click.echo(f"  {verdict.shard}: {verdict.verdict}: {verdict.reason}")
+                echo(f"  {verdict.shard}: {verdict.verdict}: {verdict.reason}")
         for shard, reason in sorted(report.unproven.items()):
-            click.echo(f"  {shard}: left alone: {reason}")
+            echo(f"  {shard}: left alone: {reason}")
     ctx.exit(0 if report.proven else 2)
 
 
@@ -143,14 +144,14 @@ def shards_of_run(
 
 def _print_plan(plan: RepairPlan, as_json: bool) -> None:
     if as_json:
-        click.echo(msgspec.json.encode(plan).decode())
+        echo(msgspec.json.encode(plan).decode())
         return
     something = plan.keys or plan.extra
-    click.echo(f"Dry run: nothing was changed. {plan.sentence() if something else 'There is nothing to re-emit.'}")
+    echo(f"Dry run: nothing was changed. {plan.sentence() if something else 'There is nothing to re-emit.'}")
     for shard in plan.shards:
         shown = ", ".join(json.dumps(key if len(key) > 1 else key[0]) for key in shard.emit[:20])
-        click.echo(f"  {shard.shard}: {len(shard.emit)} keys{f' ({shown})' if shown else ''}, {len(shard.extra)} extra")
+        echo(f"  {shard.shard}: {len(shard.emit)} keys{f' ({shown})' if shown else ''}, {len(shard.extra)} extra")
     for name, reason in sorted(plan.left.items()):
-        click.echo(f"  {name}: left alone: {reason}")
+        echo(f"  {name}: left alone: {reason}")
     if something:
-        click.echo("Add --apply to do it.")
+        echo("Add --apply to do it.")

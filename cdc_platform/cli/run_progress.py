@@ -14,9 +14,10 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.errors import BadInput
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle, summary
@@ -95,14 +96,14 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
         for option, wanted in (("pauses", RequestedState.PAUSED), ("resumes", RequestedState.RUNNING)):
             if orders[option]:
                 run = run_lifecycle.order(ports, orders[option], wanted)
-                click.echo(f"Snapshot run {run.id} is to be {wanted}: it follows within seconds.")
+                echo(f"Snapshot run {run.id} is to be {wanted}: it follows within seconds.")
                 return
         if orders["details"]:
-            click.echo(_details(ports, orders["details"], as_json=as_json))
+            echo(_details(ports, orders["details"], as_json=as_json))
             return
         if orders["lists"]:
             found = summary.all_runs(platform.state.read())
-            click.echo(json.dumps(found, indent=2) if as_json else _lines(found))
+            echo(json.dumps(found, indent=2) if as_json else _lines(found))
             return
         if orders["stops"]:
             run = run_lifecycle.order(ports, orders["stops"], RequestedState.STOPPED)
@@ -131,22 +132,22 @@ def work(ports: SnapshotPorts, run: Run, *, as_json: bool) -> None:
             for future in futures:
                 future.result()
     except KeyboardInterrupt:
-        click.echo(f"Interrupted. `cdc-platform {run.kind} --continue {run.id}` goes on.", err=True)
+        echo(f"Interrupted. `cdc-platform {run.kind} --continue {run.id}` goes on.", err=True)
         sys.exit(130)
     closed = run_lifecycle.finish(ports, run)
     seconds = (datetime.now(UTC) - began).total_seconds()
     done = [shard for shard in screen.over if shard.error is None]
     failed = [shard for shard in screen.over if shard.error is not None]
     if as_json:
-        click.echo(json.dumps(_document(closed, screen.over, seconds), indent=2))
+        echo(json.dumps(_document(closed, screen.over, seconds), indent=2))
     else:
         for shard in failed:
-            click.echo(shard.sentence(), err=True)
+            echo(shard.sentence(), err=True)
         for shard in done:
             if shard.hole is not None:
-                click.echo(shard.sentence())
+                echo(shard.sentence())
         rows = sum(sum(shard.rows.values()) for shard in screen.over)
-        click.echo(
+        echo(
             f"{run.kind} {run.id}: {len(done)} shards done, {len(failed)} failed, {rows:,} rows in {duration(seconds)}."
         )
     sys.exit(1 if failed else 0)
@@ -159,7 +160,7 @@ class Screen:
         self.run = run
         self.over: list[ShardDone] = []
         self._quiet = quiet
-        self._console = Console(stderr=True)
+        self._console = SafeConsole(stderr=True)
         self._lock = threading.Lock()
         self._parts: dict[int, RunProgress] = {}
         self._bar = Progress(

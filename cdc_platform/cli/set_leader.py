@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from cdc_platform.cli.output import echo
 from cdc_platform.clients.sources.leader_probes import load_probe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import CdcError, PromotionRefused
@@ -59,14 +60,14 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
         bad = [item for item in items if not item.ok]
         if not as_json:
             for item in items:
-                click.echo(str(item))
+                echo(str(item))
         if dry_run:
             if as_json:
-                click.echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
+                echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
             sys.exit(2 if bad else 0)
         if not force:
             if bad and as_json:
-                click.echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
+                echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
             refuse_unfit(items, before, address)
         after = store.set_leader(dataset, shard, address)
         agents = len(store.agents())
@@ -91,7 +92,7 @@ def _checked(
         if not late or left <= 0:
             return items
         if not reported and not quiet:
-            click.echo(f"waiting: {'; '.join(item.text for item in late)}", err=True)
+            echo(f"waiting: {'; '.join(item.text for item in late)}", err=True)
             reported = True
         time.sleep(min(0.5, left))
 
@@ -105,9 +106,9 @@ def _say(as_json: bool, before: Shard, after: Shard, items: tuple[PreflightItem,
             "generation": after.generation,
             "items": [asdict(item) for item in items],
         }
-        click.echo(json.dumps(document, indent=2))
+        echo(json.dumps(document, indent=2))
     else:
-        click.echo(text)
+        echo(text)
 
 
 @click.command("discover")
@@ -135,7 +136,7 @@ def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_
             except CdcError as error:
                 if every is None:
                     raise
-                click.echo(f"Error: {error}", err=True)
+                echo(f"Error: {error}", err=True)
             if every is None:
                 sys.exit(2 if found.moves or found.problems else 0)
             time.sleep(every)
@@ -168,10 +169,10 @@ def _tell(found: Discovery, done: dict[str, str], as_json: bool) -> None:
             "problems": dict(found.problems),
             "done": done,
         }
-        click.echo(json.dumps(document))
+        echo(json.dumps(document))
         return
     for name, leader in sorted(found.moves.items()):
-        click.echo(f"{name}: {leader} leads{f': {done[name]}' if name in done else ''}")
+        echo(f"{name}: {leader} leads{f': {done[name]}' if name in done else ''}")
     for name, problem in sorted(found.problems.items()):
-        click.echo(f"{name}: {problem}")
-    click.echo(f"{found.probed} shards probed, {len(found.moves)} with another leader than in ZooKeeper")
+        echo(f"{name}: {problem}")
+    echo(f"{found.probed} shards probed, {len(found.moves)} with another leader than in ZooKeeper")

@@ -11,11 +11,12 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from cdc_platform.cli.grammar import SuggestingGroup
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.control import tail
 from cdc_platform.local.lifecycle import down as bring_down
 from cdc_platform.local.lifecycle import up as bring_up
@@ -118,7 +119,7 @@ def logs(directory: Path, name: str, follow: bool, lines: int) -> None:
         found = tail(path, lines)
         stream.seek(0, os.SEEK_END)
         if found:
-            click.echo(found)
+            echo(found)
         while follow:
             added = stream.read()
             if added:
@@ -151,14 +152,14 @@ def _show(found: Stack, as_json: bool, last: str | None) -> None:
             "services": services,
             "mysql_version": found.mysql_version,
         }
-        click.echo(msgspec.json.encode(shown))
+        echo(msgspec.json.encode(shown))
         return
-    Console().print(_table(services))
-    click.echo(f"Settings: {found.settings_file}")
+    SafeConsole().print(_table(services))
+    echo(f"Settings: {found.settings_file}")
     if found.mysql:
-        click.echo(f"MySQL: {found.mysql_version}")
+        echo(f"MySQL: {found.mysql_version}")
     if last:
-        click.echo(last)
+        echo(last)
 
 
 def _table(services: tuple[ServiceStatus, ...]) -> Table:
@@ -183,7 +184,7 @@ class _Downloads:
     """Shows downloads: bars on a terminal, a line for each file elsewhere."""
 
     def __init__(self, *, quiet: bool) -> None:
-        console = Console(stderr=True)
+        console = SafeConsole(stderr=True)
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
         )
@@ -204,7 +205,7 @@ class _Downloads:
     def update(self, name: str, done: int, total: int) -> None:
         """A file has `done` of `total` bytes; from several threads."""
         if self._lines and done >= total >= _WORTH_A_LINE:
-            click.echo(f"downloaded {name} ({total / 2**20:.1f} MiB)", err=True)
+            echo(f"downloaded {name} ({total / 2**20:.1f} MiB)", err=True)
         if self._show_bars:
             with self._guard:
                 if name not in self._tasks:

@@ -11,9 +11,10 @@ from typing import Any
 
 import click
 import msgspec
-from rich.console import Console
 from rich.table import Table
 
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.model.observed import ObservedConnector, ObservedState, ObservedWorker
 from cdc_platform.planning.inputs import Planned
 from cdc_platform.reconciler import last_pass
@@ -63,15 +64,15 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
         for document, shard in zip(documents, chosen, strict=True):
             document["bootstrap"] = shard_summary(records, topology.dataset(dataset), shard.id)
         if as_json:
-            click.echo(json.dumps(documents[0] if len(documents) == 1 else {"shards": documents}, indent=2))
+            echo(json.dumps(documents[0] if len(documents) == 1 else {"shards": documents}, indent=2))
         else:
-            click.echo("\n\n".join([_passes_text(passes), *map(_shard_text, documents)]))
+            echo("\n\n".join([_passes_text(passes), *map(_shard_text, documents)]))
         sys.exit(0 if all(document["up"] for document in documents) else 2)
     bootstrap = {
         name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
     }
     if as_json:
-        click.echo(json.dumps(_document(health, bootstrap, observed, planned, passes), indent=2))
+        echo(json.dumps(_document(health, bootstrap, observed, planned, passes), indent=2))
     else:
         _print(health, bootstrap, observed, planned, passes)
     sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
@@ -150,7 +151,7 @@ def _print(
     planned: Planned,
     passes: Mapping[str, Any],
 ) -> None:
-    console = Console()
+    console = SafeConsole()
     console.print(_passes_text(passes), highlight=False, markup=False, soft_wrap=True)
     table = Table("dataset", "shards", "up", "down")
     for name, h in health.items():

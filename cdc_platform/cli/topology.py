@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
 
 from cdc_platform.cli.grammar import SuggestingGroup
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.cli.set_leader import discover_leaders, set_leader
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
@@ -65,16 +65,16 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
             cap = max(settings.max_deletes, int(shards * settings.max_delete_fraction))
         changes = store.import_topology(desired, dry_run=dry_run, prune=prune, max_deletes=cap)
     if as_json:
-        click.echo(json.dumps([asdict(change) for change in changes], indent=2))
+        echo(json.dumps([asdict(change) for change in changes], indent=2))
         return
     for change in changes[:_SHOWN]:
-        click.echo(str(change))
+        echo(str(change))
     if len(changes) > _SHOWN:
-        click.echo(f"... and {len(changes) - _SHOWN} more")
+        echo(f"... and {len(changes) - _SHOWN} more")
     writes = sum(change.action != "keep" for change in changes)
-    click.echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+    echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
     if writes and not dry_run:
-        click.echo("Next: `cdc-platform plan` shows what a pass makes of it, and what is wrong with tables.")
+        echo("Next: `cdc-platform plan` shows what a pass makes of it, and what is wrong with tables.")
 
 
 class _Any(tuple[str, ...]):
@@ -108,9 +108,9 @@ def show(dataset: str | None, as_json: bool) -> None:
     if dataset is not None and not any(problem.name == dataset for problem in found.problems):
         found.dataset(dataset)
     if as_json:
-        click.echo(json.dumps(_document(found, dataset), indent=2, ensure_ascii=False))
+        echo(json.dumps(_document(found, dataset), indent=2, ensure_ascii=False))
         return
-    console = Console()
+    console = SafeConsole()
     console.print(_datasets(found) if dataset is None else _shards(found, dataset))
     if dataset is None:
         console.print(_clusters(found))
@@ -142,7 +142,7 @@ def pause(dataset: str | None, shard: str | None, reason: str, author: str | Non
     )
     with closing(topology_store(Settings.load())) as store:
         store.set_pause(dataset, shard, made)
-    click.echo(f"{_subject(dataset, shard)} is {_paused(made)}")
+    echo(f"{_subject(dataset, shard)} is {_paused(made)}")
 
 
 @click.command()
@@ -152,7 +152,7 @@ def resume(dataset: str | None, shard: str | None) -> None:
     """End the pause of the platform, a DATASET or a SHARD."""
     with closing(topology_store(Settings.load())) as store:
         store.set_pause(dataset, shard, None)
-    click.echo(f"{_subject(dataset, shard)} is not paused")
+    echo(f"{_subject(dataset, shard)} is not paused")
 
 
 def _refuse_problems(stored: Topology, desired: Topology, settings: Settings, file: Path) -> None:
@@ -227,7 +227,7 @@ def _datasets(found: Topology) -> Table:
             ", ".join(each.name for each in dataset.tables),
             str(len(shards)),
             ", ".join(dataset.clusters),
-            escape(_state(dataset, sum(shard.pause is not None for shard in shards))),
+            _state(dataset, sum(shard.pause is not None for shard in shards)),
         )
     return table
 
@@ -242,7 +242,7 @@ def _clusters(found: Topology) -> Table:
     table = Table("cluster", "workers", "capacity", "state")
     for cluster in found.clusters.values():
         state = "draining" if cluster.draining else "active"
-        table.add_row(cluster.name, escape(", ".join(cluster.urls)), str(cluster.capacity), state)
+        table.add_row(cluster.name, ", ".join(cluster.urls), str(cluster.capacity), state)
     return table
 
 
@@ -255,6 +255,6 @@ def _shards(found: Topology, dataset: str) -> Table:
             str(shard.leader),
             str(shard.generation),
             ", ".join(map(str, shard.replicas)),
-            escape(_paused(shard.pause)) if shard.pause else "active",
+            _paused(shard.pause) if shard.pause else "active",
         )
     return table

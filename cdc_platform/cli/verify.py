@@ -12,11 +12,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -60,7 +61,7 @@ def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_
             audit.write(verdicts)
             found += verdicts
     if as_json:
-        click.echo(json.dumps({"run_id": run_id, "shards": [_document(verdict) for verdict in found]}, indent=2))
+        echo(json.dumps({"run_id": run_id, "shards": [_document(verdict) for verdict in found]}, indent=2))
     else:
         _print(found, run_id)
     sys.exit(max((_EXITS[verdict.verdict] for verdict in found), default=0, key=_worst))
@@ -90,7 +91,7 @@ def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
             lag,
             Text(verdict.reason),
         )
-    console = Console()
+    console = SafeConsole()
     console.print(grid)
     for verdict in verdicts:
         for sample in verdict.samples:
@@ -120,7 +121,7 @@ def _shown(*, quiet: bool) -> Iterator[Report]:
         yield _plainly()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Progress(*columns, console=SafeConsole(stderr=True), transient=True) as bars:
         tasks: dict[str, TaskID] = {}
 
         def report(step: Step) -> None:
@@ -138,6 +139,6 @@ def _plainly() -> Report:
         now = time.monotonic()
         if step.done >= step.total or now - said.get(step.stage, now - _PLAIN_SECONDS) >= _PLAIN_SECONDS:
             said[step.stage] = now
-            click.echo(f"{_STAGES[step.stage]}: {step.done:,} of {step.total:,}", err=True)
+            echo(f"{_STAGES[step.stage]}: {step.done:,} of {step.total:,}", err=True)
 
     return report

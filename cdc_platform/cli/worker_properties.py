@@ -6,6 +6,7 @@ import json
 
 import click
 
+from cdc_platform.cli.output import echo
 from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.permitted_options import client_options
@@ -73,8 +74,8 @@ def worker_properties(
     )
     if as_json:
         rows = [{"name": p.name, "value": p.value, "reason": p.reason} for p in recommended(spec)]
-        click.echo(json.dumps(rows, indent=2))
+        echo(json.dumps(rows, indent=2))
     else:
         properties = {p.name: p.value for p in recommended(spec)}
-        click.echo(f"# Start the worker with KAFKA_OPTS={' '.join(JVM_FLAGS)}")
+        echo(f"# Start the worker with KAFKA_OPTS={' '.join(JVM_FLAGS)}")
         click.echo(render(properties, reasons(spec)), nl=False)

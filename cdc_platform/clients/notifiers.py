@@ -16,6 +16,7 @@ import httpx
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.errors import AlertUndelivered, SettingsError
 from cdc_platform.model.alert_messages import Event, Message, Severity
+from cdc_platform.model.plain_text import for_chat, for_pager
 from cdc_platform.settings import AlertTarget
 
 # What apprise itself logs may show parts of a URL.
@@ -45,13 +46,14 @@ class AppriseNotifiers:
         from apprise import NotifyFormat, NotifyType
 
         plugin = self._plugin(message.route)
-        _set_incident(plugin, message.incident)
+        # Only PagerDuty has incidents, and it shows what it is given.
+        shown = for_pager if _set_incident(plugin, message.incident) else for_chat
         kind = NotifyType.FAILURE if message.severity is Severity.CRITICAL else NotifyType.WARNING
         if message.event is Event.RECOVERED:
             kind = NotifyType.SUCCESS
         try:
             taken = plugin.notify(
-                title=message.title, body=f"{message.body}\nId: {message.id}", notify_type=kind,
+                title=shown(message.title), body=shown(f"{message.body}\nId: {message.id}"), notify_type=kind,
                 body_format=NotifyFormat.TEXT,
             )  # fmt: skip
         # A plugin may raise of every kind, with the URL in it: one bad route must not stop the others.
@@ -105,7 +107,9 @@ def _undelivered(message: Message, why: str = "") -> AlertUndelivered:
     )
 
 
-def _set_incident(plugin: Any, incident: str) -> None:
-    """PagerDuty: the recovery resolves the incident that the firing opened."""
-    if hasattr(plugin, "dedup") and hasattr(plugin, "action"):
-        plugin.dedup, plugin.action = incident, "map"
+def _set_incident(plugin: Any, incident: str) -> bool:
+    """PagerDuty: the recovery resolves the incident that the firing opened. False for other services."""
+    if not (hasattr(plugin, "dedup") and hasattr(plugin, "action")):
+        return False
+    plugin.dedup, plugin.action = incident, "map"
+    return True

@@ -11,6 +11,7 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, CdcTranslator
+from cdc_platform.model.plain_text import for_markdown, for_markdown_code, for_terminal
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 
 AUDIT = "audit"
@@ -77,7 +78,9 @@ def positions(verdicts: Sequence[ShardVerdict]) -> dg.TableMetadataValue:
     order = (Verdict.MISMATCHED, Verdict.UNVERIFIABLE, Verdict.PENDING, Verdict.PROVEN)
     worst = sorted(verdicts, key=lambda v: (order.index(v.verdict), -(v.missing + v.extra + v.mismatched), v.shard))
     names = ("shard", "verdict", "reason", "source_rows", "proven_from", "proven_to")
-    records = [dg.TableRecord({name: str(getattr(verdict, name)) for name in names}) for verdict in worst[:SHOWN]]
+    records = [
+        dg.TableRecord({name: for_terminal(str(getattr(verdict, name))) for name in names}) for verdict in worst[:SHOWN]
+    ]
     schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
     return dg.MetadataValue.table(records, schema=schema)
 
@@ -85,7 +88,8 @@ def positions(verdicts: Sequence[ShardVerdict]) -> dg.TableMetadataValue:
 def differing(verdicts: Sequence[ShardVerdict]) -> str:
     """The keys that differ, as a Markdown list; empty when none does."""
     lines = [
-        f"- {verdict.shard} {sample.kind} `{sample.key}`{': ' + ', '.join(sample.columns) if sample.columns else ''}"
+        f"- {for_markdown(verdict.shard)} {sample.kind} {for_markdown_code(str(sample.key))}"
+        + (f": {for_markdown(', '.join(sample.columns))}" if sample.columns else "")
         for verdict in verdicts
         for sample in verdict.samples
     ]

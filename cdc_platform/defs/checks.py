@@ -19,6 +19,7 @@ from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
+from cdc_platform.model.plain_text import for_log, for_terminal
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.check_rows import judged_rows
@@ -238,7 +239,7 @@ def _result(
         check_name=item.check,
         passed=outcome.passed,
         severity=dg.AssetCheckSeverity.ERROR if item.severity == "critical" else dg.AssetCheckSeverity.WARN,
-        description=_sentence(outcome, rows, shards),
+        description=for_log(_sentence(outcome, rows, shards)),
         metadata=metadata,
     )
 
@@ -262,6 +263,9 @@ def _sentence(outcome: CheckOutcome, rows: Mapping[str, Mapping[str, Any]], shar
 
 def _table(rows: Sequence[Mapping[str, Any]], column: str) -> dg.TableMetadataValue:
     names = list(dict.fromkeys(["shard", column, "verdict", "reason", "missing", "extra", "mismatched"]))
-    records = [dg.TableRecord({name: "" if row[name] is None else str(row[name]) for name in names}) for row in rows]
+    records = [
+        dg.TableRecord({name: "" if row[name] is None else for_terminal(str(row[name])) for name in names})
+        for row in rows
+    ]
     schema = dg.TableSchema([dg.TableColumn(name, "string") for name in names])
     return dg.MetadataValue.table(records, schema=schema)

@@ -6,6 +6,7 @@ at each run. Here one result is rendered by the library, and what lies outside i
 
 from __future__ import annotations
 
+import copy
 import importlib
 import re
 import tempfile
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.errors import BadInput
+from cdc_platform.model.plain_text import for_html
 
 _OUTSIDE = re.compile(
     r"<script\b[^>]*\bsrc=[\"']?https?://[^>]*>(?:\s*</script>)?"
@@ -20,7 +22,7 @@ _OUTSIDE = re.compile(
     r"|<a\b[^>]*\bhref=[\"']?https?://[^>]*>.*?</a>",
     re.IGNORECASE | re.DOTALL,
 )
-# The library does not escape values, and those of an audit frame hold what databases said: nothing of a page may run.
+# Values are escaped before the library makes a page of them, which does not; and nothing of a page may run.
 _POLICY = (
     "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'; "
     "img-src data:; base-uri 'none'; form-action 'none'\">"
@@ -39,7 +41,7 @@ def write_page(result: Any, place: Path) -> None:
     """
     renderer: Any = importlib.import_module("great_expectations.render.renderer").ValidationResultsPageRenderer()
     view: Any = importlib.import_module("great_expectations.render.view").DefaultJinjaPageView()
-    page = self_contained(str(view.render(renderer.render(result))))
+    page = self_contained(str(view.render(renderer.render(escaped(result)))))
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile("w", dir=place.parent, suffix=".new", delete=False) as fresh:
@@ -51,6 +53,23 @@ def write_page(result: Any, place: Path) -> None:
         raise BadInput(
             f"no page could be written: {error}.", where=str(place), field="data_docs", cure="Name a directory of ours."
         ) from error
+
+
+def escaped(result: Any) -> Any:
+    """A copy of a validation result in which the values that were found are text of HTML."""
+    made = copy.deepcopy(result)
+    for one in made.results:
+        one.result = _escaped(one.result)
+        one.exception_info = _escaped(one.exception_info)
+    return made
+
+
+def _escaped(value: Any) -> Any:
+    if isinstance(value, str):
+        return for_html(value)
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(each) for name, each in value.items()}
+    return [_escaped(each) for each in value] if isinstance(value, list | tuple) else value
 
 
 def self_contained(page: str) -> str:

@@ -10,6 +10,7 @@ from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
+from cdc_platform.model.plain_text import for_terminal
 from cdc_platform.model.topology import Shard
 from cdc_platform.planning.rendering import to_markdown
 from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
@@ -150,7 +151,10 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str | int]]) -> dg.TableMetadataValue:
     """A table with at least its heading: Dagster cannot infer columns from no rows."""
     kinds = {name: "int" if rows and all(isinstance(row[name], int) for row in rows) else "string" for name in columns}
-    shown = [dg.TableRecord(dict(row)) for row in rows[:MOST_ROWS]]
+    shown = [
+        dg.TableRecord({n: for_terminal(v) if isinstance(v, str) else v for n, v in row.items()})
+        for row in rows[:MOST_ROWS]
+    ]
     if len(rows) > MOST_ROWS:
         more = f"... {len(rows) - MOST_ROWS} more"
         first = columns[0]

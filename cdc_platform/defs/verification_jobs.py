@@ -18,6 +18,7 @@ from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
 from cdc_platform.model.naming import some_of
+from cdc_platform.model.plain_text import for_markdown
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -194,7 +195,10 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             dg.AssetObservation(
                 keys[parts[0]["dataset"], parts[0]["table"]],
                 description=text,
-                metadata={**totals, "story": dg.MetadataValue.md("\n".join(f"- {line}" for line in lines[:_NAMED]))},
+                metadata={
+                    **totals,
+                    "story": dg.MetadataValue.md("\n".join(f"- {for_markdown(line)}" for line in lines[:_NAMED])),
+                },
             )
         )
         if totals["applied"]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from cdc_platform.model.plain_text import for_markdown
 from cdc_platform.planning.actions import shown
 from cdc_platform.planning.plan import Plan
 
@@ -40,20 +41,16 @@ def to_text(plan: Plan, *, most: int = 200) -> str:
 
 def to_markdown(plan: Plan, *, most: int = 200) -> str:
     """The plan as Markdown, as Dagster metadata and review comments show it."""
-    lines = [f"**{plan.sentence()}**"]
+    lines = [f"**{for_markdown(plan.sentence())}**"]
     if plan.actions:
         lines += ["", "| action | what |", "|---|---|"]
-        lines += [f"| {a.kind.verb} | {_cell(a.sentence())} |" for a in plan.actions[:most]]
+        lines += [f"| {a.kind.verb} | {for_markdown(a.sentence())} |" for a in plan.actions[:most]]
         if len(plan.actions) > most:
             lines.append(f"| ... | {len(plan.actions) - most} more |")
     if plan.refusals:
         lines += ["", "| refused for | why |", "|---|---|"]
-        lines += [f"| {_cell(r.scope)} | {_cell(r.reason)} |" for r in plan.refusals]
+        lines += [f"| {for_markdown(r.scope)} | {for_markdown(r.reason)} |" for r in plan.refusals]
     if plan.findings:
         lines += ["", "| to know | |", "|---|---|"]
-        lines += [f"| {_cell(f.subject)} | {_cell(f.text)} |" for f in plan.findings[:most]]
+        lines += [f"| {for_markdown(f.subject)} | {for_markdown(f.text)} |" for f in plan.findings[:most]]
     return "\n".join(lines)
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")

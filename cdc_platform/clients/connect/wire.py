@@ -8,13 +8,13 @@ milliseconds.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
 
 from cdc_platform.errors import ConnectUnavailable
 from cdc_platform.model import bounded_json
+from cdc_platform.model.masking import without_secrets
 from cdc_platform.model.observed import ObservedConnector, ObservedTask
 
 T = TypeVar("T")
@@ -144,18 +144,18 @@ def observed(name: str, found: Info, seen: Status | None) -> ObservedConnector:
         config=config,
         state=seen.connector.state,
         worker=seen.connector.worker_id,
-        trace=_short(seen.connector.trace),
+        trace=shown_trace(seen.connector.trace),
         tasks=tuple(
-            ObservedTask(id=task.id, state=task.state, worker=task.worker_id, trace=_short(task.trace))
+            ObservedTask(id=task.id, state=task.state, worker=task.worker_id, trace=shown_trace(task.trace))
             for task in sorted(seen.tasks, key=lambda task: task.id)
         ),
     )
 
 
 def error_message(body: bytes) -> str | None:
-    """The message of Connect's error document; None when the body is no such document."""
+    """The message of Connect's error document, without secrets; None when the body is no such document."""
     try:
-        return bounded_json.decode(_error, body).message or ""
+        return without_secrets(bounded_json.decode(_error, body).message or "")
     except msgspec.DecodeError:
         return None
 
@@ -176,20 +176,6 @@ def is_transient(message: str) -> bool:
     return _TRANSIENT.match(message) is not None
 
 
-def without_secrets(message: str, config: Mapping[str, str | None]) -> str:
-    """The message with references in place of the values that Connect resolved from them.
-
-    Connect validates after it has replaced `${...}`, and ConfigException prints
-    the offending value ("Invalid value X for configuration K").
-    """
-    for key, value in config.items():
-        if value is not None and "${" in value and key in message:
-            pattern = rf"Invalid value (?s:.*?) for configuration {re.escape(key)}(?![\w.])"
-            replacement = f"Invalid value (of {value}) for configuration {key}"
-            message = re.sub(pattern, replacement.replace("\\", r"\\"), message)
-    return message
-
-
 def shorten_trace(trace: str) -> str:
     """At most TRACE_LIMIT characters: every cause stays as long as it fits, stack frames go first."""
     if len(trace) <= TRACE_LIMIT:
@@ -202,5 +188,6 @@ def shorten_trace(trace: str) -> str:
     return f"{causes[:half]}\n...\n{causes[-half:]}"
 
 
-def _short(trace: str | None) -> str | None:
-    return trace and shorten_trace(trace)
+def shown_trace(trace: str | None) -> str | None:
+    """A trace as it may be kept, shown and sent: without secrets, and short."""
+    return trace and shorten_trace(without_secrets(trace))

@@ -15,6 +15,7 @@ import psycopg
 import pymysql
 
 from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.model.masking import without_secrets
 
 # MariaDB and MySQL.
 _LOGIN_REFUSED = frozenset(
@@ -77,6 +78,6 @@ def _is_refused(error: Exception, text: str) -> bool:
 
 
 def _text(error: Exception) -> str:
-    """The first line of what was said."""
+    """The first line of what was said, without secrets."""
     said = str(error.args[-1] if error.args and not isinstance(error, OSError) else error).strip()
-    return next(iter(said.splitlines()), type(error).__name__).rstrip(". ")
+    return without_secrets(next(iter(said.splitlines()), type(error).__name__)[:1000]).rstrip(". ")
