@@ -24,6 +24,14 @@ _LOGIN_REFUSED = frozenset(
     # Password expired or to be changed; MySQL: account locked, blocked after failed logins; MariaDB: locked.
     | {1820, 1862, 3118, 3955, 4151}
 )
+_OWN_CURES = {
+    **dict.fromkeys(
+        (1820, 1862),
+        "Give the account a new password (ALTER USER ... IDENTIFIED BY), and write it where it is read from.",
+    ),
+    **dict.fromkeys((3118, 3955, 4151), "Unlock the account: ALTER USER ... ACCOUNT UNLOCK."),
+    3159: "The server takes connections over TLS only: see that it offers TLS to this host.",
+}
 _RIGHT_MISSING = frozenset({1044, 1142, 1143, 1227, 1370})
 # No or unknown database, table, column, function, variable or value; syntax; no binlog.
 _REQUEST_WRONG = frozenset({1046, 1049, 1051, 1054, 1064, 1109, 1146, 1193, 1231, 1305, 1381})
@@ -53,11 +61,12 @@ def classified(error: Exception, where: str) -> CdcError:
     if not _is_refused(error, text):
         return SourceUnavailable(f"the source did not answer: {text}.", where=where, cure="See that the server runs.")
     code = error.args[0] if error.args else None
+    own = _OWN_CURES.get(code) if isinstance(error, pymysql.Error) and isinstance(code, int) else None
     wrong = isinstance(error, pymysql.Error) and (code in _REQUEST_WRONG or isinstance(error, _REQUEST_CLASSES))
     return SourceRejected(
         f"the source refused: {text}.",
         where=where,
-        cure="See the dataset's database and tables." if wrong else "See the dataset's credentials and rights.",
+        cure=own or f"See the dataset's {'database and tables' if wrong else 'credentials and rights'}.",
     )
 
 

@@ -10,19 +10,20 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import psycopg
 import pymysql
 
-from cdc_platform.clients.sources import publication
+from cdc_platform.clients.sources import binlog_demands, publication
 from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.clients.sources.table_keys import Keys, count_sql, mysql_keys, postgres_keys
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA, container
-from cdc_platform.errors import BadInput, SourceRejected, SourceUnavailable
+from cdc_platform.errors import BadInput, SecretUnresolved, SourceRejected, SourceUnavailable
 from cdc_platform.model.position_codec import format_lsn, parse_lsn
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
@@ -103,10 +104,14 @@ class SourceLogs(Protocol):
         its ALTER PUBLICATION has a WITH where none may be, and the task fails. It leaves a right one alone.
         One that an operator keeps (`publication.autocreate.mode=disabled`) is only looked at: SourceRejected.
         So is raised for tables that must not be published, and then nothing is altered.
+        MariaDB and MySQL publish nothing: as `check_publication`.
         """
 
     def check_publication(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
-        """Raises SourceRejected for tables of the dataset that must not be published; changes nothing (Postgres)."""
+        """Raises SourceRejected for tables of the dataset that must not be published; changes nothing.
+
+        MariaDB, MySQL: for a server from which nothing could be captured.
+        """
 
 
 class RealSourceLogs:
@@ -198,14 +203,18 @@ class RealSourceLogs:
 
     def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
         """See `SourceLogs`."""
-        if dataset.engine is not Engine.POSTGRES or own.publication is None:
+        if own.publication is None:
+            # What cannot be asked from here is not refused: Connect asks by itself when it is given the config.
+            with suppress(SourceUnavailable, SecretUnresolved):
+                self.check_publication(dataset, shard, own)
             return
         demand = publication.demand(dataset, shard, own.publication)
         self._with_postgres(dataset, shard, lambda c: publication.publish(c, demand))
 
     def check_publication(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
         """See `SourceLogs`."""
-        if dataset.engine is not Engine.POSTGRES or own.publication is None:
+        if own.publication is None:
+            self._with_mysql(dataset, shard.leader, shard.name, lambda c: binlog_demands.check(c, dataset, shard))
             return
         demand = publication.demand(dataset, shard, own.publication)
         self._with_postgres(dataset, shard, lambda c: publication.check(c, demand))

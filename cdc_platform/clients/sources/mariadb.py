@@ -19,6 +19,7 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.column_hazards import hazards, refused
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
+from cdc_platform.clients.sources.binlog_demands import replica_logs
 from cdc_platform.clients.sources.binlog_events import rowless_groups
 from cdc_platform.clients.sources.connecting import connect_mysql
 from cdc_platform.clients.sources.errors import source_errors
@@ -260,7 +261,7 @@ class MariaDbSource:
         needed = dict(ENGINES[self._engine].server_variables)
         if self._replica():
             # Without it a replica's own position stands still.
-            needed["log_replica_updates" if self._engine is Engine.MYSQL else "log_slave_updates"] = "1"
+            needed[replica_logs(self._engine)] = "1"
         values = self._rows("SELECT " + ",".join(f"@@global.{name}" for name in needed))[0]
         return [
             f"{name} is {value}, not {wanted or 'empty'}"
