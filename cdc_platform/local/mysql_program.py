@@ -14,8 +14,8 @@ from cdc_platform.local.artifacts import Progress
 
 # Debian's stable suites have MariaDB only.
 PACKAGE, SUITE = "mysql-server-core", "sid"
-# CHANGE REPLICATION SOURCE TO and SHOW REPLICA STATUS.
-OLDEST = (8, 0, 23)
+# SHOW REPLICA STATUS, log_replica_updates (tests/clients/sources/test_mysql_versions.py).
+OLDEST = (8, 0, 26)
 
 _VERSION = re.compile(r"\bVer (\d+)\.(\d+)\.(\d+)(\S*)")
 
