@@ -13,6 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.demo import DemoOptions, Summary, run_demo
@@ -27,7 +28,15 @@ from cdc_platform.local.demo.run import Figures
 @click.option("--changes", default=120, show_default=True, type=click.IntRange(1), help="Changes per shard.")
 @click.option("--rate", default=200.0, show_default=True, help="Changes a second over all shards.")
 @click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
-@click.option("--patience", default=240.0, show_default=True, help="Seconds that a phase may take.")
+@click.option(
+    "--wait",
+    "--patience",
+    "patience",
+    type=Duration(),
+    default="4m",
+    show_default=True,
+    help="How long a phase may take.",
+)
 def demo(
     until_done: bool,
     as_json: bool,
@@ -121,7 +130,7 @@ def _figures(figures: Figures) -> Group:
         f"In another shell, where cdc-platform is {Path(sys.argv[0]).resolve()}:\n"
         f"  export CDC_PLATFORM_CONFIG={figures.settings_file}\n"
         "  cdc-platform status                 # shards, workers, what happens next\n"
-        "  cdc-platform verify pins pins       # proof, while rows keep changing"
+        "  cdc-platform verify pins            # proof, while rows keep changing"
     )
     return Group(connectors, topics, Text(line), Text(address), Text(more))
 

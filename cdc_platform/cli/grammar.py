@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, ClassVar
 
 import click
 
+from cdc_platform.cli.output import echo
 from cdc_platform.model.naming import nearest
+from cdc_platform.model.topology import Dataset, Table
 
 # EX_USAGE of sysexits.h: 2 says that something is not as it should be, which a misspelt option does not.
 USAGE_ERROR = 64
@@ -37,3 +41,43 @@ class SuggestingGroup(click.Group):
             if like and not getattr(error, "possibilities", None):  # click 8.4 names it itself
                 raise click.UsageError(f"{error.message} Did you mean {like!r}?", ctx) from None
             raise
+
+
+class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click 8.4
+    """Seconds, written as `90s`, `30m`, `2h`, `1d` or a bare number of seconds; `least` is the smallest taken."""
+
+    name = "time"
+    _UNITS: ClassVar[dict[str, int]] = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+
+    def __init__(self, least: float = 0.0) -> None:
+        self._least = least
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The seconds of a text; a number is one already."""
+        if isinstance(value, int | float):
+            return float(value)
+        found = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]+)?)\s?([smhd]?)", value.strip())
+        if not found:
+            self.fail(f"{value!r} is not a duration: write 90s, 30m, 2h, 1d or a number of seconds.", param, ctx)
+        seconds = float(found[1]) * self._UNITS[found[2]]
+        if seconds < self._least:
+            self.fail(f"{value!r} is too short: {self._least:g} s at least.", param, ctx)
+        return seconds
+
+
+def tables_and_shards(
+    dataset: Dataset, names: Sequence[str], tables: Sequence[str]
+) -> tuple[tuple[Table, ...], tuple[str, ...]]:
+    """The tables of `--table` (all without it), and the shards that are meant by the arguments after DATASET.
+
+    The first argument may still be a table's name, as it was before 0.2; that is said on stderr.
+
+    Raises:
+        TopologyError: there is no such table.
+    """
+    known = {table.name for table in dataset.tables}
+    if not tables and names and names[0] in known:
+        echo(f"Note: write `--table {names[0]}`; a table as an argument ends with the next release.", err=True)
+        tables, names = (names[0],), names[1:]
+    chosen = {dataset.table(name).name for name in tables} or known
+    return tuple(table for table in dataset.tables if table.name in chosen), tuple(names)

@@ -6,11 +6,13 @@ import getpass
 import json
 import socket
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
+from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
 from cdc_platform.errors import BadInput
 from cdc_platform.model.naming import ShardName
@@ -21,7 +23,8 @@ from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.report import ActionStatus, PassReport
 from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
-from cdc_platform.wiring import open_platform
+from cdc_platform.verification.first_look import first_look
+from cdc_platform.wiring import open_platform, verification_of
 
 _allow_deletes = click.option(
     "--allow-deletes",
@@ -43,30 +46,35 @@ _accept_shrink = click.option(
 def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: Path | None) -> None:
     """Show what a pass would change, and change nothing.
 
+    Also looks at the tables of each dataset's first shard: what has no key, or cannot be seen, is named.
     Exits 0 when nothing would change, 2 when something would, 1 on an error or
     when a part could not be planned.
     """
     with open_platform(Settings.load()) as platform:
         policy = reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink)
         with large_state():
-            _, planned = reconciler.plan_pass(platform, policy, asked=of_dataset(None))
-    document = json.dumps(to_json(planned.plan), indent=2)
+            observed, planned = reconciler.plan_pass(platform, policy, asked=of_dataset(None))
+        found = planned.plan
+        if platform.sources is not None:
+            looked = first_look(verification_of(platform), observed.topology)
+            found = replace(found, findings=(*found.findings, *looked))
+    document = json.dumps(to_json(found), indent=2)
     if out is not None:
         out.write_text(document + "\n")
     if form == "json":
         echo(document)
     elif form == "markdown":
-        echo(to_markdown(planned.plan))
+        echo(to_markdown(found))
     else:
-        echo(to_text(planned.plan))
-    sys.exit(planned.plan.exit_code)
+        echo(to_text(found))
+    sys.exit(found.exit_code)
 
 
 @click.command()
 @click.argument("plan_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @_allow_deletes
 @_accept_shrink
-@click.option("--wait", default=90.0, show_default=True, help="Seconds to wait for a pass that runs now.")
+@click.option("--wait", type=Duration(), default="90s", show_default=True, help="How long to wait for a running pass.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool, wait: float, as_json: bool) -> None:
     """Run one pass now. With PLAN_FILE (from `plan --out`) only if the plan is still the same."""

@@ -10,6 +10,7 @@ import click
 import msgspec
 
 from cdc_platform import wiring
+from cdc_platform.cli.grammar import tables_and_shards
 from cdc_platform.cli.output import echo
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Topology
@@ -30,25 +31,34 @@ from cdc_platform.verification.repair.repair_plan import (
 
 @click.command()
 @click.argument("dataset")
-@click.argument("table")
+@click.argument("names", metavar="[SHARD]...", nargs=-1)
 @click.option(
-    "--keys", multiple=True, metavar="SHARD:KEY", help="Re-emit this key (values joined by commas); repeat it."
+    "--table", "tables", metavar="TABLE", multiple=True, help="The table; may be left out where there is one."
+)
+@click.option(
+    "--key",
+    "--keys",
+    "keys",
+    multiple=True,
+    metavar="SHARD:KEY",
+    help="""Re-emit this key; of several columns as '00003:["a", 1]'; repeat it.""",
 )
 @click.option("--from-verdict", metavar="RUN", help="Repair the shards that this run of `verify` found mismatched.")
-@click.option("--shard", "shards", multiple=True, help="Look at this shard and repair what differs; repeat it.")
+@click.option("--shard", "old_shards", multiple=True, hidden=True)
 @click.option("--tombstones", is_flag=True, help="Also remove rows from the topic that the source does not have.")
 @click.option("--cap", type=click.IntRange(1), default=CAP, show_default=True, help="Most keys to touch.")
-@click.option("--run", "run_id", metavar="ID", help="Go on with a repair that was interrupted.")
+@click.option("--continue", "--run", "run_id", metavar="RUN", help="Go on with a repair that was interrupted.")
 @click.option("--apply", "apply", is_flag=True, help="Do it; without, it is only shown what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def repair(
     ctx: click.Context,
     dataset: str,
-    table: str,
+    names: tuple[str, ...],
+    tables: tuple[str, ...],
     keys: tuple[str, ...],
     from_verdict: str | None,
-    shards: tuple[str, ...],
+    old_shards: tuple[str, ...],
     tombstones: bool,
     cap: int,
     run_id: str | None,
@@ -57,11 +67,12 @@ def repair(
 ) -> None:
     """Re-emit the missing and wrong keys of a table, then prove its shards again.
 
+    What to repair is one of: SHARDs (ids, ranges), which are looked at; --key; --from-verdict; --continue.
+    Without --apply nothing is changed: it is only shown what would be done.
+
     Exits with 0 when all is (now) proven, 2 when a dry run found something to do or a shard is not proven
     (pending and unverifiable ones are left alone and named), 1 on error.
     """
-    if sum(map(bool, (keys, from_verdict, shards, run_id))) != 1:
-        raise BadInput("say what to repair.", cure="Use one of --keys, --from-verdict, --shard and --run.")
 
     def say(text: str) -> None:
         echo(text, err=True)
@@ -74,16 +85,24 @@ def repair(
     ):
         ports = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
         topology = platform.topology.load()
+        chosen_tables, shards = tables_and_shards(topology.dataset(dataset), names, tables)
+        shards += old_shards
+        if sum(map(bool, (keys, from_verdict, shards, run_id))) != 1:
+            raise click.UsageError("Say what to repair by one of SHARD, --key, --from-verdict and --continue.")
+        if len(chosen_tables) != 1 and not run_id:
+            known = ", ".join(table.name for table in chosen_tables)
+            raise click.UsageError(f"Name one table by --table: {known}.")
+        table = chosen_tables[0].name
         name = run_id or secrets.token_hex(4)
         if run_id:
             plan = recorded_plan(platform.state.read(), run_id)
             if plan is None:
-                raise BadInput(f"{run_id!r} is no unfinished repair.", field="--run", cure="Start a new one.")
+                raise BadInput(f"{run_id!r} is no unfinished repair.", field="--continue", cure="Start a new one.")
         elif keys:
             plan = keys_repair(topology, dataset, table, parse_keys(keys), run_id=name, cap=cap)
         else:
             left: dict[str, str] = {}
-            chosen = list(shards)
+            chosen = [shard.id for shard in topology.choose(dataset, shards)]
             if from_verdict:
                 chosen, left = shards_of_run(settings, topology, dataset, table, from_verdict)
             plan = find_repair(
@@ -105,7 +124,7 @@ def repair(
         report = run_repair(ports, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
     if as_json:
-        echo(msgspec.json.encode(report.document()).decode())
+        echo(msgspec.json.format(msgspec.json.encode(report.document()), indent=2).decode())
     else:
         echo(report.sentence())
         for verdict in report.proof:
@@ -131,7 +150,7 @@ def shards_of_run(
             f"no verdict of {dataset}.{table} is of run {run_id!r}.",
             where=settings.audit_dir,
             field="--from-verdict",
-            cure="Name a run of `verify`, or shards by --shard.",
+            cure="Name a run of `verify`, or shards.",
         )
     mismatched = sorted(verdict.shard for verdict in of_run if verdict.verdict is Verdict.MISMATCHED)
     left = {
@@ -144,7 +163,7 @@ def shards_of_run(
 
 def _print_plan(plan: RepairPlan, as_json: bool) -> None:
     if as_json:
-        echo(msgspec.json.encode(plan).decode())
+        echo(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
         return
     something = plan.keys or plan.extra
     echo(f"Dry run: nothing was changed. {plan.sentence() if something else 'There is nothing to re-emit.'}")

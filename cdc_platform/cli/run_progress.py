@@ -18,7 +18,6 @@ from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextC
 
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
-from cdc_platform.errors import BadInput
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle, summary
 from cdc_platform.snapshots.lost_positions import for_lost_shards
@@ -79,7 +78,7 @@ def _positions(context: click.Context, parameter: click.Parameter, texts: tuple[
     for text in texts:
         shard, _, found[shard] = text.partition("=")
         if not shard or not found[shard]:
-            raise BadInput(f"{text!r} is not SHARD=POSITION.", where="--position", cure="Write 00000=0-1-50.")
+            raise click.BadParameter(f"{text!r} is not SHARD=POSITION, as in 00000=0-1-50.", context, parameter)
     return found
 
 
@@ -103,7 +102,7 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
             return
         if orders["lists"]:
             found = summary.all_runs(platform.state.read())
-            echo(json.dumps(found, indent=2) if as_json else _lines(found))
+            echo(json.dumps({"runs": found}, indent=2) if as_json else _lines(found))
             return
         if orders["stops"]:
             run = run_lifecycle.order(ports, orders["stops"], RequestedState.STOPPED)
@@ -201,6 +200,7 @@ class Screen:
         elif self._task is not None:
             left = f", {duration(whole.eta)} left" if whole.eta is not None else ""
             text = f"{whole.done} of {whole.shards} shards, {whole.rows:,} rows, {whole.rows_per_s:,.0f}/s{left}"
+            text += whole.waiting()
             self._bar.update(self._task, completed=whole.fraction, text=text)
 
     def ended(self, shards: tuple[ShardDone, ...]) -> None:
@@ -244,6 +244,7 @@ def together(parts: list[RunProgress], shards: int) -> RunProgress:
         rows_per_s=sum(part.rows_per_s for part in parts),
         fraction=sum(part.fraction * part.shards for part in parts) / shards,
         eta=max(etas, default=None),
+        waits={shard: reason for part in parts for shard, reason in part.waits.items()},
     )
 
 
@@ -273,7 +274,9 @@ def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]
 def _details(ports: SnapshotPorts, run_id: str, *, as_json: bool) -> str:
     found = progress_of(ports, run_lifecycle.on_record(ports.platform.state.read(), run_id))
     return (
-        json.dumps([asdict(line) for line in found], indent=2) if as_json else "\n".join(map(TableLine.sentence, found))
+        json.dumps({"tables": [asdict(line) for line in found]}, indent=2)
+        if as_json
+        else "\n".join(map(TableLine.sentence, found))
     )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
 from cdc_platform.clients.sources.leader_probes import load_probe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
@@ -31,9 +32,8 @@ from cdc_platform.wiring import open_leaders, topology_store
 @click.option("--dry-run", is_flag=True, help="Only the preflight.")
 @click.option(
     "--wait",
-    type=click.FloatRange(min=0),
-    default=0.0,
-    metavar="SECONDS",
+    type=Duration(),
+    default="0s",
     help="Go on asking for so long while the new leader is behind or not promoted yet.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -49,7 +49,9 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
     settings = Settings.load()
     with closing(topology_store(settings)) as store:
         topology = store.load()
-        before = topology.shard(dataset, shard)
+        (before, *more) = topology.choose(dataset, [shard])
+        if more:
+            raise click.UsageError("Name one SHARD: leaders move one by one.")
         if before.leader == address:
             _say(
                 as_json, before, before, (), f"{before.name}: {address} leads already (generation {before.generation})"
@@ -69,7 +71,7 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
             if bad and as_json:
                 echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
             refuse_unfit(items, before, address)
-        after = store.set_leader(dataset, shard, address)
+        after = store.set_leader(dataset, before.id, address)
         agents = len(store.agents())
     skipped = f"; skipped by --force: {', '.join(item.name for item in bad)}" if bad else ""
     text = (
@@ -114,7 +116,7 @@ def _say(as_json: bool, before: Shard, after: Shard, items: tuple[PreflightItem,
 @click.command("discover")
 @click.argument("dataset", required=False)
 @click.option("--apply", "apply_", is_flag=True, help="Move the leaders in ZooKeeper, each after its preflight.")
-@click.option("--every", type=click.FloatRange(min=1.0), metavar="SECONDS", help="Go on until interrupted.")
+@click.option("--every", type=Duration(least=1.0), help="Go on until interrupted.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one document a round.")
 def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_json: bool) -> None:
     """Ask the shards' servers who leads, for those without tooling that writes it to ZooKeeper.

@@ -100,11 +100,11 @@ def down(directory: Path, purge: bool) -> None:
 @_directory
 @_as_json
 def status(directory: Path, as_json: bool) -> None:
-    """Show what runs. Exits 1 when something does not."""
+    """Show what runs. Exits 2 when something does not."""
     found = Stack.load(directory)
     _show(found, as_json, None)
     if any(one.state != "running" for one in found.status()):
-        sys.exit(1)
+        sys.exit(2)
 
 
 @stack.command()
@@ -152,7 +152,7 @@ def _show(found: Stack, as_json: bool, last: str | None) -> None:
             "services": services,
             "mysql_version": found.mysql_version,
         }
-        echo(msgspec.json.encode(shown))
+        echo(msgspec.json.format(msgspec.json.encode(shown), indent=2).decode())
         return
     SafeConsole().print(_table(services))
     echo(f"Settings: {found.settings_file}")

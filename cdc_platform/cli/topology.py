@@ -6,6 +6,8 @@ import getpass
 import json
 import re
 import socket
+import sys
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -15,14 +17,14 @@ from typing import Any
 import click
 from rich.table import Table
 
-from cdc_platform.cli.grammar import SuggestingGroup
+from cdc_platform.cli.grammar import Duration, SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.cli.set_leader import discover_leaders, set_leader
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
-from cdc_platform.errors import BadInput, TopologyError
+from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.verification.verification_policy import check_policy
@@ -65,15 +67,17 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
             cap = max(settings.max_deletes, int(shards * settings.max_delete_fraction))
         changes = store.import_topology(desired, dry_run=dry_run, prune=prune, max_deletes=cap)
     if as_json:
-        echo(json.dumps([asdict(change) for change in changes], indent=2))
-        return
+        echo(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+        sys.exit(2 if dry_run and any(change.action != "keep" for change in changes) else 0)
     for change in changes[:_SHOWN]:
         echo(str(change))
     if len(changes) > _SHOWN:
         echo(f"... and {len(changes) - _SHOWN} more")
     writes = sum(change.action != "keep" for change in changes)
     echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
-    if writes and not dry_run:
+    if writes and dry_run:
+        sys.exit(2)
+    if writes:
         echo("Next: `cdc-platform plan` shows what a pass makes of it, and what is wrong with tables.")
 
 
@@ -124,35 +128,68 @@ topology.add_command(set_leader)
 topology.add_command(discover_leaders)
 
 
+def _until(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    now = datetime.now(UTC)
+    if re.fullmatch(r"[0-9]{1,6}[smhd]", text):
+        return now + timedelta(seconds=Duration().convert(text, parameter, context))
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise click.BadParameter(
+            f"{text!r} is not a time: write 30m, 2h, 1d, or a time with its UTC offset.", context, parameter
+        )
+    if found <= now:
+        raise click.BadParameter(f"{text} is in the past.", context, parameter)
+    return found
+
+
 @click.command()
 @click.argument("dataset", required=False)
-@click.argument("shard", required=False)
+@click.argument("shards", metavar="[SHARD]...", nargs=-1)
 @click.option("--reason", required=True, help="Why; shown to everyone who asks for the status.")
 @click.option("--author", help="Who.  [default: user@host]")
-@click.option("--until", metavar="TIME", help="End of the pause: 2030-01-31T12:00:00+00:00, or 30m, 2h, 1d from now.")
-def pause(dataset: str | None, shard: str | None, reason: str, author: str | None, until: str | None) -> None:
-    """Have the control plane leave the platform, a DATASET or a SHARD alone.
+@click.option(
+    "--until", metavar="TIME", callback=_until, help="End of it: 2030-01-31T12:00:00+00:00, or 30m, 2h, 1d from now."
+)
+def pause(
+    dataset: str | None, shards: tuple[str, ...], reason: str, author: str | None, until: datetime | None
+) -> None:
+    """Have the control plane leave the platform, a DATASET or some SHARDs of it alone.
 
     Connectors go on as they are, and agents go on to follow leaders.
     """
     made = Pause(
         reason=reason,
         author=author or f"{getpass.getuser()}@{socket.gethostname()}",
-        until=_until(until, datetime.now(UTC)) if until else None,
+        until=until,
     )
-    with closing(topology_store(Settings.load())) as store:
-        store.set_pause(dataset, shard, made)
-    echo(f"{_subject(dataset, shard)} is {_paused(made)}")
+    for subject in _set_pause(dataset, shards, made):
+        echo(f"{subject} is {_paused(made)}")
 
 
 @click.command()
 @click.argument("dataset", required=False)
-@click.argument("shard", required=False)
-def resume(dataset: str | None, shard: str | None) -> None:
-    """End the pause of the platform, a DATASET or a SHARD."""
+@click.argument("shards", metavar="[SHARD]...", nargs=-1)
+def resume(dataset: str | None, shards: tuple[str, ...]) -> None:
+    """End the pause of the platform, a DATASET or some SHARDs of it."""
+    for subject in _set_pause(dataset, shards, None):
+        echo(f"{subject} is not paused")
+
+
+def _set_pause(dataset: str | None, shards: tuple[str, ...], pause: Pause | None) -> Iterator[str]:
+    """Each subject once it is paused, or no longer; all names are looked up before the first."""
     with closing(topology_store(Settings.load())) as store:
-        store.set_pause(dataset, shard, None)
-    echo(f"{_subject(dataset, shard)} is not paused")
+        if dataset is None or not shards:
+            store.set_pause(dataset, None, pause)
+            yield "the platform" if dataset is None else f"dataset {dataset}"
+            return
+        for shard in store.load().choose(dataset, shards):
+            store.set_pause(dataset, shard.id, pause)
+            yield f"shard {shard.name}"
 
 
 def _refuse_problems(stored: Topology, desired: Topology, settings: Settings, file: Path) -> None:
@@ -168,29 +205,6 @@ def _refuse_problems(stored: Topology, desired: Topology, settings: Settings, fi
             message, _, cure = problem.message.partition(" Cure: ")
             message = message.removeprefix(f"{problem.kind} {problem.name}: ")
             raise TopologyError(message, where=f"{file}: {problem.kind} {problem.name}", cure=cure or None)
-
-
-def _subject(dataset: str | None, shard: str | None) -> str:
-    if dataset is None:
-        return "the platform"
-    return f"dataset {dataset}" if shard is None else f"shard {dataset}.{shard}"
-
-
-def _until(text: str, now: datetime) -> datetime:
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    if short := re.fullmatch(r"([0-9]{1,6})([mhd])", text):
-        return now + timedelta(**{units[short[2]]: int(short[1])})
-    try:
-        found = datetime.fromisoformat(text)
-    except ValueError:
-        found = None
-    if found is None or found.tzinfo is None:
-        raise BadInput(
-            f"{text!r} is no time.", field="--until", cure="Write 30m, 2h, 1d, or a time with its UTC offset."
-        )
-    if found <= now:
-        raise BadInput(f"{text} is over.", field="--until", cure="Give a time to come.")
-    return found
 
 
 def _paused(pause: Pause) -> str:

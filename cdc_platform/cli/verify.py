@@ -16,6 +16,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table as Grid
 from rich.text import Text
 
+from cdc_platform.cli.grammar import tables_and_shards
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
@@ -37,12 +38,22 @@ _EXITS = {Verdict.PROVEN: 0, Verdict.MISMATCHED: 2, Verdict.PENDING: 3, Verdict.
 
 @click.command()
 @click.argument("dataset")
-@click.argument("table")
-@click.option("--shards", metavar="ID,ID,...", help="Only these shards.")
-@click.option("--run-id", metavar="ID", help="Go on with a run that was killed.")
+@click.argument("names", metavar="[SHARD]...", nargs=-1)
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; repeat it. All by default.")
+@click.option("--shards", "old_shards", hidden=True)
+@click.option("--continue", "--run-id", "run_id", metavar="RUN", help="Go on with a run that was killed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_json: bool) -> None:
-    """Prove that the topic of TABLE holds every row of its source, or name the keys that differ.
+def verify(
+    dataset: str,
+    names: tuple[str, ...],
+    tables: tuple[str, ...],
+    old_shards: str | None,
+    run_id: str | None,
+    as_json: bool,
+) -> None:
+    """Prove that the topics of DATASET's tables hold every row of their sources, or name the keys that differ.
+
+    SHARD is an id (00003, or 3) or a range (0-15); all shards by default.
 
     Writes one row a shard to the audit frame. Exits 0 when all shards are
     proven, 2 when one is mismatched, 3 when one is pending, 4 when one is
@@ -50,13 +61,15 @@ def verify(dataset: str, table: str, shards: str | None, run_id: str | None, as_
     """
     run_id = run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     settings = Settings.load()
-    names = [part.strip() for part in shards.split(",") if part.strip()] if shards else None
     found: list[ShardVerdict] = []
     with open_platform(settings) as platform, _shown(quiet=as_json) as report, rarer_collections(VERIFYING):
         topology = platform.topology.load()
+        chosen, shards = tables_and_shards(topology.dataset(dataset), names, tables)
+        shards += (old_shards,) if old_shards else ()
+        ids = [shard.id for shard in topology.choose(dataset, shards)] if shards else None
         audit = AuditFrame(settings.audit_dir)
         ports = verification_of(platform)
-        for part in plan_verification(topology, dataset, table, names):
+        for part in (part for table in chosen for part in plan_verification(topology, dataset, table.name, ids)):
             verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts

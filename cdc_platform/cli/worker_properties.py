@@ -74,7 +74,7 @@ def worker_properties(
     )
     if as_json:
         rows = [{"name": p.name, "value": p.value, "reason": p.reason} for p in recommended(spec)]
-        echo(json.dumps(rows, indent=2))
+        echo(json.dumps({"properties": rows}, indent=2))
     else:
         properties = {p.name: p.value for p in recommended(spec)}
         echo(f"# Start the worker with KAFKA_OPTS={' '.join(JVM_FLAGS)}")

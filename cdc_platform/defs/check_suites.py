@@ -89,7 +89,7 @@ DEFAULT = Suite(
             type="expect_column_values_to_be_in_set",
             kwargs={"column": "verdict", "value_set": ["proven"]},
             description="Every shard's topic is proven to equal its table.",
-            advice="cdc-platform repair DATASET TABLE --from-verdict RUN re-emits the keys that differ.",
+            advice="cdc-platform repair DATASET --table TABLE --from-verdict RUN re-emits the keys that differ.",
         ),
         Expectation(
             check="no_duplicates",

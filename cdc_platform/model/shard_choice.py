@@ -1,4 +1,4 @@
-"""Which shards an operator means: ids as people type them, and ranges. Pure."""
+"""Which shards an operator means: ids as they are typed, and ranges. Pure."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ def choose_ids(dataset: str, known: Collection[str], texts: Iterable[str]) -> tu
     Raises:
         TopologyError: names every shard that does not exist, also within a range.
     """
+    texts = list(texts)
     numbered: dict[tuple[str, int], list[str]] = {}
     for shard in known:
         if end := _END.fullmatch(shard):
@@ -37,6 +38,8 @@ def choose_ids(dataset: str, known: Collection[str], texts: Iterable[str]) -> tu
         for shard, found in _meant(text, known, numbered):
             chosen.update(found)
             unknown += [] if found else [shard]
+    if not chosen and not unknown:
+        unknown = list(texts)
     if unknown:
         raise no_such_shards(dataset, unknown, known)
     return tuple(sorted(chosen))

@@ -183,7 +183,8 @@ class _Planner:
         hold = holds.get(shard.name)
         if hold is None:
             return None
-        text = f"left alone since {hold.since:%Y-%m-%d %H:%M:%S}Z: {hold.reason} (run {hold.run})"
+        text = f"left alone since {hold.since:%Y-%m-%d %H:%M:%S}Z: {hold.reason} "
+        text += f"(until run {hold.run} is finished or stopped)"
         return Finding(subject=shard.name, text=text)
 
     def _migration(self, dataset: Dataset, shard: Shard, cluster: Cluster, source: str) -> MigrateConnector:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import EMPTY, BootstrapMode
 from cdc_platform.snapshots.run_records import Hole
 
@@ -13,7 +14,7 @@ from cdc_platform.snapshots.run_records import Hole
 class RunProgress:
     """How far a snapshot run, or a slice of it, is.
 
-    `active` and `throttled` map a reason to how many shards; `eta` is in seconds.
+    `active` and `throttled` map a reason to how many shards, `waits` a shard to what it waits for. `eta` is in seconds.
     """
 
     shards: int
@@ -26,6 +27,7 @@ class RunProgress:
     rows_per_s: float
     fraction: float
     eta: float | None
+    waits: Mapping[str, str] = EMPTY
 
     def sentence(self) -> str:
         """The progress in one sentence."""
@@ -37,7 +39,14 @@ class RunProgress:
         parts.append(f"{self.rows:,} rows in {self.chunks:,} chunks, {self.rows_per_s:,.0f} rows/s")
         if self.eta is not None:
             parts.append(f"{duration(self.eta)} left")
-        return f"{self.fraction:.0%}: {', '.join(parts)}."
+        return f"{self.fraction:.0%}: {', '.join(parts)}.{self.waiting()}"
+
+    def waiting(self) -> str:
+        """Which shards wait, and for what; empty when none does."""
+        by_reason: dict[str, list[str]] = {}
+        for shard, reason in sorted(self.waits.items()):
+            by_reason.setdefault(reason, []).append(shard)
+        return "".join(f" Waits: {some_of(names, 3)}: {reason}." for reason, names in by_reason.items())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

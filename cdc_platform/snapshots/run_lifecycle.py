@@ -12,10 +12,23 @@ from enum import StrEnum
 from typing import Any
 
 from cdc_platform.errors import BadInput, require_extra
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import BootstrapMode, Dataset, Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
+from cdc_platform.snapshots.progress_events import duration
 from cdc_platform.snapshots.request import Request, RunKind, bad_request, choose_shards
-from cdc_platform.snapshots.run_records import ASIDE, RUN, Phase, Records, Run, runs, shard_states, watermarks
+from cdc_platform.snapshots.run_records import (
+    ASIDE,
+    RUN,
+    SIGN_SECONDS,
+    Phase,
+    Records,
+    Run,
+    last_worked_on,
+    runs,
+    shard_states,
+    watermarks,
+)
 
 # An order to a run is at `backfill/<run>/!order`.
 ORDER = f"{ASIDE}order"
@@ -106,10 +119,13 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
     for other in runs(records).values():
         both = sorted(set(other.shards) & set(chosen)) if other.finished is None else []
         if both and other.dataset == dataset.name:
+            names = some_of([f"{dataset.name}.{shard}" for shard in both], 1)
             raise bad_request(
                 "shards",
-                f"shard {dataset.name}.{both[0]} and {len(both) - 1} more are in the unfinished run {other.id}.",
-                f"Let it go on (`cdc-platform {other.kind} --continue {other.id}`) or end it (--stop {other.id}).",
+                f"{names} are in the unfinished run {other.id}, until it is finished or stopped; "
+                f"{_worked(records, other)}.",
+                f"Go on with it (`cdc-platform {other.kind} --continue {other.id}`, which also takes it over from a "
+                f"process that was killed), or end it (`--stop {other.id}`).",
             )
     return Run(
         id=run_id,
@@ -133,6 +149,16 @@ def _refuse_new_tables(
                 f"shard {dataset.name}.{shard} streams already, and {new[0]} is new to it: not possible by {mode}.",
                 f"Use mode incremental for the table ({' '.join(f'--table {name}' for name in new)}).",
             )
+
+
+def _worked(records: Records, run: Run) -> str:
+    at = last_worked_on(records, run.id)
+    if at is None:
+        return "no process has begun to work on it"
+    silent = (datetime.now(UTC) - at).total_seconds()
+    if silent < 3 * SIGN_SECONDS:
+        return "a process works on it now"
+    return f"no process has worked on it for {duration(silent)}"
 
 
 def slices(run: Run) -> tuple[tuple[str, ...], ...]:

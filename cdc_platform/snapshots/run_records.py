@@ -26,9 +26,18 @@ RUN = "backfill/"
 # What follows it is no shard's: no shard id holds an exclamation mark.
 ASIDE = "!"
 HOLD = "hold/"
+# `backfill/<run>/!worker/<slice>`: when a process last worked on that slice; written so often, seconds.
+WORKER = f"{ASIDE}worker/"
+SIGN_SECONDS = 30.0
 
 Records = Mapping[str, Mapping[str, Any]]
 Offset = Mapping[str, Any]
+
+
+def last_worked_on(records: Records, run_id: str) -> datetime | None:
+    """When a process last worked on the snapshot run; None when none has begun."""
+    found = [document["at"] for key, document in records.items() if key.startswith(f"{RUN}{run_id}/{WORKER}")]
+    return max(map(datetime.fromisoformat, found), default=None)
 
 
 class Phase(StrEnum):

@@ -30,7 +30,7 @@ from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.row_counts import Patience, RowCounter
 from cdc_platform.snapshots.run_lifecycle import RequestedState, requested_state, slices
-from cdc_platform.snapshots.run_records import ASIDE, Phase, Run, ShardState, shard_states, watermarks
+from cdc_platform.snapshots.run_records import SIGN_SECONDS, WORKER, Phase, Run, ShardState, shard_states, watermarks
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 from cdc_platform.snapshots.table_progress import CLOCK_SLACK
 from cdc_platform.snapshots.watermarks import shard_done, watermark_records
@@ -60,6 +60,7 @@ class SliceRunner:
         self._brakes = Brakes(self.ports.sources, self.platform.metrics, self.brakes, report=self.listener.message)
         self._throttle = Throttle(self.load.max_rows_per_s)
         self.throttled: Mapping[str, str] = {}
+        self.waits: Mapping[str, str] = {}
         self.requested = RequestedState.RUNNING
         self.to_restore: set[str] = set()
         self._states_known = True
@@ -74,7 +75,7 @@ class SliceRunner:
         """
         self.store = self.ports.writer(self.name)
         # The first write fences an older worker of this slice.
-        self.store.write({self.run.shard_key(f"{ASIDE}worker/{self.name}"): {"at": datetime.now(UTC).isoformat()}})
+        self._give_sign()
         if self.run.dataset not in self.platform.topology.load().datasets:
             self._give_up(self.ids, "its dataset is no longer in the topology")
             return
@@ -100,6 +101,9 @@ class SliceRunner:
             notes.close()
             self.counter.close()
             self.executor.set_rates(list(self.slice), limited=False)
+
+    def _give_sign(self) -> None:
+        self.store.write({self.run.shard_key(f"{WORKER}{self.name}"): {"at": datetime.now(UTC).isoformat()}})
 
     def _notifications(self) -> NotificationReader:
         # Those of the initial snapshot of a connector that is adopted may be as old as the topic keeps them.
@@ -181,6 +185,8 @@ class SliceRunner:
         self.store.write({self.run.shard_key(shard): lost.document() for shard in names})
 
     def _tick(self, notes: NotificationReader) -> None:
+        if self._due("sign", SIGN_SECONDS):
+            self._give_sign()
         records = self.platform.state.read()
         self.requested = requested_state(records, self.run)
         if not self._states_known:
@@ -193,7 +199,11 @@ class SliceRunner:
         self._choose_readers()
         if self.requested is RequestedState.STOPPED:
             self._stop()
-        self._carry_out(self._next_steps())
+        todo = self._next_steps()
+        self.waits = {
+            shard.name: step.reason for shard, step in todo if isinstance(step, steps.Wait) and step.reason != "reading"
+        }
+        self._carry_out(todo)
         self.to_restore -= self.executor.restore_configs(sorted(self.to_restore))
         self.executor.steer(self.throttled)
         self._report()
@@ -380,7 +390,8 @@ class SliceRunner:
 
     def _report(self, *, force: bool = False) -> None:
         if force or self._due("report", self.intervals.report):
-            self.listener.progress(self.slice.progress(self.throttled, time.monotonic()))
+            progress = self.slice.progress(self.throttled, time.monotonic())
+            self.listener.progress(replace(progress, waits=self.waits))
 
     def _due(self, what: str, every: float) -> bool:
         now = time.monotonic()

@@ -56,10 +56,10 @@ def test_the_example_is_a_valid_topology_of_12_shards() -> None:
 
 def test_import_show_export_import(store: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:
     dry = run("topology", "import", str(EXAMPLE), "--dry-run")
-    assert dry.exit_code == 0 and dry.output.endswith("15 changes would be made\n")
+    assert dry.exit_code == 2 and dry.output.endswith("15 changes would be made\n")
     assert store.load() == Topology()
     done = run("topology", "import", str(EXAMPLE), "--json")
-    assert len(json.loads(done.output)) == 15
+    assert len(json.loads(done.output)["changes"]) == 15
     shown = run("topology", "show")
     assert "pins" in shown.output and "mariadb" in shown.output and "connect-0" in shown.output
     assert "pins_00007" in run("topology", "show", "pins").output
@@ -76,7 +76,7 @@ def test_import_show_export_import(store: InMemoryTopologyStore, run: Run, tmp_p
 def test_one_shard_less_is_a_delete_that_is_named(imported: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "less.yaml"
     file.write_text(EXAMPLE.read_text().replace("00000-00007", "00000-00006"))
-    assert run("topology", "import", str(file)).output == "delete shard pins.00007\n1 changes made\n"
+    assert run("topology", "import", str(file)).output.startswith("delete shard pins.00007\n1 changes made\nNext: ")
 
 
 def test_many_deletes_need_their_number(imported: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:
@@ -162,7 +162,7 @@ def test_pause_and_resume(imported: InMemoryTopologyStore, run: Run) -> None:
 @pytest.mark.parametrize("until", ["yesterday", "2h30", "2030-01-01T00:00:00", "2020-01-01T00:00:00+00:00", "-1h"])
 def test_a_bad_expiry_is_refused(imported: InMemoryTopologyStore, run: Run, until: str) -> None:
     refused = run("pause", "--reason", "r", f"--until={until}")
-    assert refused.exit_code == 1 and "--until" in refused.output and "Cure: " in refused.output
+    assert refused.exit_code == 64 and "--until" in refused.output
     assert imported.load().pause is None
 
 

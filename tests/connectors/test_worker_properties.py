@@ -145,7 +145,7 @@ def test_worker_properties_on_the_command_line() -> None:
     args += ["--leader-dir", "/srv/leaders", "--secrets-dir", "/etc/secrets"]
     text = CliRunner().invoke(command, args, catch_exceptions=False).output
     assert load_properties(text) == worker_properties(SPEC)
-    rows = json.loads(CliRunner().invoke(command, [*args, "--json"], catch_exceptions=False).output)
+    rows = json.loads(CliRunner().invoke(command, [*args, "--json"], catch_exceptions=False).output)["properties"]
     assert rows == [{"name": p.name, "value": p.value, "reason": p.reason} for p in recommended(SPEC)]
     assert CliRunner().invoke(command, [*args, "--set", "novalue"]).exit_code == 2
     exporter = CliRunner().invoke(command, [*args, "--jmx-exporter"], catch_exceptions=False).output

@@ -42,6 +42,8 @@ def test_ids_and_ranges_are_taken_as_typed(texts: list[str], found: tuple[str, .
         ("mian", ["'mian'", "Did you mean main?"]),
         ("0,1,77", ["'77'"]),
         ("eu", ["'eu'"]),
+        ("", ["''"]),
+        (",", ["','"]),
     ],
 )
 def test_what_does_not_exist_is_named(text: str, named: list[str]) -> None:

@@ -222,7 +222,7 @@ def parse_keys(given: Sequence[str]) -> dict[str, tuple[Key, ...]]:
             parts = []
         if not shard or not value or not parts:
             raise BadInput(
-                f"{text!r} is not a key.", field="--keys", cure='Write SHARD:VALUE, or SHARD:["A", "B"] for two.'
+                f"{text!r} is not a key.", field="--key", cure='Write SHARD:VALUE, or SHARD:["A", "B"] for two.'
             )
         found.setdefault(shard, []).append(tuple(str(part) for part in parts))
     return {shard: tuple(keys) for shard, keys in found.items()}

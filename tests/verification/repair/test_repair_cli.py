@@ -228,8 +228,18 @@ def test_repair_command_has_a_cap(fleet: Fleet) -> None:
 def test_repair_command_wants_one_way_to_say_what(fleet: Fleet) -> None:
     for arguments in ([], ["--keys", "00000:1", "--shard", "00000"]):
         refused = called(*arguments)
-        assert refused.exit_code == 1
-        assert "say what to repair" in refused.output
+        assert refused.exit_code == 64
+        assert "Say what to repair" in refused.output
+
+
+def test_repair_command_takes_shards_and_tables_as_all_commands_do(fleet: Fleet) -> None:
+    fleet.missing = {"00001": {"7", "8"}}
+    shown = CliRunner().invoke(main, ["repair", "pins", "0-1", "--table", "pins"])
+    assert shown.exit_code == 2 and "00001: 2 keys" in shown.stdout and "Note: " not in shown.stderr
+    refused = CliRunner().invoke(main, ["repair", "pins", "0-1"])
+    assert refused.exit_code == 64 and "Name one table by --table: pins, boards." in refused.stderr
+    refused = CliRunner().invoke(main, ["repair", "pins", "1", "9", "--table", "pins"])
+    assert refused.exit_code == 1 and "no shard '9'" in refused.stderr
 
 
 def test_repair_command_leaves_extra_rows_alone_unless_it_is_told(fleet: Fleet) -> None:
