@@ -11,6 +11,7 @@ from typing import Any
 from cdc_platform.model.agent_report import AgentReport
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.topology import Topology
+from cdc_platform.planning.health.deleted_connectors import DeletedRecord
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazard_kinds import KINDS
@@ -25,8 +26,9 @@ INCIDENT = "trouble/"
 PASS = "pass"
 LEADER = "leader/"
 SOURCE = "source/"
+DELETED = "deleted/"
 # Keys of the conditions that are found here; what is not found is over.
-OBSERVED_HERE = (INCIDENT, LEADER, SOURCE, f"{PASS}/")
+OBSERVED_HERE = (INCIDENT, LEADER, SOURCE, DELETED, f"{PASS}/")
 
 # Most incidents are repaired by the next passes: those are not alerted.
 INCIDENT_PATIENCE = timedelta(minutes=2)
@@ -63,7 +65,7 @@ def recorded_conditions(
     patience: timedelta,
 ) -> dict[str, AlertCondition]:
     """What is wrong by the records of passes: incidents, hazards at sources, and that no pass was made for long."""
-    kinds = (INCIDENT, RestartRecord.key_of(""), SourceRecord.key_of(""))
+    kinds = (INCIDENT, RestartRecord.key_of(""), SourceRecord.key_of(""), DeletedRecord.key_of(""))
     memory = read_memory({key: document for key, document in documents.items() if key.startswith(kinds)})
     restarts = memory.of(RestartRecord)
     hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -81,6 +83,18 @@ def recorded_conditions(
         }
         found[f"{INCIDENT}{key}"] = _of_incident(incident, concerned, topology, settings, patience)
     found |= _source_conditions(memory.of(SourceRecord), topology, settings)
+    for name, deleted in memory.of(DeletedRecord).items():
+        found[f"{DELETED}{name}"] = AlertCondition(
+            key=f"{DELETED}{name}",
+            cause=f"{DELETED}{name}",
+            # Once may be a hand's mistake, again is a program's doing.
+            severity=Severity.WARNING if len(deleted.times) == 1 else Severity.CRITICAL,
+            title=f"Another program deletes connectors of {name}",
+            text=f"{name}: {deleted.sentence()}.",
+            advice="Find who does: a script, or an operator such as Strimzi that manages the same Connect cluster.",
+            owners=tuple(sorted(topology.datasets[name].owners)) if name in topology.datasets else (),
+            runbook=runbook(settings, "connectors-deleted"),
+        )
     silent = age(documents.get(LAST_PASS), now)
     if silent is not None and silent > SILENT_PASSES.total_seconds():
         name = settings.platform

@@ -26,13 +26,16 @@ from cdc_platform.model.topology import (
     Limits,
     Pause,
     Shard,
+    SourceLog,
     Table,
     TopicSpec,
+    WhenFull,
 )
 
 Document = dict[str, Any]
 
 DEFAULT_LIMITS = Limits()
+DEFAULT_SOURCE_LOG = SourceLog()
 DEFAULT_TOPICS = TopicSpec()
 MAX_PAUSE_TEXT = 2000
 
@@ -94,6 +97,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
     bootstrap = fields.choice("bootstrap", BootstrapMode, BootstrapMode.INCREMENTAL)
     connector = fields.text_map("connector")
     limits = _limits(fields.inner("limits"), strict)
+    source_log = _source_log(fields.inner("source_log"), strict)
     verification = fields.free("verification")
     owners = fields.texts("owners")
     pause = _pause(fields, strict)
@@ -112,6 +116,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
             bootstrap=bootstrap,
             connector=connector or EMPTY,
             limits=limits,
+            source_log=source_log,
             verification=verification or EMPTY,
             owners=owners,
             pause=pause,
@@ -132,6 +137,7 @@ def encode_dataset(dataset: Dataset) -> Document:
             "bootstrap": _unless(dataset.bootstrap.value, BootstrapMode.INCREMENTAL.value),
             "connector": dict(dataset.connector),
             "limits": _changed(dataset.limits, DEFAULT_LIMITS),
+            "source_log": _changed(dataset.source_log, DEFAULT_SOURCE_LOG),
             "verification": dict(dataset.verification),
             "owners": list(dataset.owners),
             "pause": encode_pause(dataset.pause) if dataset.pause else None,
@@ -281,6 +287,19 @@ def _limits(fields: Fields, strict: bool) -> Limits:
     return limits
 
 
+def _source_log(fields: Fields, strict: bool) -> SourceLog:
+    default = DEFAULT_SOURCE_LOG
+    with located(fields.where, ""):
+        found = SourceLog(
+            full_bytes=fields.optional_whole("full_bytes"),
+            alert_seconds=fields.whole("alert_seconds", default.alert_seconds),
+            when_full=fields.choice("when_full", WhenFull, default.when_full),
+        )
+    if strict:
+        fields.refuse_unknown()
+    return found
+
+
 def _pause(fields: Fields, strict: bool) -> Pause | None:
     if not fields.has("pause"):
         return None
@@ -311,7 +330,7 @@ def _unless(value: Any, default: Any) -> Any:
     return None if value == default else value
 
 
-def _changed(value: TopicSpec | Limits, default: TopicSpec | Limits) -> Document:
+def _changed(value: TopicSpec | Limits | SourceLog, default: TopicSpec | Limits | SourceLog) -> Document:
     names = value.__slots__
     changed = {name: getattr(value, name) for name in names if getattr(value, name) != getattr(default, name)}
     return {name: dict(v) if isinstance(v, Mapping) else v for name, v in changed.items()}

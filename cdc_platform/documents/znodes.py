@@ -20,6 +20,7 @@ from cdc_platform.model.topology import (
     Problem,
     ProblemKind,
     Shard,
+    SourceLog,
     Table,
     TopicSpec,
     Topology,
@@ -41,9 +42,14 @@ def _names(kind: type[Any]) -> frozenset[str]:
 
 
 _KNOWN: Mapping[type[Any], frozenset[str]] = {
-    kind: _names(kind) for kind in (Cluster, Dataset, Shard, TopicSpec, Limits, Credentials)
+    kind: _names(kind) for kind in (Cluster, Dataset, Shard, TopicSpec, Limits, SourceLog, Credentials)
 } | {Table: frozenset({"name", "schema", "key"})}
-_NESTED: Mapping[str, type[Any]] = {"topics": TopicSpec, "limits": Limits, "credentials": Credentials}
+_NESTED: Mapping[str, type[Any]] = {
+    "topics": TopicSpec,
+    "limits": Limits,
+    "source_log": SourceLog,
+    "credentials": Credentials,
+}
 
 
 def parse(data: bytes, where: str) -> Document:

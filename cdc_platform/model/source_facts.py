@@ -13,8 +13,8 @@ class RetainedLog:
     """The part of a source's log that is kept.
 
     Postgres: by the shard's slot; `left` is how many bytes more it may keep (None: no bound is set), `state` its
-    `wal_status`. MariaDB and MySQL: all binlogs; `seconds` is the age at which they are purged (None: never).
-    `written` grows by each byte of log that the server writes.
+    `wal_status`. MariaDB and MySQL: all binlogs; `left` is what they may hold together, `seconds` the age at which they
+    are purged (None: no bound). `written` grows by each byte of log that the server writes.
     """
 
     bytes: int

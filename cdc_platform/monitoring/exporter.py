@@ -21,6 +21,7 @@ from cdc_platform.clients.protocols import StateStore
 from cdc_platform.errors import CdcError
 from cdc_platform.model.naming import ShardName
 from cdc_platform.planning.canary import CanaryRecord
+from cdc_platform.planning.health.deleted_connectors import DeletedRecord
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
@@ -158,6 +159,14 @@ def _memory(records: Documents) -> Iterator[Metric]:
     for dataset, record in memory.of(CanaryRecord).items():
         canaries.add_metric([dataset, str(record.verdict)], 1)
     yield canaries
+    deleted = GaugeMetricFamily(
+        "cdc_connectors_deleted_elsewhere",
+        "How often within an hour connectors were found deleted by another program.",
+        labels=["dataset"],
+    )
+    for dataset, found in memory.of(DeletedRecord).items():
+        deleted.add_metric([dataset], len(found.times))
+    yield deleted
     yield from _sources(memory)
     yield _gauge("cdc_zombies", "Shards whose task seems to run twice.", len(memory.of(ZombieRecord)))
     yield _gauge("cdc_skewed_clusters", "Connect clusters whose tasks are unevenly spread.", len(memory.of(SkewRecord)))
@@ -179,6 +188,22 @@ def _sources(memory: Memory) -> Iterator[Metric]:
         at = asked.at.timestamp()
         yield _gauge("cdc_sources_asked_timestamp_seconds", "When the sources were asked last (Unix time).", at)
         yield _gauge("cdc_sources_asked", "Shards whose source was asked then.", asked.asked)
+        kept = GaugeMetricFamily(
+            "cdc_source_log_bytes",
+            "Quantiles over shards: bytes of log that the source keeps (Postgres: for the shard's slot).",
+            labels=["dataset", "quantile"],
+        )
+        left = GaugeMetricFamily(
+            "cdc_source_log_seconds_left",
+            "The least of a dataset: seconds until log that a connector needs is lost, at the rate of now.",
+            labels=["dataset"],
+        )
+        for dataset, logs in sorted(asked.logs.items()):
+            for quantile, value in logs.bytes.items():
+                kept.add_metric([dataset, quantile], value)
+            if logs.seconds_left is not None:
+                left.add_metric([dataset], logs.seconds_left)
+        yield from (kept, left)
         yield _gauge("cdc_sources_unanswered", "Of these, shards whose source did not answer.", asked.unanswered)
 
 

@@ -236,6 +236,24 @@ class PublishTables(_InCluster):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GiveUpSlot(_InCluster):
+    """The slot of a shard keeps nearly as much log as it may, and the topology says that it goes before that."""
+
+    kind = ActionKind("give up slot", "!", 12, Lane.CLUSTER)
+
+    reason: str
+
+    def sentence(self) -> str:
+        return (
+            f"stop connector {self.name} and drop its slot, for {self.reason}: what is changed until the shard is "
+            "bootstrapped is lost"
+        )
+
+    def details(self) -> dict[str, Any]:
+        return {**_InCluster.details(self), "reason": self.reason}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class UpdateConnector(_InCluster, _Configured):
     """A connector's config differs from what it should be."""
 

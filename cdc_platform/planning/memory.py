@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 from cdc_platform.errors import InternalError
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning.canary import CanaryRecord, RolledOut
+from cdc_platform.planning.health.deleted_connectors import DeletedRecord
 from cdc_platform.planning.health.duplicate_tasks import ZombieRecord
 from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
+from cdc_platform.planning.health.log_guard import LogSeen
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
@@ -49,15 +51,29 @@ class TopicRecord(Record):
     since: datetime
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SourceLogs:
+    """The logs of a dataset's sources: bytes kept, by quantile over shards, and the least seconds until one is lost."""
+
+    bytes: Mapping[str, float]
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourcesAsked(Record):
-    """Remembered of the last round of questions to the sources: when, of how many shards, and who did not answer."""
+    """Remembered of the last round of questions to the sources: when, of how many shards, and who did not answer.
+
+    `logs` is by dataset. `seen` are the logs that keep most, by shard (Postgres) or server: how fast they grow is shown
+    by two rounds.
+    """
 
     kept = Kept("sources", Writer.REPORT)
 
     at: datetime
     asked: int
     unanswered: int
+    logs: Mapping[str, SourceLogs] = field(default_factory=dict)
+    seen: Mapping[str, LogSeen] = field(default_factory=dict)
 
 
 # Reading, writing and deleting go by this list: a kind that is not in it can be neither read nor changed.
@@ -79,6 +95,7 @@ KINDS: dict[str, type[Record]] = {
         TopicRecord,
         SourceRecord,
         SourcesAsked,
+        DeletedRecord,
     )
 }
 

@@ -28,7 +28,8 @@ from cdc_platform.planning.actions import (
 from cdc_platform.planning.diagnosis import ConnectorView, diagnose
 from cdc_platform.planning.drift import TOO_FEW_BROKERS, compare_topics, foreign_topics, with_values
 from cdc_platform.planning.guardrails import Connectors
-from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord, leader_changes
+from cdc_platform.planning.health.deleted_connectors import DeletedRecord, deleted_elsewhere
+from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
@@ -103,6 +104,7 @@ class _Planner:
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
         changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
         changes += Part(findings=without_agent(observed), records=self._leaders(shards.awaited))
+        changes += self._deleted(shards.missing)
         changes += Part(records=self._cluster_sizes(changes.actions, shrunk.keys()))
         sources = memory.of(SourceRecord)
         changes += source_part(sources, {shard.name for _, shard in observed.topology.all_shards()}, shards.views)
@@ -191,6 +193,15 @@ class _Planner:
         config = self.inputs.desired.config_of(dataset, shard, cluster)
         config = keep_snapshot_options(config, self.ours[source][shard.name].config)
         return MigrateConnector(name=shard.name, source=source, target=cluster.name, config=config)
+
+    def _deleted(self, missing: Sequence[tuple[Dataset, Shard, Cluster]]) -> Part:
+        """What another program deleted lately."""
+        memory = self.inputs.memory
+        known, asked = memory.of(DeletedRecord), [(shard.name, cluster.name) for _, shard, cluster in missing]
+        changed = deleted_elsewhere(asked, memory.of(CapturedRecord), known, self.inputs.observed.taken_at)
+        lasting = {name: record for name, record in {**known, **changed}.items() if record is not None}
+        findings = [Finding(subject=name, text=record.sentence()) for name, record in sorted(lasting.items())]
+        return Part(findings=findings, records=RecordChanges({DeletedRecord: changed}))
 
     def _creations(self, shards: _Shards, rollouts: Rollouts) -> list[CreateConnector]:
         """None while Kafka cannot be read: Connect would make a missing topic itself, with the wrong settings."""

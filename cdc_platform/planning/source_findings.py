@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from cdc_platform.model.naming import ShardName, some_of
-from cdc_platform.planning.actions import PublishTables
+from cdc_platform.planning.actions import GiveUpSlot, PublishTables
 from cdc_platform.planning.diagnosis import ConnectorView
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import Hazard, SourceRecord
@@ -25,7 +25,12 @@ def source_part(records: Mapping[str, SourceRecord], shards: Collection[str], vi
         for view in views
         if view.name in known and known[view.name].publish
     ]
-    return Part(actions=actions, findings=[*_findings(known)])
+    leaving = [
+        GiveUpSlot(cluster=view.cluster.name, name=view.name, reason=_filling(known[view.name]))
+        for view in views
+        if view.name in known and known[view.name].give_up
+    ]
+    return Part(actions=[*actions, *leaving], findings=[*_findings(known)])
 
 
 def incomplete(records: Mapping[str, SourceRecord]) -> dict[str, str]:
@@ -35,6 +40,10 @@ def incomplete(records: Mapping[str, SourceRecord]) -> dict[str, str]:
 
 def _lacking(record: SourceRecord) -> tuple[str, ...]:
     return tuple(hazard.table for hazard in record.hazards if hazard.kind is HazardKind.UNPUBLISHED)
+
+
+def _filling(record: SourceRecord) -> str:
+    return next((h.text for h in record.hazards if h.kind is HazardKind.LOG_FILLING), "its log is nearly full")
 
 
 def _findings(records: Mapping[str, SourceRecord]) -> Iterable[Finding]:

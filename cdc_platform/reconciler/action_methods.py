@@ -8,11 +8,11 @@ from typing import Any
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
-from cdc_platform.connectors.identity import identity
+from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.connectors.tables import INCLUDE_LIST, MESSAGE_KEYS
 from cdc_platform.errors import NotFound
 from cdc_platform.model.naming import ShardName
-from cdc_platform.model.topology import Topology
+from cdc_platform.model.topology import Dataset, Shard, Topology
 from cdc_platform.planning import actions
 from cdc_platform.reconciler.lock_watch import LockWatch
 from cdc_platform.reconciler.migration import migrate, stop_and_resume, wait_stopped
@@ -55,12 +55,25 @@ def _create(ports: ApplyPorts, action: actions.CreateConnector) -> None:
 
 def _publish(ports: ApplyPorts, name: ShardName) -> None:
     """A shard whose tables or keys change: its publication goes first, or its task would fail (SourceLogs)."""
+    if ports.platform.sources is not None and (found := _shard(ports, name)) is not None:
+        ports.platform.sources.publish(*found)
+
+
+def _shard(ports: ApplyPorts, name: ShardName) -> tuple[Dataset, Shard, Identity] | None:
     dataset = ports.topology.datasets.get(name.dataset)
-    if ports.platform.sources is None or dataset is None:
-        return
-    for shard in ports.topology.shards.get(name.dataset, ()):
-        if shard.id == name.shard:
-            ports.platform.sources.publish(dataset, shard, identity(ports.platform.settings, dataset, shard))
+    for shard in ports.topology.shards.get(name.dataset, ()) if dataset else ():
+        if dataset is not None and shard.id == name.shard:
+            return dataset, shard, identity(ports.platform.settings, dataset, shard)
+    return None
+
+
+def _give_up(ports: ApplyPorts, action: actions.GiveUpSlot) -> None:
+    """The task first: a slot in use cannot be dropped. The next pass resumes the connector, whose slot is gone."""
+    client = ports.connect[action.cluster]
+    client.stop(action.name)
+    wait_stopped(client, action.name, ports.watch)
+    if ports.platform.sources is not None and (found := _shard(ports, ShardName.parse(action.name))) is not None:
+        ports.platform.sources.drop_slot(*found)
 
 
 def _restart(ports: ApplyPorts, action: actions.RestartConnector) -> None:
@@ -97,6 +110,7 @@ METHODS: dict[type[actions.Action], Callable[[ApplyPorts, Any], None]] = {
     actions.ResumeConnector: lambda ports, action: ports.connect[action.cluster].resume(action.name),
     actions.CreateConnector: _create,
     actions.PublishTables: lambda ports, action: _publish(ports, ShardName.parse(action.name)),
+    actions.GiveUpSlot: _give_up,
     actions.UpdateConnector: _update,
     actions.StopAndResumeConnector: lambda ports, action: stop_and_resume(
         action.name, ports.connect[action.cluster], ports.watch

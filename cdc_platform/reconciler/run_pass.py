@@ -6,15 +6,17 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+import msgspec
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
-from cdc_platform.planning.actions import DeleteConnector, PublishTables, RestartConnector
+from cdc_platform.planning.actions import DeleteConnector, GiveUpSlot, PublishTables, RestartConnector
 from cdc_platform.planning.health.restarts import RestartRecord
-from cdc_platform.planning.health.source_hazards import SourceRecord
+from cdc_platform.planning.health.source_hazards import SourceRecord, given_up
 from cdc_platform.planning.inputs import PassPolicy, Planned
 from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.planner import make_plan
@@ -84,7 +86,7 @@ def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None)
     clock.lap("look")
     said: DocumentChanges = {}
     if asked is not None and platform.facts is not None:
-        said = source_round(platform, platform.facts, topology, documents, observed.taken_at, asked)
+        said = source_round(platform.facts, platform.settings, observed, documents, asked)
         documents = {key: document for key, document in {**documents, **said}.items() if document is not None}
         clock.lap("sources")
     planned = make_plan(observed, desired, state_records.read_memory(documents), policy)
@@ -229,11 +231,22 @@ class _Pass:
         for outcome in outcomes:
             if isinstance(outcome.action, DeleteConnector) and outcome.status is report.ActionStatus.DONE:
                 learned |= {key: None for key in state_records.deleted_with(outcome.action.name) if key in documents}
-            elif isinstance(outcome.action, PublishTables) and outcome.status is report.ActionStatus.DONE:
-                # What its source says of it, the next round asks.
-                key = SourceRecord.key_of(outcome.action.name)
-                learned[key] = {**documents[key], "publish": False}
-        return learned
+        return learned | self._repaired(outcomes)
+
+    def _repaired(self, outcomes: Sequence[ActionOutcome]) -> DocumentChanges:
+        """The records of sources that this pass changed; what they say of it, the next round asks."""
+        sources = state_records.read_memory(self.prepared.documents).of(SourceRecord)
+        repaired: DocumentChanges = {}
+        for outcome in outcomes:
+            action = outcome.action
+            if outcome.status is not report.ActionStatus.DONE or not isinstance(action, PublishTables | GiveUpSlot):
+                continue
+            before = sources[action.name]
+            after = replace(before, publish=False)
+            if isinstance(action, GiveUpSlot):
+                after = given_up(before, self.prepared.observed.taken_at)
+            repaired[SourceRecord.key_of(action.name)] = msgspec.to_builtins(after)
+        return repaired
 
     def _write(self, changes: DocumentChanges) -> None:
         if changes:

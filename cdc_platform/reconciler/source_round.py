@@ -9,23 +9,27 @@ from __future__ import annotations
 import logging
 import random
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 import msgspec
 
-from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
 from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import CdcError
+from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import Address, Dataset, Shard, Topology
+from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.planning.health.liveness import CapturedRecord
+from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
+from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazards import SourceRecord, judged, new_gaps
 from cdc_platform.planning.holds import WATERMARK, HoldRecord
-from cdc_platform.planning.memory import Memory, SourcesAsked
+from cdc_platform.planning.memory import Memory, SourceLogs, SourcesAsked
+from cdc_platform.reconciler.last_pass import quantiles
+from cdc_platform.reconciler.report import lags_of
 from cdc_platform.reconciler.state_records import DocumentChanges, Documents, read_memory
 from cdc_platform.settings import Settings
 
@@ -34,6 +38,8 @@ log = logging.getLogger(__name__)
 ROUND = timedelta(minutes=4)
 SECONDS = 20.0
 _THREADS = 16
+# Logs that are remembered from one round to the next, at most.
+MOST_LOGS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,18 +97,13 @@ def of_dataset(name: str | None) -> Asked:
 
 
 def source_round(
-    platform: Platform,
-    reader: SourceFactsReader,
-    topology: Topology,
-    documents: Documents,
-    now: datetime,
-    asked: Asked,
+    reader: SourceFactsReader, settings: Settings, observed: ObservedState, documents: Documents, asked: Asked
 ) -> DocumentChanges:
     """Ask the sources of these shards; what the answers change in the records.
 
     Shards that are paused, or held by a bootstrap or backfill, are left alone.
     """
-    memory = read_memory(documents)
+    memory, now, topology = read_memory(documents), observed.taken_at, observed.topology
     last = memory.of(SourcesAsked).get("last")
     held = memory.of(HoldRecord)
     shards = {
@@ -114,23 +115,64 @@ def source_round(
     }
     if not shards:
         return {}
-    answers = ask(reader, platform.settings, shards.values())
+    answers = ask(reader, settings, shards.values())
     for name, why in list(answers.unanswered.items())[:5]:
         log.warning("the source of %s is not known: %s", name, why)
     known = {shard.name for _, shard in topology.all_shards()}
     gone = memory.of(SourceRecord).keys() - known if topology.whole else ()
     changes: DocumentChanges = {SourceRecord.key_of(name): None for name in gone}
+    behind = _behind(observed, memory)
+    logs: dict[str, dict[str, LogState]] = defaultdict(dict)
+    seen = dict(last.seen) if last else {}
     for name, facts in answers.facts.items():
-        changes |= _changed(*shards[name], facts, memory, documents, now)
-    round_ = SourcesAsked(at=now, asked=len(shards), unanswered=len(answers.unanswered))
+        dataset, shard = shards[name]
+        state = None
+        if facts.log is not None:
+            place = name if dataset.engine is Engine.POSTGRES else str(shard.leader)
+            before = last.seen.get(place) if last else None
+            if dataset.engine is Engine.POSTGRES:
+                state = slot_state(facts.log, dataset.source_log, before, now)
+            else:
+                state = binlog_state(facts.log, dataset.source_log, before, behind.get(name), now)
+            logs[dataset.name][name] = state
+            seen[place] = LogSeen(now, facts.log.bytes, facts.log.written)
+        changes |= _changed(dataset, shard, facts, state, memory, documents, now)
+    most = sorted(seen.items(), key=lambda item: item[1].bytes)[-MOST_LOGS:]
+    round_ = SourcesAsked(
+        at=now,
+        asked=len(shards),
+        unanswered=len(answers.unanswered),
+        logs={name: _summary(states.values()) for name, states in logs.items()},
+        seen={place: one for place, one in most if one.bytes >= LITTLE and now - one.at < 3 * ROUND},
+    )
     return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_)}
 
 
+def _behind(observed: ObservedState, memory: Memory) -> dict[str, float]:
+    """Shard to the seconds since the last change that its connector has handed on, where that is known."""
+    found = lags_of(observed)
+    for name, record in memory.of(RestartRecord).items():
+        found[name] = max(found.get(name, 0.0), (observed.taken_at - record.first_failed).total_seconds())
+    return found
+
+
+def _summary(states: Collection[LogState]) -> SourceLogs:
+    left = [state.seconds_left for state in states if state.seconds_left is not None]
+    return SourceLogs(bytes=quantiles([state.bytes for state in states]), seconds_left=min(left, default=None))
+
+
 def _changed(
-    dataset: Dataset, shard: Shard, facts: SourceFacts, memory: Memory, documents: Documents, now: datetime
+    dataset: Dataset,
+    shard: Shard,
+    facts: SourceFacts,
+    log: LogState | None,
+    memory: Memory,
+    documents: Documents,
+    now: datetime,
 ) -> DocumentChanges:
     before = memory.of(SourceRecord).get(shard.name)
-    after = judged(dataset, facts, before, captured=shard.name in memory.of(CapturedRecord), now=now)
+    captured = shard.name in memory.of(CapturedRecord)
+    after = judged(dataset, facts, before, captured=captured, now=now, log=log)
     changes: DocumentChanges = {}
     if after != (before or SourceRecord()):
         empty = after == SourceRecord()

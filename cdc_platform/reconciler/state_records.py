@@ -15,6 +15,7 @@ Keys and fields are those of the record classes in `planning/memory.py`:
 | `trouble/<failure>@<place>` | `Incident`: the subject of one alert |
 | `size/cluster/<name>`, `size/dataset/<name>` | `ClusterSize`, `DatasetSize` |
 | `topic/<name>` | `TopicRecord`: a pass made this topic |
+| `deleted/<dataset>` | `DeletedRecord`: another program deleted connectors |
 | `source/<dataset>.<shard>`, `sources/last` | `SourceRecord`: hazards and gaps; `SourcesAsked` |
 | `pass/last` | see `last_pass.py` |
 

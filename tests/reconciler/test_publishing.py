@@ -24,12 +24,16 @@ class Sources:
 
     refused: Mapping[str, str] = field(default_factory=dict)
     asked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
 
     def publish(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
         names = tuple(table.name for table in dataset.tables)
         self.asked.append((shard.id, names))
         if self.refused.get(shard.id) in names:
             raise SourceRejected(f"public.{self.refused[shard.id]} cannot be captured.", where=f"shard {shard.name}")
+
+    def drop_slot(self, dataset: Dataset, shard: Shard, own: Identity) -> None:
+        self.dropped.append(shard.id)
 
     def check(self, dataset: Dataset, shard: Shard) -> None: ...
 

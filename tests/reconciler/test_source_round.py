@@ -15,10 +15,10 @@ from cdc_platform.clients.sources.source_facts import Answers
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.alert_messages import Severity
-from cdc_platform.model.source_facts import SourceFacts, SourceTable
-from cdc_platform.model.topology import Dataset, Engine, Shard, Table, Topology
+from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
+from cdc_platform.model.topology import Dataset, Engine, Shard, SourceLog, Table, Topology, WhenFull
 from cdc_platform.monitoring.exporter import registry
-from cdc_platform.planning.actions import CreateConnector, PublishTables
+from cdc_platform.planning.actions import CreateConnector, GiveUpSlot, PublishTables, ResumeConnector
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.reconciler import run_pass as reconciler
@@ -172,6 +172,23 @@ def test_a_shard_that_never_ran_has_no_gap_and_lacks_no_publication() -> None:
     report = world.go()
     assert CreateConnector in actions(report) and PublishTables not in actions(report)
     assert world.record("o.00001") is None
+
+
+def test_a_slot_is_given_up_before_it_is_full_where_the_topology_says_so() -> None:
+    world = World()
+    log = RetainedLog(bytes=95 << 20, written=1 << 40, state="extended")
+    world.facts.said["o.00000"] = replace(WHOLE, log=log)
+    assert actions(world.go()) == []  # by default nothing is given up, nor is a bound known
+    guarded = replace(ORDERS, source_log=SourceLog(full_bytes=100 << 20, when_full=WhenFull.GIVE_UP_SLOT))
+    world.put(Topology(datasets={"o": guarded}))
+    report = world.go()
+    assert actions(report) == [GiveUpSlot] and not report.failed and world.sources.dropped == ["00000"]
+    assert "95 MiB" in report.outcomes[0].sentence() and "is lost" in report.outcomes[0].sentence()
+    (found,) = breaks_on_record(world.records(), "o", "t")["00000"]
+    assert "given up" in found.range and breaks_on_record(world.records(), "o", "w")["00000"]
+    world.facts.said["o.00000"] = WHOLE
+    assert actions(world.go()) == [ResumeConnector]
+    assert world.records()["sources/last"]["logs"] == {}
 
 
 def test_hazards_are_alerted_by_how_bad_they_are() -> None:

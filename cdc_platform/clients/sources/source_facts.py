@@ -89,9 +89,12 @@ class RealSourceFacts:
     ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
         first = shards[0][0]
         with mysql_cursor(first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs) as cursor:
-            settings, log = _log_settings(cursor, dataset.engine), _binlogs(cursor)
+            variables = _variables(cursor)
+            settings, log = _log_settings(cursor, dataset.engine), _binlogs(cursor, variables)
             for shard, _ in shards:
-                tables, alike = _binlog_tables(cursor, dataset, shard)
+                # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
+                logged = variables.get("innodb_native_foreign_keys") == "OFF"
+                tables, alike = _binlog_tables(cursor, dataset, shard, cascades=not logged)
                 yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
 
 
@@ -149,11 +152,23 @@ def _log_settings(cursor: pymysql.cursors.Cursor, engine: Engine) -> dict[str, s
     return wrong
 
 
-def _binlogs(cursor: pymysql.cursors.Cursor) -> RetainedLog | None:
+# `max_binlog_total_size` (MariaDB 11.4) and `binlog_space_limit` (Percona) bound all binlogs together.
+_VARIABLES = (
+    *("binlog_expire_logs_seconds", "max_binlog_size", "max_binlog_total_size", "binlog_space_limit"),
+    "innodb_native_foreign_keys",
+)
+
+
+def _variables(cursor: pymysql.cursors.Cursor) -> dict[str, str]:
+    """Those of `_VARIABLES` that the server has."""
+    cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (_VARIABLES,))
+    return {str(name): str(value) for name, value in cursor.fetchall()}
+
+
+def _binlogs(cursor: pymysql.cursors.Cursor, variables: Mapping[str, str]) -> RetainedLog | None:
     cursor.execute("SHOW BINARY LOGS")
     sizes = [(str(row[0]), int(row[1])) for row in cursor.fetchall()]
-    cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN ('binlog_expire_logs_seconds', 'max_binlog_size')")
-    values = {name: int(value) for name, value in cursor.fetchall()}
+    values = {name: int(value) for name, value in variables.items() if value.isdigit()}
     if not sizes:
         return None
     # Files are full, or nearly so, when the next one is begun: their numbers count what was written in all.
@@ -161,12 +176,13 @@ def _binlogs(cursor: pymysql.cursors.Cursor) -> RetainedLog | None:
     return RetainedLog(
         bytes=sum(size for _, size in sizes),
         written=(number - len(sizes) + 1) * values["max_binlog_size"] + sum(size for _, size in sizes),
+        left=values.get("max_binlog_total_size") or values.get("binlog_space_limit") or None,
         seconds=values.get("binlog_expire_logs_seconds") or None,
     )
 
 
 def _binlog_tables(
-    cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard
+    cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard, *, cascades: bool
 ) -> tuple[dict[str, SourceTable], tuple[str, ...]]:
     """The shard's captured tables by name, and those that differ from one in case only."""
     captured = [table.name for table in dataset.tables]
@@ -184,7 +200,7 @@ def _binlog_tables(
         rows[what].append(tuple(map(_text, row)))
     there = {row[0] for row in rows["name"]}
     definitions = {}
-    for name in sorted({row[0] for row in rows["foreign"]}):
+    for name in sorted({row[0] for row in rows["foreign"]}) if cascades else ():
         cursor.execute(f"SHOW CREATE TABLE {quoted(shard.database)}.{quoted(name)}")
         ((_, definitions[name]),) = cursor.fetchall()
     tables = {name: _binlog_table(name, rows, definitions.get(name, "")) for name in captured if name in there}

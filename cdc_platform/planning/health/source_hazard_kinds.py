@@ -17,6 +17,8 @@ class HazardKind(StrEnum):
     UNREADABLE = "unreadable-table"
     CASCADE = "cascade"
     CASE_TWIN = "case-twin"
+    LOG_FILLING = "log-filling"
+    SLOT_GIVEN_UP = "slot-given-up"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +95,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure="Change the definition, or take the table out of the dataset's tables.",
     ),
     HazardKind.CASCADE: KindFacts(
-        engines=_BINLOG,
+        engines="MariaDB, MySQL before 9.6",
         done="A captured table has a foreign key ON DELETE or ON UPDATE CASCADE, SET NULL or SET DEFAULT",
         happens="The server changes its rows below the binlog: nothing of it is captured",
         channel="catalog, every 5 minutes: `plan`, `status`, `verify`, `cdc_source_hazards`; its effects: `verify`",
@@ -108,6 +110,25 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         channel=_ROUND,
         cost=_STATEMENT,
         cure="Rename it, or move it to another database.",
+    ),
+    HazardKind.LOG_FILLING: KindFacts(
+        engines=f"{_BINLOG}, {_POSTGRES}",
+        done="A connector is down or slow for long",
+        happens="Postgres: its slot keeps WAL until the disk or its bound is full. MariaDB, MySQL: binlogs that it has "
+        "not read are purged",
+        channel="server status (slot, binlogs), every 5 minutes: `status`, alert, `cdc_source_log_bytes`, "
+        "`cdc_source_log_seconds_left`. How much disk is free is not known",
+        cost=_STATEMENT,
+        cure="Bring the connector back (`cdc-platform status`), or give the source room. The dataset's `source_log` "
+        "says whether a slot is given up before it is full.",
+    ),
+    HazardKind.SLOT_GIVEN_UP: KindFacts(
+        engines=_POSTGRES,
+        done="The topology says `when_full: give_up_slot`, and a slot keeps nearly what it may",
+        happens="A pass stops the connector and drops the slot: changes until the shard is bootstrapped are lost",
+        channel="the pass's report, `slot-missing`, a break of the ledger",
+        cost="nothing",
+        cure="`cdc-platform bootstrap DATASET SHARD --again`, then `verify`.",
     ),
 }
 

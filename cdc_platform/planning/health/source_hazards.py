@@ -13,6 +13,7 @@ from datetime import datetime
 
 from cdc_platform.model.source_facts import SourceFacts
 from cdc_platform.model.topology import EMPTY, Dataset, Engine
+from cdc_platform.planning.health.log_guard import LogState
 from cdc_platform.planning.health.source_hazard_kinds import KINDS, HazardKind
 from cdc_platform.planning.records import Kept, Record, Writer
 
@@ -53,7 +54,7 @@ class Gap:
 class SourceRecord(Record):
     """Remembered of a shard's source: what is wrong, what was lost, and the numbers of the tables seen (Postgres).
 
-    `publish`: a pass can add what the publication lacks.
+    `publish`: a pass can add what the publication lacks. `give_up`: its slot is to go before the server is full.
     """
 
     kept = Kept("source", Writer.REPORT, with_connector=True)
@@ -62,6 +63,7 @@ class SourceRecord(Record):
     gaps: tuple[Gap, ...] = ()
     tables: Mapping[str, int] = EMPTY
     publish: bool = False
+    give_up: bool = False
 
     def about(self, table: str) -> SourceRecord:
         """What of it concerns one table."""
@@ -76,14 +78,20 @@ class SourceRecord(Record):
 
 
 def judged(
-    dataset: Dataset, facts: SourceFacts, before: SourceRecord | None, *, captured: bool, now: datetime
+    dataset: Dataset,
+    facts: SourceFacts,
+    before: SourceRecord | None,
+    *,
+    captured: bool,
+    now: datetime,
+    log: LogState | None = None,
 ) -> SourceRecord:
     """The shard's record after an answer of its source. `captured`: its connector has run before."""
     before = before or SourceRecord()
-    started = {(hazard.kind, hazard.table, hazard.text): hazard.since for hazard in before.hazards}
+    started = {(hazard.kind, hazard.table): hazard.since for hazard in reversed(before.hazards)}
     hazards = tuple(
-        replace(hazard, since=started.get((hazard.kind, hazard.table, hazard.text), now))
-        for hazard in _hazards(dataset, facts, before, captured=captured, now=now)
+        replace(hazard, since=started.get((hazard.kind, hazard.table), now))
+        for hazard in _hazards(dataset, facts, before, captured=captured, log=log, now=now)
     )
     numbers = {name: table.number for name, table in facts.tables.items() if table.number}
     gaps = {(gap.kind, gap.table, gap.since): gap for gap in before.gaps}
@@ -96,7 +104,15 @@ def judged(
         gaps=tuple(kept),
         tables={**before.tables, **numbers} if captured else EMPTY,
         publish=lacking and not facts.unpublishable,
+        give_up=log is not None and log.give_up,
     )
+
+
+def given_up(record: SourceRecord, now: datetime) -> SourceRecord:
+    """The record of a shard whose slot was just dropped."""
+    text = "its slot was given up: what is changed from then on until it is bootstrapped is lost"
+    gap = Gap(kind=HazardKind.SLOT_GIVEN_UP, since=now, found_at=now, text=text)
+    return replace(record, gaps=(*record.gaps, gap)[-MOST_GAPS:], give_up=False)
 
 
 def new_gaps(before: SourceRecord | None, after: SourceRecord) -> tuple[Gap, ...]:
@@ -121,7 +137,7 @@ def _gaps(hazards: Sequence[Hazard], before: SourceRecord, numbers: Mapping[str,
 
 
 def _hazards(
-    dataset: Dataset, facts: SourceFacts, before: SourceRecord, *, captured: bool, now: datetime
+    dataset: Dataset, facts: SourceFacts, before: SourceRecord, *, captured: bool, log: LogState | None, now: datetime
 ) -> Iterator[Hazard]:
     def hazard(kind: HazardKind, table: str, text: str, cure: str = "") -> Hazard:
         return Hazard(kind=kind, table=table, text=text, cure=cure or KINDS[kind].cure, since=now)
@@ -143,5 +159,7 @@ def _hazards(
             yield hazard(HazardKind.UNREADABLE, table.name, f"{name}: {text}")
     for setting, value in facts.settings.items():
         yield hazard(HazardKind.LOG_SETTINGS, "", f"{setting} is {value} on the leader: changes are lost")
+    if log is not None and log.hazard and captured:
+        yield hazard(HazardKind.LOG_FILLING, "", log.hazard)
     for twin in facts.twins:
         yield hazard(HazardKind.CASE_TWIN, "", f"table {twin} differs from a captured one in case only")
