@@ -187,6 +187,7 @@ class _Demo:
                 self.screen.say("Counting what arrived.")
                 with contextlib.suppress(StackError):
                     self._until(self._complete, "every change arrived")
+                    self._until(self._shown, "Dagster shows every shard as captured")
             with self.clock.phase("summary"):
                 return self._summary()
 
@@ -309,6 +310,9 @@ class _Demo:
 
     def _complete(self) -> bool:
         return self.ledger.snapshot() <= self.judge.count.distinct
+
+    def _shown(self) -> bool:
+        return self.dagster.materialized_partitions() >= sum(map(len, self.topology.shards.values()))
 
     def _source_rows(self) -> dict[str, int]:
         rows = dict.fromkeys(self.topology.datasets, 0)
