@@ -112,6 +112,10 @@ class SourceRejected(CdcError):
     """A source database refused a request: wrong credentials, missing rights, a table that changed."""
 
 
+class LoginRefused(SourceRejected):
+    """A source refused a login, or is not one that a login may go to."""
+
+
 class ConnectRebalancing(Unavailable):
     """The Connect group is rebalancing (HTTP 409): try again later."""
 

@@ -17,7 +17,6 @@ from cdc_platform.errors import SettingsError
 from cdc_platform.model.naming import one_of
 from cdc_platform.model.secret_references import (
     HOW_TO_REFER,
-    holds_reference,
     is_reference,
     is_secret_in_plain_text,
     referred_files,
@@ -44,6 +43,14 @@ class AlertTarget:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectLogin:
+    """The login of one Connect cluster. `password` is a reference."""
+
+    user: str = ""
+    password: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """Settings of one platform.
 
@@ -58,7 +65,14 @@ class Settings:
     `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
     `zookeeper_user` and `zookeeper_password` (a reference) are digest authentication: what we
     write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
-    the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates.
+    the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates;
+    `connect_logins` has other logins for Connect clusters, by name, and `connect_hosts` patterns with `*` of
+    the hosts that URLs of clusters may name.
+    `source_hosts`: patterns with `*` of the hosts of leaders and replicas; no login goes to another.
+    `source_ca`: a PEM file with who signs the certificates of source servers. With it TLS is demanded and
+    verified, with the host's name, by control plane, agents, proof and connectors, for which Postgres reads the
+    same path on the workers, MariaDB and MySQL `source_truststore` (a PKCS12 file there; empty: Java's own).
+    `postgres_auth`: how Postgres servers may ask for a password, as libpq's `require_auth`.
     `secrets_dirs`: a dataset names secrets in files below `<one of these>/<dataset>/` only; empty: none
     at all. The platform's own secrets lie elsewhere.
     `permitted_connector_options`: names, or patterns with `*`, of connector options that datasets may set
@@ -81,6 +95,11 @@ class Settings:
     state_topic: str = "cdc.platform.state"
     heartbeat_topic: str = "cdc.platform.heartbeat"
     secrets_dirs: tuple[str, ...] = ()
+    source_hosts: tuple[str, ...] = ("*",)
+    source_ca: str = ""
+    source_truststore: str = ""
+    source_truststore_password: str = ""
+    postgres_auth: str = "scram-sha-256"
     permitted_connector_options: tuple[str, ...] = ()
     permitted_topics: tuple[str, ...] = ("cdc.*",)
     adopted_topics: tuple[str, ...] = ()
@@ -89,6 +108,8 @@ class Settings:
     connect_user: str = ""
     connect_password: str = ""
     connect_ca: str = ""
+    connect_hosts: tuple[str, ...] = ("*",)
+    connect_logins: Mapping[str, ConnectLogin] = field(default_factory=dict)
     pass_budget: float = 240.0
     max_deletes: int = 5
     max_delete_fraction: float = 0.01
@@ -123,7 +144,7 @@ class Settings:
         found = {name: _convert(value, name, str(file)) for name, value in raw.items()}
         for setting in fields(cls):
             variable = ENV_PREFIX + setting.name.upper()
-            if variable in env and setting.name != "alerts":
+            if variable in env and setting.name not in ("alerts", "connect_logins"):
                 found[setting.name] = _from_environment(env[variable], setting.name, variable)
         settings = cls(**found)
         settings._refuse_own_secrets_among_datasets(str(file))
@@ -147,6 +168,7 @@ class Settings:
         held = {
             "zookeeper_password": self.zookeeper_password,
             "connect_password": self.connect_password,
+            **{f"connect_logins.{name}.password": login.password for name, login in self.connect_logins.items()},
             **{f"kafka.{option}": value for option, value in self.kafka.items()},
             **{f"worker_kafka.{option}": value for option, value in self.worker_kafka.items()},
             **{f"alerts.{name}.url": target.url for name, target in self.alerts.items()},
@@ -188,10 +210,10 @@ def _read(file: Path) -> dict[str, Any]:
 
 _MAY_BE_EMPTY = frozenset(
     {"dagster_url", "runbook_url", "zookeeper_user", "zookeeper_password", "connect_user", "connect_password"}
-    | {"connect_ca"}
+    | {"connect_ca", "source_ca", "source_truststore", "source_truststore_password", "postgres_auth"}
 )
 # Settings are printed and stored by others: a secret is a reference here or nowhere.
-_REFERENCES = frozenset({"zookeeper_password", "connect_password"})
+_REFERENCES = frozenset({"zookeeper_password", "connect_password", "source_truststore_password"})
 _KAFKA = frozenset({"kafka", "worker_kafka"})
 SEVERITIES = ("warning", "critical")
 
@@ -250,6 +272,9 @@ def _convert(value: Any, name: str, where: str) -> Any:
     if name == "alerts":
         routes = _typed(value, dict[str, Any], where, name)
         return {route: _alert_target(given, f"alerts.{route}", where) for route, given in routes.items()}
+    if name == "connect_logins":
+        logins = _typed(value, dict[str, Any], where, name)
+        return {cluster: _connect_login(given, f"{name}.{cluster}", where) for cluster, given in logins.items()}
     if name in _KAFKA:
         return _kafka(value, name, where)
     if name == "secrets_dirs":
@@ -269,14 +294,27 @@ def _alert_target(given: Any, place: str, where: str) -> AlertTarget:
     _refuse_unknown(given, AlertTarget, where, f"{place}.")
     hints = get_type_hints(AlertTarget)
     found = {key: _typed(value, hints[key], where, f"{place}.{key}") for key, value in given.items()}
-    if not holds_reference(found.get("url", "")):
-        cure = "Write ${file:/PATH:KEY} or ${env:NAME}, and the URL there."
+    if not is_reference(found.get("url", "")):
+        cure = "Write ${file:/PATH:KEY} or ${env:NAME}, and the whole URL there."
         raise SettingsError("must be a reference to a secret.", where=where, field=f"{place}.url", cure=cure)
     for severity in found.get("severities", ()):
         if severity not in SEVERITIES:
             cure = f"Use {' or '.join(SEVERITIES)}."
             raise SettingsError(f"{severity!r} is not a severity.", where=where, field=f"{place}.severities", cure=cure)
     return AlertTarget(**found)
+
+
+def _connect_login(given: Any, place: str, where: str) -> ConnectLogin:
+    given = _typed(given, dict[str, Any], where, place)
+    _refuse_unknown(given, ConnectLogin, where, f"{place}.")
+    found = {key: _typed(value, str, where, f"{place}.{key}") for key, value in given.items()}
+    if not found.get("user"):
+        raise SettingsError("is missing.", where=where, field=f"{place}.user", cure="Name the user.")
+    if not is_reference(found.get("password", "")):
+        raise SettingsError(
+            "must be a reference to a secret.", where=where, field=f"{place}.password", cure=HOW_TO_REFER
+        )
+    return ConnectLogin(**found)
 
 
 def _kafka(value: Any, name: str, where: str) -> dict[str, str]:

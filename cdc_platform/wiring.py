@@ -30,6 +30,7 @@ from cdc_platform.clients.sources.logs import RealSourceLogs
 from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.clients.sources.source import Source
 from cdc_platform.clients.sources.source_facts import RealSourceFacts
+from cdc_platform.clients.sources.source_rules import SourceRules
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.connectors.identity import notification_topic
 from cdc_platform.errors import KafkaRejected, KafkaUnavailable, require_extra
@@ -55,11 +56,14 @@ def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
 
 def connect_client(settings: Settings, name: str, urls: Sequence[str], kafka_id: str | None = None) -> ConnectClient:
     """A client of one Connect cluster. Raises SecretUnresolved, SettingsError."""
+    own = settings.connect_logins.get(name)
+    user, password = (own.user, own.password) if own else (settings.connect_user, settings.connect_password)
     return ConnectClient(
         name,
         urls,
         timeout=settings.connect_timeout,
-        auth=login(settings.connect_user, settings.connect_password),
+        auth=login(user, password),
+        hosts=settings.connect_hosts,
         kafka_cluster_id=kafka_id,
         verify=trusting(settings.connect_ca),
     )
@@ -77,7 +81,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
     kafka = KafkaAdmin(settings.kafka)
     state = state_store(settings)
     heartbeats = HeartbeatTopic(settings.kafka, settings.heartbeat_topic)
-    metrics = WorkerMetrics()
+    metrics = WorkerMetrics(hosts=settings.connect_hosts)
     connect = _Connects(settings, _OurKafka(kafka))
     try:
         yield Platform(
@@ -88,8 +92,8 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             connect=connect,
             heartbeats=heartbeats,
             metrics=metrics,
-            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
-            facts=RealSourceFacts(secrets_dirs=settings.secrets_dirs),
+            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
+            facts=RealSourceFacts(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
         )
     finally:
         connect.close()
@@ -150,7 +154,9 @@ def open_leaders(settings: Settings) -> Iterator[LeaderPorts]:
     connect = _Connects(settings)
     try:
         yield LeaderPorts(
-            settings=settings, servers=LeaderServers(timeout=5.0, secrets_dirs=settings.secrets_dirs), connect=connect
+            settings=settings,
+            servers=LeaderServers(timeout=5.0, secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
+            connect=connect,
         )
     finally:
         connect.close()
@@ -173,7 +179,7 @@ def open_snapshots(platform: Platform) -> Iterator[SnapshotPorts]:
             writer=_state_writers(settings, cleanup),
             notifications=notifications,
             histories=KafkaAdmin(settings.kafka),
-            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs),
+            sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
             rates=_Rates(settings, cleanup),
             live_keys=lambda topic, since: live_keys(settings.kafka, topic, since),
         )
@@ -216,6 +222,7 @@ def verification_of(platform: Platform) -> VerificationPorts:
             replicas=policy.replicas,
             ignored=policy.ignore_columns,
             secrets_dirs=settings.secrets_dirs,
+            rules=SourceRules.of(settings),
         )
 
     return VerificationPorts(platform=platform, records=records, source=source)

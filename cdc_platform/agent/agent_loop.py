@@ -10,7 +10,7 @@ import os
 import socket
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,6 +22,7 @@ from cdc_platform.agent.split_brain_watch import OldLeaders
 from cdc_platform.agent.task_restarter import Restarter, Worker
 from cdc_platform.clients.protocols import AgentRegistration, TopologyStore
 from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.connectors.source_servers import is_permitted_host
 from cdc_platform.errors import LockHeld, Unavailable
 from cdc_platform.failover.repointing import FilePlan, baseline, desired_files, leftover_files, moved, plan_files
 from cdc_platform.model.agent_report import AgentReport
@@ -48,7 +49,7 @@ class Identity:
 
 
 class Agent:
-    """One agent. `run` returns when `stop` was called.
+    """One agent. `run` returns when `stop` was called. Leaders elsewhere than on `hosts`, patterns, get no file.
 
     Raises:
         LockHeld: another agent has taken this worker.
@@ -65,6 +66,7 @@ class Agent:
         restart_parallel: int = 2,
         check: LeaderCheck | None = None,
         old_leaders: OldLeaders | None = None,
+        hosts: Sequence[str] = ("*",),
     ) -> None:
         self._identity = identity
         self._store = store
@@ -73,6 +75,8 @@ class Agent:
         self._worker = worker
         self._check = check
         self._old_leaders = old_leaders
+        self._hosts = tuple(hosts)
+        self._refused: dict[str, str] = {}
         self._wake = threading.Event()
         self._restarter = Restarter(
             worker,
@@ -141,9 +145,11 @@ class Agent:
             self._applied = baseline(self._applied, found, desired)
         connectors = self._known_connectors(desired, found) if quiet else None
         plan = plan_files(desired, found, topology.problems, connectors)
+        self._refuse(plan.write)
         failed: dict[str, str] = {}
-        asked = moved(plan.write, found)
+        asked = {name: leader for name, leader in moved(plan.write, found).items() if name not in self._refused}
         waiting = asked.keys() - self._gate.ask(asked) if self._gate is not None else frozenset()
+        waiting |= self._refused.keys()
         names = sorted(plan.write.keys() - waiting)
         for batch in (names[at : at + _BATCH] for at in range(0, len(names), _BATCH)):
             failed |= self._directory.write({name: plan.write[name] for name in batch})
@@ -161,6 +167,20 @@ class Agent:
             return due
         self._report(topology, len(desired), frozenset(unsure), frozenset(plan.ahead), moving)
         return _RETRY_SECONDS if failed else _ROUND_SECONDS
+
+    def _refuse(self, write: Mapping[str, LeaderFile]) -> None:
+        """Leaders at hosts that no operator permits: tasks would send their login there."""
+        before, self._refused = (
+            self._refused,
+            {
+                name: f"its leader {leader.leader} is not among the permitted hosts. "
+                "Cure: Correct the topology, or add the host to source_hosts of the agent's settings."
+                for name, leader in write.items()
+                if not is_permitted_host(leader.leader.host, self._hosts)
+            },
+        )
+        for name in sorted(self._refused.keys() - before.keys())[:10]:
+            log.error("the leader file of %s is not written: %s", name, self._refused[name])
 
     def _remember(self) -> None:
         with self._applying:
@@ -263,7 +283,7 @@ class Agent:
             ahead=ahead,
             moving=moving,
             problem=self._restarter.problem,
-            blocked={name: str(obstacle) for name, obstacle in blocked.items()},
+            blocked=self._refused | {name: str(obstacle) for name, obstacle in blocked.items()},
             split={name: split.text for name, split in self._old_leaders.split().items()} if self._old_leaders else {},
         )
         if self._registration is None:

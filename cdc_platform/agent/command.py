@@ -22,6 +22,7 @@ from cdc_platform.clients.connect.http import trusting
 from cdc_platform.clients.log_lines import log_to
 from cdc_platform.clients.secrets import login
 from cdc_platform.clients.sources.leader_servers import LeaderServers
+from cdc_platform.clients.sources.source_rules import SourceRules
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
@@ -67,7 +68,7 @@ _RESTART_SECONDS = 95.0
     "--settings",
     type=click.Path(path_type=Path, dir_okay=False),
     help="A cdc-platform.toml: zookeeper_user, zookeeper_password, connect_user, connect_password, connect_ca, "
-    "secrets_dirs.",
+    "secrets_dirs, source_hosts, source_ca, postgres_auth.",
 )
 @click.option(
     "--secrets-dir",
@@ -75,6 +76,13 @@ _RESTART_SECONDS = 95.0
     multiple=True,
     metavar="DIR",
     help="Datasets' secrets are below DIR/DATASET.  [default: secrets_dirs of --settings]",
+)
+@click.option(
+    "--source-host",
+    "source_hosts",
+    multiple=True,
+    metavar="PATTERN",
+    help="Leaders may be on these hosts only; * stands for anything.  [default: source_hosts of --settings]",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Say more.")
 def agent(
@@ -90,6 +98,7 @@ def agent(
     check_leaders: bool,
     settings: Path | None,
     secrets_dirs: tuple[str, ...],
+    source_hosts: tuple[str, ...],
     verbose: bool,
 ) -> None:
     """Keep the leader files of one Connect worker; restart its tasks whose leader moved.
@@ -114,7 +123,8 @@ def agent(
         auth=login(own.connect_user, own.connect_password),
         verify=trusting(own.connect_ca),
     )
-    servers = LeaderServers(fresh=0.3, secrets_dirs=secrets_dirs or own.secrets_dirs)
+    rules = SourceRules.of(own, source_hosts)
+    servers = LeaderServers(fresh=0.3, secrets_dirs=secrets_dirs or own.secrets_dirs, rules=rules)
     running = Agent(
         identity,
         store,
@@ -124,6 +134,7 @@ def agent(
         restart_parallel=restart_parallel,
         check=LeaderCheck(client, servers) if check_leaders else None,
         old_leaders=OldLeaders(servers) if check_leaders else None,
+        hosts=rules.hosts,
     )
     try:
         _run(running)

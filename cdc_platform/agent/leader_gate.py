@@ -20,7 +20,7 @@ from cdc_platform.agent.periodic import Periodic
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.connectors.leader_files import LeaderFile
-from cdc_platform.errors import CdcError, ConnectUnavailable, NotFound, SourceRejected, SourceUnavailable
+from cdc_platform.errors import CdcError, ConnectUnavailable, LoginRefused, NotFound, SourceUnavailable
 from cdc_platform.failover.promotion import Obstacle, ObstacleKind, judge, mariadb_version, saved_position
 from cdc_platform.failover.repointing import RETRY
 from cdc_platform.model.observed import ObservedConnector
@@ -97,8 +97,12 @@ class LeaderCheck:
             return Obstacle(
                 kind=ObstacleKind.UNREACHABLE, text=f"it does not answer: {error.message}", cure="Start it."
             )
-        except (SourceRejected, CdcError) as error:
-            # No user of ours there, no secret on this host: the check is a help, not a condition.
+        except LoginRefused as error:
+            # A task would be refused too; or it is another server, to which no login may go.
+            cure = f"{error.cure} Or start the agent with --no-check-leaders."
+            return Obstacle(kind=ObstacleKind.LOGIN_REFUSED, text=error.message, cure=cure)
+        except CdcError as error:
+            # A right is missing, or the secret on this host: the check is a help, not a condition.
             self._warn_once(name, f"its new leader {leader.leader} is not checked: {error}")
             return None
         connector = self._mariadb_version() if dataset.engine is Engine.MARIADB else None

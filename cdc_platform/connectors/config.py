@@ -14,6 +14,7 @@ from cdc_platform.connectors.identity import check, history_topic_of, identity, 
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
+from cdc_platform.connectors.source_servers import tls_options
 from cdc_platform.connectors.tables import INCLUDE_LIST, MESSAGE_KEYS, include_list, message_keys
 from cdc_platform.connectors.topic_ownership import topic_problems
 from cdc_platform.errors import OverrideRefused, SettingsError
@@ -141,6 +142,7 @@ def _dataset_part(settings: Settings, dataset: Dataset) -> dict[str, str]:
         **wire_format(dataset.engine),
         **routing.dataset_part(settings, dataset),
         **ENGINES[dataset.engine].dataset_options(dataset),
+        **tls_options(dataset.engine, settings),
     }
 
 

@@ -17,6 +17,7 @@ from cdc_platform.connectors import permitted_options
 from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
 from cdc_platform.connectors.patterns import CURE, PATTERN_OPTIONS, refused_pattern
+from cdc_platform.connectors.source_servers import TLS_OPTIONS, is_permitted_host
 from cdc_platform.connectors.wire_format import CHOSEN
 from cdc_platform.errors import OverrideRefused
 from cdc_platform.model.observed import OWNER_KEY
@@ -180,10 +181,18 @@ def check_dataset(dataset: Dataset, settings: Settings) -> None:
 
 
 def check_shard(dataset: Dataset, shard: Shard, settings: Settings) -> None:
-    """Raises OverrideRefused for the first of the shard's overrides that is not allowed."""
+    """Raises OverrideRefused for the first of the shard's servers or overrides that is not allowed."""
+    where = f"shard {shard.name}"
+    for field, server in (("leader", shard.leader), *(("replicas", replica) for replica in shard.replicas)):
+        if not is_permitted_host(server.host, settings.source_hosts):
+            raise OverrideRefused(
+                f"{server} is not among the hosts that an operator permits.",
+                where=where,
+                field=field,
+                cure="Correct it, or add the host to source_hosts in the settings of control plane and agents.",
+            )
     if not shard.connector:
         return
-    where = f"shard {shard.name}"
     _check(shard.connector, where, dataset, settings)
     number = shard.connector.get(SERVER_ID_FIELD)
     if number is not None:
@@ -231,6 +240,8 @@ def _check(overrides: Mapping[str, str], where: str, dataset: Dataset, settings:
 def _check_harmless(option: str, value: str, where: str, dataset: Dataset, settings: Settings) -> None:
     """Nothing of the worker's, of Kafka's or of another dataset can be named, and TLS cannot be weakened."""
     permitted = settings.permitted_connector_options
+    if settings.source_ca and option in TLS_OPTIONS:
+        raise _refused(where, option, "may not be set: the operator's source_ca decides on TLS to sources.", _REMOVE)
     permit = f"An operator can permit it for all datasets: {permitted_options.SETTING} in the settings."
     if permitted_options.not_permitted(option, permitted):
         raise _refused(where, option, "is not known to be harmless: it may name code, files or servers.", permit)

@@ -97,7 +97,8 @@ _NAMES_CODE_OR_PLACE = re.compile(
 )
 # The ways of these options that encrypt, and the two that also know whom they talk to.
 _TLS_MODES = {
-    "database.ssl.mode": ("required", "verify_ca", "verify_identity"),
+    # MySQL's words, then MariaDB's.
+    "database.ssl.mode": ("required", "verify_ca", "verify_identity", "trust", "verify-ca", "verify-full"),
     "database.sslmode": ("require", "verify-ca", "verify-full"),
 }
 # Files of TLS: below the dataset's own directory of secrets only.

@@ -30,6 +30,7 @@ class ObstacleKind(StrEnum):
     """What keeps a task from starting on a server."""
 
     UNREACHABLE = "unreachable"
+    LOGIN_REFUSED = "login-refused"
     NOT_PROMOTED = "not-promoted"
     BEHIND = "behind"
     DIVERGED = "diverged"

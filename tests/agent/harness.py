@@ -53,12 +53,13 @@ class Harness:
         self.worker = Worker(path)
         self.agents: list[tuple[Agent, threading.Thread, InMemoryTopologyStore]] = []
         self.errors: list[Exception] = []
+        self.hosts: tuple[str, ...] = ("*",)
 
     def start(self, name: str = "w0", connect_worker: str = ID, worker: Worker | None = None) -> Agent:
         session = InMemoryTopologyStore(self.zookeeper)
         identity = Identity(worker=name, connect_worker=connect_worker, connect_url=f"http://{connect_worker}")
         directory = LeaderDirectory(self.path, owner=name)
-        agent = Agent(identity, session, directory, Journal(self.path, name), worker or self.worker)
+        agent = Agent(identity, session, directory, Journal(self.path, name), worker or self.worker, hosts=self.hosts)
 
         def run() -> None:
             try:

@@ -36,6 +36,7 @@ from cdc_platform.errors import (
     BadInput,
     ConnectRebalancing,
     ConnectUnavailable,
+    LoginRefused,
     NotFound,
     SourceRejected,
     SourceUnavailable,
@@ -157,9 +158,16 @@ def test_a_leader_that_does_not_answer_is_waited_for_and_then_left_to_the_worker
     assert check.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1) is None
 
 
-def test_without_a_login_nothing_is_held_up(check: LeaderCheck, servers: Servers) -> None:
-    servers.views[NEW] = SourceRejected("access denied")
+def test_a_missing_right_holds_nothing_up(check: LeaderCheck, servers: Servers) -> None:
+    servers.views[NEW] = SourceRejected("the source refused: no right to ask")
     assert check.obstacle("pins.00000", FILE, 0.0) is None
+
+
+def test_a_refused_login_is_an_obstacle_for_as_long_as_it_is_refused(check: LeaderCheck, servers: Servers) -> None:
+    servers.views[NEW] = LoginRefused("access denied", cure="See the rights.")
+    found = check.obstacle("pins.00000", FILE, UNREACHABLE_SECONDS + 1)
+    assert found is not None and found.kind is ObstacleKind.LOGIN_REFUSED
+    assert "--no-check-leaders" in found.cure
 
 
 def test_a_worker_that_does_not_answer_is_an_error_not_a_pass(check: LeaderCheck, worker: Worker) -> None:

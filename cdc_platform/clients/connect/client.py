@@ -47,6 +47,7 @@ class ConnectClient:
         kafka_cluster_id: the Kafka cluster that its workers must belong to;
             None: that of the first worker that answers.
         verify: False or an SSL context, for https.
+        hosts: patterns with `*`; nothing is sent to other hosts.
     """
 
     def __init__(
@@ -59,10 +60,11 @@ class ConnectClient:
         kafka_cluster_id: str | None = None,
         verify: Any = True,
         max_connections: int = 32,
+        hosts: Sequence[str] = ("*",),
     ) -> None:
         self.name = name
         self.timeout = timeout
-        self._workers = Workers(name, urls, auth, kafka_cluster_id, verify, max_connections)
+        self._workers = Workers(name, urls, auth, kafka_cluster_id, verify, max_connections, hosts)
 
     def close(self) -> None:
         """Close the connections."""
@@ -152,6 +154,7 @@ class ConnectClient:
         found = []
         for at, url in enumerate(self._workers.urls):
             try:
+                self._workers.check_host(url)
                 response = self._workers.once(
                     url, "GET", "/health", None, deadline.left / (len(self._workers.urls) - at)
                 )

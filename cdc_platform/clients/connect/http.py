@@ -18,6 +18,7 @@ import msgspec
 
 from cdc_platform.clients.connect import wire
 from cdc_platform.clients.connect.deadlines import Transport
+from cdc_platform.connectors.source_servers import is_permitted_host
 from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, SettingsError, WrongCluster
 
 log = logging.getLogger(__name__)
@@ -87,6 +88,7 @@ class Workers:
         kafka_cluster_id: str | None,
         verify: Any,
         max_connections: int,
+        hosts: Sequence[str] = ("*",),
     ) -> None:
         self.name = name
         checked = dict(_checked(url) for url in urls)
@@ -96,6 +98,7 @@ class Workers:
         if not self.urls:
             raise BadInput(f"Connect cluster {name} has no URL.", field="urls", cure="Name at least one.")
         self._kafka_cluster_id = kafka_cluster_id
+        self._hosts = tuple(hosts)
         self._verified: set[str] = set()
         self._preferred = 0
         self._check: Callable[[], None] | None = None
@@ -217,12 +220,18 @@ class Workers:
         log.debug("%s: %s -> %s, %d bytes", self.name, where, response.status, len(response.body))
         return response
 
+    def check_host(self, url: str) -> None:
+        """Raises RequestNotSent where nothing, or no login, may go."""
+        if not is_permitted_host(httpx.URL(url).host, self._hosts):
+            raise RequestNotSent("this host is not among the permitted ones (connect_hosts)")
+        if self._logins.get(url) and _is_open(url):
+            raise RequestNotSent("its login would go over plain http: serve it by https, or reach it by loopback")
+
     def _verify(self, url: str, seconds: float) -> None:
         """Ask a worker once who it is. Raises WrongCluster, ConnectUnavailable, RequestNotSent."""
         if url in self._verified:
             return
-        if self._logins.get(url) and _is_open(url):
-            raise RequestNotSent("its login would go over plain http: serve it by https, or reach it by loopback")
+        self.check_host(url)
         try:
             response = self.once(url, "GET", "/", None, seconds)
         except OutcomeUnknown as error:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from urllib.parse import urlencode
 
 import httpx
 
 from cdc_platform.clients.connect.deadlines import Transport
 from cdc_platform.connectors import jmx_export as jmx
+from cdc_platform.connectors.source_servers import is_permitted_host
 from cdc_platform.errors import ConnectUnavailable
 from cdc_platform.model.observed import ObservedWorker
 
@@ -38,8 +39,8 @@ _LARGEST = 64 * 1024 * 1024
 class WorkerMetrics:
     """Reads workers' metrics; safe to call from many threads."""
 
-    def __init__(self, *, timeout: float = 5.0) -> None:
-        self._timeout = timeout
+    def __init__(self, *, timeout: float = 5.0, hosts: Sequence[str] = ("*",)) -> None:
+        self._timeout, self._hosts = timeout, tuple(hosts)
         self._http: tuple[httpx.Client, Transport] | None = None
         self._lock = threading.Lock()
 
@@ -57,6 +58,8 @@ class WorkerMetrics:
             ConnectUnavailable: not answered in time, or no metrics.
         """
         try:
+            if not is_permitted_host(httpx.URL(url).host, self._hosts):
+                raise _unavailable("its host is not among the permitted ones (connect_hosts)", url)
             client, transport = self._client()
             with (
                 transport.within(self._timeout),

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pymysql
+from pymysql.constants import CLIENT
 
 if TYPE_CHECKING:  # only its stubs are generic
     _MySql = pymysql.Connection[pymysql.cursors.Cursor]
@@ -110,10 +111,12 @@ class BoundedPostgres(psycopg.Connection[Any]):
 class BoundedMySql(_MySql):
     """A connection whose answers, that to the login among them, end after `answer_seconds`.
 
-    Not connected when made (`defer_connect=True`). Raises pymysql.Error, also for what is no answer of a server.
+    With `must_encrypt` nothing is sent to a server without TLS. Not connected when made (`defer_connect=True`).
+    Raises pymysql.Error, also for what is no answer of a server.
     """
 
     answer_seconds = 30.0
+    must_encrypt = False
     _line: Line | None = None
 
     def connect(self, sock: socket.socket | None = None) -> None:
@@ -125,8 +128,13 @@ class BoundedMySql(_MySql):
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._line = Line(made.fileno())
-        with self._bounded(self._line, self.connect_timeout or 10.0):
-            super().connect(made)
+        try:
+            with self._bounded(self._line, self.connect_timeout or 10.0):
+                super().connect(made)
+        except BaseException:
+            # Else the duplicate would hold the connection open.
+            self._line.close()
+            raise
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """As the driver's, but bounded."""
@@ -143,6 +151,13 @@ class BoundedMySql(_MySql):
             if self._line is not None:
                 self._line.close()
                 self._line = None
+
+    def _request_authentication(self) -> None:
+        # The driver of before 2.0 goes on in clear with a server that offers no TLS.
+        driver: Any = super()
+        if self.must_encrypt and not vars(self)["server_capabilities"] & CLIENT.SSL:
+            raise pymysql.OperationalError(2026, "the server offers no TLS, which source_ca demands")
+        driver._request_authentication()
 
     @contextmanager
     def _bounded(self, line: Line, seconds: float) -> Iterator[None]:

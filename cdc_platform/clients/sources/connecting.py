@@ -8,7 +8,8 @@ import psycopg
 import pymysql
 
 from cdc_platform.clients.sources.bounded import BoundedMySql, BoundedPostgres
-from cdc_platform.clients.sources.passwords import MYSQL_LOGINS, POSTGRES_LOGINS
+from cdc_platform.clients.sources.passwords import MYSQL_LOGINS, REQUIRES_AUTH
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.model.topology import Address
 
 # On Postgres functions, operators and casts are found by the path, and the better match wins wherever it is: with
@@ -26,15 +27,18 @@ def connect_postgres(
     connect_seconds: float,
     purpose: str,
     grace: float = 5.0,
+    rules: SourceRules = ANY,
 ) -> psycopg.Connection[Any]:
-    """A connection that commits each statement and searches `pg_catalog` only. Raises psycopg.Error.
+    """A connection that commits each statement and searches `pg_catalog` only. Raises psycopg.Error, LoginRefused.
 
     Args:
         seconds: for which the server works on a statement.
         connect_seconds: for the login.
         purpose: what the server's own views show.
         grace: seconds beside, for the way to the server and back; then the connection is cut.
+        rules: what is demanded of the server.
     """
+    rules.check(server)
     millis = int(seconds * 1000)
     connection = BoundedPostgres.connect(
         host=server.host,
@@ -47,7 +51,8 @@ def connect_postgres(
         application_name=f"cdc-platform {purpose}",
         # The server ends a statement; TCP ends one whose server is gone.
         options=f"-c statement_timeout={millis} -c search_path={_PATH}",
-        require_auth=POSTGRES_LOGINS,
+        require_auth=rules.postgres_auth if REQUIRES_AUTH else None,
+        **rules.postgres_options(),
         tcp_user_timeout=millis + 5000,
         keepalives_idle=5,
         keepalives_interval=5,
@@ -67,8 +72,10 @@ def connect_mysql(
     purpose: str,
     database: str | None = None,
     grace: float = 5.0,
+    rules: SourceRules = ANY,
 ) -> pymysql.Connection[Any]:
-    """As `connect_postgres`, to MariaDB or MySQL. Raises pymysql.Error."""
+    """As `connect_postgres`, to MariaDB or MySQL. Raises pymysql.Error, LoginRefused."""
+    rules.check(server)
     connection = BoundedMySql(
         host=server.host,
         port=server.port,
@@ -84,8 +91,10 @@ def connect_mysql(
         write_timeout=max(1, int(seconds + grace)),
         program_name=f"cdc-platform {purpose}",
         defer_connect=True,
+        **rules.mysql_options(),
     )
     connection.answer_seconds = seconds + grace
+    connection.must_encrypt = bool(rules.ca)
     connection.connect()
     return connection
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import psycopg
 import pymysql
 
-from cdc_platform.errors import CdcError, SourceRejected, SourceUnavailable
+from cdc_platform.errors import CdcError, LoginRefused, SourceRejected, SourceUnavailable
 from cdc_platform.model.masking import without_secrets
 
 # MariaDB and MySQL.
@@ -44,6 +44,12 @@ _RETRYABLE_CLASSES = ("08", "40", "53", "55", "57")
 _LOGIN_REFUSED_WORDS = re.compile(
     "authentication|permission denied|not permitted to log in|no pg_hba.conf entry|does not exist"
 )
+# Of OpenSSL, libpq and ours.
+_TLS_WORDS = re.compile(
+    "certificate verify failed|does not match host name|doesn't match|hostname mismatch|does not support SSL"
+    "|offers no TLS|SSL is required but|self.signed certificate",
+    re.IGNORECASE,
+)
 
 
 @contextmanager
@@ -60,6 +66,8 @@ def classified(error: Exception, where: str) -> CdcError:
     text = _text(error)
     if not _is_refused(error, text):
         return SourceUnavailable(f"the source did not answer: {text}.", where=where, cure="See that the server runs.")
+    if _is_login(error, text):
+        return LoginRefused(f"the source refused: {text}.", where=where, cure=_login_cure(text))
     code = error.args[0] if error.args else None
     own = _OWN_CURES.get(code) if isinstance(error, pymysql.Error) and isinstance(code, int) else None
     wrong = isinstance(error, pymysql.Error) and (code in _REQUEST_WRONG or isinstance(error, _REQUEST_CLASSES))
@@ -75,12 +83,36 @@ def is_missing_right(error: pymysql.Error) -> bool:
     return bool(error.args) and error.args[0] in _RIGHT_MISSING
 
 
+def _is_login(error: Exception, text: str) -> bool:
+    """True when the server did not let us in, or we did not let it have the login."""
+    if isinstance(error, psycopg.Error) and error.sqlstate:
+        return error.sqlstate[:2] == "28"
+    if isinstance(error, psycopg.Error):
+        return _LOGIN_REFUSED_WORDS.search(text) is not None or _is_tls(text)
+    known = isinstance(error, pymysql.Error) and bool(error.args) and error.args[0] in _LOGIN_REFUSED
+    return known or _is_tls(text)
+
+
+def _is_tls(text: str) -> bool:
+    return _TLS_WORDS.search(text) is not None
+
+
+def _login_cure(text: str) -> str:
+    if _is_tls(text):
+        return "See that the server has TLS, with a certificate for this host name by source_ca."
+    if "authentication method requirement" in text:
+        return "Let the server ask for SCRAM, or set postgres_auth (libpq's require_auth) in the settings."
+    return "See the dataset's credentials and rights."
+
+
 def _is_refused(error: Exception, text: str) -> bool:
     if isinstance(error, psycopg.Error):
         if error.sqlstate:
             return error.sqlstate[:2] not in _RETRYABLE_CLASSES
-        return _LOGIN_REFUSED_WORDS.search(text) is not None
+        return _LOGIN_REFUSED_WORDS.search(text) is not None or _is_tls(text)
     if isinstance(error, pymysql.Error):
+        if _is_tls(text):
+            return True
         code = error.args[0] if error.args else 0
         return code in _LOGIN_REFUSED | _RIGHT_MISSING | _REQUEST_WRONG or isinstance(error, _REQUEST_CLASSES)
     return False

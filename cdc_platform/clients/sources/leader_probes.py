@@ -13,6 +13,7 @@ from importlib.metadata import entry_points
 from typing import Any, Protocol
 
 from cdc_platform.clients.sources.leader_servers import LeaderServers
+from cdc_platform.clients.sources.source_rules import SourceRules
 from cdc_platform.errors import CdcError, SettingsError
 from cdc_platform.model.topology import Address, Dataset, Shard
 from cdc_platform.settings import Settings
@@ -44,7 +45,9 @@ class ReadOnlyProbe:
     """
 
     def __init__(self, settings: Settings, servers: LeaderServers | None = None) -> None:
-        self._servers = servers or LeaderServers(fresh=0.5, secrets_dirs=settings.secrets_dirs)
+        self._servers = servers or LeaderServers(
+            fresh=0.5, secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)
+        )
 
     def leader(self, dataset: Dataset, shard: Shard) -> Found:
         """See `LeaderProbe`."""

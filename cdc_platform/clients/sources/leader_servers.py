@@ -15,6 +15,7 @@ import pymysql
 from cdc_platform.clients.sources.errors import is_missing_right
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.errors import CdcError
 from cdc_platform.model.servers import ServerView, SlotView
 from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard
@@ -86,8 +87,10 @@ class LeaderServers:
             Who asks while an answer is on its way waits for that one.
     """
 
-    def __init__(self, *, timeout: float = 3.0, fresh: float = 0.0, secrets_dirs: Sequence[str] = ()) -> None:
-        self._dirs = tuple(secrets_dirs)
+    def __init__(
+        self, *, timeout: float = 3.0, fresh: float = 0.0, secrets_dirs: Sequence[str] = (), rules: SourceRules = ANY
+    ) -> None:
+        self._dirs, self._rules = tuple(secrets_dirs), rules
         self._timeout = timeout
         self._fresh = fresh
         self._known: dict[tuple[Address, Credentials], _Answer] = {}
@@ -132,7 +135,9 @@ class LeaderServers:
         if dataset.engine is Engine.POSTGRES:
             with self._postgres(dataset, shard, server) as cursor:
                 return _postgres_view(cursor, server)
-        with mysql_cursor(server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs) as cursor:
+        with mysql_cursor(
+            server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs, rules=self._rules
+        ) as cursor:
             return _mysql_view(cursor, server, dataset.engine, saved)
 
     def _postgres(self, dataset: Dataset, shard: Shard, server: Address) -> Any:
@@ -144,6 +149,7 @@ class LeaderServers:
             name=shard.name,
             purpose="leader probe",
             dirs=self._dirs,
+            rules=self._rules,
         )
 
     def _postgres_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
@@ -170,7 +176,9 @@ class LeaderServers:
         questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": replication_status(dataset.engine)}
         if dataset.engine is Engine.MYSQL:
             questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
-        with mysql_cursor(server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs) as cursor:
+        with mysql_cursor(
+            server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs, rules=self._rules
+        ) as cursor:
             for right, sql in questions.items():
                 if not _allowed(cursor, sql):
                     missing.append(right)

@@ -20,6 +20,7 @@ from cdc_platform.clients.sources import binlog_demands, publication
 from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.clients.sources.table_keys import Keys, count_sql, mysql_keys, postgres_keys
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA, container
@@ -117,9 +118,9 @@ class SourceLogs(Protocol):
 class RealSourceLogs:
     """Asks the real servers; satisfies `SourceLogs`. A connection a question. Safe to call from many threads."""
 
-    def __init__(self, *, timeout: float = 10.0, secrets_dirs: Sequence[str] = ()) -> None:
+    def __init__(self, *, timeout: float = 10.0, secrets_dirs: Sequence[str] = (), rules: SourceRules = ANY) -> None:
         self._timeout = timeout
-        self._dirs = tuple(secrets_dirs)
+        self._dirs, self._rules = tuple(secrets_dirs), rules
 
     def start_offset(self, dataset: Dataset, shard: Shard, own: Identity, position: str) -> Mapping[str, Any]:
         """See `SourceLogs`.
@@ -231,6 +232,7 @@ class RealSourceLogs:
             purpose="bootstrap",
             dirs=self._dirs,
             answer=answer,
+            rules=self._rules,
         ) as cursor:
             return ask(cursor)
 
@@ -243,7 +245,15 @@ class RealSourceLogs:
         *,
         answer: float | None = None,
     ) -> T:
-        with mysql_cursor(server, dataset, timeout=self._timeout, name=name, dirs=self._dirs, answer=answer) as cursor:
+        with mysql_cursor(
+            server,
+            dataset,
+            timeout=self._timeout,
+            name=name,
+            dirs=self._dirs,
+            rules=self._rules,
+            answer=answer,
+        ) as cursor:
             return ask(cursor)
 
 

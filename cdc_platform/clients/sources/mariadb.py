@@ -33,6 +33,7 @@ from cdc_platform.clients.sources.mariadb_keys import (
 )
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
@@ -82,13 +83,14 @@ class MariaDbSource:
         captured: Captured = every_column,
         engine: Engine = Engine.MARIADB,
         timeout: float = 30.0,
+        rules: SourceRules = ANY,
     ) -> None:
         self._where = f"{address}/{database}"
         self._address, self._user, self._password = address, user, password
         self._database, self._table, self._key = database, table, key
         self._captured = captured
         self._engine = engine
-        self._timeout = timeout
+        self._timeout, self._rules = timeout, rules
         self._held: Any = None
         self._shape: Shape | None = None
 
@@ -341,6 +343,7 @@ class MariaDbSource:
             seconds=self._timeout,
             connect_seconds=min(self._timeout, 10),
             purpose="verify",
+            rules=self._rules,
         )
         with connection.cursor() as cursor:
             cursor.execute(_SESSION)

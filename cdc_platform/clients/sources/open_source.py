@@ -9,6 +9,7 @@ from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.mariadb import MariaDbSource
 from cdc_platform.clients.sources.postgres import PostgresSource
 from cdc_platform.clients.sources.source import Captured, Source
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.patterns import CURE, refused_pattern
 from cdc_platform.connectors.tables import container
 from cdc_platform.errors import OverrideRefused
@@ -65,9 +66,11 @@ def open_source(
     replicas: bool = False,
     ignored: Collection[str] = (),
     secrets_dirs: Sequence[str] = (),
+    rules: SourceRules = ANY,
 ) -> Source:
-    """A reader of one table on one server. Nothing is connected yet. Raises SecretUnresolved."""
+    """A reader of one table on one server. Nothing is connected yet. Raises SecretUnresolved, LoginRefused."""
     address = address_of(dataset, shard, replicas=replicas)
+    rules.check(address)
     user, password = resolve_credentials(dataset, secrets_dirs)
     captured = captured_columns(dataset, shard, table, ignored)
     if dataset.engine is Engine.POSTGRES:
@@ -81,6 +84,7 @@ def open_source(
             key=table.key,
             captured=captured,
             timeout=timeout,
+            rules=rules,
         )
     return MariaDbSource(
         address,
@@ -92,4 +96,5 @@ def open_source(
         captured=captured,
         engine=dataset.engine,
         timeout=timeout,
+        rules=rules,
     )

@@ -33,5 +33,5 @@ class _Refuse:
 # Of pymysql.connect: `auth_plugin_map`.
 MYSQL_LOGINS: dict[str, Callable[[Any], Any]] = dict.fromkeys(_IN_CLEAR, _Refuse)
 
-# Of psycopg.connect: `require_auth`, all but the password in clear. libpq before 16 cannot refuse it.
-POSTGRES_LOGINS = "!password" if psycopg.pq.version() >= 160000 else None
+# libpq before 16 does whatever the server asks for.
+REQUIRES_AUTH = psycopg.pq.version() >= 160000

@@ -19,6 +19,7 @@ from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.postgres_keys import KeyColumn, keys_condition, range_condition
 from cdc_platform.clients.sources.replica_identity import FACTS, facts, refusal
 from cdc_platform.clients.sources.source import Captured, Inspection, Key, Slice, every_column
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.errors import CdcError
 from cdc_platform.model.positions import Committed, PostgresPosition
 from cdc_platform.model.topology import Address, Engine
@@ -97,12 +98,13 @@ class PostgresSource:
         key: tuple[str, ...] = (),
         captured: Captured = every_column,
         timeout: float = 30.0,
+        rules: SourceRules = ANY,
     ) -> None:
         self._where = f"{address}/{database}"
         self._address, self._user, self._password, self._database = address, user, password, database
         self._schema, self._table, self._key = schema, table, key
         self._captured = captured
-        self._timeout = timeout
+        self._timeout, self._rules = timeout, rules
         self._held: psycopg.Connection[Any] | None = None
         self._shape: Shape | None = None
         self._key_columns: tuple[KeyColumn, ...] = ()
@@ -316,6 +318,7 @@ class PostgresSource:
             seconds=self._timeout,
             connect_seconds=min(self._timeout, 10),
             purpose="verify",
+            rules=self._rules,
         )
         connection.prepare_threshold = 3
         return connection

@@ -12,6 +12,7 @@ import pymysql
 from cdc_platform.clients.secrets import resolve_credentials
 from cdc_platform.clients.sources.connecting import connect_mysql, connect_postgres
 from cdc_platform.clients.sources.errors import source_errors
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.model.topology import Address, Dataset
 
 
@@ -25,14 +26,16 @@ def postgres_cursor(
     name: str,
     purpose: str,
     dirs: Sequence[str],
+    rules: SourceRules = ANY,
     answer: float | None = None,
 ) -> Iterator[psycopg.Cursor[Any]]:
     """A cursor on a new connection that commits each statement.
 
     `name` is the shard's, for messages; `purpose` what the server's own views show; `dirs` bounds where secrets
     may lie; `answer` are the seconds of a statement where they differ from `timeout`.
-    Raises SecretUnresolved, SourceUnavailable, SourceRejected.
+    Raises LoginRefused, SecretUnresolved, SourceUnavailable, SourceRejected.
     """
+    rules.check(server)
     user, password = resolve_credentials(dataset, dirs)
     with (
         source_errors(f"shard {name}: {server}"),
@@ -45,6 +48,7 @@ def postgres_cursor(
             connect_seconds=timeout,
             purpose=purpose,
             grace=1.0,
+            rules=rules,
         ) as connection,
         connection.cursor() as cursor,
     ):
@@ -53,13 +57,28 @@ def postgres_cursor(
 
 @contextmanager
 def mysql_cursor(
-    server: Address, dataset: Dataset, *, timeout: float, name: str, dirs: Sequence[str], answer: float | None = None
+    server: Address,
+    dataset: Dataset,
+    *,
+    timeout: float,
+    name: str,
+    dirs: Sequence[str],
+    rules: SourceRules = ANY,
+    answer: float | None = None,
 ) -> Iterator[pymysql.cursors.Cursor]:
     """A cursor on a new connection to MariaDB or MySQL, as `postgres_cursor`."""
+    rules.check(server)
     user, password = resolve_credentials(dataset, dirs)
     with source_errors(f"shard {name}: {server}"):
         connection = connect_mysql(
-            server, user, password, seconds=answer or timeout, connect_seconds=timeout, purpose="probe", grace=1.0
+            server,
+            user,
+            password,
+            seconds=answer or timeout,
+            connect_seconds=timeout,
+            purpose="probe",
+            grace=1.0,
+            rules=rules,
         )
         try:
             with connection.cursor() as cursor:

@@ -13,6 +13,7 @@ import pymysql
 from cdc_platform.clients.sources.mariadb_keys import quoted
 from cdc_platform.clients.sources.publication import Demand, check, demand, twins
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.errors import CdcError, SourceRejected
@@ -50,9 +51,9 @@ class SourceFactsReader(Protocol):
 class RealSourceFacts:
     """Asks the real servers as the dataset's own user. Safe to call from many threads."""
 
-    def __init__(self, *, timeout: float = 5.0, secrets_dirs: Sequence[str] = ()) -> None:
+    def __init__(self, *, timeout: float = 5.0, secrets_dirs: Sequence[str] = (), rules: SourceRules = ANY) -> None:
         self._timeout = timeout
-        self._dirs = tuple(secrets_dirs)
+        self._dirs, self._rules = tuple(secrets_dirs), rules
 
     def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
         """See `SourceFactsReader`."""
@@ -79,6 +80,7 @@ class RealSourceFacts:
                     name=shard.name,
                     purpose="facts",
                     dirs=self._dirs,
+                    rules=self._rules,
                 ) as cursor:
                     yield shard, _postgres_facts(cursor, dataset, shard, own)
             except SourceRejected as error:
@@ -88,7 +90,9 @@ class RealSourceFacts:
         self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]
     ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
         first = shards[0][0]
-        with mysql_cursor(first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs) as cursor:
+        with mysql_cursor(
+            first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs, rules=self._rules
+        ) as cursor:
             variables = _variables(cursor)
             settings, log = _log_settings(cursor, dataset.engine), _binlogs(cursor, variables)
             for shard, _ in shards:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import ssl
 import struct
 import threading
 from collections.abc import Callable
@@ -14,7 +15,8 @@ class Hostile:
     """Serves one connection at a time; keeps all that it was sent."""
 
     def __init__(self, serve: Callable[[socket.socket, Callable[[], bytes]], None]) -> None:
-        self.received = b""
+        self.received = self.decrypted = b""
+        self.accepted = 0
         self._serve = serve
         self._server = socket.create_server(("127.0.0.1", 0))
         self.address = Address("127.0.0.1", self._server.getsockname()[1])
@@ -26,6 +28,7 @@ class Hostile:
                 connection, _ = self._server.accept()
             except OSError:
                 return
+            self.accepted += 1
             with connection:
                 connection.settimeout(5)
 
@@ -34,6 +37,7 @@ class Hostile:
                     self.received += data
                     return data
 
+                more.__dict__["server"] = self
                 try:
                     self._serve(connection, more)
                     while more():
@@ -45,9 +49,9 @@ class Hostile:
         self._server.close()
 
 
-def greet(connection: socket.socket) -> None:
-    """The greeting of MySQL 8 without TLS."""
-    capabilities = 0x000FF7FF & ~0x800
+def greet(connection: socket.socket, *, tls: bool = False) -> None:
+    """The greeting of MySQL 8."""
+    capabilities = 0x000FFFFF if tls else 0x000FF7FF & ~0x800
     greeting = (
         b"\x0a8.0.36\0"
         + struct.pack("<I", 7)
@@ -125,3 +129,44 @@ def postgres_answering(answer: Callable[[socket.socket], None]) -> Callable[[soc
 def message(kind: bytes, body: bytes) -> bytes:
     """A message of Postgres' protocol."""
     return kind + struct.pack(">I", len(body) + 4) + body
+
+
+def mysql_tls(context: ssl.SSLContext | None) -> Callable[[socket.socket, Callable[[], bytes]], None]:
+    """MySQL with this certificate, or without TLS; refuses whatever login comes."""
+
+    def serve(connection: socket.socket, more: Callable[[], bytes]) -> None:
+        greet(connection, tls=context is not None)
+        if context is None:
+            more()
+            return
+        # The request for TLS, and not a byte of the handshake.
+        header = connection.recv(4, socket.MSG_WAITALL)
+        connection.recv(int.from_bytes(header[:3], "little"), socket.MSG_WAITALL)
+        _decrypted(connection, context, more)
+
+    return serve
+
+
+def postgres_tls(context: ssl.SSLContext | None) -> Callable[[socket.socket, Callable[[], bytes]], None]:
+    """As `mysql_tls`."""
+
+    def serve(connection: socket.socket, more: Callable[[], bytes]) -> None:
+        while True:
+            header = connection.recv(4, socket.MSG_WAITALL)
+            if len(header) < 4:
+                return
+            asked = connection.recv(int.from_bytes(header, "big") - 4, socket.MSG_WAITALL)
+            if asked != struct.pack(">I", 80877103) or context is None:
+                connection.sendall(b"N")
+                continue
+            connection.sendall(b"S")
+            _decrypted(connection, context, more)
+            return
+
+    return serve
+
+
+def _decrypted(connection: socket.socket, context: ssl.SSLContext, more: Callable[[], bytes]) -> None:
+    server: Hostile = more.__dict__["server"]
+    with context.wrap_socket(connection.dup(), server_side=True) as inside:
+        server.decrypted += inside.recv(65536)
