@@ -14,7 +14,13 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.model.secret_references import is_reference, is_secret_in_plain_text
+from cdc_platform.model.secret_references import (
+    has_login,
+    is_reference,
+    is_secret_in_plain_text,
+    names_password,
+    names_secret,
+)
 from cdc_platform.model.topology import Address
 
 T = TypeVar("T")
@@ -52,6 +58,38 @@ def located(where: str, path: str) -> Iterator[None]:
         last = re.split(r"[.\[]", path)[-1].rstrip("]") if path else ""
         field = path if not error.field or not path or last == error.field else join(path, error.field)
         raise TopologyError(error.message, where=where, field=field or error.field, cure=error.cure) from None
+
+
+def refuse_plain_secrets(raw: Any, *, where: str, path: str = "", inside: bool = False) -> None:
+    """Raises TopologyError for a secret in plain text at any depth, before anything else is said of the document.
+
+    A secret is what is named like one, all that lies below a name like `passwords`, and a URL with user and password.
+    Its value is not printed.
+    """
+    entries: Iterable[tuple[str, str, Any]] = ()
+    if isinstance(raw, Mapping):
+        entries = ((name, join(path, str(name)), value) for name, value in raw.items())
+    elif isinstance(raw, list):
+        entries = (("", f"{path}[{index}]", value) for index, value in enumerate(raw))
+    for name, at, value in entries:
+        name = name if isinstance(name, str) else ""
+        if isinstance(value, Mapping | list):
+            below = inside or names_password(name) or (isinstance(value, list) and names_secret(name))
+            refuse_plain_secrets(value, where=where, path=at, inside=below)
+            continue
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        text = value if isinstance(value, str) else ""
+        if (
+            (text and ((inside and not is_reference(text)) or is_secret_in_plain_text(name, text)))
+            or (number and (inside or names_password(name)))
+            or ("://" in text and has_login(text))
+        ):
+            raise TopologyError(
+                "looks like a secret, but is not a reference (its value is not shown here).",
+                where=where,
+                field=at,
+                cure="Write ${file:/PATH:KEY}, and the secret there.",
+            )
 
 
 class Fields:
@@ -156,20 +194,17 @@ class Fields:
         return tuple(self._text(f"{name}[{index}]", entry) for index, entry in enumerate(value))
 
     def text_map(self, name: str) -> dict[str, str]:
-        """A mapping of text to text. A literal secret is refused, and not printed."""
+        """A mapping of text to text."""
         if not self.has(name):
             return {}
         inner = Fields(self.raw[name], where=self.where, path=join(self.path, name))
-        result = {key: inner._text(key, entry) for key, entry in inner.raw.items()}
-        inner.refuse_secrets()
-        return result
+        return {key: inner._text(key, entry) for key, entry in inner.raw.items()}
 
     def free(self, name: str) -> dict[str, Any]:
-        """A mapping of anything: its reader lives elsewhere. Literal secrets are refused."""
+        """A mapping of anything: its reader lives elsewhere."""
         if not self.has(name):
             return {}
         inner = Fields(self.raw[name], where=self.where, path=join(self.path, name))
-        inner.refuse_secrets()
         return dict(inner.raw)
 
     def address(self, name: str) -> Address:
@@ -214,16 +249,6 @@ class Fields:
         for name in self.unknown():
             known = sorted(self._known)
             raise self.error(name, "no such field.", f"{_nearest(name, known)}Known: {', '.join(known)}.")
-
-    def refuse_secrets(self) -> None:
-        """Raises TopologyError for a field named like a secret that holds no reference."""
-        for key, value in self.raw.items():
-            if isinstance(value, str) and value and is_secret_in_plain_text(key, value):
-                raise self.error(
-                    key,
-                    "looks like a secret, but is not a reference (its value is not shown here).",
-                    "Write ${file:/PATH:KEY} or ${env:NAME}.",
-                )
 
     def _text(self, name: str, value: Any) -> str:
         if not isinstance(value, str):

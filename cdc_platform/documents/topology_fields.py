@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from cdc_platform.documents.fields import Fields, join, located
+from cdc_platform.documents.fields import Fields, join, located, refuse_plain_secrets
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.topology import (
     EMPTY,
@@ -42,6 +42,7 @@ MAX_PAUSE_TEXT = 2000
 
 def decode_cluster(name: str, raw: Any, *, where: str, path: str = "", strict: bool = False) -> Cluster:
     """A Connect cluster."""
+    refuse_plain_secrets(raw, where=where, path=path)
     fields = Fields(raw, where=where, path=path)
     urls = fields.texts("urls")
     for index, url in enumerate(urls):
@@ -87,6 +88,7 @@ def encode_cluster(cluster: Cluster) -> Document:
 
 def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: bool = False) -> Dataset:
     """A dataset, without its shards."""
+    refuse_plain_secrets(raw, where=where, path=path)
     fields = Fields(raw, where=where, path=path)
     engine = fields.choice("engine", Engine)
     tables = fields.items("tables", lambda entry, at: _table(entry, where=where, path=at, strict=strict))
@@ -148,6 +150,7 @@ def encode_dataset(dataset: Dataset) -> Document:
 
 def decode_shard(dataset: str, shard_id: str, raw: Any, *, where: str, path: str = "", strict: bool = False) -> Shard:
     """One shard of a dataset."""
+    refuse_plain_secrets(raw, where=where, path=path)
     fields = Fields(raw, where=where, path=path)
     leader = fields.address("leader")
     database = fields.text("database", cure="Name the shard's database.")

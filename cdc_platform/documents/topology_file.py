@@ -6,7 +6,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from cdc_platform.documents.fields import Fields
+from cdc_platform.documents.fields import Fields, refuse_plain_secrets
 from cdc_platform.documents.shard_ranges import compact, expand
 from cdc_platform.documents.topology_fields import (
     Document,
@@ -64,6 +64,7 @@ def _topology(raw: Any, where: str, known_clusters: Collection[str]) -> Topology
         raise TopologyError(
             "holds nothing.", where=where, cure="Name `clusters` and `datasets`; examples/topology.yaml is a start."
         )
+    refuse_plain_secrets(raw, where=where)
     fields = Fields(raw, where=where)
     clusters: dict[str, Cluster] = {}
     for name, document in fields.inner("clusters").raw.items():

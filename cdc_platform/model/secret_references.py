@@ -9,6 +9,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 
 HOW_TO_REFER = "Write ${file:/PATH:KEY} or ${env:NAME}, and the secret there."
 
@@ -23,6 +24,12 @@ _SECRET = re.compile(
     r"|api[._-]?key|key\.pem|keystore\.key|\.salt$",
     re.IGNORECASE,
 )
+_PASSWORD = re.compile(r"password|passwd|passphrase|secrets?$", re.IGNORECASE)
+_LOGIN_IN_URL = re.compile(r"://[^\s/:@]*:[^\s/@]+@")
+# Of a JAAS line or the like: what is behind a name that is one of a secret.
+_SECRET_PART = re.compile(
+    r"""(?:password|passwd|secret|token|credential|api[._-]?key)\w*\s*=\s*("[^"]*"|'[^']*'|[^\s;,]+)""", re.IGNORECASE
+)
 # Named like one, and none.
 _PUBLIC = frozenset({"sasl.oauthbearer.token.endpoint.url", "sasl.oauthbearer.client.credentials.client.id"})
 # Their values are a text of several parts, one of them the secret.
@@ -34,17 +41,23 @@ def is_reference(text: str) -> bool:
     return REFERENCE.fullmatch(text) is not None
 
 
-def holds_reference(text: str) -> bool:
-    """True when at least one reference stands in the text."""
-    return REFERENCE.search(text) is not None
-
-
 def referred_files(text: str) -> tuple[str, ...]:
     """The paths of all file references in the text."""
     found = (match.group(1).partition(":") for match in REFERENCE.finditer(text))
     return tuple(where.rpartition(":")[0] for provider, _, where in found if provider == "file")
 
 
+def has_login(url: str) -> bool:
+    """True when a URL in the text carries a user with a password."""
+    return _LOGIN_IN_URL.search(url) is not None
+
+
+def names_password(name: str) -> bool:
+    """True when all that lies below the name must be secret, whatever its own names are."""
+    return _PASSWORD.search(name) is not None
+
+
+@lru_cache(maxsize=4096)
 def names_secret(option: str) -> bool:
     """True when an option's name says that its value is secret."""
     return option not in _PUBLIC and _SECRET.search(option) is not None
@@ -57,7 +70,16 @@ def is_secret_in_plain_text(option: str, value: str) -> bool:
     """
     if not names_secret(option):
         return False
-    return not (holds_reference(value) if _COMPOUND.search(option) else is_reference(value))
+    return not (_hides_its_secrets(value) if _COMPOUND.search(option) else is_reference(value))
+
+
+def _hides_its_secrets(text: str) -> bool:
+    """True for a text of several parts of which those that are secret are references."""
+    parts = [found.group(1).strip("\"'") for found in _SECRET_PART.finditer(text)]
+    if parts:
+        return all(is_reference(part) for part in parts)
+    # USER:PASSWORD, or something of which nothing is known: its end must be a reference.
+    return REFERENCE.search(text) is not None and REFERENCE.sub("\0", text).endswith("\0")
 
 
 def foreign_reference(text: str, dataset: str, directories: Sequence[str]) -> tuple[str, str] | None:
