@@ -140,8 +140,7 @@ class Settings:
         raw: dict[str, Any] = {}
         if named is not None or file.exists():
             raw = _read(file)
-        _refuse_unknown(raw, cls, str(file))
-        found = {name: _convert(value, name, str(file)) for name, value in raw.items()}
+        found = cls._values(raw, str(file))
         for setting in fields(cls):
             variable = ENV_PREFIX + setting.name.upper()
             if variable in env and setting.name not in ("alerts", "connect_logins"):
@@ -149,6 +148,18 @@ class Settings:
         settings = cls(**found)
         settings._refuse_own_secrets_among_datasets(str(file))
         return settings
+
+    @classmethod
+    def load_text(cls, text: str, where: str) -> Settings:
+        """The settings of a file's text, without the environment. Raises SettingsError, which names `where`."""
+        settings = cls(**cls._values(_parsed(text, where), where))
+        settings._refuse_own_secrets_among_datasets(where)
+        return settings
+
+    @classmethod
+    def _values(cls, raw: Mapping[str, Any], where: str) -> dict[str, Any]:
+        _refuse_unknown(raw, cls, where)
+        return {name: _convert(value, name, where) for name, value in raw.items()}
 
     @staticmethod
     def origin(env: Mapping[str, str] | None = None) -> str:
@@ -199,13 +210,22 @@ def default_audit_dir() -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(file.read_text())
+        return _parsed(file.read_text(), str(file))
     except FileNotFoundError:
         raise SettingsError(
-            "the settings file does not exist.", where=str(file), cure=f"Create it, or unset {CONFIG_ENV}."
+            "the settings file does not exist.",
+            where=str(file),
+            cure=f"Make one with `cdc-platform init`, or unset {CONFIG_ENV}.",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise SettingsError(f"not valid TOML: {error}.", where=str(file), cure="Fix the file.") from None
+
+
+def _parsed(text: str, where: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"not valid TOML: {error}.", where=where, cure="Fix the file.") from None
 
 
 _MAY_BE_EMPTY = frozenset(

@@ -15,7 +15,9 @@ from rich.text import Text
 
 from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Downloads
 from cdc_platform.cli.safe_console import SafeConsole
+from cdc_platform.local.artifacts import Progress
 from cdc_platform.local.demo import DemoOptions, Summary, run_demo
 from cdc_platform.local.demo.run import Figures
 
@@ -68,7 +70,8 @@ def demo(
         try:
             summary = run_demo(options, screen)
         except KeyboardInterrupt:
-            console.print("Ended. Nothing was left running.")
+            gone = "" if directory else ", and its files are removed"
+            console.print(f"Ended. Nothing was left running{gone}.")
             sys.exit(0)
     if summary is None:
         sys.exit(1)
@@ -85,11 +88,10 @@ class _Screen:
     def __init__(self, console: Console) -> None:
         self._console = console
         self._live = Live(console=console, refresh_per_second=4, transient=True) if console.is_terminal else None
-        self._last_line = 0.0
+        self._downloads = Downloads()
+        self._last: tuple[str, int] | None = None
 
     def __enter__(self) -> _Screen:
-        if self._live:
-            self._live.start()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -97,17 +99,21 @@ class _Screen:
             self._live.stop()
 
     def say(self, text: str) -> None:
-        self._console.print(text, highlight=False)
+        self._downloads.__exit__()  # a bar and the table cannot be on the screen at once
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    def downloading(self) -> None:
-        return None
+    def downloading(self) -> Progress:
+        self._downloads.__enter__()
+        return self._downloads.file
 
     def show(self, figures: Figures) -> None:
+        up, shards = sum(figures.running.values()), sum(figures.shards.values())
         if self._live:
+            self._live.start()
             self._live.update(_figures(figures))
-        elif figures.seconds - self._last_line > 10:
-            self._last_line = figures.seconds
-            up, shards = sum(figures.running.values()), sum(figures.shards.values())
+        elif self._last != (figures.phase, up):
+            # Quiet until something changes.
+            self._last = (figures.phase, up)
             events = sum(figures.events.values())
             self._console.print(
                 f"{figures.phase}: {up} of {shards} connectors, {figures.changes} changes, {events} events.",
@@ -126,13 +132,7 @@ def _figures(figures: Figures) -> Group:
         f"{figures.phase} · {figures.changes} changes written · {figures.rate:.0f} events/s · {figures.seconds:.0f} s"
     )
     address = f"Dagster: {figures.dagster or 'starting'}"
-    more = (
-        f"In another shell, where cdc-platform is {Path(sys.argv[0]).resolve()}:\n"
-        f"  export CDC_PLATFORM_CONFIG={figures.settings_file}\n"
-        "  cdc-platform status                 # shards, workers, what happens next\n"
-        "  cdc-platform verify pins            # proof, while rows keep changing"
-    )
-    return Group(connectors, topics, Text(line), Text(address), Text(more))
+    return Group(connectors, topics, Text(line), Text(address))
 
 
 def _table(summary: Summary) -> Table:

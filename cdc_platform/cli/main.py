@@ -27,6 +27,8 @@ COMMANDS = {
     "bootstrap": "cdc_platform.cli.bootstrap:bootstrap",
     "demo": "cdc_platform.cli.demo:demo",
     "exporter": "cdc_platform.cli.exporter:exporter",
+    "grants": "cdc_platform.cli.init:grants",
+    "init": "cdc_platform.cli.init:init",
     "pause": "cdc_platform.cli.topology:pause",
     "plan": "cdc_platform.cli.plan_and_apply:plan",
     "repair": "cdc_platform.cli.repair:repair",

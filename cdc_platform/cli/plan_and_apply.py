@@ -14,6 +14,7 @@ import click
 
 from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Steps, end_interrupted
 from cdc_platform.errors import BadInput
 from cdc_platform.model.naming import ShardName
 from cdc_platform.planning.actions import CreateConnector
@@ -79,17 +80,23 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
 def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool, wait: float, as_json: bool) -> None:
     """Run one pass now. With PLAN_FILE (from `plan --out`) only if the plan is still the same."""
     expect = _fingerprint(plan_file) if plan_file else None
-    with open_platform(Settings.load()) as platform:
-        report = reconciler.reconcile(
-            platform,
-            owner=f"{getpass.getuser()}@{socket.gethostname()}",
-            policy=reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink),
-            while_planning=large_state,
-            expect=expect,
-            progress=lambda text: None if as_json else echo(text, err=True),
-            wait_for_lock=wait,
-            asked=of_dataset(None),
-        )
+    with Steps(quiet=as_json) as steps:
+        try:
+            with open_platform(Settings.load()) as platform:
+                steps.say("Looking at topology, topics, connectors and sources.")
+                report = reconciler.reconcile(
+                    platform,
+                    owner=f"{getpass.getuser()}@{socket.gethostname()}",
+                    policy=reconciler.policy_of(platform, allow_deletes=allow_deletes, accept_shrink=accept_shrink),
+                    while_planning=large_state,
+                    expect=expect,
+                    progress=steps.say,
+                    wait_for_lock=wait,
+                    asked=of_dataset(None),
+                )
+        except KeyboardInterrupt:
+            # The lock is given back; calls that were sent already are not waited for.
+            end_interrupted(f"Interrupted at: {steps.last} What was done stays; `cdc-platform apply` goes on.")
     if as_json:
         echo(json.dumps(_report_json(report), indent=2))
     else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 from dataclasses import replace
 
 import click
@@ -12,6 +13,7 @@ import msgspec
 from cdc_platform import wiring
 from cdc_platform.cli.grammar import tables_and_shards
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Steps, ends_at_once
 from cdc_platform.errors import BadInput
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
@@ -74,13 +76,20 @@ def repair(
     (pending and unverifiable ones are left alone and named), 1 on error.
     """
 
-    def say(text: str) -> None:
-        echo(text, err=True)
-
     settings = Settings.load()
+    name = run_id or secrets.token_hex(4)
+    again = shlex.join(["cdc-platform", "repair", dataset, *(f"--table={table}" for table in tables)])
     with (
         wiring.open_platform(settings) as platform,
         wiring.open_snapshots(platform) as snapshots,
+        Steps() as steps,
+        ends_at_once(
+            lambda: (
+                f"Interrupted: {steps.last} `{again} --continue={name} --apply` goes on, once keys were re-emitted."
+                if apply
+                else "Interrupted. Nothing was changed."
+            )
+        ),
         rarer_collections(VERIFYING),
     ):
         ports = RepairPorts(proof=wiring.verification_of(platform), snapshots=snapshots)
@@ -93,7 +102,7 @@ def repair(
             known = ", ".join(table.name for table in chosen_tables)
             raise click.UsageError(f"Name one table by --table: {known}.")
         table = chosen_tables[0].name
-        name = run_id or secrets.token_hex(4)
+        say = steps.say
         if run_id:
             plan = recorded_plan(platform.state.read(), run_id)
             if plan is None:

@@ -17,6 +17,7 @@ import click
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import INTERRUPTED, ends_at_once
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots import run_lifecycle, summary
@@ -125,14 +126,23 @@ def work(ports: SnapshotPorts, run: Run, *, as_json: bool) -> None:
     screen = Screen(run, quiet=as_json)
     parts = run_lifecycle.slices(run)
     began = datetime.now(UTC)
+    again = f"`cdc-platform {run.kind} --continue {run.id}` goes on."
+
+    def interrupted() -> str:
+        return f"Interrupted: {len(screen.over)} of {len(run.shards)} shards are over. {again}"
+
     try:
-        with screen, ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="slice") as pool:
+        with (
+            screen,
+            ends_at_once(interrupted),
+            ThreadPoolExecutor(max_workers=len(parts), thread_name_prefix="slice") as pool,
+        ):
             futures = [pool.submit(work_slice, ports, run, n, screen.listener(n)) for n in range(len(parts))]
             for future in futures:
                 future.result()
     except KeyboardInterrupt:
-        echo(f"Interrupted. `cdc-platform {run.kind} --continue {run.id}` goes on.", err=True)
-        sys.exit(130)
+        echo(interrupted(), err=True)
+        sys.exit(INTERRUPTED)
     closed = run_lifecycle.finish(ports, run)
     seconds = (datetime.now(UTC) - began).total_seconds()
     done = [shard for shard in screen.over if shard.error is None]

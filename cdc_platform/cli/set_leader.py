@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
@@ -14,6 +14,7 @@ import click
 
 from cdc_platform.cli.grammar import Duration
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Steps, ends_at_once
 from cdc_platform.clients.sources.leader_probes import load_probe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.errors import CdcError, PromotionRefused
@@ -126,14 +127,19 @@ def discover_leaders(dataset: str | None, apply_: bool, every: float | None, as_
     """
     settings = Settings.load()
     probe = load_probe(settings)
-    with closing(topology_store(settings)) as store, open_leaders(settings) as ports:
+    with closing(topology_store(settings)) as store, open_leaders(settings) as ports, ExitStack() as stack:
         if dataset is not None:
             store.load().dataset(dataset)
+        rounds = 0
+        stack.enter_context(ends_at_once(lambda: f"Interrupted after {rounds} rounds; moves that were made stay."))
+        stack.enter_context(steps := Steps(quiet=as_json or every is not None))
         while True:
             try:
                 topology = store.load()
+                steps.last = "Asking the shards' servers"
                 found = discover(probe, topology, datasets=[dataset] if dataset else [])
                 done = _apply(store, ports, topology, found) if apply_ else {}
+                rounds += 1
                 _tell(found, done, as_json)
             except CdcError as error:
                 if every is None:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import click
 import msgspec
-from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn
 from rich.table import Table
 
 from cdc_platform.cli.grammar import SuggestingGroup
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Downloads
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.control import tail
 from cdc_platform.local.lifecycle import down as bring_down
@@ -77,8 +77,8 @@ def up(
         cache_dir=Path(Settings.load().cache_dir),
     )
     began = time.monotonic()
-    with _Downloads(quiet=as_json) as progress:
-        running = bring_up(spec, progress.update)
+    with Downloads(quiet=as_json) as progress:
+        running = bring_up(spec, progress.file)
     told_to_end = _on_signals() if foreground else None
     _show(running, as_json, f"Up after {time.monotonic() - began:.1f} s.")
     if told_to_end:
@@ -175,39 +175,3 @@ def _table(services: tuple[ServiceStatus, ...]) -> Table:
             f"{one.rss / 2**20:.0f} MiB" if one.rss else "",
         )
     return table
-
-
-_WORTH_A_LINE = 5 * 2**20
-
-
-class _Downloads:
-    """Shows downloads: bars on a terminal, a line for each file elsewhere."""
-
-    def __init__(self, *, quiet: bool) -> None:
-        console = SafeConsole(stderr=True)
-        self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=console, transient=True
-        )
-        self._lines = not console.is_terminal and not quiet
-        self._show_bars = console.is_terminal and not quiet
-        self._tasks: dict[str, TaskID] = {}
-        self._guard = threading.Lock()
-
-    def __enter__(self) -> _Downloads:
-        if self._show_bars:
-            self._bars.start()
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._show_bars:
-            self._bars.stop()
-
-    def update(self, name: str, done: int, total: int) -> None:
-        """A file has `done` of `total` bytes; from several threads."""
-        if self._lines and done >= total >= _WORTH_A_LINE:
-            echo(f"downloaded {name} ({total / 2**20:.1f} MiB)", err=True)
-        if self._show_bars:
-            with self._guard:
-                if name not in self._tasks:
-                    self._tasks[name] = self._bars.add_task(name, total=total)
-            self._bars.update(self._tasks[name], completed=done, visible=done < total)

@@ -4,33 +4,29 @@ from __future__ import annotations
 
 import json
 import secrets
+import shlex
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
 import click
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table as Grid
 from rich.text import Text
 
 from cdc_platform.cli.grammar import tables_and_shards
 from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Stages, ends_at_once
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import Progress as Step
-from cdc_platform.verification.ports import Report
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
 from cdc_platform.wiring import open_platform, verification_of
 
 _STAGES = {"source": "reading sources", "reach": "waiting for connectors", "topic": "reading the topic"}
 _STYLES = {Verdict.PROVEN: "green", Verdict.PENDING: "yellow", Verdict.MISMATCHED: "red"}
-_PLAIN_SECONDS = 5.0
 
 # Exit codes: what the worst verdict is.
 _EXITS = {Verdict.PROVEN: 0, Verdict.MISMATCHED: 2, Verdict.PENDING: 3, Verdict.UNVERIFIABLE: 4}
@@ -62,7 +58,19 @@ def verify(
     run_id = run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     settings = Settings.load()
     found: list[ShardVerdict] = []
-    with open_platform(settings) as platform, _shown(quiet=as_json) as report, rarer_collections(VERIFYING):
+    again = shlex.join(
+        ["cdc-platform", "verify", dataset, *names, *(f"--table={table}" for table in tables), f"--continue={run_id}"]
+    )
+    with (
+        open_platform(settings) as platform,
+        Stages(quiet=as_json) as stages,
+        ends_at_once(lambda: f"Interrupted: {len(found)} verdicts are written; {stages.last}. `{again}` goes on."),
+        rarer_collections(VERIFYING),
+    ):
+
+        def report(step: Step) -> None:
+            stages.update(_STAGES[step.stage], step.done, step.total)
+
         topology = platform.topology.load()
         chosen, shards = tables_and_shards(topology.dataset(dataset), names, tables)
         shards += (old_shards,) if old_shards else ()
@@ -122,36 +130,3 @@ def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
         highlight=False,
         soft_wrap=True,
     )
-
-
-@contextmanager
-def _shown(*, quiet: bool) -> Iterator[Report]:
-    """Progress bars on a terminal, a line now and then elsewhere; on stderr."""
-    if quiet:
-        yield lambda step: None
-        return
-    if not sys.stderr.isatty():
-        yield _plainly()
-        return
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=SafeConsole(stderr=True), transient=True) as bars:
-        tasks: dict[str, TaskID] = {}
-
-        def report(step: Step) -> None:
-            if step.stage not in tasks:
-                tasks[step.stage] = bars.add_task(_STAGES[step.stage], total=step.total)
-            bars.update(tasks[step.stage], completed=step.done, total=step.total)
-
-        yield report
-
-
-def _plainly() -> Report:
-    said: dict[str, float] = {}
-
-    def report(step: Step) -> None:
-        now = time.monotonic()
-        if step.done >= step.total or now - said.get(step.stage, now - _PLAIN_SECONDS) >= _PLAIN_SECONDS:
-            said[step.stage] = now
-            echo(f"{_STAGES[step.stage]}: {step.done:,} of {step.total:,}", err=True)
-
-    return report

@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import logging
 import os
 import shutil
 import tempfile
@@ -193,6 +194,9 @@ def _download(root: Path, missing: list[Artifact], progress: Progress | None) ->
     ):
         # The largest first: they take longest.
         queue = sorted(missing, key=lambda a: a.size, reverse=True)
+        if progress:
+            for artifact in queue:  # how much there is to download is known before the first byte
+                progress(artifact.filename, 0, artifact.size)
         mirror = maven_mirror() or _CENTRAL
         jobs = [pool.submit(_download_one, Path(scratch), root, mirror, a, progress) for a in queue]
         try:
@@ -208,6 +212,7 @@ def _download_one(scratch: Path, root: Path, mirror: str, artifact: Artifact, pr
     import pooch
     import requests
 
+    pooch.get_logger().setLevel(logging.WARNING)  # else it prints each URL
     name = artifact.filename
     cache = pooch.create(
         scratch,

@@ -234,6 +234,7 @@ def worker(config: Path, home: Path, heap_mb: int, exporter: Path) -> None:
         found.classpath("kafka"),
         "org.apache.kafka.connect.cli.ConnectDistributed",
         str(config),
+        home=scratch,
         heap_mb=heap_mb,
         flags=(f"-javaagent:{agent}={METRICS_PORT}:{exporter}", *kafka.log4j_flags(scratch), *JVM_FLAGS),
     )

@@ -26,11 +26,17 @@ def java_executable() -> Path:
 
 
 def command(
-    classpath: str, main_class: str, *arguments: str, heap_mb: int, flags: Sequence[str] = ()
+    classpath: str, main_class: str, *arguments: str, home: Path, heap_mb: int, flags: Sequence[str] = ()
 ) -> tuple[str, ...]:
-    """The command line of one JVM; `heap_mb` bounds its heap."""
+    """The command line of one JVM; `heap_mb` bounds its heap.
+
+    What it unpacks (liblz4-java-*.so) goes below `home`, which is removed with the stack: a JVM that is killed
+    leaves it behind.
+    """
+    scratch = home / "tmp"
+    scratch.mkdir(parents=True, exist_ok=True)
     return (
-        str(java_executable()), *_FLAGS, "-Xms32m", f"-Xmx{heap_mb}m", *flags,
+        str(java_executable()), *_FLAGS, f"-Djava.io.tmpdir={scratch}", "-Xms32m", f"-Xmx{heap_mb}m", *flags,
         "-cp", classpath, main_class, *arguments,
     )  # fmt: skip
 

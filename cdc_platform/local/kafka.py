@@ -103,7 +103,7 @@ def kafka_launch(
     return Launch(
         name=KAFKA,
         argv=java.command(
-            programs.classpath("kafka"), "kafka.Kafka", str(config), heap_mb=512, flags=log4j_flags(home)
+            programs.classpath("kafka"), "kafka.Kafka", str(config), home=home, heap_mb=512, flags=log4j_flags(home)
         ),
         cwd=str(home),
         env=java.environment(),
@@ -135,6 +135,7 @@ def format_storage(home: Path, programs: Programs, security: Security | None = N
         "--config",
         str(home / "server.properties"),
         *(security.scram_accounts() if security else ()),
+        home=home,
         heap_mb=128,
         flags=log4j_flags(home),
     )
@@ -164,6 +165,7 @@ def zookeeper_launch(home: Path, ports: Mapping[str, int], programs: Programs, l
             programs.classpath("zookeeper"),
             "org.apache.zookeeper.server.quorum.QuorumPeerMain",
             str(config),
+            home=home,
             heap_mb=256,
             # A loopback stack: fsync would only slow down its 10,000 znodes.
             flags=("-Dzookeeper.forceSync=no", "-Dorg.slf4j.simpleLogger.showDateTime=true"),

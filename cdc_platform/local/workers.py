@@ -94,6 +94,7 @@ def worker_launch(
             programs.classpath("kafka"),
             "org.apache.kafka.connect.cli.ConnectDistributed",
             str(config),
+            home=home,
             heap_mb=heap_mb,
             flags=(
                 f"-javaagent:{agent}=127.0.0.1:{ports['metrics']}:{exporter}",

@@ -74,3 +74,8 @@ def test_incomplete_secret_is_named(tmp_path: Path) -> None:
     with pytest.raises(StackError) as caught:
         read_login(tmp_path, "mariadb")
     assert caught.value.where == str(tmp_path / "mariadb.properties")
+
+
+def test_what_a_jvm_unpacks_lies_below_its_own_directory(tmp_path: Path) -> None:
+    argv = java.command("a.jar", "Main", home=tmp_path / "kafka", heap_mb=64)
+    assert f"-Djava.io.tmpdir={tmp_path}/kafka/tmp" in argv and (tmp_path / "kafka" / "tmp").is_dir()

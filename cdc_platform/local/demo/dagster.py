@@ -15,9 +15,9 @@ from typing import Any
 
 import httpx
 
+from cdc_platform.documents.project_files import repository_file
 from cdc_platform.errors import StackError
 from cdc_platform.local.control import tail
-from cdc_platform.local.demo.files import repository_file
 from cdc_platform.local.ports import chosen
 from cdc_platform.local.services import Launch
 from cdc_platform.local.stack import Stack

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 import threading
 import time
@@ -15,12 +16,12 @@ from typing import Protocol
 import httpx
 
 from cdc_platform.documents import load_yaml
+from cdc_platform.documents.project_files import repository_file
 from cdc_platform.errors import StackError
 from cdc_platform.local import artifacts
 from cdc_platform.local.demo import sources
 from cdc_platform.local.demo.count import Judge
 from cdc_platform.local.demo.dagster import DagsterProcesses
-from cdc_platform.local.demo.files import repository_file
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
@@ -53,7 +54,6 @@ class Figures:
 
     phase: str
     dagster: str
-    settings_file: str
     shards: Mapping[str, int]
     running: Mapping[str, int]
     changes: int
@@ -106,7 +106,7 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
         home = directory / "stack"
         clock = _Clock()
         with clock.phase("stack"):
-            screen.say("Starting Kafka, Connect, ZooKeeper, MariaDB and Postgres.")
+            screen.say(f"Starting Kafka, Connect, ZooKeeper, MariaDB and Postgres below {home}.")
             spec = StackSpec(directory=home, workers=options.workers, owned=True, secure=options.secure)
             stack = up(spec, progress=screen.downloading())
             cleanup.callback(down, home, purge=True)
@@ -173,7 +173,7 @@ class _Demo:
                 self._until(lambda: sum(self._running().values()) == len(self.shops), "every connector runs")
                 self._until(lambda: self.captured >= self.shops.keys(), "every shard sent its first event")
             if not self.options.until_done:
-                self.screen.say("All shards are captured. Ctrl-C ends the demo.")
+                self.screen.say(f"All shards are captured. Ctrl-C ends the demo.\n{self._guide()}")
                 while not self.errors:
                     self._step("live")
                 raise self.errors[0]
@@ -190,6 +190,28 @@ class _Demo:
                     self._until(self._shown, "Dagster shows every shard as captured")
             with self.clock.phase("summary"):
                 return self._summary()
+
+    def _guide(self) -> str:
+        """Where everything is, and what to try: commands for another terminal, as they stand."""
+        own = Path(sys.argv[0]).resolve()
+        found = shutil.which("cdc-platform")
+        program = "cdc-platform" if found and Path(found).resolve() == own else str(own)
+        removed = "" if self.options.directory else ", removed when the demo ends"
+        return f"""
+  Dagster   {self.dagster.address}  (Assets: a table each, with checks; Runs: what the platform did)
+  Files     {self.stack.directory}  (logs below logs/{removed})
+  Settings  {self.stack.settings_file}
+
+In another terminal, once:
+  export CDC_PLATFORM_CONFIG={self.stack.settings_file}
+Then try:
+  {program} status
+      shards, workers, and what the next pass will do
+  {program} verify pins --table pins
+      the proof that the topic has every row, while rows keep changing
+  curl -X PUT {self.stack.connect_urls[0]}/connectors/pins.00003/stop
+      breaks a shard: `{program} status pins 3` shows it, and within a minute it is captured again
+"""
 
     def engines(self) -> set[Engine]:
         return {dataset.engine for dataset in self.topology.datasets.values()}
@@ -284,7 +306,6 @@ class _Demo:
             Figures(
                 phase=phase,
                 dagster=self.dagster.address,
-                settings_file=str(self.stack.settings_file),
                 shards=shards,
                 running=self._running(),
                 changes=sum(self.ledger.by_kind.values()),

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import psutil
@@ -41,6 +42,7 @@ def test_demo_sees_every_change_and_leaves_nothing_behind(
     place = tmp_path_factory.mktemp("demo")
     for part in (place, place.parent):
         part.chmod(0o755)
+    unpacked = set(Path(tempfile.gettempdir()).glob("liblz4-java-*"))
     done = subprocess.run(
         [COMMAND, "demo", "--exit", "--json", "--dir", str(place), *(["--secure"] if security == "secure" else [])],
         capture_output=True,
@@ -58,6 +60,7 @@ def test_demo_sees_every_change_and_leaves_nothing_behind(
     assert summary["dagster"]["reconcile_runs"] >= 1
     assert summary["dagster"]["materialized_partitions"] == 12
     assert processes_of(place) == []
+    assert set(Path(tempfile.gettempdir()).glob("liblz4-java-*")) <= unpacked
     assert list(place.iterdir()) == []
 
 

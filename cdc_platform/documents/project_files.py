@@ -1,4 +1,4 @@
-"""Files of the project that the demo uses: from a checkout, or from inside the installed package."""
+"""Files of the project that commands use: from a checkout, or from inside the installed package."""
 
 from __future__ import annotations
 
