@@ -7,7 +7,7 @@ and takes the connector with it. docs/bootstrap.md has what arrived on real serv
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from dataclasses import dataclass
 
 from cdc_platform.canonical.columns import Column
 from cdc_platform.model.topology import Engine
@@ -24,10 +24,26 @@ _BINLOG = {
 _POSTGRES = dict.fromkeys(("money", "hstore"), "the driver hands over another type, with which the server has no order")
 
 
-def unfit_key(engine: Engine, columns: Sequence[Column]) -> str | None:
-    """Why a table with these key columns cannot be read in chunks, in half a sentence; None when it can."""
-    for column in columns:
+@dataclass(frozen=True, slots=True)
+class TableKey:
+    """The columns of a table's key; none where it has no key. `beyond` are those with numbers above 2^63 - 1."""
+
+    columns: tuple[Column, ...] = ()
+    beyond: tuple[str, ...] = ()
+
+
+def may_go_beyond(engine: Engine, column: Column) -> bool:
+    """True when it depends on a column's values whether it serves: `TableKey.beyond` must be known."""
+    # The driver of MariaDB gives such numbers as they are (tried, 3.5.0).
+    return engine is Engine.MYSQL and column.type == "bigint" and column.unsigned
+
+
+def unfit_key(engine: Engine, key: TableKey) -> str | None:
+    """Why a table with this key cannot be read in chunks, in half a sentence; None when it can."""
+    for column in key.columns:
         reason = _binlog(column) if engine.reads_binlog else _postgres(column)
+        if column.name in key.beyond and may_go_beyond(engine, column):
+            reason = "the driver wraps its numbers above 2^63 - 1"
         if reason is not None:
             return f"its key column {column.name} is of type {column.type.upper()}: {reason}"
     return None

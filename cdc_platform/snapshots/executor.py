@@ -178,7 +178,7 @@ class Executor:
             return error
         rows = chunk_rows(self.load, width=width, room=dataset.limits.queue_bytes)
         cure = f"`cdc-platform bootstrap {dataset.name} {spec.id} --mode snapshot --again` reads the shard another way"
-        unfit = {table: unfit_key(dataset.engine, columns) for table, columns in keys.items()}
+        unfit = {table: unfit_key(dataset.engine, key) for table, key in keys.items()}
         unread = {
             table: f"it cannot be read in chunks, for {why} ({cure})" for table, why in unfit.items() if why is not None
         }

@@ -241,11 +241,7 @@ class SliceState:
         while self._samples[0].at < now - _WINDOW and len(self._samples) > 2:
             self._samples.popleft()
         phases = Counter(shard.state.phase for shard in self if shard.state)
-        active = Counter(
-            str(shard.state.phase) if shard.state else "starting" if shard.admitted_at else "waiting"
-            for shard in self
-            if not shard.over
-        )
+        active = Counter(_doing(shard) for shard in self if not shard.over)
         return RunProgress(
             shards=len(self.shards),
             done=phases[Phase.DONE],
@@ -258,6 +254,13 @@ class SliceState:
             fraction=fraction,
             eta=eta(self._samples),
         )
+
+
+def _doing(shard: SliceShard) -> str:
+    if shard.state is None:
+        return "starting" if shard.admitted_at else "waiting"
+    read = shard.state.phase is Phase.READING and shard.progress.complete(shard.tables)
+    return "counted" if read else str(shard.state.phase)
 
 
 def _state(shard: SliceShard, now: datetime) -> ShardState:

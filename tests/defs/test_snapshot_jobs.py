@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from cdc_platform.canonical.columns import Column
+from cdc_platform.canonical.chunk_keys import TableKey
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.defs import snapshot_jobs
@@ -57,7 +57,7 @@ class Sources:
     def row_bytes(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> int | None:
         return None
 
-    def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Mapping[str, tuple[Column, ...]]:
+    def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Mapping[str, TableKey]:
         return {}
 
     def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:

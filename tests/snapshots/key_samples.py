@@ -176,6 +176,6 @@ SAMPLES: dict[Engine, dict[str, Sample]] = {
 _UNFIT_BINLOG = {"float", "bit8", "bit64", "time", "time6", "enum", "set", "int_enum", "enum_int", "int_time"}
 UNFIT: dict[Engine, set[str]] = {
     Engine.MARIADB: _UNFIT_BINLOG,
-    Engine.MYSQL: _UNFIT_BINLOG,
+    Engine.MYSQL: {*_UNFIT_BINLOG, "bigint_above_2_63", "bigint_unsigned_wide"},
     Engine.POSTGRES: {"money", "hstore_key", "int_array", "text_array"},
 }

@@ -17,7 +17,7 @@ from cdc_platform.clients.kafka.consumer import (
     read_to_end,
     watermarks,
 )
-from cdc_platform.clients.kafka.librdkafka import kafka_errors, remaining
+from cdc_platform.clients.kafka.librdkafka import kafka_errors
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model import bounded_json
 
@@ -26,14 +26,14 @@ _BATCH = 10_000
 
 class _Key(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
     shard: str = ""
-    payload: dict[str, object] | None = None
+    payload: msgspec.Raw = msgspec.Raw()
 
 
 _KEY = msgspec.json.Decoder(_Key)
 
 
 def live_keys(
-    config: Mapping[str, str], topic: str, since: Mapping[str, datetime], *, timeout: float = 600.0
+    config: Mapping[str, str], topic: str, since: Mapping[str, datetime], *, timeout: float = 60.0
 ) -> dict[str, int]:
     """Shard id to the number of its keys whose last record is no tombstone.
 
@@ -43,7 +43,7 @@ def live_keys(
         config: a librdkafka configuration; values may be references.
         topic: one table's.
         since: the shards, and from when on their records count; some older ones may count, too.
-        timeout: seconds for the whole read.
+        timeout: seconds until the first record, and between two.
 
     Raises:
         KafkaUnavailable, KafkaRejected.
@@ -59,7 +59,7 @@ def live_keys(
             ends: dict[Partition, int] = {(topic, part): watermarks(consumer, topic, part, end)[1] for part in parts}
             offsets: dict[Partition, int] = {(topic, part): starts.get(part, ends[topic, part]) for part in parts}
             assign(consumer, offsets)
-            for batch in read_to_end(consumer, offsets, ends, timeout=remaining(end), batch=_BATCH):
+            for batch in read_to_end(consumer, offsets, ends, timeout=timeout, idle=True, batch=_BATCH):
                 for message in batch:
                     _take(live, message.key(), message.value())
         finally:
@@ -79,6 +79,7 @@ def _shard(key: bytes | str | None) -> str:
         return ""
     try:
         found = bounded_json.decode(_KEY, key)
+        # With a schema around it.
+        return found.shard or (bounded_json.decode(_KEY, bytes(found.payload)).shard if bytes(found.payload) else "")
     except msgspec.MsgspecError:
         return ""
-    return found.shard or str((found.payload or {}).get(SHARD_KEY_FIELD, ""))

@@ -86,7 +86,7 @@ class SourceLogs(Protocol):
         """Bytes of an average row of the widest of these tables by the server's statistics; None: it has none."""
 
     def key_columns(self, dataset: Dataset, shard: Shard, tables: Sequence[Table]) -> Keys:
-        """Table to the columns of its key: none where it has no key, or is not there."""
+        """Table to its key: without columns where it has none, or is not there."""
 
     def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:
         """The rows of a table that a condition (SQL) is true for, counted by one statement of so many seconds.
@@ -168,7 +168,9 @@ class RealSourceLogs:
         """See `SourceLogs`."""
         if dataset.engine is Engine.POSTGRES:
             return self._with_postgres(dataset, shard, lambda c: postgres_keys(c, tables))
-        return self._with_mysql(dataset, shard.leader, shard.name, lambda c: mysql_keys(c, shard, tables))
+        return self._with_mysql(
+            dataset, shard.leader, shard.name, lambda c: mysql_keys(c, dataset.engine, shard, tables)
+        )
 
     def count_rows(self, dataset: Dataset, shard: Shard, table: Table, condition: str | None, seconds: float) -> int:
         """See `SourceLogs`."""

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import psycopg
 import pymysql
 
+from cdc_platform.canonical.chunk_keys import TableKey, may_go_beyond
 from cdc_platform.canonical.columns import Column
 from cdc_platform.canonical.hash_sql import quote_name
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
 from cdc_platform.model.topology import Engine, Shard, Table
 
-Keys = Mapping[str, tuple[Column, ...]]
+Keys = Mapping[str, TableKey]
 
 _MYSQL = """
-SELECT table_name, column_name, data_type, column_type, numeric_precision, column_key = 'PRI'
-  FROM information_schema.columns WHERE table_schema = %s AND table_name IN %s ORDER BY ordinal_position
+SELECT c.table_name, c.column_name, c.data_type, c.column_type, c.numeric_precision, c.column_key = 'PRI',
+       EXISTS (SELECT 1 FROM information_schema.statistics s
+                WHERE s.table_schema = c.table_schema AND s.table_name = c.table_name
+                  AND s.column_name = c.column_name AND s.seq_in_index = 1)
+  FROM information_schema.columns c WHERE c.table_schema = %s AND c.table_name IN %s ORDER BY c.ordinal_position
 """
 
 # The type below all domains.
@@ -38,10 +43,25 @@ SELECT c.relname::text, a.attname::text, b.typname::text, b.typtype::text, coale
 """
 
 
-def mysql_keys(cursor: pymysql.cursors.Cursor, shard: Shard, tables: Sequence[Table]) -> Keys:
-    """Table to the columns of its key: those that the topology names, else of the primary key."""
+def mysql_keys(cursor: pymysql.cursors.Cursor, engine: Engine, shard: Shard, tables: Sequence[Table]) -> Keys:
+    """Table to its key: the columns that the topology names, else those of the primary key."""
     cursor.execute(_MYSQL, (shard.database, tuple(table.name for table in tables)))
-    return _keys(tables, [(row[0], _mysql_column(row), row[5]) for row in cursor.fetchall()])
+    rows = list(cursor.fetchall())
+    keys = _keys(tables, [(row[0], _mysql_column(row), row[5]) for row in rows])
+    # Only where an index answers at once; of others the count of rows tells.
+    indexed = {(row[0], row[1]) for row in rows if row[6]}
+    asked = {(name, c.name) for name, key in keys.items() for c in key.columns if may_go_beyond(engine, c)} & indexed
+    beyond = [(table, column) for table, column in asked if _goes_beyond(cursor, engine, shard.database, table, column)]
+    return {
+        name: replace(key, beyond=tuple(column for table, column in beyond if table == name))
+        for name, key in keys.items()
+    }
+
+
+def _goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
+    database, table, column = (quote_name(engine, name) for name in place)
+    cursor.execute(f"SELECT 1 FROM {database}.{table} WHERE {column} > 9223372036854775807 LIMIT 1")
+    return bool(cursor.fetchall())
 
 
 def postgres_keys(cursor: psycopg.Cursor[Any], tables: Sequence[Table]) -> Keys:
@@ -62,7 +82,7 @@ def count_sql(engine: Engine, place: str, table: str, condition: str | None) -> 
 
 
 def _mysql_column(row: Sequence[Any]) -> Column:
-    _, name, kind, full, precision, _ = row
+    _, name, kind, full, precision, *_ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),
@@ -73,10 +93,12 @@ def _mysql_column(row: Sequence[Any]) -> Column:
 
 def _keys(tables: Sequence[Table], rows: Sequence[tuple[str, Column, bool]]) -> Keys:
     return {
-        table.name: tuple(
-            column
-            for name, column, primary in rows
-            if name == table.name and (column.name in table.key if table.key else primary)
+        table.name: TableKey(
+            tuple(
+                column
+                for name, column, primary in rows
+                if name == table.name and (column.name in table.key if table.key else primary)
+            )
         )
         for table in tables
     }
