@@ -28,7 +28,7 @@ _PARALLEL = 8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """Seconds: between two tries, how long a topic may lack as many keys as before, how long a server may be silent."""
+    """Seconds: between the first two tries; how long a topic may lack as many keys as before, a server be silent."""
 
     between: float = 3.0
     standstill: float = 45.0
@@ -89,7 +89,7 @@ class RowCounter:
     def _in_topic(self, shard: SliceShard, table: Table, before: int) -> RowCount:
         assert shard.state is not None
         since, topic = _since(shard, shard.state), table_topic(self.dataset, table)
-        most, changed = -1, time.monotonic()
+        most, changed, pause = -1, time.monotonic(), self.patience.between
         while True:
             read = self._patiently(lambda: self._topics.count(topic, shard.id, since))
             after = self._source(shard, table)
@@ -99,7 +99,8 @@ class RowCounter:
             if count.whole or time.monotonic() - changed > self.patience.standstill or self._closed.is_set():
                 return count
             before = after
-            self._closed.wait(self.patience.between)
+            self._closed.wait(pause)
+            pause *= 2  # each look reads the topic from the beginning of the snapshot on
 
     def _source(self, shard: SliceShard, table: Table) -> int:
         condition = self.run.request.filter(self.dataset.engine, shard.id, free_text=self.free_text)
