@@ -19,13 +19,14 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
-from cdc_platform.verification.proof.verdicts import Verdict
+from cdc_platform.verification.proof.verdicts import Verdict, foreign_rows
 from cdc_platform.verification.repair.reemit import RepairPorts, run_repair
 from cdc_platform.verification.repair.repair_plan import (
     CAP,
     RepairPlan,
     find_repair,
     keys_repair,
+    known_and_gone,
     parse_keys,
     recorded_plan,
 )
@@ -70,6 +71,7 @@ def repair(
     """Re-emit the missing and wrong keys of a table, then prove its shards again.
 
     What to repair is one of: SHARDs (ids, ranges), which are looked at; --key; --from-verdict; --continue.
+    A SHARD that the topology does not have (any more) has its rows removed from the topic, with --tombstones.
     Without --apply nothing is changed: it is only shown what would be done.
 
     Exits with 0 when all is (now) proven, 2 when a dry run found something to do or a shard is not proven
@@ -111,24 +113,35 @@ def repair(
             plan = keys_repair(topology, dataset, table, parse_keys(keys), run_id=name, cap=cap)
         else:
             left: dict[str, str] = {}
-            chosen = [shard.id for shard in topology.choose(dataset, shards)]
             if from_verdict:
-                chosen, left = shards_of_run(settings, topology, dataset, table, from_verdict)
+                chosen, gone, left = shards_of_run(settings, topology, dataset, table, from_verdict)
+            elif tombstones:
+                chosen, gone = known_and_gone(topology, dataset, shards)
+            else:
+                chosen, gone = [shard.id for shard in topology.choose(dataset, shards)], []
+            if gone and not tombstones:
+                left |= dict.fromkeys(gone, "its rows are left in the topic (ask for tombstones)")
+                gone = []
             plan = find_repair(
                 ports.proof,
                 topology,
                 dataset,
                 table,
                 chosen,
+                foreign=gone,
                 run_id=name,
                 tombstones=tombstones,
                 cap=cap,
                 report=say,
             )
+            for shard in set() if from_verdict else set(gone) - {one.shard for one in plan.shards}:
+                topology.shard(dataset, shard)  # Neither the topology nor the topic knows it: refused by name.
             plan = replace(plan, left={**left, **plan.left})
         if not apply:
-            _print_plan(plan, as_json)
+            _print_plan(plan, as_json, cap)
             ctx.exit(2 if plan.keys or plan.extra or plan.left else 0)
+        if not run_id:  # What was begun was within its cap.
+            plan.check_cap(cap)
         say(f"Repair {name}: {plan.sentence()}")
         report = run_repair(ports, topology, plan, report=say)
     AuditFrame(settings.audit_dir).write(report.proof)
@@ -146,8 +159,9 @@ def repair(
 
 def shards_of_run(
     settings: Settings, topology: Topology, dataset: str, table: str, run_id: str
-) -> tuple[list[str], dict[str, str]]:
-    """The shards that a run of `verify` found mismatched, and why it could not prove others, by shard.
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """The shards that a run of `verify` found mismatched, those that the topology lacks, and why it could not prove
+    others, by shard.
 
     Raises:
         BadInput: that run left no verdicts here.
@@ -161,25 +175,29 @@ def shards_of_run(
             field="--from-verdict",
             cure="Name a run of `verify`, or shards.",
         )
-    mismatched = sorted(verdict.shard for verdict in of_run if verdict.verdict is Verdict.MISMATCHED)
+    known = {shard.id for shard in topology.shards.get(dataset, ())}
+    of_known = [verdict for verdict in of_run if verdict.shard in known]
+    mismatched = sorted(verdict.shard for verdict in of_known if verdict.verdict is Verdict.MISMATCHED)
     left = {
         verdict.shard: f"{verdict.verdict} in run {run_id}: {verdict.reason}"
-        for verdict in of_run
+        for verdict in of_known
         if verdict.verdict not in (Verdict.MISMATCHED, Verdict.PROVEN)
     }
-    return mismatched, left
+    foreign = foreign_rows(of_run)
+    return mismatched, list(foreign.shards) if foreign else [], left
 
 
-def _print_plan(plan: RepairPlan, as_json: bool) -> None:
+def _print_plan(plan: RepairPlan, as_json: bool, cap: int = CAP) -> None:
     if as_json:
         echo(msgspec.json.format(msgspec.json.encode(plan), indent=2).decode())
         return
-    something = plan.keys or plan.extra
+    something = plan.keys + plan.extra
     echo(f"Dry run: nothing was changed. {plan.sentence() if something else 'There is nothing to re-emit.'}")
     for shard in plan.shards:
+        emits, extra = plan.of(shard)
         shown = ", ".join(json.dumps(key if len(key) > 1 else key[0]) for key in shard.emit[:20])
-        echo(f"  {shard.shard}: {len(shard.emit)} keys{f' ({shown})' if shown else ''}, {len(shard.extra)} extra")
+        echo(f"  {shard.shard}: {emits} keys{f' ({shown})' if shown else ''}, {extra} extra")
     for name, reason in sorted(plan.left.items()):
         echo(f"  {name}: left alone: {reason}")
     if something:
-        echo("Add --apply to do it.")
+        echo(f"Add --apply{f' --cap {something}' if something > cap else ''} to do it.")

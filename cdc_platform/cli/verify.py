@@ -22,7 +22,7 @@ from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import Progress as Step
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
 from cdc_platform.wiring import open_platform, verification_of
 
 _STAGES = {"source": "reading sources", "reach": "waiting for connectors", "topic": "reading the topic"}
@@ -52,8 +52,8 @@ def verify(
     SHARD is an id (00003, or 3) or a range (0-15); all shards by default.
 
     Writes one row a shard to the audit frame. Exits 0 when all shards are
-    proven, 2 when one is mismatched, 3 when one is pending, 4 when one is
-    unverifiable, 1 on an error.
+    proven, 2 when one is mismatched or the topic has rows of shards that the
+    topology lacks, 3 when one is pending, 4 when one is unverifiable, 1 on an error.
     """
     run_id = run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     settings = Settings.load()
@@ -81,11 +81,21 @@ def verify(
             verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts
+    foreign = {table.name: foreign_rows(one for one in found if one.table == table.name) for table in chosen}
     if as_json:
-        echo(json.dumps({"run_id": run_id, "shards": [_document(verdict) for verdict in found]}, indent=2))
+        of_tables = {table: None if one is None else one.rows for table, one in foreign.items()}
+        shown = [_document(verdict) for verdict in found]
+        echo(json.dumps({"run_id": run_id, "foreign_rows": of_tables, "shards": shown}, indent=2))
     else:
         _print(found, run_id)
-    sys.exit(max((_EXITS[verdict.verdict] for verdict in found), default=0, key=_worst))
+        for table, one in foreign.items():
+            if one is None:
+                echo(f"{table}: rows of shards that the topology does not have were not counted.")
+            elif one.rows:
+                echo(f"{table}: {one.sentence(dataset, table)}")
+    codes = [_EXITS[verdict.verdict] for verdict in found]
+    codes += [_EXITS[Verdict.MISMATCHED] for one in foreign.values() if one and one.rows]
+    sys.exit(max(codes, default=0, key=_worst))
 
 
 def _worst(code: int) -> int:

@@ -11,8 +11,9 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, CdcTranslator
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_markdown, for_markdown_code, for_terminal
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
 
 AUDIT = "audit"
 
@@ -55,7 +56,7 @@ def audit_spec(props: CdcTableProps, translator: CdcTranslator) -> dg.AssetSpec:
 def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerdict], place: str) -> dict[str, Any]:
     """Of one run's verdicts: totals, which Dagster plots, the worst shards and keys, and a chart of the last runs."""
     counts = Counter(verdict.verdict for verdict in verdicts)
-    keys = differing(verdicts)
+    keys, foreign = differing(verdicts), foreign_rows(verdicts)
     return {
         "history": dg.MetadataValue.md(chart(history)),
         **({"keys": dg.MetadataValue.md(keys)} if keys else {}),
@@ -67,6 +68,7 @@ def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerd
             for name in ("source_rows", "topic_rows", "missing", "extra")
         },
         "mismatched_rows": sum(verdict.mismatched for verdict in verdicts),
+        **({"foreign_rows": foreign.rows, "foreign_shards": some_of(foreign.shards, SHOWN)} if foreign else {}),
         "lag_s": max((verdict.lag_s for verdict in verdicts if verdict.lag_s is not None), default=0.0),
         "seconds": max((verdict.seconds for verdict in verdicts), default=0.0),
         "frame": dg.MetadataValue.path(place),

@@ -19,6 +19,7 @@ from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_log, for_terminal
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -26,7 +27,7 @@ from cdc_platform.verification.check_rows import judged_rows
 from cdc_platform.verification.continuity.ledger import TableContinuity, count_and_keep
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import count_duplicates
-from cdc_platform.verification.proof.verdicts import ShardVerdict
+from cdc_platform.verification.proof.verdicts import ForeignRows, ShardVerdict, foreign_rows
 
 OP = "cdc_checks"
 
@@ -145,7 +146,13 @@ def judge_table(
         for item in table.suite.expectations:
             yield _result(table.key, CheckOutcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
         return
-    more = {_DUPLICATES: _of_duplicates(duplicates), _CONTINUOUS: _of_ledger(continuity)}
+    foreign = foreign_rows(verdicts)
+    outcomes = [_without_foreign(one, foreign, dataset, name) for one in outcomes]
+    more = {
+        _DUPLICATES: _of_duplicates(duplicates),
+        _CONTINUOUS: _of_ledger(continuity),
+        _COMPLETE: _of_foreign(foreign),
+    }
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
         metadata = dict(more.get(outcome.expectation.check, {}))
@@ -181,6 +188,19 @@ def _without_ledger(outcome: CheckOutcome, continuity: TableContinuity) -> Check
     if outcome.passed or not continuity.problem or outcome.expectation.kwargs.get("column") not in _LEDGER:
         return outcome
     return replace(outcome, problem=f"No ledger: {continuity.problem}.")
+
+
+def _without_foreign(outcome: CheckOutcome, foreign: ForeignRows | None, dataset: str, table: str) -> CheckOutcome:
+    """`complete` fails while the topic has rows of shards that the topology lacks, though all shards are proven."""
+    if outcome.expectation.check != _COMPLETE or not outcome.passed or foreign is None or not foreign.rows:
+        return outcome
+    return replace(outcome, passed=False, problem=foreign.sentence(dataset, table))
+
+
+def _of_foreign(foreign: ForeignRows | None) -> Mapping[str, Any]:
+    if foreign is None:
+        return {}
+    return {"foreign_rows": foreign.rows, "foreign_shards": some_of(foreign.shards, SHOWN)}
 
 
 def _of_duplicates(duplicates: Sequence[ShardDuplicates]) -> Mapping[str, Any]:

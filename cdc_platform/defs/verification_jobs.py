@@ -23,9 +23,16 @@ from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.completeness import ShardRange, plan_verification, verify_shards
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
 from cdc_platform.verification.repair.reemit import RepairPorts, run_repair
-from cdc_platform.verification.repair.repair_plan import CAP, find_repair, keys_repair, parse_keys, proof_id
+from cdc_platform.verification.repair.repair_plan import (
+    CAP,
+    find_repair,
+    keys_repair,
+    known_and_gone,
+    parse_keys,
+    proof_id,
+)
 
 VERIFY = "verify"
 REPAIR = "repair"
@@ -48,7 +55,7 @@ class RepairConfig(dg.Config):
 
     dataset: str = Field(description="The dataset.")
     table: str = Field(description="Its table.")
-    shards: list[str] = Field(default=[], description="Shards to look at; those found mismatched when empty.")
+    shards: list[str] = Field(default=[], description="Shards to look at (or gone ones); those found wrong when empty.")
     keys: list[str] = Field(default=[], description="SHARD:KEY: re-emit just these.")
     tombstones: bool = Field(default=False, description="Remove rows from the topic that the source does not have.")
     cap: int = Field(default=CAP, ge=1, description="Most keys that one step may touch.")
@@ -97,7 +104,11 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
         for verdict in found:
             if verdict.verdict is not Verdict.PROVEN:
                 context.log.warning(f"{verdict.dataset}.{verdict.shard} {verdict.table}: {verdict.reason}")
-        return {"table": part["table"], "dataset": part["dataset"], **_counted(found)}
+        foreign = foreign_rows(found)
+        said = foreign.sentence(part["dataset"], part["table"]) if foreign and foreign.rows else ""
+        if said:
+            context.log.warning(said)
+        return {"table": part["table"], "dataset": part["dataset"], "foreign": said, **_counted(found)}
 
     @dg.op(name="conclude_verification", tags=tags)
     def conclude(
@@ -110,7 +121,9 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             counts = by_table.setdefault((part["dataset"], part["table"]), Counter())
             counts.update({name: value for name, value in part.items() if isinstance(value, int)})
         for pair, counts in sorted(by_table.items()):
-            text = f"{counts['proven']} of {counts['shards']} shards proven."
+            of_pair = (part for part in parts if (part["dataset"], part["table"]) == pair)
+            said = next((part["foreign"] for part in of_pair if part["foreign"]), "")
+            text = f"{counts['proven']} of {counts['shards']} shards proven. {said}".strip()
             context.log.info(f"{pair[0]}.{pair[1]}: {text}")
             context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
             context.log_event(_audited(cdc_platform, keys[pair], pair, [_root(context)], text))
@@ -147,13 +160,17 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
     ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
         with cdc_platform.platform() as clients, as_failure():
             topology = clients.topology.load()
-            shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, config)
+            shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, topology, config)
             if not shards:
                 context.log.info("Nothing is known to be wrong: run `verify`, or name shards.")
                 return
-            parts = plan_verification(topology, config.dataset, config.table, shards, range_size=config.range_size)
-            for number, part in enumerate(parts):
-                document = {**_document(part), "number": number, "config": config.model_dump()}
+            here, gone = known_and_gone(topology, config.dataset, shards) if config.tombstones else (shards, [])
+            parts = plan_verification(topology, config.dataset, config.table, here, range_size=config.range_size)
+            steps = [{**_document(part), "foreign": []} for part in parts]
+            if gone:
+                steps.append({"dataset": config.dataset, "table": config.table, "shards": [], "foreign": gone})
+            for number, step in enumerate(steps):
+                document = {**step, "number": number, "config": config.model_dump()}
                 yield dg.DynamicOutput(document, mapping_key=f"r{number:05d}")
 
     @dg.op(name="repair_range", tags=tags)
@@ -235,14 +252,17 @@ def _repaired(
             config.dataset,
             config.table,
             shards,
+            foreign=part["foreign"],
             run_id=run_id,
             tombstones=config.tombstones,
             cap=config.cap,
             report=context.log.info,
         )
+    for shard in set(config.shards).intersection(part["foreign"]) - {one.shard for one in plan.shards}:
+        topology.shard(config.dataset, shard)  # Neither the topology nor the topic knows it: refused by name.
     context.log.info(plan.sentence())
     lines = [
-        f"{shard.shard}: {len(shard.emit)} keys, {len(shard.extra)} extra rows found"
+        f"{shard.shard}: {plan.of(shard)[0]} keys, {plan.of(shard)[1]} extra rows found"
         for shard in plan.shards
         if shard.emit or shard.extra
     ]
@@ -257,6 +277,7 @@ def _repaired(
     }
     if not config.apply:
         return story
+    plan.check_cap(config.cap)
     report = run_repair(ports, topology, plan, report=context.log.info)
     _audit(clients).write(report.proof)
     lines += [f"{v.shard}: {v.verdict}{f': {v.reason}' if v.reason else ''}" for v in report.proof]
@@ -281,9 +302,12 @@ def _audit(clients: Platform) -> AuditFrame:
     return AuditFrame(clients.settings.audit_dir)
 
 
-def _mismatched(clients: Platform, config: RepairConfig) -> list[str]:
-    found = _audit(clients).latest(config.dataset, config.table)
-    return sorted(verdict.shard for verdict in found if verdict.verdict is Verdict.MISMATCHED)
+def _mismatched(clients: Platform, topology: Topology, config: RepairConfig) -> list[str]:
+    known = [shard.id for shard in topology.shards.get(config.dataset, ())]
+    found = _audit(clients).latest(config.dataset, config.table, known)
+    foreign = foreign_rows(found)
+    shards = [verdict.shard for verdict in found if verdict.verdict is Verdict.MISMATCHED]
+    return sorted(shards) + (list(foreign.shards) if foreign and config.tombstones else [])
 
 
 def _counted(verdicts: tuple[ShardVerdict, ...]) -> dict[str, int]:

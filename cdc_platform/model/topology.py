@@ -67,6 +67,11 @@ def _check(pattern: re.Pattern[str], value: str, what: str) -> None:
         )
 
 
+def is_shard_id(text: str) -> bool:
+    """May a shard have this id?"""
+    return _SHARD.fullmatch(text) is not None
+
+
 class Engine(StrEnum):
     """The database engines whose Debezium connector we configure."""
 

@@ -9,13 +9,13 @@ from typing import Any
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.verification.continuity.breaks import ShardContinuity
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
 
 # Columns of the rows: all of them always, so that a policy finds them in an empty one too.
 COLUMNS = (
     "dataset", "table", "shard", "verdict", "reason", "source_rows", "topic_rows", "missing", "extra", "mismatched",
-    "lag_s", "age_s", "fence", "proven_to", "run_id", "columns_behind", "duplicates", "duplicates_alarming",
-    "transactions", "breaks",
+    "foreign_rows", "lag_s", "age_s", "fence", "proven_to", "run_id", "columns_behind", "duplicates",
+    "duplicates_alarming", "transactions", "breaks",
     *(str(cause) for cause in Cause),
 )  # fmt: skip
 
@@ -36,8 +36,10 @@ def judged_rows(
     """One row for each shard of the topology, `unverified` where there is no verdict.
 
     Numbers that are not known (lag, age, duplicates not counted, no ledger) are None. `breaks` counts those that
-    no proof has followed.
+    no proof has followed. `foreign_rows` is the table's, the same in all rows.
     """
+    verdicts = list(verdicts)
+    foreign = foreign_rows(verdicts)
     known = {verdict.shard: verdict for verdict in verdicts}
     widest = max((verdict.columns for verdict in known.values()), default=0)
     rows = []
@@ -45,6 +47,7 @@ def judged_rows(
         verdict, sent = known.get(shard), duplicates.get(shard)
         row: dict[str, Any] = dict.fromkeys(COLUMNS)
         row |= {"dataset": dataset, "table": table, "shard": shard, "verdict": UNVERIFIED, "reason": ""}
+        row["foreign_rows"] = None if foreign is None else foreign.rows
         if verdict is not None:
             names = ("reason", "source_rows", "topic_rows", "missing", "extra", "mismatched", "lag_s", "proven_to")
             row |= {name: getattr(verdict, name) for name in names}

@@ -53,6 +53,8 @@ SCHEMA = pa.schema(
         ("left_out", pa.list_(pa.string())),
         ("warnings", pa.list_(pa.string())),
         ("samples", pa.list_(_SAMPLE)),
+        ("foreign_rows", pa.int64()),
+        ("foreign_shards", pa.list_(pa.string())),
     ],
     metadata={_VERSION: str(VERSION)},
 )

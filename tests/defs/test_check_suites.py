@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardC
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import TableDuplicates
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
-from tests.defs.harness import Harness, HarnessResource
+from tests.defs.harness import Harness, HarnessResource, topology
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 
@@ -266,6 +267,23 @@ def test_duplicates_that_may_be_counted_wrong_are_named(
     monkeypatch.setattr("cdc_platform.defs.checks.count_duplicates", counted)
     told = checked(harness, resource, instance, "no_duplicates")["pins", "no_duplicates"].metadata["not_exact"].value
     assert told == "00001: run r7: it is unknown whether it began in the middle of a transaction"
+
+
+def test_a_table_with_rows_of_a_shard_that_is_gone_is_not_complete_until_they_are_removed(
+    harness: Harness, resource: HarnessResource, instance: dg.DagsterInstance
+) -> None:
+    shards = [shard.id for shard in topology().shards["pins"]]
+    audit = AuditFrame(harness.settings.audit_dir)
+    audit.write([replace(verdict(shard), foreign_rows=30, foreign_shards=("gone",)) for shard in shards])
+    found = checked(harness, resource, instance, "complete")["pins", "complete"]
+    assert not found.passed
+    assert "30 rows in the topic are of shards that the topology does not have: gone." in (found.description or "")
+    assert "repair pins gone --table pins --tombstones" in (found.description or "")
+    assert (found.metadata["foreign_rows"].value, found.metadata["failing_shards"].value) == (30, 0)
+    # One shard's later verification counts for the table.
+    later = verdict(shards[0])
+    audit.write([replace(later, checked_at=later.checked_at + timedelta(seconds=1), foreign_rows=0)])
+    assert checked(harness, resource, instance, "complete")["pins", "complete"].passed
 
 
 def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_elsewhere(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 RELEASES = [
-    Path(__file__).parent / name for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors", "row-counts")
+    Path(__file__).parent / name
+    for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors", "row-counts", "raw-keys")
 ]
 
 # What is written now has the form of this one.

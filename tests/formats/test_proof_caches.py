@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from cdc_platform.clients.kafka.murmur2 import murmur2
 from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.verification.continuity.handovers import ShardSent, Silence
 from cdc_platform.verification.continuity.ledger_store import LedgerState, LedgerStore, ShardLedger
@@ -21,8 +22,8 @@ from cdc_platform.verification.proof.change_events import OFFSET_BITS, OWN, Unre
 from cdc_platform.verification.proof.fold_files import FoldState
 from cdc_platform.verification.proof.scan import Scan
 from tests.formats.proof import SCAN, append_more, extend, scan, sent_topic, source_table, table_topic
-from tests.formats.releases import RELEASES
-from tests.verification.proof.memory import SHAPE, MemoryTopic
+from tests.formats.releases import NEWEST, RELEASES
+from tests.verification.proof.memory import SHAPE, MemoryTopic, key_json
 
 
 @pytest.fixture(params=RELEASES, ids=lambda path: path.name)
@@ -37,6 +38,12 @@ SAME_FORM = [path for path in RELEASES if path.name not in ("fbb8d40", "proven-f
 @pytest.fixture(params=SAME_FORM, ids=lambda path: path.name)
 def same_form(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     return Path(shutil.copytree(request.param / "proof", tmp_path / "cache"))
+
+
+@pytest.fixture
+def same_fold(tmp_path: Path) -> Path:
+    """A release whose folds are gone on with."""
+    return Path(shutil.copytree(NEWEST / "proof", tmp_path / "cache"))
 
 
 def whole_topic() -> MemoryTopic:
@@ -61,12 +68,12 @@ FOLDS = [
         begin=0,
         shards=("00000", "00001"),
         files=("run-1-0", "run-2-1"),
-        deletes=((0, int(spread(np.array([4], dtype=np.uint64))[0])),),
+        deletes=((0, int(spread(np.array([4], dtype=np.uint64))[0]), murmur2(key_json(4)) & 0x7FFFFFFF),),
         unreadable=(),
         events=8,
         serial=2,
         last=(7, "0e04c132a3d92966"),
-        version=5,
+        version=6,
     ),
     FoldState(
         next_offset=9,
@@ -75,10 +82,10 @@ FOLDS = [
         files=("run-1-0", "run-2-1"),
         deletes=(),
         unreadable=(UnreadableRecord(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
-        events=7,
+        events=8,
         serial=2,
         last=(8, "e758ff929e16809b"),
-        version=5,
+        version=6,
     ),
 ]
 OWN_PLACE = int(OWN)
@@ -95,6 +102,7 @@ EVENTS = {
         (1, 1, 0, OWN_PLACE, SECOND, 15399501353069546720),
         (1, 1, 1, 5332261958911524864, SECOND + 2, 803209086459963501),
         (1, 1, 4, 5332261959226097664, SECOND + 4, 8408455121036942133),
+        (1, 1, 7, OWN_PLACE + 7, SECOND + 7, 2),
         (1, 1, 9, 5332261959750385664, SECOND + 8, 8679952645639936608),
         (6, 1, 5, 5332261959330955264, 3, 13872746765794456697),
         (3, 1, 0, OWN_PLACE + 1, SECOND + 1, 11773408486101337358),
@@ -106,9 +114,9 @@ EVENTS = {
 }
 
 
-def test_folds_are_gone_on_with(same_form: Path) -> None:
+def test_folds_are_gone_on_with(same_fold: Path) -> None:
     topic = whole_topic()
-    fold = extend(topic, same_form)
+    fold = extend(topic, same_fold)
     assert topic.taken == 0
     assert fold.states() == FOLDS
     for shard, expected in EVENTS.items():
@@ -120,18 +128,25 @@ def test_folds_are_gone_on_with(same_form: Path) -> None:
         assert list(zip(*columns, strict=True)) == [tuple(rest) for _, *rest in expected]
     topic.append(2, None)
     topic.append(4, None)  # the tombstone of the delete that was still to come
-    extend(topic, same_form)
+    extend(topic, same_fold)
     assert topic.taken == 2
     assert FOLDS[0].deletes and not fold.states()[0].deletes
     assert (fold.states()[0].events, fold.states()[0].next_offset) == (9, 10)
 
 
+def test_folds_that_did_not_tell_spellings_of_keys_apart_are_begun_from_scratch(tmp_path: Path) -> None:
+    topic = whole_topic()
+    fold = extend(topic, Path(shutil.copytree(RELEASES[2] / "proof", tmp_path / "cache")))
+    assert topic.taken == 17
+    assert fold.events("00000", 0, 1 << 64)["row"].tolist() == [row for *_, row in EVENTS["00000"]]
+
+
 def test_folds_of_another_version_are_begun_anew(same_form: Path) -> None:
-    of_version(same_form, "folds", 6)
+    of_version(same_form, "folds", 7)
     topic = whole_topic()
     fold = extend(topic, same_form)
     assert topic.taken == 17
-    assert [state.version for state in fold.states()] == [5, 5]
+    assert [state.version for state in fold.states()] == [6, 6]
     assert fold.events("00000", 0, 1 << 64)["row"].tolist() == [row for *_, row in EVENTS["00000"]]
 
 

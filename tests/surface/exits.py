@@ -168,12 +168,14 @@ def _status() -> dict[str, Code]:
 
 
 def _verify() -> dict[str, Code]:
-    verdict = replace(sample(ShardVerdict), dataset="pins", table="pins", shard="00000")
+    verdict = replace(sample(ShardVerdict), dataset="pins", table="pins", shard="00000", foreign_rows=0)
     situations: dict[str, tuple[Verdict, ...]] = {str(kind): (kind,) for kind in Verdict}
     situations |= {
         "pending and unverifiable": (Verdict.PENDING, Verdict.UNVERIFIABLE),
         "one of each": tuple(Verdict),
     }
+    found = {name: [replace(verdict, verdict=kind) for kind in kinds] for name, kinds in situations.items()}
+    found["proven, and rows of a shard that is gone"] = [replace(verdict, verdict=Verdict.PROVEN, foreign_rows=3)]
     return {
         name: _exit(
             "verify",
@@ -183,12 +185,10 @@ def _verify() -> dict[str, Code]:
             patched={
                 "cdc_platform.cli.verify.open_platform": _world,
                 "cdc_platform.cli.verify.verification_of": lambda platform: None,
-                "cdc_platform.cli.verify.verify_shards": lambda *_, kinds=kinds, **__: tuple(
-                    replace(verdict, verdict=kind) for kind in kinds
-                ),
+                "cdc_platform.cli.verify.verify_shards": lambda *_, verdicts=verdicts, **__: tuple(verdicts),
             },
         )
-        for name, kinds in situations.items()
+        for name, verdicts in found.items()
     }
 
 
@@ -196,7 +196,7 @@ def _repair() -> dict[str, Code]:
     plan = replace(sample(RepairPlan), left={})
     nothing = replace(plan, shards=())
     left = replace(nothing, left={"00000": "unverifiable"})
-    report = replace(sample(RepairReport), plan=plan)
+    report = replace(sample(RepairReport), plan=plan, foreign={})
     proven, not_proven = (
         replace(report, proof=tuple(replace(one, verdict=kind) for one in report.proof))
         for kind in (Verdict.PROVEN, Verdict.MISMATCHED)

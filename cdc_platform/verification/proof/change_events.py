@@ -13,6 +13,8 @@ import numpy.typing as npt
 # number, and position in the transaction; or transaction id, LSN and 0. `row` is
 # the digest of the canonical row. Rows that a snapshot read have no position of
 # their own: they take that of the last event before them (`event_positions.py`).
+# `raw` tells the spellings of a key apart: the hash of its bytes by which producers
+# choose the partition, and above it OLD_KEY.
 EVENT = np.dtype(
     [
         ("shard", "u2"),
@@ -23,6 +25,7 @@ EVENT = np.dtype(
         ("sub", "u8"),
         ("offset", "i8"),
         ("row", "u8"),
+        ("raw", "u4"),
     ]
 )
 
@@ -34,6 +37,13 @@ ABSENT = np.uint64(0)
 PARTIAL = np.uint64(1)
 UNKNOWN = np.uint64(2)
 _RESERVED = np.uint64(3)
+
+# A bit of `raw`: the record's key lacks columns of the table's key (it is from before the key was changed), or is no
+# key of any shard. Such a key is known by the digest of its bytes.
+OLD_KEY = np.uint32(1 << 31)
+
+# The shard of records whose key names none. No id of a shard has this form.
+NO_SHARD = "?"
 
 # `sub` of a streamed event holds above these bits which binlog file it came from
 # (offsets in two files do not compare), below them its offset in the file. `OWN`

@@ -14,8 +14,9 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.model.positions import Position
-from cdc_platform.verification.proof.change_events import ABSENT, OFFSET_BITS, Events, Words
-from cdc_platform.verification.proof.fold import came_late, starts_of
+from cdc_platform.verification.proof.change_events import ABSENT, Events, Words
+from cdc_platform.verification.proof.fold import came_late
+from cdc_platform.verification.proof.raw_keys import places, starts_of
 
 Indexes = npt.NDArray[np.int64]
 
@@ -185,9 +186,9 @@ def stale_keys(events: Events, until: Position) -> Words:
     index = np.arange(len(part))
     visible = until.sees(part["stream"], part["seq"])
     newest = np.repeat(np.maximum.reduceat(np.where(visible, index, -1), begins), lengths)
-    # Offsets of two partitions do not compare; a key has two when partitions were added in its life.
-    partition = part["offset"] >> OFFSET_BITS
-    offset = np.where(partition == partition[newest], part["offset"], -1)
+    # Elsewhere it is a leftover (`raw_keys.leftovers`), and offsets of two partitions do not compare.
+    where = places(part)
+    offset = np.where(where == where[newest], part["offset"], -1)
     tail = offset == np.repeat(np.maximum.reduceat(offset, begins), lengths)
     late = tail & (index < newest) & (part["row"] != part["row"][newest])
     return np.unique(part["key"][late])

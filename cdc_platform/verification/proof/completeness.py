@@ -25,7 +25,7 @@ from cdc_platform.verification.proof.source_causes import source_records, with_c
 from cdc_platform.verification.proof.table_proof import TableProof, in_parallel, reason_of
 from cdc_platform.verification.proof.topic_fold import TopicFold
 from cdc_platform.verification.proof.verdict_rules import VerdictRules
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import ForeignRows, ShardVerdict, Verdict
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +84,7 @@ def verify_shards(
         ports,
         dataset,
         table,
+        frozenset(shard.id for shard in topology.shards.get(part.dataset, ())),
         run_id,
         policy or VerificationPolicy.of(dataset),
         report or (lambda progress: None),
@@ -97,6 +98,7 @@ class _Run:
     ports: VerificationPorts
     dataset: Dataset
     table: Table
+    known: frozenset[str]
     run_id: str
     policy: VerificationPolicy
     report: Report
@@ -171,12 +173,33 @@ class _Run:
         topic = TopicFold(self._cache, self.ports.platform.settings.platform, self._topic, shape, records)
         table = TableProof(topic, records, self.offsets, self.policy, self.report, self._rescan)
         verdicts = {}
-        for found in table.conclude(proofs):
+        concluded = table.conclude(proofs)
+        foreign = self._foreign(topic)
+        for found in concluded:
             shard = found.proof.shard.id
             verdicts[shard] = self._rules.of(found, topic, watermarks.get(shard))
+            if foreign is not None:
+                verdicts[shard] = replace(verdicts[shard], foreign_rows=foreign.rows, foreign_shards=foreign.shards)
             if verdicts[shard].verdict is not Verdict.PENDING:
                 found.proof.scan.discard()
         return verdicts
+
+    def _foreign(self, topic: TopicFold) -> ForeignRows | None:
+        """Rows of shards that the topology lacks, where the topic was folded; None where it was not."""
+        try:
+            counts = self._counts_of_foreign(topic) if topic.folded else None
+        except (CdcError, OSError):
+            return None  # The verdicts say what is wrong with topic or cache.
+        return None if counts is None else ForeignRows(rows=sum(counts.values()), shards=tuple(sorted(counts)))
+
+    def _counts_of_foreign(self, topic: TopicFold) -> dict[str, int]:
+        batch = self.policy.slab_rows
+        counts = {shard: sum(map(len, topic.live(shard, batch))) for shard in topic.others(self.known)}
+        if any(counts.values()):
+            # A shard may have been added since this verification began.
+            now = self.ports.platform.topology.load().shards.get(self.dataset.name, ())
+            counts = {shard: count for shard, count in counts.items() if shard not in {one.id for one in now}}
+        return {shard: count for shard, count in counts.items() if count}
 
     def _all(self, shards: Sequence[Shard], reason: str) -> tuple[ShardVerdict, ...]:
         return tuple(self._rules.plain(shard, Verdict.UNVERIFIABLE, reason) for shard in shards)

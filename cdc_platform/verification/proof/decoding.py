@@ -15,18 +15,23 @@ import numpy.typing as npt
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.topic_rows import RowReader
+from cdc_platform.clients.kafka.murmur2 import murmur2_of_each
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.model.bounded_json import UNREADABLE
+from cdc_platform.model.topology import is_shard_id
 from cdc_platform.verification.proof.change_events import (
     ABSENT,
     DELETED,
     EVENT,
+    NO_SHARD,
+    OLD_KEY,
     PARTIAL,
     READ,
     SNAPSHOT,
     STREAMED,
     TOMBSTONE,
+    UNKNOWN,
     Decoded,
     UnreadableRecord,
     digests,
@@ -70,6 +75,9 @@ _HEAD = msgspec.json.Decoder(_RecordHead)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 _KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
+# Names beyond them count as none: 16 bits hold a shard's number.
+_MOST_SHARDS = 65_000
+
 
 class JsonDecoder:
     """Events in JSON, with schemas or without: the first record of a batch shows which.
@@ -112,11 +120,14 @@ class JsonDecoder:
 
     def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
         """Shard and key columns' wire tokens of one record's key."""
+        shard, fields = self._key_fields(key)
+        return shard, {name: bytes(fields[name]) for name in self._shape.key}
+
+    def _key_fields(self, key: bytes) -> tuple[str, dict[str, msgspec.Raw]]:
         fields = _KEY.decode(key)
         if SHARD_KEY_FIELD not in fields and "payload" in fields:
             fields = _KEY.decode(bytes(fields["payload"]))
-        shard = msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str)
-        return shard, {name: bytes(fields[name]) for name in self._shape.key}
+        return msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str), fields
 
     def _decode(self, partition: int, batch: Batch) -> Decoded:
         self._detect_schema(batch.keys, batch.values)
@@ -141,24 +152,40 @@ class JsonDecoder:
             kinds[live] = live_kinds
         return Decoded(events, kinds, ())
 
-    def _read_keys(self, keys: Sequence[bytes | None], events: Any) -> None:
-        if self._integer:
-            decode = self._key.decode
-            found = [decode(key) for key in keys]  # type: ignore[arg-type]
-            if self._wrapped_key:
-                found = [item.payload for item in found]
-            names = [item.shard for item in found]
-            events["key"] = spread(_words([item.id for item in found]))
-        else:
-            pairs = [self.key_tokens(key) for key in keys]  # type: ignore[arg-type]
-            names = [shard for shard, _ in pairs]
-            packed = b"".join([self._digest(self._rows.key(tokens)).digest()[:8] for _, tokens in pairs])
-            events["key"] = np.frombuffer(packed, dtype=">u8")
+    def _read_keys(self, keys: Sequence[Any], events: Any) -> None:
+        """Shard, key and raw of each event. A key that is none of the table's is known by the digest of its bytes."""
+        events["raw"] = murmur2_of_each(keys) & ~OLD_KEY
+        try:
+            names, events["key"] = self._names_and_words(keys)
+        except _UNREADABLE:
+            names = []
+            for at, key in enumerate(keys):
+                try:
+                    [name], events["key"][at : at + 1] = self._names_and_words([key])
+                except _UNREADABLE:
+                    name = self._shard_of(key)
+                    events["key"][at] = int.from_bytes(self._digest(key).digest()[:8], "big")
+                    events["raw"][at] |= OLD_KEY
+                names.append(name)
         codes = self._codes
         for name in sorted(set(names) - codes.keys()):
-            codes[name] = len(self.shards)
-            self.shards.append(name)
+            shard = name if is_shard_id(name) and len(self.shards) < _MOST_SHARDS else NO_SHARD
+            if shard not in codes:
+                codes[shard] = len(self.shards)
+                self.shards.append(shard)
+            codes[name] = codes[shard]
         events["shard"] = list(map(codes.__getitem__, names))
+
+    def _names_and_words(self, keys: Sequence[bytes]) -> tuple[list[str], npt.NDArray[np.uint64]]:
+        if self._integer:
+            decode = self._key.decode
+            found = [decode(key) for key in keys]
+            if self._wrapped_key:
+                found = [item.payload for item in found]
+            return [item.shard for item in found], spread(_words([item.id for item in found]))
+        pairs = [self.key_tokens(key) for key in keys]
+        packed = b"".join([self._digest(self._rows.key(tokens)).digest()[:8] for _, tokens in pairs])
+        return [shard for shard, _ in pairs], np.frombuffer(packed, dtype=">u8").astype(np.uint64)
 
     def _read_values(self, values: Sequence[Any], events: Any, kinds: npt.NDArray[np.uint8]) -> None:
         if not values:
@@ -245,20 +272,22 @@ class JsonDecoder:
             try:
                 parts.append(self._decode(partition, _picked(batch, [at])))
             except _UNREADABLE as error:
-                unreadable.append(
-                    UnreadableRecord(partition, offset, self._shard_of(batch.keys[at]), f"not readable: {error}")
-                )
+                # It is a record of its key, for readers by key; what it says is not known.
+                event = np.zeros(1, dtype=EVENT)
+                event["offset"], event["row"] = offset, UNKNOWN
+                self._read_keys([batch.keys[at]], event)
+                parts.append(Decoded(event, np.full(1, READ, dtype=np.uint8), ()))
+                shard = self.shards[int(event["shard"][0])]
+                unreadable.append(UnreadableRecord(partition, offset, shard, f"not readable: {error}"))
         events = np.concatenate([part.events for part in parts]) if parts else np.zeros(0, dtype=EVENT)
         kinds = np.concatenate([part.kinds for part in parts]) if parts else np.zeros(0, dtype=np.uint8)
         return Decoded(events, kinds, unreadable)
 
-    def _shard_of(self, key: bytes | None) -> str | None:
-        if key is None:
-            return None
+    def _shard_of(self, key: bytes) -> str:
         try:
-            return self.key_tokens(key)[0]
-        except (*UNREADABLE, KeyError):
-            return None
+            return self._key_fields(key)[0]
+        except _UNREADABLE:
+            return NO_SHARD
 
 
 def _words(keys: Sequence[int]) -> npt.NDArray[np.uint64]:

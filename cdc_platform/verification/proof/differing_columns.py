@@ -10,18 +10,19 @@ import msgspec
 import numpy as np
 
 from cdc_platform.clients.sources.source import Key
-from cdc_platform.verification.proof.change_events import Words
+from cdc_platform.verification.proof.change_events import Words, partition_offsets
 from cdc_platform.verification.proof.fold_files import Drifted
 from cdc_platform.verification.proof.shard_proof import Compared, ShardProof
 from cdc_platform.verification.proof.topic_fold import TopicFold
-from cdc_platform.verification.proof.verdicts import KeyDifference
+from cdc_platform.verification.proof.verdicts import LEFTOVER, MOVED, KeyDifference
 
 
 def samples(compared: Compared, topic: TopicFold, count: int) -> tuple[KeyDifference, ...]:
     """Up to `count` keys that differ. Raises Drifted as `has_drifted` says it, and what reading raises."""
     proof, chosen = compared.proof, _chosen(compared, count)
+    left = compared.left[: max(0, count - len(chosen))]
     words = np.array(list(chosen), dtype=np.uint64)
-    keys = proof.keys(topic, words)
+    keys, old = proof.keys(topic, words), proof.old_keys(topic, words)
     latest = proof.latest(topic, words)
     rows = proof.source.tokens(list(keys.values())) if keys else {}
     found = []
@@ -32,9 +33,14 @@ def samples(compared: Compared, topic: TopicFold, count: int) -> tuple[KeyDiffer
         columns: tuple[str, ...] = ()
         if kind == "mismatched" and partition is not None and offset is not None and row is not None:
             columns = _columns(topic, partition, offset, row)
-        found.append(
-            KeyDifference(key=_shown(proof, key, word), kind=kind, columns=columns, partition=partition, offset=offset)
-        )
+        shown = old.get(word) or _shown(proof, key, word)
+        found.append(KeyDifference(key=shown, kind=kind, columns=columns, partition=partition, offset=offset))
+    newest = proof.newest(topic, left["key"])
+    here = dict(zip(newest["key"].tolist(), newest["raw"].tolist(), strict=True))
+    kinds = [MOVED if here.get(event["key"]) == event["raw"] else LEFTOVER for event in left]
+    shown_left = zip(names(proof, topic, left["key"]), kinds, partition_offsets(left), strict=True)
+    for shown, kind, (partition, offset) in shown_left:
+        found.append(KeyDifference(key=shown, kind=kind, partition=partition, offset=offset))
     return tuple(found)
 
 

@@ -33,7 +33,7 @@ class PositionAssigner:
     """Works through one partition, batch by batch; `carried` has one entry a shard number."""
 
     carried: npt.NDArray[np.void] = field(default_factory=lambda: np.zeros(0, dtype=CARRIED))
-    deletes: dict[tuple[int, int], None] = field(default_factory=dict)
+    deletes: dict[tuple[int, int, int], None] = field(default_factory=dict)
 
     def assign(self, decoded: Decoded, shards: int) -> Events:
         """The batch's events with epoch, stream, seq and sub filled in. `shards`: how many are known."""
@@ -52,7 +52,7 @@ class PositionAssigner:
     def _without_own_tombstones(self, events: Events, kinds: Any) -> tuple[Events, Any]:
         dropped = []
         for at in np.flatnonzero((kinds == DELETED) | (kinds == TOMBSTONE)):
-            key = (int(events["shard"][at]), int(events["key"][at]))
+            key = (int(events["shard"][at]), int(events["key"][at]), int(events["raw"][at]))
             if kinds[at] == DELETED:
                 self.deletes[key] = None
             elif key in self.deletes:

@@ -2,7 +2,9 @@
 
 Pure functions on arrays. Sorted means by shard, key, epoch, seq and the position in
 the transaction: the events of a key then stand in the order in which the source
-made them.
+made them. Where its transactions were numbered by several streams (GTID domains, servers'
+UUIDs), whose numbers do not compare, they stand in the order of their offsets: a task sends,
+and sends again, in the order of the log.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.verification.proof.change_events import ORIGIN_BITS, OWN, PARTIAL, Events
+from cdc_platform.verification.proof.raw_keys import counts_of, in_several_places, of_the_row, starts_of, tails
 
 Mask = npt.NDArray[np.bool_]
 
@@ -21,8 +24,8 @@ Mask = npt.NDArray[np.bool_]
 Sees = Callable[[int, Any, Any], Mask]
 
 
-def in_order(events: Events) -> Events:
-    """The events sorted, copies of one event made one.
+def in_order(events: Events, *, numbered_by_stream: bool = False) -> Events:
+    """The events sorted, copies of one event made one. `numbered_by_stream`: each stream counts for itself.
 
     Most events arrive in the source's order, so a stable sort by key does, and
     is several times faster than one by all fields.
@@ -32,7 +35,30 @@ def in_order(events: Events) -> Events:
     found = events[order]
     if _disorder(found):
         found = found[np.lexsort([found[name] for name in ("seq", "epoch", "key", "shard")])]
-    return _transactions(found)
+    mixed = _of_several_streams(found) if numbered_by_stream else None
+    if mixed is None or not mixed.any():
+        return _transactions(found)
+    both: Events = np.concatenate([_transactions(found[~mixed]), _as_sent(found[mixed])])
+    return both[np.lexsort([both["key"], both["shard"]])]
+
+
+def _of_several_streams(events: Events) -> Mask:
+    """For each of the sorted events: were its key's transactions numbered by more than one stream?"""
+    starts = starts_of(events)
+    if len(starts) == len(events):
+        return np.zeros(len(events), dtype=np.bool_)
+    stream, numbered = events["stream"].astype(np.int64), events["seq"] > 0
+    highest = np.maximum.reduceat(np.where(numbered, stream, -1), starts)
+    lowest = np.minimum.reduceat(np.where(numbered, stream, 1 << 32), starts)
+    return np.repeat(highest > lowest, counts_of(events, starts))
+
+
+def _as_sent(events: Events) -> Events:
+    """In the order of their offsets; of copies of one event the last."""
+    fields = [events[name] for name in ("sub", "seq", "stream", "epoch", "key", "shard")]
+    order = np.lexsort([events["offset"], *fields])
+    found: Events = events[order[np.append(_changes(fields, order), True)]]
+    return found[np.lexsort([found[name] for name in ("offset", "epoch", "key", "shard")])]
 
 
 def _same_key(events: Events) -> Mask:
@@ -88,13 +114,6 @@ def _changes(fields: list[Any], order: Any) -> Mask:
     return changed
 
 
-def starts_of(events: Events) -> npt.NDArray[np.int64]:
-    """Where each key begins in sorted events."""
-    if not len(events):
-        return np.zeros(0, dtype=np.int64)
-    return np.flatnonzero(np.append(True, ~_same_key(events)))
-
-
 def last_of_each_key(events: Events) -> Events:
     """The last event of each key of sorted events."""
     return events[np.append(starts_of(events)[1:], len(events)) - 1] if len(events) else events
@@ -104,21 +123,21 @@ def compact(events: Events, sees: Sees) -> Events:
     """Drop, of sorted events, what no comparison at the shard's start or later can need.
 
     An event goes when it and a later event of its key are both visible at the
-    start. One that lacks unchanged values replaces nothing. An event of an older
-    row that stands in the topic behind all others of its key stays: a consumer that
-    goes by offset ends up with that row (`comparison.stale_keys`).
+    start. One that lacks unchanged values replaces nothing. The last record of a key's
+    place stays, whatever it holds: a reader by key ends up with it (`comparison.stale_keys`,
+    `raw_keys.leftovers`).
     """
     visible = visible_events(events, sees)
     starts = starts_of(events)
     if len(starts) == len(events):
         return events
     indexes = np.arange(len(events))
-    last = np.maximum.reduceat(np.where(visible & (events["row"] != PARTIAL), indexes, -1), starts)
-    counts = np.diff(np.append(starts, len(events)))
-    replaced: Mask = visible & (indexes < np.repeat(last, counts))
-    if came_late(events):
-        tail = events["offset"] == np.repeat(np.maximum.reduceat(events["offset"], starts), counts)
-        replaced &= ~(tail & (events["row"] != PARTIAL))
+    replacing = visible & (events["row"] != PARTIAL) & of_the_row(events)
+    last = np.maximum.reduceat(np.where(replacing, indexes, -1), starts)
+    replaced: Mask = visible & (indexes < np.repeat(last, counts_of(events, starts)))
+    several = in_several_places(events)
+    if several.any() or came_late(events):
+        replaced &= ~(tails(events) & (several | (events["row"] != PARTIAL)))
     return events[~replaced]
 
 

@@ -8,6 +8,7 @@ loss of the directory one reading of the topic.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from cdc_platform.verification.proof.fold import compact, in_order
 from cdc_platform.verification.storage import sorted_files
 from cdc_platform.verification.storage.state_directory import StateDirectory
 
-# Events in memory before they are sorted and written: 48 bytes each, and as much again to sort them.
+# Events in memory before they are sorted and written: 52 bytes each, and as much again to sort them.
 SPILL_EVENTS = 400_000
 
-VERSION = 5
+VERSION = 6
 
 
 class FoldState(msgspec.Struct, frozen=True, kw_only=True, rename={"files": "runs", "unreadable": "troubles"}):
@@ -43,7 +44,7 @@ class FoldState(msgspec.Struct, frozen=True, kw_only=True, rename={"files": "run
     begin: int = 0
     shards: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
-    deletes: tuple[tuple[int, int], ...] = ()
+    deletes: tuple[tuple[int, int, int], ...] = ()
     unreadable: tuple[UnreadableRecord, ...] = ()
     events: int = 0
     serial: int = 0
@@ -56,10 +57,14 @@ class Drifted(Exception):
 
 
 class PartitionFold:
-    """The fold of one partition. Extended under the lock of its directory; read without."""
+    """The fold of one partition. Extended under the lock of its directory; read without.
 
-    def __init__(self, root: Path, partition: int) -> None:
+    `numbered_by_stream`: see `fold.in_order`.
+    """
+
+    def __init__(self, root: Path, partition: int, *, numbered_by_stream: bool) -> None:
         self.partition = partition
+        self._order = partial(in_order, numbered_by_stream=numbered_by_stream)
         self.directory = StateDirectory(root / f"p{partition:05d}", version=VERSION)
         self._path = self.directory.path
 
@@ -106,7 +111,7 @@ class PartitionFold:
         """
         begin, end = bounds
         state = self.state()
-        writer = _Writer(self.directory, state, begin, starts)
+        writer = _Writer(self.directory, state, begin, starts, self._order)
         decoder.know(state.shards)
         for batch in records.read(self.partition, max(state.next_offset, begin), end):
             decoded = decoder.decode(self.partition, batch)
@@ -162,8 +167,16 @@ def _digest(key: bytes | None, value: bytes | None) -> str:
 class _Writer:
     """Collects events, writes them as sorted files and keeps the files few."""
 
-    def __init__(self, directory: StateDirectory, state: FoldState, begin: int, starts: Mapping[str, Position]) -> None:
+    def __init__(
+        self,
+        directory: StateDirectory,
+        state: FoldState,
+        begin: int,
+        starts: Mapping[str, Position],
+        order: Callable[[Events], Events],
+    ) -> None:
         self._directory, self._path = directory, directory.path
+        self._order = order
         self._begin = begin
         self._starts = starts
         self._serial = state.serial
@@ -216,7 +229,7 @@ class _Writer:
             start = starts.get(names[code])
             return np.zeros(len(seq), dtype=np.bool_) if start is None else start.sees(stream, seq)
 
-        return compact(in_order(events), sees)
+        return compact(self._order(events), sees)
 
     def _write(self, pieces: Iterable[Events]) -> None:
         name = f"run-{self._serial}-{len(self._files)}"

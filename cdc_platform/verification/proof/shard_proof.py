@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import numpy.typing as npt
 
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.columns import Shape
@@ -20,7 +21,15 @@ from cdc_platform.clients.sources.source import Inspection, Key, Source
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.positions import Position, furthest
 from cdc_platform.model.topology import Shard
-from cdc_platform.verification.proof.change_events import Words, digests, gathered, partition_offsets
+from cdc_platform.verification.proof.change_events import (
+    EVENT,
+    OLD_KEY,
+    Events,
+    Words,
+    digests,
+    gathered,
+    partition_offsets,
+)
 from cdc_platform.verification.proof.committed_offsets import ConnectorProgress
 from cdc_platform.verification.proof.comparison import (
     Bracket,
@@ -32,7 +41,8 @@ from cdc_platform.verification.proof.comparison import (
     stale_keys,
 )
 from cdc_platform.verification.proof.connection_pool import Connections
-from cdc_platform.verification.proof.fold import last_of_each_key, starts_of
+from cdc_platform.verification.proof.fold import last_of_each_key
+from cdc_platform.verification.proof.raw_keys import leftovers, of_the_row, starts_of
 from cdc_platform.verification.proof.scan import Scan, stored_keys
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
@@ -83,35 +93,53 @@ class ShardProof:
         return Scanned(self, tuple(bracket.high for bracket in self.scan.brackets()), time.monotonic())
 
     def keys(self, topic: TopicFold, words: Words) -> dict[int, Key]:
-        """The keys behind 64-bit numbers, as far as source or topic know them."""
+        """The keys behind 64-bit numbers, as far as source or topic know them. Old keys are none of the table's."""
+        last = self.newest(topic, words)
+        words = np.setdiff1d(words, last["key"][_old(last)])
         if engines.integer_key(self.shape):
             kind = np.uint64 if self.shape.column(self.shape.key[0]).unsigned else np.int64
             values = gathered(words).view(kind).tolist()
             return dict(zip(words.tolist(), ((str(value),) for value in values), strict=True))
-        found = self._keys_in_topic(topic, words)
+        found = self._keys_in_topic(topic, last[~_old(last)])
         rest = np.array([word for word in words.tolist() if word not in found], dtype=np.uint64)
         return {**found, **self._keys_in_source(rest)}
 
     def latest(self, topic: TopicFold, words: Words) -> dict[int, tuple[int, int]]:
         """Partition and offset of the last event of each of these keys, where the topic has one."""
-        last = last_of_each_key(topic.events(self.shard.id, 0, WHOLE, only=words))
+        last = self.newest(topic, words)
         return dict(zip(last["key"].tolist(), partition_offsets(last), strict=True))
 
-    def _keys_in_topic(self, topic: TopicFold, words: Words) -> dict[int, Key]:
-        by_partition: dict[int, dict[int, int]] = {}
-        for word, (partition, offset) in self.latest(topic, words).items():
-            by_partition.setdefault(partition, {})[offset] = word
+    def old_keys(self, topic: TopicFold, words: Words) -> dict[int, str]:
+        """Those of the numbers that stand for old keys, and the key as the topic has it."""
+        last = self.newest(topic, words)
+        found = self._raw_keys(topic, last[_old(last)])
+        return {word: key.decode(errors="replace") for word, key in found.items()}
+
+    def newest(self, topic: TopicFold, words: Words) -> Events:
+        """The last event of each of these keys."""
+        events = topic.as_sent(self.shard.id, 0, WHOLE, only=words)
+        return last_of_each_key(events[of_the_row(events)])
+
+    def _keys_in_topic(self, topic: TopicFold, last: Events) -> dict[int, Key]:
         decoder = topic.decoder()
         found: dict[int, Key] = {}
-        for partition, words_at in by_partition.items():
-            for offset, (key, _) in topic.fetch(partition, list(words_at)).items():
-                if key is None:
-                    continue
-                _, tokens = decoder.key_tokens(key)
-                text = source_key(self.shape, tokens)
-                if text is not None:
-                    found[words_at[offset]] = text
+        for word, key in self._raw_keys(topic, last).items():
+            text = source_key(self.shape, decoder.key_tokens(key)[1])
+            if text is not None:
+                found[word] = text
         return found
+
+    def _raw_keys(self, topic: TopicFold, events: Events) -> dict[int, bytes]:
+        """The bytes of the keys of these events, as far as the topic still has them."""
+        by_partition: dict[int, dict[int, int]] = {}
+        for word, (partition, offset) in zip(events["key"].tolist(), partition_offsets(events), strict=True):
+            by_partition.setdefault(partition, {})[offset] = word
+        return {
+            words_at[offset]: key
+            for partition, words_at in by_partition.items()
+            for offset, (key, _) in topic.fetch(partition, list(words_at)).items()
+            if key is not None
+        }
 
     def _keys_in_source(self, words: Words) -> dict[int, Key]:
         if not len(words):
@@ -122,6 +150,11 @@ class ShardProof:
             chunk = self.scan.chunks[number]
             found.update(self.source.find(chunk.after, chunk.until, rows.keys[rows.chunks == number].tolist()))
         return found
+
+
+def _old(events: Events) -> npt.NDArray[np.bool_]:
+    old: npt.NDArray[np.bool_] = (events["raw"] & OLD_KEY) != 0
+    return old
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,22 +177,31 @@ class Scanned:
         edges = [WHOLE * at // batches for at in range(batches + 1)]
         brackets, start = scan.brackets(), proof.proven_from
         differences, stale = combined([]), np.zeros(0, dtype=np.uint64)
+        left, count = np.zeros(0, dtype=EVENT), 0
         for first, end in itertools.pairwise(edges):
             events = topic.events(proof.shard.id, first, end)
+            more = leftovers(events, start)
+            left, count = np.append(left, more)[:_KEPT_KEYS], count + len(more)
+            events = events[of_the_row(events)]
             stale = np.append(stale, stale_keys(events, start))[:_KEPT_KEYS]
             chunk_of_key = scan.chunks_of(events["key"][starts_of(events)])
             found = compare(events, scan.source_rows(first, end), brackets, chunk_of_key, start)
             differences = combined([differences, found]).keeping(_KEPT_KEYS)
-        return Compared(self, differences, stale)
+        return Compared(self, differences, stale, left, count)
 
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """How a shard's topic differs from what was read. `stale`: keys whose last record in the topic is an older row."""
+    """How a shard's topic differs from what was read. `stale`: keys whose last record in the topic is an older row.
+
+    `leftovers`: how many records readers by key take for rows beside the row or after its end, and the first of them.
+    """
 
     scanned: Scanned
     differences: Differences
     stale: Words
+    left: Events
+    leftovers: int
 
     @property
     def proof(self) -> ShardProof:
@@ -217,6 +259,7 @@ class KeysRead:
         found = []
         for chunk, (words, rows) in enumerate(self.parts):
             events = topic.events(proof.shard.id, 0, WHOLE, only=words)
+            events = events[of_the_row(events)]
             chunk_of_key = np.full(len(starts_of(events)), chunk, dtype=np.int64)
             found.append(compare(events, rows, self.brackets, chunk_of_key, proof.proven_from))
         differences = replace(
@@ -226,7 +269,7 @@ class KeysRead:
             not_kept=before.not_kept,
             ambiguous=before.ambiguous,
         )
-        return Compared(self.scanned, differences, self.before.stale)
+        return replace(self.before, scanned=self.scanned, differences=differences)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -21,7 +21,7 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.verification.proof.change_events import ABSENT, PARTIAL, UNKNOWN, Events, digests, partition_offsets
 from cdc_platform.verification.proof.decoding import Decoder
-from cdc_platform.verification.proof.fold import starts_of
+from cdc_platform.verification.proof.raw_keys import starts_of
 
 # Partition and offsets to values.
 Fetch = Callable[[int, Sequence[int]], Mapping[int, tuple[bytes | None, bytes | None]]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,19 @@ from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.positions import Position
-from cdc_platform.verification.proof.change_events import EVENT, OFFSET_BITS, Events, UnreadableRecord, Words, packed
+from cdc_platform.verification.proof.change_events import (
+    EVENT,
+    OFFSET_BITS,
+    OLD_KEY,
+    Events,
+    UnreadableRecord,
+    Words,
+    packed,
+)
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import in_order
 from cdc_platform.verification.proof.fold_files import Drifted, FoldState, PartitionFold
+from cdc_platform.verification.proof.raw_keys import live
 from cdc_platform.verification.proof.toast_values import complete
 from cdc_platform.verification.storage.cache import KEPT_SECONDS, cache_path, remove_others
 from cdc_platform.verification.storage.state_directory import each_locked
@@ -71,6 +80,11 @@ class TopicFold:
         (self._root / "projected").touch()
         self._partitions.clear()
 
+    @property
+    def folded(self) -> bool:
+        """True once the topic was taken in."""
+        return bool(self._ends)
+
     def check_unchanged(self, bounds: TopicBounds) -> None:
         """Make sure that what was folded is what the topic holds now. Raises KafkaUnavailable."""
         shorter = [number for number, end in self._ends.items() if bounds.partitions.get(number, (0, 0))[1] < end]
@@ -98,6 +112,21 @@ class TopicFold:
 
         Rows are complete (see `toast_values.py`); `partition_offsets` says where the events are.
         """
+        events = self.as_sent(shard, first, end, only)
+        return complete(events, self.rows, self.decoder(), self._records.fetch, self._cache)
+
+    def others(self, known: Collection[str]) -> list[str]:
+        """Shards of whom the topic may have rows, and that are not among `known`."""
+        return sorted({shard for state in self.states() for shard in state.shards} - set(known))
+
+    def live(self, shard: str, batch: int) -> Iterator[Events]:
+        """The shard's rows as readers by key see them, some `batch` events at once: last records of keys."""
+        batches = 1 + self.count(shard) // batch
+        for at in range(batches):
+            yield live(self.as_sent(shard, (at << 64) // batches, (at + 1 << 64) // batches))
+
+    def as_sent(self, shard: str, first: int, end: int, only: Words | None = None) -> Events:
+        """The same with rows as they were sent: PARTIAL where a value is missing."""
         parts = [np.zeros(0, dtype=EVENT)]
         for number, fold in self._partitions.items():
             found = fold.slices(shard, first, end, only)
@@ -106,8 +135,8 @@ class TopicFold:
                     f"partition {number} of {self._topic} was cut, and its fold begun again, in mid-run."
                 )
             parts.append(_packed(found, number))
-        events = in_order(_one_epoch_if_moved(np.concatenate(parts)))
-        return complete(events, self.rows, self.decoder(), self._records.fetch, self._cache)
+        events = _one_epoch_if_moved(np.concatenate(parts), len(self._ends))
+        return in_order(events, numbered_by_stream=self.shape.engine.reads_binlog)
 
     def decoder(self) -> JsonDecoder:
         """A decoder for this topic's records."""
@@ -141,7 +170,8 @@ class TopicFold:
         folder = root / ("rows" if self.projected else "bytes")
         ends = bounds.partitions
         opened = [number for number in ends if number not in self._partitions]
-        self._partitions.update({number: PartitionFold(folder, number) for number in opened})
+        binlog = self.shape.engine.reads_binlog
+        self._partitions.update({number: PartitionFold(folder, number, numbered_by_stream=binlog) for number in opened})
         self._clear_changed(bounds, opened)
         total = sum(
             max(0, end - max(begin, self._partitions[n].state().next_offset)) for n, (begin, end) in ends.items()
@@ -190,17 +220,20 @@ def _packed(events: Events, partition: int) -> Events:
     return events
 
 
-def _one_epoch_if_moved(events: Events) -> Events:
-    """A key is in two partitions when partitions were added in its life.
+def _one_epoch_if_moved(events: Events, partitions: int) -> Events:
+    """A key is in two partitions when partitions were added in its life, or it is spelled in two ways.
 
-    Epochs count per partition, so for such a key the source's order alone is left.
+    Epochs count per partition, so for such a key the source's order alone is left, and that what producers write
+    now, by the key's hash, is newer than what stands where they wrote before.
     """
     order = np.argsort(events["key"], kind="stable")
     keys = events["key"][order]
     starts = np.flatnonzero(np.append(True, keys[1:] != keys[:-1]))
     if len(starts) < len(events):
-        partitions = (events["offset"] >> OFFSET_BITS)[order]
-        moved = np.maximum.reduceat(partitions, starts) != np.minimum.reduceat(partitions, starts)
+        where = (events["offset"] >> OFFSET_BITS)[order]
+        moved = np.maximum.reduceat(where, starts) != np.minimum.reduceat(where, starts)
         if moved.any():
-            events["epoch"][order[np.repeat(moved, np.diff(np.append(starts, len(events))))]] = 0
+            chosen = order[np.repeat(moved, np.diff(np.append(starts, len(events))))]
+            home = (events["raw"][chosen] & ~OLD_KEY) % partitions
+            events["epoch"][chosen] = home == events["offset"][chosen] >> OFFSET_BITS
     return events

@@ -61,6 +61,7 @@ class VerdictRules:
         self, known: ShardVerdict, compared: Compared, topic: TopicFold, watermark: Watermark | None
     ) -> ShardVerdict:
         missing, extra, mismatched = compared.differences.counts
+        extra += compared.leftovers
         topic_rows = compared.differences.topics
         known = replace(known, topic_rows=topic_rows, missing=missing, extra=extra, mismatched=mismatched)
         try:
@@ -79,7 +80,13 @@ class VerdictRules:
             for count, what in ((missing, "missing"), (extra, "extra"), (mismatched, "mismatched"))
             if count
         ]
-        return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts))
+        left = (
+            f" ({compared.leftovers} of the extra under another spelling of a key, or in another partition: readers by"
+            " key take each for a row)"
+            if compared.leftovers
+            else ""
+        )
+        return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts) + left)
 
     def _stale(self, compared: Compared, topic: TopicFold) -> tuple[str, ...]:
         count, most = len(compared.stale), self._policy.samples

@@ -11,19 +11,19 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
 
-from cdc_platform.canonical.columns import Shape
 from cdc_platform.canonical.key_conditions import key_condition
 from cdc_platform.clients.kafka.tombstones import Tombstone, send_tombstones
 from cdc_platform.clients.sources.source import Key
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.routing import SHARD_HEADER
-from cdc_platform.errors import SourceRejected, Unavailable
-from cdc_platform.model.naming import some_of
+from cdc_platform.errors import Unavailable
+from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
@@ -33,6 +33,7 @@ from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
+from cdc_platform.verification.repair.foreign_rows import find_foreign, table_shape
 from cdc_platform.verification.repair.repair_plan import RepairPlan, Report, ShardRepair, plan_records, proof_id
 
 # On a tombstone: which repair wrote it.
@@ -45,16 +46,20 @@ WAVE_BYTES = 400_000
 # Shards that read at once; so few rows are no load for a host.
 WAVE_SHARDS = 16
 
+# Extra rows whose keys are read, and get tombstones, at once.
+REMOVE_ROWS = 10_000
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RepairReport:
-    """What a repair did. `proof` are the verdicts afterwards."""
+    """What a repair did. `proof` are the verdicts afterwards, `foreign` the rows left of shards without one."""
 
     plan: RepairPlan
     emitted: int
     tombstoned: int
     proof: tuple[ShardVerdict, ...]
     seconds: float
+    foreign: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def proven(self) -> bool:
@@ -65,7 +70,8 @@ class RepairReport:
     def unproven(self) -> Mapping[str, str]:
         """Shard id to why it was left alone, for the shards that were not proven afterwards either."""
         taken = {verdict.shard for verdict in self.proof}
-        return {shard: reason for shard, reason in self.plan.left.items() if shard not in taken}
+        left = {shard: reason for shard, reason in self.plan.left.items() if shard not in taken}
+        return left | {shard: f"{rows} rows are left in the topic" for shard, rows in self.foreign.items() if rows}
 
     def document(self) -> dict[str, Any]:
         """All of it, for JSON."""
@@ -74,11 +80,13 @@ class RepairReport:
     def sentence(self) -> str:
         """It in one sentence."""
         good = sum(1 for verdict in self.proof if verdict.verdict is Verdict.PROVEN)
+        gone = sum(1 for shard, rows in self.foreign.items() if not rows and shard not in self.unproven)
         removed = f", {self.tombstoned} extra rows removed" if self.tombstoned else ""
         left = f"; left alone: {some_of(sorted(self.unproven), 5)}" if self.unproven else ""
         return (
             f"Re-emitted {self.emitted} keys of {self.plan.dataset}.{self.plan.table}{removed}; "
-            f"{good} of {len(self.proof) + len(self.unproven)} shards proven{left}; {self.seconds:.1f} s."
+            f"{good} of {len(self.proof) + len(self.unproven)} shards proven"
+            f"{f', {gone} shards that are gone have no row left' if gone else ''}{left}; {self.seconds:.1f} s."
         )
 
 
@@ -112,19 +120,26 @@ def run_repair(
     store = ports.snapshots.writer(f"repair-{plan.run_id}")
     records = plan_records(plan)
     store.write(records)
+    if plan.tombstones and plan.removed is None:
+        # Before rows are sent again: a row that moved to another partition must not come before its end here.
+        plan = replace(plan, removed=_remove(ports, topology, plan, report))
+        store.write(plan_records(plan))
     emitted = _emit(ports, topology, plan, report)
-    tombstoned = _remove(ports, topology, plan) if plan.tombstones else 0
     report("Proving the shards again.")
     proof: list[ShardVerdict] = []
-    shards = [shard.shard for shard in plan.shards]
+    known = {shard.id for shard in topology.shards.get(plan.dataset, ())}
+    foreign = [shard.shard for shard in plan.shards if shard.shard not in known]
+    left = find_foreign(ports.proof, topology, plan.dataset, plan.table, foreign, most=0) if foreign else {}
+    shards = [shard.shard for shard in plan.shards if shard.shard in known]
     for part in plan_verification(topology, plan.dataset, plan.table, shards) if shards else ():
         proof += verify_shards(ports.proof, topology, part, run_id=proof_id(plan.run_id))
     store.write(dict.fromkeys(records))
     return RepairReport(
         plan=plan,
         emitted=emitted,
-        tombstoned=tombstoned,
+        tombstoned=plan.removed or 0,
         proof=tuple(proof),
+        foreign={shard: left[shard].rows if shard in left else 0 for shard in foreign},
         seconds=time.monotonic() - began,
     )
 
@@ -179,26 +194,11 @@ def _conditions(
 ) -> Iterator[KeyCondition]:
     """The keys of each shard, so many at a time, as its table's key is typed."""
     with ThreadPoolExecutor(WAVE_SHARDS, thread_name_prefix="repair") as pool:
-        shapes = list(pool.map(lambda shard: _shape(ports, topology, plan, shard.shard), todo))
+        shapes = list(pool.map(lambda shard: table_shape(ports, topology, plan.dataset, plan.table, shard.shard), todo))
     for shard, shape in zip(todo, shapes, strict=True):
         for at in range(0, len(shard.emit), WAVE_KEYS):
             keys: Sequence[Key] = shard.emit[at : at + WAVE_KEYS]
             yield KeyCondition(shard.shard, key_condition(shape, keys), len(keys))
-
-
-def _shape(ports: VerificationPorts, topology: Topology, plan: RepairPlan, shard: str) -> Shape:
-    dataset = topology.dataset(plan.dataset)
-    found = topology.shard(plan.dataset, shard)
-    source = ports.source(dataset, found, dataset.table(plan.table))
-    try:
-        shape = source.inspect().shape
-    finally:
-        source.close()
-    if shape is None:
-        raise SourceRejected(
-            "its table cannot be read as the proof reads it.", where=found.name, cure="`cdc-platform verify` says why."
-        )
-    return shape
 
 
 class _Progress(Listener):
@@ -231,25 +231,25 @@ def _backfill(ports: SnapshotPorts, request: Request, run_id: str, report: Repor
         )
 
 
-def _remove(ports: RepairPorts, topology: Topology, plan: RepairPlan) -> int:
+def _remove(ports: RepairPorts, topology: Topology, plan: RepairPlan, report: Report) -> int:
     """Tombstones for the extra rows, under the very keys that the topic has, with the headers of the shard."""
-    dataset = topology.dataset(plan.dataset)
-    topic = table_topic(dataset, dataset.table(plan.table))
-    extra: dict[int, dict[int, str]] = {}
-    for shard in plan.shards:
-        for partition, offset in shard.extra:
-            extra.setdefault(partition, {})[offset] = topology.shard(plan.dataset, shard.shard).name
-    if not extra:
-        return 0
-    records = ports.proof.records(topic)
-    try:
-        tombstones = [
-            Tombstone(partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id})
-            for partition, owners in extra.items()
-            for offset, (key, _) in records.fetch(partition, list(owners)).items()
-            if key is not None
-        ]
-    finally:
-        records.close()
-    ports.tombstones(topic, tombstones)
-    return len(tombstones)
+    topic = table_topic(topology.dataset(plan.dataset), topology.dataset(plan.dataset).table(plan.table))
+    places = sorted((*place, shard.shard) for shard in plan.shards for place in shard.extra)
+    done = 0
+    with closing(ports.proof.records(topic)) as records:
+        for at in range(0, len(places), REMOVE_ROWS):
+            extra: dict[int, dict[int, str]] = {}
+            for partition, offset, shard in places[at : at + REMOVE_ROWS]:
+                extra.setdefault(partition, {})[offset] = str(ShardName(plan.dataset, shard))
+            tombstones = [
+                Tombstone(
+                    partition=partition, key=key, headers={SHARD_HEADER: owners[offset], REPAIR_HEADER: plan.run_id}
+                )
+                for partition, owners in extra.items()
+                for offset, (key, _) in records.fetch(partition, list(owners)).items()
+                if key is not None
+            ]
+            ports.tombstones(topic, tombstones)
+            done += len(tombstones)
+            report(f"{done} of {len(places)} extra rows removed.")
+    return done

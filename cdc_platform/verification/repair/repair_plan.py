@@ -7,7 +7,7 @@ killed and is started again under its id goes on from it.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -15,16 +15,20 @@ from typing import Any
 import msgspec
 
 from cdc_platform.clients.sources.source import Key
-from cdc_platform.errors import BadInput, RepairRefused
+from cdc_platform.errors import BadInput, RepairRefused, TopologyError
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
-from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.proof.verdicts import EXTRA_KINDS, MOVED, KeyDifference, ShardVerdict, Verdict
+from cdc_platform.verification.repair.foreign_rows import find_foreign
 
 REPAIR = "repair/"
 
 CAP = 10_000
+
+# Text of keys and places in one record of the state topic: a record may have 1 MB.
+RECORD_BYTES = 400_000
 
 Report = Callable[[str], None]
 
@@ -42,7 +46,8 @@ class ShardRepair:
 class RepairPlan:
     """What a repair would do. `left` says by shard why something is left alone.
 
-    `tombstones`: extra rows are removed from the topic.
+    `tombstones`: extra rows are removed from the topic; `removed` is how many were, once they are. `counts` has, by
+    shard, the keys to re-emit and the extra rows that were found, where `shards` names only the first of them.
     """
 
     run_id: str
@@ -52,16 +57,33 @@ class RepairPlan:
     shards: tuple[ShardRepair, ...]
     tombstones: bool = False
     left: Mapping[str, str] = field(default_factory=dict)
+    removed: int | None = None
+    counts: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
     @property
     def keys(self) -> int:
-        """Keys that are re-emitted."""
-        return sum(len(shard.emit) for shard in self.shards)
+        """Keys to re-emit."""
+        return sum(self.of(shard)[0] for shard in self.shards)
 
     @property
     def extra(self) -> int:
         """Rows that the topic has and the source has not."""
-        return sum(len(shard.extra) for shard in self.shards)
+        return sum(self.of(shard)[1] for shard in self.shards)
+
+    def of(self, shard: ShardRepair) -> tuple[int, int]:
+        """How many keys of the shard are to be re-emitted, and how many rows of it are extra."""
+        return self.counts.get(shard.shard, (len(shard.emit), len(shard.extra)))
+
+    def check_cap(self, cap: int) -> None:
+        """Raises RepairRefused when this is more than `cap` keys and rows."""
+        if self.keys + self.extra <= cap:
+            return
+        raise RepairRefused(
+            f"{self.keys + self.extra} keys differ, {cap} are allowed: {self.keys} to re-emit, {self.extra} extra.",
+            where=f"{self.dataset}.{self.table}",
+            cure=f"Allow them with --cap {self.keys + self.extra}."
+            + (" A backfill re-emits whole shards; it removes no extra row." if self.keys > cap else ""),
+        )
 
     def sentence(self) -> str:
         """It in one sentence."""
@@ -80,30 +102,38 @@ def find_repair(
     shards: Sequence[str],
     *,
     run_id: str,
+    foreign: Sequence[str] = (),
     tombstones: bool = False,
     cap: int = CAP,
     report: Report = lambda text: None,
 ) -> RepairPlan:
-    """What is wrong in these shards now; changes nothing.
+    """What is wrong in these shards now; changes nothing. No more than `cap` keys and rows are named, all are counted.
+
+    `foreign`: shards that the topology lacks, whose rows are all extra.
 
     Raises:
-        RepairRefused: more than `cap` keys differ: a backfill is the better repair.
-        TopologyError: no such dataset, table or shard.
+        TopologyError: no such dataset, table or shard. What `find_foreign` raises.
     """
     policy = replace(VerificationPolicy.of(topology.dataset(dataset)), samples=cap + 1)
     repairs: list[ShardRepair] = []
     left: dict[str, str] = {}
+    counts: dict[str, tuple[int, int]] = {}
+    for shard, found in (find_foreign(ports, topology, dataset, table, foreign, most=cap) if foreign else {}).items():
+        repairs.append(ShardRepair(shard=shard, extra=found.places))
+        counts[shard] = (0, found.rows)
     for part in plan_verification(topology, dataset, table, shards):
         report(f"Verifying {len(part.shards)} shards.")
         for verdict in verify_shards(ports, topology, part, run_id=f"{run_id}-find", policy=policy):
             if verdict.verdict is Verdict.MISMATCHED:
-                repair, problem = _of_verdict(verdict)
+                repair, problem = _of_verdict(verdict, cap, tombstones=tombstones)
                 repairs.append(repair)
+                emit = max(len(repair.emit), verdict.missing + verdict.mismatched)
+                counts[verdict.shard] = (emit, max(len(repair.extra), verdict.extra))
             else:
                 problem = "" if verdict.verdict is Verdict.PROVEN else f"{verdict.verdict}: {verdict.reason}"
             if problem:
                 left[verdict.shard] = problem
-    plan = RepairPlan(
+    return RepairPlan(
         run_id=run_id,
         dataset=dataset,
         table=table,
@@ -111,9 +141,20 @@ def find_repair(
         shards=tuple(repairs),
         tombstones=tombstones,
         left=left,
+        counts=counts,
     )
-    _check_cap(plan, cap)
-    return plan
+
+
+def known_and_gone(topology: Topology, dataset: str, texts: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Shards as people name them: ids of those that the topology has, and the other names as they are."""
+    known, gone = list[str](), list[str]()
+    for text in texts:
+        try:
+            known += [shard.id for shard in topology.choose(dataset, [text])]
+        except TopologyError:
+            topology.dataset(dataset)
+            gone.append(text)
+    return known, gone
 
 
 def keys_repair(
@@ -136,7 +177,7 @@ def keys_repair(
         for shard, found in sorted(keys.items())
     )
     plan = RepairPlan(run_id=run_id, dataset=dataset, table=table, created=datetime.now(UTC), shards=repairs)
-    _check_cap(plan, cap)
+    plan.check_cap(cap)
     return plan
 
 
@@ -146,9 +187,28 @@ def proof_id(run_id: str) -> str:
 
 
 def plan_records(plan: RepairPlan) -> dict[str, Mapping[str, Any]]:
-    """The plan as the state topic holds it."""
+    """The plan as the state topic holds it: a record for each shard, and more where one would be too large."""
     shards = {shard: ShardRepair(shard=shard) for shard in plan.left} | {shard.shard: shard for shard in plan.shards}
-    return {f"{REPAIR}{plan.run_id}/{name}": {"plan": _document(plan, shard)} for name, shard in shards.items()}
+    return {
+        f"{REPAIR}{plan.run_id}/{name}{f'/{number:05d}' if number else ''}": {"plan": _document(plan, part)}
+        for name, shard in shards.items()
+        for number, part in enumerate(_parts(shard))
+    }
+
+
+def _parts(shard: ShardRepair) -> Iterator[ShardRepair]:
+    """The same in parts, each some RECORD_BYTES of JSON at most; one at least."""
+    emit, extra, size = list[Key](), list[tuple[int, int]](), 0
+    for at, item in enumerate((*shard.emit, *shard.extra)):
+        size += len(json.dumps(item)) + 2
+        if size > RECORD_BYTES and (emit or extra):
+            yield ShardRepair(shard=shard.shard, emit=tuple(emit), extra=tuple(extra))
+            emit, extra, size = [], [], len(json.dumps(item)) + 2
+        if at < len(shard.emit):
+            emit.append(shard.emit[at])
+        else:
+            extra.append(shard.extra[at - len(shard.emit)])
+    yield ShardRepair(shard=shard.shard, emit=tuple(emit), extra=tuple(extra))
 
 
 def recorded_plan(records: Mapping[str, Mapping[str, Any]], run_id: str) -> RepairPlan | None:
@@ -157,7 +217,11 @@ def recorded_plan(records: Mapping[str, Mapping[str, Any]], run_id: str) -> Repa
     found = [document["plan"] for key, document in sorted(records.items()) if key.startswith(prefix)]
     if not found:
         return None
-    repairs = [msgspec.convert(document["shard"], ShardRepair) for document in found]
+    repairs: dict[str, ShardRepair] = {}
+    for part in (msgspec.convert(document["shard"], ShardRepair) for document in found):
+        before = repairs.get(part.shard, ShardRepair(shard=part.shard))
+        emit, extra = (*before.emit, *part.emit), (*before.extra, *part.extra)
+        repairs[part.shard] = ShardRepair(shard=part.shard, emit=emit, extra=extra)
     left = {document["shard"]["shard"]: str(document["left"]) for document in found if "left" in document}
     first = found[0]
     return RepairPlan(
@@ -165,9 +229,10 @@ def recorded_plan(records: Mapping[str, Mapping[str, Any]], run_id: str) -> Repa
         dataset=first["dataset"],
         table=first["table"],
         created=datetime.fromisoformat(first["created"]),
-        shards=tuple(shard for shard in repairs if shard.emit or shard.extra or shard.shard not in left),
+        shards=tuple(shard for shard in repairs.values() if shard.emit or shard.extra or shard.shard not in left),
         tombstones=first["tombstones"],
         left=left,
+        removed=first.get("removed"),
     )
 
 
@@ -179,20 +244,26 @@ def _document(plan: RepairPlan, shard: ShardRepair) -> dict[str, Any]:
         "tombstones": plan.tombstones,
         "shard": asdict(shard),
         **({"left": plan.left[shard.shard]} if shard.shard in plan.left else {}),
+        **({} if plan.removed is None else {"removed": plan.removed}),
     }
 
 
-def _of_verdict(verdict: ShardVerdict) -> tuple[ShardRepair, str]:
+def _of_verdict(verdict: ShardVerdict, cap: int, *, tombstones: bool) -> tuple[ShardRepair, str]:
+    """What a verdict asks for, and why not all of it can be done. Beyond `cap` its samples name no more.
+
+    A row that is in another partition now is re-emitted behind the tombstone: readers of both may see that last.
+    """
     named = verdict.missing + verdict.extra + verdict.mismatched
-    emit = tuple(key for sample in verdict.samples if sample.kind != "extra" and (key := _key(sample)))
+    emit = tuple(key for sample in verdict.samples if sample.kind not in EXTRA_KINDS and (key := _key(sample)))
     extra = tuple(
         (sample.partition, sample.offset)
         for sample in verdict.samples
-        if sample.kind == "extra" and sample.partition is not None and sample.offset is not None
+        if sample.kind in EXTRA_KINDS and sample.partition is not None and sample.offset is not None
     )
     unnamed = named - len(emit) - len(extra)
-    problem = f"{unnamed} of {named} keys cannot be named" if unnamed else ""
-    return ShardRepair(shard=verdict.shard, emit=emit, extra=extra), problem
+    problem = f"{unnamed} of {named} keys cannot be named" if unnamed and len(verdict.samples) <= cap else ""
+    moved = (key for sample in verdict.samples if sample.kind == MOVED and tombstones and (key := _key(sample)))
+    return ShardRepair(shard=verdict.shard, emit=tuple(dict.fromkeys((*emit, *moved))), extra=extra), problem
 
 
 def _key(sample: KeyDifference) -> Key | None:
@@ -200,15 +271,6 @@ def _key(sample: KeyDifference) -> Key | None:
     if sample.key.startswith("#"):
         return None
     return tuple(str(value) for value in json.loads(sample.key).values())
-
-
-def _check_cap(plan: RepairPlan, cap: int) -> None:
-    if plan.keys + plan.extra > cap:
-        raise RepairRefused(
-            f"{plan.keys + plan.extra} keys differ, {cap} are allowed.",
-            where=f"{plan.dataset}.{plan.table}",
-            cure="A backfill re-emits whole shards; or allow more with --cap.",
-        )
 
 
 def parse_keys(given: Sequence[str]) -> dict[str, tuple[Key, ...]]:

@@ -26,7 +26,7 @@ from cdc_platform.clients.kafka.producer import OutgoingRecord, RecordSender
 from cdc_platform.clients.kafka.topic_records import TopicRecords
 from cdc_platform.errors import KafkaUnavailable, SecretUnresolved, SettingsError
 
-NOBODY = {"bootstrap.servers": "127.0.0.1:9"}
+NO_SHARD = {"bootstrap.servers": "127.0.0.1:9"}
 
 
 @pytest.fixture(scope="module")
@@ -117,7 +117,7 @@ def test_a_timeout_of_the_watermarks_is_an_error_not_none() -> None:
 
 
 def test_what_is_not_there_has_no_partitions(kafka: dict[str, str]) -> None:
-    consumer = open_consumer(NOBODY, "test")
+    consumer = open_consumer(NO_SHARD, "test")
     with pytest.raises(KafkaException):
         partitions_of(consumer, "t", time.monotonic() + 0.5)
     assert offsets_at(consumer, "t", {}, time.monotonic()) == {}
@@ -126,9 +126,9 @@ def test_what_is_not_there_has_no_partitions(kafka: dict[str, str]) -> None:
 
 def test_a_configuration_that_librdkafka_does_not_know_is_a_setting_to_fix() -> None:
     with pytest.raises(SettingsError, match="No such configuration property"):
-        open_consumer({**NOBODY, "no.such.thing": "1"}, "test")
+        open_consumer({**NO_SHARD, "no.such.thing": "1"}, "test")
     with pytest.raises(SecretUnresolved):
-        open_consumer({**NOBODY, "sasl.password": "${env:CDC_NOT_SET_ANYWHERE}"}, "test")
+        open_consumer({**NO_SHARD, "sasl.password": "${env:CDC_NOT_SET_ANYWHERE}"}, "test")
 
 
 def test_records_of_one_partition_end_where_they_should(kafka: dict[str, str], topic: str) -> None:
@@ -188,5 +188,5 @@ def test_notifications_go_on_where_they_were(kafka: dict[str, str]) -> None:
 def test_records_that_no_broker_takes_are_unavailable_in_time() -> None:
     begun = time.monotonic()
     with pytest.raises(KafkaUnavailable, match="send it"):
-        RecordSender(NOBODY, timeout=1.0).send([OutgoingRecord(topic="t", key="k", value=b"v")], "send it")
+        RecordSender(NO_SHARD, timeout=1.0).send([OutgoingRecord(topic="t", key="k", value=b"v")], "send it")
     assert time.monotonic() - begun < 10

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kafka.partitioner.default import murmur2 as theirs
 
-from cdc_platform.clients.kafka.murmur2 import murmur2, partition_of
+from cdc_platform.clients.kafka.murmur2 import murmur2, murmur2_of_each, partition_of
 
 
 @pytest.mark.parametrize(
@@ -29,6 +29,16 @@ def test_the_hash_is_kafkas(key: bytes, hashed: int) -> None:
 @given(st.binary(max_size=40))
 def test_the_hash_is_that_of_another_client(key: bytes) -> None:
     assert murmur2(key) == theirs(key) & 0xFFFFFFFF
+
+
+@given(st.lists(st.binary(max_size=40)))
+def test_many_keys_hash_as_each_does(keys: list[bytes]) -> None:
+    assert murmur2_of_each(keys).tolist() == [murmur2(key) for key in keys]
+
+
+def test_a_long_key_among_many_hashes_as_alone() -> None:
+    keys = [b"a", b"b" * 5_000, b""]
+    assert murmur2_of_each(keys).tolist() == [murmur2(key) for key in keys]
 
 
 def test_a_negative_hash_gives_a_partition_of_the_topic() -> None:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -154,7 +155,7 @@ class Harness:
     def platform(self) -> Platform:
         return Platform(
             settings=self.settings,
-            topology=None,  # type: ignore[arg-type]  # a verification is given its topology
+            topology=SimpleNamespace(load=lambda: self.topology),
             kafka=None,  # type: ignore[arg-type]
             state=FakeStateStore(),
             connect=lambda cluster: connect_client(self.settings, cluster.name, cluster.urls),

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from cdc_platform.canonical.columns import Column, Shape
+from cdc_platform.clients.kafka.murmur2 import partition_of
 from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source import Inspection, Key, Slice, Words
@@ -73,10 +74,16 @@ class MemoryTopic:
     taken: int = 0
     on_batch: Callable[[int], None] = lambda taken: None
     gone: bool = False
+    # True: as producers place keys, by their hash. False: by their number, so that tests read easily.
+    by_hash: bool = False
 
     def append(self, key: int, value: bytes | None, shard: str = "00000") -> None:
-        part = self.partitions[key % len(self.partitions)]
-        part[self.end(key % len(self.partitions))] = (key_json(key, shard), value)
+        self.send(key_json(key, shard), value, None if self.by_hash else key % len(self.partitions))
+
+    def send(self, key: bytes, value: bytes | None, partition: int | None = None) -> None:
+        """Append a record to a partition; to the one that its key's hash gives when none is named."""
+        number = partition_of(key, len(self.partitions)) if partition is None else partition
+        self.partitions[number][self.end(number)] = (key, value)
 
     def end(self, partition: int) -> int:
         return next(reversed(self.partitions[partition]), self.begins.get(partition, 0) - 1) + 1
@@ -246,7 +253,7 @@ class MemoryWorld:
     def outside(self) -> VerificationPorts:
         platform = Platform(
             settings=replace(Settings(), cache_dir=str(self.cache)),
-            topology=None,  # type: ignore[arg-type]  # a verification is given its topology
+            topology=SimpleNamespace(load=lambda: self.topology),
             kafka=None,  # type: ignore[arg-type]
             state=self.state,
             connect=lambda cluster: SimpleNamespace(offsets=self.offsets),

@@ -144,24 +144,6 @@ def test_retention_that_cuts_in_mid_read_is_out_of_scope(tmp_path: Path) -> None
     assert world.verify("again").missing == 15
 
 
-def test_partitions_that_were_added_move_keys_and_nothing_is_missed(tmp_path: Path) -> None:
-    """The old event of a key stands in one partition, the new one in another, in either order of their numbers."""
-    world = _world(tmp_path)
-    assert world.verify("one").verdict is Verdict.PROVEN
-    world.topic.partitions += [{}, {}]
-    for key in range(0, 60, 2):
-        world.table.put(key, "moved")
-    for key in range(0, 60, 10):
-        world.table.delete(key)
-    assert world.verify("two").verdict is Verdict.PROVEN
-    world.topic.append(400, event(400, "nobody's", world.table.seq, op="c"))
-    assert_says(world.verify("three"), extra=[400])
-    world.topic.partitions[4].clear()
-    world.topic.topic_id = "reread"
-    verdict = world.verify("four")
-    assert verdict.verdict is Verdict.MISMATCHED and verdict.mismatched + verdict.missing + verdict.extra > 0
-
-
 def test_a_connector_that_claims_more_than_the_topic_holds_is_found_out(tmp_path: Path) -> None:
     """Its producer failed and its offset was committed all the same, or somebody set the offset ahead."""
     world = _world(tmp_path)

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from confluent_kafka import Producer
-from confluent_kafka.admin import AdminClient, NewPartitions
 
 from cdc_platform.model.topology import Engine, Shard, Table
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
@@ -126,29 +125,6 @@ def _numbered(harness: Harness, rows: int = 60) -> Shard:
     harness.deploy()
     harness.settle(shard)
     return shard
-
-
-@EACH_BINLOG
-def test_completeness_after_partitions_were_added_is_proven(make_harness: MakeHarness, engine: Engine) -> None:
-    """Keys move to other partitions; the events of before stay where they are."""
-    harness = make_harness(engine)
-    shard = _numbered(harness)
-    _proven(harness)
-    admin = AdminClient(dict(harness.settings.kafka))
-    admin.create_partitions([NewPartitions(harness.topic(), 7)])[harness.topic()].result(30)
-
-    def moved() -> bool:
-        # The connector's producer learns of them in a while (metadata.max.age.ms), or by a new start.
-        harness.execute(shard, "UPDATE t SET title = CONCAT(title, '.')")
-        harness.settle(shard)
-        return any(harness.records()[number] for number in range(3, 7))
-
-    harness.stop(shard)
-    harness.resume(shard)
-    assert_eventually(moved, "events stand in the new partitions", 120)
-    harness.execute(shard, "DELETE FROM t WHERE id < 10")
-    verdict = _proven(harness)
-    assert verdict.source_rows == verdict.topic_rows == 50
 
 
 @EACH_BINLOG

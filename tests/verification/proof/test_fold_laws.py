@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from cdc_platform.model.positions import MariaDbPosition, MySqlPosition, PostgresPosition, furthest
 from cdc_platform.verification.proof.change_events import EVENT, ORIGIN_BITS, Events
 from cdc_platform.verification.proof.comparison import NOWHERE, Bracket, SourceRows, compare, stale_keys
-from cdc_platform.verification.proof.fold import compact, in_order, starts_of
+from cdc_platform.verification.proof.fold import compact, in_order
+from cdc_platform.verification.proof.raw_keys import starts_of
 
 KEYS = range(1, 5)
 
@@ -49,7 +50,7 @@ def events(changes: list[Change], files: list[int] | None = None) -> Events:
     made = np.zeros(len(changes), dtype=EVENT)
     for at, change in enumerate(changes):
         file = files[at] if files else 1
-        made[at] = (0, 0, 0, change.key, change.seq, place(file, change.step), at, change.row)
+        made[at] = (0, 0, 0, change.key, change.seq, place(file, change.step), at, change.row, 0)
     return made
 
 

@@ -48,7 +48,9 @@ def test_repair_takes_missing_and_wrong_keys_and_counts_those_it_cannot_name() -
             KeyDifference(key='{"a": "3", "b": "z"}', kind="extra", partition=1, offset=7),
             missing=3,
             extra=1,
-        )
+        ),
+        100,
+        tombstones=False,
     )
     assert found.emit == (("1", "x"), ("2", "y"))
     assert found.extra == ((1, 7),)

@@ -28,6 +28,7 @@ from cdc_platform.verification.proof.completeness import ShardRange
 from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict, Verdict
 from cdc_platform.verification.repair import reemit as repair
 from cdc_platform.verification.repair import repair_plan
+from cdc_platform.verification.repair.foreign_rows import Foreign
 from tests.defs.harness import Harness, topology
 
 
@@ -49,6 +50,8 @@ class Fleet:
         self.die_after: int | None = None
         self.proofs: list[str] = []
         self.unproven: dict[str, Verdict] = {}
+        self.kill_removal_after: int | None = None
+        self.removed: Callable[[], None] = lambda: None
 
     def verdict(self, shard: str, run_id: str, samples: int) -> ShardVerdict:
         missing, extra = sorted(self.missing.get(shard, ())), sorted(self.extra.get(shard, ()))
@@ -106,7 +109,10 @@ def fleet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fleet:
         yield type("Snapshots", (), {"writer": staticmethod(lambda name: platform.state), "platform": platform})
 
     def send(self: Any, topic: str, tombstones: list[Tombstone]) -> None:
+        if found.kill_removal_after is not None and len(found.tombstones) >= 1_000 * found.kill_removal_after:
+            raise Killed
         found.tombstones += tombstones
+        found.removed()
         for one in tombstones:
             for rows in found.extra.values():
                 rows.discard(int(one.key.removeprefix(b"key-")))
@@ -221,8 +227,67 @@ def test_repair_command_has_a_cap(fleet: Fleet) -> None:
     fleet.missing = {"00000": {str(n) for n in range(11)}}
     refused = called("--shard", "00000", "--cap", "10", "--apply")
     assert (refused.exit_code, fleet.waves) == (1, [])
-    assert "11 keys differ, 10 are allowed" in refused.output
+    assert "11 keys differ, 10 are allowed: 11 to re-emit, 0 extra" in refused.output
+    assert "Allow them with --cap 11. A backfill re-emits whole shards; it removes no extra row." in refused.output
     assert called("--shard", "00000", "--cap", "11", "--apply").exit_code == 0
+
+
+def test_repair_command_shows_the_true_numbers_above_its_cap_and_removes_in_batches(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair, "REMOVE_ROWS", 1_000)
+    monkeypatch.setattr(repair_plan, "RECORD_BYTES", 10_000)
+    fleet.extra = {"00001": set(range(12_345))}
+    shown = called("--shard", "00001", "--tombstones")
+    assert shown.exit_code == 2, shown.output
+    assert "12345 extra rows get tombstones." in shown.output
+    assert "Add --apply --cap 12345 to do it." in shown.output
+    assert "00001: 0 keys, 12345 extra" in shown.output
+    refused = called("--shard", "00001", "--tombstones", "--apply")
+    assert (refused.exit_code, fleet.tombstones) == (1, [])
+    assert "0 to re-emit, 12345 extra" in refused.output and "backfill" not in refused.output
+    fleet.kill_removal_after = 3
+    with pytest.raises(Killed):
+        called("--shard", "00001", "--tombstones", "--cap", "12345", "--apply")
+    assert len(fleet.tombstones) == 3_000
+    records = [key for key in fleet.harness.state.documents if key.startswith("repair/")]
+    assert len(records) > 10
+    fleet.kill_removal_after = None
+    (name,) = {key.split("/")[1] for key in records}
+    done = called("--run", name, "--apply")
+    assert done.exit_code == 0, done.output
+    assert "12345 extra rows removed; 1 of 1 shards proven" in done.output
+    assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
+
+
+def test_repair_command_removes_the_rows_of_a_shard_that_is_gone(fleet: Fleet, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = {"gone": 3}
+
+    def find(*args: Any, most: int) -> dict[str, Foreign]:
+        return {
+            name: Foreign(rows=rows[name], places=tuple((0, n) for n in range(min(most, rows[name]))))
+            for name in args[4]
+            if rows.get(name)
+        }
+
+    monkeypatch.setattr(repair_plan, "find_foreign", find)
+    monkeypatch.setattr(repair, "find_foreign", find)
+    unknown = called("--shard", "misspelt", "--tombstones")
+    assert (unknown.exit_code, "has no shard 'misspelt'" in unknown.output) == (1, True)
+    careful = called("--shard", "gone", "--apply")
+    assert (careful.exit_code, "has no shard 'gone'" in careful.output, fleet.tombstones) == (1, True, [])
+    foreign = replace(fleet.verdict("00000", "found", 20), foreign_rows=3, foreign_shards=("gone",))
+    AuditFrame(fleet.settings.audit_dir).write([foreign])
+    careful = called("--from-verdict", "found", "--apply")
+    assert (careful.exit_code, fleet.tombstones) == (2, [])
+    assert "gone: left alone: its rows are left in the topic" in careful.output
+    shown = called("--from-verdict", "found", "--tombstones")
+    assert shown.exit_code == 2 and "gone: 0 keys, 3 extra" in shown.output
+    monkeypatch.setattr(fleet, "removed", lambda: rows.clear())
+    done = called("--from-verdict", "found", "--tombstones", "--apply")
+    assert done.exit_code == 0, done.output
+    assert "3 extra rows removed; 0 of 0 shards proven, 1 shards that are gone have no row left" in done.output
+    assert [one.headers["cdc.shard"] for one in fleet.tombstones] == ["pins.gone"] * 3
 
 
 def test_repair_command_wants_one_way_to_say_what(fleet: Fleet) -> None:
