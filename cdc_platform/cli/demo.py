@@ -20,6 +20,7 @@ from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.artifacts import Progress
 from cdc_platform.local.demo import DemoOptions, Summary, run_demo
 from cdc_platform.local.demo.run import Figures
+from cdc_platform.model.topology import Engine
 
 
 @click.command()
@@ -29,6 +30,13 @@ from cdc_platform.local.demo.run import Figures
 @click.option("--workers", default=3, show_default=True, type=click.IntRange(1, 16), help="Connect workers.")
 @click.option("--changes", default=120, show_default=True, type=click.IntRange(1), help="Changes per shard.")
 @click.option("--rate", default=200.0, show_default=True, help="Changes a second over all shards.")
+@click.option(
+    "--engine",
+    default="mariadb",
+    show_default=True,
+    type=click.Choice(["mariadb", "mysql"]),
+    help="The server of the dataset `pins`.",
+)
 @click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option(
     "--wait",
@@ -46,6 +54,7 @@ def demo(
     workers: int,
     changes: int,
     rate: float,
+    engine: str,
     secure: bool,
     patience: float,
 ) -> None:
@@ -62,6 +71,7 @@ def demo(
         until_done=until_done,
         patience=patience,
         secure=secure,
+        engine=Engine(engine),
     )
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.default_int_handler)

@@ -58,7 +58,7 @@ def assert_failover(pair: Stack, store: ZooKeeperTopologyStore, harness: Harness
     with sql(old, pair, engine) as cursor:
         cursor.execute("INSERT INTO shop.t VALUES (2)")
     harness.read(topic, lambda found: ids(found) >= {1, 2})
-    assert_eventually(lambda: "caught up" in failing(_refused(pair, "shop", new)), "the position of row 2 is saved")
+    assert_eventually(lambda: "up" in failing(_refused(pair, "shop", new)), "the position of row 2 is saved")
     refused = _refused(pair, "shop", new)
     assert failing(refused) >= {"promoted", "up", "leader"}, refused.output
     store.set_leader("shop", "0", new)

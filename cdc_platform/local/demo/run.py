@@ -35,7 +35,8 @@ class DemoOptions:
 
     `seed_rows` are written to each shard before it is captured, `changes` once
     it is, `rate` is changes a second over all shards. Without `until_done` it
-    goes on until interrupted. `patience` is how many seconds a phase may take.
+    goes on until interrupted. `patience` is how many seconds a phase may take. `engine` (MariaDB or MySQL) has the
+    dataset `pins`.
     """
 
     directory: Path | None = None
@@ -46,6 +47,7 @@ class DemoOptions:
     until_done: bool = False
     patience: float = 240.0
     secure: bool = False
+    engine: Engine = Engine.MARIADB
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,8 +108,16 @@ def run_demo(options: DemoOptions, screen: Screen) -> Summary | None:
         home = directory / "stack"
         clock = _Clock()
         with clock.phase("stack"):
-            screen.say(f"Starting Kafka, Connect, ZooKeeper, MariaDB and Postgres below {home}.")
-            spec = StackSpec(directory=home, workers=options.workers, owned=True, secure=options.secure)
+            server = {Engine.MARIADB: "MariaDB", Engine.MYSQL: "MySQL"}[options.engine]
+            screen.say(f"Starting Kafka, Connect, ZooKeeper, {server} and Postgres below {home}.")
+            spec = StackSpec(
+                directory=home,
+                workers=options.workers,
+                owned=True,
+                secure=options.secure,
+                mariadb=options.engine is Engine.MARIADB,
+                mysql=options.engine is Engine.MYSQL,
+            )
             stack = up(spec, progress=screen.downloading())
             cleanup.callback(down, home, purge=True)
         try:
@@ -136,7 +146,7 @@ class _Demo:
         self.clock = clock
         self.rest = stack.rest(timeout=10.0)
         self.ledger = sources.Ledger()
-        self.topology = localized(load_yaml(repository_file("examples/topology.yaml")), stack)
+        self.topology = localized(load_yaml(repository_file("examples/topology.yaml")), stack, options.engine)
         self.shops = self._shops()
         self.stop = threading.Event()
         self.finish = threading.Event()
@@ -228,10 +238,11 @@ Then try:
             databases = [shard.database for shard in self.topology.shards[dataset.name]]
             script = repository_file(f"examples/sql/{dataset.name}.sql").read_text()
             login = self.stack.admin(dataset.engine)
+            server = self.stack.primary(dataset.engine)
             if dataset.engine is Engine.POSTGRES:
-                sources.create_postgres(self.stack.postgres_primary, login, databases, script, reader="cdc")
+                sources.create_postgres(server, login, databases, script, reader="cdc")
             else:
-                sources.create_mariadb(self.stack.mariadb_primary, login, databases, script)
+                sources.create_mariadb(server, login, databases, script)
         for dataset, shard in self.topology.all_shards():
             with self._cursor(dataset.engine, shard.database) as cursor:
                 for _ in range(self.options.seed_rows):
@@ -240,8 +251,8 @@ Then try:
     def _cursor(self, engine: Engine, database: str) -> contextlib.AbstractContextManager[sources.DemoCursor]:
         login = self.stack.admin(engine)
         if engine is Engine.POSTGRES:
-            return sources.postgres(self.stack.postgres_primary, login, database)
-        return sources.mariadb(self.stack.mariadb_primary, login, database)
+            return sources.postgres(self.stack.primary(engine), login, database)
+        return sources.mariadb(self.stack.primary(engine), login, database)
 
     def _write(self, engine: Engine) -> None:
         """Insert from the start; update and delete once a shard's first event was seen.
@@ -377,15 +388,18 @@ Then try:
         )
 
 
-def localized(topology: Topology, stack: Stack) -> Topology:
-    """The example topology with this stack's addresses, secrets and Connect cluster in home of its own."""
+def localized(topology: Topology, stack: Stack, binlog: Engine = Engine.MARIADB) -> Topology:
+    """The example topology with this stack's addresses, secrets and Connect cluster in home of its own.
+
+    `binlog` has the datasets that are MariaDB's in the example.
+    """
     cluster = stack.cluster()
     datasets, shards = {}, {}
     for name, dataset in topology.datasets.items():
-        postgres = dataset.engine is Engine.POSTGRES
-        leader = stack.postgres_primary if postgres else stack.mariadb_primary
-        replica = stack.postgres_standby if postgres else stack.mariadb_replica
-        datasets[name] = replace(dataset, credentials=stack.credentials(dataset.engine, name), clusters=(cluster.name,))
+        engine = binlog if dataset.engine.reads_binlog else dataset.engine
+        leader, replica = stack.primary(engine), stack.replica(engine)
+        credentials = stack.credentials(engine, name)
+        datasets[name] = replace(dataset, engine=engine, credentials=credentials, clusters=(cluster.name,))
         shards[name] = tuple(
             replace(shard, leader=leader, replicas=(replica,)) for shard in topology.shards.get(name, ())
         )

@@ -60,7 +60,7 @@ class DemoCursor(Protocol):
 
 @contextmanager
 def mariadb(server: Address, login: Login, database: str | None = None) -> Iterator[DemoCursor]:
-    """A cursor on MariaDB, each statement its own transaction."""
+    """A cursor on MariaDB or MySQL, each statement its own transaction."""
     connection = pymysql.connect(
         host=server.host,
         port=server.port,

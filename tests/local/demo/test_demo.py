@@ -16,6 +16,7 @@ from cdc_platform.errors import StackError
 from cdc_platform.local.demo.count import TopicCount
 from cdc_platform.local.demo.run import refuse_dead_writers
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
+from tests.conftest import require_mysql
 
 COMMAND = str(Path(sys.executable).parent / "cdc-platform")
 
@@ -35,16 +36,25 @@ def processes_of(directory: Path) -> list[str]:
 
 @pytest.mark.stack
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("security", ["plain", pytest.param("secure", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        pytest.param([], id="plain"),
+        pytest.param(["--secure"], id="secure", marks=pytest.mark.slow),
+        pytest.param(["--engine", "mysql"], id="mysql", marks=pytest.mark.slow),
+    ],
+)
 def test_demo_sees_every_change_and_leaves_nothing_behind(
-    tmp_path_factory: pytest.TempPathFactory, security: str
+    tmp_path_factory: pytest.TempPathFactory, options: list[str]
 ) -> None:
+    if "mysql" in options:
+        require_mysql()
     place = tmp_path_factory.mktemp("demo")
     for part in (place, place.parent):
         part.chmod(0o755)
     unpacked = set(Path(tempfile.gettempdir()).glob("liblz4-java-*"))
     done = subprocess.run(
-        [COMMAND, "demo", "--exit", "--json", "--dir", str(place), *(["--secure"] if security == "secure" else [])],
+        [COMMAND, "demo", "--exit", "--json", "--dir", str(place), *options],
         capture_output=True,
         text=True,
         timeout=580,
