@@ -125,8 +125,8 @@ def transaction_topic(settings: Settings, dataset: Dataset) -> str:
 
 
 def table_topic(dataset: Dataset, table: Table) -> str:
-    """The table's topic. Debezium writes `_` for what Kafka forbids in a topic name: `$` alone."""
-    return dataset.topic(table).replace("$", "_")
+    """The table's topic."""
+    return dataset.topic(table)
 
 
 def check(topology: Topology, settings: Settings) -> tuple[Problem, ...]:

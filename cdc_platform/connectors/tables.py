@@ -28,8 +28,34 @@ def container(dataset: Dataset, shard: Shard, table: Table) -> str:
 
 
 def include_list(dataset: Dataset, shard: Shard) -> str:
-    """`table.include.list`: just the dataset's tables."""
-    return ",".join(_qualified(dataset, shard, table) for table in dataset.tables)
+    """`table.include.list`: just the dataset's tables, and not one whose name differs in case."""
+    return ",".join(_exactly(dataset.engine, _qualified(dataset, shard, table)) for table in dataset.tables)
+
+
+def twins(found: Collection[str], tables: Collection[str]) -> tuple[str, ...]:
+    """Those of a binlog server's tables that a connector would take for one of these, all as `<database>.<table>`.
+
+    It ignores the case of ASCII letters only.
+    """
+    folded = {_fold(table) for table in tables if not _is_exact(Engine.MARIADB, table)}
+    return tuple(sorted(name for name in found if name not in tables and _fold(name) in folded))
+
+
+def _fold(name: str) -> str:
+    return "".join(char.lower() if char.isascii() else char for char in name)
+
+
+def _is_exact(engine: Engine, name: str) -> bool:
+    return engine is Engine.POSTGRES or name == name.lower()
+
+
+def _exactly(engine: Engine, name: str) -> str:
+    """The expression with case regarded, though Debezium compiles it without.
+
+    A name with capitals is left as it is on MariaDB and MySQL: a server that keeps names in small letters
+    (`lower_case_table_names=1`) shows the table by another one.
+    """
+    return f"(?-i:{name})" if _is_exact(engine, name) else name
 
 
 def uncaptured(
@@ -38,7 +64,7 @@ def uncaptured(
     """Which of these tables a connector's configuration does not name; none when there is no connector."""
     if config is None:
         return ()
-    named = set(config.get(INCLUDE_LIST, "").split(","))
+    named = _named(config.get(INCLUDE_LIST, ""))
     return tuple(
         table.name
         for table in dataset.tables
@@ -48,8 +74,13 @@ def uncaptured(
 
 def no_longer_captured(before: str, after: str) -> frozenset[str]:
     """The bare names of tables that were in one `table.include.list` and are not in the next."""
-    lost = set(before.split(",")) - set(after.split(","))
+    lost = _named(before) - _named(after)
     return frozenset(re.sub(r"\\(.)", r"\1", name.rpartition(r"\.")[2]) for name in lost)
+
+
+def _named(include: str) -> set[str]:
+    """The names of a list, as releases before this one wrote it, too."""
+    return {name[5:-1] if name.startswith("(?-i:") else name for name in include.split(",")}
 
 
 def message_keys(dataset: Dataset, shard: Shard) -> str | None:

@@ -267,8 +267,11 @@ class Dataset:
             )
 
     def topic(self, table: Table) -> str:
-        """The name of the table's topic, the same for all shards."""
-        return self.topic_pattern.format(dataset=self.name, table=table.name)
+        """The name of the table's topic, the same for all shards.
+
+        Debezium writes `_` for what Kafka forbids in a topic's name: `$` alone.
+        """
+        return self.topic_pattern.format(dataset=self.name, table=table.name).replace("$", "_")
 
     def table(self, name: str) -> Table:
         """The table of that name. Raises TopologyError."""

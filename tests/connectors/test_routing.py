@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.identity import table_topic
-from cdc_platform.connectors.tables import literal
+from cdc_platform.connectors.tables import literal, no_longer_captured, twins
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard, Table
 from tests.connectors.cases import EAST, ORDERS, PINS, PLAIN
 from tests.own_secrets import own_secrets
@@ -130,3 +130,14 @@ def test_the_key_columns_of_a_table_without_a_primary_key() -> None:
     dataset = replace(ORDERS, tables=(Table(name="log", schema="audit", key=("at", "seq$no")), Table(name="t")))
     shard = Shard(dataset="orders", id="1", leader=Address("db", 1), database="d")
     assert desired_config(dataset, shard, EAST, PLAIN)["message.key.columns"] == r"audit\.log:at,seq\$no"
+
+
+def test_a_twin_is_a_table_that_the_list_matches_by_another_case() -> None:
+    assert twins(["d.T", "d.t", "d.x"], ["d.t"]) == ()  # matched exactly
+    assert twins(["d.orders", "d.Orders", "d.aXb"], ["d.Orders", "d.A.b"]) == ("d.orders",)
+    assert twins(["d.ö"], ["d.Ö"]) == ()
+
+
+def test_a_list_of_an_earlier_release_names_the_same_tables() -> None:
+    assert no_longer_captured(r"d\.t,d\.u", r"(?-i:d\.t)") == {"u"}
+    assert no_longer_captured(r"(?-i:d\.t),(?-i:d\.a\$b)", r"d\.t") == {"a$b"}

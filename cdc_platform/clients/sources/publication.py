@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc_platform.clients.sources.replica_identity import FACTS, Refusal, TableFacts, facts, quoted, refusal
+from cdc_platform.clients.sources.replica_identity import FACTS, TableFacts, facts, quoted, refusal
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
 from cdc_platform.errors import SourceRejected
 from cdc_platform.model.topology import Dataset, Shard
@@ -17,12 +17,6 @@ from cdc_platform.model.topology import Dataset, Shard
 Pair = tuple[str, str]
 
 _PUBLICATION = "SELECT puballtables, pubviaroot, pubupdate OR pubdelete FROM pg_publication WHERE pubname = %s"
-
-_ALIKE = """
-SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
- WHERE c.relkind IN ('r', 'p') AND (lower(n.nspname), lower(c.relname))
-       IN (SELECT lower(s), lower(t) FROM unnest(%s::text[], %s::text[]) AS u(s, t))
-"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,8 +60,6 @@ def check(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
         for table in _facts(cursor, demand)
         if (no := refusal(table, demand.tables[table.pair], via_root=via_root, beside=_beside(demand)))
     ]
-    if demand.ours:
-        refusals += [_twin_refused(twin, demand) for twin in _twins(cursor, demand)]
     if refusals:
         raise SourceRejected(
             "; ".join(f"{no.table} cannot be captured: {no.why}" for no in refusals) + ".",
@@ -103,19 +95,6 @@ def publish(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
     cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(demand.publication), names))
 
 
-def twins(found: Collection[Pair], tables: Collection[Pair]) -> tuple[Pair, ...]:
-    """Those of the found tables that the connector would take for one of these: it matches without regard to case.
-
-    It ignores the case of ASCII letters only.
-    """
-    folded = {_fold(pair) for pair in tables}
-    return tuple(sorted(pair for pair in found if pair not in tables and _fold(pair) in folded))
-
-
-def _fold(pair: Pair) -> str:
-    return "".join(char.lower() if char.isascii() else char for char in ".".join(pair))
-
-
 def _beside(demand: Demand) -> Collection[Pair] | None:
     return demand.tables.keys() if demand.ours else None
 
@@ -125,20 +104,5 @@ def _facts(cursor: psycopg.Cursor[Any], demand: Demand) -> list[TableFacts]:
     return [table for table in facts(cursor.fetchall()) if table.kind in "rp"]
 
 
-def _twins(cursor: psycopg.Cursor[Any], demand: Demand) -> tuple[Pair, ...]:
-    cursor.execute(_ALIKE, _names(demand))
-    return twins([(str(schema), str(name)) for schema, name in cursor.fetchall()], demand.tables)
-
-
 def _names(demand: Demand) -> Sequence[list[str]]:
     return [schema for schema, _ in demand.tables], [name for _, name in demand.tables]
-
-
-def _twin_refused(twin: Pair, demand: Demand) -> Refusal:
-    listed = ", ".join(quoted(*pair) for pair in sorted(demand.tables))
-    return Refusal(
-        table=".".join(twin),
-        why="it differs from a table of the dataset in case only, and the connector would publish both",
-        cure=f"CREATE PUBLICATION {quoted(demand.publication)} FOR TABLE {listed}, with"
-        " publication.autocreate.mode: disabled in the dataset's connector",
-    )

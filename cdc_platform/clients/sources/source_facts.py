@@ -11,11 +11,12 @@ import psycopg
 import pymysql
 
 from cdc_platform.clients.sources.mariadb_keys import quoted
-from cdc_platform.clients.sources.publication import Demand, check, demand, twins
+from cdc_platform.clients.sources.publication import Demand, check, demand
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.identity import Identity
+from cdc_platform.connectors.tables import twins
 from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
 from cdc_platform.model.topology import Dataset, Engine, Shard
@@ -208,8 +209,9 @@ def _binlog_tables(
         cursor.execute(f"SHOW CREATE TABLE {quoted(shard.database)}.{quoted(name)}")
         ((_, definitions[name]),) = cursor.fetchall()
     tables = {name: _binlog_table(name, rows, definitions.get(name, "")) for name in captured if name in there}
-    alike = twins([(shard.database, name) for name in there], [(shard.database, name) for name in captured])
-    return tables, tuple(name for _, name in alike)
+    place = f"{shard.database}."
+    alike = twins([place + name for name in there], [place + name for name in captured])
+    return tables, tuple(name.removeprefix(place) for name in alike)
 
 
 _OF_TABLE = (

@@ -6,9 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.clients.sources.publication import demand, twins
 from cdc_platform.clients.sources.replica_identity import TableFacts, UniqueIndex, facts, refusal
-from cdc_platform.model.topology import Address, Credentials, Dataset, Engine, Shard, Table
 
 PRIMARY = UniqueIndex(name="t_pkey", columns=("id",), primary=True)
 PAIR = UniqueIndex(name="t_a_b_key", columns=("a", "b"))
@@ -117,37 +115,3 @@ def test_rows_of_the_catalog_become_facts_with_descendants() -> None:
     ]
     child = table("d", name="child")
     assert facts(rows) == (replace(table("f", PRIMARY), descendants=(child,)),)
-
-
-def test_twins_differ_in_the_case_of_ascii_letters_only() -> None:
-    tables = {("public", "orders"), ("public", "Items"), ("public", "items")}
-    found = [
-        ("public", "Orders"),
-        ("Public", "orders"),
-        ("public", "items"),
-        ("other", "orders"),
-        ("public", "ördersÖ"),
-    ]
-    assert twins(found, tables) == (("Public", "orders"), ("public", "Orders"))
-    assert twins([("public", "Ö")], {("public", "ö")}) == ()
-    # As names, not as patterns.
-    assert twins([("public", "aXb")], {("public", "a.b")}) == ()
-
-
-def test_what_a_publication_is_to_be_follows_from_dataset_and_shard() -> None:
-    dataset = Dataset(
-        name="o",
-        engine=Engine.POSTGRES,
-        tables=(Table(name="t", key=("a",)), Table(name="u", schema="s")),
-        clusters=("c",),
-        credentials=Credentials(user="${env:CDC_USER}", password="${env:CDC_PASSWORD}"),
-        connector={"publish.via.partition.root": "true"},
-    )
-    shard = Shard(dataset="o", id="00000", leader=Address("db", 5432), database="o")
-    asked = demand(dataset, shard, "p")
-    assert asked.tables == {("public", "t"): ("a",), ("s", "u"): ()}
-    assert (asked.ours, asked.via_root) == (True, True)
-    asked = demand(dataset, replace(shard, connector={"publish.via.partition.root": "false"}), "p")
-    assert (asked.ours, asked.via_root) == (True, False)
-    asked = demand(dataset, replace(shard, connector={"publication.autocreate.mode": "disabled"}), "p")
-    assert not asked.ours
