@@ -102,7 +102,7 @@ DEFAULT = Suite(
             check="continuous",
             type="expect_column_values_to_be_between",
             kwargs={"column": "breaks", "max_value": 0},
-            description="No step was lost that no proof has followed.",
+            description="Each step that the source logged arrived, or a proof has followed; others are in no log.",
             advice="The break names its range; ledger_sensor has the shard verified. Repair what that finds.",
         ),
         Expectation(

@@ -1,6 +1,6 @@
 """The continuity ledger: was every step handed on? Pure, on arrays.
 
-A state proof shows that the end is right. That no step between was lost is another claim, made of two:
+A state proof shows that the end is right. That no logged step between was lost is another claim, made of two:
 
 - Transactions are whole. The source counts: a transaction's END says how many events each table has
   of it, and so many distinct ones must be in the table's topic. Kept are only transactions that do
