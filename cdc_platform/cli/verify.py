@@ -67,10 +67,6 @@ def verify(
         ends_at_once(lambda: f"Interrupted: {len(found)} verdicts are written; {stages.last}. `{again}` goes on."),
         rarer_collections(VERIFYING),
     ):
-
-        def report(step: Step) -> None:
-            stages.update(_STAGES[step.stage], step.done, step.total)
-
         topology = platform.topology.load()
         chosen, shards = tables_and_shards(topology.dataset(dataset), names, tables)
         shards += (old_shards,) if old_shards else ()
@@ -78,6 +74,11 @@ def verify(
         audit = AuditFrame(settings.audit_dir)
         ports = verification_of(platform)
         for part in (part for table in chosen for part in plan_verification(topology, dataset, table.name, ids)):
+            of_table = f"{part.table}: " if len(chosen) > 1 else ""
+
+            def report(step: Step, of_table: str = of_table) -> None:
+                stages.update(f"{of_table}{_STAGES[step.stage]}", step.done, step.total)
+
             verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts
@@ -109,12 +110,14 @@ def _document(verdict: ShardVerdict) -> dict[str, Any]:
 
 def _print(verdicts: list[ShardVerdict], run_id: str) -> None:
     grid = Grid(box=None, header_style="bold")
-    for name in ("shard", "verdict", "rows", "proven to", "lag", "reason"):
+    several = len({verdict.table for verdict in verdicts}) > 1
+    for name in (*(("table",) if several else ()), "shard", "verdict", "rows", "proven to", "lag", "reason"):
         grid.add_column(name, justify="right" if name in ("rows", "lag") else "left", overflow="fold")
     for verdict in verdicts:
         style = _STYLES.get(verdict.verdict, "magenta")
         lag = "" if verdict.lag_s is None else f"{verdict.lag_s:.1f} s"
         grid.add_row(
+            *((verdict.table,) if several else ()),
             verdict.shard,
             Text(verdict.verdict, style),
             f"{verdict.source_rows:,}",

@@ -18,6 +18,7 @@ from typing import Any
 
 from cdc_platform.defs.data_docs import write_page
 from cdc_platform.errors import BadInput, TopologyError
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.verification.check_rows import COLUMNS
 
@@ -220,7 +221,7 @@ def _expectation(item: Any, where: str, field: str) -> Expectation:
             f"the audit frame has no column {column!r}.",
             where=where,
             field=f"{field}.kwargs.column",
-            cure=f"Use one of {', '.join(COLUMNS)}.",
+            cure=one_of(str(column), COLUMNS, most=len(COLUMNS)),
         )
     return Expectation(
         check=check,

@@ -6,7 +6,6 @@ numbers, booleans, null. Where it came from (znode or YAML file) is `where`.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from enum import StrEnum
 from typing import Any, TypeVar
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.secret_references import (
     has_login,
     is_reference,
@@ -171,7 +171,7 @@ class Fields:
             raise self.error(
                 name,
                 f"{text!r} is not a known {kind.__name__.lower()}.",
-                f"{_nearest(text, kind)}Use one of {options}.",
+                one_of(text, map(str, kind)),
             ) from None
 
     def items(self, name: str, read: Callable[[Any, str], T]) -> tuple[T, ...]:
@@ -248,7 +248,7 @@ class Fields:
         """Raises TopologyError on the first unknown field, with the nearest known name."""
         for name in self.unknown():
             known = sorted(self._known)
-            raise self.error(name, "no such field.", f"{_nearest(name, known)}Known: {', '.join(known)}.")
+            raise self.error(name, "no such field.", one_of(name, known, most=len(known)))
 
     def _text(self, name: str, value: Any) -> str:
         if not isinstance(value, str):
@@ -270,8 +270,3 @@ class Fields:
             return Address.parse(self._text(name, value))
         except TopologyError as error:
             raise self.error(name, error.message, error.cure or "") from None
-
-
-def _nearest(name: str, options: Iterable[str]) -> str:
-    close = difflib.get_close_matches(name, list(options), n=1, cutoff=0.6)
-    return f"Did you mean {str(close[0])!r}? " if close else ""

@@ -11,6 +11,7 @@ from pathlib import Path
 import psutil
 
 from cdc_platform.errors import StackError
+from cdc_platform.model.naming import one_of
 
 _LOWEST = 15000
 _OUTGOING = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -50,7 +51,7 @@ def chosen(names: Iterable[str], *, fixed: Mapping[str, int], before: Mapping[st
     names = list(names)
     for name in fixed:
         if name not in names:
-            raise StackError(f"there is no port {name!r}.", field="port", cure=f"Known: {', '.join(sorted(names))}.")
+            raise StackError(f"there is no port {name!r}.", field="port", cure=one_of(name, names))
     ports: dict[str, int] = {}
     with contextlib.ExitStack() as held:
 

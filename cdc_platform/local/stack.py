@@ -21,6 +21,7 @@ from cdc_platform.local.readiness import probe_of
 from cdc_platform.local.services import Launch, Running, ServiceStatus
 from cdc_platform.local.stack_passwords import DATASETS, Login, read_login, write_private
 from cdc_platform.local.stack_security import Security
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.topology import Address, Cluster, Credentials, Engine
 from cdc_platform.settings import CONFIG_FILE, Settings, default_cache_dir
 
@@ -322,7 +323,7 @@ class Stack:
             raise StackError(
                 f"there is no service {service!r}.",
                 where=str(self.directory),
-                cure=f"Known: {', '.join(self.launches)}.",
+                cure=one_of(service, self.launches),
             )
         return self.launches[service]
 

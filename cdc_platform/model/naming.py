@@ -37,8 +37,13 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(name, sorted(known), n=1)), None)
 
 
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`Did you mean 'pins'? ` with the nearest name; empty when none is near."""
+    like = nearest(name, known)
+    return f"Did you mean {like!r}? " if like else ""
+
+
 def one_of(name: str, known: Iterable[str], most: int = 20) -> str:
     """The cure of a name that does not exist: the nearest one, and which there are."""
     names = sorted(known)
-    like = nearest(name, names)
-    return (f"Did you mean {like}? " if like else "") + f"Use one of {some_of(names, most)}."
+    return f"{did_you_mean(name, names)}Use one of {some_of(names, most)}."

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.model.naming import nearest, some_of
+from cdc_platform.model.naming import did_you_mean, some_of
 
 _END = re.compile(r"([a-z0-9_-]*?)([0-9]+)")
 # More than a fleet has: the length of a range that is spelled out.
@@ -47,11 +47,10 @@ def choose_ids(dataset: str, known: Collection[str], texts: Iterable[str]) -> tu
 
 def no_such_shards(dataset: str, unknown: Sequence[str], known: Collection[str]) -> TopologyError:
     """The error about shards that the dataset does not have, with the nearest that it has."""
-    like = nearest(unknown[0], known)
     return TopologyError(
         f"dataset {dataset!r} has no shard {some_of([repr(shard) for shard in unknown], 5)}.",
         field="shard",
-        cure=(f"Did you mean {like}? " if like else "") + f"`cdc-platform topology show {dataset}` lists its shards.",
+        cure=f"{did_you_mean(unknown[0], known)}`cdc-platform topology show {dataset}` lists its shards.",
     )
 
 

@@ -122,7 +122,7 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
             names = some_of([f"{dataset.name}.{shard}" for shard in both], 1)
             raise bad_request(
                 "shards",
-                f"{names} are in the unfinished run {other.id}, until it is finished or stopped; "
+                f"the unfinished run {other.id} has {names} until it is finished or stopped; "
                 f"{_worked(records, other)}.",
                 f"Go on with it (`cdc-platform {other.kind} --continue {other.id}`, which also takes it over from a "
                 f"process that was killed), or end it (`--stop {other.id}`).",

@@ -7,6 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.topology import Dataset
 from cdc_platform.verification.duplicates.causes import DuplicatePolicy
 from cdc_platform.verification.ports import VerificationPolicy
@@ -33,7 +34,7 @@ def check_policy(dataset: Dataset, where: Path | str) -> None:
                 "there is no such setting of verification.",
                 where=str(where),
                 field=f"datasets.{dataset.name}.verification.{name}",
-                cure=f"Known: {', '.join(_KNOWN)}.",
+                cure=one_of(name, _KNOWN, most=len(_KNOWN)),
             )
     if policy.schedule and not _CRON.fullmatch(policy.schedule):
         raise TopologyError(

@@ -289,7 +289,7 @@ def test_a_bootstrap_that_is_launched_twice_is_one_run(latest: Snapshots, monkey
     first = _dies(latest, monkeypatch, **config)
     assert runs(latest.records)[first].finished is None
     other = latest.launch(BOOTSTRAP, dataset="pins", shards=["00001", "00002"])
-    assert f"are in the unfinished run {first}" in failure(other)
+    assert f"the unfinished run {first} has" in failure(other)
     again = latest.launch(BOOTSTRAP, **config)
     assert again.success
     assert {run.id: run.finished is not None for run in runs(latest.records).values()} == {first: True}

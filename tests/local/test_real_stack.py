@@ -232,7 +232,7 @@ def test_logs_prints_the_last_lines(stack: Stack) -> None:
     assert len(result.output.splitlines()) == 3
     unknown = runner.invoke(main, ["stack", "logs", "w99", "--dir", str(stack.directory)])
     assert unknown.exit_code == 1
-    assert "Known: " in unknown.output
+    assert "Use one of " in unknown.output
 
 
 def test_killed_worker_comes_back_on_its_ports(stack: Stack) -> None:

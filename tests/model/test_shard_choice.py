@@ -39,7 +39,7 @@ def test_ids_and_ranges_are_taken_as_typed(texts: list[str], found: tuple[str, .
         ("9-12", ["'00011'", "'00012'"]),
         ("10-9", ["'10-9'"]),
         ("eu-000-eu-002", ["'eu-002'"]),
-        ("mian", ["'mian'", "Did you mean main?"]),
+        ("mian", ["'mian'", "Did you mean 'main'?"]),
         ("0,1,77", ["'77'"]),
         ("eu", ["'eu'"]),
         ("", ["''"]),

@@ -185,7 +185,7 @@ def test_some_tables_of_a_dataset_that_is_bootstrapped_as_a_whole_are_refused() 
 def test_a_shard_is_in_one_unfinished_run_at_most() -> None:
     small = topology(pins=3)
     first = plan_run(small, {}, backfill(shards=("00001",)), "r1")
-    with pytest.raises(BadInput, match=r"pins\.00001 are in the unfinished run r1.*no process") as caught:
+    with pytest.raises(BadInput, match=r"the unfinished run r1 has pins\.00001 until.*no process") as caught:
         plan_run(small, {first.key: first.document()}, backfill(), "r2")
     assert "--continue r1" in str(caught.value.cure)
 

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import msgspec
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.naming import one_of
 from cdc_platform.model.topology import EMPTY, Dataset
 from cdc_platform.verification.duplicates.copies import (
     OTHER_POSITION,
@@ -98,7 +99,7 @@ class DuplicatePolicy:
         for path, known, used in ((block, names, given), (f"{block}.limits", causes, found.limits)):
             for name in used:
                 if name not in known:
-                    cure = f"Known: {', '.join(sorted(known))}."
+                    cure = one_of(name, known)
                     raise TopologyError("there is no such limit.", where=where, field=f"{path}.{name}", cure=cure)
         return replace(found, limits={**cls().limits, **found.limits})
 
