@@ -25,6 +25,8 @@ from cdc_platform.model.secret_references import (
 ENV_PREFIX = "CDC_PLATFORM_"
 CONFIG_ENV = "CDC_PLATFORM_CONFIG"
 CONFIG_FILE = "cdc-platform.toml"
+# Settings that are tables of tables: the environment does not hold them.
+FILE_ONLY = frozenset({"alerts", "connect_logins"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +145,7 @@ class Settings:
         found = cls._values(raw, str(file))
         for setting in fields(cls):
             variable = ENV_PREFIX + setting.name.upper()
-            if variable in env and setting.name not in ("alerts", "connect_logins"):
+            if variable in env and setting.name not in FILE_ONLY:
                 found[setting.name] = _from_environment(env[variable], setting.name, variable)
         settings = cls(**found)
         settings._refuse_own_secrets_among_datasets(str(file))

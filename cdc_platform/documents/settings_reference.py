@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
 
-from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, AlertTarget, Settings
+from cdc_platform.settings import CONFIG_ENV, CONFIG_FILE, ENV_PREFIX, FILE_ONLY, AlertTarget, Settings
 
 MEANINGS: Mapping[str, str] = {
     "platform": "Name of the platform, in the topics, slots and connectors that it makes.",
@@ -24,6 +24,11 @@ MEANINGS: Mapping[str, str] = {
     "state_topic": "The topic with the platform's own records.",
     "heartbeat_topic": "The topic with the connectors' heartbeats.",
     "secrets_dirs": "Directories below which datasets' secrets lie, each in a directory of the dataset's name.",
+    "source_hosts": "Hosts that leaders and replicas may have; no login goes to another; `*` is any text.",
+    "source_ca": "PEM file with the authority of the source servers' certificates: TLS is then demanded and verified.",
+    "source_truststore": "The same for connectors of MariaDB and MySQL, a PKCS12 file on workers; empty: Java's own.",
+    "source_truststore_password": "Its password, as a reference to a secret.",
+    "postgres_auth": "How Postgres servers may ask for a password, as libpq's `require_auth`.",
     "permitted_connector_options": "Further connector options that datasets may set; `*` is any text.",
     "permitted_topics": "Names of topics that datasets may have, beside `<platform>.*`; `*` is any text.",
     "adopted_topics": "Existing topics that passes may change though they did not make them; `*` is any text.",
@@ -32,6 +37,8 @@ MEANINGS: Mapping[str, str] = {
     "connect_user": "User of the workers' REST API; empty: none. Sent over https, or to loopback, only.",
     "connect_password": "Its password, as a reference to a secret.",
     "connect_ca": "PEM file with the authority that signed the workers' certificates; empty: the public ones.",
+    "connect_hosts": "Hosts that the URLs of Connect workers may have; nothing is sent to others; `*` is any text.",
+    "connect_logins": "Logins of single Connect clusters, `[connect_logins.CLUSTER]` with `user` and `password`.",
     "pass_budget": "Seconds that a pass may take: what has not begun by then is left to the next one.",
     "max_deletes": "So much a pass or an import deletes without `--allow-deletes`: this many connectors,",
     "max_delete_fraction": "or this share of all, whichever is more.",
@@ -78,7 +85,7 @@ def toml(chosen: Mapping[str, Any]) -> str:
     """A settings file: the chosen settings, and all others with their defaults as comments."""
     parts = [f"# cdc-platform's settings. {CONFIG_ENV} names this file; the meaning of all: docs/settings.md.\n"]
     for setting in fields(Settings):
-        if setting.name == "alerts":
+        if setting.name in FILE_ONLY:
             continue
         value = chosen.get(setting.name, _default_value(setting))
         line = f"{setting.name} = {_toml(value)}"
@@ -89,7 +96,7 @@ def toml(chosen: Mapping[str, Any]) -> str:
 def _rows() -> Iterator[str]:
     for setting in fields(Settings):
         name = setting.name
-        variable = "" if name == "alerts" else f"`{ENV_PREFIX}{name.upper()}`"
+        variable = "" if name in FILE_ONLY else f"`{ENV_PREFIX}{name.upper()}`"
         yield f"| `{name}` | {variable} | {_type(Settings, setting)} | {_default(setting)} | {MEANINGS[name]} |"
 
 

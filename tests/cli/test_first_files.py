@@ -1,4 +1,4 @@
-"""`init`, `grants`, `topology new`, and the page of settings: the files that everything begins with."""
+"""`init`, `grants` and `topology new`: the files that everything begins with."""
 
 from __future__ import annotations
 
@@ -12,37 +12,14 @@ from click.testing import CliRunner, Result
 
 from cdc_platform.cli.main import main
 from cdc_platform.connectors.config import problems
-from cdc_platform.documents import load_yaml, settings_reference
+from cdc_platform.documents import load_yaml
 from cdc_platform.errors import KafkaUnavailable
-from cdc_platform.settings import Settings
+from cdc_platform.settings import FILE_ONLY, Settings
 from cdc_platform.testing import FakeConnect, FakeKafka, InMemoryTopologyStore, InMemoryZooKeeper
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 def run(*arguments: str) -> Result:
     return CliRunner().invoke(main, arguments, catch_exceptions=False)
-
-
-def test_the_page_of_settings_is_the_one_that_the_code_gives() -> None:
-    hint = "python -m cdc_platform.documents.settings_reference > docs/settings.md"
-    assert (DOCS / "settings.md").read_text() == settings_reference.page(), hint
-
-
-def test_every_setting_has_a_meaning_and_no_other() -> None:
-    assert settings_reference.MEANINGS.keys() == {setting.name for setting in fields(Settings)}
-
-
-def test_every_variable_of_the_page_is_read(tmp_path: Path) -> None:
-    variables = re.findall(r"`(CDC_PLATFORM_[A-Z_]+)` \|", settings_reference.page())
-    assert len(variables) == len(fields(Settings)) - 1
-    values = {"number": "7", "whole number": "7", "true or false": "true", "list of text": "/x", "table": "k:1"}
-    rows = re.findall(r"^\| `(\w+)` \| `(CDC_\w+)` \| ([a-z ]+) \|", settings_reference.page(), re.MULTILINE)
-    empty = tmp_path / "empty.toml"
-    empty.write_text("")
-    for name, variable, kind in rows:
-        value = "${env:X}" if name.endswith("_password") else values.get(kind, "other")
-        assert getattr(Settings.load(empty, {variable: value}), name) != getattr(Settings.load(empty, {}), name), name
 
 
 @pytest.fixture
@@ -72,10 +49,8 @@ def test_init_asks_each_server_and_writes_every_setting(servers: FakeKafka, tmp_
     loaded = Settings.load(file, {})
     assert (loaded.zookeeper, loaded.kafka) == ("z:2181", {"bootstrap.servers": "k:9092"})
     text = file.read_text()
-    for setting in fields(Settings):
-        assert setting.name == "alerts" or re.search(rf"^(# )?{setting.name} = ", text, re.MULTILINE), setting.name
     every = tomllib.loads(re.sub(r"^# (\w+ = )", r"\1", text, flags=re.MULTILINE))
-    assert every.keys() == {setting.name for setting in fields(Settings)} - {"alerts"}
+    assert every.keys() == {setting.name for setting in fields(Settings)} - FILE_ONLY
     assert "is there already" in run("init", "--out", str(file)).stderr
 
 
