@@ -150,6 +150,8 @@ def test_shards_by_id_range_failed_run_and_need() -> None:
     chosen = choose_shards(backfill(shards=("00000", "00003-00005")), shards)
     assert chosen == ("00000", "00003", "00004", "00005")
     assert choose_shards(backfill(failed_of="r1"), shards, failed={"00007", "gone"}) == ("00007",)
+    again = bootstrap(failed_of="r1")
+    assert choose_shards(again, shards, failed={"00007"}, bootstrapped={"00007"}) == ("00007",), "it streams, not whole"
     assert choose_shards(bootstrap(), shards, bootstrapped={f"{n:05d}" for n in range(8)}) == ("00008", "00009")
     for request, more in (
         (backfill(shards=("00020",)), {}),
