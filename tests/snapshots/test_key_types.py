@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange
 from cdc_platform.snapshots.row_counts import Patience
 from cdc_platform.snapshots.run_records import watermarks
+from cdc_platform.snapshots.shard_steps import Timeouts
 from tests.snapshots.conftest import BackgroundRun, backfill, bootstrap, go
 from tests.snapshots.harness import Harness, TopicCheck
 from tests.snapshots.key_samples import SAMPLES, UNFIT, Sample
@@ -182,3 +184,21 @@ def test_key_types_2_rows_that_do_not_arrive_are_counted(
         assert f"t_{name}: read {keys} of 60 rows" in str(notes.done[0].error)
     marks = {table: mark for (table, _), mark in watermarks(outside.platform.state.read(), world.name).items()}
     assert {table.removeprefix("t_") for table, mark in marks.items() if mark.complete} == arrived.keys() - short.keys()
+
+
+@pytest.mark.slow
+def test_key_types_beside_11_a_table_whose_chunks_kill_the_task_costs_no_other(
+    make_keys: MakeKeys, outside: SnapshotPorts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As would a key that is not known to fail."""
+    monkeypatch.setattr(executor, "unfit_key", lambda engine, key: None)
+    world = make_keys(Engine.POSTGRES, "money", "uuid", "int8")
+    soon = Timeouts(withdrawn=timedelta(seconds=3), stalled=timedelta(seconds=10), attempts=3)
+    _, notes = go(outside, bootstrap(world), "b1", timeouts=soon)
+    arrived = world.keys()
+    assert (arrived["uuid"], arrived["int8"]) == (60, 60)
+    assert arrived["money"] < 60
+    assert str(notes.done[0].error).startswith("t_money was not read: ")
+    assert str(notes.done[0].error).endswith(", 3 times")
+    marks = {table: mark for (table, _), mark in watermarks(outside.platform.state.read(), world.name).items()}
+    assert {table for table, mark in marks.items() if mark.complete} == {"t_uuid", "t_int8"}
