@@ -13,6 +13,7 @@ from confluent_kafka import TopicPartition
 
 from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.identity import table_topic
+from cdc_platform.errors import SourceRejected
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Engine, Table
 from cdc_platform.settings import Settings
@@ -22,7 +23,7 @@ from cdc_platform.snapshots.request import KeyRange
 from cdc_platform.snapshots.row_counts import Patience
 from cdc_platform.snapshots.run_records import watermarks
 from cdc_platform.snapshots.shard_steps import Timeouts
-from tests.snapshots.conftest import BackgroundRun, backfill, bootstrap, go
+from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
 from tests.snapshots.harness import Harness, TopicCheck
 from tests.snapshots.key_samples import SAMPLES, UNFIT, Sample
 from tests.waiting import assert_eventually
@@ -202,3 +203,23 @@ def test_key_types_beside_11_a_table_whose_chunks_kill_the_task_costs_no_other(
     assert str(notes.done[0].error).endswith(", 3 times")
     marks = {table: mark for (table, _), mark in watermarks(outside.platform.state.read(), world.name).items()}
     assert {table for table, mark in marks.items() if mark.complete} == {"t_uuid", "t_int8"}
+
+
+@pytest.mark.parametrize("engine", [*_CI, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+def test_key_types_and_row_counts_as_servers_give_them(
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
+) -> None:
+    world = make_harness(engine, count=1, rows=700)
+    (shard,), items = world.shards, world.dataset.table("items")
+
+    def count(condition: str | None, seconds: float, **verification: bool) -> int:
+        dataset = replace(world.dataset, verification=verification)
+        return outside.sources.count_rows(dataset, shard, items, condition, seconds)
+
+    keys = outside.sources.key_columns(world.dataset, shard, [items, Table(name="gone")])
+    assert [(column.name, column.type) for column in keys["items"].columns] in ([("id", "bigint")], [("id", "int8")])
+    assert keys["gone"].columns == ()
+    assert (count(None, 30), count("id <= 10", 30)) == (700, 10)
+    assert_eventually(lambda: count(None, 30, replicas=True) == 700, what="the replica has the rows")
+    with pytest.raises(SourceRejected, match="counting items took longer than 1 s"):
+        count("(SELECT COUNT(*) FROM items a, items b WHERE a.id + b.id > items.id) > 0", 1)

@@ -21,7 +21,7 @@ from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.clients.sources.replication import channels, replication_status
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
-from cdc_platform.clients.sources.table_keys import Keys, count_sql, mysql_keys, postgres_keys
+from cdc_platform.clients.sources.table_keys import Keys, count_sql, counted, mysql_keys, postgres_keys
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA, container
 from cdc_platform.errors import BadInput, SecretUnresolved, SourceRejected, SourceUnavailable
@@ -178,7 +178,7 @@ class RealSourceLogs:
         began = time.monotonic()
         try:
             if dataset.engine is Engine.POSTGRES:
-                return self._with_postgres(dataset, shard, lambda c: _counted(c, sql), answer=seconds)
+                return self._with_postgres(dataset, shard, lambda c: counted(c, sql), answer=seconds)
             server = address_of(dataset, shard, replicas=bool(dataset.verification.get("replicas")))
             behind = None if server == shard.leader else dataset.engine
 
@@ -186,7 +186,7 @@ class RealSourceLogs:
                 lag = None if behind is None else _replica_lag(cursor, behind)
                 if lag is not None and lag > _REPLICA_BEHIND:
                     raise SourceUnavailable(f"the replica {server} is {lag:.0f} s behind.", cure="It is tried again.")
-                return _counted(cursor, sql)
+                return counted(cursor, sql)
 
             return self._with_mysql(dataset, server, shard.name, count, answer=seconds)
         except SourceUnavailable as error:
@@ -335,11 +335,6 @@ def _drop(cursor: psycopg.Cursor[Any], slot: str) -> None:
     left = cursor.fetchone()
     if left is not None:
         raise SourceUnavailable(f"slot {slot} is in use by process {left[0]}.", cure="It is tried again.")
-
-
-def _counted(cursor: pymysql.cursors.Cursor | psycopg.Cursor[Any], sql: str) -> int:
-    cursor.execute(sql)
-    return int(cursor.fetchall()[0][0])
 
 
 def _settled(cursor: psycopg.Cursor[Any]) -> int:

@@ -75,10 +75,24 @@ def postgres_keys(cursor: psycopg.Cursor[Any], tables: Sequence[Table]) -> Keys:
     return _keys(tables, rows)
 
 
-def count_sql(engine: Engine, place: str, table: str, condition: str | None) -> str:
-    """A statement that counts the rows of a table (`place`: its database or schema) that a condition is true for."""
+def count_sql(engine: Engine, place: str, table: str, condition: str | None) -> tuple[str, str]:
+    """Statements of which the last counts the rows of a table (`place`: its database or schema) that meet a condition.
+
+    The first gives the session the database, or the path, in which the connector's own reads the condition.
+    """
     where = f" WHERE {condition}" if condition else ""
-    return f"SELECT COUNT(*) FROM {quote_name(engine, place)}.{quote_name(engine, table)}{where}"
+    path = 'SET search_path = pg_catalog, "$user", public' if condition else "SELECT 1"
+    return (
+        f"USE {quote_name(engine, place)}" if engine.reads_binlog else path,
+        f"SELECT COUNT(*) FROM {quote_name(engine, place)}.{quote_name(engine, table)}{where}",
+    )
+
+
+def counted(cursor: pymysql.cursors.Cursor | psycopg.Cursor[Any], statements: Sequence[str]) -> int:
+    """What the last of the statements counts."""
+    for statement in statements:
+        cursor.execute(statement)
+    return int(cursor.fetchall()[0][0])
 
 
 def _mysql_column(row: Sequence[Any]) -> Column:
