@@ -42,6 +42,7 @@ SIZES = {
     "changes": (5, 2),  # of one shard's leader in each round; of many it is one
     "shards": (100, 10),  # that move at once
     "tasks": (60, 9),  # that a killed worker's group has
+    "engine": ("mariadb", "mariadb"),  # or mysql
     "parts": ("one,half-open,loop,many,worker,stock", "one,many,worker"),
 }
 
@@ -125,16 +126,18 @@ class Range:
 
 
 @contextlib.contextmanager
-def capturing(kind: type[Mover], stack: Stack, platform: Platform, count: int, leader: Address) -> Iterator[Range]:
+def capturing(
+    kind: type[Mover], stack: Stack, platform: Platform, engine: Engine, count: int, leader: Address
+) -> Iterator[Range]:
     """That many shards, captured, with their writers at work."""
     name = f"fo{secrets.token_hex(3)}"
-    sources = Sources(directory=stack.directory, engine=Engine.MARIADB)
+    sources = Sources(directory=stack.directory, engine=engine)
     dataset = Dataset(
         name=name,
-        engine=Engine.MARIADB,
+        engine=engine,
         tables=(Table(name=TABLE),),
         clusters=(stack.cluster().name,),
-        credentials=stack.credentials(Engine.MARIADB, name),
+        credentials=stack.credentials(engine, name),
         bootstrap=BootstrapMode.LATEST,
         topics=TopicSpec(partitions=4, replication=1),
     )
@@ -165,15 +168,22 @@ def capturing(kind: type[Mover], stack: Stack, platform: Platform, count: int, l
 
 
 def leader_changes(
-    kind: type[Mover], stack: Stack, platform: Platform, *, count: int, rounds: int, half_open: bool = False
+    kind: type[Mover],
+    stack: Stack,
+    platform: Platform,
+    engine: Engine,
+    *,
+    count: int,
+    rounds: int,
+    half_open: bool = False,
 ) -> Measured:
     """Rounds of a leader that goes away, and a change of all shards to another."""
-    at = stack.mariadb_primary
+    at = stack.primary(engine)
     times: list[float] = []
     cpu = Cpu(stack)
     with (
         FarProxy((at.host, at.port)) as old,
-        capturing(kind, stack, platform, count, Address.parse(old.address)) as shards,
+        capturing(kind, stack, platform, engine, count, Address.parse(old.address)) as shards,
     ):
         for number in range(rounds):
             gone = time.monotonic()
@@ -199,10 +209,10 @@ def leader_changes(
     )
 
 
-def worker_kill(stack: Stack, platform: Platform, *, count: int) -> Measured:
+def worker_kill(stack: Stack, platform: Platform, engine: Engine, *, count: int) -> Measured:
     """kill -9 of one of the workers, until events written later flow of all shards."""
     cpu = Cpu(stack)
-    with capturing(Agents, stack, platform, count, stack.mariadb_primary) as shards:
+    with capturing(Agents, stack, platform, engine, count, stack.primary(engine)) as shards:
         victim = _follower(stack)
         at = time.monotonic()
         stack.kill(victim)
@@ -256,18 +266,18 @@ def _seconds(process: psutil.Process) -> float:
 
 def run(form: Form) -> None:
     """The parts that were asked for."""
-    parts, every = form.text("parts").split(","), list[Measured]()
+    parts, every, engine = form.text("parts").split(","), list[Measured](), Engine(form.text("engine"))
     if set(parts) != {"stock"}:
         with _platform_on(form) as (stack, platform):
             every += _leader_changes(form, parts, stack, platform)
             if "worker" in parts:
-                every.append(worker_kill(stack, platform, count=form.count("tasks")))
+                every.append(worker_kill(stack, platform, engine, count=form.count("tasks")))
                 form.figure("worker kill -9: all shards flow after", "s", [every[-1].times[-1]])
     if "stock" in parts:
         recommended = every[-1] if "worker" in parts else None
         # Never on a running stack: its workers have the recommended settings.
         with _platform_on(replace(form, stack=None), worker_properties=STOCK) as (stack, platform):
-            every.append(worker_kill(stack, platform, count=form.count("tasks")))
+            every.append(worker_kill(stack, platform, engine, count=form.count("tasks")))
         if recommended:
             form.compare(
                 "worker kill -9: all shards flow after", "s", [recommended.times[-1]], [every[-1].times[-1]],
@@ -280,7 +290,7 @@ def run(form: Form) -> None:
 
 def _leader_changes(form: Form, parts: list[str], stack: Stack, platform: Platform) -> list[Measured]:
     """By turns with the other side."""
-    every = list[Measured]()
+    every, engine = list[Measured](), Engine(form.text("engine"))
     recreated = "deleted and created again, told at once"
 
     def by_turns(
@@ -289,7 +299,8 @@ def _leader_changes(form: Form, parts: list[str], stack: Stack, platform: Platfo
         ours, theirs = list[Measured](), list[Measured]()
         for _ in range(form.count("rounds")):
             for found, kind in ((ours, Agents), (theirs, other)):
-                found.append(leader_changes(kind, stack, platform, count=count, rounds=changes, half_open=half_open))
+                turn = leader_changes(kind, stack, platform, engine, count=count, rounds=changes, half_open=half_open)
+                found.append(turn)
         every.extend([*ours, *theirs])
         return ours, theirs
 
@@ -319,10 +330,14 @@ def _leader_changes(form: Form, parts: list[str], stack: Stack, platform: Platfo
     return every
 
 
+def _servers(form: Form) -> dict[str, bool]:
+    return {engine.value: engine.value == form.text("engine") for engine in Engine}
+
+
 @contextlib.contextmanager
 def _platform_on(form: Form, **spec: Any) -> Iterator[tuple[Stack, Platform]]:
     """The running stack that was asked for, or one of its own, and a platform on it."""
     with contextlib.ExitStack() as ending:
-        stack = ending.enter_context(stack_of(form, workers=3, postgres=False, worker_heap_mb=768, **spec))
+        stack = ending.enter_context(stack_of(form, **_servers(form), workers=3, worker_heap_mb=768, **spec))
         cache = Path(ending.enter_context(tempfile.TemporaryDirectory()))
         yield stack, ending.enter_context(open_site_platform(stack, cache))
