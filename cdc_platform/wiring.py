@@ -94,6 +94,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             metrics=metrics,
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
             facts=RealSourceFacts(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
+            histories=lambda topic: TopicRecords(settings.kafka, topic),
         )
     finally:
         connect.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from cdc_platform.clients.kafka.schema_history import Histories
 from cdc_platform.clients.protocols import Connect, Heartbeats, Kafka, Metrics, StateStore, TopologyStore
 from cdc_platform.clients.sources.logs import SourceLogs
 from cdc_platform.clients.sources.source_facts import SourceFactsReader
@@ -17,7 +18,8 @@ class Platform:
     """The outside systems of one platform.
 
     `sources` asks and prepares source servers; without it they are left alone. `facts` asks each of them every few
-    minutes how its log and the captured tables are; without it nothing of that is known.
+    minutes how its log and the captured tables are; without it nothing of that is known. `histories` reads what
+    binlog connectors know of their tables, which is compared with what the sources say.
     `connect` gives the client of a Connect cluster; calls for the same cluster
     share connections. Without `heartbeats` or `metrics` what they tell is
     unknown. Built by `wiring.py`, or from the fakes of `testing`.
@@ -32,3 +34,4 @@ class Platform:
     metrics: Metrics | None = None
     sources: SourceLogs | None = None
     facts: SourceFactsReader | None = None
+    histories: Histories | None = None

@@ -47,7 +47,8 @@ class SourceFacts:
     `tables` are those of the dataset that are there, by name. `publication`: there is one (Postgres). `settings` are
     the server's variables that decide what is logged, those that are not as they must be: name to value. `twins` are
     tables that differ from a captured one in case only. `unpublishable` says why a pass cannot add a table that the
-    publication lacks.
+    publication lacks. `agreed` are tables whose definition is the one that the connector knows, with a fingerprint and
+    the offset in its schema history; `unlogged` are those that differ from it, and how (MariaDB, MySQL).
     """
 
     tables: Mapping[str, SourceTable]
@@ -56,3 +57,5 @@ class SourceFacts:
     settings: Mapping[str, str] = EMPTY
     twins: tuple[str, ...] = ()
     log: RetainedLog | None = None
+    agreed: Mapping[str, tuple[int, int]] = EMPTY
+    unlogged: Mapping[str, str] = EMPTY

@@ -86,7 +86,7 @@ def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None)
     clock.lap("look")
     said: DocumentChanges = {}
     if asked is not None and platform.facts is not None:
-        said = source_round(platform.facts, platform.settings, observed, documents, asked)
+        said = source_round(platform.facts, platform.histories, platform.settings, observed, documents, asked)
         documents = {key: document for key, document in {**documents, **said}.items() if document is not None}
         clock.lap("sources")
     planned = make_plan(observed, desired, state_records.read_memory(documents), policy)

@@ -11,17 +11,18 @@ import random
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
 import msgspec
 
+from cdc_platform.clients.kafka.schema_history import Histories
 from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
-from cdc_platform.connectors.identity import Identity, identity
+from cdc_platform.connectors.identity import Identity, identity, schema_history_topic
 from cdc_platform.errors import CdcError
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import Address, Dataset, Engine, Shard
+from cdc_platform.model.topology import EMPTY, Address, Dataset, Engine, Shard
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
 from cdc_platform.planning.health.restarts import RestartRecord
@@ -31,6 +32,7 @@ from cdc_platform.planning.memory import Memory, SourceLogs, SourcesAsked
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.report import lags_of
 from cdc_platform.reconciler.state_records import DocumentChanges, Documents, read_memory
+from cdc_platform.reconciler.unlogged_definitions import Suspect, compared
 from cdc_platform.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -97,7 +99,12 @@ def of_dataset(name: str | None) -> Asked:
 
 
 def source_round(
-    reader: SourceFactsReader, settings: Settings, observed: ObservedState, documents: Documents, asked: Asked
+    reader: SourceFactsReader,
+    histories: Histories | None,
+    settings: Settings,
+    observed: ObservedState,
+    documents: Documents,
+    asked: Asked,
 ) -> DocumentChanges:
     """Ask the sources of these shards; what the answers change in the records.
 
@@ -124,7 +131,8 @@ def source_round(
     behind = _behind(observed, memory)
     logs: dict[str, dict[str, LogState]] = defaultdict(dict)
     seen = dict(last.seen) if last else {}
-    for name, facts in answers.facts.items():
+    said = {**answers.facts, **_definitions(histories, settings, shards, answers.facts, memory)}
+    for name, facts in said.items():
         dataset, shard = shards[name]
         state = None
         if facts.log is not None:
@@ -146,6 +154,30 @@ def source_round(
         seen={place: one for place, one in most if one.bytes >= LITTLE and now - one.at < 3 * ROUND},
     )
     return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_)}
+
+
+def _definitions(
+    histories: Histories | None,
+    settings: Settings,
+    shards: Mapping[str, tuple[Dataset, Shard]],
+    facts: Mapping[str, SourceFacts],
+    memory: Memory,
+) -> dict[str, SourceFacts]:
+    """The facts of captured shards of binlog servers with the tables that agree with what their connector knows.
+
+    What could not be read agrees as far as it did before.
+    """
+    captured, sources = memory.of(CapturedRecord), memory.of(SourceRecord)
+    suspects: dict[str, Suspect] = {}
+    for name, said in facts.items():
+        dataset, shard = shards[name]
+        if dataset.engine.reads_binlog and name in captured:
+            agreed = sources[name].agreed if name in sources else EMPTY
+            topic = schema_history_topic(settings, shard)
+            suspects[name] = Suspect(topic=topic, database=shard.database, facts=said, agreed=agreed)
+    unread = {name: replace(suspect.facts, agreed=suspect.agreed) for name, suspect in suspects.items()}
+    asked = {name: suspect for name, suspect in suspects.items() if suspect.tables}
+    return {**unread, **(compared(asked, histories) if histories is not None and asked else {})}
 
 
 def _behind(observed: ObservedState, memory: Memory) -> dict[str, float]:

@@ -15,6 +15,7 @@ class HazardKind(StrEnum):
     ABSENT = "absent-table"
     LOG_SETTINGS = "log-settings"
     UNREADABLE = "unreadable-table"
+    UNLOGGED = "unlogged-definition"
     CASCADE = "cascade"
     CASE_TWIN = "case-twin"
     LOG_FILLING = "log-filling"
@@ -93,6 +94,16 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         channel=f"{_ROUND}, `plan` before it is captured; then the task's failure",
         cost=_STATEMENT,
         cure="Change the definition, or take the table out of the dataset's tables.",
+    ),
+    HazardKind.UNLOGGED: KindFacts(
+        engines=_BINLOG,
+        done="A captured table is altered with `sql_log_bin=0`, or on a replica that leads later",
+        happens="The connector reads rows by the definition that it knows: it stops, or takes values for other columns",
+        channel=f"catalog against the schema history, {_ROUND.removeprefix('catalog, ')}; "
+        "then the task's failure, `schema-mismatch`",
+        cost=f"{_STATEMENT}; the schema history is read where a definition changed",
+        cure="`cdc-platform bootstrap DATASET SHARD --again` for just this shard reads definition and rows again. "
+        f"{_PROVE}",
     ),
     HazardKind.CASCADE: KindFacts(
         engines="MariaDB, MySQL before 9.6",

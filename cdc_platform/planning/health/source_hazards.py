@@ -54,7 +54,8 @@ class Gap:
 class SourceRecord(Record):
     """Remembered of a shard's source: what is wrong, what was lost, and the numbers of the tables seen (Postgres).
 
-    `publish`: a pass can add what the publication lacks. `give_up`: its slot is to go before the server is full.
+    `agreed` as in `SourceFacts`. `publish`: a pass can add what the publication lacks. `give_up`: its slot is to go
+    before the server is full.
     """
 
     kept = Kept("source", Writer.REPORT, with_connector=True)
@@ -62,6 +63,7 @@ class SourceRecord(Record):
     hazards: tuple[Hazard, ...] = ()
     gaps: tuple[Gap, ...] = ()
     tables: Mapping[str, int] = EMPTY
+    agreed: Mapping[str, tuple[int, int]] = EMPTY
     publish: bool = False
     give_up: bool = False
 
@@ -103,6 +105,7 @@ def judged(
         hazards=hazards,
         gaps=tuple(kept),
         tables={**before.tables, **numbers} if captured else EMPTY,
+        agreed=facts.agreed,
         publish=lacking and not facts.unpublishable,
         give_up=log is not None and log.give_up,
     )
@@ -155,6 +158,9 @@ def _hazards(
         for key in found.cascades:
             text = f"the foreign key {key} of {name} changes rows below the binlog: those changes are lost"
             yield hazard(HazardKind.CASCADE, table.name, text)
+        if table.name in facts.unlogged:
+            text = f"the definition of {name} changed without the log: {facts.unlogged[table.name]}"
+            yield hazard(HazardKind.UNLOGGED, table.name, text)
         for text in found.unreadable:
             yield hazard(HazardKind.UNREADABLE, table.name, f"{name}: {text}")
     for setting, value in facts.settings.items():
