@@ -53,6 +53,14 @@ def _mariadb(columns: Sequence[Column]) -> list[str]:
     return found
 
 
+def spelled_twice(engine: Engine, column: Column) -> bool:
+    """True for a key column that a snapshot spells otherwise than the stream: one row gets two keys in the topic.
+
+    Of a TIMESTAMP's fraction a snapshot leaves the last zeros out (`.5Z`), the stream does not (`.500Z`).
+    """
+    return engine.reads_binlog and column.type == "timestamp" and bool(column.length)
+
+
 def refused(engine: Engine, column: Column) -> str | None:
     """Why a column cannot be captured rightly, in a sentence; None when it can."""
     if engine is not Engine.MYSQL:

@@ -227,7 +227,7 @@ def _array(column: Column) -> Form | None:
             f"(SELECT '['||coalesce(string_agg(coalesce({element.sql('u.e')},'null'),',' ORDER BY u.o),'')||']'"
             f" FROM unnest({x}) WITH ORDINALITY AS u(e,o))"
         )
-        return f"CASE WHEN {x} IS NOT NULL THEN {items} END"
+        return _of_one_dimension(x, items)
 
     return Form(
         sql=sql,
@@ -235,6 +235,14 @@ def _array(column: Column) -> Form | None:
         scalar=False,
         fidelity=element.fidelity,
     )
+
+
+def _of_one_dimension(x: str, items: str) -> str:
+    """Nothing on the wire equals the bounds of an array that is not numbered from one, or has several dimensions:
+    the connector drops the bounds, and garbles what has dimensions.
+    """
+    lost = f"array_ndims({x}) > 1 OR array_lower({x}, 1) <> 1"
+    return f"""CASE WHEN {lost} THEN '"'||array_dims({x})||'"' WHEN {x} IS NOT NULL THEN {items} END"""
 
 
 def _times() -> Form:
@@ -246,6 +254,6 @@ def _times() -> Form:
             f"(SELECT '['||coalesce(string_agg(coalesce({millis},'null'),',' ORDER BY u.o),'')||']'"
             f" FROM unnest({x}) WITH ORDINALITY AS u(e,o))"
         )
-        return f"CASE WHEN {x} IS NOT NULL THEN {items} END"
+        return _of_one_dimension(x, items)
 
     return Form(sql=sql, scalar=False, fidelity=Fidelity.NORMALISED)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import CLUSTER_KEY, ObservedConnector, ObservedState
 from cdc_platform.model.topology import Pause, Topology
-from cdc_platform.planning.actions import Action, AlterTopic, DeleteConnector
+from cdc_platform.planning.actions import Action, AddPartitions, AlterTopic, DeleteConnector
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.inputs import Part, PassPolicy
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory, RecordChanges
@@ -175,6 +175,11 @@ def loses_records(action: Action) -> bool:
     return any(_less(*action.changes[name]) for name in _KEEPS_RECORDS if name in action.changes)
 
 
+def is_growth(action: Action) -> bool:
+    """True for more partitions: what an operator allowed counts it among the deletes."""
+    return isinstance(action, AddPartitions)
+
+
 def _less(now: str | None, desired: str | None) -> bool:
     """True unless the desired number is known to be as much as now; -1 is without end."""
     try:
@@ -182,6 +187,22 @@ def _less(now: str | None, desired: str | None) -> bool:
     except ValueError:
         return True
     return after < before
+
+
+def unasked_growth(actions: Sequence[Action], policy: PassPolicy) -> list[Refusal]:
+    """Refusals of more partitions for topics that exist, unless an operator allowed deletes."""
+    growing = [action for action in actions if isinstance(action, AddPartitions)]
+    if policy.allow_deletes is not None:
+        return []
+    return [
+        Refusal(
+            scope=f"topic {action.topic}",
+            reason=f"it has {action.before} partitions, {action.total} are wanted: keys would move to others, and "
+            "readers by key keep what stands where they were, deleted rows too, until `repair --tombstones` removes "
+            f"it; if that is meant, pass --allow-deletes {len(growing)}",
+        )
+        for action in growing
+    ]
 
 
 def too_many_deletes(
@@ -198,8 +219,8 @@ def too_many_deletes(
     if gone:
         parts.append(f"{len(gone)} connectors would be deleted ({some_of(sorted(d.name for d in gone), _NAMED)})")
     if losing:
-        topics = sorted(action.topic for action in losing if isinstance(action, AlterTopic))
-        parts.append(f"{len(losing)} topics would keep less ({some_of(topics, _NAMED)})")
+        topics = sorted(action.topic for action in losing if isinstance(action, AlterTopic | AddPartitions))
+        parts.append(f"{len(losing)} topics would keep less or get partitions ({some_of(topics, _NAMED)})")
     return Refusal(
         scope="deletes",
         reason=f"{' and '.join(parts)}, {cap} are allowed; if that is meant, pass --allow-deletes {count}",

@@ -245,7 +245,10 @@ class _Planner:
                     )
                 )
         total = sum(len(connectors) for connectors in self.ours.values())
-        losing = [action for action in topics.actions if guardrails.loses_records(action)]
+        unasked = guardrails.unasked_growth(topics.actions, self.inputs.policy)
+        if unasked:
+            topics = replace(topics, actions=[one for one in topics.actions if not guardrails.is_growth(one)])
+        losing = [one for one in topics.actions if guardrails.loses_records(one) or guardrails.is_growth(one)]
         refusal = guardrails.too_many_deletes(gone, losing, total, self.inputs.policy)
         if refusal:
             topics = replace(topics, actions=[action for action in topics.actions if action not in losing])
@@ -257,7 +260,7 @@ class _Planner:
                 sizes.setdefault(name, None)
         deletes = Part(
             actions=[] if refusal else gone,
-            refusals=[*shrunk.values(), *([refusal] if refusal else [])],
+            refusals=[*shrunk.values(), *([refusal] if refusal else []), *unasked],
             records=RecordChanges({DatasetSize: sizes}),
         )
         return deletes, topics

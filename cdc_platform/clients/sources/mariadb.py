@@ -16,7 +16,7 @@ import numpy as np
 import pymysql
 
 from cdc_platform.canonical import hash_sql as engines
-from cdc_platform.canonical.column_hazards import hazards, refused
+from cdc_platform.canonical.column_hazards import hazards, refused, spelled_twice
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_demands import replica_logs
@@ -121,13 +121,25 @@ class MariaDbSource:
                 problems.append(f"the key column {column} is in no event")
             elif not readable_key(self._engine, known[column]):
                 problems.append(f"the key column {column}: keys of type {known[column].type} cannot be looked up")
-        warnings = hazards(self._engine, columns)
+        warnings = hazards(self._engine, columns) + tuple(
+            f"the key column {name}: a snapshot spells a TIMESTAMP's fraction otherwise than the stream, so that"
+            " one row may have two keys in the topic"
+            for name in key
+            if name in known and spelled_twice(self._engine, known[name])
+        )
         if problems:
             return Inspection(
                 shape=None, problems=tuple(problems), rows=int(rows), left_out=left_out, warnings=warnings
             )
         self._shape = Shape(engine=self._engine, columns=columns, key=key)
         return Inspection(shape=self._shape, rows=int(rows), left_out=left_out, warnings=warnings)
+
+    def prepared(self) -> tuple[str, ...]:
+        """See `Source`. None on servers that do not tell this user (MySQL: XA_RECOVER_ADMIN)."""
+        try:
+            return tuple(str(row[3]) for row in self._rows("XA RECOVER FORMAT='SQL'"))
+        except SourceRejected:
+            return ()
 
     def position(self) -> Position:
         """The position of the last transaction in the binlog."""

@@ -155,6 +155,10 @@ class PostgresSource:
         self._key_columns = tuple(self._key_column(self._shape.column(name), *types[name]) for name in key)
         return Inspection(shape=self._shape, rows=rows, left_out=left_out, warnings=warnings)
 
+    def prepared(self) -> tuple[str, ...]:
+        """See `Source`. The stream has a prepared transaction when it is committed."""
+        return ()
+
     def position(self) -> PostgresPosition:
         """The snapshot of a statement now."""
         return self._position(self._rows("SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text")[0])

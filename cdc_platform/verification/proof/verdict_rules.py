@@ -86,7 +86,13 @@ class VerdictRules:
             if compared.leftovers
             else ""
         )
-        return replace(known, verdict=Verdict.MISMATCHED, reason=", ".join(parts) + left)
+        reason = ", ".join(parts) + left
+        prepared = compared.proof.source.prepared()
+        if prepared:
+            # MariaDB and MySQL log the rows when the transaction is prepared.
+            reason += f"; XA transactions are prepared and may end either way: {some_of(prepared, 3)}"
+            return replace(known, verdict=Verdict.PENDING, reason=reason)
+        return replace(known, verdict=Verdict.MISMATCHED, reason=reason)
 
     def _stale(self, compared: Compared, topic: TopicFold) -> tuple[str, ...]:
         count, most = len(compared.stale), self._policy.samples

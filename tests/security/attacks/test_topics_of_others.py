@@ -59,7 +59,9 @@ def test_a_dataset_has_topics_that_the_operator_permits_only() -> None:
         assert problems(topology, replace(ANY, permitted_topics=(permitted,))) == ()
 
 
-def planned_with(topic: str, settings: Settings = ANY, made: bool = False, deletes: int = 5) -> Planned:
+def planned_with(
+    topic: str, settings: Settings = ANY, made: bool = False, deletes: int = 5, allowed: int | None = None
+) -> Planned:
     dataset = replace(
         PINS,
         topic_pattern=topic + "{dataset}{table}",
@@ -77,7 +79,9 @@ def planned_with(topic: str, settings: Settings = ANY, made: bool = False, delet
     name = f"{topic}pinst"
     there[name] = ObservedTopic(name=name, partitions=1, replication=1, config={"cleanup.policy": "compact"})
     memory = Memory({TopicRecord: {name: TopicRecord(since=NOW)}} if made else {})
-    return make_plan(picture(topology, topics=there), desired, memory, PassPolicy(max_deletes=deletes))
+    return make_plan(
+        picture(topology, topics=there), desired, memory, PassPolicy(max_deletes=deletes, allow_deletes=allowed)
+    )
 
 
 def test_a_topic_that_others_made_is_not_changed_and_nothing_writes_to_it() -> None:
@@ -97,7 +101,7 @@ def test_a_topic_that_others_made_is_not_changed_and_nothing_writes_to_it() -> N
     ids=["made by a pass", "adopted by the operator", "of the default pattern"],
 )
 def test_the_platform_s_own_topic_is_changed(topic: str, settings: Settings, made: bool) -> None:
-    found = planned_with(topic, settings, made)
+    found = planned_with(topic, settings, made, allowed=2)
     assert {type(action) for action in found.plan.actions} >= {AddPartitions, AlterTopic}
 
 
@@ -112,8 +116,23 @@ def test_a_new_topic_is_recorded_as_made_by_the_platform() -> None:
 def test_keeping_less_counts_as_a_delete() -> None:
     found = planned_with("cdc.", deletes=0)
     assert not [action for action in found.plan.actions if isinstance(action, AlterTopic)]
-    (refusal,) = found.plan.refusals
+    refusal, growth = found.plan.refusals
     assert refusal.scope == "deletes" and "cdc.pinst" in refusal.reason and "--allow-deletes 1" in refusal.reason
+    assert growth.scope == "topic cdc.pinst"
+
+
+def test_partitions_are_added_only_when_an_operator_allows_it() -> None:
+    """Keys move: readers by key keep what stands where they were."""
+    found = planned_with("cdc.")
+    (refusal,) = found.plan.refusals
+    assert refusal.scope == "topic cdc.pinst" and "1 partitions, 8 are wanted" in refusal.reason
+    assert "--allow-deletes 1" in refusal.reason and "repair --tombstones" in refusal.reason
+    assert {type(action) for action in found.plan.actions} & {AddPartitions, AlterTopic} == {AlterTopic}
+    assert "pins.00007" not in found.waiting
+    (both,) = planned_with("cdc.", allowed=1).plan.refusals
+    assert (
+        both.scope == "deletes" and "2 topics would keep less or get partitions (cdc.pinst, cdc.pinst)" in both.reason
+    )
 
 
 @pytest.mark.parametrize("topic", ["payments", "__consumer_offsets", "cdc.platform.schema-history.pins-00008"])

@@ -130,6 +130,7 @@ class MemoryTable:
     during_read: Callable[[], None] = lambda: None
     chunks_read: list[Key | None] = field(default_factory=list)
     shape: Shape = SHAPE
+    xa: tuple[str, ...] = ()
     alone: Any = field(default_factory=threading.RLock)
 
     def put(self, key: int, title: str) -> None:
@@ -154,6 +155,9 @@ class MemoryTable:
 
     def inspect(self) -> Inspection:
         return Inspection(shape=self.shape, rows=len(self.rows))
+
+    def prepared(self) -> tuple[str, ...]:
+        return self.xa
 
     def position(self) -> MariaDbPosition:
         return MariaDbPosition.parse(f"0-1-{self.seq}" if self.seq else "")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import replace
 from types import SimpleNamespace
 
+import pymysql
 import pytest
 from confluent_kafka.admin import AdminClient, NewPartitions
 
-from cdc_platform.errors import RepairRefused
+from cdc_platform.clients.sources.logs import RealSourceLogs
+from cdc_platform.connectors.identity import identity
+from cdc_platform.errors import RepairRefused, SourceRejected
 from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.proof.verdicts import MOVED, ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairPorts, RepairReport, run_repair
@@ -140,3 +144,102 @@ def test_completeness_after_partitions_were_added_names_the_rows_that_stayed(mak
     assert (report.tombstoned, report.proven) == (left, True)
     verdict = judged()
     assert verdict.source_rows == verdict.topic_rows == _live(harness) == 20
+
+
+def test_completeness_of_one_row_that_sessions_of_two_gtid_domains_change(make_harness: MakeHarness) -> None:
+    """The numbers of two domains do not compare: the last change is that which stands last in the log."""
+    harness = make_harness(Engine.MARIADB)
+    shard = _shard(harness, "00000")
+    harness.deploy()
+    harness.settle(shard)
+    sessions = {domain: harness.connection(shard, f"domain {domain}").cursor() for domain in (0, 7)}
+    for domain, cursor in sessions.items():
+        cursor.execute(f"SET gtid_domain_id = {domain}")
+    for n, domain in enumerate((0, 7, 0, 7, 0, 7, 7, 0)):
+        sessions[domain].execute(f"UPDATE t SET n = {n + 1} WHERE id IN (1, {n + 2})")
+        if n in (3, 4):
+            [verdict] = harness.verify().values()
+            assert (verdict.verdict, verdict.warnings) == (Verdict.PROVEN, ()), verdict
+            harness.stop(shard)
+            harness.resume(shard)
+    [verdict] = harness.verify().values()
+    assert (verdict.verdict, verdict.warnings) == (Verdict.PROVEN, ()), verdict
+    # And it is no blindness: a change that no log has is named.
+    sessions[7].execute("SET sql_log_bin = 0")
+    sessions[7].execute("UPDATE t SET n = 100 WHERE id = 1")
+    [verdict] = harness.verify().values()
+    assert (verdict.missing, verdict.extra, verdict.mismatched) == (0, 0, 1)
+
+
+def test_completeness_beside_prepared_transactions_is_pending_and_what_was_rolled_back_is_named(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = _shard(harness, "00000")
+    harness.deploy()
+    harness.settle(shard)
+
+    xa, name = harness.connection(shard, "xa").cursor(), harness.name
+
+    def prepared(*statements: str) -> None:
+        for statement in (f"XA START '{name}'", *statements, f"XA END '{name}'", f"XA PREPARE '{name}'"):
+            xa.execute(statement)
+        # The connector's offset goes past a prepared transaction with the next one.
+        harness.execute(shard, "UPDATE t SET n = n + 1 WHERE id = 20")
+
+    try:
+        prepared("INSERT INTO t VALUES (900, 1, 0)", "UPDATE t SET n = 5 WHERE id = 1")
+        [verdict] = harness.verify().values()
+        assert (verdict.verdict, verdict.extra, verdict.mismatched) == (Verdict.PENDING, 1, 1), verdict
+        assert "XA transactions are prepared" in verdict.reason and name in verdict.reason
+        xa.execute(f"XA COMMIT '{name}'")
+        harness.execute(shard, "UPDATE t SET n = n + 1 WHERE id = 20")
+        assert _verdicts(harness) == {shard.id: Verdict.PROVEN}
+        prepared("INSERT INTO t VALUES (901, 1, 0)", "UPDATE t SET n = 6 WHERE id = 1")
+    finally:
+        with suppress(pymysql.Error):  # or the database cannot be dropped
+            xa.execute(f"XA ROLLBACK '{name}'")
+    harness.execute(shard, "UPDATE t SET n = n + 1 WHERE id = 20")
+    [verdict] = harness.verify().values()
+    assert (verdict.verdict, verdict.extra, verdict.mismatched) == (Verdict.MISMATCHED, 1, 1), verdict
+    assert {json.loads(sample.key)["id"] for sample in verdict.samples} == {"901", "1"}
+
+
+def test_completeness_of_a_key_that_snapshot_and_stream_spell_differently_is_never_proven(
+    make_harness: MakeHarness,
+) -> None:
+    harness = make_harness(Engine.MARIADB)
+    shard = harness.add_shard("00000", "CREATE TABLE t (a INT, at TIMESTAMP(3), n INT, PRIMARY KEY (a, at))")
+    for n in range(5):
+        harness.execute(shard, "INSERT INTO t VALUES (%s, %s, 0)", (n, f"2026-01-02 03:04:05.{n}00"))
+    harness.deploy()
+    harness.settle(shard)
+    harness.execute(shard, "UPDATE t SET n = 1")
+    harness.execute(shard, "DELETE FROM t WHERE a < 3")
+    [verdict] = harness.verify().values()
+    left = _live(harness) - 2
+    assert left > 0
+    assert (verdict.verdict, verdict.missing, verdict.extra, verdict.mismatched) == (Verdict.MISMATCHED, 0, left, 0)
+    assert any("the key column at: a snapshot spells" in warning for warning in verdict.warnings)
+    assert _repaired(harness, shard.id).proven
+    assert _live(harness) == 2
+    with pytest.raises(SourceRejected, match=r"the key column at of table t is a timestamp\(3\)"):
+        RealSourceLogs(secrets_dirs=harness.settings.secrets_dirs).publish(
+            harness.dataset, shard, identity(harness.settings, harness.dataset, shard)
+        )
+
+
+def test_completeness_of_arrays_whose_bounds_the_topic_lost_is_never_proven(make_harness: MakeHarness) -> None:
+    harness = make_harness(Engine.POSTGRES)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, a INT[], b TEXT[])")
+    harness.own(shard, "t")
+    harness.execute(shard, "INSERT INTO t VALUES (1, '{7,8}', '{x}'), (2, '{}', NULL)")
+    harness.deploy()
+    assert _verdicts(harness) == {shard.id: Verdict.PROVEN}
+    harness.execute(shard, "INSERT INTO t VALUES (3, '[0:1]={7,8}', '{x}'), (4, '{7}', '[5:6]={x,y}')")
+    harness.execute(shard, "INSERT INTO t VALUES (5, '{{1,2},{3,4}}', '{x}'), (6, '{1,2}', '{}')")
+    [verdict] = harness.verify().values()
+    assert (verdict.missing, verdict.extra, verdict.mismatched) == (0, 0, 3), "\n".join(harness.explain(verdict))
+    assert {sample.key: sample.columns for sample in verdict.samples} == {
+        '{"id": "3"}': ("a",), '{"id": "4"}': ("b",), '{"id": "5"}': ("a",),
+    }  # fmt: skip
