@@ -198,7 +198,7 @@ class Screen:
     def say(self, text: str) -> None:
         """One line."""
         if not self._quiet:
-            self._console.print(text, highlight=False, markup=False)
+            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def progress(self, number: int, progress: RunProgress) -> None:
         """One slice is so far."""

@@ -17,12 +17,12 @@ from cdc_platform.errors import CdcError, LockHeld, NotFound, SourceRejected, So
 from cdc_platform.model.topology import Cluster, Topology
 from cdc_platform.planning.inputs import ConfigRenderer
 from cdc_platform.snapshots.connector_reset import reset_connectors, restore_configs
-from cdc_platform.snapshots.connector_waves import WaveItem, is_permanent
+from cdc_platform.snapshots.connector_waves import WaveItem, each, is_permanent
 from cdc_platform.snapshots.incremental_offsets import begin_snapshots, chunk_rows_of, end_snapshots
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
-from cdc_platform.snapshots.run_records import Phase, Run, ShardState, Watermark
+from cdc_platform.snapshots.run_records import Phase, Run, ShardState, Watermark, hold_key
 from cdc_platform.snapshots.shard_steps import Begin, Timeouts, Withdraw
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 
@@ -226,6 +226,25 @@ class Executor:
         for id_, error in failed.items():
             self.listener.message(f"{self.run.dataset}.{id_} keeps snapshot.mode=recovery for now: {error}")
         return frozenset(shard.id for shard in wave) - failed.keys()
+
+    def resume_interrupted(self, ids: Sequence[str]) -> frozenset[str]:
+        """Resume connectors that a process left stopped half way through a wave; returns those that are released.
+
+        Their offsets are whole, before or after the change: what was to be done is decided again.
+        """
+        wave = self._wave([self.slice.shards[id_] for id_ in ids])
+        if not wave:
+            return frozenset()
+        with self._locked() as lock:
+            if lock is None:
+                return frozenset()
+            results = each(self._items(wave, lock), lambda item: item.connect.resume(item.shard.name))
+            # One without a connector has nothing that is held.
+            done = {id_ for id_, result in results.items() if result is None or isinstance(result, NotFound)}
+            lock.check()
+            self.store.write({hold_key(f"{self.run.dataset}.{id_}"): None for id_ in done})
+        self._say("Resumed what was interrupted", sorted(done))
+        return frozenset(done)
 
     def steer(self, throttled: Mapping[str, str]) -> None:
         """Pause what is throttled, resume what is not: by what connectors report, so a lost pause is sent again."""

@@ -30,7 +30,17 @@ from cdc_platform.snapshots.progress_events import Listener
 from cdc_platform.snapshots.request import Load
 from cdc_platform.snapshots.row_counts import Patience, RowCounter
 from cdc_platform.snapshots.run_lifecycle import RequestedState, requested_state, slices
-from cdc_platform.snapshots.run_records import SIGN_SECONDS, WORKER, Phase, Run, ShardState, shard_states, watermarks
+from cdc_platform.snapshots.run_records import (
+    SIGN_SECONDS,
+    WORKER,
+    Phase,
+    Records,
+    Run,
+    ShardState,
+    hold_key,
+    shard_states,
+    watermarks,
+)
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 from cdc_platform.snapshots.table_progress import CLOCK_SLACK
 from cdc_platform.snapshots.watermarks import shard_done, watermark_records
@@ -63,6 +73,7 @@ class SliceRunner:
         self.waits: Mapping[str, str] = {}
         self.requested = RequestedState.RUNNING
         self.to_restore: set[str] = set()
+        self.interrupted: set[str] = set()
         self._states_known = True
         self._next: dict[str, float] = {}
 
@@ -82,7 +93,7 @@ class SliceRunner:
         self._prepare()
         notes = self._notifications()
         try:
-            while not all(shard.over for shard in self.slice) or self.to_restore:
+            while not all(shard.over for shard in self.slice) or self.to_restore or self.interrupted:
                 began = time.monotonic()
                 try:
                     if self._tables_changed():
@@ -124,7 +135,7 @@ class SliceRunner:
         for what in ("connectors", "homes"):
             self._next.pop(what, None)
         records = self.platform.state.read()
-        self.slice.load_states(shard_states(records, self.run.id))
+        self._load(records)
         self.watermarks = watermarks(records, dataset.name)
         self.executor = Executor(
             ports=self.ports,
@@ -184,16 +195,33 @@ class SliceRunner:
         lost = ShardState(phase=Phase.FAILED, since=now, began=now, error=why)
         self.store.write({self.run.shard_key(shard): lost.document() for shard in names})
 
+    def _load(self, records: Records) -> None:
+        """What is on record of the shards, and which of them were left half way through a wave: their hold is ours.
+
+        A reset brings its own to its end, or leaves a shard that it gave up as it is.
+        """
+        self.slice.load_states(shard_states(records, self.run.id))
+        self.interrupted = {
+            shard.id
+            for shard in self.slice
+            if (held := records.get(hold_key(shard.name))) is not None
+            and held["run"] == self.run.id
+            and not (
+                shard.state is not None and shard.state.reset and shard.state.phase in (Phase.RESETTING, Phase.FAILED)
+            )
+        }
+
     def _tick(self, notes: NotificationReader) -> None:
         if self._due("sign", SIGN_SECONDS):
             self._give_sign()
         records = self.platform.state.read()
         self.requested = requested_state(records, self.run)
         if not self._states_known:
-            self.slice.load_states(shard_states(records, self.run.id))
+            self._load(records)
             self._states_known = True
         if self._due("connectors", self.intervals.connectors):
             self._observe_connectors()
+        self.interrupted -= self.executor.resume_interrupted(sorted(self.interrupted))
         self.slice.add_notifications(notes.read())
         self._admit()
         self._choose_readers()

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from cdc_platform.clients.kafka.quotas import ClientQuotas
 from cdc_platform.model.topology import BootstrapMode, Engine
 from cdc_platform.settings import CONFIG_ENV, Settings
 from cdc_platform.snapshots import run_lifecycle
-from cdc_platform.snapshots.connector_waves import committed
+from cdc_platform.snapshots.connector_waves import committed, wait_idle
 from cdc_platform.snapshots.executor import producer_client_id
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.request import KeyRange, Load
 from cdc_platform.snapshots.run_lifecycle import RequestedState
+from cdc_platform.snapshots.run_records import hold_key
 from cdc_platform.snapshots.shard_steps import running_signal
 from tests.engines import EACH_ENGINE
 from tests.snapshots.conftest import BackgroundRun, MakeHarness, backfill, bootstrap, go
@@ -57,6 +59,27 @@ def test_backfill_by_key_range_and_condition_sends_just_those_rows(
     rows = check.fold("items")
     assert rows == {"00000": {i: 5 if i == 145 else 0 for i in range(100, 200) if not 140 <= i < 150 or i == 145}}
     assert check.fold("notes") == {}
+
+
+@EACH_ENGINE
+def test_a_shard_that_a_killed_process_left_stopped_goes_on(
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
+) -> None:
+    """Killed between stop and resume: the connector is stopped, and a hold keeps passes away from it."""
+    harness = make_harness(engine, count=1, rows=200)
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    asked, shard = backfill(harness), harness.shards[0]
+    run = run_lifecycle.open_run(outside, asked, "half")
+    held = {"run": run.id, "reason": "begins", "since": datetime.now(UTC).isoformat()}
+    outside.writer("killed").write({hold_key(shard.name): held})
+    connect = outside.platform.connect(harness.stack.cluster())
+    connect.stop(shard.name)
+    wait_idle(connect, shard.name)
+    closed, notes = go(outside, asked, "half")
+    assert closed.finished and [done.error for done in notes.done] == [None]
+    assert connect.connector(shard.name).running
+    assert hold_key(shard.name) not in outside.platform.state.read()
+    TopicCheck(harness).assert_agrees()
 
 
 @EACH_ENGINE
