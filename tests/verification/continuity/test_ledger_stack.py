@@ -64,8 +64,9 @@ class Kept:
         """The connector's offset as it would be at the end of the source's log."""
         offset = self.harness.field.offset(self.harness.shard)
         with self.harness.admin(self.harness.shard.database) as run:
-            if self.harness.dataset.engine.reads_binlog:
-                found: Any = run("SELECT @@gtid_binlog_pos")
+            engine = self.harness.dataset.engine
+            if engine.reads_binlog:
+                found: Any = run("SELECT @@" + ("gtid_binlog_pos" if engine is Engine.MARIADB else "gtid_executed"))
                 # Nothing of a transaction that was under way: events of the next one would be taken for its.
                 kept = {name: offset[name] for name in ("file", "pos", "server_id", "ts_sec") if name in offset}
                 return kept | {"gtids": rows_of(run, found)[0][0]}
