@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults secure lint format typecheck docs coverage lowest newest build bench demo clean
+.PHONY: setup test slow fast faults secure lint format typecheck docs coverage lowest newest build sbom bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -84,6 +84,11 @@ endef
 # Wheel and source archive in dist/.
 build: setup
 	$(BIN)/python -m build --outdir dist .
+
+# What the wheel brings with it, as CycloneDX JSON beside it.
+sbom: setup
+	mkdir -p dist
+	$(BIN)/python .ci/sbom.py > dist/sbom.json
 
 demo: setup
 	$(BIN)/cdc-platform demo

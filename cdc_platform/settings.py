@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import posixpath
 import re
@@ -21,6 +22,8 @@ from cdc_platform.model.secret_references import (
     is_secret_in_plain_text,
     referred_files,
 )
+
+log = logging.getLogger(__name__)
 
 ENV_PREFIX = "CDC_PLATFORM_"
 CONFIG_ENV = "CDC_PLATFORM_CONFIG"
@@ -142,6 +145,9 @@ class Settings:
         raw: dict[str, Any] = {}
         if named is not None or file.exists():
             raw = _read(file)
+        if named is None and raw:
+            # Who wrote this directory chooses servers, and libraries that Kafka's client loads.
+            log.warning("settings are read from %s, for it is the current directory's", file.absolute())
         found = cls._values(raw, str(file))
         for setting in fields(cls):
             variable = ENV_PREFIX + setting.name.upper()

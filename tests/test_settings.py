@@ -84,3 +84,17 @@ def test_options_of_kafka_may_be_numbers_and_booleans(tmp_path: Path) -> None:
         tmp_path, "[kafka]\n'bootstrap.servers' = 'k:1'\n'socket.timeout.ms' = 6000\n'log.connection' = false\n"
     )
     assert found.kafka == {"bootstrap.servers": "k:1", "socket.timeout.ms": "6000", "log.connection": "false"}
+
+
+def test_a_file_of_the_current_directory_is_taken_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Settings.load(env={})
+    assert not caplog.records
+    (tmp_path / "cdc-platform.toml").write_text('platform = "other"\n')
+    assert Settings.load(env={}).platform == "other"
+    assert str(tmp_path / "cdc-platform.toml") in caplog.text
+    caplog.clear()
+    Settings.load(tmp_path / "cdc-platform.toml", env={})
+    assert not caplog.records

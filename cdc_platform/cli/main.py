@@ -9,13 +9,14 @@ from __future__ import annotations
 import importlib
 import logging
 import os
+import sys
 from typing import Any
 
 import click
 
 from cdc_platform.cli.grammar import SuggestingGroup, usage_errors
 from cdc_platform.cli.output import echo
-from cdc_platform.clients.log_lines import log_to
+from cdc_platform.clients.log_lines import log_handler, log_to
 from cdc_platform.errors import CdcError, Unavailable, missing_extra
 from cdc_platform.settings import Settings
 
@@ -109,3 +110,5 @@ def main(ctx: click.Context, verbose: bool) -> None:
     elif ctx.invoked_subcommand not in SERVICES:
         # An error is one sentence: what the clients log on the way to it would bury it.
         logging.getLogger().addHandler(logging.NullHandler())
+        # But whose settings these are is said.
+        logging.getLogger("cdc_platform.settings").handlers = [log_handler(sys.stderr, "Warning: %(message)s")]

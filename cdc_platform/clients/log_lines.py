@@ -25,6 +25,11 @@ class LogLines(logging.Formatter):
 
 def log_to(stream: TextIO | None, level: int, form: str = logging.BASIC_FORMAT) -> None:
     """Set up logging of a process: to the stream, stderr if None."""
+    logging.basicConfig(handlers=[log_handler(stream, form)], level=level)
+
+
+def log_handler(stream: TextIO | None, form: str) -> logging.Handler:
+    """To the stream, a line for each record."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(LogLines(form))
-    logging.basicConfig(handlers=[handler], level=level)
+    return handler

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -35,9 +35,25 @@ class Secret(str):
         return "Secret('***')"
 
 
-def login(user: str, password: str) -> tuple[str, str] | None:
-    """User and password of a setting, references resolved; None without a user. Raises SecretUnresolved."""
-    return (resolve(user), resolve(password)) if user else None
+# A user and password, or what reads them again: files of secrets are rotated while processes run.
+Login = tuple[str, str] | Callable[[], tuple[str, str] | None] | None
+
+
+def login(user: str, password: str) -> Login:
+    """User and password of a setting, read at each use; None without a user. Raises SecretUnresolved, now and then."""
+    if not user:
+        return None
+
+    def read() -> tuple[str, str]:
+        return resolve(user), resolve(password)
+
+    read()
+    return read
+
+
+def current(found: Login) -> tuple[str, str] | None:
+    """User and password as they are now. Raises SecretUnresolved."""
+    return found() if callable(found) else found
 
 
 def resolve_credentials(dataset: Dataset, directories: Sequence[str]) -> tuple[Secret, Secret]:

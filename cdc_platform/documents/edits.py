@@ -69,6 +69,12 @@ class Edit:
     data: bytes | None = None
     generation: int = 0  # of a shard that is deleted
 
+    @property
+    def gone(self) -> tuple[str, int] | None:
+        """Dataset and generation of a shard that is deleted."""
+        deletes = self.change.action == "delete" and self.change.kind == "shard"
+        return (self.change.name.partition(".")[0], self.generation) if deletes else None
+
 
 def edit_cluster(layout: Layout, stored: bytes | None, cluster: Cluster) -> bytes | None:
     """The new data of the cluster's znode; None when it says this already."""
@@ -100,7 +106,7 @@ def edit_shard(layout: Layout, stored: bytes | None, shard: Shard, floor: bytes 
             )
         least = old.generation + (shard.leader != old.leader)
     else:
-        least = max(read_generation_floor(floor), _salvaged_generation(stored))
+        least = max(read_generation_floor(floor, shard.dataset), _salvaged_generation(stored))
     return _edit(path, stored, old, _with_old_extra(old, replace(shard, generation=max(shard.generation, least))))
 
 
@@ -194,7 +200,7 @@ def _dataset_edits(layout: Layout, stored: Stored, dataset: Dataset) -> Iterator
 
 def _shard_edits(layout: Layout, stored: Stored, dataset: str, wanted: tuple[Shard, ...]) -> Iterator[Edit]:
     before = stored.shards.get(dataset, {})
-    floor = read_generation_floor(stored.floor)
+    floor = read_generation_floor(stored.floor, dataset)
     for shard in wanted:
         raw = before.get(shard.id)
         old = None if raw is None else read_shard(layout, dataset, shard.id, raw)

@@ -31,9 +31,8 @@ T = TypeVar("T")
 # ZooKeeper's own limit is 1 MiB a packet. A shard needs some 200 bytes, a dataset some 2,000.
 MAX_BYTES = 256 * 1024
 
-_FLOOR = "generation_floor"
-# The floor is for new shards of all datasets. A dataset's author can write any generation into a shard of theirs: one
-# beyond this is no result of leader moves, and must not leave the others without room.
+_FLOOR, _FLOORS = "generation_floor", "generation_floors"
+# A dataset's author can write any generation into a shard of theirs: one beyond this is no result of leader moves.
 MAX_FLOOR = 2**40
 
 
@@ -202,29 +201,43 @@ def assemble(
     )
 
 
-def read_generation_floor(data: bytes | None) -> int:
-    """The least generation that a new shard may have.
+def read_generation_floor(data: bytes | None, dataset: str) -> int:
+    """The least generation that a new shard of the dataset may have.
 
     A shard that is deleted and made again must not start below the generation
     its old leader files say, or agents would take the old leader for the newer.
     """
-    if not data:
-        return 0
-    try:
-        floor = parse(data, "").get(_FLOOR, 0)
-    except TopologyError:
-        return 0
-    return floor if type(floor) is int and 0 <= floor <= MAX_FLOOR else 0
+    document = _floors(data)
+    # Release 0.1 kept one for all datasets.
+    return max(_floor(document.get(_FLOOR)), _floor(_own_floors(document).get(dataset)))
 
 
-def generation_floor(data: bytes | None, gone: Iterable[int]) -> bytes | None:
-    """The data of the datasets' parent after shards of these generations are deleted; None: as it is."""
-    before = read_generation_floor(data)
-    after = max((generation + 1 for generation in gone if generation < MAX_FLOOR), default=0)
-    if after <= before:
-        return None
+def generation_floor(data: bytes | None, gone: Iterable[tuple[str, int]]) -> bytes | None:
+    """The data of the datasets' parent after shards are deleted; None: as it is.
+
+    Args:
+        gone: dataset and generation of each.
+    """
+    document = _floors(data)
+    own = _own_floors(document)
+    raised: dict[str, int] = {}
+    for dataset, generation in gone:
+        if read_generation_floor(data, dataset) <= generation < MAX_FLOOR:
+            raised[dataset] = max(raised.get(dataset, 0), generation + 1)
+    return serialize(document | {_FLOORS: {**own, **raised}}, "") if raised else None
+
+
+def _floors(data: bytes | None) -> dict[str, Any]:
     try:
-        document = parse(data or b"{}", "")
+        return parse(data or b"{}", "")
     except TopologyError:
-        document = {}
-    return serialize(document | {_FLOOR: after}, "")
+        return {}
+
+
+def _own_floors(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    found = document.get(_FLOORS)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _floor(found: Any) -> int:
+    return found if type(found) is int and 0 <= found <= MAX_FLOOR else 0

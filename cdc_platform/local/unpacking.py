@@ -9,7 +9,7 @@ import shutil
 import stat
 import tarfile
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 import msgspec
@@ -82,19 +82,27 @@ def _extract(tar: tarfile.TarFile, target: Path) -> None:
         tar.extractall(target, filter="data")
         return
     # Python before 3.11.4, as in Debian 12.
+    links: set[str] = set()
     for member in tar.getmembers():
         names = [member.name]
         if member.islnk():
             names.append(member.linkname)
         elif member.issym():
             names.append(os.path.join(os.path.dirname(member.name), member.linkname))  # noqa: PTH118, PTH120
-        if any(_leaves(name) for name in names) or not (member.isfile() or member.isdir() or names[1:]):
+        if any(_leaves(name, links) for name in names) or not (member.isfile() or member.isdir() or names[1:]):
             raise tarfile.ExtractError(f"{member.name!r} is outside of it, or no file")
+        if member.issym():
+            links.add(os.path.normpath(member.name))
+        elif os.path.normpath(member.name) in links:
+            raise tarfile.ExtractError(f"{member.name!r} would be written through a link")
     tar.extractall(target)
 
 
-def _leaves(name: str) -> bool:
-    return name.startswith("/") or os.path.normpath(name).split("/")[0] == ".."
+def _leaves(name: str, links: Collection[str]) -> bool:
+    """True for a path out of the directory, or through a link: where that leads is not looked at."""
+    parts = name.split("/")
+    through = any(os.path.normpath("/".join(parts[:end])) in links for end in range(1, len(parts)))
+    return through or name.startswith("/") or os.path.normpath(name).split("/")[0] == ".."
 
 
 def _tar(archive: Path, target: Path) -> None:

@@ -297,8 +297,8 @@ class InMemoryTopologyStore:
 
     def _apply(self, edit: Edit) -> None:
         if edit.change.action == "delete":
-            if edit.change.kind == "shard":
-                floor = generation_floor(self.zookeeper.read(self._layout.datasets), [edit.generation])
+            if edit.gone:
+                floor = generation_floor(self.zookeeper.read(self._layout.datasets), [edit.gone])
                 if floor is not None:
                     self.zookeeper.write(self._layout.datasets, floor)
             self.zookeeper.delete(edit.path)

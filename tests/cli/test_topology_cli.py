@@ -100,7 +100,7 @@ def test_many_deletes_need_their_number(imported: InMemoryTopologyStore, run: Ru
         ),
         (("owners: [team:pins]", "connector: {topic.prefix: x}"), "Cure: "),
         (("clusters: [main]", "clusters: [gone]"), "no cluster 'gone'"),
-        (("{file:/run/secrets/pins/mariadb.properties:password}", "hunter2"), "must be a reference"),
+        (("{file:/run/secrets/pins/mariadb.properties:password}", "hunter2"), "is not a reference"),
     ],
 )
 def test_a_bad_file_changes_nothing(

@@ -20,7 +20,7 @@ from confluent_kafka import Consumer, TopicPartition
 from kazoo.client import KazooClient
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.secrets import login, resolve_all
+from cdc_platform.clients.secrets import current, login, resolve_all
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.errors import CdcError
 from cdc_platform.local import artifacts
@@ -232,7 +232,7 @@ class Harness:
     @contextmanager
     def zookeeper(self) -> Iterator[KazooClient]:
         """A plain client with the platform's login."""
-        auth = login(self.settings.zookeeper_user, self.settings.zookeeper_password)
+        auth = current(login(self.settings.zookeeper_user, self.settings.zookeeper_password))
         client = KazooClient(self.settings.zookeeper, auth_data=[("digest", ":".join(auth))] if auth else None)
         client.start()
         try:

@@ -163,12 +163,13 @@ def test_a_shard_made_again_starts_above_its_old_generation() -> None:
 
 
 def test_generation_floor_only_rises() -> None:
-    raised = generation_floor(None, [3, 1])
-    assert read_generation_floor(raised) == 4
-    assert generation_floor(raised, [3]) is None
-    assert read_generation_floor(b"garbage") == read_generation_floor(None) == 0
-    kept = generation_floor(b'{"other": 1}', [0])
-    assert kept is not None and json.loads(kept) == {"other": 1, "generation_floor": 1}
+    raised = generation_floor(None, [("pins", 3), ("pins", 1)])
+    assert read_generation_floor(raised, "pins") == 4
+    assert generation_floor(raised, [("pins", 3)]) is None
+    assert read_generation_floor(b"garbage", "pins") == read_generation_floor(None, "pins") == 0
+    kept = generation_floor(b'{"other": 1, "generation_floor": 1}', [("pins", 0), ("pins", 1)])
+    assert kept is not None
+    assert json.loads(kept) == {"other": 1, "generation_floor": 1, "generation_floors": {"pins": 2}}
 
 
 def test_a_changed_leader_raises_the_generation_and_a_stale_shard_is_refused() -> None:

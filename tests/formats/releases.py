@@ -6,7 +6,7 @@ from pathlib import Path
 
 RELEASES = [
     Path(__file__).parent / name
-    for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors", "row-counts", "raw-keys")
+    for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors", "row-counts", "raw-keys", "dataset-floors")
 ]
 
 # What is written now has the form of this one.

@@ -29,7 +29,7 @@ def zookeeper() -> dict[str, Any]:
     """Path to document, with every field filled, below the default root."""
     layout, found = Layout(Settings().zookeeper_root), whole_topology()
     assert found.pause is not None
-    floor = generation_floor(None, [1])
+    floor = generation_floor(None, [("pins", 1)])
     assert floor is not None
     return {
         layout.pause: encode_pause(found.pause),

@@ -14,6 +14,7 @@ from urllib.parse import quote
 from cdc_platform.clients.connect import wire
 from cdc_platform.clients.connect.http import Deadline, OutcomeUnknown, RequestNotSent, Response, Workers
 from cdc_platform.clients.protocols import Plugin, WorkerHealth
+from cdc_platform.clients.secrets import Login
 from cdc_platform.errors import (
     CdcError,
     ConnectRejected,
@@ -43,7 +44,7 @@ class ConnectClient:
         name: the cluster's name in the topology.
         urls: its workers' REST URLs.
         timeout: seconds for each call as a whole.
-        auth: user and password, if the REST API wants basic authentication.
+        auth: user and password, if the REST API wants basic authentication; what reads them is asked at each request.
         kafka_cluster_id: the Kafka cluster that its workers must belong to;
             None: that of the first worker that answers.
         verify: False or an SSL context, for https.
@@ -55,7 +56,7 @@ class ConnectClient:
         name: str,
         urls: Sequence[str],
         timeout: float = 20.0,
-        auth: tuple[str, str] | None = None,
+        auth: Login = None,
         *,
         kafka_cluster_id: str | None = None,
         verify: Any = True,

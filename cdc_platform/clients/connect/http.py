@@ -18,6 +18,7 @@ import msgspec
 
 from cdc_platform.clients.connect import wire
 from cdc_platform.clients.connect.deadlines import Transport
+from cdc_platform.clients.secrets import Login, current
 from cdc_platform.connectors.source_servers import is_permitted_host
 from cdc_platform.errors import BadInput, CdcError, ConnectRebalancing, ConnectUnavailable, SettingsError, WrongCluster
 
@@ -84,7 +85,7 @@ class Workers:
         self,
         name: str,
         urls: Sequence[str],
-        auth: tuple[str, str] | None,
+        auth: Login,
         kafka_cluster_id: str | None,
         verify: Any,
         max_connections: int,
@@ -94,7 +95,7 @@ class Workers:
         checked = dict(_checked(url) for url in urls)
         self.urls = tuple(checked)
         # User and password of a URL are taken out of it: httpx logs URLs.
-        self._logins = {url: login or auth for url, login in checked.items()}
+        self._logins, self._auth = checked, auth
         if not self.urls:
             raise BadInput(f"Connect cluster {name} has no URL.", field="urls", cure="Name at least one.")
         self._kafka_cluster_id = kafka_cluster_id
@@ -201,7 +202,7 @@ class Workers:
             with (
                 self._transport.within(seconds),
                 self._http.stream(
-                    method, url + path, content=content, headers=headers, timeout=timeout, auth=self._logins.get(url)
+                    method, url + path, content=content, headers=headers, timeout=timeout, auth=self._login(url)
                 ) as stream,
             ):
                 for chunk in stream.iter_bytes():
@@ -220,11 +221,14 @@ class Workers:
         log.debug("%s: %s -> %s, %d bytes", self.name, where, response.status, len(response.body))
         return response
 
+    def _login(self, url: str) -> tuple[str, str] | None:
+        return self._logins.get(url) or current(self._auth)
+
     def check_host(self, url: str) -> None:
         """Raises RequestNotSent where nothing, or no login, may go."""
         if not is_permitted_host(httpx.URL(url).host, self._hosts):
             raise RequestNotSent("this host is not among the permitted ones (connect_hosts)")
-        if self._logins.get(url) and _is_open(url):
+        if self._login(url) and _is_open(url):
             raise RequestNotSent("its login would go over plain http: serve it by https, or reach it by loopback")
 
     def _verify(self, url: str, seconds: float) -> None:
@@ -237,7 +241,7 @@ class Workers:
         except OutcomeUnknown as error:
             raise RequestNotSent(str(error)) from None
         if response.status in (401, 403):
-            wanted = "another user or password" if self._logins.get(url) else "a user and password"
+            wanted = "another user or password" if self._login(url) else "a user and password"
             raise RequestNotSent(f"HTTP {response.status} on GET /: it wants {wanted} (connect_user, connect_password)")
         if response.status != 200:
             raise RequestNotSent(f"HTTP {response.status} on GET /: {response.message}")

@@ -27,6 +27,7 @@ from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import Callback
 from kazoo.security import make_digest_acl
 
+from cdc_platform.clients.secrets import Login, current
 from cdc_platform.clients.zookeeper.polling import PollingHandler
 from cdc_platform.errors import ZooKeeperUnavailable
 
@@ -48,10 +49,11 @@ class ZooKeeperSession:
     All calls raise ZooKeeperUnavailable.
     """
 
-    def __init__(self, hosts: str, *, timeout: float, auth: tuple[str, str] | None = None) -> None:
+    def __init__(self, hosts: str, *, timeout: float, auth: Login = None) -> None:
         self.hosts = hosts
         self.timeout = timeout
         self._auth = auth
+        self._known: tuple[str, str] | None = None
         self.epoch = 0
         self._client: Any = None
         self._connected = threading.Event()
@@ -66,6 +68,21 @@ class ZooKeeperSession:
         if not self._connected.wait(self.timeout):
             raise self._unavailable("the connection is lost")
         return self._client
+
+    def renew_login(self) -> None:
+        """Log in with the password as it is now, where it changed since the session began; the old one stays valid.
+
+        Raises SecretUnresolved.
+        """
+        found = current(self._auth)
+        if self._client is None or found is None or found == self._known:
+            return
+        client = self.client()
+        with self.errors(""):
+            self.wait(client.add_auth_async("digest", ":".join(found)))
+        client.default_acl = [make_digest_acl(*found, all=True)]
+        self._known = found
+        log.info("logged in to ZooKeeper with a password that was rotated")
 
     @property
     def connected(self) -> bool:
@@ -151,10 +168,11 @@ class ZooKeeperSession:
 
     def _start(self) -> Any:
         security: dict[str, Any] = {}
-        if self._auth is not None:
+        self._known = current(self._auth)
+        if self._known is not None:
             security = {
-                "auth_data": [("digest", ":".join(self._auth))],
-                "default_acl": [make_digest_acl(*self._auth, all=True)],
+                "auth_data": [("digest", ":".join(self._known))],
+                "default_acl": [make_digest_acl(*self._known, all=True)],
             }
         client = KazooClient(
             hosts=self.hosts,

@@ -19,6 +19,7 @@ from kazoo.exceptions import (
 )
 
 from cdc_platform.clients.protocols import ControlLock
+from cdc_platform.clients.secrets import Login
 from cdc_platform.clients.zookeeper import lock as zookeeper_lock
 from cdc_platform.clients.zookeeper.agents import ZooKeeperAgentRegistration
 from cdc_platform.clients.zookeeper.reader import TopologyReader, Znode
@@ -61,7 +62,8 @@ class ZooKeeperTopologyStore:
         timeout: of the session and of one call, seconds. The lock of a killed
             process is free after it. The servers' `maxSessionTimeout` must not be less.
         load_deadline: of one load of the topology, seconds.
-        auth: user and password for digest authentication; what is made then is that user's alone.
+        auth: user and password for digest authentication; what is made then is that user's alone. What reads
+            them is asked at each load, so that a rotated password needs no new process.
 
     All calls raise ZooKeeperUnavailable.
     """
@@ -73,7 +75,7 @@ class ZooKeeperTopologyStore:
         timeout: float = 10.0,
         *,
         load_deadline: float = 30.0,
-        auth: tuple[str, str] | None = None,
+        auth: Login = None,
     ) -> None:
         self._hosts = hosts
         self._auth = auth
@@ -88,6 +90,7 @@ class ZooKeeperTopologyStore:
 
     def load(self) -> Topology:
         """The whole topology; malformed znodes become `problems`. A warm load re-reads only what changed."""
+        self._session.renew_login()
         return self._reader.load()
 
     def watch(self, changed: Callable[[], None]) -> Callable[[], None]:
@@ -293,7 +296,7 @@ class ZooKeeperTopologyStore:
         layout, client = self._layout, self._client()
         transaction = client.transaction()
         paths: list[str] = []
-        gone = [edit.generation for edit in batch if edit.change.action == "delete" and edit.change.kind == "shard"]
+        gone = [edit.gone for edit in batch if edit.gone]
         floor = self._data(layout.datasets) if gone else None
         raised = generation_floor(floor[0], gone) if floor else None
         if floor and raised is not None:

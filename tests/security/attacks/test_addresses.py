@@ -177,9 +177,12 @@ def test_connect_hosts_and_logins_are_the_operators(tmp_path: Path) -> None:
     settings.write_text(text)
     found = Settings.load(settings, env={})
     with wiring.connect_client(found, "main", ["https://connect-1"]) as main:
-        assert main._workers._logins == {"https://connect-1": ("m", "two")}
+        assert main._workers._login("https://connect-1") == ("m", "two")
     with wiring.connect_client(found, "other", ["https://connect-1"]) as other:
-        assert other._workers._logins == {"https://connect-1": ("u", "one")}
+        assert other._workers._login("https://connect-1") == ("u", "one")
+        # Rotated: the next request has the new one.
+        file.write_text("a=three\nb=two\n")
+        assert other._workers._login("https://connect-1") == ("u", "three")
     hostile = Hostile(lambda connection, more: None)
     with ConnectClient("main", [f"http://{hostile.address}"], timeout=1.0, hosts=("connect-*",)) as connect:
         with pytest.raises(ConnectUnavailable, match="connect_hosts"):

@@ -101,5 +101,10 @@ def test_a_shard_s_author_leaves_room_for_the_generations_of_others() -> None:
     with pytest.raises(TopologyError, match="generation"):
         replace(PINS_7, generation=2**63 - 1)
     for forged in (2**63 - 1, 2**48, MAX_FLOOR):
-        assert read_generation_floor(generation_floor(b'{"generation_floor":3}', [forged, 5])) == 6
-    assert read_generation_floor(f'{{"generation_floor":{2**63}}}'.encode()) == 0
+        left = generation_floor(b'{"generation_floor":3}', [("theirs", forged), ("pins", 5)])
+        assert read_generation_floor(left, "pins") == 6
+        assert read_generation_floor(left, "theirs") == read_generation_floor(left, "others") == 3
+    assert read_generation_floor(f'{{"generation_floor":{2**63}}}'.encode(), "pins") == 0
+    # What one dataset's shards leave is for that dataset.
+    most = generation_floor(None, [("theirs", MAX_FLOOR - 1)])
+    assert (read_generation_floor(most, "theirs"), read_generation_floor(most, "pins")) == (MAX_FLOOR, 0)
