@@ -154,6 +154,12 @@ class Security:
             "inter.broker.listener.name": "CLIENTS",
             "listener.security.protocol.map": "CLIENTS:SASL_SSL,CONTROLLER:SSL",
             "listener.name.controller.ssl.client.auth": "required",
+            # Who has an ACL somewhere is held to it there: examples/acls.
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "allow.everyone.if.no.acl.found": "true",
+            "super.users": f"User:{own.user}",
+            # Who has a certificate for the controller is the broker.
+            "listener.name.controller.ssl.principal.mapping.rules": f"RULE:^.*$/{own.user}/",
             f"listener.name.clients.{SASL.lower()}.sasl.jaas.config": f'{_SCRAM} required username="{own.user}" '
             f'password="{own.password}";',
         }

@@ -19,6 +19,7 @@ from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import BootstrapMode, Dataset, Engine, Shard, Table, TopicSpec, Topology
 from cdc_platform.wiring import topology_store
 from tests.conftest import own_stack
+from tests.security import acl_lists
 from tests.waiting import assert_eventually
 
 SECURE_STACK_ENV = "CDC_TEST_SECURE_STACK"
@@ -70,12 +71,15 @@ class SecurePlatform:
 
 @pytest.fixture(scope="package")
 def secure_stack() -> Iterator[Stack]:
-    """A stack of this package's own; CDC_TEST_SECURE_STACK=DIR uses a running one."""
+    """A stack of this package's own, under the ready ACL lists; CDC_TEST_SECURE_STACK=DIR uses a running one."""
     given = os.environ.get(SECURE_STACK_ENV)
     if given:
-        yield Stack.load(Path(given))
+        running = Stack.load(Path(given))
+        acl_lists.apply(running)
+        yield running
         return
     with own_stack(workers=2, secure=True) as started:
+        acl_lists.apply(started)
         yield started
 
 
