@@ -50,7 +50,7 @@ def screen(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> tuple[Screen, 
     def console(**more: object) -> Console:
         return Console(file=written, force_terminal=terminal, width=160)
 
-    monkeypatch.setattr(snapshot_runs, "Console", console)
+    monkeypatch.setattr(snapshot_runs, "SafeConsole", console)
     return Screen(RUN, quiet=False), written
 
 

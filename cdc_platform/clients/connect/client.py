@@ -197,7 +197,7 @@ class ConnectClient:
                 return False
             return self._is_stopped(name, deadline) if stopped else True
 
-        self._write("POST", "/connectors", body, f"create connector {name}", made)
+        self._write("POST", "/connectors", body, f"create connector {name}", made, config)
 
     def update(self, name: str, config: Mapping[str, str]) -> None:
         """Replace the whole config. Not a no-op when unchanged: diff first.
@@ -208,7 +208,7 @@ class ConnectClient:
         def made(deadline: Deadline) -> bool | None:
             return self._config(name, deadline) == {**config, "name": name}
 
-        self._write("PUT", _path(name, "config"), dict(config), f"update connector {name}", made)
+        self._write("PUT", _path(name, "config"), dict(config), f"update connector {name}", made, config)
 
     def delete(self, name: str) -> None:
         """Delete; a connector that is gone already is no error. Its offsets stay behind in Connect."""
@@ -289,6 +289,7 @@ class ConnectClient:
         body: Any,
         what: str,
         made: Callable[[Deadline], bool | None],
+        config: Mapping[str, str | None] | None = None,
     ) -> None:
         """A request that must not go out twice: without an answer, `made` reads what became of it.
 
@@ -310,7 +311,7 @@ class ConnectClient:
         # A 409 that comes this far says that the connector exists.
         if response.status == 409 and self._read_back(made, Deadline(kept), until_seen=False):
             return
-        self._judged(response)
+        self._judged(response, config or {})
 
     def _read_back(self, made: Callable[[Deadline], bool | None], deadline: Deadline, *, until_seen: bool) -> bool:
         while True:
@@ -348,10 +349,10 @@ class ConnectClient:
                 cure="Name the workers of this cluster; a renamed cluster must get its old name back.",
             )
 
-    def _judged(self, response: Response) -> Response:
+    def _judged(self, response: Response, config: Mapping[str, str | None] | None = None) -> Response:
         if response.status < 300:
             return response
-        message = response.message.rstrip(".") + "."
+        message = wire.with_references(response.message, config or {}).rstrip(".") + "."
         where = self._workers.where(response)
         if response.status == 404 and wire.error_message(response.body) is not None:
             raise NotFound(message, where=where)

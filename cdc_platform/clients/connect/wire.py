@@ -8,6 +8,7 @@ milliseconds.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any, TypeVar, cast
 
 import msgspec
@@ -186,6 +187,20 @@ def shorten_trace(trace: str) -> str:
     # The first line says what failed, the last "Caused by" why.
     half = TRACE_LIMIT // 2 - 3
     return f"{causes[:half]}\n...\n{causes[-half:]}"
+
+
+def with_references(message: str, config: Mapping[str, str | None]) -> str:
+    """The message with references in place of the values that Connect resolved from them, whatever their names say.
+
+    Connect validates after it has replaced `${...}`, and ConfigException prints
+    the offending value ("Invalid value X for configuration K").
+    """
+    for key, value in config.items():
+        if value is not None and "${" in value and key in message:
+            pattern = rf"Invalid value (?s:.*?) for configuration {re.escape(key)}(?![\w.])"
+            replacement = f"Invalid value (of {value}) for configuration {key}"
+            message = re.sub(pattern, replacement.replace("\\", r"\\"), message)
+    return message
 
 
 def shown_trace(trace: str | None) -> str | None:
