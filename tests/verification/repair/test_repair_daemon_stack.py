@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from cdc_platform.clients.protocols import Connect
+from cdc_platform.defs.audit_asset import audit_key
 from cdc_platform.defs.ledger_sensor import TAG_BREAKS
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
@@ -114,7 +115,7 @@ class Daemon:
 
     def judged(self, passed: bool, since: float) -> bool:
         """True once `complete` was evaluated after that time, and said so."""
-        table = dg.AssetKey([self.harness.platform.settings.platform, self.harness.world.name, "items"])
+        table = audit_key(dg.AssetKey([self.harness.platform.settings.platform, self.harness.world.name, "items"]))
         latest = self.instance.get_latest_asset_check_evaluation_record(dg.AssetCheckKey(table, "complete"))
         found = None if latest is None or latest.create_timestamp < since else latest.evaluation
         # That of a check that is under way is none yet.

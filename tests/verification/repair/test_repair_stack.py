@@ -57,7 +57,9 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
         resource = StackResource(config_file=name)
         harness = make_harness(engine, own)
         tables = load_tables(resource=resource).tables
-        checks = build_cdc_asset_checks(tables=[table for table in tables if table.table == "items"])
+        own_tables = [one for one in tables if (one.dataset, one.table) == (harness.world.name, "items")]
+        checks = build_cdc_asset_checks(tables=own_tables)
+        location = dg.Definitions(asset_checks=checks)
         sensor = build_alert_sensor(tables=tables)
         cursor: str | None = None
 
@@ -68,7 +70,7 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
             run = dg.materialize(checks, instance=instance, resources={"cdc_platform": resource}, selection=selection)
             for _ in range(2):
                 context = dg.build_sensor_context(
-                    instance=instance, cursor=cursor, resources={"cdc_platform": resource}
+                    instance=instance, cursor=cursor, resources={"cdc_platform": resource}, definitions=location
                 )
                 sensor.evaluate_tick(context)
                 cursor = context.cursor
