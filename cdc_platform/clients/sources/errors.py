@@ -66,10 +66,10 @@ def classified(error: Exception, where: str) -> CdcError:
     text = _text(error)
     if not _is_refused(error, text):
         return SourceUnavailable(f"the source did not answer: {text}.", where=where, cure="See that the server runs.")
-    if _is_login(error, text):
-        return LoginRefused(f"the source refused: {text}.", where=where, cure=_login_cure(text))
     code = error.args[0] if error.args else None
     own = _OWN_CURES.get(code) if isinstance(error, pymysql.Error) and isinstance(code, int) else None
+    if _is_login(error, text):
+        return LoginRefused(f"the source refused: {text}.", where=where, cure=own or _login_cure(text))
     wrong = isinstance(error, pymysql.Error) and (code in _REQUEST_WRONG or isinstance(error, _REQUEST_CLASSES))
     return SourceRejected(
         f"the source refused: {text}.",
