@@ -245,7 +245,7 @@ class _Pass:
             after = replace(before, publish=False)
             if isinstance(action, GiveUpSlot):
                 after = given_up(before, self.prepared.observed.taken_at)
-            repaired[SourceRecord.key_of(action.name)] = msgspec.to_builtins(after)
+            repaired[SourceRecord.key_of(action.name)] = msgspec.to_builtins(after, enc_hook=dict)
         return repaired
 
     def _write(self, changes: DocumentChanges) -> None:

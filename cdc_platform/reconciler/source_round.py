@@ -153,7 +153,7 @@ def source_round(
         logs={name: _summary(states.values()) for name, states in logs.items()},
         seen={place: one for place, one in most if one.bytes >= LITTLE and now - one.at < 3 * ROUND},
     )
-    return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_)}
+    return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_, enc_hook=dict)}
 
 
 def _definitions(
@@ -208,7 +208,7 @@ def _changed(
     changes: DocumentChanges = {}
     if after != (before or SourceRecord()):
         empty = after == SourceRecord()
-        changes[SourceRecord.key_of(shard.name)] = None if empty else msgspec.to_builtins(after)
+        changes[SourceRecord.key_of(shard.name)] = None if empty else msgspec.to_builtins(after, enc_hook=dict)
     for gap in new_gaps(before, after):
         key = f"{WATERMARK}{dataset.name}/{gap.table}/{shard.id}"
         if (mark := documents.get(key)) is not None:
