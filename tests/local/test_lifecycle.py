@@ -15,13 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import mariadb, mysql, postgres, workers
+from cdc_platform.local import mariadb, postgres, workers
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
-from tests.conftest import make_stack_dir, own_stack, wants_mysql
-from tests.engines import EACH_BINLOG
-from tests.local import mariadb_servers, mysql_servers, postgres_servers, promotion
+from tests.conftest import make_stack_dir, own_stack
+from tests.local import mariadb_servers, postgres_servers, promotion
 from tests.local.harness import Harness
 from tests.waiting import assert_eventually
 
@@ -123,8 +122,8 @@ def test_down_ends_everything_and_purge_leaves_nothing(bare: Stack) -> None:
 
 
 @pytest.fixture(scope="module")
-def pair_directory(request: pytest.FixtureRequest) -> Iterator[Path]:
-    with own_stack(workers=1, mysql=wants_mysql(request.session)) as stack:
+def pair_directory() -> Iterator[Path]:
+    with own_stack(workers=1) as stack:
         yield stack.directory
 
 
@@ -136,53 +135,47 @@ def pair(pair_directory: Path) -> Stack:
     return stack
 
 
-@EACH_BINLOG
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
-def test_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, killed: bool, engine: Engine) -> None:
+def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, killed: bool) -> None:
     stack = pair
-    servers, server = {Engine.MARIADB: (mariadb_servers, mariadb), Engine.MYSQL: (mysql_servers, mysql)}[engine]
-    captured = Harness(stack=stack, engine=engine, name=f"{engine}{int(killed)}")
+    captured = Harness(stack=stack, engine=Engine.MARIADB, name=f"m{int(killed)}")
     captured.create()
     captured.insert(captured.leader(stack), 1, 50)
     captured.events(50)
     if killed:
-        port, login = stack.replica(engine).port, stack.admin(engine)
-        with servers.writes_locked(stack.primary(engine).port, login) as position:
-            assert_eventually(lambda: servers.behind(port, login, position) is None, "the replica caught up")
-        stack.kill(stack.servers(engine)[0])
-    promoted = promotion.promote(stack, engine, timeout=30)
-    assert promoted.primary(engine) == stack.replica(engine)
+        port, login = stack.mariadb_replica.port, stack.admin(Engine.MARIADB)
+        with mariadb_servers.writes_locked(stack.mariadb_primary.port, login) as position:
+            assert_eventually(lambda: mariadb_servers.behind(port, login, position) is None, "the replica caught up")
+        stack.kill(stack.mariadb[0])
+    promoted = promotion.promote_mariadb_replica(stack)
+    assert promoted.mariadb_primary == stack.mariadb_replica
     assert Stack.load(stack.directory) == promoted
-    captured.point(promoted.primary(engine), 2)
+    captured.point(promoted.mariadb_primary, 2)
     captured.restart_task()
-    captured.insert(promoted.primary(engine), 51, 50)
+    captured.insert(promoted.mariadb_primary, 51, 50)
     # At least once: what was not yet committed is sent again.
     assert {key for key, _ in captured.events(100)} == set(range(1, 101))
     promotion.rejoin(promoted)
-    login = stack.admin(engine)
-    with server.connect(promoted.replica(engine).port, login) as connection:
+    login = stack.admin(Engine.MARIADB)
+    with mariadb.connect(promoted.mariadb_replica.port, login, database=captured.name) as connection:
         cursor = connection.cursor()
 
         def all_there() -> bool:
-            cursor.execute(f"SELECT COUNT(*) AS n, @@read_only AS ro FROM {captured.name}.items")
-            return bool(cursor.fetchone() == {"n": 100, "ro": 1})
+            cursor.execute("SELECT COUNT(*) AS n, @@server_id AS id FROM items")
+            return bool(cursor.fetchone() == {"n": 100, "id": mariadb.REPLICA_ID})
 
         assert_eventually(all_there, "the old primary has all rows as a replica")
 
 
-@EACH_BINLOG
-def test_an_old_primary_comes_back_under_an_id_of_its_own_and_read_only(pair: Stack, engine: Engine) -> None:
-    promoted = promotion.promote(pair, engine, timeout=30)
-    promoted.start(promoted.servers(engine)[1])
-    ids = []
-    for at in (promoted.primary(engine), promoted.replica(engine)):
-        connect = mariadb.connect if engine is Engine.MARIADB else mysql.connect
-        with connect(at.port, pair.admin(engine)) as connection, connection.cursor() as cursor:
-            cursor.execute("SELECT @@server_id AS id, @@read_only AS ro")
-            found = cursor.fetchone()
-            ids.append(found["id"])
-    assert found["ro"] == 1 and ids[0] != ids[1]
-    promoted.kill(promoted.servers(engine)[1])
+def test_mariadb_old_primary_comes_back_renumbered_and_read_only(pair: Stack) -> None:
+    stack = pair
+    promoted = promotion.promote_mariadb_replica(stack)
+    promoted.start(promoted.mariadb[1])
+    port, login = promoted.mariadb_replica.port, stack.admin(Engine.MARIADB)
+    with mariadb.connect(port, login) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT @@server_id AS id, @@read_only AS ro")
+        assert cursor.fetchone() == {"id": mariadb.REPLICA_ID, "ro": 1}
+    promoted.kill(promoted.mariadb[1])
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
