@@ -174,6 +174,15 @@ def test_a_shard_that_never_ran_has_no_gap_and_lacks_no_publication() -> None:
     assert world.record("o.00001") is None
 
 
+def test_a_hazard_of_a_shard_that_never_ran_is_recorded() -> None:
+    world = World(1)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", 2)}, clusters={"main": cluster("main")}))
+    world.facts.said["o.00001"] = replace(WHOLE, tables={"t": SourceTable(unreadable=("it is odd",))})
+    world.go()
+    record = world.record("o.00001")
+    assert record is not None and HazardKind.UNREADABLE in {hazard.kind for hazard in record.hazards}
+
+
 def test_a_slot_is_given_up_before_it_is_full_where_the_topology_says_so() -> None:
     world = World()
     log = RetainedLog(bytes=95 << 20, written=1 << 40, state="extended")
