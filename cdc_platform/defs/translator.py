@@ -26,7 +26,8 @@ class CdcTableProps:
 
     `table` is the name inside the dataset, `source_table` the one in each shard's
     database (with its schema where the engine has them), `owners` as the dataset has them.
-    `verify_schedule` is a cron line, `verify_shards` how many shards one of its runs takes (0: all).
+    `verify_schedule` is a cron line, `verify_shards` how many shards one of its runs takes (0: all, or a seventh
+    where the dataset has no schedule of its own).
     """
 
     platform: str

@@ -45,10 +45,10 @@ class _Empty(Mapping[str, Any]):
 
 EMPTY: Mapping[str, Any] = _Empty()
 
-# Where the leader files are on each Connect worker, unless a cluster says otherwise.
 # Of a leader: it grows by one with each move.
 MAX_GENERATION = 2**48
 
+# Where the leader files are on each Connect worker, unless a cluster says otherwise.
 LEADER_DIR = "/var/lib/cdc-platform/leaders"
 
 # Names become part of topic names, JMX object names, regular expressions, file

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import ClassVar
+from typing import Any, ClassVar
+
+import msgspec
 
 
 class Writer(Enum):
@@ -41,3 +43,9 @@ class Record:
     def key_of(cls, name: str) -> str:
         """The key in the state topic of the record of that name: a shard, dataset, cluster or incident."""
         return f"{cls.kept.prefix}/{name}"
+
+    def document(self) -> dict[str, Any]:
+        """The record as the state topic holds it."""
+        # `EMPTY` is a mapping of its own class.
+        found: dict[str, Any] = msgspec.to_builtins(self, enc_hook=dict)
+        return found

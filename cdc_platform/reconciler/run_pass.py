@@ -8,8 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
-import msgspec
-
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
 from cdc_platform.model.observed import ObservedState
@@ -245,7 +243,7 @@ class _Pass:
             after = replace(before, publish=False)
             if isinstance(action, GiveUpSlot):
                 after = given_up(before, self.prepared.observed.taken_at)
-            repaired[SourceRecord.key_of(action.name)] = msgspec.to_builtins(after, enc_hook=dict)
+            repaired[SourceRecord.key_of(action.name)] = after.document()
         return repaired
 
     def _write(self, changes: DocumentChanges) -> None:

@@ -14,8 +14,6 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-import msgspec
-
 from cdc_platform.clients.kafka.schema_history import Histories
 from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
 from cdc_platform.connectors.identity import Identity, identity, schema_history_topic
@@ -153,7 +151,7 @@ def source_round(
         logs={name: _summary(states.values()) for name, states in logs.items()},
         seen={place: one for place, one in most if one.bytes >= LITTLE and now - one.at < 3 * ROUND},
     )
-    return changes | {SourcesAsked.key_of("last"): msgspec.to_builtins(round_, enc_hook=dict)}
+    return changes | {SourcesAsked.key_of("last"): round_.document()}
 
 
 def _definitions(
@@ -208,7 +206,7 @@ def _changed(
     changes: DocumentChanges = {}
     if after != (before or SourceRecord()):
         empty = after == SourceRecord()
-        changes[SourceRecord.key_of(shard.name)] = None if empty else msgspec.to_builtins(after, enc_hook=dict)
+        changes[SourceRecord.key_of(shard.name)] = None if empty else after.document()
     for gap in new_gaps(before, after):
         key = f"{WATERMARK}{dataset.name}/{gap.table}/{shard.id}"
         if (mark := documents.get(key)) is not None:

@@ -74,7 +74,7 @@ def documents_of(changes: RecordChanges, writer: Writer = Writer.PLAN) -> Docume
         if kind.kept.writer not in (Writer.PLAN, Writer.RESTART):
             raise InternalError(f"a plan may not change {kind.key_of(name)}.", where="planning")
         if kind.kept.writer is writer:
-            documents[kind.key_of(name)] = None if record is None else msgspec.to_builtins(record, enc_hook=dict)
+            documents[kind.key_of(name)] = None if record is None else record.document()
     return documents
 
 
@@ -107,7 +107,7 @@ def captured_documents(
             record = replace(msgspec.convert(known, CapturedRecord), cluster=cluster)
         except msgspec.ValidationError:  # none, or of another shape
             record = CapturedRecord(since=now, generation=generation, cluster=cluster)
-        changed[key] = msgspec.to_builtins(record, enc_hook=dict)
+        changed[key] = record.document()
     return changed
 
 
