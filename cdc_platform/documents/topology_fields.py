@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 
 from cdc_platform.documents.fields import Fields, join, located, refuse_plain_secrets
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.source_log import DEFAULT_SOURCE_LOG, SourceLog, WhenFull
 from cdc_platform.model.topology import (
     EMPTY,
     LEADER_DIR,
@@ -26,16 +27,13 @@ from cdc_platform.model.topology import (
     Limits,
     Pause,
     Shard,
-    SourceLog,
     Table,
     TopicSpec,
-    WhenFull,
 )
 
 Document = dict[str, Any]
 
 DEFAULT_LIMITS = Limits()
-DEFAULT_SOURCE_LOG = SourceLog()
 DEFAULT_TOPICS = TopicSpec()
 MAX_PAUSE_TEXT = 2000
 

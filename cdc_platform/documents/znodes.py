@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 from cdc_platform.documents.topology_fields import Document, decode_cluster, decode_dataset, decode_pause, decode_shard
 from cdc_platform.documents.zookeeper_paths import Layout
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.source_log import SourceLog
 from cdc_platform.model.topology import (
     EMPTY,
     Cluster,
@@ -20,7 +21,6 @@ from cdc_platform.model.topology import (
     Problem,
     ProblemKind,
     Shard,
-    SourceLog,
     Table,
     TopicSpec,
     Topology,

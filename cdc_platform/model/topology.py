@@ -16,6 +16,7 @@ from typing import Any, Literal
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.naming import one_of
 from cdc_platform.model.shard_choice import choose_ids, no_such_shards
+from cdc_platform.model.source_log import DEFAULT_SOURCE_LOG, SourceLog
 
 
 class _Empty(Mapping[str, Any]):
@@ -173,32 +174,6 @@ class Limits:
     snapshot_rows_per_second: int | None = None
 
 
-class WhenFull(StrEnum):
-    """What happens before a source is full of the log that a shard's slot keeps."""
-
-    ALERT = "alert"
-    GIVE_UP_SLOT = "give_up_slot"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SourceLog:
-    """How much log a source may keep for a shard, and what happens before that.
-
-    `full_bytes`: what the slot of a shard may keep (Postgres; None: what `max_slot_wal_keep_size` says). So many
-    `alert_seconds` before it is full, or before binlogs that the connector needs are purged, there is an alert.
-    """
-
-    full_bytes: int | None = None
-    alert_seconds: int = 6 * 3600
-    when_full: WhenFull = WhenFull.ALERT
-
-    def __post_init__(self) -> None:
-        if self.when_full is WhenFull.GIVE_UP_SLOT and self.full_bytes is None:
-            raise TopologyError(
-                "a slot is given up by its size.", field="source_log.full_bytes", cure="Say how many bytes it may keep."
-            )
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pause:
     """A person asked the control plane to leave something alone."""
@@ -232,7 +207,7 @@ class Dataset:
     bootstrap: BootstrapMode = BootstrapMode.INCREMENTAL
     connector: Mapping[str, str] = EMPTY
     limits: Limits = Limits()
-    source_log: SourceLog = SourceLog()
+    source_log: SourceLog = DEFAULT_SOURCE_LOG
     verification: Mapping[str, Any] = EMPTY
     owners: tuple[str, ...] = ()
     pause: Pause | None = None

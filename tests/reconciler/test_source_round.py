@@ -16,7 +16,8 @@ from cdc_platform.connectors.identity import Identity
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.alert_messages import Severity
 from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
-from cdc_platform.model.topology import Dataset, Engine, Shard, SourceLog, Table, Topology, WhenFull
+from cdc_platform.model.source_log import SourceLog, WhenFull
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table, Topology
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.actions import CreateConnector, GiveUpSlot, PublishTables, ResumeConnector
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind

@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -22,10 +22,11 @@ from cdc_platform.local import artifacts
 from cdc_platform.local.demo import sources
 from cdc_platform.local.demo.count import Judge
 from cdc_platform.local.demo.dagster import DagsterProcesses
+from cdc_platform.local.demo.localized_topology import localized
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
-from cdc_platform.model.topology import Engine, Topology
+from cdc_platform.model.topology import Engine
 from cdc_platform.wiring import topology_store
 
 
@@ -386,21 +387,3 @@ Then try:
         return Summary(
             datasets=datasets, dagster=dagster, changes=dict(self.ledger.by_kind), seconds=dict(self.clock.seconds)
         )
-
-
-def localized(topology: Topology, stack: Stack, binlog: Engine = Engine.MARIADB) -> Topology:
-    """The example topology with this stack's addresses, secrets and Connect cluster in home of its own.
-
-    `binlog` has the datasets that are MariaDB's in the example.
-    """
-    cluster = stack.cluster()
-    datasets, shards = {}, {}
-    for name, dataset in topology.datasets.items():
-        engine = binlog if dataset.engine.reads_binlog else dataset.engine
-        leader, replica = stack.primary(engine), stack.replica(engine)
-        credentials = stack.credentials(engine, name)
-        datasets[name] = replace(dataset, engine=engine, credentials=credentials, clusters=(cluster.name,))
-        shards[name] = tuple(
-            replace(shard, leader=leader, replicas=(replica,)) for shard in topology.shards.get(name, ())
-        )
-    return replace(topology, datasets=datasets, shards=shards, clusters={cluster.name: cluster})

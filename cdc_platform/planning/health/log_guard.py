@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from cdc_platform.model.source_facts import RetainedLog
-from cdc_platform.model.topology import SourceLog, WhenFull
+from cdc_platform.model.source_log import SourceLog, WhenFull
 
 # Of what it may keep: an alert, and the slot is given up where the topology says so.
 _ALERT, _FULL = 0.5, 0.9

@@ -9,7 +9,7 @@ import pytest
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.source_facts import RetainedLog
-from cdc_platform.model.topology import SourceLog, WhenFull
+from cdc_platform.model.source_log import SourceLog, WhenFull
 from cdc_platform.planning.health.log_guard import LogSeen, binlog_state, slot_state
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
