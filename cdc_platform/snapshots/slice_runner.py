@@ -17,12 +17,11 @@ from typing import Any, assert_never
 from cdc_platform.connectors.topics import WEEK_MS, desired_topics
 from cdc_platform.errors import LockLost, NotFound, Unavailable
 from cdc_platform.model.naming import some_of
-from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard
 from cdc_platform.reconciler.desired_state import desired_state
 from cdc_platform.snapshots import shard_steps as steps
 from cdc_platform.snapshots.executor import Executor, Intervals
-from cdc_platform.snapshots.observed_connectors import connector_homes, observe_connectors
+from cdc_platform.snapshots.observed_connectors import connector_homes, observe_connectors, own_connectors
 from cdc_platform.snapshots.pacing.brakes import BrakePolicy, Brakes
 from cdc_platform.snapshots.pacing.throttle import Throttle
 from cdc_platform.snapshots.ports import NotificationReader, SnapshotPorts
@@ -37,7 +36,6 @@ from cdc_platform.snapshots.run_records import (
     Records,
     Run,
     ShardState,
-    hold_key,
     shard_states,
     watermarks,
 )
@@ -196,20 +194,9 @@ class SliceRunner:
         self.store.write({self.run.shard_key(shard): lost.document() for shard in names})
 
     def _load(self, records: Records) -> None:
-        """What is on record of the shards, and which of them were left half way through a wave: their hold is ours.
-
-        A reset brings its own to its end, or leaves a shard that it gave up as it is.
-        """
+        """What is on record of the shards, and which of them were left half way through a wave."""
         self.slice.load_states(shard_states(records, self.run.id))
-        self.interrupted = {
-            shard.id
-            for shard in self.slice
-            if (held := records.get(hold_key(shard.name))) is not None
-            and held["run"] == self.run.id
-            and not (
-                shard.state is not None and shard.state.reset and shard.state.phase in (Phase.RESETTING, Phase.FAILED)
-            )
-        }
+        self.interrupted = self.slice.interrupted(records)
 
     def _tick(self, notes: NotificationReader) -> None:
         if self._due("sign", SIGN_SECONDS):
@@ -240,23 +227,14 @@ class SliceRunner:
 
     def _observe_connectors(self) -> None:
         names = frozenset(shard.name for shard in self.slice)
-        found = self._connectors({*self.slice.dataset.clusters, *self._homes.values()})
+        found = own_connectors(self.platform, self.topology, {*self.slice.dataset.clusters, *self._homes.values()})
         if names - found.keys() - self._homes.keys() and self._due("homes", self.intervals.report):
             # Not in the clusters of its dataset: it is in another one yet, or has no connector.
             observed = observe_connectors(self.platform, self.topology)
             homes = connector_homes(observed, self.platform.settings.platform)
             self._homes = {name: homes[name] for name in names & homes.keys()}
-            found = self._connectors(self._homes.values())
+            found = own_connectors(self.platform, self.topology, self._homes.values())
         self.slice.observe(found, self._homes)
-
-    def _connectors(self, clusters: Iterable[str]) -> dict[str, tuple[str, ObservedConnector]]:
-        """Our connectors in these clusters, by name, each with its cluster."""
-        return {
-            connector.name: (name, connector)
-            for name in sorted(self.topology.clusters.keys() & set(clusters))
-            for connector in self.platform.connect(self.topology.clusters[name]).connectors().values()
-            if connector.owner == self.platform.settings.platform
-        }
 
     def _next_steps(self) -> list[tuple[SliceShard, steps.Step]]:
         active = [shard for shard in self.slice if shard.active]
@@ -272,7 +250,7 @@ class SliceRunner:
 
     def _read_offset(self, shard: SliceShard, now: datetime) -> Mapping[str, Any] | None:
         """The committed offset, empty where there is none; None when it is not needed or not known."""
-        if not self._needs_offset(shard, now):
+        if not shard.needs_offset(now, self.timeouts):
             return None
         try:
             found = list(self.platform.connect(self.executor.cluster(shard)).offsets(shard.name))
@@ -280,36 +258,14 @@ class SliceRunner:
             return None  # asked for again
         return found[0]["offset"] if found else {}
 
-    def _needs_offset(self, shard: SliceShard, now: datetime) -> bool:
-        if shard.observed.cluster is None:
-            return False
-        state, progress = shard.state, shard.progress
-        if state is None or state.phase is Phase.STARTING or state.attempt == 0:
-            return True
-        if progress.complete(shard.tables) or progress.ended is not None:
-            return True
-        return now - max(state.since, progress.last or state.since) > self.timeouts.until_lost(state)
-
     # Admit and throttle
 
     def _admit(self) -> None:
         if self.requested is not RequestedState.RUNNING:
             return
-        hosts: dict[str, int] = {}
-        for shard in self.slice:
-            if shard.active:
-                hosts[str(shard.spec.leader)] = hosts.get(str(shard.spec.leader), 0) + 1
-        admitted = []
-        for shard in self.slice:
-            host = str(shard.spec.leader)
-            if sum(hosts.values()) >= self.load.max_parallel_shards:
-                break
-            full = hosts.get(host, 0) >= self.load.max_parallel_per_host
-            if shard.admitted_at is not None or shard.over or full or shard.name in self.throttled:
-                continue
+        admitted = self.slice.admissible(self.load, self.throttled)
+        for shard in admitted:
             shard.admitted_at = datetime.now(UTC)
-            hosts[host] = hosts.get(host, 0) + 1
-            admitted.append(shard)
         self.executor.set_rates(admitted, limited=True)
 
     def _choose_readers(self) -> None:
@@ -339,15 +295,7 @@ class SliceRunner:
     def _stop(self) -> None:
         """The run was stopped: its snapshots end, nothing new begins."""
         self.executor.end([shard for shard in self.slice if shard.reading and not shard.over and not shard.ended])
-        stopped = [
-            shard
-            for shard in self.slice
-            if not shard.over
-            and (not shard.reading or shard.ended)
-            # A reset that was begun is brought to its end, else the shard stays down.
-            and not (shard.state is not None and shard.state.phase is Phase.RESETTING)
-        ]
-        self._carry_out([(shard, steps.Fail("stopped by hand")) for shard in stopped])
+        self._carry_out([(shard, steps.Fail("stopped by hand")) for shard in self.slice if shard.stoppable])
 
     # Act and record
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -13,9 +13,10 @@ from cdc_platform.connectors.tables import container, uncaptured
 from cdc_platform.model.observed import ObservedConnector
 from cdc_platform.model.topology import EMPTY, BootstrapMode, Dataset, Shard
 from cdc_platform.snapshots.progress_events import RunProgress
-from cdc_platform.snapshots.run_records import Phase, RowCount, Run, ShardState
+from cdc_platform.snapshots.request import Load
+from cdc_platform.snapshots.run_records import Phase, Records, RowCount, Run, ShardState, hold_key
 from cdc_platform.snapshots.shard_progress import Sample, ShardProgress, eta, fold, rows_per_second
-from cdc_platform.snapshots.shard_steps import ShardView, signal_id, stream_offset
+from cdc_platform.snapshots.shard_steps import ShardView, Timeouts, signal_id, stream_offset
 
 # Rows and shards a second are measured over this many seconds.
 _WINDOW = 120.0
@@ -113,6 +114,26 @@ class SliceShard:
         rows = chunk_rows or self.observed.chunk_rows
         self.observed = replace(self.observed, connector=None, offset=None, chunk_rows=rows)
 
+    @property
+    def stoppable(self) -> bool:
+        """True when a run that is stopped may give it up now: it reads no more, and no reset of it is under way.
+
+        A reset that was begun is brought to its end, else the shard stays down.
+        """
+        resetting = self.state is not None and self.state.phase is Phase.RESETTING
+        return not self.over and (not self.reading or self.ended) and not resetting
+
+    def needs_offset(self, now: datetime, timeouts: Timeouts) -> bool:
+        """True when the next step depends on the committed offset."""
+        if self.observed.cluster is None:
+            return False
+        state, progress = self.state, self.progress
+        if state is None or state.phase is Phase.STARTING or state.attempt == 0:
+            return True
+        if progress.complete(self.tables) or progress.ended is not None:
+            return True
+        return now - max(state.since, progress.last or state.since) > timeouts.until_lost(state)
+
     def turn(self) -> tuple[int, datetime]:
         """Which shards read first when only some may: those that read, those paused longest, those not begun."""
         since = self.progress.paused or self.admitted_at or datetime.max.replace(tzinfo=UTC)
@@ -151,6 +172,33 @@ class SliceState:
                 shard.state = state
                 if shard.admitted_at is None and not state.phase.over:
                     shard.admitted_at = state.began
+
+    def interrupted(self, records: Records) -> set[str]:
+        """The shards that were left half way through a wave: their hold is ours.
+
+        A reset brings its own to its end, or leaves a shard that it gave up as it is.
+        """
+        found = set()
+        for shard in self:
+            held, state = records.get(hold_key(shard.name)), shard.state
+            own_reset = state is not None and state.reset and state.phase in (Phase.RESETTING, Phase.FAILED)
+            if held is not None and held["run"] == self.run.id and not own_reset:
+                found.add(shard.id)
+        return found
+
+    def admissible(self, load: Load, throttled: Container[str]) -> list[SliceShard]:
+        """The shards that may begin beside those that are active, within the load of all and of each host."""
+        hosts = Counter(str(shard.spec.leader) for shard in self if shard.active)
+        found = []
+        for shard in self:
+            host = str(shard.spec.leader)
+            if hosts.total() >= load.max_parallel_shards:
+                break
+            full = hosts[host] >= load.max_parallel_per_host
+            if shard.admitted_at is None and not shard.over and not full and shard.name not in throttled:
+                hosts[host] += 1
+                found.append(shard)
+        return found
 
     def observe(self, connectors: Mapping[str, tuple[str, ObservedConnector]], homes: Mapping[str, str]) -> None:
         """Take over connectors by name, each with its cluster; `homes` are clusters of shards that have none."""

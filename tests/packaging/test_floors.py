@@ -29,3 +29,9 @@ def test_every_room_has_one_floor_and_siblings_do_not_import_each_other() -> Non
     assert not any(":" in floor for floor in floors)  # `a : b` would let them
     named = [room.strip() for floor in floors for room in floor.split("|")]
     assert sorted(named) == sorted(ROOMS)
+
+
+def test_no_file_of_the_package_passes_400_lines() -> None:
+    lengths = {path: len(path.read_text().splitlines()) for path in (ROOT / "cdc_platform").rglob("*.py")}
+    assert len(lengths) > 300
+    assert {str(path): lines for path, lines in lengths.items() if lines > 400} == {}
