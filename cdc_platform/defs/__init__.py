@@ -9,6 +9,7 @@ from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.completeness_gate import require_check
 from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
+from cdc_platform.defs.ready_conditions import on_new_data, on_proof, when_captured
 from cdc_platform.defs.reconcile_job import build_cdc_jobs
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -34,6 +35,9 @@ __all__ = [
     "build_reconcile_sensor",
     "build_verification_schedules",
     "load_tables",
+    "on_new_data",
+    "on_proof",
     "require_check",
     "shards_key",
+    "when_captured",
 ]

@@ -28,17 +28,12 @@ from cdc_platform.defs import (
     build_cdc_asset_checks,
     build_cdc_assets,
     load_tables,
+    on_proof,
     require_check,
 )
 
 # Built anew each time the topic was judged, and not while one of its blocking (critical) checks fails.
-PROVEN = (
-    dg.AutomationCondition.any_deps_match(
-        dg.AutomationCondition.any_checks_match(dg.AutomationCondition.newly_updated(), blocking_only=True)
-    ).since_last_handled()
-    & dg.AutomationCondition.all_deps_blocking_checks_passed()
-    & ~dg.AutomationCondition.in_progress()
-)
+PROVEN = on_proof()
 
 
 def rows(records: Records) -> Iterator[dict[str, Any]]:
