@@ -13,9 +13,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cdc_platform.cli.grammar import Duration
+from cdc_platform.cli.grammar import Duration, old_option
 from cdc_platform.cli.output import echo
-from cdc_platform.cli.progress import Downloads
+from cdc_platform.cli.progress import INTERRUPTED, Downloads
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.local.artifacts import Progress
 from cdc_platform.local.demo import DemoOptions, Summary, run_demo
@@ -37,10 +37,10 @@ from cdc_platform.model.topology import Engine
     type=click.Choice(["mariadb", "mysql"]),
     help="The server of the dataset `pins`.",
 )
+@old_option("--patience", "old_patience", "--wait TIME", type=Duration())
 @click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option(
     "--wait",
-    "--patience",
     "patience",
     type=Duration(),
     default="4m",
@@ -55,13 +55,15 @@ def demo(
     changes: int,
     rate: float,
     engine: str,
+    old_patience: float | None,
     secure: bool,
     patience: float,
 ) -> None:
     """Start everything, capture two sharded databases, and show events arriving.
 
-    Ctrl-C ends it and leaves nothing behind. With --exit it ends by itself, and
-    exits 0 only if every row written was seen in its topic.
+    Ctrl-C ends it and leaves nothing behind, and it exits 130. With --exit it ends
+    by itself, and exits 0 only if every row written was seen in its topic.
+    In another terminal `cdc-platform --demo status` and all other commands reach it.
     """
     options = DemoOptions(
         directory=directory.resolve() if directory else None,
@@ -69,7 +71,7 @@ def demo(
         changes=changes,
         rate=rate if until_done else min(rate, 50.0),
         until_done=until_done,
-        patience=patience,
+        patience=patience if old_patience is None else old_patience,
         secure=secure,
         engine=Engine(engine),
     )
@@ -82,7 +84,7 @@ def demo(
         except KeyboardInterrupt:
             gone = "" if directory else ", and its files are removed"
             console.print(f"Ended. Nothing was left running{gone}.")
-            sys.exit(0)
+            sys.exit(INTERRUPTED)
     if summary is None:
         sys.exit(1)
     if as_json:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
@@ -16,6 +16,8 @@ from cdc_platform.model.topology import Dataset, Table
 # EX_USAGE of sysexits.h: 2 says that something is not as it should be, which a misspelt option does not.
 USAGE_ERROR = 64
 
+F = TypeVar("F", bound=Callable[..., Any])
+
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
@@ -25,6 +27,22 @@ def usage_errors() -> Iterator[None]:
     except click.UsageError as error:
         vars(error)["exit_code"] = USAGE_ERROR  # click has it as a class variable
         raise
+
+
+def note_old(old: str, instead: str) -> None:
+    """Say on stderr that a spelling of an earlier release still works, and for how long."""
+    echo(f"Note: write `{instead}`; `{old}` ends with the next release.", err=True)
+
+
+def old_option(flag: str, name: str, instead: str, **more: Any) -> Callable[[F], F]:
+    """An option as it was spelled in an earlier release: hidden, and named on stderr when it is used."""
+
+    def callback(ctx: click.Context, param: click.Parameter, value: Any) -> Any:
+        if value:
+            note_old(flag, instead)
+        return value
+
+    return click.option(flag, name, hidden=True, callback=callback, **more)
 
 
 class SuggestingGroup(click.Group):
@@ -77,7 +95,7 @@ def tables_and_shards(
     """
     known = {table.name for table in dataset.tables}
     if not tables and names and names[0] in known:
-        echo(f"Note: write `--table {names[0]}`; a table as an argument ends with the next release.", err=True)
+        note_old(f"{dataset.name} {names[0]}", f"{dataset.name} --table {names[0]}")
         tables, names = (names[0],), names[1:]
     chosen = {dataset.table(name).name for name in tables} or known
     return tuple(table for table in dataset.tables if table.name in chosen), tuple(names)

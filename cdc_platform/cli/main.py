@@ -10,6 +10,7 @@ import importlib
 import logging
 import os
 import sys
+from dataclasses import fields
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from cdc_platform.cli.grammar import SuggestingGroup, usage_errors
 from cdc_platform.cli.output import echo
 from cdc_platform.clients.log_lines import log_handler, log_to
 from cdc_platform.errors import CdcError, Unavailable, missing_extra
-from cdc_platform.settings import Settings
+from cdc_platform.settings import CONFIG_ENV, ENV_PREFIX, Settings
 
 # Command name to "module:attribute".
 COMMANDS = {
@@ -26,6 +27,7 @@ COMMANDS = {
     "apply": "cdc_platform.cli.plan_and_apply:apply",
     "backfill": "cdc_platform.cli.backfill:backfill",
     "bootstrap": "cdc_platform.cli.bootstrap:bootstrap",
+    "completion": "cdc_platform.cli.completion:completion",
     "demo": "cdc_platform.cli.demo:demo",
     "exporter": "cdc_platform.cli.exporter:exporter",
     "grants": "cdc_platform.cli.init:grants",
@@ -34,6 +36,7 @@ COMMANDS = {
     "plan": "cdc_platform.cli.plan_and_apply:plan",
     "repair": "cdc_platform.cli.repair:repair",
     "resume": "cdc_platform.cli.topology:resume",
+    "snapshot": "cdc_platform.cli.snapshot:snapshot",
     "stack": "cdc_platform.cli.stack:stack",
     "status": "cdc_platform.cli.status:status",
     "topology": "cdc_platform.cli.topology:topology",
@@ -99,12 +102,32 @@ def _not_installed(name: str, problem: CdcError) -> click.Command:
     return click.Command(name, callback=say, help=problem.cure, context_settings=anything)
 
 
+def _use_demo() -> None:
+    """The demo's settings, and nothing of this environment's, for the rest of this process.
+
+    Raises:
+        CdcError: no demo runs, several do, or this installation has none.
+    """
+    problem = missing_extra(NEEDS["demo"])
+    if problem:
+        raise problem
+    demo_settings = importlib.import_module("cdc_platform.local.demo.running").demo_settings
+    for setting in fields(Settings):
+        os.environ.pop(ENV_PREFIX + setting.name.upper(), None)
+    os.environ[CONFIG_ENV] = str(demo_settings())
+
+
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="cdc-platform")
 @click.option("-v", "--verbose", is_flag=True, help="Also show what the clients log.")
+@click.option("--demo", "of_demo", is_flag=True, help="On the demo that runs on this machine, with its settings.")
 @click.pass_context
-def main(ctx: click.Context, verbose: bool) -> None:
+def main(ctx: click.Context, verbose: bool, of_demo: bool) -> None:
     """Change data capture for sharded databases: Debezium kept alive, topics proven complete."""
+    if of_demo:
+        if ctx.invoked_subcommand in WITHOUT_SETTINGS:
+            raise click.UsageError(f"`{ctx.invoked_subcommand}` reads no settings: leave --demo out.")
+        _use_demo()
     if verbose:
         log_to(None, logging.INFO)
     elif ctx.invoked_subcommand not in SERVICES:

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from cdc_platform import wiring
-from cdc_platform.cli.grammar import tables_and_shards
+from cdc_platform.cli.grammar import old_option, tables_and_shards
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Steps, ends_at_once
 from cdc_platform.errors import BadInput
@@ -40,17 +40,18 @@ from cdc_platform.verification.repair.repair_plan import (
 )
 @click.option(
     "--key",
-    "--keys",
     "keys",
     multiple=True,
     metavar="SHARD:KEY",
     help="""Re-emit this key; of several columns as '00003:["a", 1]'; repeat it.""",
 )
 @click.option("--from-verdict", metavar="RUN", help="Repair the shards that this run of `verify` found mismatched.")
-@click.option("--shard", "old_shards", multiple=True, hidden=True)
+@old_option("--shard", "old_shards", "repair DATASET SHARD ...", multiple=True)
+@old_option("--keys", "old_keys", "--key SHARD:KEY", multiple=True)
+@old_option("--run", "old_run_id", "--continue RUN")
 @click.option("--tombstones", is_flag=True, help="Also remove rows from the topic that the source does not have.")
 @click.option("--cap", type=click.IntRange(1), default=CAP, show_default=True, help="Most keys to touch.")
-@click.option("--continue", "--run", "run_id", metavar="RUN", help="Go on with a repair that was interrupted.")
+@click.option("--continue", "run_id", metavar="RUN", help="Go on with a repair that was interrupted.")
 @click.option("--apply", "apply", is_flag=True, help="Do it; without, it is only shown what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
@@ -62,6 +63,8 @@ def repair(
     keys: tuple[str, ...],
     from_verdict: str | None,
     old_shards: tuple[str, ...],
+    old_keys: tuple[str, ...],
+    old_run_id: str | None,
     tombstones: bool,
     cap: int,
     run_id: str | None,
@@ -78,6 +81,7 @@ def repair(
     (pending and unverifiable ones are left alone and named), 1 on error.
     """
 
+    run_id, keys = run_id or old_run_id, keys + old_keys
     settings = Settings.load()
     name = run_id or secrets.token_hex(4)
     again = shlex.join(["cdc-platform", "repair", dataset, *(f"--table={table}" for table in tables)])

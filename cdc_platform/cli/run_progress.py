@@ -16,6 +16,7 @@ from typing import Any, TypeVar
 import click
 from rich.progress import BarColumn, Progress, TaskID, TaskProgressColumn, TextColumn
 
+from cdc_platform.cli.grammar import old_option
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import INTERRUPTED, ends_at_once
 from cdc_platform.cli.safe_console import SafeConsole
@@ -36,13 +37,13 @@ from cdc_platform.wiring import open_platform, open_snapshots
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-# Orders to a snapshot run on record, and questions about it.
+# Orders to a snapshot run on record, and questions about it, as they were spelled before `cli/snapshot.py`.
 _ORDERS = (
-    click.option("--pause", "pauses", metavar="RUN", help="Pause RUN; streams go on."),
-    click.option("--resume", "resumes", metavar="RUN", help="Let a paused RUN go on."),
-    click.option("--stop", "stops", metavar="RUN", help="End RUN; what was read stays."),
-    click.option("--progress", "details", metavar="RUN", help="Show how far each shard and table of RUN is."),
-    click.option("--runs", "lists", is_flag=True, help="Show the snapshot runs on record."),
+    old_option("--pause", "pauses", "snapshot pause RUN"),
+    old_option("--resume", "resumes", "snapshot resume RUN"),
+    old_option("--stop", "stops", "snapshot stop RUN"),
+    old_option("--progress", "details", "snapshot show RUN"),
+    old_option("--runs", "lists", "snapshot list", is_flag=True),
     click.option("--json", "as_json", is_flag=True, help="Print JSON."),
 )
 
@@ -84,30 +85,19 @@ def _positions(context: click.Context, parameter: click.Parameter, texts: tuple[
 
 
 def handle(kind: RunKind, given: dict[str, Any]) -> None:
-    """Do what was asked for: an order to a snapshot run, the list of them, or one of them to its end.
+    """Do what was asked for: a snapshot run to its end, or an order or question by the spellings before 0.2.
 
     Args:
         kind: of the command.
         given: the values of `request_options`.
     """
-    orders = {name: given.pop(name) for name in ("pauses", "resumes", "stops", "details", "lists", "as_json")}
-    as_json = orders["as_json"]
+    orders = {name: given.pop(name) for name in ("pauses", "resumes", "stops", "details", "lists")}
+    as_json = given.pop("as_json")
     with open_platform(Settings.load()) as platform, open_snapshots(platform) as ports:
-        for option, wanted in (("pauses", RequestedState.PAUSED), ("resumes", RequestedState.RUNNING)):
-            if orders[option]:
-                run = run_lifecycle.order(ports, orders[option], wanted)
-                echo(f"Snapshot run {run.id} is to be {wanted}: it follows within seconds.")
-                return
-        if orders["details"]:
-            echo(_details(ports, orders["details"], as_json=as_json))
+        if any(orders.values()):
+            _by_old_spelling(ports, orders, as_json=as_json)
             return
-        if orders["lists"]:
-            found = summary.all_runs(platform.state.read())
-            echo(json.dumps({"runs": found}, indent=2) if as_json else _lines(found))
-            return
-        if orders["stops"]:
-            run = run_lifecycle.order(ports, orders["stops"], RequestedState.STOPPED)
-        elif given["continues"]:
+        if given["continues"]:
             run = run_lifecycle.unfinished(platform.state.read(), given["continues"])
             run_lifecycle.order(ports, run.id, RequestedState.RUNNING)
         elif not given["dataset"]:
@@ -119,6 +109,47 @@ def handle(kind: RunKind, given: dict[str, Any]) -> None:
             name = f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
             run = run_lifecycle.open_run(ports, request, name)
         work(ports, run, as_json=as_json)
+
+
+def _by_old_spelling(ports: SnapshotPorts, orders: dict[str, Any], *, as_json: bool) -> None:
+    if orders["pauses"]:
+        order(ports, orders["pauses"], RequestedState.PAUSED, as_json=as_json)
+    elif orders["resumes"]:
+        order(ports, orders["resumes"], RequestedState.RUNNING, as_json=as_json)
+    elif orders["details"]:
+        show(ports, orders["details"], as_json=as_json)
+    elif orders["lists"]:
+        list_runs(ports, as_json=as_json)
+    else:
+        stop(ports, orders["stops"], as_json=as_json)
+
+
+def order(ports: SnapshotPorts, name: str, wanted: RequestedState, *, as_json: bool) -> None:
+    """Record that an unfinished snapshot run is to be paused, or to go on."""
+    run = run_lifecycle.order(ports, name, wanted)
+    document = {"run": run.id, "kind": str(run.kind), "dataset": run.dataset, "requested": str(wanted)}
+    said = f"Snapshot run {run.id} is to be {wanted}: it follows within seconds."
+    echo(json.dumps(document, indent=2) if as_json else said)
+
+
+def stop(ports: SnapshotPorts, name: str, *, as_json: bool) -> None:
+    """End an unfinished snapshot run, and work on it until all its shards are over."""
+    work(ports, run_lifecycle.order(ports, name, RequestedState.STOPPED), as_json=as_json)
+
+
+def show(ports: SnapshotPorts, name: str, *, as_json: bool) -> None:
+    """How far each shard and table of a snapshot run is."""
+    found = progress_of(ports, run_lifecycle.on_record(ports.platform.state.read(), name))
+    if as_json:
+        echo(json.dumps({"tables": [asdict(line) for line in found]}, indent=2))
+    else:
+        echo("\n".join(map(TableLine.sentence, found)))
+
+
+def list_runs(ports: SnapshotPorts, *, as_json: bool) -> None:
+    """The snapshot runs on record."""
+    found = summary.all_runs(ports.platform.state.read())
+    echo(json.dumps({"runs": found}, indent=2) if as_json else _lines(found))
 
 
 def work(ports: SnapshotPorts, run: Run, *, as_json: bool) -> None:
@@ -279,15 +310,6 @@ def _document(run: Run, over: list[ShardDone], seconds: float) -> dict[str, Any]
             for shard in over
         },
     }
-
-
-def _details(ports: SnapshotPorts, run_id: str, *, as_json: bool) -> str:
-    found = progress_of(ports, run_lifecycle.on_record(ports.platform.state.read(), run_id))
-    return (
-        json.dumps({"tables": [asdict(line) for line in found]}, indent=2)
-        if as_json
-        else "\n".join(map(TableLine.sentence, found))
-    )
 
 
 def _lines(found: list[dict[str, Any]]) -> str:

@@ -45,6 +45,7 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
     position that the connector saved, log format, row image and retention are right, the
     user has its rights, GTID or slot are such that the connector goes on, the old leader
     takes no writes. What fails is one line with its cure, and nothing is changed.
+    Exits 0 when the leader is (now) HOST:PORT, 2 when it is not fit, 1 on an error.
     """
     address = Address.parse(leader)
     settings = Settings.load()
@@ -69,9 +70,12 @@ def set_leader(dataset: str, shard: str, leader: str, force: bool, dry_run: bool
                 echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
             sys.exit(2 if bad else 0)
         if not force:
-            if bad and as_json:
-                echo(json.dumps({"items": [asdict(item) for item in items]}, indent=2))
-            refuse_unfit(items, before, address)
+            try:
+                refuse_unfit(items, before, address)
+            except PromotionRefused as refused:
+                shown = {"items": [asdict(item) for item in items], "refused": str(refused)}
+                echo(json.dumps(shown, indent=2) if as_json else refused)
+                sys.exit(2)
         after = store.set_leader(dataset, before.id, address)
         agents = len(store.agents())
     skipped = f"; skipped by --force: {', '.join(item.name for item in bad)}" if bad else ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import shlex
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,7 +15,7 @@ import click
 from rich.table import Table as Grid
 from rich.text import Text
 
-from cdc_platform.cli.grammar import tables_and_shards
+from cdc_platform.cli.grammar import old_option, tables_and_shards
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Stages, ends_at_once
 from cdc_platform.cli.safe_console import SafeConsole
@@ -28,22 +30,28 @@ from cdc_platform.wiring import open_platform, verification_of
 _STAGES = {"source": "reading sources", "reach": "waiting for connectors", "topic": "reading the topic"}
 _STYLES = {Verdict.PROVEN: "green", Verdict.PENDING: "yellow", Verdict.MISMATCHED: "red"}
 
-# Exit codes: what the worst verdict is.
-_EXITS = {Verdict.PROVEN: 0, Verdict.MISMATCHED: 2, Verdict.PENDING: 3, Verdict.UNVERIFIABLE: 4}
+# From the best to the worst.
+_RANKS = (Verdict.PROVEN, Verdict.PENDING, Verdict.UNVERIFIABLE, Verdict.MISMATCHED)
+
+# Until the next release: with this variable `verify` exits as before 0.2, for scripts that go by its codes.
+OLD_EXITS_ENV = "CDC_PLATFORM_OLD_EXIT_CODES"
+_OLD_EXITS = {Verdict.PENDING: 3, Verdict.UNVERIFIABLE: 4}
 
 
 @click.command()
 @click.argument("dataset")
 @click.argument("names", metavar="[SHARD]...", nargs=-1)
 @click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; repeat it. All by default.")
-@click.option("--shards", "old_shards", hidden=True)
-@click.option("--continue", "--run-id", "run_id", metavar="RUN", help="Go on with a run that was killed.")
+@old_option("--shards", "old_shards", "verify DATASET SHARD ...")
+@old_option("--run-id", "old_run_id", "--continue RUN")
+@click.option("--continue", "run_id", metavar="RUN", help="Go on with a run that was killed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def verify(
     dataset: str,
     names: tuple[str, ...],
     tables: tuple[str, ...],
     old_shards: str | None,
+    old_run_id: str | None,
     run_id: str | None,
     as_json: bool,
 ) -> None:
@@ -52,10 +60,11 @@ def verify(
     SHARD is an id (00003, or 3) or a range (0-15); all shards by default.
 
     Writes one row a shard to the audit frame. Exits 0 when all shards are
-    proven, 2 when one is mismatched or the topic has rows of shards that the
-    topology lacks, 3 when one is pending, 4 when one is unverifiable, 1 on an error.
+    proven, 2 when one is not (the output says which are mismatched, pending or
+    unverifiable, JSON names the worst as "verdict") or the topic has rows of
+    shards that the topology lacks, 1 on an error.
     """
-    run_id = run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
+    run_id = run_id or old_run_id or f"cli-{datetime.now(UTC):%Y%m%d%H%M%S}-{secrets.token_hex(3)}"
     settings = Settings.load()
     found: list[ShardVerdict] = []
     again = shlex.join(
@@ -83,10 +92,14 @@ def verify(
             audit.write(verdicts)
             found += verdicts
     foreign = {table.name: foreign_rows(one for one in found if one.table == table.name) for table in chosen}
+    kinds = {verdict.verdict for verdict in found}
+    kinds |= {Verdict.MISMATCHED for one in foreign.values() if one and one.rows}
+    worst = max(kinds, default=Verdict.PROVEN, key=_RANKS.index)
     if as_json:
         of_tables = {table: None if one is None else one.rows for table, one in foreign.items()}
         shown = [_document(verdict) for verdict in found]
-        echo(json.dumps({"run_id": run_id, "foreign_rows": of_tables, "shards": shown}, indent=2))
+        document = {"run_id": run_id, "verdict": str(worst), "foreign_rows": of_tables, "shards": shown}
+        echo(json.dumps(document, indent=2))
     else:
         _print(found, run_id)
         for table, one in foreign.items():
@@ -94,14 +107,14 @@ def verify(
                 echo(f"{table}: rows of shards that the topology does not have were not counted.")
             elif one.rows:
                 echo(f"{table}: {one.sentence(dataset, table)}")
-    codes = [_EXITS[verdict.verdict] for verdict in found]
-    codes += [_EXITS[Verdict.MISMATCHED] for one in foreign.values() if one and one.rows]
-    sys.exit(max(codes, default=0, key=_worst))
+    sys.exit(exit_code(worst, os.environ))
 
 
-def _worst(code: int) -> int:
-    """Mismatched is worse than unverifiable, that than pending."""
-    return {0: 0, 3: 1, 4: 2, 2: 3}[code]
+def exit_code(worst: Verdict, env: Mapping[str, str]) -> int:
+    """0 or 2; 3 and 4 for pending and unverifiable where the environment still asks for the codes before 0.2."""
+    if worst is Verdict.PROVEN:
+        return 0
+    return _OLD_EXITS.get(worst, 2) if env.get(OLD_EXITS_ENV) == "1" else 2
 
 
 def _document(verdict: ShardVerdict) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import json
 
 import click
 
+from cdc_platform.cli.grammar import old_option
 from cdc_platform.cli.output import echo
 from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
@@ -16,7 +17,8 @@ from cdc_platform.settings import Settings
 
 
 @click.command(name="worker-properties")
-@click.option("--cluster", required=True, help="Name of the Connect cluster in the topology.")
+@click.argument("cluster", required=False)
+@old_option("--cluster", "old_cluster", "worker-properties CLUSTER")
 @click.option("--bootstrap", help="Kafka as workers reach it [default: the platform's own setting].")
 @click.option("--plugin-path", "plugin_path", multiple=True, help="Directory with the Debezium plugins.")
 @click.option("--leader-dir", help="Directory of the leader files, the same on each worker.")
@@ -31,7 +33,8 @@ from cdc_platform.settings import Settings
 @click.option("--jmx-exporter", is_flag=True, help="Print the Prometheus JMX agent's file instead.")
 @click.option("--json", "as_json", is_flag=True, help="Print name, value and reason as JSON.")
 def worker_properties(
-    cluster: str,
+    cluster: str | None,
+    old_cluster: str | None,
     bootstrap: str | None,
     plugin_path: tuple[str, ...],
     leader_dir: str | None,
@@ -46,10 +49,13 @@ def worker_properties(
     jmx_exporter: bool,
     as_json: bool,
 ) -> None:
-    """Print the properties that a Kafka Connect worker should run with, and why."""
+    """Print the properties that a worker of the Connect cluster CLUSTER should run with, and why."""
     if jmx_exporter:
         click.echo(jmx_exporter_config(), nl=False)
         return
+    cluster = cluster or old_cluster
+    if cluster is None:
+        raise click.UsageError("Missing argument 'CLUSTER'.")
     for pair in extra:
         if not pair.partition("=")[0] or "=" not in pair:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE.", param_hint="--set")

@@ -125,7 +125,7 @@ def plan_run(topology: Topology, records: Records, request: Request, run_id: str
                 f"the unfinished run {other.id} has {names} until it is finished or stopped; "
                 f"{_worked(records, other)}.",
                 f"Go on with it (`cdc-platform {other.kind} --continue {other.id}`, which also takes it over from a "
-                f"process that was killed), or end it (`--stop {other.id}`).",
+                f"process that was killed), or end it (`cdc-platform snapshot stop {other.id}`).",
             )
     return Run(
         id=run_id,

@@ -126,7 +126,7 @@ def test_an_absent_file_is_a_clear_error(store: InMemoryTopologyStore, run: Run)
 
 def test_set_leader(imported: InMemoryTopologyStore, run: Run) -> None:
     refused = run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306")
-    assert refused.exit_code == 1 and "is not fit to lead: reachable" in refused.output and "--force" in refused.output
+    assert refused.exit_code == 2 and "is not fit to lead: reachable" in refused.output and "--force" in refused.output
     assert imported.load().shard("pins", "00003").generation == 0
     moved = run("topology", "set-leader", "pins", "00003", "mariadb-replica:3306", "--force")
     assert "skipped by --force: reachable" in moved.output

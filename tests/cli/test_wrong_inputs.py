@@ -90,8 +90,8 @@ CASES = [
     usage("pause pins --reason r --until 2999-01-01T00:00:00", "--until", "UTC offset"),
     usage("topology discover --every 0s", "--every", "too short"),
     usage("exporter --port 70000", "--port", "70000"),
-    usage("worker-properties", "Missing option '--cluster'"),
-    usage("worker-properties --cluster main --set novalue", "--set", "NAME=VALUE"),
+    usage("worker-properties", "Missing argument 'CLUSTER'"),
+    usage("worker-properties main --set novalue", "--set", "NAME=VALUE"),
     usage("stack up --workers 0", "--workers", "0"),
     usage("stack up --port kafka.kafka=x --dir {here}/s", "--port", "NAME=PORT"),
     usage("stack up --without oracle", "--without", "postgres"),
@@ -121,7 +121,12 @@ CASES = [
     error("backfill pins --where 'DROP TABLE pins'", "condition"),
     error("backfill pins --from 3", "key_column"),
     error("backfill --continue nothing", "'nothing'", "Unfinished are: none"),
+    error("snapshot pause nothing", "'nothing'", "Unfinished are: none"),
     error("backfill --pause nothing", "'nothing'", "Unfinished are: none"),
+    usage("snapshot pause", "Missing argument 'RUN'"),
+    usage("snapshot stp x", "Did you mean 'stop'?"),
+    usage("completion tcsh", "'tcsh'", "bash"),
+    usage("--demo stack status", "leave --demo out"),
     error("bootstrap pins --failed-of r9", "there is no run 'r9'"),
     error("bootstrap pins --mode position", "positions", "SHARD=POSITION"),
     error("bootstrap pins --mode position --position 9=0-1-5", "no shard '9'"),
@@ -185,7 +190,9 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
         monkeypatch.setattr(f"cdc_platform.cli.{module}.open_platform", open_platform)
     monkeypatch.setattr("cdc_platform.wiring.open_platform", open_platform)
     monkeypatch.setattr("cdc_platform.wiring.open_snapshots", nothing)
-    monkeypatch.setattr("cdc_platform.cli.run_progress.open_snapshots", nothing)
+    for module in ("run_progress", "snapshot"):
+        monkeypatch.setattr(f"cdc_platform.cli.{module}.open_snapshots", nothing)
+    monkeypatch.setattr("cdc_platform.cli.snapshot.open_platform", open_platform)
     monkeypatch.setattr("cdc_platform.cli.set_leader.open_leaders", nothing)
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith("CDC_PLATFORM_")]:

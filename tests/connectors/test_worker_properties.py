@@ -141,7 +141,7 @@ def test_an_ipv6_listener_is_bracketed() -> None:
 
 
 def test_worker_properties_on_the_command_line() -> None:
-    args = ["--cluster", "main", "--bootstrap", "127.0.0.1:9092", "--plugin-path", "/opt/plugins"]
+    args = ["main", "--bootstrap", "127.0.0.1:9092", "--plugin-path", "/opt/plugins"]
     args += ["--leader-dir", "/srv/leaders", "--secrets-dir", "/etc/secrets"]
     text = CliRunner().invoke(command, args, catch_exceptions=False).output
     assert load_properties(text) == worker_properties(SPEC)
@@ -167,7 +167,7 @@ def test_worker_properties_carry_the_settings_kafka_security_and_https(
         '"security.protocol" = "SASL_SSL"\n"sasl.jaas.config" = "x password=${file:/s:p};"\n'
     )
     monkeypatch.setenv("CDC_PLATFORM_CONFIG", str(file))
-    text = CliRunner().invoke(command, ["--cluster", "main", "--https"]).output
+    text = CliRunner().invoke(command, ["main", "--https"]).output
     found = load_properties(text)
     assert found["bootstrap.servers"] == "k:2"
     assert (found["listeners"], found["rest.advertised.listener"]) == ("https://127.0.0.1:8083", "https")

@@ -252,7 +252,7 @@ def test_set_leader_prints_its_preflight_and_moves(store: InMemoryTopologyStore)
 def test_set_leader_changes_nothing_when_an_item_fails(store: InMemoryTopologyStore, servers: Servers) -> None:
     servers.views[NEW] = view(NEW, server_id=2, settings={**GOOD, "binlog_format": "MIXED"})
     refused = run("set-leader", "pins", "00000", str(NEW))
-    assert refused.exit_code == 1 and store.load().shard("pins", "00000").generation == 0
+    assert refused.exit_code == 2 and store.load().shard("pins", "00000").generation == 0
     lines = [line for line in refused.output.splitlines() if line.startswith("FAILS")]
     assert len(lines) == 2 and all("Cure: " in line for line in lines)
     assert "new:3306 is not fit to lead: gtid, log format." in refused.output

@@ -69,7 +69,7 @@ def test_mariadb_failover_waits_for_a_replica_that_is_behind_and_for_the_whole_p
     harness.read(topic, lambda found: ids(found) >= {1, 2})
     assert_eventually(lambda: harness.offset(shard).get("gtids") == reached, "the position of row 2 is saved")
     refused = cli(pairs, "topology", "set-leader", "shop", "0", str(new))
-    assert refused.exit_code == 1 and "is not fit to lead" in refused.output
+    assert refused.exit_code == 2 and "is not fit to lead" in refused.output
     assert {"promoted", "up", "leader"} <= failing(refused), refused.output
     assert reached in refused.output and store.load().shard("shop", "0").leader == old
 
@@ -143,7 +143,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
     slot = desired_config(dataset, shard, pairs.cluster(), harness.settings)["slot.name"]
 
     refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))
-    assert refused.exit_code == 1 and "promoted" in failing(refused) and "leader" in failing(refused)
+    assert refused.exit_code == 2 and "promoted" in failing(refused) and "leader" in failing(refused)
 
     # The standby has the slot only some time after the connector began.
     def ready() -> bool:
@@ -159,7 +159,7 @@ def test_postgres_failover_and_split_brain(pairs: Stack, store: ZooKeeperTopolog
 
     # Promoted while the old primary goes on: the preflight says so, discovery names nobody.
     refused = cli(pairs, "topology", "set-leader", "orders", "0", str(new))
-    assert refused.exit_code == 1 and failing(refused) == {"leader"}, refused.output
+    assert refused.exit_code == 2 and failing(refused) == {"leader"}, refused.output
     found = cli(pairs, "topology", "discover", "orders")
     assert found.exit_code == 2 and f"split brain: {old} and {new} take writes" in found.output
     moved = cli(pairs, "topology", "set-leader", "orders", "0", str(new), "--force")

@@ -217,9 +217,9 @@ def test_bootstrap_and_backfill_from_the_command_line(
     second = _command(config, "backfill", harness.name, "00001", "--key", "id", "--to", "11", "--json")
     told = json.loads(second.stdout)
     assert (second.returncode, told["rows"], list(told["shards"])) == (0, 20, ["00001"])
-    runs = json.loads(_command(config, "backfill", "--runs", "--json").stdout)["runs"]
+    runs = json.loads(_command(config, "snapshot", "list", "--json").stdout)["runs"]
     assert [(run["kind"], run["phases"]) for run in runs] == [("backfill", {"done": 1}), ("bootstrap", {"done": 2})]
-    lines = json.loads(_command(config, "backfill", "--progress", told["run"], "--json").stdout)["tables"]
+    lines = json.loads(_command(config, "snapshot", "show", told["run"], "--json").stdout)["tables"]
     assert [(line["shard"], line["table"], line["phase"], line["rows"], line["chunks"]) for line in lines] == [
         ("00001", "items", "read", 10, 1),
         ("00001", "notes", "read", 10, 1),

@@ -73,7 +73,11 @@ def shapes() -> dict[str, Any]:
         "apply": _of([reconcile._report_json(one) for one in both(PassReport, GIVEN)]),
         "status": _of(map(_status, (False, True))),
         "status DATASET SHARD": _of(map(_shard_status, (False, True))),
-        "verify": {"run_id": "str", "shards": [_of(verify._document(one) for one in both(ShardVerdict))]},
+        "verify": {
+            "run_id": "str",
+            "verdict": "str",
+            "shards": [_of(verify._document(one) for one in both(ShardVerdict))],
+        },
         "repair": _of(_printed(print_repair, plan, True) for plan in both(RepairPlan)),
         "repair --apply": _of(_encoded(report.document()) for report in both(RepairReport)),
         "topology show": shape(topology_command._document(whole_topology(), None)),
@@ -83,8 +87,8 @@ def shapes() -> dict[str, Any]:
         "bootstrap, backfill": _of(
             snapshot_runs._document(run, [one], 1.5) for run in _runs() for one in both(ShardDone)
         ),
-        "bootstrap --progress RUN": [_of(asdict(line) for line in both(TableLine))],
-        "bootstrap --runs": _of([all_runs(_snapshots())]),
+        "snapshot show RUN": {"tables": [_of(asdict(line) for line in both(TableLine))]},
+        "snapshot list": {"runs": _of([all_runs(_snapshots())])},
         "stack up, stack status": _of([_stack()]),
         "demo": shape(sample(Summary).document()),
         "worker-properties": _of([_worker_properties()]),
@@ -210,7 +214,7 @@ def _stack() -> Any:
 
 
 def _worker_properties() -> Any:
-    found = CliRunner().invoke(worker_properties, ["--cluster", "main", "--json"], catch_exceptions=False)
+    found = CliRunner().invoke(worker_properties, ["main", "--json"], catch_exceptions=False)
     return json.loads(found.output)
 
 

@@ -213,15 +213,14 @@ class _Demo:
   Files     {self.stack.directory}  (logs below logs/{removed})
   Settings  {self.stack.settings_file}
 
-In another terminal, once:
-  export CDC_PLATFORM_CONFIG={self.stack.settings_file}
-Then try:
-  {program} status
+In another terminal, try:
+  {program} --demo status
       shards, workers, and what the next pass will do
-  {program} verify pins --table pins
+  {program} --demo verify pins --table pins
       the proof that the topic has every row, while rows keep changing
   curl -X PUT {self.stack.connect_urls[0]}/connectors/pins.00003/stop
-      breaks a shard: `{program} status pins 3` shows it, and within a minute it is captured again
+      breaks a shard: `{program} --demo status pins 3` shows it, and within a minute it is captured again
+`export CDC_PLATFORM_CONFIG={self.stack.settings_file}` stands for --demo in programs.
 """
 
     def engines(self) -> set[Engine]:
@@ -337,7 +336,7 @@ Then try:
                 raise StackError(
                     f"after {self.options.patience:.0f} s it still does not hold that {what}.",
                     where=str(self.stack.directory / "logs"),
-                    cure="Read the logs there, or give it more time with --patience.",
+                    cure="Read the logs there, or give it more time with --wait.",
                 )
             self._step(what)
 

@@ -18,7 +18,7 @@ import pytest
 
 from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.documents import dump_yaml, parse_yaml
-from cdc_platform.local.demo import sources
+from cdc_platform.local.demo import running, sources
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
 from cdc_platform.wiring import topology_store
@@ -106,12 +106,16 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LiveDemo]:
     live = LiveDemo(directory)
     yield live
     live.process.send_signal(signal.SIGINT)
-    assert live.process.wait(timeout=120) == 0, live.log.read_text()[-3000:]
+    assert live.process.wait(timeout=120) == 130, live.log.read_text()[-3000:]
     # Dagster's code servers end by themselves once nobody asks them any more.
     end = time.monotonic() + 60
     while processes_of(directory) and time.monotonic() < end:
         time.sleep(0.5)
     assert processes_of(directory) == []
+
+
+def test_a_demo_is_found_from_another_terminal(demo: LiveDemo) -> None:
+    assert demo.stack.directory in running.demo_directories(), "`cdc-platform --demo` finds it"
 
 
 def test_demo_sensor_puts_drift_right_within_90_seconds(demo: LiveDemo) -> None:

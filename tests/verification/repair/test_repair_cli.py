@@ -218,7 +218,7 @@ def test_repair_command_killed_remembers_what_it_left_alone(fleet: Fleet) -> Non
         called("--shard", "00000", "--shard", "00001", "--apply")
     (name,) = {key.split("/")[1] for key in fleet.harness.state.documents if key.startswith("repair/")}
     fleet.die_after = None
-    done = called("--run", name, "--apply")
+    done = called("--continue", name, "--apply")
     assert done.exit_code == 2, done.output
     assert "1 of 2 shards proven; left alone: 00000" in done.output
 
@@ -254,7 +254,7 @@ def test_repair_command_shows_the_true_numbers_above_its_cap_and_removes_in_batc
     assert len(records) > 10
     fleet.kill_removal_after = None
     (name,) = {key.split("/")[1] for key in records}
-    done = called("--run", name, "--apply")
+    done = called("--continue", name, "--apply")
     assert done.exit_code == 0, done.output
     assert "12345 extra rows removed; 1 of 1 shards proven" in done.output
     assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
@@ -333,7 +333,7 @@ def test_repair_command_killed_in_its_middle_goes_on_by_its_id(fleet: Fleet, mon
     assert [run for run, _ in fleet.waves] == [f"repair-{name}-0"]
     fleet.die_after = None
     proofs = len(fleet.proofs)
-    done = called("--run", name, "--apply")
+    done = called("--continue", name, "--apply")
     assert done.exit_code == 0, done.output
     # The first wave is joined, not sent again; nothing is looked for again.
     assert [(run, r.shards) for run, r in fleet.waves] == [
@@ -342,5 +342,5 @@ def test_repair_command_killed_in_its_middle_goes_on_by_its_id(fleet: Fleet, mon
     ]
     assert fleet.proofs[proofs:] == [f"{name}-proof"]
     assert not [key for key in fleet.harness.state.documents if key.startswith("repair/")]
-    again = called("--run", name)
+    again = called("--continue", name)
     assert (again.exit_code, "is no unfinished repair" in again.output) == (1, True)

@@ -130,7 +130,7 @@ def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
         process.kill()
     (name,) = {key.split("/")[1] for key in begun("repair/")}
     done = subprocess.run(
-        [*command, "--run", name, "--apply"], env=environment, capture_output=True, text=True, timeout=600
+        [*command, "--continue", name, "--apply"], env=environment, capture_output=True, text=True, timeout=600
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "2 of 2 shards proven" in done.stdout
