@@ -16,11 +16,13 @@ import numpy as np
 import pymysql
 
 from cdc_platform.canonical import hash_sql as engines
+from cdc_platform.canonical.catalog import CatalogTable
 from cdc_platform.canonical.column_hazards import hazards, refused, spelled_twice
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_demands import replica_logs
 from cdc_platform.clients.sources.binlog_events import rowless_groups
+from cdc_platform.clients.sources.catalog_binlog import COLUMNS, INDEXES, columns_of, indexes_of
 from cdc_platform.clients.sources.connecting import connect_mysql
 from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.mariadb_keys import (
@@ -39,16 +41,6 @@ from cdc_platform.errors import CdcError, SourceRejected
 from cdc_platform.model.positions import Committed, MariaDbPosition, MySqlPosition, Position
 from cdc_platform.model.topology import Address, Engine
 
-_COLUMNS = """
-SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, IS_NULLABLE, CHARACTER_SET_NAME, DATETIME_PRECISION,
-       NUMERIC_PRECISION, NUMERIC_SCALE
-FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
-"""
-_KEYS = """
-SELECT s.INDEX_NAME, s.COLUMN_NAME, s.NULLABLE, s.SUB_PART
-FROM information_schema.STATISTICS s
-WHERE s.TABLE_SCHEMA = %s AND s.TABLE_NAME = %s AND s.NON_UNIQUE = 0 ORDER BY s.INDEX_NAME, s.SEQ_IN_INDEX
-"""
 _TABLE = """
 SELECT TABLE_TYPE, COALESCE(TABLE_ROWS, 0) FROM information_schema.TABLES
 WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s
@@ -291,42 +283,13 @@ class MariaDbSource:
             return False
 
     def _columns(self, table: tuple[str, str]) -> tuple[tuple[Column, ...], tuple[str, ...]]:
-        columns, left_out = [], []
-        for name, kind, full, nullable, charset, fraction, precision, scale in self._rows(_COLUMNS, table):
-            if not self._captured(name):
-                left_out.append(name)
-                continue
-            kind = str(kind).lower()
-            number = kind in ("bit", "decimal", "numeric")
-            digits = number or kind in ("float", "double")
-            columns.append(
-                Column(
-                    name=name,
-                    type=kind,
-                    nullable=nullable == "YES",
-                    unsigned="unsigned" in full,
-                    zerofill="zerofill" in full,
-                    members=full if kind in ("enum", "set") else None,
-                    charset=charset,
-                    length=int(precision) if number else (None if fraction is None else int(fraction)),
-                    scale=int(scale) if digits and scale is not None else None,
-                )
-            )
-        return tuple(columns), tuple(left_out)
+        found = columns_of([row for _, *row in self._rows(COLUMNS, table)])
+        left_out = tuple(column.name for column in found if not self._captured(column.name))
+        return tuple(column.column for column in found if column.name not in left_out), left_out
 
     def _key_of(self, table: tuple[str, str]) -> tuple[str, ...]:
-        indexes: dict[str, list[str]] = {}
-        unfit = set()
-        for index, column, nullable, part in self._rows(_KEYS, table):
-            indexes.setdefault(index, []).append(column)
-            if nullable == "YES" or part is not None:
-                unfit.add(index)
-        if not self._key:
-            return tuple(indexes.get("PRIMARY", ()))
-        for index, names in indexes.items():
-            if index not in unfit and set(names) == set(self._key):
-                return self._key
-        return ()
+        indexes = indexes_of([row for _, *row in self._rows(INDEXES, table)])
+        return CatalogTable(place=table[0], name=table[1], indexes=indexes).key(self._key)
 
     def _rows(self, sql: str, params: Sequence[str] = ()) -> list[Any]:
         with self._cursor() as cursor:

@@ -14,6 +14,7 @@ from cdc_platform.canonical.column_hazards import hazards
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.canonical.postgres import by_output
+from cdc_platform.clients.sources.catalog_postgres import COLUMNS, column_of
 from cdc_platform.clients.sources.connecting import connect_postgres
 from cdc_platform.clients.sources.errors import source_errors
 from cdc_platform.clients.sources.postgres_keys import KeyColumn, keys_condition, range_condition
@@ -25,34 +26,6 @@ from cdc_platform.model.positions import Committed, PostgresPosition
 from cdc_platform.model.topology import Address, Engine
 
 _ENGINE = Engine.POSTGRES
-
-# A type's name; with its schema where its owner may have given it the name of one that is known here, and casts.
-_TYPE = """CASE WHEN {0}.typtype IN ('b', 'e', 'c') OR {0}.typnamespace = 'pg_catalog'::regnamespace
-THEN {0}.typname::text ELSE {0}.typnamespace::regnamespace::text || '.' || {0}.typname END"""
-
-# Last come what a key is cast to (never a domain: its checks are functions of its owner) and the schema of
-# the operators by which its index is ordered: operator classes are made by superusers only.
-_COLUMNS = f"""
-SELECT a.attname, CASE t.typtype WHEN 'd' THEN t.typname::text ELSE {_TYPE.format("t")} END, t.typtype, t.typcategory,
-       a.atttypmod, a.attnotnull, a.attgenerated <> '',
-       {_TYPE.format("b")}, b.typtype, t.typtypmod, {_TYPE.format("e")}, e.typtype, {_TYPE.format("be")},
-       format('%%I.%%I', n.nspname, coalesce(b.typname, t.typname)),
-       coalesce((SELECT format('%%I', onn.nspname) FROM pg_opclass oc
-                   JOIN pg_am am ON am.oid = oc.opcmethod AND am.amname = 'btree'
-                   JOIN pg_amop ao ON ao.amopfamily = oc.opcfamily AND ao.amoplefttype = oc.opcintype
-                        AND ao.amoprighttype = oc.opcintype AND ao.amopstrategy = 3
-                   JOIN pg_operator o ON o.oid = ao.amopopr
-                   JOIN pg_namespace onn ON onn.oid = o.oprnamespace
-                  WHERE oc.opcdefault AND oc.opcintype = coalesce(b.oid, t.oid)), 'pg_catalog')
-FROM pg_attribute a
-JOIN pg_type t ON t.oid = a.atttypid
-LEFT JOIN pg_type b ON b.oid = t.typbasetype
-JOIN pg_namespace n ON n.oid = coalesce(b.typnamespace, t.typnamespace)
-LEFT JOIN pg_type e ON e.oid = t.typelem AND t.typcategory = 'A'
-LEFT JOIN pg_type be ON be.oid = b.typelem AND b.typcategory = 'A'
-WHERE a.attrelid = %s AND a.attnum > 0 AND NOT a.attisdropped
-ORDER BY a.attnum
-"""
 
 _KEYS = """
 SELECT i.indisprimary, array_agg(a.attname::text ORDER BY k.ord), bool_and(a.attnotnull)
@@ -275,17 +248,13 @@ class PostgresSource:
 
     def _columns(self, oid: int) -> tuple[tuple[Column, ...], dict[str, tuple[str, str]], tuple[str, ...]]:
         columns, types, left_out = [], {}, []
-        for row in self._rows(_COLUMNS, (oid,)):
-            name, kind, typtype, category, typmod, notnull, generated = row[:7]
-            base, base_type, base_mod, element, element_type, base_element, cast, operators = row[7:]
-            if generated or not self._captured(name):
-                left_out.append(name)
+        for _, *row in self._rows(COLUMNS, ([oid],)):
+            found = column_of(row)
+            if found.generated or not self._captured(found.name):
+                left_out.append(found.name)
                 continue
-            types[name] = cast, operators
-            if typtype == "d":
-                kind, typtype, typmod, element, element_type = base, base_type, base_mod, base_element, "b"
-                category = "A" if base_element else ""
-            columns.append(_column(name, kind, typtype, category, typmod, notnull, element, element_type))
+            types[found.name] = row[-2], row[-1]
+            columns.append(found.column)
         return tuple(columns), types, tuple(left_out)
 
     def _refused(self) -> tuple[str, ...]:
@@ -326,34 +295,3 @@ class PostgresSource:
         )
         connection.prepare_threshold = 3
         return connection
-
-
-def _column(
-    name: str,
-    kind: str,
-    typtype: str,
-    category: str,
-    typmod: int,
-    notnull: bool,
-    element: str | None,
-    element_type: str,
-) -> Column:
-    what = {"e": "enum", "c": "composite"}.get(typtype, "base")
-    inner = None
-    of = kind
-    if category == "A" and kind.startswith("_") and element:
-        what, of = "array", element
-        inner = element + {"e": ":enum", "c": ":composite"}.get(element_type, "")
-    elif category == "A":
-        what = "other"
-    length, scale = _modifiers(of, typmod)
-    return Column(name=name, type=kind, kind=what, element=inner, nullable=not notnull, length=length, scale=scale)
-
-
-def _modifiers(kind: str, typmod: int) -> tuple[int | None, int | None]:
-    """A type's length (or fraction digits) and scale (numerictypmodin in numeric.c)."""
-    if typmod < 0:
-        return None, None
-    if kind == "numeric":
-        return ((typmod - 4) >> 16) & 0xFFFF, (((typmod - 4) & 0x7FF) ^ 1024) - 1024
-    return (typmod - 4 if kind in ("varchar", "bpchar") else typmod), None

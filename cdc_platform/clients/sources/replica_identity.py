@@ -6,15 +6,17 @@ replica identity cannot describe. So tables are judged by the catalog, before a 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cdc_platform.canonical.catalog import UniqueIndex
 from cdc_platform.canonical.hash_sql import quote_name
+from cdc_platform.clients.sources.catalog_postgres import UNIQUE_INDEXES, unique_indexes
 from cdc_platform.model.topology import Engine
 
 # The tables of these names (schemas, names) and all that inherit from them or are their partitions, one row each.
-FACTS = """
+FACTS = f"""
 WITH RECURSIVE named AS (
     SELECT c.oid AS root, c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE (n.nspname, c.relname) IN (SELECT * FROM unnest(%s::text[], %s::text[]))
@@ -22,33 +24,10 @@ WITH RECURSIVE named AS (
     SELECT named.root, i.inhrelid FROM pg_inherits i JOIN named ON i.inhparent = named.oid)
 SELECT named.root::bigint, named.oid::bigint, n.nspname::text, c.relname::text, c.relkind::text,
        c.relpersistence::text, c.relreplident::text,
-       (SELECT coalesce(json_agg(json_build_object(
-               'name', x.relname, 'primary', i.indisprimary, 'identity', i.indisreplident,
-               'immediate', i.indimmediate, 'total', i.indpred IS NULL AND i.indexprs IS NULL,
-               'columns', k.names, 'not_null', k.filled) ORDER BY x.relname), '[]'::json)
-          FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
-         CROSS JOIN LATERAL (
-               SELECT array_agg(a.attname::text ORDER BY u.ord) AS names, bool_and(a.attnotnull) AS filled
-                 FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS u(num, ord)
-                 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = u.num
-                WHERE u.ord <= i.indnkeyatts) k
-         WHERE i.indrelid = c.oid AND i.indisunique AND i.indisvalid AND i.indislive AND k.names IS NOT NULL)
+       {UNIQUE_INDEXES}
   FROM named JOIN pg_class c ON c.oid = named.oid JOIN pg_namespace n ON n.oid = c.relnamespace
  ORDER BY n.nspname, c.relname
 """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class UniqueIndex:
-    """A valid unique index: `immediate` when not deferrable, `total` without WHERE and expressions."""
-
-    name: str
-    columns: tuple[str, ...]
-    primary: bool = False
-    identity: bool = False
-    immediate: bool = True
-    total: bool = True
-    not_null: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -196,10 +175,6 @@ def _table(row: Sequence[Any], descendants: tuple[TableFacts, ...] = ()) -> Tabl
         kind=kind,
         persistence=persistence,
         identity=identity,
-        indexes=tuple(_index(index) for index in indexes),
+        indexes=unique_indexes(indexes),
         descendants=descendants,
     )
-
-
-def _index(found: Mapping[str, Any]) -> UniqueIndex:
-    return UniqueIndex(**{**found, "columns": tuple(found["columns"])})

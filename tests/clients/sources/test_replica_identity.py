@@ -6,7 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from cdc_platform.clients.sources.replica_identity import TableFacts, UniqueIndex, facts, refusal
+from cdc_platform.canonical.catalog import UniqueIndex
+from cdc_platform.clients.sources.replica_identity import TableFacts, facts, refusal
 
 PRIMARY = UniqueIndex(name="t_pkey", columns=("id",), primary=True)
 PAIR = UniqueIndex(name="t_a_b_key", columns=("a", "b"))
