@@ -13,7 +13,7 @@ import dagster as dg
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_markdown, for_markdown_code, for_terminal
-from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
+from cdc_platform.verification.proof.verdicts import WORST_FIRST, ShardVerdict, Verdict, foreign_rows
 
 AUDIT = "audit"
 
@@ -77,8 +77,9 @@ def audit_metadata(verdicts: Sequence[ShardVerdict], history: Sequence[ShardVerd
 
 def positions(verdicts: Sequence[ShardVerdict]) -> dg.TableMetadataValue:
     """What each shard was found to be and at which positions, the worst first."""
-    order = (Verdict.MISMATCHED, Verdict.UNVERIFIABLE, Verdict.PENDING, Verdict.PROVEN)
-    worst = sorted(verdicts, key=lambda v: (order.index(v.verdict), -(v.missing + v.extra + v.mismatched), v.shard))
+    worst = sorted(
+        verdicts, key=lambda v: (WORST_FIRST.index(v.verdict), -(v.missing + v.extra + v.mismatched), v.shard)
+    )
     names = ("shard", "verdict", "reason", "source_rows", "proven_from", "proven_to")
     records = [
         dg.TableRecord({name: for_terminal(str(getattr(verdict, name))) for name in names}) for verdict in worst[:SHOWN]

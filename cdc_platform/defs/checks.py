@@ -16,12 +16,14 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import audit_key, differing, positions
 from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
+from cdc_platform.defs.metadata import picture
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_log, for_terminal
 from cdc_platform.model.topology import Topology
+from cdc_platform.planning.health.heat_map import CellState, cell_state
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.check_rows import judged_rows
 from cdc_platform.verification.continuity.ledger import TableContinuity, count_and_keep
@@ -249,6 +251,8 @@ def _result(
         metadata["shards_failing"] = _table(
             [rows[shard] for shard in outcome.shards[:SHOWN]], str(item.kwargs["column"])
         )
+    if not outcome.passed and rows:
+        metadata["heat_map"] = picture(_cells(outcome, rows))
     if item.check == _COMPLETE and verdicts:
         metadata["positions"] = positions(verdicts)
         if keys := differing(verdicts):
@@ -262,6 +266,14 @@ def _result(
         description=for_log(_sentence(outcome, rows, shards)),
         metadata=metadata,
     )
+
+
+def _cells(outcome: CheckOutcome, rows: Mapping[str, Mapping[str, Any]]) -> dict[str, CellState]:
+    """The verdicts; for checks of something else the shards that fail it over them."""
+    cells = {shard: cell_state(down=None, verdict=row["verdict"]) for shard, row in rows.items()}
+    if outcome.expectation.check != _COMPLETE:
+        cells |= dict.fromkeys(outcome.shards, CellState.FAILING)
+    return cells
 
 
 def _sentence(outcome: CheckOutcome, rows: Mapping[str, Mapping[str, Any]], shards: int) -> str:

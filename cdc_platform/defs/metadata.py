@@ -11,7 +11,8 @@ from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.plain_text import for_terminal
-from cdc_platform.model.topology import Shard
+from cdc_platform.model.topology import EMPTY, Shard
+from cdc_platform.planning.health.heat_map import CellState, as_image, cell_state, heat_map, heat_sentence
 from cdc_platform.planning.rendering import to_markdown
 from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
 
@@ -60,7 +61,12 @@ def table_metadata(
 
 
 def shards_metadata(
-    shards: Sequence[Shard], *, health: DatasetHealth | None, homes: Mapping[str, str], lags: Mapping[str, float]
+    shards: Sequence[Shard],
+    *,
+    health: DatasetHealth | None,
+    homes: Mapping[str, str],
+    lags: Mapping[str, float],
+    verdicts: Mapping[str, str] = EMPTY,
 ) -> Metadata:
     """The metadata of a dataset's shards: how many are up, which are down and why, and those furthest behind.
 
@@ -69,14 +75,30 @@ def shards_metadata(
         health: None when the pass did not see it.
         homes: connector name to the cluster it runs in.
         lags: shard name to seconds behind its source.
+        verdicts: shard id to the worst of the verdicts on its tables.
     """
     found: Metadata = {"slowest": slowest_table(shards, homes, lags)}
     if health is not None:
+        down = {one.shard: one.state for one in health.down}
+        found["heat_map"] = picture(
+            {
+                shard.id: cell_state(
+                    down=down.get(shard.name), lag_s=lags.get(shard.name), verdict=verdicts.get(shard.id)
+                )
+                for shard in shards
+            }
+        )
         found["shards_up"] = dg.MetadataValue.int(health.up)
         found["shards"] = dg.MetadataValue.int(health.shards)
         if health.down:
             found["shards_down"] = down_table(health.down)
     return found
+
+
+def picture(cells: Mapping[str, CellState]) -> dg.MarkdownMetadataValue:
+    """All shards at a glance, and in words."""
+    words = heat_sentence(cells)
+    return dg.MetadataValue.md(f"{as_image(heat_map(cells), words)}\n\n{words}")
 
 
 def down_table(down: Sequence[ShardDown]) -> dg.TableMetadataValue:

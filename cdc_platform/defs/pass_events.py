@@ -19,12 +19,13 @@ from cdc_platform.defs.metadata import pass_metadata, shards_metadata, table_met
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, shards_key, table_props
-from cdc_platform.errors import KafkaRejected, Unavailable
+from cdc_platform.errors import CdcError, KafkaRejected, Unavailable
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.actions import Lane
 from cdc_platform.reconciler.report import ActionOutcome, ActionStatus, PassReport, leftovers_of
+from cdc_platform.verification.audit_frame import AuditFrame
 
 # Beyond this many the rest is one sentence for each kind of action.
 MOST_SENTENCES = 200
@@ -32,6 +33,8 @@ MOST_SENTENCES = 200
 MATERIALIZE_SECONDS = 60.0
 # How long Kafka may take to say how much is in the topics.
 TOPICS_SECONDS = 20.0
+# How long the audit frames of one dataset may take to be read.
+VERDICTS_SECONDS = 5.0
 # Of all topics at most this many are looked at by one pass; the next ones by the next.
 MOST_TOPICS = 250
 # A topic is materialized at most this often, in seconds; a little less than the interval of the looks.
@@ -131,10 +134,25 @@ class EventWriter:
                     shards_key(self.platform.settings.platform, name),
                     description=None if health is None else f"{health.up} of {health.shards} shards up.",
                     metadata=shards_metadata(
-                        topology.shards.get(name, ()), health=health, homes=report.homes, lags=report.lags
+                        topology.shards.get(name, ()),
+                        health=health,
+                        homes=report.homes,
+                        lags=report.lags,
+                        verdicts=self._verdicts(topology, name),
                     ),
                 )
             )
+
+    def _verdicts(self, topology: Topology, name: str) -> Mapping[str, str]:
+        """Of each shard, for the picture: without them it shows what else is known."""
+        shards = [shard.id for shard in topology.shards.get(name, ())]
+        tables = [table.name for table in topology.datasets[name].tables]
+        frame = AuditFrame(self.platform.settings.audit_dir)
+        try:
+            return within(VERDICTS_SECONDS, lambda: frame.worst(name, tables, shards), what="Reading verdicts")
+        except CdcError as error:
+            self.context.log.warning(f"{name}: the picture of its shards shows no verdicts this time: {error}")
+            return {}
 
     def _topics_with_news(self, report: PassReport, topology: Topology, observe: frozenset[str], turn: int) -> None:
         tables = table_props(topology, platform=self.platform.settings.platform)

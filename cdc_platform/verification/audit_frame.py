@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import secrets
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import UTC
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ import pyarrow.parquet
 
 from cdc_platform.errors import CdcError, SettingsError
 from cdc_platform.verification import verdict_tables as frames
-from cdc_platform.verification.proof.verdicts import ShardVerdict
+from cdc_platform.verification.proof.verdicts import WORST_FIRST, ShardVerdict, Verdict
 
 _TIME = "%Y%m%dT%H%M%S.%fZ"
 
@@ -72,6 +72,16 @@ class AuditFrame:
                 break
         newest = frames.from_table(frames.last_of_each_shard(frames.concatenated(list(reversed(found)))))
         return _by_shard(verdict for verdict in newest if chosen is None or verdict.shard in chosen)
+
+    def worst(self, dataset: str, tables: Iterable[str], shards: Collection[str]) -> dict[str, Verdict]:
+        """The worst of the newest verdicts on each shard's tables; without shards that lack one on a table."""
+        found: dict[str, list[Verdict]] = {shard: [] for shard in shards}
+        names = tuple(tables)
+        for table in names:
+            for verdict in self.latest(dataset, table, shards):
+                found[verdict.shard].append(verdict.verdict)
+        worst = {shard: min(of, key=WORST_FIRST.index) for shard, of in found.items() if of}
+        return {s: one for s, one in worst.items() if one is not Verdict.PROVEN or len(found[s]) == len(names)}
 
     def run(self, dataset: str, table: str, run_id: str) -> tuple[ShardVerdict, ...]:
         """The verdicts of one run, by shard."""

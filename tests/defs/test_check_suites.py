@@ -225,6 +225,9 @@ def test_checks_judge_the_newest_verdicts_and_name_the_failing_shards(
     )
     assert broken.severity is dg.AssetCheckSeverity.ERROR
     assert [record.data["shard"] for record in broken.metadata["shards_failing"].value.records] == ["00001"]  # type: ignore[union-attr]
+    picture = str(broken.metadata["heat_map"].value)
+    assert picture.startswith("![3 shards: 1 incomplete, 2 captured, proven](data:image/svg+xml;base64,")
+    assert "heat_map" not in found["pins", "shard_count"].metadata, "passing checks need none"
     store.write([verdict("00001", checked_at=now + timedelta(seconds=1))])
     assert checked(harness, resource, instance, "complete")["pins", "complete"].passed
 

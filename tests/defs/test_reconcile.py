@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import dagster as dg
@@ -18,8 +19,11 @@ from cdc_platform.defs.reconcile_job import JOB, OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.model.topology import Table, Topology
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.code_location import CodeLocation
 from tests.defs.harness import Harness, HarnessResource, dataset, shard, topology
+from tests.defs.test_check_suites import verdict
 
 PINS = dg.AssetKey(["cdc", "pins", "pins"])
 PINS_SHARDS, ORDERS_SHARDS = dg.AssetKey(["cdc", "pins", "shards"]), dg.AssetKey(["cdc", "orders", "shards"])
@@ -131,6 +135,30 @@ def test_a_shard_that_stays_down_is_named_with_its_reason(control: CodeLocation,
     seen = control.observation(PINS_SHARDS)
     assert (seen.metadata["shards_up"].value, seen.metadata["shards"].value) == (2, 3)
     assert [row["shard"] for row in rows(seen, "shards_down")] == ["pins.00002"]
+    assert "3 shards: 1 down, 2 captured, not proven" in str(seen.metadata["heat_map"].value)
+
+
+def test_the_picture_of_the_shards_shows_the_worst_verdict_of_their_tables(
+    control: CodeLocation, harness: Harness
+) -> None:
+    frame = AuditFrame(harness.settings.audit_dir)
+    frame.write([verdict(f"{n:05d}") for n in range(3)])
+    frame.write([verdict("00000", table="boards"), verdict("00001", Verdict.MISMATCHED, table="boards")])
+    control.quiet()
+    picture = str(control.observation(PINS_SHARDS).metadata["heat_map"].value)
+    assert "3 shards: 1 incomplete, 1 captured, not proven, 1 captured, proven" in picture
+
+
+def test_verdicts_that_cannot_be_read_cost_the_picture_its_verdicts_only(
+    control: CodeLocation, harness: Harness
+) -> None:
+    folder = Path(harness.settings.audit_dir) / "pins" / "pins"
+    folder.mkdir(parents=True)
+    (folder / "x.parquet").write_bytes(b"no Parquet")
+    run = control.pass_()
+    assert run.success
+    assert any("shows no verdicts this time" in message for message in control.messages(run))
+    assert "3 shards" in str(control.observation(PINS_SHARDS).metadata["heat_map"].value)
 
 
 def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: CodeLocation, harness: Harness) -> None:

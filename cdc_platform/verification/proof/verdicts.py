@@ -21,6 +21,9 @@ class Verdict(StrEnum):
     UNVERIFIABLE = "unverifiable"
 
 
+WORST_FIRST = (Verdict.MISMATCHED, Verdict.UNVERIFIABLE, Verdict.PENDING, Verdict.PROVEN)
+
+
 # Kinds of records that readers by key take for a row, while the row goes on, or ended, elsewhere: under another
 # spelling of its key, or, by the same key, in another partition.
 LEFTOVER, MOVED = "leftover", "moved"
