@@ -9,6 +9,8 @@ from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.completeness_gate import require_check
 from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
+from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
+from cdc_platform.defs.pass_checks import build_captured_checks
 from cdc_platform.defs.ready_conditions import on_new_data, on_proof, when_captured
 from cdc_platform.defs.reconcile_job import build_cdc_jobs
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
@@ -26,12 +28,14 @@ __all__ = [
     "audit_key",
     "build_alert_sensor",
     "build_bootstrap_sensor",
+    "build_captured_checks",
     "build_cdc_asset_checks",
     "build_cdc_assets",
     "build_cdc_jobs",
     "build_check_job",
     "build_check_sensor",
     "build_ledger_sensor",
+    "build_pass_check_sensor",
     "build_reconcile_sensor",
     "build_verification_schedules",
     "load_tables",

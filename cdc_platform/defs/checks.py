@@ -16,7 +16,8 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import audit_key, differing, positions
 from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
-from cdc_platform.defs.metadata import picture
+from cdc_platform.defs.metadata import heat_map_metadata
+from cdc_platform.defs.pass_checks import OLDEST, RECENTLY, as_passes_say
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
@@ -24,6 +25,7 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_log, for_terminal
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.health.heat_map import CellState, cell_state
+from cdc_platform.reconciler import last_pass
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.check_rows import judged_rows
 from cdc_platform.verification.continuity.ledger import TableContinuity, count_and_keep
@@ -140,8 +142,10 @@ def judge_table(
             continuity={shard.shard: shard for shard in continuity.shards},
             now=datetime.now(UTC),
         )
+        now, last = datetime.now(UTC), clients.state.read().get(last_pass.KEY)
         outcomes = [
-            _without_ledger(one, continuity) for one in evaluate(table.suite, rows, len(shards), page=table.page)
+            as_passes_say(_without_ledger(one, continuity), last, dataset, table.suite, now)
+            for one in evaluate(table.suite, rows, len(shards), page=table.page)
         ]
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")
@@ -154,6 +158,7 @@ def judge_table(
         _DUPLICATES: _of_duplicates(duplicates),
         _CONTINUOUS: _of_ledger(continuity),
         _COMPLETE: _of_foreign(foreign),
+        RECENTLY: _of_age(verdicts),
     }
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
@@ -205,6 +210,11 @@ def _of_foreign(foreign: ForeignRows | None) -> Mapping[str, Any]:
     return {"foreign_rows": foreign.rows, "foreign_shards": some_of(foreign.shards, SHOWN)}
 
 
+def _of_age(verdicts: Sequence[ShardVerdict]) -> Mapping[str, Any]:
+    times = [verdict.checked_at.timestamp() for verdict in verdicts]
+    return {OLDEST: dg.MetadataValue.timestamp(min(times))} if times else {}
+
+
 def _of_duplicates(duplicates: Sequence[ShardDuplicates]) -> Mapping[str, Any]:
     lines = [blame.sentence() for shard in duplicates for blame in shard.blames]
     return {
@@ -252,7 +262,7 @@ def _result(
             [rows[shard] for shard in outcome.shards[:SHOWN]], str(item.kwargs["column"])
         )
     if not outcome.passed and rows:
-        metadata["heat_map"] = picture(_cells(outcome, rows))
+        metadata["heat_map"] = heat_map_metadata(_cells(outcome, rows))
     if item.check == _COMPLETE and verdicts:
         metadata["positions"] = positions(verdicts)
         if keys := differing(verdicts):

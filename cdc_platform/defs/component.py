@@ -21,6 +21,8 @@ from cdc_platform.defs.bootstrap_sensor import build_bootstrap_sensor
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
+from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
+from cdc_platform.defs.pass_checks import build_captured_checks
 from cdc_platform.defs.reconcile_job import build_cdc_jobs
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -170,6 +172,12 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             data_docs=Path(self.data_docs) if self.data_docs else None,
         )
         judging = build_check_job(checks=checks, platform=found.platform) if checks else None
+        standing = build_pass_check_sensor(
+            tables=found.tables,
+            translator=translator,
+            policies=Path(self.policies) if self.policies else None,
+            default_status=_status(self.alerts.running),
+        )
         judges = (
             [
                 build_check_sensor(
@@ -180,11 +188,11 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             else []
         )
         return dg.Definitions(
-            asset_checks=checks,
+            asset_checks=[*checks, *build_captured_checks(tables=found.tables, platform=found.platform)],
             assets=build_cdc_assets(
                 tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
             ),
-            sensors=[reconciler, alerts, bootstraps, ledgers, *judges],
+            sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges],
             schedules=build_verification_schedules(job=jobs.verify, tables=found.tables),
             jobs=[*jobs, *([judging] if judging else [])],
             resources={"cdc_platform": self.platform},

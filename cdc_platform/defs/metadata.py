@@ -80,7 +80,7 @@ def shards_metadata(
     found: Metadata = {"slowest": slowest_table(shards, homes, lags)}
     if health is not None:
         down = {one.shard: one.state for one in health.down}
-        found["heat_map"] = picture(
+        found["heat_map"] = heat_map_metadata(
             {
                 shard.id: cell_state(
                     down=down.get(shard.name), lag_s=lags.get(shard.name), verdict=verdicts.get(shard.id)
@@ -95,7 +95,7 @@ def shards_metadata(
     return found
 
 
-def picture(cells: Mapping[str, CellState]) -> dg.MarkdownMetadataValue:
+def heat_map_metadata(cells: Mapping[str, CellState]) -> dg.MarkdownMetadataValue:
     """All shards at a glance, and in words."""
     words = heat_sentence(cells)
     return dg.MetadataValue.md(f"{as_image(heat_map(cells), words)}\n\n{words}")

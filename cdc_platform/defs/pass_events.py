@@ -144,14 +144,14 @@ class EventWriter:
             )
 
     def _verdicts(self, topology: Topology, name: str) -> Mapping[str, str]:
-        """Of each shard, for the picture: without them it shows what else is known."""
+        """Of each shard, for the heat map: without them it shows what else is known."""
         shards = [shard.id for shard in topology.shards.get(name, ())]
         tables = [table.name for table in topology.datasets[name].tables]
         frame = AuditFrame(self.platform.settings.audit_dir)
         try:
             return within(VERDICTS_SECONDS, lambda: frame.worst(name, tables, shards), what="Reading verdicts")
         except CdcError as error:
-            self.context.log.warning(f"{name}: the picture of its shards shows no verdicts this time: {error}")
+            self.context.log.warning(f"{name}: the heat map of its shards shows no verdicts this time: {error}")
             return {}
 
     def _topics_with_news(self, report: PassReport, topology: Topology, observe: frozenset[str], turn: int) -> None:

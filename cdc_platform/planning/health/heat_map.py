@@ -1,4 +1,4 @@
-"""All shards of a dataset as one small picture: a cell each, coloured by the worst that is known of it. Pure."""
+"""All shards of a dataset as one small image: a cell each, coloured by the worst that is known of it. Pure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class CellState(StrEnum):
     PROVEN = "captured, proven"
 
 
-# Told apart without red and green, too: by how dark they are.
+# Different in brightness too, for those who see no difference between red and green.
 _COLOURS = {
     CellState.INCOMPLETE: 0x7B1FA2,
     CellState.FAILING: 0xE64A19,
@@ -107,7 +107,7 @@ def heat_map(cells: Mapping[str, CellState]) -> str:
 
 
 def heat_sentence(cells: Mapping[str, CellState]) -> str:
-    """The picture in words: `12 shards: 1 down, 11 captured, proven`."""
+    """The heat map in words: `12 shards: 1 down, 11 captured, proven`."""
     counts = Counter(cells.values())
     return f"{len(cells)} shards: " + (", ".join(f"{counts[one]} {one}" for one in CellState if counts[one]) or "none")
 
