@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults secure lint format typecheck docs coverage lowest newest build sbom bench demo clean
+.PHONY: setup test slow fast faults field secure lint format typecheck docs coverage lowest newest build sbom bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -34,6 +34,12 @@ secure: setup
 # Every fault of docs/faults.md on a real stack, with a table at the end: about half an hour.
 faults: setup
 	$(BIN)/python -m pytest -m slow tests/faults $(ARGS)
+
+# The field cases (tests/field/cases.py) on real servers, a table of cases and engines at the end. What passed is kept
+# in .field/ for the commit it passed on, so that a run that was stopped goes on with the rest: run it again. `rm -r
+# .field` begins anew. One case: make field ARGS="-k ENUM-KEY".
+field: setup
+	$(BIN)/python -m pytest -p tests.field.plugin -m field $(ARGS)
 
 # The tests that need no stack: about four minutes on two cores.
 fast: setup
@@ -95,4 +101,4 @@ demo: setup
 
 clean:
 	-$(BIN)/cdc-platform stack down
-	rm -rf .venv .venv-* .stack htmlcov dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .stack .field htmlcov dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -48,11 +48,14 @@ def make_stack_dir() -> Path:
     return directory
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         if item.get_closest_marker("stack") and Engine.MYSQL in params.values():
             item.add_marker(pytest.mark.mysql)
+        # `-k ENUM-KEY` finds the tests of a field case.
+        item.extra_keyword_matches.update(str(marker.args[0]) for marker in item.iter_markers("field"))
     if os.environ.get(SECURE_ENV):
         for item in items:
             if item.get_closest_marker("plain"):

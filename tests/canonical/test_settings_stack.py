@@ -32,6 +32,8 @@ SETTINGS = {
 
 
 @pytest.mark.stack
+@pytest.mark.field("PG-GUC", Engine.POSTGRES)
+@pytest.mark.field("ZONE", Engine.POSTGRES)
 def test_settings_of_a_database_change_nothing(make_harness: Callable[..., Harness]) -> None:
     harness = make_harness(Engine.POSTGRES, Table(name="t"))
     shard = harness.add_shard("00000", f"CREATE TABLE t ({COLUMNS})")
@@ -71,6 +73,8 @@ BINLOG_SETTINGS = {
 
 @pytest.mark.stack
 @pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.mysql)])
+@pytest.mark.field("PG-GUC", Engine.MARIADB, Engine.MYSQL)
+@pytest.mark.field("ZONE", Engine.MARIADB, Engine.MYSQL)
 def test_global_settings_of_a_binlog_server_change_nothing(
     make_harness: Callable[..., Harness], engine: Engine
 ) -> None:

@@ -18,6 +18,7 @@ ENGINES = [Engine.MARIADB, Engine.POSTGRES, pytest.param(Engine.MYSQL, marks=pyt
 
 @pytest.mark.stack
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.field("CASE-TWIN", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
 def test_a_twin_in_another_case_is_left_alone(make_harness: Callable[..., Harness], engine: Engine) -> None:
     harness = make_harness(engine, Table(name="orders"), Table(name="a$b"))
     quote = '"' if engine is Engine.POSTGRES else "`"

@@ -21,6 +21,7 @@ __all__ = ["make_harness"]
 
 @pytest.mark.stack
 @pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.mysql)])
+@pytest.mark.field("NOLOG-DDL", Engine.MARIADB, Engine.MYSQL)
 def test_definitions_are_compared_with_what_the_connector_knows(
     make_harness: Callable[..., Harness], engine: Engine
 ) -> None:

@@ -112,6 +112,7 @@ def make_keys(stack: Stack, settings: Settings, outside: SnapshotPorts) -> Itera
 
 
 @pytest.mark.parametrize("engine", [*_CI, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.field("ENUM-KEY", Engine.MARIADB, Engine.MYSQL)
 def test_key_types_2_11_a_key_that_cannot_be_read_in_chunks_costs_its_table_only(
     engine: Engine, make_keys: MakeKeys, outside: SnapshotPorts
 ) -> None:
@@ -142,6 +143,8 @@ def test_key_types_2_11_a_key_that_cannot_be_read_in_chunks_costs_its_table_only
 
 @pytest.mark.slow
 @ENGINES
+@pytest.mark.field("ENUM-KEY", Engine.POSTGRES)
+@pytest.mark.field("KEY-TYPES", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
 def test_key_types_11_all_rows_arrive_though_the_task_is_restarted(
     engine: Engine, make_keys: MakeKeys, outside: SnapshotPorts
 ) -> None:

@@ -56,6 +56,7 @@ def test_completeness_of_quotes_takes_time_in_line_with_their_number(make_harnes
 
 @ENGINES
 @pytest.mark.parametrize("column", ["body", "raw"])
+@pytest.mark.field("PACKET-NULL", Engine.MARIADB, Engine.MYSQL)
 def test_completeness_never_takes_a_long_value_for_null(make_harness: MakeHarness, engine: Engine, column: str) -> None:
     harness = make_harness(engine)
     shard = harness.add_shard("00000", _TABLE, "INSERT INTO t VALUES (1, NULL, NULL), (2, 'short', 'x')")

@@ -143,6 +143,7 @@ CASES: dict[str, tuple[str, tuple[str, ...], str | None]] = {
 
 @pytest.mark.stack
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.field("REPL-ID", Engine.POSTGRES)
 def test_a_table_is_refused_exactly_when_its_application_would_break(source: Source, case: str) -> None:
     statements, key, why = CASES[case]
     source.run(statements)
@@ -176,6 +177,7 @@ def test_a_table_is_refused_exactly_when_its_application_would_break(source: Sou
 
 
 @pytest.mark.stack
+@pytest.mark.field("KEY-NOT-ID", Engine.POSTGRES)
 def test_a_key_that_is_not_the_identity_is_refused_until_the_whole_row_is_sent(source: Source) -> None:
     source.run(f"CREATE TABLE t ({COLUMNS}, PRIMARY KEY (id), UNIQUE (a, b))")
     asked = source.of(Table(name="t", key=("a", "b")))
@@ -215,6 +217,7 @@ def test_a_refused_table_leaves_a_publication_and_its_application_alone(source: 
 
 
 @pytest.mark.stack
+@pytest.mark.field("PG-PART", Engine.POSTGRES)
 def test_partitions_and_inheriting_tables_are_not_published_unasked(source: Source) -> None:
     source.run("CREATE TABLE t (id int PRIMARY KEY) PARTITION BY RANGE (id)")
     with pytest.raises(SourceRejected, match=r"public\.t cannot be captured: it is partitioned"):

@@ -47,6 +47,7 @@ def kinds(record: SourceRecord) -> set[tuple[HazardKind, str]]:
     return {(hazard.kind, hazard.table) for hazard in record.hazards}
 
 
+@pytest.mark.field("PG-SWAP", Engine.POSTGRES)
 def test_a_swapped_table_is_named_published_again_and_named_by_the_proof(make_harness: MakeHarness) -> None:
     harness = make_harness(Engine.POSTGRES, Table(name="t"), Table(name="w"))
     shard = harness.add_shard(
@@ -91,6 +92,7 @@ BINLOG = [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.mysql)]
 
 
 @pytest.mark.parametrize("engine", BINLOG)
+@pytest.mark.field("HASH-COL", Engine.MARIADB)
 def test_definitions_that_lose_changes_or_stop_the_connector_are_named(
     make_harness: MakeHarness, engine: Engine
 ) -> None:
@@ -123,6 +125,7 @@ def test_definitions_that_lose_changes_or_stop_the_connector_are_named(
 
 
 @pytest.mark.parametrize("engine", BINLOG)
+@pytest.mark.field("FK-CASCADE", Engine.MARIADB, Engine.MYSQL)
 def test_cascades_are_warned_of_where_they_are_lost(make_harness: MakeHarness, engine: Engine) -> None:
     harness = make_harness(engine, Table(name="c"))
     shard = harness.add_shard(
@@ -144,6 +147,7 @@ def test_cascades_are_warned_of_where_they_are_lost(make_harness: MakeHarness, e
 
 
 @pytest.mark.parametrize("engine", BINLOG)
+@pytest.mark.field("BINLOG-ZIP", Engine.MARIADB)
 def test_server_settings_that_keep_changes_out_of_the_log_are_found_on_a_running_shard(
     make_harness: MakeHarness, engine: Engine
 ) -> None:

@@ -11,6 +11,7 @@ from tests.verification.proof.harness import MakeHarness
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.mysql, pytest.mark.timeout(600)]
 
 
+@pytest.mark.field("BINLOG-ZIP", Engine.MYSQL)
 def test_completeness_through_compressed_and_xa_transactions_instant_ddl_and_create_select(
     make_harness: MakeHarness,
 ) -> None:

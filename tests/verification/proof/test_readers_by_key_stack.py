@@ -58,7 +58,11 @@ def _verdicts(harness: Harness) -> dict[str, Verdict]:
     return {shard: verdict.verdict for shard, verdict in harness.verify().items()}
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, Engine.POSTGRES], ids=str)
+@pytest.mark.parametrize(
+    "engine", [Engine.MARIADB, Engine.POSTGRES, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str
+)
+@pytest.mark.field("PK-CHANGE", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
+@pytest.mark.field("SHARD-GONE", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
 def test_completeness_beside_a_shard_that_is_gone_and_one_whose_key_changed(
     make_harness: MakeHarness, engine: Engine
 ) -> None:
@@ -113,9 +117,17 @@ def test_completeness_beside_a_shard_that_is_gone_and_one_whose_key_changed(
     harness.shards.append(gone)  # so that its database is removed
 
 
-def test_completeness_after_partitions_were_added_names_the_rows_that_stayed(make_harness: MakeHarness) -> None:
+@pytest.mark.parametrize(
+    "engine",
+    [Engine.MARIADB, *(pytest.param(engine, marks=pytest.mark.slow) for engine in (Engine.MYSQL, Engine.POSTGRES))],
+    ids=str,
+)
+@pytest.mark.field("PART-GROW", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
+def test_completeness_after_partitions_were_added_names_the_rows_that_stayed(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
     """Keys move to other partitions; what stands where they were before lives on for readers by key."""
-    harness = make_harness(Engine.MARIADB)
+    harness = make_harness(engine)
     shard = _shard(harness, "00000")
     harness.deploy()
     harness.settle(shard)
@@ -146,6 +158,7 @@ def test_completeness_after_partitions_were_added_names_the_rows_that_stayed(mak
     assert verdict.source_rows == verdict.topic_rows == _live(harness) == 20
 
 
+@pytest.mark.field("DOMAINS", Engine.MARIADB)
 def test_completeness_of_one_row_that_sessions_of_two_gtid_domains_change(make_harness: MakeHarness) -> None:
     """The numbers of two domains do not compare: the last change is that which stands last in the log."""
     harness = make_harness(Engine.MARIADB)
@@ -171,10 +184,12 @@ def test_completeness_of_one_row_that_sessions_of_two_gtid_domains_change(make_h
     assert (verdict.missing, verdict.extra, verdict.mismatched) == (0, 0, 1)
 
 
+@pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.field("XA-ROLLBACK", Engine.MARIADB, Engine.MYSQL)
 def test_completeness_beside_prepared_transactions_is_pending_and_what_was_rolled_back_is_named(
-    make_harness: MakeHarness,
+    make_harness: MakeHarness, engine: Engine
 ) -> None:
-    harness = make_harness(Engine.MARIADB)
+    harness = make_harness(engine)
     shard = _shard(harness, "00000")
     harness.deploy()
     harness.settle(shard)
@@ -205,10 +220,12 @@ def test_completeness_beside_prepared_transactions_is_pending_and_what_was_rolle
     assert {json.loads(sample.key)["id"] for sample in verdict.samples} == {"901", "1"}
 
 
+@pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@pytest.mark.field("KEY-SPELL", Engine.MARIADB, Engine.MYSQL)
 def test_completeness_of_a_key_that_snapshot_and_stream_spell_differently_is_never_proven(
-    make_harness: MakeHarness,
+    make_harness: MakeHarness, engine: Engine
 ) -> None:
-    harness = make_harness(Engine.MARIADB)
+    harness = make_harness(engine)
     shard = harness.add_shard("00000", "CREATE TABLE t (a INT, at TIMESTAMP(3), n INT, PRIMARY KEY (a, at))")
     for n in range(5):
         harness.execute(shard, "INSERT INTO t VALUES (%s, %s, 0)", (n, f"2026-01-02 03:04:05.{n}00"))
@@ -229,6 +246,7 @@ def test_completeness_of_a_key_that_snapshot_and_stream_spell_differently_is_nev
         )
 
 
+@pytest.mark.field("ARRAY-2D", Engine.POSTGRES)
 def test_completeness_of_arrays_whose_bounds_the_topic_lost_is_never_proven(make_harness: MakeHarness) -> None:
     harness = make_harness(Engine.POSTGRES)
     shard = harness.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY, a INT[], b TEXT[])")
