@@ -87,6 +87,7 @@ class Settings:
     them or `adopted_topics` names them (`connectors/topic_ownership.py`).
     `permit_sql_conditions`: who launches a backfill may choose its rows by any SQL, which then runs with
     the rights of the connector's user.
+    `permit_launch_overrides`: who launches a pass may let it delete beyond the guardrails.
     `leader_probe` names who finds leaders (`clients/sources/leader_probes.py`).
     """
 
@@ -109,6 +110,7 @@ class Settings:
     permitted_topics: tuple[str, ...] = ("cdc.*",)
     adopted_topics: tuple[str, ...] = ()
     permit_sql_conditions: bool = False
+    permit_launch_overrides: bool = True
     connect_timeout: float = 20.0
     connect_user: str = ""
     connect_password: str = ""

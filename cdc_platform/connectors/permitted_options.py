@@ -76,13 +76,13 @@ _HARMLESS = frozenset(
 )
 _WORD = re.compile(r"-?[A-Za-z0-9_][A-Za-z0-9_ -]{0,63}")
 _GUARDED = (
-    "admin.override.",
+    "admin.",
     "config.providers",
-    "consumer.override.",
+    "consumer.",
     "database.",
     "driver.",
     "openlineage.",
-    "producer.override.",
+    "producer.",
     "sasl.",
     "schema.history.internal.",
     "security.",

@@ -65,9 +65,8 @@ def build_cdc_asset_checks(
         translator: the one the assets were made with.
         policies: a directory of suite files, `<dataset>.json`; the default suite without.
         blocking: downstream assets of the same run do not start when a critical check fails.
-
-        data_docs: a directory: each table's result is written there as a page, too. A run asks for the same
-            with the op's config `data_docs`.
+        data_docs: a directory: each table's result is written there as a page, too. Without it a run asks for
+            pages with the op's config `data_docs: true`, and gets them below the settings' `cache_dir`.
 
     Raises:
         BadInput, TopologyError: a suite file is wrong.
@@ -100,7 +99,7 @@ def build_cdc_asset_checks(
             topology = clients.topology.load()
             for key, names in chosen.items():
                 own = props[key]
-                docs = Path(config.data_docs) if config.data_docs else data_docs
+                docs = data_docs or (Path(clients.settings.cache_dir, "data-docs") if config.data_docs else None)
                 page = docs and docs.absolute() / own.dataset / f"{own.table}.html"
                 table = Judged(key, own, suites[own.dataset].of(names), page)
                 yield from judge_table(clients, topology, table, context.run.run_id, context.log.warning)
@@ -111,7 +110,10 @@ def build_cdc_asset_checks(
 class CheckConfig(dg.Config):
     """What a run of the checks may ask for."""
 
-    data_docs: str = Field(default="", description="A directory: what was expected and found, as a page a table.")
+    data_docs: bool = Field(
+        default=False,
+        description="Write a page a table of what was expected and found, below the component's data_docs or cache.",
+    )
 
 
 @dataclass(frozen=True, slots=True)

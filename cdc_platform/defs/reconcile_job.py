@@ -21,6 +21,7 @@ from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs
 from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import policy_of, reconcile
+from cdc_platform.settings import Settings
 
 JOB = "reconcile"
 OP = "reconcile_pass"
@@ -45,6 +46,16 @@ class ReconcileConfig(dg.Config):
     )
     turn: int = Field(default=0, description="Which of the tables, where there are too many for one pass.")
     reason: str = Field(default="", description="Why the pass was asked for.")
+
+
+def _check_overrides(config: ReconcileConfig, settings: Settings) -> None:
+    """Raises Failure for what an operator does not leave to those who can launch."""
+    if not settings.permit_launch_overrides and (config.allow_deletes is not None or config.accept_shrink):
+        raise dg.Failure(
+            description="allow_deletes and accept_shrink may not be set here: permit_launch_overrides is false in the "
+            "settings. Cure: An operator runs `cdc-platform apply --allow-deletes N` or `--accept-shrink`.",
+            allow_retries=False,
+        )
 
 
 def run_tags(platform: str) -> dict[str, str]:
@@ -92,6 +103,7 @@ def build_cdc_jobs(
     def reconcile_pass(
         context: dg.OpExecutionContext, config: ReconcileConfig, cdc_platform: CdcPlatformResource
     ) -> None:
+        _check_overrides(config, cdc_platform.settings())
         if config.reason:
             context.log.info(f"Asked for: {config.reason}")
         with cdc_platform.platform() as clients:

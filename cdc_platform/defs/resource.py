@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 from pydantic import Field
@@ -47,6 +48,27 @@ class CdcPlatformResource(dg.ConfigurableResource, dg.Resolvable):  # type: igno
         if self.kafka:
             settings = replace(settings, kafka={**settings.kafka, "bootstrap.servers": self.kafka})
         return settings
+
+    def setup_for_execution(self, context: dg.InitResourceContext) -> None:
+        """Raises Failure for a run that brings addresses, or a settings file, of its own.
+
+        Dagster lets the launchpad set each field of a resource. Who may launch would choose the servers that the
+        platform's logins go to.
+        """
+        given: Any = context.run.run_config.get("resources", {}) if context.run else {}
+        fields = type(self).model_fields.keys()
+        for name, one in given.items():
+            config = one.get("config") if isinstance(one, dict) else None
+            if isinstance(config, dict) and config and config.keys() <= fields and self._has(config):
+                raise dg.Failure(
+                    description=f"the run's config sets {', '.join(sorted(config))} of the resource {name}. Cure: "
+                    "Launch without `resources`; the definitions and the settings say where the platform is.",
+                    allow_retries=False,
+                )
+
+    def _has(self, config: dict[str, Any]) -> bool:
+        # A value may be an environment variable, and is resolved here.
+        return all(isinstance(value, dict) or getattr(self, field) == value for field, value in config.items())
 
     @contextmanager
     def platform(self) -> Iterator[Platform]:

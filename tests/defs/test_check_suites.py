@@ -302,9 +302,9 @@ def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_els
         instance=instance,
         resources={"cdc_platform": resource},
         selection=dg.AssetSelection.checks(*keys),
-        run_config={"ops": {"cdc_checks": {"config": {"data_docs": str(tmp_path / "docs")}}}},
+        run_config={"ops": {"cdc_checks": {"config": {"data_docs": True}}}},
     )
-    page = tmp_path / "docs" / "pins" / "pins.html"
+    page = Path(harness.settings.cache_dir) / "data-docs" / "pins" / "pins.html"
     assert {e.metadata["data_docs"].value for e in run.get_asset_check_evaluations()} == {page.as_uri()}
     text = page.read_text()
     assert "mismatched" in text

@@ -20,6 +20,7 @@ from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.clients.sources.source_rules import SourceRules
 from cdc_platform.connectors.config import desired_config
 from cdc_platform.connectors.overrides import check_dataset, check_shard
+from cdc_platform.connectors.source_servers import is_permitted_host
 from cdc_platform.errors import CdcError, ConnectUnavailable, LoginRefused, OverrideRefused, SettingsError
 from cdc_platform.model.topology import Address, Dataset, Engine, Shard
 from cdc_platform.settings import Settings
@@ -126,6 +127,25 @@ def test_a_shard_elsewhere_is_left_alone() -> None:
     with pytest.raises(OverrideRefused, match="source_hosts") as caught:
         check_shard(PINS, replace(PINS_7, leader=Address("db-1", 1), replicas=(elsewhere,)), own)
     assert caught.value.field == "replicas"
+
+
+@pytest.mark.parametrize(
+    ("pattern", "permitted", "others"),
+    [
+        ("db-*", ["db-1", "DB-1", "db-"], ["db-1.evil.example", "xdb-1", "db"]),
+        ("db-1.*", ["db-1.ours"], ["db-1.ours.evil.example"]),
+        ("10.0.*", ["10.0.0.1", "10.0.255.255"], ["10.0.evil.example", "10.0.0.1.evil.example", "10.1.0.0"]),
+        ("*.ours.example", ["a.ours.example", "a.b.ours.example"], ["ours.example", "a.ours.example.evil"]),
+        ("db-*.ours.example", ["db-1.ours.example"], ["db-1.evil.example"]),
+        ("[fd00::*]", ["[fd00::1]", "fd00::1"], ["f", "[fd01::1]", "fd00::1.evil.example"]),
+        ("db-[12]", ["db-[12]"], ["db-1"]),
+        ("*", ["anything.at.all"], []),
+    ],
+)
+def test_a_pattern_names_no_host_of_a_stranger_s_domain(pattern: str, permitted: list[str], others: list[str]) -> None:
+    assert all(is_permitted_host(host, [pattern]) for host in permitted)
+    assert not any(is_permitted_host(host, [pattern]) for host in others)
+    assert not is_permitted_host(permitted[0], [])
 
 
 def test_an_agent_writes_no_file_of_a_leader_elsewhere(tmp_path: Path) -> None:
