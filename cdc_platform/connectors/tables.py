@@ -28,8 +28,8 @@ def container(dataset: Dataset, shard: Shard, table: Table) -> str:
 
 
 def include_list(dataset: Dataset, shard: Shard) -> str:
-    """`table.include.list`: just the dataset's tables, and not one whose name differs in case."""
-    return ",".join(_exactly(dataset.engine, _qualified(dataset, shard, table)) for table in dataset.tables)
+    """`table.include.list`: just the dataset's tables that are not left out, and not one whose name differs in case."""
+    return ",".join(_exactly(dataset.engine, _qualified(dataset, shard, table)) for table in shard.captured(dataset))
 
 
 def twins(found: Collection[str], tables: Collection[str]) -> tuple[str, ...]:
@@ -58,18 +58,20 @@ def _exactly(engine: Engine, name: str) -> str:
     return f"(?-i:{name})" if _is_exact(engine, name) else name
 
 
+def captured_tables(dataset: Dataset, shard: Shard, config: Mapping[str, str] | None) -> frozenset[str]:
+    """The dataset's tables that a connector's configuration names; none when there is no connector."""
+    named = _named((config or {}).get(INCLUDE_LIST, ""))
+    return frozenset(table.name for table in dataset.tables if _qualified(dataset, shard, table) in named)
+
+
 def uncaptured(
     dataset: Dataset, shard: Shard, tables: Collection[str], config: Mapping[str, str] | None
 ) -> tuple[str, ...]:
-    """Which of these tables a connector's configuration does not name; none when there is no connector."""
+    """Which of these tables a connector's configuration lacks; none when there is no connector."""
     if config is None:
         return ()
-    named = _named(config.get(INCLUDE_LIST, ""))
-    return tuple(
-        table.name
-        for table in dataset.tables
-        if table.name in tables and _qualified(dataset, shard, table) not in named
-    )
+    named = captured_tables(dataset, shard, config)
+    return tuple(t.name for t in shard.captured(dataset) if t.name in tables and t.name not in named)
 
 
 def no_longer_captured(before: str, after: str) -> frozenset[str]:
@@ -87,7 +89,7 @@ def message_keys(dataset: Dataset, shard: Shard) -> str | None:
     """`message.key.columns` for the tables whose key the topology names; None when there is none."""
     entries = [
         f"{_qualified(dataset, shard, table)}:{','.join(literal(column) for column in table.key)}"
-        for table in dataset.tables
+        for table in shard.captured(dataset)
         if table.key
     ]
     return ";".join(entries) or None

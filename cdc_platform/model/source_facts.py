@@ -25,12 +25,24 @@ class RetainedLog:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Unfit:
+    """Why a table cannot be captured, and what would make it fit."""
+
+    why: str
+    cure: str
+
+    def __str__(self) -> str:
+        return f"{self.why}. {self.cure}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SourceTable:
     """A captured table as the catalog has it.
 
     `number` changes when another table takes the name (Postgres: its oid). `published`: its changes are sent to the
     connector. `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose actions change
-    this table below the log, `unreadable` is what in its definition stops the connector.
+    this table below the log, `unreadable` is what in its definition stops the connector. `unfit`: its changes could be
+    read, but its rows would go under wrong keys, or its application's statements would fail.
     """
 
     number: int = 0
@@ -38,6 +50,14 @@ class SourceTable:
     columns: tuple[tuple[str, str], ...] = ()
     cascades: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
+    unfit: Unfit | None = None
+
+    @property
+    def refusal(self) -> Unfit | None:
+        """Why its capture must not begin."""
+        if self.unreadable:
+            return Unfit(why="; ".join(self.unreadable), cure="Change its definition")
+        return self.unfit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

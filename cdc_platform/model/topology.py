@@ -14,37 +14,10 @@ from enum import StrEnum
 from typing import Any, Literal
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.model.empty_mapping import EMPTY as EMPTY
 from cdc_platform.model.naming import one_of
 from cdc_platform.model.shard_choice import choose_ids, no_such_shards
 from cdc_platform.model.source_log import DEFAULT_SOURCE_LOG, SourceLog
-
-
-class _Empty(Mapping[str, Any]):
-    """The empty mapping as a dataclass default: hashable (Python 3.11 asks for it), picklable, one object."""
-
-    def __getitem__(self, key: str) -> Any:
-        raise KeyError(key)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(())
-
-    def __len__(self) -> int:
-        return 0
-
-    def __hash__(self) -> int:
-        return 0
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Mapping) and not other
-
-    def __repr__(self) -> str:
-        return "{}"
-
-    def __reduce__(self) -> str:
-        return "EMPTY"
-
-
-EMPTY: Mapping[str, Any] = _Empty()
 
 # Of a leader: it grows by one with each move.
 MAX_GENERATION = 2**48
@@ -266,6 +239,7 @@ class Shard:
 
     `generation` grows with each leader change; an older one never wins.
     `name` is `<dataset>.<shard>`: the connector's name and its `topic.prefix`.
+    `left_out` are tables that its source cannot have captured, and why: no part of the topology that is stored.
     """
 
     dataset: str
@@ -277,6 +251,7 @@ class Shard:
     connector: Mapping[str, str] = EMPTY
     pause: Pause | None = None
     extra: Mapping[str, Any] = EMPTY
+    left_out: Mapping[str, str] = EMPTY
     # Kept, not computed: a pass over 10,000 shards asks for it forty times each.
     name: str = field(init=False, repr=False, compare=False)
 
@@ -291,6 +266,12 @@ class Shard:
             raise TopologyError(
                 f"{self.generation} is more than {MAX_GENERATION}.", field="generation", cure="Leave it out."
             )
+
+    def captured(self, dataset: Dataset) -> tuple[Table, ...]:
+        """The tables of its dataset that its connector captures."""
+        if not self.left_out:
+            return dataset.tables
+        return tuple(table for table in dataset.tables if table.name not in self.left_out)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import EMPTY
 from cdc_platform.planning.actions import DeleteConnector, GiveUpSlot, PublishTables, RestartConnector
 from cdc_platform.planning.health.restarts import RestartRecord
-from cdc_platform.planning.health.source_hazards import SourceRecord, given_up
+from cdc_platform.planning.health.source_hazards import SourceRecord, given_up, with_left_out
 from cdc_platform.planning.inputs import PassPolicy, Planned
 from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.planner import make_plan
@@ -87,7 +87,9 @@ def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None)
         said = source_round(platform.facts, platform.histories, platform.settings, observed, documents, asked)
         documents = {key: document for key, document in {**documents, **said}.items() if document is not None}
         clock.lap("sources")
-    planned = make_plan(observed, desired, state_records.read_memory(documents), policy)
+    memory = state_records.read_memory(documents)
+    observed = replace(observed, topology=with_left_out(observed.topology, memory.of(SourceRecord)))
+    planned = make_plan(observed, desired, memory, policy)
     clock.lap("plan")
     return _PlannedPass(observed, planned, documents, said, clock.seconds)
 

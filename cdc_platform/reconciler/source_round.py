@@ -13,14 +13,16 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 
 from cdc_platform.clients.kafka.schema_history import Histories
 from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
 from cdc_platform.connectors.identity import Identity, identity, schema_history_topic
+from cdc_platform.connectors.tables import captured_tables
 from cdc_platform.errors import CdcError
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import EMPTY, Address, Dataset, Engine, Shard
+from cdc_platform.model.topology import EMPTY, Address, Dataset, Engine, Shard, Topology
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
 from cdc_platform.planning.health.restarts import RestartRecord
@@ -38,6 +40,8 @@ log = logging.getLogger(__name__)
 ROUND = timedelta(minutes=4)
 SECONDS = 20.0
 _THREADS = 16
+# Shards that are asked beside the round in each pass, because they are about to get a connector.
+MOST_FRESH = 500
 # Logs that are remembered from one round to the next, at most.
 MOST_LOGS = 500
 
@@ -110,11 +114,12 @@ def source_round(
     """
     memory, now, topology = read_memory(documents), observed.taken_at, observed.topology
     last = memory.of(SourcesAsked).get("last")
-    held = memory.of(HoldRecord)
+    held, configs = memory.of(HoldRecord), _configs(observed)
+    fresh = _fresh(topology, configs, memory) if asked is when_due else frozenset()
     shards = {
         shard.name: (dataset, shard)
         for dataset, shard in topology.all_shards()
-        if asked(last, now, dataset, shard)
+        if (shard.name in fresh or asked(last, now, dataset, shard))
         and shard.name not in held
         and not any(pause and pause.holds(now) for pause in (dataset.pause, shard.pause))
     }
@@ -142,7 +147,10 @@ def source_round(
                 state = binlog_state(facts.log, dataset.source_log, before, behind.get(name), now)
             logs[dataset.name][name] = state
             seen[place] = LogSeen(now, facts.log.bytes, facts.log.written)
-        changes |= _changed(dataset, shard, facts, state, memory, documents, now)
+        # Of a connector that could not be seen nothing is decided.
+        seen_now = name in configs or name not in memory.of(CapturedRecord)
+        streaming = captured_tables(dataset, shard, configs.get(name)) if seen_now else None
+        changes |= _changed(dataset, shard, facts, state, streaming, memory, documents, now)
     most = sorted(seen.items(), key=lambda item: item[1].bytes)[-MOST_LOGS:]
     round_ = SourcesAsked(
         at=now,
@@ -152,6 +160,22 @@ def source_round(
         seen={place: one for place, one in most if one.bytes >= LITTLE and now - one.at < 3 * ROUND},
     )
     return changes | {SourcesAsked.key_of("last"): round_.document()}
+
+
+def _configs(observed: ObservedState) -> dict[str, Mapping[str, str]]:
+    """Shard to the configuration of its connector, in whatever cluster."""
+    return {
+        name: connector.config
+        for cluster in observed.clusters.values()
+        for name, connector in (cluster.connectors or {}).items()
+    }
+
+
+def _fresh(topology: Topology, configs: Mapping[str, Mapping[str, str]], memory: Memory) -> frozenset[str]:
+    """Some shards that have never had a connector: they are asked before they get one."""
+    known = memory.of(CapturedRecord)
+    new = (shard.name for _, shard in topology.all_shards() if shard.name not in configs and shard.name not in known)
+    return frozenset(islice(new, MOST_FRESH))
 
 
 def _definitions(
@@ -196,13 +220,14 @@ def _changed(
     shard: Shard,
     facts: SourceFacts,
     log: LogState | None,
+    streaming: Collection[str] | None,
     memory: Memory,
     documents: Documents,
     now: datetime,
 ) -> DocumentChanges:
     before = memory.of(SourceRecord).get(shard.name)
     captured = shard.name in memory.of(CapturedRecord)
-    after = judged(dataset, facts, before, captured=captured, now=now, log=log)
+    after = judged(dataset, facts, before, captured=captured, now=now, log=log, streaming=streaming)
     changes: DocumentChanges = {}
     if after != (before or SourceRecord()):
         empty = after == SourceRecord()

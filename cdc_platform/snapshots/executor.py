@@ -114,9 +114,7 @@ class Executor:
             if shard.tables:
                 sources[shard.id] = answer
             else:
-                failed.append(
-                    (shard, "; ".join(f"{table} was not read: {why}" for table, why in shard.state.unread.items()))
-                )
+                failed.append((shard, "; ".join(f"{table} was not read: {why}" for table, why in shard.unread.items())))
         wave = [shard for shard in wave if shard.id in sources]
         if not wave:
             return failed
@@ -168,7 +166,7 @@ class Executor:
     def _prepare_source(self, shard: SliceShard) -> _Source | CdcError:
         """See that all that is read is published, and ask what a snapshot needs to know of the source."""
         dataset, spec, sources = self.slice.dataset, shard.spec, self.ports.sources
-        tables = [dataset.table(name) for name in self.run.tables]
+        tables = [table for table in spec.captured(dataset) if table.name in self.run.tables]
         try:
             keys = sources.key_columns(dataset, spec, tables)
             sources.publish(dataset, spec, identity(self.ports.platform.settings, dataset, spec))

@@ -41,6 +41,7 @@ from cdc_platform.snapshots.run_records import (
 )
 from cdc_platform.snapshots.slice_state import SliceShard, SliceState
 from cdc_platform.snapshots.table_progress import CLOCK_SLACK
+from cdc_platform.snapshots.unfit_tables import without_unfit_tables
 from cdc_platform.snapshots.watermarks import shard_done, watermark_records
 
 log = logging.getLogger(__name__)
@@ -122,7 +123,8 @@ class SliceRunner:
     def _prepare(self) -> None:
         """Read the topology and the records: what this slice is about."""
         settings = self.platform.settings
-        self.topology = self.platform.topology.load()
+        records = self.platform.state.read()
+        self.topology = without_unfit_tables(self.platform, records, self.run.dataset, self.ids)
         desired = desired_state(self.topology, settings)
         dataset = self.topology.dataset(self.run.dataset)
         self._leave_out_tables(dataset)
@@ -132,7 +134,6 @@ class SliceRunner:
         # Connectors are observed before notifications are read: a chunk counts by its connector's size.
         for what in ("connectors", "homes"):
             self._next.pop(what, None)
-        records = self.platform.state.read()
         self._load(records)
         self.watermarks = watermarks(records, dataset.name)
         self.executor = Executor(

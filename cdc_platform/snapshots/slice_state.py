@@ -72,8 +72,17 @@ class SliceShard:
     @property
     def tables(self) -> tuple[str, ...]:
         """Debezium's names of the tables to read."""
-        unread = self.state.unread if self.state is not None else EMPTY
-        return tuple(name for name, table in self.names.items() if table not in unread)
+        return tuple(name for name, table in self.names.items() if table not in self.unread)
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Tables of the run that are not read here, with why."""
+        left_out = {
+            table: f"it is not captured: {self.spec.left_out[table]}"
+            for table in self.names.values()
+            if table in self.spec.left_out
+        }
+        return {**left_out, **(self.state.unread if self.state is not None else EMPTY)}
 
     @property
     def over(self) -> bool:
@@ -257,7 +266,7 @@ class SliceState:
         """The state of a shard that was read: FAILED when rows are missing, or could not be counted."""
         state = _state(shard, now)
         missing = [f"{table}: {count.sentence()}" for table, count in sorted(counts.items()) if not count.whole]
-        problems = [*missing, *(f"{table} was not read: {why}" for table, why in sorted(state.unread.items()))]
+        problems = [*missing, *(f"{table} was not read: {why}" for table, why in sorted(shard.unread.items()))]
         rows = self.rows_of(shard) | {table: count.read for table, count in counts.items()}
         end = stream_offset(shard.observed.offset or {})
         phase, error = (Phase.FAILED, "; ".join(problems)) if problems else (Phase.DONE, None)

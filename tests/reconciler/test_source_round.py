@@ -13,13 +13,14 @@ from cdc_platform.alerting.conditions import recorded_conditions
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.sources.source_facts import Answers
 from cdc_platform.connectors.identity import Identity
+from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.alert_messages import Severity
-from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
+from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable, Unfit
 from cdc_platform.model.source_log import SourceLog, WhenFull
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table, Topology
 from cdc_platform.monitoring.exporter import registry
-from cdc_platform.planning.actions import CreateConnector, GiveUpSlot, PublishTables, ResumeConnector
+from cdc_platform.planning.actions import CreateConnector, GiveUpSlot, PublishTables, ResumeConnector, UpdateConnector
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.reconciler import run_pass as reconciler
@@ -181,7 +182,50 @@ def test_a_hazard_of_a_shard_that_never_ran_is_recorded() -> None:
     world.facts.said["o.00001"] = replace(WHOLE, tables={"t": SourceTable(unreadable=("it is odd",))})
     world.go()
     record = world.record("o.00001")
-    assert record is not None and HazardKind.UNREADABLE in {hazard.kind for hazard in record.hazards}
+    assert record is not None and HazardKind.LEFT_OUT in {hazard.kind for hazard in record.hazards}
+
+
+UNFIT = SourceTable(number=2, unfit=Unfit(why="it has no primary key", cure="ALTER TABLE w REPLICA IDENTITY FULL"))
+
+
+def configs(report: PassReport) -> dict[str, str]:
+    """Shard to the tables that the report's plan has its connector capture."""
+    changed = [action for action in report.plan.actions if isinstance(action, CreateConnector | UpdateConnector)]
+    return {
+        action.name: action.config[INCLUDE_LIST].replace("(?-i:public\\.", "").replace(")", "") for action in changed
+    }
+
+
+def test_an_unfit_table_is_left_out_of_a_new_shard_and_captured_once_it_is_cured() -> None:
+    world = World(1)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", 2)}, clusters={"main": cluster("main")}))
+    world.facts.said["o.00001"] = replace(WHOLE, tables={**WHOLE.tables, "w": UNFIT})
+    report = world.go(asked=when_due)  # the round is not due: a shard without a connector is asked all the same
+    assert configs(report) == {"o.00001": "t"} and world.facts.asked[-1] == ["o.00001"]
+    assert any("public.w is not captured: it has no primary key" in finding.text for finding in report.plan.findings)
+    assert world.go().plan.actions == ()
+    (hazard,) = world.record("o.00001").hazards  # type: ignore[union-attr]
+    assert (hazard.kind, hazard.table) == (HazardKind.LEFT_OUT, "w")
+    world.facts.said["o.00001"] = WHOLE
+    assert configs(world.go()) == {"o.00001": "t,w"}
+    record = world.record("o.00001")
+    assert record is not None and not record.left_out and [gap.table for gap in record.gaps] == ["w"]
+
+
+def test_a_table_that_is_captured_already_stays_so_when_it_becomes_unfit() -> None:
+    world = World()
+    world.facts.said["o.00000"] = replace(WHOLE, tables={**WHOLE.tables, "w": UNFIT})
+    report = world.go()
+    assert report.plan.actions == ()
+    record = world.record()
+    assert record is not None and not record.left_out and [h.kind for h in record.hazards] == [HazardKind.UNFIT]
+
+
+def test_a_shard_with_no_fit_table_at_all_keeps_them_and_is_refused_as_a_whole() -> None:
+    world = World(1)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", 2)}, clusters={"main": cluster("main")}))
+    world.facts.said["o.00001"] = SourceFacts(tables={"t": UNFIT, "w": UNFIT})
+    assert configs(world.go()) == {"o.00001": "t,w"}
 
 
 def test_a_slot_is_given_up_before_it_is_full_where_the_topology_says_so() -> None:

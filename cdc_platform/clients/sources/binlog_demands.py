@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 import pymysql
 
+from cdc_platform.clients.sources.binlog_tables import binlog_tables
 from cdc_platform.clients.sources.errors import is_missing_right
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.connectors.engines.registry import ENGINES
@@ -24,12 +25,6 @@ _LACKS = {
     "log_replica_updates": ("it is a replica that does not log what it applies", "Start it with log_replica_updates"),
     "log_slave_updates": ("it is a replica that does not log what it applies", "Start it with log_slave_updates"),
 }
-
-# Columns of TIMESTAMP with a fraction.
-_FRACTIONS = """
-SELECT table_name, column_name, column_type, column_key = 'PRI' FROM information_schema.columns
- WHERE table_schema = %s AND table_name IN %s AND data_type = 'timestamp' AND datetime_precision > 0
-"""
 
 # One of these is needed to lock tables. A line without ON grants a role, whose rights are not looked at.
 _MAY_LOCK = re.compile(r"\b(ALL PRIVILEGES|RELOAD|LOCK TABLES|SUPER)\b|^GRANT (?!.* ON )", re.MULTILINE)
@@ -50,22 +45,19 @@ def check(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> Non
             where=f"shard {shard.name}: {shard.leader}",
             cure="; ".join(cure for _, cure in lacks) + ". Settings belong into the configuration file, too.",
         )
-    _check_keys(cursor, dataset, shard)
+    _check_tables(cursor, dataset, shard)
 
 
-def _check_keys(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> None:
-    """A key that snapshot and stream spell differently: rows would have two keys in the topic, and outlive deletes."""
-    cursor.execute(_FRACTIONS, (shard.database, tuple(table.name for table in dataset.tables)))
-    named = {table.name: table.key for table in dataset.tables}
-    for table, column, kind, primary in cursor.fetchall():
-        if column in named[table] if named[table] else primary:
-            raise SourceRejected(
-                f"the key column {column} of table {table} is a {kind}: a snapshot spells its fraction otherwise than"
-                " the stream, so that one row has two keys in the topic, and outlives its delete under one of them.",
-                where=f"shard {shard.name}: {shard.leader}",
-                cure="Name a unique key without it as `key` of the table, make it a TIMESTAMP(0) or DATETIME, or leave"
-                " the table out.",
-            )
+def _check_tables(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> None:
+    """Of the tables that are to be captured, none may stop the connector or have a key of two spellings."""
+    tables, _ = binlog_tables(cursor, dataset, shard, cascades=False)
+    found = {name: why for name, table in tables.items() if name not in shard.left_out and (why := table.refusal)}
+    if found:
+        raise SourceRejected(
+            "; ".join(f"{shard.database}.{name} cannot be captured: {no.why}" for name, no in found.items()) + ".",
+            where=f"shard {shard.name}: {shard.leader}",
+            cure="; ".join(no.cure for no in found.values()) + ". Or take it out of the dataset's tables.",
+        )
 
 
 def _wrong_variables(cursor: pymysql.cursors.Cursor, engine: Engine) -> Iterator[tuple[str, str]]:

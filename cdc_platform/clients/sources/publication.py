@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from cdc_platform.clients.sources.replica_identity import FACTS, TableFacts, facts, quoted, refusal
+from cdc_platform.clients.sources.replica_identity import FACTS, Refusal, TableFacts, facts, quoted, refusal
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
 from cdc_platform.errors import SourceRejected
 from cdc_platform.model.topology import Dataset, Shard
@@ -41,30 +41,35 @@ def demand(dataset: Dataset, shard: Shard, publication: str) -> Demand:
     return Demand(
         publication=publication,
         shard=shard.name,
-        tables={(table.schema or DEFAULT_SCHEMA, table.name): table.key for table in dataset.tables},
+        tables={(table.schema or DEFAULT_SCHEMA, table.name): table.key for table in shard.captured(dataset)},
         ours=ours,
         # Of one that an operator is still to make nothing is known.
         via_root=not ours or options.get("publish.via.partition.root", "false").strip().lower() == "true",
     )
 
 
-def check(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
-    """Raises SourceRejected with each table that must not be published, why, and its cure."""
+def refusals(cursor: psycopg.Cursor[Any], demand: Demand) -> dict[Pair, Refusal]:
+    """Each table that must not be published, with why, and its cure."""
     cursor.execute(_PUBLICATION, (demand.publication,))
     row = cursor.fetchone()
     via_root, changes = (demand.via_root, True) if row is None else (bool(row[1]), bool(row[2]))
     if not demand.ours and not changes:
-        return  # inserts alone need no identity
-    refusals = [
-        no
+        return {}  # inserts alone need no identity
+    return {
+        table.pair: no
         for table in _facts(cursor, demand)
         if (no := refusal(table, demand.tables[table.pair], via_root=via_root, beside=_beside(demand)))
-    ]
-    if refusals:
+    }
+
+
+def check(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
+    """Raises SourceRejected with each table that must not be published, why, and its cure."""
+    found = refusals(cursor, demand).values()
+    if found:
         raise SourceRejected(
-            "; ".join(f"{no.table} cannot be captured: {no.why}" for no in refusals) + ".",
+            "; ".join(f"{no.table} cannot be captured: {no.why}" for no in found) + ".",
             where=f"shard {demand.shard}",
-            cure="; ".join(no.cure for no in refusals) + ". Or take it out of the dataset's tables.",
+            cure="; ".join(no.cure for no in found) + ". Or take it out of the dataset's tables.",
         )
 
 

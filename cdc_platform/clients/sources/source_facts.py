@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 import psycopg
 import pymysql
 
-from cdc_platform.clients.sources.mariadb_keys import quoted
-from cdc_platform.clients.sources.publication import Demand, check, demand
+from cdc_platform.clients.sources.binlog_tables import binlog_tables
+from cdc_platform.clients.sources.publication import Demand, check, demand, refusals
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.identity import Identity
-from cdc_platform.connectors.tables import twins
 from cdc_platform.errors import CdcError, SourceRejected
-from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable
+from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable, Unfit
 from cdc_platform.model.topology import Dataset, Engine, Shard
 
 # What was read of a shard, or why it was not.
@@ -99,7 +96,7 @@ class RealSourceFacts:
             for shard, _ in shards:
                 # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
                 logged = variables.get("innodb_native_foreign_keys") == "OFF"
-                tables, alike = _binlog_tables(cursor, dataset, shard, cascades=not logged)
+                tables, alike = binlog_tables(cursor, dataset, shard, cascades=not logged)
                 yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
 
 
@@ -116,7 +113,11 @@ def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard,
         },
     )
     ((publications, found, slot, written),) = cursor.fetchall()
-    tables = {name: SourceTable(number=number, published=published) for _, name, number, published, _ in found}
+    unfit = {pair: Unfit(why=no.why, cure=no.cure) for pair, no in refusals(cursor, wanted).items()} if found else {}
+    tables = {
+        name: SourceTable(number=number, published=published, unfit=unfit.get((schema, name)))
+        for schema, name, number, published, _ in found
+    }
     unpublishable = ""
     if lacking := [(f"{schema}.{name}", owned) for schema, name, _, published, owned in found if not published]:
         unpublishable = _unpublishable(cursor, wanted, bool(publications), lacking)
@@ -184,69 +185,3 @@ def _binlogs(cursor: pymysql.cursors.Cursor, variables: Mapping[str, str]) -> Re
         left=values.get("max_binlog_total_size") or values.get("binlog_space_limit") or None,
         seconds=values.get("binlog_expire_logs_seconds") or None,
     )
-
-
-def _binlog_tables(
-    cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard, *, cascades: bool
-) -> tuple[dict[str, SourceTable], tuple[str, ...]]:
-    """The shard's captured tables by name, and those that differ from one in case only."""
-    captured = [table.name for table in dataset.tables]
-    parts, params = (
-        ["SELECT 'name', TABLE_NAME, '', '', '' FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s"],
-        [shard.database],
-    )
-    for name in captured:
-        # With both names given as constants these read one table's definition, and not the schema's.
-        parts += _OF_TABLE
-        params += [shard.database, name] * len(_OF_TABLE)
-    cursor.execute(" UNION ALL ".join(parts), params)
-    rows: dict[str, list[tuple[str, ...]]] = defaultdict(list)
-    for what, *row in cursor.fetchall():
-        rows[what].append(tuple(map(_text, row)))
-    there = {row[0] for row in rows["name"]}
-    definitions = {}
-    for name in sorted({row[0] for row in rows["foreign"]}) if cascades else ():
-        cursor.execute(f"SHOW CREATE TABLE {quoted(shard.database)}.{quoted(name)}")
-        ((_, definitions[name]),) = cursor.fetchall()
-    tables = {name: _binlog_table(name, rows, definitions.get(name, "")) for name in captured if name in there}
-    place = f"{shard.database}."
-    alike = twins([place + name for name in there], [place + name for name in captured])
-    return tables, tuple(name.removeprefix(place) for name in alike)
-
-
-_OF_TABLE = (
-    "SELECT 'type', TABLE_NAME, TABLE_TYPE, '', '' FROM information_schema.TABLES"
-    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
-    # In the order of the statement's rows, which is that of the columns.
-    "SELECT 'column', TABLE_NAME, COLUMN_NAME, COLUMN_TYPE, LPAD(ORDINAL_POSITION, 5, '0')"
-    " FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
-    # The rules stand in REFERENTIAL_CONSTRAINTS, which shows nothing to a user with SELECT alone.
-    "SELECT DISTINCT 'foreign', TABLE_NAME, CONSTRAINT_NAME, '', '' FROM information_schema.KEY_COLUMN_USAGE"
-    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND REFERENCED_TABLE_NAME IS NOT NULL",
-    "SELECT DISTINCT 'hash', TABLE_NAME, INDEX_NAME, INDEX_TYPE, '' FROM information_schema.STATISTICS"
-    " WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND NON_UNIQUE = 0 AND INDEX_TYPE = 'HASH'",
-)
-
-
-# A foreign key of SHOW CREATE TABLE with the rules that change rows.
-_ACT = r"(?: ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT))"
-_CASCADE = re.compile(rf"^ +CONSTRAINT `(.+?)` FOREIGN KEY .*?({_ACT}+)(?: ON UPDATE \w+(?: \w+)?)?,?$", re.MULTILINE)
-
-
-def _binlog_table(name: str, rows: Mapping[str, Sequence[tuple[str, ...]]], definition: str) -> SourceTable:
-    own = {what: [row[1:] for row in found if row[0] == name] for what, found in rows.items()}
-    columns = tuple((column, kind) for column, kind, _ in sorted(own.get("column", ()), key=lambda row: row[2]))
-    unreadable = [f"it is a {kind}" for kind, *_ in own.get("type", ()) if kind == "SYSTEM VERSIONED"]
-    unreadable += [
-        f"the unique key {key} over a long column is a hidden column in the log" for key, *_ in own.get("hash", ())
-    ]
-    unreadable += [f"column {column} is COMPRESSED" for column, kind in columns if "COMPRESSED" in kind.upper()]
-    return SourceTable(
-        columns=columns,
-        cascades=tuple(f"{key} ({acts.strip()})" for key, acts in _CASCADE.findall(definition)),
-        unreadable=tuple(unreadable),
-    )
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

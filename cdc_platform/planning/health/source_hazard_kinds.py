@@ -15,6 +15,8 @@ class HazardKind(StrEnum):
     ABSENT = "absent-table"
     LOG_SETTINGS = "log-settings"
     UNREADABLE = "unreadable-table"
+    UNFIT = "unfit-table"
+    LEFT_OUT = "left-out-table"
     UNLOGGED = "unlogged-definition"
     CASCADE = "cascade"
     CASE_TWIN = "case-twin"
@@ -94,6 +96,28 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         channel=f"{_ROUND}, `plan` before it is captured; then the task's failure",
         cost=_STATEMENT,
         cure="Change the definition, or take the table out of the dataset's tables.",
+    ),
+    HazardKind.UNFIT: KindFacts(
+        engines=f"{_BINLOG}, {_POSTGRES}",
+        done="A captured table loses its replica identity (Postgres), or gets a key of TIMESTAMP with a fraction "
+        "(MariaDB, MySQL)",
+        happens="Postgres refuses the application's UPDATE and DELETE there, or deletes go out under another row's key",
+        channel=_ROUND,
+        cost=_STATEMENT,
+        cure="Carry out the statement that is named with it.",
+    ),
+    HazardKind.LEFT_OUT: KindFacts(
+        engines=f"{_BINLOG}, {_POSTGRES}",
+        done="A table that is to be captured has no usable replica identity, is not logged, or is partitioned without "
+        "its root (Postgres); has a key of TIMESTAMP with a fraction, or a definition as for `unreadable-table` "
+        "(MariaDB, MySQL)",
+        happens="It is left out of that shard's capture, and its statements are not disturbed. The shard's other "
+        "tables are captured",
+        channel=f"{_ROUND}, `plan` before it is captured, `verify`, a break of the ledger",
+        cost=_STATEMENT,
+        cure=f"Carry out the statement that is named with it: within minutes the table is captured. Then backfill it. "
+        f"{_PROVE}",
+        loses=True,
     ),
     HazardKind.UNLOGGED: KindFacts(
         engines=_BINLOG,

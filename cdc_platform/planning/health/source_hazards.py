@@ -7,12 +7,12 @@ found stands in a record of the shard until a later answer says otherwise. Each 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import EMPTY, Dataset, Engine
+from cdc_platform.model.topology import EMPTY, Dataset, Engine, Topology
 from cdc_platform.planning.health.log_guard import LogState
 from cdc_platform.planning.health.source_hazard_kinds import KINDS, HazardKind
 from cdc_platform.planning.records import Kept, Record, Writer
@@ -55,7 +55,7 @@ class SourceRecord(Record):
     """Remembered of a shard's source: what is wrong, what was lost, and the numbers of the tables seen (Postgres).
 
     `agreed` as in `SourceFacts`. `publish`: a pass can add what the publication lacks. `give_up`: its slot is to go
-    before the server is full.
+    before the server is full. `left_out` are tables that are not captured, and why.
     """
 
     kept = Kept("source", Writer.REPORT, with_connector=True)
@@ -66,6 +66,7 @@ class SourceRecord(Record):
     agreed: Mapping[str, tuple[int, int]] = EMPTY
     publish: bool = False
     give_up: bool = False
+    left_out: Mapping[str, str] = EMPTY
 
     def about(self, table: str) -> SourceRecord:
         """What of it concerns one table."""
@@ -87,13 +88,21 @@ def judged(
     captured: bool,
     now: datetime,
     log: LogState | None = None,
+    streaming: Collection[str] | None = None,
 ) -> SourceRecord:
-    """The shard's record after an answer of its source. `captured`: its connector has run before."""
+    """The shard's record after an answer of its source.
+
+    Args:
+        captured: its connector has run before.
+        streaming: the tables that its connector is to read now, none of which is left out: that would lose what
+            comes. Without it what was left out before stays so.
+    """
     before = before or SourceRecord()
+    left_out = before.left_out if streaming is None else refused_tables(facts, streaming)
     started = {(hazard.kind, hazard.table): hazard.since for hazard in reversed(before.hazards)}
     hazards = tuple(
         replace(hazard, since=started.get((hazard.kind, hazard.table), now))
-        for hazard in _hazards(dataset, facts, before, captured=captured, log=log, now=now)
+        for hazard in _hazards(dataset, facts, before, left_out, captured=captured, log=log, now=now)
     )
     numbers = {name: table.number for name, table in facts.tables.items() if table.number}
     gaps = {(gap.kind, gap.table, gap.since): gap for gap in before.gaps}
@@ -108,7 +117,31 @@ def judged(
         agreed=facts.agreed,
         publish=lacking and not facts.unpublishable,
         give_up=log is not None and log.give_up,
+        left_out=left_out,
     )
+
+
+def refused_tables(facts: SourceFacts, streaming: Collection[str]) -> dict[str, str]:
+    """The tables that a connector must not begin to capture, with why; `streaming` are those that it does already."""
+    return {name: str(no) for name, table in facts.tables.items() if name not in streaming and (no := table.refusal)}
+
+
+def with_left_out(topology: Topology, records: Mapping[str, SourceRecord]) -> Topology:
+    """The topology, its shards without the tables that their sources cannot have captured.
+
+    A shard of which no table would be left keeps all: its connector is refused as a whole.
+    """
+    lacking = {name: record.left_out for name, record in records.items() if record.left_out}
+    if not lacking:
+        return topology
+    shards = {}
+    for name, listed in topology.shards.items():
+        tables = {table.name for table in topology.datasets[name].tables} if name in topology.datasets else set()
+        shards[name] = tuple(
+            replace(shard, left_out=no) if (no := lacking.get(shard.name)) and tables - no.keys() else shard
+            for shard in listed
+        )
+    return replace(topology, shards=shards)
 
 
 def given_up(record: SourceRecord, now: datetime) -> SourceRecord:
@@ -140,7 +173,14 @@ def _gaps(hazards: Sequence[Hazard], before: SourceRecord, numbers: Mapping[str,
 
 
 def _hazards(
-    dataset: Dataset, facts: SourceFacts, before: SourceRecord, *, captured: bool, log: LogState | None, now: datetime
+    dataset: Dataset,
+    facts: SourceFacts,
+    before: SourceRecord,
+    left_out: Mapping[str, str],
+    *,
+    captured: bool,
+    log: LogState | None,
+    now: datetime,
 ) -> Iterator[Hazard]:
     def hazard(kind: HazardKind, table: str, text: str, cure: str = "") -> Hazard:
         return Hazard(kind=kind, table=table, text=text, cure=cure or KINDS[kind].cure, since=now)
@@ -151,6 +191,11 @@ def _hazards(
         if found is None:
             if table.name in before.tables:
                 yield hazard(HazardKind.ABSENT, table.name, f"{name} is not there any more: dropped, renamed or moved")
+            continue
+        if table.name in left_out:
+            no = found.refusal
+            why, cure = (no.why, no.cure) if no is not None else (left_out[table.name], "")
+            yield hazard(HazardKind.LEFT_OUT, table.name, f"{name} is not captured: {why}", cure and f"{cure}.")
             continue
         if captured and not found.published:
             text = f"the publication lacks {name}: its changes are lost"
@@ -163,6 +208,8 @@ def _hazards(
             yield hazard(HazardKind.UNLOGGED, table.name, text)
         for text in found.unreadable:
             yield hazard(HazardKind.UNREADABLE, table.name, f"{name}: {text}")
+        if found.unfit is not None:
+            yield hazard(HazardKind.UNFIT, table.name, f"{name}: {found.unfit.why}", f"{found.unfit.cure}.")
     for setting, value in facts.settings.items():
         yield hazard(HazardKind.LOG_SETTINGS, "", f"{setting} is {value} on the leader: changes are lost")
     if log is not None and log.hazard and captured:
