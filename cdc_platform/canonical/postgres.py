@@ -19,7 +19,7 @@ _TEXTS = {
 }  # fmt: skip
 # Debezium writes the text of types that it does not know as bytes. Not here: `regclass` and its like, whose text
 # depends on what the session of each side searches.
-_UNKNOWN = {
+UNKNOWN_TYPES = {
     "tsquery", "pg_lsn", "xid", "xid8", "pg_snapshot", "txid_snapshot", "jsonpath", "regrole", "regnamespace",
     "tid", "cid", "int4multirange", "int8multirange", "nummultirange", "tsmultirange", "tstzmultirange",
     "datemultirange",
@@ -35,6 +35,14 @@ _GEOMETRIES: dict[str, tuple[str, Normaliser]] = {
 
 # The first microsecond of which Debezium's 64 bits hold no sum since 1970.
 _OVERFLOW = "timestamp '294247-01-10 04:00:54.775808'"
+
+
+def geometric(kind: str) -> Normaliser | None:
+    """From the wire's object of a geometric type to the bytes of its send function in hex; None for other types."""
+    if kind == "polygon":
+        return wire.pg_polygon
+    found = _GEOMETRIES.get(kind)
+    return None if found is None else found[1]
 
 
 def quoted(x: str) -> str:
@@ -101,7 +109,7 @@ def _base(column: Column) -> Form | None:
         return Form(sql=lambda x: _plain(f"encode({send}({x}),'hex')"), wire=normaliser, scalar=False)
     if kind == "polygon":
         return Form(sql=_polygon, wire=wire.pg_polygon, scalar=False, fidelity=Fidelity.NORMALISED)
-    if kind in _UNKNOWN:
+    if kind in UNKNOWN_TYPES:
         return Form(sql=lambda x: _bytes(f"{x}::text"))
     return _temporal(column)
 

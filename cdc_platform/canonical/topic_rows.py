@@ -63,11 +63,10 @@ class RowReader:
             if found is not None and found.wire is not None and not self.by_column and found.triggers != (b"\\",)
         )
         self._escapes = any(found is not None and found.triggers == (b"\\",) for _, found in odd)
-        self._placeholder = placeholder.encode()
         self._unescape = _unescape_of(shape.engine)
         triggers = [patch.trigger for patch in self._patches]
         self._always = self.by_column or None in triggers
-        self._unchanged = None if shape.complete_rows else self._placeholder
+        self._unchanged = None if shape.complete_rows else placeholder.encode()
         # The placeholder's first bytes are as rare as all of it.
         unchanged = () if self._unchanged is None else (self._unchanged[:6],)
         # What JSON_QUOTE() leaves as it is is canonical, unless a column has two spellings with a backslash.
@@ -143,7 +142,7 @@ class RowReader:
         """One column's token; None for an unchanged TOAST value."""
         if raw == b"null":
             return raw
-        if self._unchanged is not None and self._unchanged in raw and self._missing(raw):
+        if self._is_unchanged(raw):
             return None
         found = self._by_name[name]
         token = found.wire(raw) if found is not None and found.wire is not None else raw
@@ -154,6 +153,15 @@ class RowReader:
         fields = _OBJECT.decode(after)
         return {name: self.token(name, bytes(fields[name])) if name in fields else b"null" for name in self._names}
 
+    def wire_tokens(self, after: bytes) -> dict[str, bytes | None]:
+        """The tokens by column as the wire has them; None for an unchanged TOAST value. Raises msgspec.DecodeError."""
+        fields = _OBJECT.decode(after)
+        found: dict[str, bytes | None] = {}
+        for name in self._names:
+            raw = bytes(fields[name]) if name in fields else b"null"
+            found[name] = None if self._is_unchanged(raw) else raw
+        return found
+
     def same_columns(self, after: bytes) -> bool:
         """True when the event has the table's columns in the table's order: it can be hashed as it stands."""
         return tuple(_OBJECT.decode(after)) == self._names
@@ -163,8 +171,10 @@ class RowReader:
         found = [self.token(name, tokens[name]) for name in self.shape.key]
         return b",".join(token if token is not None else b"" for token in found)
 
-    def _missing(self, raw: bytes) -> bool:
-        unchanged = self._placeholder
+    def _is_unchanged(self, raw: bytes) -> bool:
+        unchanged = self._unchanged
+        if unchanged is None or unchanged not in raw:
+            return False
         return raw in (b'"' + unchanged + b'"', b'["' + unchanged + b'"]') or raw.startswith(b'"{\\"' + unchanged)
 
 

@@ -17,13 +17,17 @@ from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.table_inventory import Inventory, load_tables
+from cdc_platform.defs.topic_input import CdcTopic, CdcTopicIOManager, FakeCdcTopicIOManager
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, shards_key
 
 __all__ = [
     "CdcPlatformComponent",
     "CdcPlatformResource",
     "CdcTableProps",
+    "CdcTopic",
+    "CdcTopicIOManager",
     "CdcTranslator",
+    "FakeCdcTopicIOManager",
     "Inventory",
     "audit_key",
     "build_alert_sensor",

@@ -1,4 +1,4 @@
-"""A downstream team's code location: a topic as a Parquet file, built only while the topic is complete.
+"""A downstream team's code location: a topic, read as a table, becomes a Parquet file; only while it is complete.
 
     DAGSTER_HOME=$PWD/dagster_home dagster dev -f examples/downstream/definitions.py
 
@@ -9,20 +9,17 @@ and CDC_EXAMPLE_TARGET.
 # Without `from __future__ import annotations`: Dagster reads the types of an asset that is made
 # inside a function, and cannot resolve them as text.
 
-import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from cdc_platform.clients.kafka.topic_records import Records, TopicRecords
 from cdc_platform.defs import (
     CdcPlatformResource,
     CdcTableProps,
+    CdcTopicIOManager,
     CdcTranslator,
     audit_key,
     build_cdc_asset_checks,
@@ -36,26 +33,17 @@ from cdc_platform.defs import (
 PROVEN = on_proof()
 
 
-def rows(records: Records) -> Iterator[dict[str, Any]]:
-    """The topic folded: the last state of each row, with the shard it is of."""
-    last: dict[bytes, bytes | None] = {}
-    for partition, (begin, end) in records.bounds().partitions.items():
-        for batch in records.read(partition, begin, end):
-            for key, value in zip(batch.keys, batch.values, strict=True):
-                if key is not None:
-                    last[key] = value
-    for key, value in last.items():
-        event = json.loads(value) if value else None
-        if event and event["after"] is not None:
-            yield {**event["after"], "shard": json.loads(key)["shard"]}
-
-
-def write_parquet(found: list[dict[str, Any]], target: Path) -> None:
-    """All or nothing: readers see the old file or the new one."""
+def write_parquet(batches: pa.RecordBatchReader, target: Path) -> int:
+    """All or nothing: readers see the old file or the new one. Returns the number of rows."""
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_suffix(".part")
-    pq.write_table(pa.Table.from_pylist(found), part)
+    count = 0
+    with pq.ParquetWriter(part, batches.schema) as file:
+        for batch in batches:
+            file.write_batch(batch)
+            count += len(batch)
     part.replace(target)
+    return count
 
 
 def build_parquet_asset(props: CdcTableProps, target: Path) -> dg.AssetsDefinition:
@@ -65,22 +53,18 @@ def build_parquet_asset(props: CdcTableProps, target: Path) -> dg.AssetsDefiniti
     @dg.asset(
         key=["lake", props.dataset, props.table],
         # The verdicts on the topic stand on its audit frame, and so do the checks that judge them.
-        deps=[source, audit_key(source)],
+        ins={"topic": dg.AssetIn(source)},
+        deps=[audit_key(source)],
         automation_condition=PROVEN,
         kinds={"parquet"},
         description=f"Topic {props.topic} as it stands, one row for each live key.",
     )
-    def parquet(context: dg.AssetExecutionContext, cdc_platform: CdcPlatformResource) -> dg.MaterializeResult:
+    def parquet(context: dg.AssetExecutionContext, topic: pa.RecordBatchReader) -> dg.MaterializeResult:
         # A blocking check that fails in this run has stopped us already, and `PROVEN` asks for no run while it fails;
         # this is for the runs that people start.
         require_check(context.instance, source, "complete")
-        records = TopicRecords(cdc_platform.settings().kafka, props.topic)
-        try:
-            found = list(rows(records))
-        finally:
-            records.close()
-        write_parquet(found, target)
-        return dg.MaterializeResult(metadata={"dagster/row_count": len(found), "path": str(target)})
+        count = write_parquet(topic, target)
+        return dg.MaterializeResult(metadata={"dagster/row_count": count, "path": str(target)})
 
     return parquet
 
@@ -94,16 +78,21 @@ def build_automation_sensor() -> dg.AutomationConditionSensorDefinition:
     )
 
 
-def build(resource: CdcPlatformResource, dataset: str, table: str, target: Path) -> dg.Definitions:
-    """The table's asset, its checks (blocking), and the Parquet file made of it."""
+def build(
+    resource: CdcPlatformResource, dataset: str, table: str, target: Path, topics: dg.IOManager | None = None
+) -> dg.Definitions:
+    """The table's asset, its checks (blocking), and the Parquet file made of it. `topics`: a fake, in tests."""
     tables = [
         props for props in load_tables(resource=resource).tables if (props.dataset, props.table) == (dataset, table)
     ]
     return dg.Definitions(
-        assets=[*build_cdc_assets(tables=tables), *(build_parquet_asset(props, target) for props in tables)],
+        assets=[
+            *(spec.with_io_manager_key("cdc_topic") for spec in build_cdc_assets(tables=tables)),
+            *(build_parquet_asset(props, target) for props in tables),
+        ],
         asset_checks=build_cdc_asset_checks(tables=tables, blocking=True),
         sensors=[build_automation_sensor()],
-        resources={"cdc_platform": resource},
+        resources={"cdc_platform": resource, "cdc_topic": topics or CdcTopicIOManager(cdc_platform=resource)},
     )
 
 

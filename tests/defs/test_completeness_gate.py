@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import runpy
-from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from cdc_platform.clients.kafka.topic_records import Batch, TopicBounds
+from cdc_platform.defs import FakeCdcTopicIOManager
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.harness import Harness, HarnessResource
@@ -24,35 +22,14 @@ PARQUET = dg.AssetKey(["lake", "pins", "pins"])
 COMPLETE = dg.AssetCheckKey(dg.AssetKey(["cdc", "pins", "pins", "audit"]), "complete")
 
 
-class Topic:
-    """A topic in memory: two rows, one of them changed, and one that is gone."""
-
-    def __init__(self, config: Mapping[str, str], topic: str) -> None:
-        rows = [
-            (1, {"id": 1, "n": 0}),
-            (2, {"id": 2, "n": 0}),
-            (1, {"id": 1, "n": 9}),
-            (3, {"id": 3, "n": 0}),
-            (3, None),
-        ]
-        self.keys = [json.dumps({"id": number, "shard": "00000"}).encode() for number, _ in rows]
-        self.values: Sequence[bytes | None] = [json.dumps({"after": row}).encode() if row else None for _, row in rows]
-
-    def bounds(self) -> TopicBounds:
-        return TopicBounds(topic_id="id", partitions={0: (0, len(self.keys))})
-
-    def read(self, partition: int, begin: int, end: int) -> Iterator[Batch]:
-        yield Batch(self.keys, self.values, list(range(len(self.keys))))
-
-    def close(self) -> None:
-        """Nothing to close."""
+ROWS = pa.table({"cdc_shard": ["00000", "00000"], "id": [1, 2], "n": [9, 0]})
 
 
 @pytest.fixture
 def downstream(resource: HarnessResource, tmp_path: Path) -> dg.Definitions:
     example = runpy.run_path(str(EXAMPLE))
-    example["build_parquet_asset"].__globals__["TopicRecords"] = Topic
-    made: dg.Definitions = example["build"](resource, "pins", "pins", tmp_path / "lake" / "pins.parquet")
+    topics = FakeCdcTopicIOManager({"cdc/pins/pins": ROWS})
+    made: dg.Definitions = example["build"](resource, "pins", "pins", tmp_path / "lake" / "pins.parquet", topics)
     return made
 
 
@@ -96,11 +73,7 @@ def test_gate_in_the_same_run(
     passed = run(downstream, instance, both())
     assert passed.success
     assert built(passed)
-    rows: list[dict[str, Any]] = pq.read_table(tmp_path / "lake" / "pins.parquet").to_pylist()
-    assert sorted(rows, key=lambda row: row["id"]) == [
-        {"id": 1, "n": 9, "shard": "00000"},
-        {"id": 2, "n": 0, "shard": "00000"},
-    ]
+    assert pq.read_table(tmp_path / "lake" / "pins.parquet").equals(ROWS)
 
 
 def test_gate_of_declarative_automation_opens_with_each_proof_and_is_shut_while_it_fails(

@@ -73,13 +73,13 @@ def test_what_is_looked_for_is_what_the_extra_installs(extra: str) -> None:
     assert set(EXTRAS[extra]) == modules(PROJECT["optional-dependencies"][extra])
 
 
-def test_every_extra_but_those_that_nothing_imports_is_looked_for() -> None:
-    assert set(PROJECT["optional-dependencies"]) - {"all", "dev", "lake"} == set(EXTRAS)
+def test_every_extra_is_looked_for() -> None:
+    assert set(PROJECT["optional-dependencies"]) - {"all", "dev"} == set(EXTRAS)
 
 
 def test_all_has_every_extra_of_a_user() -> None:
     (text,) = PROJECT["optional-dependencies"]["all"]
-    assert set(text.partition("[")[2].rstrip("]").split(",")) == {*EXTRAS, "lake"}
+    assert set(text.partition("[")[2].rstrip("]").split(",")) == set(EXTRAS)
 
 
 def test_versions_are_ranges() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -103,14 +103,7 @@ class TopicRecords:
 
     def fetch(self, partition: int, offsets: Sequence[int]) -> Mapping[int, tuple[bytes | None, bytes | None]]:
         """Offset to key and value, for those that still exist."""
-        found: dict[int, tuple[bytes | None, bytes | None]] = {}
-        for begin, end in _ranges(sorted(set(offsets))):
-            wanted = set(offsets)
-            for batch in self.read(partition, begin, end):
-                for key, value, offset in zip(batch.keys, batch.values, batch.offsets, strict=True):
-                    if offset in wanted:
-                        found[offset] = (key, value)
-        return found
+        return {offset: (key, value) for key, value, offset in picked(self, partition, offsets)}
 
     def close(self) -> None:
         """Close the connections."""
@@ -183,6 +176,18 @@ def _taken(messages: Sequence[Any], traced: bool) -> Batch:
         [message.headers() or () for message in messages] if traced else (),
         [message.timestamp()[1] for message in messages] if traced else (),
     )
+
+
+def picked(
+    records: Records, partition: int, offsets: Iterable[int]
+) -> Iterator[tuple[bytes | None, bytes | None, int]]:
+    """Key, value and offset of these records, those that still exist, in the order of their offsets."""
+    wanted = set(offsets)
+    for begin, end in _ranges(sorted(wanted)):
+        for batch in records.read(partition, begin, end):
+            for record in zip(batch.keys, batch.values, batch.offsets, strict=True):
+                if record[2] in wanted:
+                    yield record
 
 
 def _ranges(offsets: Sequence[int]) -> Iterator[tuple[int, int]]:

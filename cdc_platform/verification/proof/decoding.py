@@ -116,14 +116,15 @@ class JsonDecoder:
 
     def after(self, value: bytes) -> bytes:
         """The `after` of one record's value."""
-        return bytes(self._event(value).after)
+        return bytes(self.event(value).after)
 
     def key_tokens(self, key: bytes) -> tuple[str, dict[str, bytes]]:
         """Shard and key columns' wire tokens of one record's key."""
-        shard, fields = self._key_fields(key)
+        shard, fields = self.key_fields(key)
         return shard, {name: bytes(fields[name]) for name in self._shape.key}
 
-    def _key_fields(self, key: bytes) -> tuple[str, dict[str, msgspec.Raw]]:
+    def key_fields(self, key: bytes) -> tuple[str, dict[str, msgspec.Raw]]:
+        """Shard and all fields of one record's key. Raises msgspec.DecodeError and KeyError."""
         fields = _KEY.decode(key)
         if SHARD_KEY_FIELD not in fields and "payload" in fields:
             fields = _KEY.decode(bytes(fields["payload"]))
@@ -239,7 +240,8 @@ class JsonDecoder:
             if after != b"null" and not self._rows.same_columns(after):
                 self.drifted = True
 
-    def _event(self, value: bytes) -> Any:
+    def event(self, value: bytes) -> Any:
+        """The envelope of one record's value, as `envelopes` has it. Raises msgspec.DecodeError."""
         self._detect_schema((), (value,))
         item = self._value.decode(value)
         return item.payload if self._wrapped else item
@@ -285,7 +287,7 @@ class JsonDecoder:
 
     def _shard_of(self, key: bytes) -> str:
         try:
-            return self._key_fields(key)[0]
+            return self.key_fields(key)[0]
         except _UNREADABLE:
             return NO_SHARD
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from cdc_platform.model.position_codec import format_lsn
 from cdc_platform.model.positions import mysql_transaction
 from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import (
@@ -76,3 +77,12 @@ POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
     Engine.MYSQL: _mysql_positions,
     Engine.POSTGRES: _postgres_positions,
 }
+
+
+def position_text(engine: Engine, event: Any) -> str | None:
+    """Where an envelope's change was made, for people: a GTID, or the LSN of the row. None: a snapshot read it."""
+    if event.op == "r":
+        return None
+    if engine.reads_binlog:
+        return str(event.source.gtid) if event.source.gtid else None
+    return None if event.source.lsn is None else format_lsn(event.source.lsn)

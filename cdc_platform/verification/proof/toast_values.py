@@ -8,7 +8,7 @@ key; here both are read again from the topic and put together.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO
@@ -26,6 +26,12 @@ from cdc_platform.verification.proof.raw_keys import starts_of
 # Partition and offsets to values.
 Fetch = Callable[[int, Sequence[int]], Mapping[int, tuple[bytes | None, bytes | None]]]
 
+# A row's tokens by column; None for a value that was not sent.
+Tokens = dict[str, bytes | None]
+
+# The `after` of an event to its tokens.
+Read = Callable[[bytes], Tokens]
+
 # Values fetched at once; each may be as large as a record gets.
 _FETCHED = 500
 
@@ -40,27 +46,37 @@ def complete(events: Events, rows: RowReader, decoder: Decoder, fetch: Fetch, sp
     if not (events["row"] == PARTIAL).any():
         return events
     events = events.copy()
+    digest = engines.DIGESTS[rows.shape.engine]
+    for at, tokens in assembled(events.copy(), rows.tokens, decoder, fetch, spill):
+        row = None if tokens is None else rows.assembled(tokens)
+        events["row"][at] = UNKNOWN if row is None else _word(digest(row).digest())
+    return events
+
+
+def assembled(
+    events: Events, read: Read, decoder: Decoder, fetch: Fetch, spill: Path
+) -> Iterator[tuple[int, Tokens | None]]:
+    """Index of each partial event among the sorted ones, and what `read` gives for its row, taken together.
+
+    None where no earlier event of its key has a row; a token is None where no earlier event has the value.
+    """
     starts = starts_of(events)
     counts = np.diff(np.append(starts, len(events)))
     touched = np.logical_or.reduceat(events["row"] == PARTIAL, starts)
-    digest = engines.DIGESTS[rows.shape.engine]
     with TemporaryFile(dir=spill) as file:
         values = _Values(file, events, np.flatnonzero(np.repeat(touched, counts)), fetch)
         for begin, count in zip(starts[touched].tolist(), counts[touched].tolist(), strict=True):
-            known: dict[str, bytes | None] | None = None
+            known: Tokens | None = None
             for at in range(begin, begin + count):
                 if events["row"][at] == ABSENT:
                     known = None
                     continue
-                tokens = _tokens(values.of(at), rows, decoder)
+                tokens = _tokens(values.of(at), read, decoder)
                 if tokens is not None and known is not None:
                     tokens = {name: known[name] if token is None else token for name, token in tokens.items()}
                 known = tokens
                 if events["row"][at] == PARTIAL:
-                    row = None if known is None else rows.assembled(known)
-                    word = UNKNOWN if row is None else _word(digest(row).digest())
-                    events["row"][at] = word
-    return events
+                    yield at, known
 
 
 class _Values:
@@ -98,11 +114,11 @@ def _word(digest: bytes) -> np.uint64:
     return found
 
 
-def _tokens(value: bytes | None, rows: RowReader, decoder: Decoder) -> dict[str, bytes | None] | None:
+def _tokens(value: bytes | None, read: Read, decoder: Decoder) -> Tokens | None:
     if value is None:
         return None
     try:
         after = decoder.after(value)
-        return None if after == b"null" else rows.tokens(after)
+        return None if after == b"null" else read(after)
     except msgspec.DecodeError:
         return None

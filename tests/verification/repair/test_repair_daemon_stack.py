@@ -36,16 +36,19 @@ from pathlib import Path
 
 import dagster as dg
 
-from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource, load_tables
+from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource, CdcTopicIOManager, load_tables
 
 example = runpy.run_path({example!r})
 tables = load_tables(resource=CdcPlatformResource()).tables
 found = [props for props in tables if (props.dataset, props.table) == ({dataset!r}, "items")]
 defs = dg.Definitions.merge(
-    dg.build_defs_for_component(CdcPlatformComponent(blocking=True)),
+    dg.build_defs_for_component(CdcPlatformComponent(blocking=True)).map_asset_specs(
+        func=lambda spec: spec.with_io_manager_key("cdc_topic")
+    ),
     dg.Definitions(
         assets=[example["build_parquet_asset"](props, Path({target!r})) for props in found],
         sensors=[example["build_automation_sensor"]()],
+        resources={{"cdc_topic": CdcTopicIOManager(cdc_platform=CdcPlatformResource())}},
     ),
 )
 """
