@@ -6,7 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from cdc_platform.canonical.chunk_keys import unfit_key
@@ -76,6 +76,7 @@ class Executor:
     listener: Listener
     timeouts: Timeouts
     _not_before: float = 0.0
+    _said: dict[str, str] = field(default_factory=dict)
 
     def reset(self, shards: Sequence[SliceShard]) -> Failed:
         """Start shards from scratch; those that cannot be are returned."""
@@ -337,7 +338,10 @@ class Executor:
     def _failure(self, shard: SliceShard, error: CdcError, what: str) -> Failed:
         """Report an error; the shard and the reason when it is given up for it."""
         now = datetime.now(UTC)
-        self.listener.message(f"{shard.name}: {what}: {error}")
+        text = f"{shard.name}: {what}: {error}"
+        if self._said.get(shard.id) != text:  # it is tried again every few seconds
+            self.listener.message(text)
+            self._said[shard.id] = text
         if shard.state is None:
             shard.state = ShardState(phase=Phase.RESETTING, since=now, began=now, reset=True, error=str(error))
             self._write([shard])

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.connectors.tables import captured_tables
 from cdc_platform.errors import Unavailable
 from cdc_platform.model.topology import Topology
 from cdc_platform.planning.health.source_hazards import SourceRecord, refused_tables, with_left_out
@@ -17,7 +18,7 @@ from cdc_platform.snapshots.run_records import Records
 
 
 def without_unfit_tables(platform: Platform, records: Records, name: str, ids: Container[str]) -> Topology:
-    """The topology as passes see it; the sources of this dataset's shards that have no connector yet are asked.
+    """The topology as passes see it, by what the sources of this dataset's shards say now.
 
     Raises:
         ZooKeeperUnavailable: the topology could not be read.
@@ -29,7 +30,11 @@ def without_unfit_tables(platform: Platform, records: Records, name: str, ids: C
         return with_left_out(topology, known)
     with suppress(Unavailable):  # a table of which nothing is known is refused when its capture is to begin
         there = own_connectors(platform, topology, topology.clusters)
-        fresh = [s for s in topology.shards.get(name, ()) if s.id in ids and s.name not in there]
-        for shard, facts in ask(platform.facts, platform.settings, ((dataset, shard) for shard in fresh)).facts.items():
-            known[shard] = replace(known.get(shard, SourceRecord()), left_out=refused_tables(facts, ()))
+        own = [shard for shard in topology.shards.get(name, ()) if shard.id in ids]
+        facts = ask(platform.facts, platform.settings, ((dataset, shard) for shard in own)).facts
+        for shard in own:
+            if shard.name in facts:
+                config = there[shard.name][1].config if shard.name in there else None
+                left_out = refused_tables(facts[shard.name], captured_tables(dataset, shard, config))
+                known[shard.name] = replace(known.get(shard.name, SourceRecord()), left_out=left_out)
     return with_left_out(topology, known)
