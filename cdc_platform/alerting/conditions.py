@@ -16,6 +16,8 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazard_kinds import KINDS
 from cdc_platform.planning.health.source_hazards import SourceRecord
+from cdc_platform.planning.health.watched_states import MISSING, WatchedRecord
+from cdc_platform.planning.watched import all_watched
 from cdc_platform.reconciler.last_pass import KEY as LAST_PASS
 from cdc_platform.reconciler.last_pass import age
 from cdc_platform.reconciler.state_records import read_memory
@@ -27,8 +29,9 @@ PASS = "pass"
 LEADER = "leader/"
 SOURCE = "source/"
 DELETED = "deleted/"
+WATCHED = "watched/"
 # Keys of the conditions that are found here; what is not found is over.
-OBSERVED_HERE = (INCIDENT, LEADER, SOURCE, DELETED, f"{PASS}/")
+OBSERVED_HERE = (INCIDENT, LEADER, SOURCE, DELETED, WATCHED, f"{PASS}/")
 
 # Most incidents are repaired by the next passes: those are not alerted.
 INCIDENT_PATIENCE = timedelta(minutes=2)
@@ -65,7 +68,8 @@ def recorded_conditions(
     patience: timedelta,
 ) -> dict[str, AlertCondition]:
     """What is wrong by the records of passes: incidents, hazards at sources, and that no pass was made for long."""
-    kinds = (INCIDENT, RestartRecord.key_of(""), SourceRecord.key_of(""), DeletedRecord.key_of(""))
+    kept = (RestartRecord, SourceRecord, DeletedRecord, WatchedRecord)
+    kinds = (INCIDENT, *(kind.key_of("") for kind in kept))
     memory = read_memory({key: document for key, document in documents.items() if key.startswith(kinds)})
     restarts = memory.of(RestartRecord)
     hosts: dict[tuple[str, str], set[str]] = defaultdict(set)
@@ -95,6 +99,7 @@ def recorded_conditions(
             owners=tuple(sorted(topology.datasets[name].owners)) if name in topology.datasets else (),
             runbook=runbook(settings, "connectors-deleted"),
         )
+    found |= _watched_conditions(memory.of(WatchedRecord), topology, settings, patience)
     silent = age(documents.get(LAST_PASS), now)
     if silent is not None and silent > SILENT_PASSES.total_seconds():
         name = settings.platform
@@ -167,10 +172,35 @@ def _source_conditions(
     return found
 
 
+def _watched_conditions(
+    records: Mapping[str, WatchedRecord], topology: Topology, settings: Settings, patience: timedelta
+) -> dict[str, AlertCondition]:
+    """Watched connectors that are gone, or that were paused and make their source keep its log."""
+    watched = all_watched(topology)
+    return {
+        f"{WATCHED}{name}": AlertCondition(
+            key=f"{WATCHED}{name}",
+            cause=f"{WATCHED}{name}",
+            severity=Severity.CRITICAL if record.state == MISSING else Severity.WARNING,
+            title=f"Watched connector {name} is {record.state}",
+            text=f"{record.sentence(name)}.",
+            advice="Put it right where it is managed, or have it no longer watched: `cdc-platform adopt CLUSTER NAME "
+            "--release --apply`.",
+            owners=tuple(sorted(watched[name].owners)),
+            runbook=runbook(settings, "watched-connector"),
+            patience=patience,
+        )
+        for name, record in records.items()
+        if name in watched
+    }
+
+
 def _of_incident(
     incident: Incident, datasets: set[str], topology: Topology, settings: Settings, patience: timedelta
 ) -> AlertCondition:
     owners = {owner for name in datasets if name in topology.datasets for owner in topology.datasets[name].owners}
+    watched = all_watched(topology)
+    owners |= {owner for name in incident.sample if name in watched for owner in watched[name].owners}
     count = f"{incident.down} shard{'' if incident.down == 1 else 's'} down" if incident.down else "Shards recover"
     return AlertCondition(
         key=f"{INCIDENT}{incident.key}",

@@ -23,6 +23,7 @@ from cdc_platform.settings import CONFIG_ENV, ENV_PREFIX, Settings
 
 # Command name to "module:attribute".
 COMMANDS = {
+    "adopt": "cdc_platform.cli.adopt:adopt",
     "agent": "cdc_platform.agent.command:agent",
     "apply": "cdc_platform.cli.plan_and_apply:apply",
     "backfill": "cdc_platform.cli.backfill:backfill",

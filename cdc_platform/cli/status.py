@@ -22,7 +22,7 @@ from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.reconciler.login_checks import ask_leaders
 from cdc_platform.reconciler.pending_changes import REPORT_SECONDS
 from cdc_platform.reconciler.process_memory import large_state
-from cdc_platform.reconciler.report import DatasetHealth, health_of
+from cdc_platform.reconciler.report import DatasetHealth, health_of, watched_health
 from cdc_platform.reconciler.source_round import of_dataset
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.progress_events import duration
@@ -71,11 +71,14 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
     bootstrap = {
         name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
     }
+    watched = watched_health(topology, planned, observed.clusters) if dataset is None else {}
     if as_json:
-        echo(json.dumps(_document(health, bootstrap, observed, planned, passes), indent=2))
+        document = _document(health, bootstrap, observed, planned, passes)
+        echo(json.dumps({**document, "watched": {name: _health(h) for name, h in watched.items()}}, indent=2))
     else:
-        _print(health, bootstrap, observed, planned, passes)
-    sys.exit(0 if all(h.up == h.shards for h in health.values()) else 2)
+        _print(health, bootstrap, observed, planned, passes, watched)
+    whole = [*health.values(), *(watched.values() if dataset is None else ())]
+    sys.exit(0 if all(h.up == h.shards for h in whole) else 2)
 
 
 def _passes(last: Mapping[str, Any] | None, owner: str | None) -> dict[str, Any]:
@@ -122,8 +125,7 @@ def _document(
         "datasets": {
             name: {
                 "shards": h.shards,
-                "up": h.up,
-                "down": [{"shard": d.shard, "state": d.state, "reason": d.reason} for d in h.down],
+                **_health(h),
                 "bootstrap": bootstrap[name],
             }
             for name, h in health.items()
@@ -144,12 +146,18 @@ def _document(
     }
 
 
+def _health(health: DatasetHealth) -> dict[str, Any]:
+    down = [{"shard": d.shard, "state": d.state, "reason": d.reason} for d in health.down]
+    return {"up": health.up, "down": down}
+
+
 def _print(
     health: dict[str, DatasetHealth],
     bootstrap: dict[str, dict[str, Any]],
     observed: ObservedState,
     planned: Planned,
     passes: Mapping[str, Any],
+    watched: Mapping[str, DatasetHealth],
 ) -> None:
     console = SafeConsole()
     console.print(_passes_text(passes), highlight=False, markup=False, soft_wrap=True)
@@ -162,7 +170,9 @@ def _print(
         console.print(f"cluster {name}: {state}", highlight=False, soft_wrap=True)
     for worker, found in sorted(observed.workers.items()):
         console.print(f"worker {worker}: {_worker(found)}", highlight=False, markup=False, soft_wrap=True)
-    for h in health.values():
+    for name, h in watched.items():
+        console.print(f"{name}: {h.up} of {h.shards} watched connectors up", highlight=False, markup=False)
+    for h in (*health.values(), *watched.values()):
         for down in h.down[:20]:
             console.print(f"{down.shard} is {down.state}: {down.reason}", highlight=False, markup=False, soft_wrap=True)
         if len(h.down) > 20:

@@ -8,6 +8,7 @@ import dagster as dg
 
 from cdc_platform.defs.audit_asset import audit_spec
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_spec, shards_spec
+from cdc_platform.defs.watched_assets import WatchedProps, watched_specs
 
 
 def build_cdc_assets(
@@ -16,6 +17,7 @@ def build_cdc_assets(
     platform: str = "cdc",
     translator: CdcTranslator | None = None,
     problem: str | None = None,
+    watched: Iterable[WatchedProps] = (),
 ) -> list[dg.AssetSpec]:
     """The specs of all topics, of their datasets' shards, of their audit frames, and of the platform itself.
 
@@ -24,6 +26,7 @@ def build_cdc_assets(
         platform: the platform's name, the first part of each key.
         translator: names, groups and tags; `CdcTranslator` by default.
         problem: what is wrong with the list of tables, shown on the platform's asset.
+        watched: connectors that others made, from the same `load_tables(...)`.
     """
     translator = translator or CdcTranslator()
     known = list(tables)
@@ -33,4 +36,5 @@ def build_cdc_assets(
         *(shards_spec(props) for props in datasets.values()),
         *(translator.get_asset_spec(props) for props in known),
         *(audit_spec(props, translator) for props in known),
+        *watched_specs(watched, platform),
     ]

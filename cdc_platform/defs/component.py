@@ -190,7 +190,11 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         return dg.Definitions(
             asset_checks=[*checks, *build_captured_checks(tables=found.tables, platform=found.platform)],
             assets=build_cdc_assets(
-                tables=found.tables, platform=found.platform, translator=translator, problem=found.problem
+                tables=found.tables,
+                platform=found.platform,
+                translator=translator,
+                problem=found.problem,
+                watched=found.watched,
             ),
             sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges],
             schedules=build_verification_schedules(job=jobs.verify, tables=found.tables),

@@ -19,6 +19,7 @@ from cdc_platform.defs.metadata import pass_metadata, shards_metadata, table_met
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, platform_key, shards_key, table_props
+from cdc_platform.defs.watched_assets import watched_observations
 from cdc_platform.errors import CdcError, KafkaRejected, Unavailable
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
@@ -76,6 +77,8 @@ class EventWriter:
             self._materialize(topology, _running(report, topology))
         self._observe_shards(report, topology, report.changed_datasets() | captured_datasets(report) | observe)
         self._topics_with_news(report, topology, observe, turn)
+        for event in watched_observations(report, topology, self.platform.settings.platform, whole=ALL in observe):
+            self.context.log_event(event)
         log = self.context.log.warning if report.failed or report.plan.refusals else self.context.log.info
         log(report.sentence())
 

@@ -21,6 +21,7 @@ import msgspec
 from cdc_platform.defs.deadline import within
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, table_props
+from cdc_platform.defs.watched_assets import WatchedProps, watched_props
 from cdc_platform.errors import Unavailable
 from cdc_platform.model.topology import Topology
 from cdc_platform.settings import Settings
@@ -32,12 +33,13 @@ LOAD_DEADLINE = 30.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Inventory:
-    """The tables of one platform, when they were read, and what is wrong with the list if anything."""
+    """The tables and watched connectors of one platform, when they were read, and what is wrong with the list."""
 
     platform: str
     tables: tuple[CdcTableProps, ...]
     read_at: datetime
     problem: str | None = None
+    watched: tuple[WatchedProps, ...] = ()
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -78,11 +80,13 @@ def load_tables(*, resource: CdcPlatformResource, deadline: float = LOAD_DEADLIN
         platform=settings.platform,
         tables=table_props(found, platform=settings.platform),
         read_at=datetime.now(UTC),
+        watched=watched_props(found),
     )
     broken = {problem.name: problem.message for problem in found.problems if problem.kind == "dataset"}
     if broken:
         inventory = _with_kept(inventory, kept, broken)
-    if inventory.problem is None and (kept is None or kept.tables != inventory.tables):
+    same = kept is not None and (kept.tables, kept.watched) == (inventory.tables, inventory.watched)
+    if inventory.problem is None and not same:
         _write(file, inventory)
     return inventory
 

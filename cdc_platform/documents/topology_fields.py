@@ -30,6 +30,7 @@ from cdc_platform.model.topology import (
     Table,
     TopicSpec,
 )
+from cdc_platform.model.watched import WatchedConnector
 
 Document = dict[str, Any]
 
@@ -55,6 +56,7 @@ def decode_cluster(name: str, raw: Any, *, where: str, path: str = "", strict: b
     labels = fields.text_map("labels")
     metrics = fields.text_map("metrics")
     draining = fields.boolean("draining", False)
+    watched = _watched(fields, strict)
     extra = _extra(fields, strict)
     with located(where, path):
         return Cluster(
@@ -65,6 +67,7 @@ def decode_cluster(name: str, raw: Any, *, where: str, path: str = "", strict: b
             labels=labels or EMPTY,
             metrics=metrics or EMPTY,
             draining=draining,
+            watched=watched,
             extra=extra,
         )
 
@@ -79,6 +82,7 @@ def encode_cluster(cluster: Cluster) -> Document:
             "labels": dict(cluster.labels),
             "metrics": dict(cluster.metrics),
             "draining": _unless(cluster.draining, False),
+            "watched": {name: _without({"owners": list(one.owners)}) for name, one in sorted(cluster.watched.items())},
         }
     )
     return {**known, **{k: v for k, v in cluster.extra.items() if k not in known}}
@@ -259,6 +263,18 @@ def _credentials(fields: Fields, strict: bool) -> Credentials:
     if strict:
         inner.refuse_unknown()
     return credentials
+
+
+def _watched(fields: Fields, strict: bool) -> Mapping[str, WatchedConnector]:
+    """Connectors that others made, by name."""
+    inner = fields.inner("watched")
+    found = {}
+    for name in inner.raw:
+        one = inner.inner(name)
+        found[name] = WatchedConnector(owners=one.texts("owners"))
+        if strict:
+            one.refuse_unknown()
+    return found or EMPTY
 
 
 def _topics(fields: Fields, strict: bool) -> TopicSpec:

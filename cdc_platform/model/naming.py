@@ -15,7 +15,9 @@ class ShardName(NamedTuple):
 
     @classmethod
     def parse(cls, text: str) -> ShardName:
-        """From its text. One without a dot is a dataset without a shard."""
+        """From its text. One without a dot is a dataset without a shard, and so is a watched connector's name."""
+        if "/" in text:
+            return cls(text, "")
         dataset, _, shard = text.partition(".")
         return cls(dataset, shard)
 

@@ -1,7 +1,6 @@
 """What should be captured: datasets, tables, shards and Connect clusters.
 
-Frozen values, valid by construction. Reading them from JSON and YAML is the
-business of `documents.py`; storing them of `clients/zookeeper/topology_store.py`.
+Frozen values, valid by construction. `documents` reads them from JSON and YAML, `clients/zookeeper` stores them.
 """
 
 from __future__ import annotations
@@ -18,6 +17,7 @@ from cdc_platform.model.empty_mapping import EMPTY as EMPTY
 from cdc_platform.model.naming import one_of
 from cdc_platform.model.shard_choice import choose_ids, no_such_shards
 from cdc_platform.model.source_log import DEFAULT_SOURCE_LOG, SourceLog
+from cdc_platform.model.watched import WatchedConnector, check_names
 
 # Of a leader: it grows by one with each move.
 MAX_GENERATION = 2**48
@@ -278,9 +278,9 @@ class Shard:
 class Cluster:
     """A Kafka Connect cluster.
 
-    `leader_dir` is the directory with the leader files; the same path on each
-    of its workers. `labels` maps a worker id (host:port) to its zone. A
-    draining cluster takes no new connectors and gives up those it has.
+    `leader_dir` is the directory with the leader files; the same path on each of its workers. `labels` maps a
+    worker id (host:port) to its zone. A draining cluster takes no new connectors and gives up those it has.
+    `watched`: connectors there that others made, by name.
     """
 
     name: str
@@ -290,10 +290,12 @@ class Cluster:
     labels: Mapping[str, str] = EMPTY
     metrics: Mapping[str, str] = EMPTY
     draining: bool = False
+    watched: Mapping[str, WatchedConnector] = EMPTY
     extra: Mapping[str, Any] = EMPTY
 
     def __post_init__(self) -> None:
         _check(_CLUSTER, self.name, "cluster")
+        check_names(self.watched)
         if not self.urls:
             raise TopologyError(f"{self.name} has no URL.", field="urls", cure="Name at least one worker's URL.")
         for url in self.urls:

@@ -73,6 +73,7 @@ def metrics(records: Documents) -> Iterator[Metric]:
         yield from _pass(last)
         yield from _datasets(last["datasets"])
         yield from _clusters(last["clusters"])
+        yield from _watched(last.get("watched") or {})
     yield from _memory(records)
 
 
@@ -118,6 +119,17 @@ def _datasets(datasets: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
             for quantile, value in values.get(field, {}).items():
                 family.add_metric([name, quantile], value)
     yield from (shards, lag, beat)
+
+
+def _watched(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:
+    found = GaugeMetricFamily(
+        "cdc_watched_connectors", "Watched connectors, which others made, by state.", labels=["cluster", "state"]
+    )
+    for name, cluster in clusters.items():
+        states = Counter(cluster["down"].values())
+        for state, number in {"RUNNING": cluster["connectors"] - states.total(), **states}.items():
+            found.add_metric([name, state], number)
+    yield found
 
 
 def _clusters(clusters: Mapping[str, Mapping[str, Any]]) -> Iterator[Metric]:

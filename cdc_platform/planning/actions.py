@@ -16,6 +16,7 @@ from typing import Any
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicRequest
 from cdc_platform.model.secret_references import is_secret_in_plain_text
+from cdc_platform.model.watched import WatchedName
 from cdc_platform.planning.health.failures import Failure
 
 # Key to (value now, desired value); None: the key is absent.
@@ -173,7 +174,8 @@ class _InCluster(ConnectorAction):
 class RestartConnector(_InCluster):
     """A connector or its task is FAILED, or RUNNING without life.
 
-    `unwell`: Connect calls it RUNNING, and would restart nothing when asked for what has failed.
+    `unwell`: Connect calls it RUNNING, and would restart nothing when asked for what has failed. `watched`: it is
+    that of another tool.
     """
 
     kind = ActionKind("restart connector", "!", 4, Lane.CLUSTER)
@@ -182,15 +184,22 @@ class RestartConnector(_InCluster):
     attempt: int
     cause: str
     unwell: bool = False
+    watched: bool = False
+
+    @property
+    def remembered_as(self) -> str:
+        """The name of its restart record: the shard's, or that of the watched connector."""
+        return str(WatchedName(self.cluster, self.name)) if self.watched else self.name
 
     def sentence(self) -> str:
         return (
-            f"restart connector {self.name} in cluster {self.cluster} "
+            f"restart {'watched ' if self.watched else ''}connector {self.name} in cluster {self.cluster} "
             f"(attempt {self.attempt}, {self.failure}: {self.cause})"
         )
 
     def details(self) -> dict[str, Any]:
-        return {**_InCluster.details(self), "failure": str(self.failure), "attempt": self.attempt}
+        more = {"watched": True} if self.watched else {}
+        return {**_InCluster.details(self), "failure": str(self.failure), "attempt": self.attempt, **more}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

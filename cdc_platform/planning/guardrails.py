@@ -20,7 +20,10 @@ Connectors = Mapping[str, Mapping[str, ObservedConnector]]
 
 
 def split(observed: ObservedState, platform: str) -> tuple[Connectors, Connectors, list[Refusal]]:
-    """Our connectors, and the others, by cluster and name; clusters that could not be read are absent."""
+    """Our connectors, and the others, by cluster and name; clusters that could not be read are absent.
+
+    A watched one counts among the others, also if this platform made it: nothing but a restart may be planned for it.
+    """
     ours: dict[str, dict[str, ObservedConnector]] = {}
     others: dict[str, dict[str, ObservedConnector]] = {}
     refusals: list[Refusal] = []
@@ -32,7 +35,8 @@ def split(observed: ObservedState, platform: str) -> tuple[Connectors, Connector
             continue
         ours[name], others[name] = {}, {}
         for connector in cluster.connectors.values():
-            group = ours if connector.owner == platform else others
+            watched = connector.name in observed.topology.clusters[name].watched
+            group = ours if connector.owner == platform and not watched else others
             group[name][connector.name] = connector
     for one, other in _same_groups(ours):
         for name in {one, other} & ours.keys():

@@ -18,6 +18,7 @@ from cdc_platform.planning.health.log_guard import LogSeen
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.health.watched_states import WatchedRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.planning.records import Kept, Record, Writer
 
@@ -96,6 +97,7 @@ KINDS: dict[str, type[Record]] = {
         SourceRecord,
         SourcesAsked,
         DeletedRecord,
+        WatchedRecord,
     )
 }
 

@@ -41,6 +41,7 @@ from cdc_platform.planning.plan import Finding, Plan, Refusal, ordered
 from cdc_platform.planning.rollout import Rollouts, roll_out
 from cdc_platform.planning.source_findings import incomplete, source_part
 from cdc_platform.planning.treatment import treat
+from cdc_platform.planning.watched import watch
 
 
 def make_plan(observed: ObservedState, desired: DesiredState, memory: Memory, policy: PassPolicy) -> Planned:
@@ -100,7 +101,11 @@ class _Planner:
         touching = [action for action in changes.actions if isinstance(action, ConnectorAction)]
         busy = {action.name for action in touching}
         busy_clusters = {cluster for action in touching for cluster in action.clusters}
-        treatment = treat(self.inputs, shards.views, diagnosis, busy, busy_clusters)
+        watched = watch(observed, self.others, memory)
+        treatment = treat(
+            self.inputs, shards.views, watched.joined(diagnosis), busy, busy_clusters, watched=watched.names
+        )
+        changes += watched.part
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
         changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
         changes += Part(findings=without_agent(observed), records=self._leaders(shards.awaited))
@@ -151,6 +156,8 @@ class _Planner:
                 migrations.append((dataset, shard, cluster))
             elif connector is not None:
                 views.append(ConnectorView(dataset, shard, cluster, connector, name))
+            elif name in cluster.watched:
+                waiting[name] = Waiting(None, f"cluster {home} has a watched connector of that name")
             elif name in self.others[home]:
                 own = f"{OWNER_KEY}={self.inputs.policy.platform}"
                 text = f"cluster {home} has a connector of that name that lacks {own}: somebody else made it"

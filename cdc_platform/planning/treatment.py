@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from cdc_platform.model.agent_report import reports_by_worker
 from cdc_platform.model.naming import some_of
+from cdc_platform.model.topology import EMPTY
+from cdc_platform.model.watched import WatchedName
 from cdc_platform.planning.actions import RestartConnector, StopAndResumeConnector
 from cdc_platform.planning.diagnosis import ConnectorView, Diagnosis
 from cdc_platform.planning.health import duplicate_tasks, restarts, task_balance
@@ -19,6 +21,7 @@ from cdc_platform.planning.health.task_balance import SkewRecord
 from cdc_platform.planning.inputs import Part, PlanInputs
 from cdc_platform.planning.memory import RecordChanges
 from cdc_platform.planning.plan import Finding
+from cdc_platform.planning.watched import forgotten
 
 # Names shown of a list.
 _NAMED = 5
@@ -39,14 +42,16 @@ def treat(
     diagnosis: Diagnosis,
     busy: Collection[str],
     busy_clusters: Collection[str],
+    watched: Mapping[str, str] = EMPTY,
 ) -> Treatment:
     """Restart what fails, stop and resume what runs twice or unevenly, within all bounds.
 
     Args:
         busy: connectors that the plan changes anyway.
         busy_clusters: clusters whose group the plan sets in motion anyway.
+        watched: the watched connectors, which are in the diagnosis too, with their sources.
     """
-    healer = _Healer(inputs, views, diagnosis, busy)
+    healer = _Healer(inputs, views, diagnosis, busy, watched)
     restarted = healer.restart()
     doubled = healer.stop_duplicates()
     stopping = {c for action in doubled.actions if isinstance(action, StopAndResumeConnector) for c in action.clusters}
@@ -68,6 +73,7 @@ class _Healer:
     views: Sequence[ConnectorView]
     diagnosis: Diagnosis
     busy: Collection[str]
+    watched: Mapping[str, str]
 
     def restart(self) -> Treatment:
         """Restarts, and the incidents that the failing connectors make."""
@@ -77,18 +83,21 @@ class _Healer:
         items = [item for item, _ in failing.values()]
         decision = restarts.decide(items, diagnosis.healthy, known, now, self.inputs.policy.restarts)
         hosts = {shard.name: str(shard.leader) for _, shard in observed.topology.all_shards()}
-        changed = dict(decision.records)
+        hosts |= self.watched
+        changed = {**dict.fromkeys(forgotten(known, observed.topology)), **decision.records}
         if observed.topology.whole:
             changed |= {name: None for name in known if name not in hosts}
-        homes = {view.name: view.cluster.name for view in self.views}
+        homes = {view.name: (view.cluster.name, view.name) for view in self.views}
+        homes |= {name: WatchedName(*name.split("/", 1)) for name in self.watched}
         actions = [
             RestartConnector(
-                cluster=homes[item.name],
-                name=item.name,
+                cluster=homes[item.name][0],
+                name=homes[item.name][1],
                 failure=item.failure,
                 attempt=record.attempts if (record := decision.records[item.name]) else 1,
                 cause=failing[item.name][1],
                 unwell=item.name in diagnosis.unwell,
+                watched=item.name in self.watched,
             )
             for item in decision.restart
         ]
@@ -185,7 +194,8 @@ class _Healer:
             return
         reports = reports_by_worker(observed.agents)
         for name, cluster in sorted(observed.clusters.items()):
-            workers = {task.worker for connector in (cluster.connectors or {}).values() for task in connector.tasks}
+            connectors = (cluster.connectors or {}).values()
+            workers = {task.worker for one in connectors if one.owner is not None for task in one.tasks}
             alone = sorted(workers - reports.keys() - {""})
             if alone:
                 text = f"no live agent beside {some_of(alone, _NAMED)}: leader changes do not reach their tasks"

@@ -8,6 +8,7 @@
 | `refused` | scopes, at most 20 |
 | `totals` | passes, and restarts by class of failure, since the topic was made |
 | `datasets` | by name: shards, up, states, `lag_s` and `beat_s` quantiles |
+| `watched` | by Connect cluster that has watched connectors: their number, and the state of those that are down |
 | `clusters` | by name: reachable, connectors, and by worker: tasks, heap share, rebalances |
 """
 
@@ -27,6 +28,8 @@ KEY = "pass/last"
 
 _QUANTILES = (0.5, 0.9, 0.99, 1.0)
 _MOST_REFUSALS = 20
+# Of the watched connectors that are down: a record is one message.
+_MOST_WATCHED = 2000
 
 
 def last_pass(
@@ -37,6 +40,7 @@ def last_pass(
     outcomes: Sequence[ActionOutcome],
     clusters: Mapping[str, ObservedCluster],
     health: Mapping[str, DatasetHealth],
+    watched: Mapping[str, DatasetHealth],
     seconds: Mapping[str, float],
     before: Mapping[str, Any] | None,
 ) -> dict[str, Any]:
@@ -61,6 +65,10 @@ def last_pass(
             "restarts": {name: known.get(name, 0) + restarts[name] for name in sorted({*known, *restarts})},
         },
         "datasets": _datasets(observed, health),
+        "watched": {
+            name: {"connectors": of.shards, "down": {down.shard: down.state for down in of.down[:_MOST_WATCHED]}}
+            for name, of in watched.items()
+        },
         "clusters": {
             name: {
                 "reachable": cluster.known,
@@ -71,6 +79,17 @@ def last_pass(
             if name in observed.topology.clusters
         },
     }
+
+
+def watched_changed(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> frozenset[str]:
+    """The watched connectors whose state is another than in the document before."""
+    was, states = _watched_down(before or {}), _watched_down(now)
+    return frozenset(name for name in {*was, *states} if was.get(name) != states.get(name))
+
+
+def _watched_down(document: Mapping[str, Any]) -> dict[str, str]:
+    clusters = (document.get("watched") or {}).values()
+    return {name: state for cluster in clusters for name, state in cluster["down"].items()}
 
 
 def age(document: Mapping[str, Any] | None, now: datetime) -> float | None:

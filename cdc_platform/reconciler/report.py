@@ -11,9 +11,12 @@ from enum import StrEnum
 from cdc_platform.model.naming import ShardName, some_of
 from cdc_platform.model.observed import ObservedCluster, ObservedConnector, ObservedState
 from cdc_platform.model.topology import EMPTY, Topology
-from cdc_platform.planning.actions import Action, ConnectorAction, DeleteConnector
+from cdc_platform.model.watched import WatchedName
+from cdc_platform.planning.actions import Action, ConnectorAction, DeleteConnector, RestartConnector
+from cdc_platform.planning.health.watched_states import LEFT_ALONE
 from cdc_platform.planning.inputs import Planned
 from cdc_platform.planning.plan import Finding, Plan
+from cdc_platform.planning.watched import state_of
 
 
 class ActionStatus(StrEnum):
@@ -69,7 +72,8 @@ class PassReport:
 
     `number` counts the passes since the state topic was made. `phases` are seconds by name;
     `homes` maps each connector of ours to its cluster; `lags`
-    a shard to the seconds it is behind its source, where that is known.
+    a shard to the seconds it is behind its source, where that is known. `watched` is the health of the watched
+    connectors by Connect cluster, `watched_changed` names those that came up, went down or were not known before.
     """
 
     generation: int
@@ -80,6 +84,8 @@ class PassReport:
     captured: tuple[str, ...]
     number: int
     phases: Mapping[str, float] = EMPTY
+    watched: Mapping[str, DatasetHealth] = EMPTY
+    watched_changed: frozenset[str] = frozenset()
     homes: Mapping[str, str] = EMPTY
     lags: Mapping[str, float] = EMPTY
 
@@ -91,7 +97,11 @@ class PassReport:
     def changed_datasets(self) -> frozenset[str]:
         """The datasets whose connectors this pass touched."""
         actions = (outcome.action for outcome in self.outcomes)
-        return frozenset(ShardName.parse(a.name).dataset for a in actions if isinstance(a, ConnectorAction))
+        return frozenset(
+            ShardName.parse(a.name).dataset
+            for a in actions
+            if isinstance(a, ConnectorAction) and not (isinstance(a, RestartConnector) and a.watched)
+        )
 
     def sentence(self) -> str:
         """The pass in one sentence, as the Dagster event log shows it."""
@@ -100,9 +110,11 @@ class PassReport:
         up = sum(health.up for health in self.health.values())
         total = sum(health.shards for health in self.health.values())
         scopes = [refusal.scope for refusal in self.plan.refusals]
+        others = self.watched.values()
+        watched = f", {sum(h.up for h in others)} of {sum(h.shards for h in others)} watched" if others else ""
         refused = f"; refused for {some_of(scopes, 5)}" if scopes else ""
         seconds = sum(self.phases.values())
-        return f"Pass {self.number}: {did}; {up} of {total} shards up{refused}; {seconds:.1f} s."
+        return f"Pass {self.number}: {did}; {up} of {total} shards up{watched}{refused}; {seconds:.1f} s."
 
 
 def health_of(
@@ -149,6 +161,30 @@ def _down(
         state = connector.state if connector.state != "RUNNING" else (sorted(states) or ["NO TASK"])[0]
         plain = f"Connect says {state}"
     return ShardDown(shard=shard, state=state, reason=f"{plain}; {waiting.reason}" if waiting else plain)
+
+
+def watched_health(
+    topology: Topology, planned: Planned | None, clusters: Mapping[str, ObservedCluster]
+) -> dict[str, DatasetHealth]:
+    """How the watched connectors are, by Connect cluster; each is named by its `<cluster>/<connector>`."""
+    health: dict[str, DatasetHealth] = {}
+    for cluster, found in sorted(topology.clusters.items()):
+        seen = clusters[cluster].connectors if cluster in clusters else None
+        down: list[ShardDown] = []
+        for one in sorted(found.watched):
+            name = str(WatchedName(cluster, one))
+            connector = None if seen is None else seen.get(one)
+            state = "UNKNOWN" if seen is None else state_of(connector)
+            if state == "RUNNING":
+                continue
+            unread = f"cluster {cluster} could not be read"
+            reason = unread if seen is None else LEFT_ALONE.get(state, f"Connect says {state}")
+            waiting = planned.waiting.get(name) if planned else None
+            down.append(ShardDown(shard=name, state=state, reason=f"{reason}; {waiting.reason}" if waiting else reason))
+        if found.watched:
+            total = len(found.watched)
+            health[cluster] = DatasetHealth(dataset=cluster, shards=total, up=total - len(down), down=tuple(down))
+    return health
 
 
 def running_shards(observed: ObservedState, clusters: Mapping[str, ObservedCluster]) -> dict[str, str]:

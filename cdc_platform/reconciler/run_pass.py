@@ -175,7 +175,7 @@ class _Pass:
                 watch=self.watch,
                 deadline=deadline,
                 progress=progress,
-                on_restart=lambda restart: self._write(self._restarts([restart.name])),
+                on_restart=lambda restart: self._write(self._restarts([restart.remembered_as])),
             ),
             self.progress,
         )
@@ -197,6 +197,8 @@ class _Pass:
             on_captured(captured)
         clock.lap("report")
         health = report.health_of(observed.topology, planned, clusters)
+        watched = report.watched_health(observed.topology, planned, clusters)
+        before = self.prepared.documents.get(last_pass.KEY)
         last = last_pass.last_pass(
             generation=self.watch.generation,
             observed=observed,
@@ -204,8 +206,9 @@ class _Pass:
             outcomes=outcomes,
             clusters=clusters,
             health=health,
+            watched=watched,
             seconds=clock.seconds,
-            before=self.prepared.documents.get(last_pass.KEY),
+            before=before,
         )
         self._write(self._learned(outcomes, running) | {last_pass.KEY: last})
         return PassReport(
@@ -214,6 +217,8 @@ class _Pass:
             plan=planned.plan,
             outcomes=outcomes,
             health=health,
+            watched=watched,
+            watched_changed=last_pass.watched_changed(before, last),
             captured=captured,
             number=last["totals"]["passes"],
             phases=clock.seconds,
@@ -225,7 +230,7 @@ class _Pass:
         """What to remember of the pass."""
         observed, planned, documents = self.prepared.observed, self.prepared.planned, self.prepared.documents
         # A restart that came through is on record already; one that did not must not count as an attempt.
-        tried = {o.action.name for o in outcomes if isinstance(o.action, RestartConnector)}
+        tried = {o.action.remembered_as for o in outcomes if isinstance(o.action, RestartConnector)}
         learned = self._restarts([name for name in planned.changes.of(RestartRecord) if name not in tried])
         learned |= state_records.captured_documents(running, documents, observed.taken_at, self.watch.generation)
         for outcome in outcomes:

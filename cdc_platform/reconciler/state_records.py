@@ -17,6 +17,7 @@ Keys and fields are those of the record classes in `planning/memory.py`:
 | `topic/<name>` | `TopicRecord`: a pass made this topic |
 | `deleted/<dataset>` | `DeletedRecord`: another program deleted connectors |
 | `source/<dataset>.<shard>`, `sources/last` | `SourceRecord`: hazards and gaps; `SourcesAsked` |
+| `watched/<cluster>/<connector>` | `WatchedRecord`: paused, stopped, gone or without a task |
 | `pass/last` | see `last_pass.py` |
 
 Documents of other kinds belong to others and are left alone.

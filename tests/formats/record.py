@@ -37,6 +37,7 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.health.watched_states import WatchedRecord
 from cdc_platform.planning.inputs import Planned
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, RecordChanges
 from cdc_platform.planning.plan import Plan, Refusal
@@ -114,6 +115,7 @@ def _remember(store: StateStore) -> None:
                 Incident: values.TROUBLES,
                 ClusterSize: values.CLUSTER_SIZES,
                 DatasetSize: values.DATASET_SIZES,
+                WatchedRecord: values.WATCHED,
             }
         ),
     )
@@ -149,6 +151,7 @@ def _last_pass(planned: Planned) -> Mapping[str, object]:
         },
     )
     down = ShardDown(shard="pins.00001", state="FAILED", reason="Connection refused")
+    paused = ShardDown(shard="main/shop", state="PAUSED", reason="it was paused elsewhere")
     return last_pass(
         generation=7,
         observed=picture,
@@ -156,6 +159,7 @@ def _last_pass(planned: Planned) -> Mapping[str, object]:
         outcomes=(),
         clusters={"main": seen},
         health={"pins": DatasetHealth(dataset="pins", shards=2, up=1, down=(down,))},
+        watched={"main": DatasetHealth(dataset="main", shards=2, up=1, down=(paused,))},
         seconds={"observe": 0.12345, "apply": 1.0},
         before={"totals": {"passes": 41, "restarts": {"connection": 3}}},
     )

@@ -6,7 +6,16 @@ from pathlib import Path
 
 RELEASES = [
     Path(__file__).parent / name
-    for name in ("fbb8d40", "proven-from-to", "form-2", "no-cursors", "row-counts", "raw-keys", "dataset-floors")
+    for name in (
+        "fbb8d40",
+        "proven-from-to",
+        "form-2",
+        "no-cursors",
+        "row-counts",
+        "raw-keys",
+        "dataset-floors",
+        "watched",
+    )
 ]
 
 # What is written now has the form of this one.

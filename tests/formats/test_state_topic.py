@@ -20,6 +20,7 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.health.watched_states import WatchedRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.planning.memory import ClusterSize, DatasetSize, Memory
 from cdc_platform.reconciler.last_pass import age
@@ -59,7 +60,7 @@ def documents(records: Records) -> Documents:
 
 
 def test_the_kinds_of_records_are_all_there(documents: Documents) -> None:
-    assert {key.partition("/")[0] for key in documents} == {
+    assert {key.partition("/")[0] for key in documents} - {"watched"} == {
         "restart", "shard", "live", "leader", "zombie", "skew", "canary", "rollout", "trouble", "size", "hold", "pass",
         "backfill", "watermark", "alert", "outbox", "repair", "continuity",
     }  # fmt: skip
@@ -67,8 +68,10 @@ def test_the_kinds_of_records_are_all_there(documents: Documents) -> None:
 
 
 def test_what_passes_remember(documents: Documents) -> None:
+    since_watched = {WatchedRecord: values.WATCHED} if "watched/main/shop" in documents else {}
     assert read_memory(documents) == Memory(
-        {
+        since_watched
+        | {
             RestartRecord: values.RESTARTS,
             ClusterSize: values.CLUSTER_SIZES,
             DatasetSize: values.DATASET_SIZES,
@@ -87,7 +90,8 @@ def test_what_passes_remember(documents: Documents) -> None:
 
 def test_the_last_pass(documents: Documents) -> None:
     quantiles = ("0.5", "0.9", "0.99", "1.0")
-    assert documents["pass/last"] == {
+    since_watched = {"watched": {"main": {"connectors": 2, "down": {"main/shop": "PAUSED"}}}}
+    assert documents["pass/last"] == (since_watched if "watched/main/shop" in documents else {}) | {
         "at": "2026-01-02T03:04:05.678901+00:00",
         "generation": 7,
         "seconds": {"observe": 0.123, "apply": 1.0},

@@ -39,6 +39,7 @@ from cdc_platform.planning.health.incidents import Incident
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord
 from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.task_balance import SkewRecord
+from cdc_platform.planning.health.watched_states import WatchedRecord
 from cdc_platform.planning.holds import HoldRecord
 from cdc_platform.planning.memory import ClusterSize, DatasetSize
 from cdc_platform.snapshots.request import KeyRange, Load, Request, RunKind
@@ -97,6 +98,7 @@ TROUBLES = {
 }
 HOLDS = {"pins.00002": HoldRecord(run="run-1", reason="backfill run-1 resets its offsets", since=NOW)}
 CLUSTER_SIZES = {"main": ClusterSize(12)}
+WATCHED = {"main/shop": WatchedRecord(state="PAUSED", since=NOW)}  # since `watched`
 DATASET_SIZES = {"pins": DatasetSize(8), "boards": DatasetSize(4)}
 
 # Bootstraps and backfills

@@ -94,6 +94,7 @@ def _last_pass() -> Any:
         ],
         clusters=seen.clusters,
         health={"pins": replace(sample(DatasetHealth), dataset="pins")},
+        watched={"main": replace(sample(DatasetHealth), dataset="main")},
         seconds={"look": 1.0},
         before=None,
     )

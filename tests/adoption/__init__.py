@@ -1,0 +1,1 @@
+"""Connectors that others made: watched, and what a proof of them lacks."""
