@@ -36,6 +36,7 @@ COMMANDS = {
     "pause": "cdc_platform.cli.topology:pause",
     "plan": "cdc_platform.cli.plan_and_apply:plan",
     "repair": "cdc_platform.cli.repair:repair",
+    "report": "cdc_platform.cli.report:report",
     "resume": "cdc_platform.cli.topology:resume",
     "snapshot": "cdc_platform.cli.snapshot:snapshot",
     "stack": "cdc_platform.cli.stack:stack",

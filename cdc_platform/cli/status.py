@@ -52,7 +52,7 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
             topology.dataset(dataset)
         chosen = topology.choose(dataset, shards) if dataset is not None and shards else ()
         records = platform.state.read()
-        passes = _passes(records.get(last_pass.KEY), platform.topology.lock_owner())
+        passes = passes_of(records.get(last_pass.KEY), platform.topology.lock_owner())
         health = health_of(topology, planned, observed.clusters)
         if dataset is not None:
             health = {dataset: health[dataset]}
@@ -66,7 +66,7 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
         if as_json:
             echo(json.dumps(documents[0] if len(documents) == 1 else {"shards": documents}, indent=2))
         else:
-            echo("\n\n".join([_passes_text(passes), *map(_shard_text, documents)]))
+            echo("\n\n".join([passes_sentence(passes), *map(_shard_text, documents)]))
         sys.exit(0 if all(document["up"] for document in documents) else 2)
     bootstrap = {
         name: dataset_summary(records, topology.dataset(name), topology.shards.get(name, ())) for name in health
@@ -81,14 +81,15 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
     sys.exit(0 if all(h.up == h.shards for h in whole) else 2)
 
 
-def _passes(last: Mapping[str, Any] | None, owner: str | None) -> dict[str, Any]:
+def passes_of(last: Mapping[str, Any] | None, owner: str | None) -> dict[str, Any]:
     """`running`: who makes a pass now. `last`: when the last one looked, and whether there should have been another."""
     age = last_pass.age(last, datetime.now(UTC))
     found = last and {"at": last["at"], "age_s": age and round(age, 1), "overdue": age is None or age > _OVERDUE}
     return {"running": owner, "last": found or None}
 
 
-def _passes_text(passes: Mapping[str, Any]) -> str:
+def passes_sentence(passes: Mapping[str, Any]) -> str:
+    """How long ago the last pass was, and what that means."""
     last, now = passes["last"], f" A pass runs now ({passes['running']})." if passes["running"] else ""
     if last is None:
         return f"No pass has been made yet: `cdc-platform apply` makes one, Dagster's daemon makes them by itself.{now}"
@@ -160,7 +161,7 @@ def _print(
     watched: Mapping[str, DatasetHealth],
 ) -> None:
     console = SafeConsole()
-    console.print(_passes_text(passes), highlight=False, markup=False, soft_wrap=True)
+    console.print(passes_sentence(passes), highlight=False, markup=False, soft_wrap=True)
     table = Table("dataset", "shards", "up", "down")
     for name, h in health.items():
         table.add_row(name, str(h.shards), str(h.up), str(len(h.down)))

@@ -133,6 +133,8 @@ def run(*arguments: str, code: int = 0) -> Result:
     return done
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_three_fleets_are_watched_as_they_are(fleets: Fleets, tmp_path: Path) -> None:
     stack, name = fleets.stack, fleets.name
     second = fleets.second
