@@ -10,4 +10,5 @@ from cdc_platform.defs import CdcPlatformComponent
 @dg.definitions
 def defs() -> dg.Definitions:
     """One platform, with the settings that the command line has."""
-    return dg.build_defs_for_component(CdcPlatformComponent())
+    # `dagster dev` is how it is started on one machine, and it has no jobs but the platform's.
+    return dg.build_defs_for_component(CdcPlatformComponent(allow_dev=True, old_job_names=True))

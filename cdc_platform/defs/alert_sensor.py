@@ -13,7 +13,7 @@ from cdc_platform.alerting.outbox import CheckView, notify, ping_watchdogs
 from cdc_platform.alerting.transitions import AlertPolicy
 from cdc_platform.defs.audit_asset import AUDIT, audit_key
 from cdc_platform.defs.latest_checks import latest_evaluations
-from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.run_alerts import run_conditions
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 from cdc_platform.model.alert_messages import Severity
@@ -26,8 +26,9 @@ CHECK = "check/"
 def build_alert_sensor(
     *,
     tables: Iterable[CdcTableProps] = (),
+    platform: str = "cdc",
     translator: CdcTranslator | None = None,
-    name: str = SENSOR,
+    name: str | None = None,
     minimum_interval_seconds: int = 30,
     policy: AlertPolicy | None = None,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -40,6 +41,7 @@ def build_alert_sensor(
 
     Args:
         tables: the tables whose checks are watched.
+        platform: its name.
         translator: the one the assets were made with.
         name: the sensor's name.
         minimum_interval_seconds: between two ticks.
@@ -53,14 +55,17 @@ def build_alert_sensor(
         watched |= {key: props, audit_key(key): props}
     owners = {props.dataset: props.owners for props in watched.values()}
 
+    names = Names(platform)
+
     @dg.sensor(
-        name=name,
+        name=name or names.of(SENSOR),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description="Notifies the owners when shards go down or checks fail, once for each cause, and when it is over.",
     )
-    def alert_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SkipReason:
-        with cdc_platform.alerts() as ports:
+    @names.taking
+    def alert_sensor(context: dg.SensorEvaluationContext) -> dg.SkipReason:
+        with names.in_(context).alerts() as ports:
             now = datetime.now(UTC)
             settings = ports.platform.settings
             try:

@@ -9,8 +9,9 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.live_passes import fail_dead, judge, unfinished_passes
-from cdc_platform.defs.resource import CdcPlatformResource
-from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
+from cdc_platform.defs.names import Names
+from cdc_platform.defs.run_kinds import RunOf
+from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import BootstrapMode, Topology
@@ -27,7 +28,7 @@ MOST_CONTINUED = 5
 def build_bootstrap_sensor(
     *,
     jobs: Sequence[dg.JobDefinition],
-    name: str = SENSOR,
+    name: str | None = None,
     minimum_interval_seconds: int = 60,
     max_parallel_shards: int = 16,
     max_runs: int = 3,
@@ -49,15 +50,18 @@ def build_bootstrap_sensor(
         default_status: RUNNING: it works as soon as the code location is loaded.
     """
 
+    names = Names.by(*jobs)
+
     @dg.sensor(
-        name=name,
+        name=name or names.of(SENSOR),
         jobs=list(jobs),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description="Bootstraps shards that are captured and have no data yet; goes on with runs that died.",
     )
-    def bootstrap_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
-        with cdc_platform.platform() as platform:
+    @names.taking
+    def bootstrap_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with names.in_(context).platform() as platform:
             topology = platform.topology.load()
             records = platform.state.read()
         label = platform.settings.platform
@@ -73,7 +77,7 @@ def build_bootstrap_sensor(
                 }
                 if new.tables:
                     config |= {"tables": list(new.tables), "mode": BootstrapMode.INCREMENTAL.name}
-                requests.append(_asking(BOOTSTRAP, config, label, {}))
+                requests.append(_asking(RunOf.BOOTSTRAP, config, label, {}))
         if not requests:
             return dg.SensorResult(skip_reason="No captured shard waits for its first data.")
         now = requests[: max(0, max_runs - len(working))]
@@ -118,24 +122,25 @@ def new_shards(topology: Topology, records: Records) -> list[NewShards]:
     return found
 
 
-def _asking(job: str, config: Mapping[str, Any], platform: str, tags: Mapping[str, str]) -> dg.RunRequest:
+def _asking(job: RunOf, config: Mapping[str, Any], platform: str, tags: Mapping[str, str]) -> dg.RunRequest:
+    names = Names(platform)
     return dg.RunRequest(
-        job_name=job,
-        run_config={"ops": {f"open_{job}": {"config": dict(config)}}},
+        job_name=names.job(job),
+        run_config={"ops": {names.of(f"open_{job}"): {"config": dict(config)}}},
         tags={TAG_PLATFORM: platform, TAG_DATASET: str(config["dataset"]), **tags},
     )
 
 
 def _continuing(run: Run, platform: str) -> dg.RunRequest:
     config = {"dataset": run.dataset, "continues": run.id}
-    return _asking(str(run.kind), config, platform, {TAG_RUN: run.id})
+    return _asking(RunOf(run.kind), config, platform, {TAG_RUN: run.id})
 
 
 def _working(context: dg.SensorEvaluationContext, platform: str) -> dict[str, tuple[str, str | None]]:
     """Dagster run id to dataset and run, for those that are under way; those that only look so are failed."""
     found: dict[str, tuple[str, str | None]] = {}
-    for job in (BOOTSTRAP, BACKFILL):
-        passes = unfinished_passes(context.instance, job_name=job, platform=platform)
+    for kind in (RunOf.BOOTSTRAP, RunOf.BACKFILL):
+        passes = unfinished_passes(context.instance, kind=kind, platform=platform)
         dead = judge(passes, holder=None, silent_for=SILENT_FOR).dead
         for _, reason in dead:
             context.log.warning(reason)

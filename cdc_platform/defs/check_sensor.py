@@ -9,22 +9,22 @@ from collections.abc import Iterable, Mapping, Sequence
 import dagster as dg
 
 from cdc_platform.defs.latest_checks import Evaluated, latest_evaluations
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.translator import TAG_PLATFORM
 
 SENSOR = "checks_sensor"
-JOB = "checks"
 
 # A failed run is repeated after so many seconds.
 RETRY = 600.0
 
 
 def build_check_job(
-    *, checks: Sequence[dg.AssetChecksDefinition], name: str = JOB, platform: str = "cdc"
+    *, checks: Sequence[dg.AssetChecksDefinition], name: str | None = None, platform: str = "cdc"
 ) -> "dg.UnresolvedAssetJobDefinition":
     """The job that judges `checks` (of `build_cdc_asset_checks`), all or some of them."""
     return dg.define_asset_job(
-        name,
+        name or Names(platform).job(RunOf.CHECKS),
         selection=dg.AssetSelection.checks(*checks),
         description="Judges what the last verifications, the topics and the ledgers say of each table.",
         tags={TAG_PLATFORM: platform, TAG_KIND: RunOf.CHECKS.value},
@@ -36,7 +36,7 @@ def build_check_sensor(
     job: "dg.UnresolvedAssetJobDefinition",
     checks: Sequence[dg.AssetChecksDefinition],
     platform: str = "cdc",
-    name: str = SENSOR,
+    name: str | None = None,
     minimum_interval_seconds: int = 30,
     cadence_seconds: float = 3600.0,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
@@ -59,7 +59,7 @@ def build_check_sensor(
     keys = sorted({key for definition in checks for key in definition.check_keys}, key=str)
 
     @dg.sensor(
-        name=name,
+        name=name or Names(platform).of(SENSOR),
         job=job,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,

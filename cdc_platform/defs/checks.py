@@ -17,8 +17,8 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import audit_key, differing, positions
 from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
 from cdc_platform.defs.metadata import heat_map_metadata
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_checks import OLDEST, RECENTLY, as_passes_say
-from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.errors import CdcError
 from cdc_platform.model.naming import some_of
@@ -33,7 +33,7 @@ from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import count_duplicates
 from cdc_platform.verification.proof.verdicts import ForeignRows, ShardVerdict, foreign_rows
 
-OP = "cdc_checks"
+OP = "judge_checks"
 
 # Failing shards shown of a check; the numbers count all.
 SHOWN = 100
@@ -88,14 +88,20 @@ def build_cdc_asset_checks(
         for item in suites[one.dataset].expectations
     ]
 
-    @dg.multi_asset_check(name=OP, specs=specs, can_subset=True, op_tags={TAG_PLATFORM: platform})
-    def cdc_checks(
-        context: dg.AssetCheckExecutionContext, config: CheckConfig, cdc_platform: CdcPlatformResource
-    ) -> Iterable[dg.AssetCheckResult]:
+    known = Names(platform)
+
+    @dg.multi_asset_check(
+        name=known.of(OP),
+        specs=specs,
+        can_subset=True,
+        op_tags={TAG_PLATFORM: platform},
+        required_resource_keys={known.resource},
+    )
+    def cdc_checks(context: dg.AssetCheckExecutionContext, config: CheckConfig) -> Iterable[dg.AssetCheckResult]:
         chosen: dict[dg.AssetKey, list[str]] = {}
         for check in context.selected_asset_check_keys:
             chosen.setdefault(check.asset_key, []).append(check.name)
-        with cdc_platform.platform() as clients:
+        with known.in_(context).platform() as clients:
             topology = clients.topology.load()
             for key, names in chosen.items():
                 own = props[key]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +16,7 @@ from dagster.components import (
     ResolvedDefsStateConfig,
 )
 from dagster.components.utils.translation import TranslationFn, TranslationFnResolver
-from pydantic import Field, PrivateAttr
+from pydantic import BaseModel, Field, PrivateAttr
 
 from cdc_platform.defs.alert_sensor import build_alert_sensor
 from cdc_platform.defs.assets import build_cdc_assets
@@ -21,11 +24,13 @@ from cdc_platform.defs.bootstrap_sensor import build_bootstrap_sensor
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
 from cdc_platform.defs.pass_checks import build_captured_checks
-from cdc_platform.defs.reconcile_job import build_cdc_jobs
+from cdc_platform.defs.reconcile_job import build_cdc_jobs, under_old_names
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.schedules import build_verification_schedules
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
@@ -55,15 +60,49 @@ class BootstrapSensorArgs(dg.Model, dg.Resolvable):
     running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
 
 
-class CdcPlatformScaffolder(dg.Scaffolder[Any]):
+class TableSelectorArgs(dg.Model, dg.Resolvable):
+    """Which tables are assets here, by patterns of `dataset` or `dataset.table`."""
+
+    include: list[str] = Field(default=["*"], description="Datasets or dataset.table, with * for any text.")
+    exclude: list[str] = Field(default=[], description="Of these, the ones that are left out.")
+
+    def has(self, dataset: str, table: str) -> bool:
+        """Whether the table is chosen."""
+        names = (dataset, f"{dataset}.{table}")
+
+        def any_of(patterns: list[str]) -> bool:
+            return any(fnmatchcase(name, pattern) for name in names for pattern in patterns)
+
+        return any_of(self.include) and not any_of(self.exclude)
+
+
+class ScaffoldParams(BaseModel):
+    """`dg scaffold defs ... NAME --zookeeper zk:2181 --kafka kafka:9092`."""
+
+    zookeeper: str = Field(default="{{ env.CDC_PLATFORM_ZOOKEEPER }}", description="HOST:PORT,... of ZooKeeper.")
+    kafka: str = Field(default="{{ env.CDC_PLATFORM_KAFKA }}", description="HOST:PORT,... of the Kafka brokers.")
+    platform_name: str = Field(default="cdc", description="The platform's name.")
+
+
+class CdcPlatformScaffolder(dg.Scaffolder[ScaffoldParams]):
     """Writes the YAML file with the attributes that are set most often."""
 
-    def scaffold(self, request: dg.ScaffoldRequest[Any]) -> None:
+    @classmethod
+    def get_scaffold_params(cls) -> type[ScaffoldParams]:
+        """What `dg scaffold defs` takes as options."""
+        return ScaffoldParams
+
+    def scaffold(self, request: dg.ScaffoldRequest[ScaffoldParams]) -> None:
         """Called by `dg scaffold defs cdc_platform.defs.CdcPlatformComponent NAME`."""
+        given = request.params or ScaffoldParams()
         dg.scaffold_component(
             request,
             {
-                "platform": {"zookeeper": "127.0.0.1:2181", "kafka": "127.0.0.1:9092"},
+                "platform": {
+                    "platform_name": given.platform_name,
+                    "zookeeper": given.zookeeper,
+                    "kafka": given.kafka,
+                },
                 "sensor": {"interval_seconds": 60},
             },
         )
@@ -86,6 +125,15 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     sensor: ReconcileSensorArgs = ReconcileSensorArgs()
     alerts: AlertSensorArgs = AlertSensorArgs()
     bootstrap: BootstrapSensorArgs = BootstrapSensorArgs()
+    tables: TableSelectorArgs = TableSelectorArgs()
+    allow_dev: bool = Field(
+        default=False,
+        description="In `dg dev` and `dagster dev` sensors and schedules are off unless this is set: a laptop with "
+        "production's settings would change production.",
+    )
+    old_job_names: bool = Field(
+        default=False, description="Jobs under their names without the platform as well, for one release."
+    )
     policies: str | None = Field(
         default=None, description="A directory of suite files, DATASET.json: what the checks expect."
     )
@@ -101,6 +149,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     ] = Field(default=None, description="Changes to the assets' attributes; `props` is the table, `spec` the asset.")
     defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.legacy_code_server_snapshots()
     _found: Inventory | None = PrivateAttr(default=None)
+    _has_state: bool = PrivateAttr(default=False)
 
     @property
     def defs_state_config(self) -> DefsStateConfig:
@@ -114,8 +163,13 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     @property
     def translator(self) -> CdcTranslator:
-        """The translator with the YAML's `translation` on top; override it for a translator of your own."""
-        return CdcTranslator() if self.translation is None else _Translated(self.translation)
+        """The translator that all definitions are made with: the component's `get_asset_spec`."""
+        return _OfComponent(self)
+
+    def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
+        """The asset of a table's topic, with the YAML's `translation` on top; override it for assets of your own."""
+        spec = CdcTranslator().get_asset_spec(props)
+        return spec if self.translation is None else self.translation(spec, props)
 
     def write_state_to_path(self, state_path: Path) -> None:
         """The tables now, in the form that `build_defs_from_state` reads."""
@@ -128,41 +182,51 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         Outside a code server (`dagster job execute`, a test, a REPL) Dagster has no place
         that keeps our state and fails with KeyError: then the tables just read are used.
         """
+        self._has_state = False
         try:
             return super().build_defs(context)
         except KeyError:
+            if self._has_state:
+                # Of the definitions: of a translator, say.
+                raise
             return self.build_defs_from_tables(self._found or load_tables(resource=self.platform))
 
     def build_defs_from_state(self, context: dg.ComponentLoadContext, state_path: Path | None) -> dg.Definitions:
         """Assets, sensor, jobs and resource from the tables at `state_path`; from ZooKeeper without one."""
+        self._has_state = True
         found = Inventory.decode(state_path.read_bytes()) if state_path else load_tables(resource=self.platform)
         return self.build_defs_from_tables(found)
 
     def build_defs_from_tables(self, found: Inventory) -> dg.Definitions:
-        """The definitions for these tables."""
+        """The definitions for those of these tables that `tables` chooses."""
         translator = self.translator
+        found = replace(found, tables=tuple(one for one in found.tables if self.tables.has(one.dataset, one.table)))
         jobs = build_cdc_jobs(platform=found.platform, translator=translator)
         reconciler = build_reconcile_sensor(
             job=jobs.reconcile,
             tables=found.tables,
+            chosen=self.tables.has,
             minimum_interval_seconds=self.sensor.interval_seconds,
             refresh_seconds=self.sensor.refresh_seconds,
-            default_status=_status(self.sensor.running),
+            default_status=self._status(self.sensor.running),
         )
         alerts = build_alert_sensor(
             tables=found.tables,
+            platform=found.platform,
             translator=translator,
             minimum_interval_seconds=self.alerts.interval_seconds,
-            default_status=_status(self.alerts.running),
+            default_status=self._status(self.alerts.running),
         )
         bootstraps = build_bootstrap_sensor(
             jobs=(jobs.bootstrap, jobs.backfill),
             minimum_interval_seconds=self.bootstrap.interval_seconds,
             max_parallel_shards=self.bootstrap.max_parallel_shards,
             max_runs=self.bootstrap.max_runs,
-            default_status=_status(self.bootstrap.running),
+            default_status=self._status(self.bootstrap.running),
         )
-        ledgers = build_ledger_sensor(job=jobs.verify, tables=found.tables, default_status=_status(self.alerts.running))
+        ledgers = build_ledger_sensor(
+            job=jobs.verify, tables=found.tables, default_status=self._status(self.alerts.running)
+        )
         checks = build_cdc_asset_checks(
             tables=found.tables,
             platform=found.platform,
@@ -174,19 +238,28 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         judging = build_check_job(checks=checks, platform=found.platform) if checks else None
         standing = build_pass_check_sensor(
             tables=found.tables,
+            platform=found.platform,
             translator=translator,
             policies=Path(self.policies) if self.policies else None,
-            default_status=_status(self.alerts.running),
+            default_status=self._status(self.alerts.running),
         )
         judges = (
             [
                 build_check_sensor(
-                    job=judging, checks=checks, platform=found.platform, default_status=_status(self.alerts.running)
+                    job=judging,
+                    checks=checks,
+                    platform=found.platform,
+                    default_status=self._status(self.alerts.running),
                 )
             ]
             if judging
             else []
         )
+        old: list[Any] = []
+        if self.old_job_names:
+            old = [*under_old_names(jobs)]
+            if checks:
+                old.append(build_check_job(checks=checks, platform=found.platform, name=RunOf.CHECKS.value))
         return dg.Definitions(
             asset_checks=[*checks, *build_captured_checks(tables=found.tables, platform=found.platform)],
             assets=build_cdc_assets(
@@ -197,19 +270,29 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 watched=found.watched,
             ),
             sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges],
-            schedules=build_verification_schedules(job=jobs.verify, tables=found.tables),
-            jobs=[*jobs, *([judging] if judging else [])],
-            resources={"cdc_platform": self.platform},
+            schedules=build_verification_schedules(
+                job=jobs.verify,
+                tables=found.tables,
+                default_status=dg.DefaultScheduleStatus.RUNNING
+                if self._may_run()
+                else dg.DefaultScheduleStatus.STOPPED,
+            ),
+            jobs=[*jobs, *([judging] if judging else []), *old],
+            resources={Names(found.platform).resource: self.platform},
         )
 
+    def _may_run(self) -> bool:
+        # Set by `dagster dev` and `dg dev` for the code servers that they start.
+        return self.allow_dev or not os.environ.get("DAGSTER_IS_DEV_CLI")
 
-def _status(running: bool) -> dg.DefaultSensorStatus:
-    return dg.DefaultSensorStatus.RUNNING if running else dg.DefaultSensorStatus.STOPPED
+    def _status(self, running: bool) -> dg.DefaultSensorStatus:
+        on = running and self._may_run()
+        return dg.DefaultSensorStatus.RUNNING if on else dg.DefaultSensorStatus.STOPPED
 
 
-class _Translated(CdcTranslator):
-    def __init__(self, change: TranslationFn[CdcTableProps]) -> None:
-        self._change = change
+class _OfComponent(CdcTranslator):
+    def __init__(self, component: CdcPlatformComponent) -> None:
+        self._component = component
 
     def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
-        return self._change(super().get_asset_spec(props), props)
+        return self._component.get_asset_spec(props)

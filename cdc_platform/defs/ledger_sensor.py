@@ -9,7 +9,7 @@ from typing import Any
 
 import dagster as dg
 
-from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.verification.audit_frame import AuditFrame
@@ -28,7 +28,7 @@ def build_ledger_sensor(
     *,
     job: dg.JobDefinition,
     tables: Iterable[CdcTableProps] = (),
-    name: str = SENSOR,
+    name: str | None = None,
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
@@ -46,15 +46,18 @@ def build_ledger_sensor(
     """
     watched = tuple(tables)
 
+    names = Names.by(job)
+
     @dg.sensor(
-        name=name,
+        name=name or names.of(SENSOR),
         job=job,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description="Has shards proven again after a break in their continuity ledger.",
     )
-    def ledger_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
-        with cdc_platform.platform() as clients:
+    @names.taking
+    def ledger_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with names.in_(context).platform() as clients:
             audit = AuditFrame(clients.settings.audit_dir)
             requests = list(proofs_wanted(clients.state.read(), watched, audit, datetime.now(UTC)))
         return dg.SensorResult(
@@ -89,6 +92,6 @@ def proofs_wanted(
         config = {"dataset": props.dataset, "tables": [props.table], "shards": shards}
         yield dg.RunRequest(
             run_key=f"{props.dataset}.{props.table}-{fingerprint(' '.join(ids))}-{hours}",
-            run_config={"ops": {"plan_verification": {"config": config}}},
+            run_config={"ops": {Names(props.platform).of("plan_verification"): {"config": config}}},
             tags={TAG_BREAKS: "; ".join(one.sentence() for found in broken.values() for one in found)[:MOST_TEXT]},
         )

@@ -13,6 +13,7 @@ from time import monotonic, sleep, time
 
 import dagster as dg
 
+from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.translator import TAG_PLATFORM
 
 UNFINISHED = (
@@ -117,12 +118,12 @@ def wait_for_the_dead(look: Callable[[], Traffic], *, longest: float) -> Traffic
 
 
 def unfinished_passes(
-    instance: dg.DagsterInstance, *, job_name: str, platform: str, now: float | None = None
+    instance: dg.DagsterInstance, *, kind: RunOf, platform: str, now: float | None = None
 ) -> tuple[PassRun, ...]:
-    """The runs of the job that Dagster thinks are not finished."""
+    """The runs of this kind that Dagster thinks are not finished."""
     now = time() if now is None else now
     records = instance.get_run_records(
-        dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED), tags={TAG_PLATFORM: platform})
+        dg.RunsFilter(statuses=list(UNFINISHED), tags={TAG_PLATFORM: platform, TAG_KIND: kind.value})
     )
     found = []
     for record in records:

@@ -15,6 +15,7 @@ from cdc_platform.defs.audit_asset import audit_key
 from cdc_platform.defs.check_suites import Suite, suites_for
 from cdc_platform.defs.deadline import within
 from cdc_platform.defs.latest_checks import Evaluated, latest_evaluations
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_checks import (
     CAPTURED,
     FRESH,
@@ -26,7 +27,6 @@ from cdc_platform.defs.pass_checks import (
     most_age,
     recently_verified,
 )
-from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, shards_key
 from cdc_platform.errors import CdcError
 from cdc_platform.reconciler import last_pass
@@ -46,9 +46,10 @@ LOOK_DEADLINE = 40.0
 def build_pass_check_sensor(
     *,
     tables: Iterable[CdcTableProps],
+    platform: str = "cdc",
     translator: CdcTranslator | None = None,
     policies: Path | None = None,
-    name: str = SENSOR,
+    name: str | None = None,
     minimum_interval_seconds: int = 60,
     default_status: dg.DefaultSensorStatus = dg.DefaultSensorStatus.RUNNING,
 ) -> dg.SensorDefinition:
@@ -58,6 +59,7 @@ def build_pass_check_sensor(
 
     Args:
         tables: the tables that the code location has loaded as assets.
+        platform: its name.
         translator: the one the assets were made with.
         policies: the directory of suite files that the checks were made with.
         name: the sensor's name.
@@ -71,18 +73,21 @@ def build_pass_check_sensor(
     known = {audit_key(translator.get_asset_spec(one).key): one for one in tables}
     suites = suites_for(policies, sorted({one.dataset for one in known.values()}))
 
+    names = Names(platform)
+
     @dg.sensor(
-        name=name,
+        name=name or names.of(SENSOR),
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description="Reports whether shards are captured, fresh and recently verified, when that changes.",
     )
-    def pass_checks_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
+    @names.taking
+    def pass_checks_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         turn = int(cursor) if (cursor := context.cursor or "").isdecimal() else 0
-        with cdc_platform.platform() as platform:
+        with names.in_(context).platform() as clients:
             events = within(
                 LOOK_DEADLINE,
-                lambda: evaluations(context.instance, platform, known, suites, datetime.now(UTC), turn),
+                lambda: evaluations(context.instance, clients, known, suites, datetime.now(UTC), turn),
                 what="Judging what the last pass says",
             )
         skip = None if events else "Nothing changed."

@@ -15,7 +15,7 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.check_suites import CheckOutcome, Suite
-from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, shards_key
 from cdc_platform.reconciler import last_pass
 
@@ -24,7 +24,7 @@ FRESH = "fresh"
 RECENTLY = "recently_verified"
 # Metadata of the latter: when the newest verdict of the shard was found that was verified longest ago.
 OLDEST = "oldest_verdict"
-OP = "cdc_captured"
+OP = "judge_captured"
 
 # The last pass says how things are for so long; one is made each five minutes at least.
 PASS_COUNTS = timedelta(minutes=15)
@@ -119,11 +119,17 @@ def build_captured_checks(*, tables: Iterable[CdcTableProps], platform: str = "c
         dg.AssetCheckSpec(CAPTURED, asset=key, description="All shards are captured, by the last pass.") for key in keys
     ]
 
-    @dg.multi_asset_check(name=OP, specs=specs, can_subset=True, op_tags={TAG_PLATFORM: platform})
-    def cdc_captured(
-        context: dg.AssetCheckExecutionContext, cdc_platform: CdcPlatformResource
-    ) -> Iterable[dg.AssetCheckResult]:
-        with cdc_platform.platform() as clients:
+    names = Names(platform)
+
+    @dg.multi_asset_check(
+        name=names.of(OP),
+        specs=specs,
+        can_subset=True,
+        op_tags={TAG_PLATFORM: platform},
+        required_resource_keys={names.resource},
+    )
+    def cdc_captured(context: dg.AssetCheckExecutionContext) -> Iterable[dg.AssetCheckResult]:
+        with names.in_(context).platform() as clients:
             record = clients.state.read().get(last_pass.KEY)
         now = datetime.now(UTC)
         for check in context.selected_asset_check_keys:

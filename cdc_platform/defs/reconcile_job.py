@@ -3,7 +3,7 @@
 # Without `from __future__ import annotations`: Dagster reads the types of an op that is made
 # inside a function, and cannot resolve them as text.
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import dagster as dg
@@ -12,8 +12,8 @@ from pydantic import Field
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_events import EventWriter
-from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
@@ -23,7 +23,6 @@ from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import policy_of, reconcile
 from cdc_platform.settings import Settings
 
-JOB = "reconcile"
 OP = "reconcile_pass"
 
 # `dagster.yaml` limits runs with this tag to one for each value.
@@ -70,6 +69,19 @@ def run_tags(platform: str) -> dict[str, str]:
     }
 
 
+def under_old_names(jobs: Iterable[dg.JobDefinition]) -> list[dg.JobDefinition]:
+    """The same jobs under the names that they had before these began with the platform's: for one release."""
+    return [
+        job.graph.to_job(
+            name=job.tags[TAG_KIND],
+            description=f"`{job.name}` under its old name, which the next release does not have.",
+            tags=job.tags,
+            executor_def=job.executor_def,
+        )
+        for job in jobs
+    ]
+
+
 class CdcJobs(NamedTuple):
     """The platform's jobs by name; as a sequence, what `Definitions(jobs=...)` takes."""
 
@@ -86,27 +98,26 @@ def build_cdc_jobs(
     translator: CdcTranslator | None = None,
     wait_for_lock: float = 20.0,
 ) -> CdcJobs:
-    """The jobs of the platform. They take the resource `cdc_platform`.
+    """The jobs of the platform. They take the resource `<platform>_platform`.
 
     Args:
         platform: the platform's name.
         translator: the one the assets were made with, so that events find them.
         wait_for_lock: seconds to wait for a pass that runs elsewhere, such as `cdc-platform apply`.
     """
-    translator = translator or CdcTranslator()
+    translator, names = translator or CdcTranslator(), Names(platform)
 
     @dg.op(
-        name=OP,
+        name=names.of(OP),
+        required_resource_keys={names.resource},
         description="Look, plan, apply, report: creates, updates, restarts and deletes connectors and topics.",
         tags={TAG_PLATFORM: platform},
     )
-    def reconcile_pass(
-        context: dg.OpExecutionContext, config: ReconcileConfig, cdc_platform: CdcPlatformResource
-    ) -> None:
-        _check_overrides(config, cdc_platform.settings())
+    def reconcile_pass(context: dg.OpExecutionContext, config: ReconcileConfig) -> None:
+        _check_overrides(config, names.in_(context).settings())
         if config.reason:
             context.log.info(f"Asked for: {config.reason}")
-        with cdc_platform.platform() as clients:
+        with names.in_(context).platform() as clients:
             _pass(context, config, clients)
 
     def _pass(context: dg.OpExecutionContext, config: ReconcileConfig, clients: Platform) -> None:
@@ -131,7 +142,7 @@ def build_cdc_jobs(
     tags: Mapping[str, str] = run_tags(platform)
 
     @dg.job(
-        name=JOB,
+        name=names.job(RunOf.RECONCILE),
         description="One pass of the control plane: makes the connectors and topics what the topology says.",
         tags=tags,
         executor_def=dg.in_process_executor,

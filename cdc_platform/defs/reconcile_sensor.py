@@ -4,16 +4,17 @@
 # inside a function, and cannot resolve them as text.
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.deadline import within
 from cdc_platform.defs.live_passes import Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.partitions import sync_partitions
-from cdc_platform.defs.reconcile_job import JOB, OP, run_tags
-from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.reconcile_job import OP, run_tags
+from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.sensor_cursor import SensorCursor, decide
 from cdc_platform.defs.translator import CdcTableProps, table_props
 from cdc_platform.model.naming import some_of
@@ -37,7 +38,8 @@ def build_reconcile_sensor(
     *,
     job: dg.JobDefinition,
     tables: Iterable[CdcTableProps] = (),
-    name: str = SENSOR,
+    chosen: Callable[[str, str], bool] = lambda dataset, table: True,
+    name: str | None = None,
     minimum_interval_seconds: int = 60,
     refresh_seconds: float = 900.0,
     look_deadline: float = LOOK_DEADLINE,
@@ -56,6 +58,7 @@ def build_reconcile_sensor(
     Args:
         job: the job `reconcile` of `build_cdc_jobs`.
         tables: the tables that the code location has loaded as assets.
+        chosen: whether a table, by dataset and name, is to be an asset there.
         name: the sensor's name.
         minimum_interval_seconds: between two ticks.
         refresh_seconds: at least this often a pass observes all tables, changed or not.
@@ -64,15 +67,18 @@ def build_reconcile_sensor(
     """
     loaded = frozenset((props.dataset, props.table) for props in tables)
 
+    names = Names.by(job)
+
     @dg.sensor(
-        name=name,
+        name=name or names.of(SENSOR),
         job=job,
         minimum_interval_seconds=minimum_interval_seconds,
         default_status=default_status,
         description="Looks every minute at what should be captured and what is, and runs a pass when they differ.",
     )
-    def reconcile_sensor(context: dg.SensorEvaluationContext, cdc_platform: CdcPlatformResource) -> dg.SensorResult:
-        with cdc_platform.platform() as platform:
+    @names.taking
+    def reconcile_sensor(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        with names.in_(context).platform() as platform:
             return _tick(context, platform)
 
     def _tick(context: dg.SensorEvaluationContext, platform: Platform) -> dg.SensorResult:
@@ -81,7 +87,7 @@ def build_reconcile_sensor(
 
         def look() -> Traffic:
             holder = within(look_deadline, platform.topology.lock_owner, what="Asking who holds the lock")
-            return judge(unfinished_passes(context.instance, job_name=job.name, platform=label), holder=holder)
+            return judge(unfinished_passes(context.instance, kind=RunOf.RECONCILE, platform=label), holder=holder)
 
         traffic = wait_for_the_dead(look, longest=WAIT_SHARE * look_deadline)
         for _, reason in traffic.dead:
@@ -106,7 +112,7 @@ def build_reconcile_sensor(
         )
         if partitions:
             context.log.info(partitions)
-        hint = reload_hint(loaded, topology, platform=label)
+        hint = reload_hint(loaded, topology, platform=label, chosen=chosen)
         if hint:
             context.log.warning(hint)
 
@@ -122,7 +128,7 @@ def build_reconcile_sensor(
             "turn": decision.cursor.turn,
         }
         request = dg.RunRequest(
-            run_config={"ops": {OP: {"config": config}}},
+            run_config={"ops": {names.of(OP): {"config": config}}},
             tags={**run_tags(label), "cdc/plan": found.plan.fingerprint},
         )
         return dg.SensorResult(run_requests=[request], cursor=cursor)
@@ -136,10 +142,17 @@ def _look(platform: Platform) -> tuple[Topology, Due]:
     return observed.topology, due(observed, planned, platform.state.read())
 
 
-def reload_hint(loaded: frozenset[tuple[str, str]], topology: Topology, *, platform: str) -> str | None:
+def reload_hint(
+    loaded: frozenset[tuple[str, str]],
+    topology: Topology,
+    *,
+    platform: str,
+    chosen: Callable[[str, str], bool] = lambda dataset, table: True,
+) -> str | None:
     """What an operator must do when the topology has tables that the code location does not know, or lost some."""
     off = {problem.name for problem in topology.problems}
-    now = {(props.dataset, props.table) for props in table_props(topology, platform=platform)}
+    tables = table_props(topology, platform=platform)
+    now = {(props.dataset, props.table) for props in tables if chosen(props.dataset, props.table)}
     new = sorted(now - loaded)
     gone = sorted(pair for pair in loaded - now if pair[0] not in off)
     if not new and not gone:
@@ -156,4 +169,4 @@ def _names(tables: list[tuple[str, str]]) -> str:
     return some_of([f"{dataset}.{table}" for dataset, table in tables], 5)
 
 
-__all__ = ["JOB", "SENSOR", "build_reconcile_sensor", "reload_hint"]
+__all__ = ["SENSOR", "build_reconcile_sensor", "reload_hint"]

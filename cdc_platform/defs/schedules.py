@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import dagster as dg
 
-from cdc_platform.defs.resource import CdcPlatformResource
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.translator import TAG_DATASET, CdcTableProps
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import VerificationPolicy
@@ -19,7 +19,10 @@ log = logging.getLogger(__name__)
 
 
 def build_verification_schedules(
-    *, job: dg.JobDefinition, tables: Iterable[CdcTableProps]
+    *,
+    job: dg.JobDefinition,
+    tables: Iterable[CdcTableProps],
+    default_status: dg.DefaultScheduleStatus = dg.DefaultScheduleStatus.RUNNING,
 ) -> list[dg.ScheduleDefinition]:
     """A schedule `verify_<dataset>` for each dataset: `verification.schedule` (cron, UTC), or once a night.
 
@@ -30,12 +33,13 @@ def build_verification_schedules(
     Args:
         job: `verify`.
         tables: the tables that the code location knows.
+        default_status: RUNNING: it works as soon as the code location is loaded.
     """
     found: dict[str, dg.ScheduleDefinition] = {}
     for props in tables:
         if props.verify_schedule and props.dataset not in found:
             try:
-                found[props.dataset] = _schedule(job, props)
+                found[props.dataset] = _schedule(job, props, default_status)
             except dg.DagsterInvalidDefinitionError as error:
                 log.error("dataset %s: verification.schedule is left out: %s", props.dataset, error)
     return list(found.values())
@@ -47,21 +51,22 @@ def due_shards(shards: Sequence[str], verdicts: Iterable[ShardVerdict], count: i
     return sorted(sorted(shards, key=lambda shard: (last.get(shard, 0.0), shard))[:count])
 
 
-def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinition:
-    name = props.dataset
+def _schedule(
+    job: dg.JobDefinition, props: CdcTableProps, default_status: dg.DefaultScheduleStatus
+) -> dg.ScheduleDefinition:
+    name, names = props.dataset, Names(props.platform)
 
     @dg.schedule(
-        name="verify_" + re.sub(r"\W", "_", name),
+        name=names.of("verify_" + re.sub(r"\W", "_", name)),
         job=job,
         cron_schedule=props.verify_schedule,
         execution_timezone="UTC",
-        default_status=dg.DefaultScheduleStatus.RUNNING,
+        default_status=default_status,
         description=f"Proves {name}, the shards first that were verified longest ago.",
     )
-    def verification(
-        context: dg.ScheduleEvaluationContext, cdc_platform: CdcPlatformResource
-    ) -> dg.RunRequest | dg.SkipReason:
-        with cdc_platform.platform() as clients:
+    @names.taking
+    def verification(context: dg.ScheduleEvaluationContext) -> dg.RunRequest | dg.SkipReason:
+        with names.in_(context).platform() as clients:
             topology = clients.topology.load()
             dataset = topology.dataset(name)
             shards = [shard.id for shard in topology.shards.get(name, ())]
@@ -73,6 +78,8 @@ def _schedule(job: dg.JobDefinition, props: CdcTableProps) -> dg.ScheduleDefinit
             return dg.SkipReason(f"{name} has no shards.")
         chosen = due_shards(shards, sorted(verdicts, key=lambda verdict: verdict.checked_at, reverse=True), count)
         config = {"dataset": name, "shards": chosen if count < len(shards) else []}
-        return dg.RunRequest(run_config={"ops": {"plan_verification": {"config": config}}}, tags={TAG_DATASET: name})
+        return dg.RunRequest(
+            run_config={"ops": {names.of("plan_verification"): {"config": config}}}, tags={TAG_DATASET: name}
+        )
 
     return verification

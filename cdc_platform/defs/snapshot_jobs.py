@@ -12,6 +12,7 @@ import dagster as dg
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
@@ -28,8 +29,6 @@ from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
 from cdc_platform.wiring import open_snapshots
 
-BOOTSTRAP = "bootstrap"
-BACKFILL = "backfill"
 TAG_RUN = "cdc/snapshot_run"
 # So long may a Dagster run take before Dagster's run monitoring ends it: days, for thousands of large shards.
 MAX_RUNTIME = 7 * 24 * 3600
@@ -62,21 +61,21 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
     Args:
         platform: the platform's name.
     """
+    names = Names(platform)
     tags = {TAG_PLATFORM: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
     def opener(kind: RunKind) -> dg.OpDefinition:
         @dg.op(
-            name=f"open_{kind}",
+            name=names.of(f"open_{kind}"),
+            required_resource_keys={names.resource},
             config_schema=_config_schema(kind),
             out=dg.DynamicOut(),
             tags={TAG_PLATFORM: platform},
             description="Check the request and cut its shards into slices.",
         )
-        def open_run(
-            context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource
-        ) -> Iterator[dg.DynamicOutput[Any]]:
+        def open_run(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Any]]:
             given: dict[str, Any] = context.op_config
-            with _ports(cdc_platform) as ports, as_failure():
+            with _ports(names.in_(context)) as ports, as_failure():
                 if given["continues"]:
                     run = run_lifecycle.unfinished(ports.platform.state.read(), given["continues"])
                 else:
@@ -99,24 +98,20 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
 
     open_bootstrap, open_backfill = opener(RunKind.BOOTSTRAP), opener(RunKind.BACKFILL)
 
-    @dg.op(name="work_slice", tags={TAG_PLATFORM: platform})
-    def work_on_slice(
-        context: dg.OpExecutionContext, part: dict[str, Any], cdc_platform: CdcPlatformResource
-    ) -> dict[str, Any]:
+    @dg.op(name=names.of("work_slice"), required_resource_keys={names.resource}, tags={TAG_PLATFORM: platform})
+    def work_on_slice(context: dg.OpExecutionContext, part: dict[str, Any]) -> dict[str, Any]:
         """Bring the shards of one slice to their end, wherever an earlier run left them."""
-        with _ports(cdc_platform) as ports, as_failure():
+        with _ports(names.in_(context)) as ports, as_failure():
             run = runs(ports.platform.state.read())[part["run"]]
             if run.finished is None:
                 listener = _Log(context, ports.platform, run, part["slice"])
                 work_slice(ports, run, part["slice"], listener)
         return part
 
-    @dg.op(name="close_run", tags={TAG_PLATFORM: platform})
-    def close_run(
-        context: dg.OpExecutionContext, parts: list[dict[str, Any]], cdc_platform: CdcPlatformResource
-    ) -> None:
+    @dg.op(name=names.of("close_run"), required_resource_keys={names.resource}, tags={TAG_PLATFORM: platform})
+    def close_run(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
         """Close the run; it fails when a shard did."""
-        with _ports(cdc_platform) as ports, as_failure():
+        with _ports(names.in_(context)) as ports, as_failure():
             run = runs(ports.platform.state.read())[parts[0]["run"]]
             closed = run if run.finished else run_lifecycle.finish(ports, run)
             summary = run_summary(ports.platform.state.read(), closed)
@@ -134,7 +129,7 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
             )
 
     @dg.job(
-        name=BOOTSTRAP,
+        name=names.job(RunOf.BOOTSTRAP),
         tags={**tags, TAG_KIND: RunOf.BOOTSTRAP.value},
         description="Give shards their first data, or start them from scratch.",
     )
@@ -142,7 +137,7 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
         close_run(open_bootstrap().map(work_on_slice).collect())
 
     @dg.job(
-        name=BACKFILL,
+        name=names.job(RunOf.BACKFILL),
         tags={**tags, TAG_KIND: RunOf.BACKFILL.value},
         description="Send rows that exist again; streams go on.",
     )

@@ -14,6 +14,7 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
@@ -33,9 +34,6 @@ from cdc_platform.verification.repair.repair_plan import (
     parse_keys,
     proof_id,
 )
-
-VERIFY = "verify"
-REPAIR = "repair"
 
 # Shards named in the story of an asset.
 _NAMED = 50
@@ -73,16 +71,16 @@ def build_verification_jobs(
         translator: the one the assets were made with, so that events find them.
     """
     translator = translator or CdcTranslator()
-    tags = {TAG_PLATFORM: platform}
-    return _verify_job(translator, tags), _repair_job(translator, tags)
+    names, tags = Names(platform), {TAG_PLATFORM: platform}
+    return _verify_job(translator, names, tags), _repair_job(translator, names, tags)
 
 
-def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:
-    @dg.op(name="plan_verification", out=dg.DynamicOut(dict), tags=tags)
-    def plan(
-        context: dg.OpExecutionContext, config: VerifyConfig, cdc_platform: CdcPlatformResource
-    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        with cdc_platform.platform() as clients, as_failure():
+def _verify_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
+    @dg.op(
+        name=names.of("plan_verification"), out=dg.DynamicOut(dict), tags=tags, required_resource_keys={names.resource}
+    )
+    def plan(context: dg.OpExecutionContext, config: VerifyConfig) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        with names.in_(context).platform() as clients, as_failure():
             topology = clients.topology.load()
             dataset = topology.dataset(config.dataset)
             for table in config.tables or [table.name for table in dataset.tables]:
@@ -92,11 +90,9 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
                 for number, part in enumerate(parts):
                     yield dg.DynamicOutput(_document(part), mapping_key=f"{_plain(table)}_{number:05d}")
 
-    @dg.op(name="verify_range", tags=tags)
-    def verify_range(
-        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
-    ) -> dict[str, Any]:
-        with cdc_platform.platform() as clients, as_failure(), rarer_collections(VERIFYING):
+    @dg.op(name=names.of("verify_range"), tags=tags, required_resource_keys={names.resource})
+    def verify_range(context: dg.OpExecutionContext, part: dict[str, Any]) -> dict[str, Any]:
+        with names.in_(context).platform() as clients, as_failure(), rarer_collections(VERIFYING):
             found = verify_shards(
                 wiring.verification_of(clients), clients.topology.load(), _range(part), run_id=_root(context)
             )
@@ -110,11 +106,9 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             context.log.warning(said)
         return {"table": part["table"], "dataset": part["dataset"], "foreign": said, **_counted(found)}
 
-    @dg.op(name="conclude_verification", tags=tags)
-    def conclude(
-        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, parts: list[dict[str, Any]]
-    ) -> None:
-        with cdc_platform.platform() as clients:
+    @dg.op(name=names.of("conclude_verification"), tags=tags, required_resource_keys={names.resource})
+    def conclude(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
+        with names.in_(context).platform() as clients:
             keys = _keys(clients.topology.load(), clients, translator)
         by_table: dict[tuple[str, str], Counter[str]] = {}
         for part in parts:
@@ -126,10 +120,10 @@ def _verify_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             text = f"{counts['proven']} of {counts['shards']} shards proven. {said}".strip()
             context.log.info(f"{pair[0]}.{pair[1]}: {text}")
             context.log_event(dg.AssetObservation(keys[pair], description=text, metadata=dict(counts)))
-            context.log_event(_audited(cdc_platform, keys[pair], pair, [_root(context)], text))
+            context.log_event(_audited(names.in_(context), keys[pair], pair, [_root(context)], text))
 
     @dg.job(
-        name=VERIFY,
+        name=names.job(RunOf.VERIFY),
         tags={**tags, TAG_KIND: RunOf.VERIFY.value},
         description="Proves topics against their tables, shard range by shard range.",
     )
@@ -153,12 +147,10 @@ def _audited(
     return dg.AssetMaterialization(dg.AssetKey([*key.path, AUDIT]), description=text, metadata=metadata)
 
 
-def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefinition:
-    @dg.op(name="plan_repair", out=dg.DynamicOut(dict), tags=tags)
-    def plan(
-        context: dg.OpExecutionContext, config: RepairConfig, cdc_platform: CdcPlatformResource
-    ) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
-        with cdc_platform.platform() as clients, as_failure():
+def _repair_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
+    @dg.op(name=names.of("plan_repair"), out=dg.DynamicOut(dict), tags=tags, required_resource_keys={names.resource})
+    def plan(context: dg.OpExecutionContext, config: RepairConfig) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        with names.in_(context).platform() as clients, as_failure():
             topology = clients.topology.load()
             shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, topology, config)
             if not shards:
@@ -173,14 +165,12 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
                 document = {**step, "number": number, "config": config.model_dump()}
                 yield dg.DynamicOutput(document, mapping_key=f"r{number:05d}")
 
-    @dg.op(name="repair_range", tags=tags)
-    def repair_range(
-        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, part: dict[str, Any]
-    ) -> dict[str, Any]:
+    @dg.op(name=names.of("repair_range"), tags=tags, required_resource_keys={names.resource})
+    def repair_range(context: dg.OpExecutionContext, part: dict[str, Any]) -> dict[str, Any]:
         config = RepairConfig(**part["config"])
         run_id = f"{_root(context)}-{part['number']}"
         with (
-            cdc_platform.platform() as clients,
+            names.in_(context).platform() as clients,
             wiring.open_snapshots(clients) as snapshots,
             as_failure(),
             rarer_collections(VERIFYING),
@@ -188,13 +178,11 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
             ports = RepairPorts(proof=wiring.verification_of(clients), snapshots=snapshots)
             return _repaired(context, ports, config, part, run_id)
 
-    @dg.op(name="conclude_repair", tags=tags)
-    def conclude(
-        context: dg.OpExecutionContext, cdc_platform: CdcPlatformResource, parts: list[dict[str, Any]]
-    ) -> None:
+    @dg.op(name=names.of("conclude_repair"), tags=tags, required_resource_keys={names.resource})
+    def conclude(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
         if not parts:
             return
-        with cdc_platform.platform() as clients:
+        with names.in_(context).platform() as clients:
             keys = _keys(clients.topology.load(), clients, translator)
         totals: Counter[str] = Counter()
         for part in parts:
@@ -220,12 +208,12 @@ def _repair_job(translator: CdcTranslator, tags: dict[str, str]) -> dg.JobDefini
         )
         if totals["applied"]:
             pair, proofs = (parts[0]["dataset"], parts[0]["table"]), [part["proof"] for part in parts]
-            context.log_event(_audited(cdc_platform, keys[pair], pair, proofs, text))
+            context.log_event(_audited(names.in_(context), keys[pair], pair, proofs, text))
         if totals["applied"] and totals["proven"] < totals["shards"]:
             raise dg.Failure(description=text, allow_retries=False)
 
     @dg.job(
-        name=REPAIR,
+        name=names.job(RunOf.REPAIR),
         tags={**tags, TAG_KIND: RunOf.REPAIR.value},
         description="Re-emits missing and wrong keys of a table, and proves them again.",
     )

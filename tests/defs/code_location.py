@@ -8,8 +8,9 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs import CdcPlatformComponent, CdcPlatformResource
-from cdc_platform.defs.reconcile_job import JOB
+from cdc_platform.defs.names import Names
 from cdc_platform.defs.reconcile_sensor import SENSOR
+from cdc_platform.defs.run_kinds import RunOf
 
 
 class CodeLocation:
@@ -18,21 +19,22 @@ class CodeLocation:
     def __init__(self, resource: CdcPlatformResource, instance: dg.DagsterInstance) -> None:
         self.instance = instance
         self.resource = resource
+        self.names = Names(resource.settings().platform)
         self.defs = dg.build_defs_for_component(CdcPlatformComponent(platform=resource))
         self.cursor: str | None = None
 
     def tick(self) -> dg.SensorResult:
         context = dg.build_sensor_context(
-            instance=self.instance, cursor=self.cursor, resources={"cdc_platform": self.resource}
+            instance=self.instance, cursor=self.cursor, resources={self.names.resource: self.resource}
         )
-        result = self.defs.get_repository_def().get_sensor_def(SENSOR)(context)
+        result = self.defs.get_repository_def().get_sensor_def(self.names.of(SENSOR))(context)
         assert isinstance(result, dg.SensorResult)
         if result.cursor is not None:
             self.cursor = result.cursor
         return result
 
     def run(self, config: Mapping[str, Any] | None = None) -> dg.ExecuteInProcessResult:
-        return self.defs.resolve_job_def(JOB).execute_in_process(
+        return self.defs.resolve_job_def(self.names.job(RunOf.RECONCILE)).execute_in_process(
             instance=self.instance, run_config=config, raise_on_error=False
         )
 

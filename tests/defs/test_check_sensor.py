@@ -46,7 +46,7 @@ class Checks:
         """A run of the job in this state."""
         defs = dg.Definitions(asset_checks=self.checks, jobs=[self.job], resources={"cdc_platform": self.resource})
         self.instance.create_run_for_job(
-            defs.resolve_job_def("checks"), status=status, tags={"cdc/platform": "cdc", "cdc/kind": "checks"}
+            defs.resolve_job_def("cdc_checks"), status=status, tags={"cdc/platform": "cdc", "cdc/kind": "checks"}
         )
 
 
@@ -90,6 +90,6 @@ def test_the_job_of_checks_judges_just_the_tables_asked_for(
     defs = dg.Definitions(
         asset_checks=checks, jobs=[build_check_job(checks=checks)], resources={"cdc_platform": resource}
     )
-    job = defs.resolve_job_def("checks").get_subset(asset_check_selection=set(keys))
+    job = defs.resolve_job_def("cdc_checks").get_subset(asset_check_selection=set(keys))
     done = job.execute_in_process(instance=instance)
     assert {one.asset_key for one in done.get_asset_check_evaluations()} == {PINS}

@@ -302,7 +302,7 @@ def test_data_docs_are_written_when_they_are_asked_for_and_load_nothing_from_els
         instance=instance,
         resources={"cdc_platform": resource},
         selection=dg.AssetSelection.checks(*keys),
-        run_config={"ops": {"cdc_checks": {"config": {"data_docs": True}}}},
+        run_config={"ops": {"judge_checks": {"config": {"data_docs": True}}}},
     )
     page = Path(harness.settings.cache_dir) / "data-docs" / "pins" / "pins.html"
     assert {e.metadata["data_docs"].value for e in run.get_asset_check_evaluations()} == {page.as_uri()}

@@ -13,7 +13,6 @@ import pytest
 from dagster.components.testing import create_defs_folder_sandbox
 
 from cdc_platform.defs import CdcPlatformComponent, load_tables
-from cdc_platform.defs.reconcile_job import JOB
 from cdc_platform.defs.reconcile_sensor import SENSOR
 from cdc_platform.defs.table_inventory import cache_file
 from tests.defs.harness import Harness, HarnessResource, topology
@@ -56,7 +55,7 @@ def test_yaml_gives_assets_sensor_and_job(in_memory: Harness, tmp_path: Path) ->
     sensor = defs.get_repository_def().get_sensor_def(SENSOR)
     assert sensor.minimum_interval_seconds == 30
     assert sensor.default_status is dg.DefaultSensorStatus.RUNNING
-    assert defs.resolve_job_def(JOB).tags["cdc/reconcile"] == "cdc"
+    assert defs.resolve_job_def("cdc_reconcile").tags["cdc/reconcile"] == "cdc"
 
 
 def test_yaml_may_leave_everything_to_the_settings(

@@ -18,7 +18,9 @@ from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.defs import CdcPlatformResource
 from cdc_platform.defs.live_passes import TAG_LOCK
-from cdc_platform.defs.reconcile_job import JOB, OP
+from cdc_platform.defs.names import Names
+from cdc_platform.defs.reconcile_job import OP
+from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import Unavailable
 from cdc_platform.local.demo import sources
@@ -191,7 +193,13 @@ def test_a_pass_killed_with_9_blocks_nothing(on_stack: CodeLocation, captured: C
     with (
         (captured.home / "run.log").open("wb") as log,
         open_platform(captured.settings) as platform,
-        subprocess.Popen([*command, "-j", JOB], env=env, cwd=captured.home, stdout=log, stderr=log) as process,
+        subprocess.Popen(
+            [*command, "-j", Names(captured.settings.platform).job(RunOf.RECONCILE)],
+            env=env,
+            cwd=captured.home,
+            stdout=log,
+            stderr=log,
+        ) as process,
     ):
         assert_eventually(
             lambda: process.poll() is not None or platform.topology.lock_owner() is not None, "the lock is held"
@@ -241,7 +249,7 @@ def test_a_person_may_delete_a_whole_dataset_from_the_launchpad(on_stack: CodeLo
     settle(on_stack)
     with open_platform(captured.settings) as platform:
         platform.topology.delete_dataset(captured.dataset.name)
-        assert on_stack.run({"ops": {OP: {"config": {"allow_deletes": 2}}}}).success
+        assert on_stack.run({"ops": {on_stack.names.of(OP): {"config": {"allow_deletes": 2}}}}).success
         left = platform.connect(captured.stack.cluster()).connectors()
         assert not [name for name in left if name.startswith(captured.dataset.name)]
 

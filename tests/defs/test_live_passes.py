@@ -9,7 +9,8 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs.live_passes import PassRun, Traffic, fail_dead, judge, unfinished_passes, wait_for_the_dead
-from cdc_platform.defs.reconcile_job import JOB, build_cdc_jobs, run_tags
+from cdc_platform.defs.reconcile_job import build_cdc_jobs, run_tags
+from cdc_platform.defs.run_kinds import RunOf
 
 Status = dg.DagsterRunStatus
 
@@ -100,19 +101,19 @@ def _unfinished(instance: dg.DagsterInstance, status: Status, platform: str = "c
 
 def test_a_run_left_started_by_kill_9_is_failed_with_the_reason(instance: dg.DagsterInstance) -> None:
     run_id = _unfinished(instance, Status.STARTED)
-    found = unfinished_passes(instance, job_name=JOB, platform="cdc", now=time.time() + 60)
+    found = unfinished_passes(instance, kind=RunOf.RECONCILE, platform="cdc", now=time.time() + 60)
     assert [(one.run_id, one.status) for one in found] == [(run_id, Status.STARTED)]
     traffic = judge(found, holder=None)
     fail_dead(instance, traffic.dead)
     ended = instance.get_run_by_id(run_id)
     assert ended is not None and ended.status is Status.FAILURE
     assert any("its process died" in (event.message or "") for event in instance.all_logs(run_id))
-    assert unfinished_passes(instance, job_name=JOB, platform="cdc") == ()
+    assert unfinished_passes(instance, kind=RunOf.RECONCILE, platform="cdc") == ()
 
 
 def test_a_run_that_was_being_cancelled_ends_cancelled(instance: dg.DagsterInstance) -> None:
     run_id = _unfinished(instance, Status.CANCELING)
-    found = unfinished_passes(instance, job_name=JOB, platform="cdc", now=time.time() + 60)
+    found = unfinished_passes(instance, kind=RunOf.RECONCILE, platform="cdc", now=time.time() + 60)
     fail_dead(instance, judge(found, holder=None).dead)
     ended = instance.get_run_by_id(run_id)
     assert ended is not None and ended.status is Status.CANCELED
@@ -123,10 +124,10 @@ def test_events_keep_a_run_alive(instance: dg.DagsterInstance) -> None:
     run_of = instance.get_run_by_id(run_id)
     assert run_of is not None
     instance.report_engine_event("still here", run_of)
-    found = unfinished_passes(instance, job_name=JOB, platform="cdc")
+    found = unfinished_passes(instance, kind=RunOf.RECONCILE, platform="cdc")
     assert found[0].silent < 5
 
 
 def test_passes_of_another_platform_are_not_ours(instance: dg.DagsterInstance) -> None:
     _unfinished(instance, Status.STARTED, platform="eu")
-    assert unfinished_passes(instance, job_name=JOB, platform="cdc") == ()
+    assert unfinished_passes(instance, kind=RunOf.RECONCILE, platform="cdc") == ()

@@ -15,7 +15,7 @@ import pytest
 
 from cdc_platform.defs import build_reconcile_sensor
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
-from cdc_platform.defs.reconcile_job import JOB, OP, build_cdc_jobs, run_tags
+from cdc_platform.defs.reconcile_job import OP, build_cdc_jobs, run_tags
 from cdc_platform.defs.translator import platform_key
 from cdc_platform.errors import KafkaUnavailable, Unavailable, ZooKeeperUnavailable
 from cdc_platform.model.topology import Table, Topology
@@ -175,7 +175,7 @@ def test_an_action_that_fails_is_a_warning_and_the_others_go_on(control: CodeLoc
 def test_a_run_left_started_by_kill_9_is_failed_and_the_next_pass_goes_on(
     control: CodeLocation, harness: Harness, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    job = control.defs.resolve_job_def(JOB)
+    job = control.defs.resolve_job_def("cdc_reconcile")
     dead = control.instance.create_run_for_job(job, status=dg.DagsterRunStatus.STARTED, tags=run_tags("cdc"))
     assert control.tick().skip_reason is not None, "it may still be booting"
     later = time.time() + 60

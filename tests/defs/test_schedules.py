@@ -21,7 +21,7 @@ from cdc_platform.verification.proof.verdicts import KeyDifference, ShardVerdict
 from tests.defs.harness import Harness, HarnessResource, dataset, topology
 from tests.defs.test_check_suites import NOW, verdict
 
-JOBS = {job.name: job for job in build_cdc_jobs()}
+JOBS = {job.tags["cdc/kind"]: job for job in build_cdc_jobs()}
 
 
 def _with_policy(harness: Harness, **policy: Any) -> None:

@@ -16,7 +16,7 @@ from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.defs import snapshot_jobs
 from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
-from cdc_platform.defs.snapshot_jobs import BACKFILL, BOOTSTRAP, TAG_RUN
+from cdc_platform.defs.snapshot_jobs import TAG_RUN
 from cdc_platform.errors import BadInput, KafkaUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots import run_lifecycle
@@ -27,6 +27,7 @@ from cdc_platform.testing import FakeKafka, FakeStateStore, InMemoryTopologyStor
 from tests.defs.code_location import CodeLocation
 from tests.defs.harness import Harness, HarnessResource, dataset, shard, topology
 
+BOOTSTRAP, BACKFILL = "cdc_bootstrap", "cdc_backfill"
 PINS = dg.AssetKey(["cdc", "pins", "shards"])
 BOARDS = dg.AssetKey(["cdc", "pins", "boards"])
 OFFSET = {"file": "binlog.000001", "pos": 7, "gtids": "0-1-50", "server_id": 1}
@@ -127,7 +128,7 @@ class Snapshots(CodeLocation):
         """What the launchpad does."""
         return self.defs.resolve_job_def(job).execute_in_process(
             instance=self.instance,
-            run_config={"ops": {f"open_{job}": {"config": config}}},
+            run_config={"ops": {job.replace("cdc_", "open_"): {"config": config}}},
             tags=dict(tags or {}),
             raise_on_error=False,
         )

@@ -19,7 +19,7 @@ from cdc_platform.verification.repair.repair_plan import RepairPlan, ShardRepair
 from tests.defs.harness import Harness, HarnessResource
 from tests.defs.test_check_suites import verdict
 
-JOBS = {job.name: job for job in build_cdc_jobs()}
+JOBS = {job.tags["cdc/kind"]: job for job in build_cdc_jobs()}
 
 
 def run(

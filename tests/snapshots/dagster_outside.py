@@ -16,6 +16,8 @@ from typing import Any
 import dagster as dg
 import psutil
 
+from cdc_platform.defs.names import Names
+from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.settings import CONFIG_ENV, Settings
 from tests.settings_file import write_settings
 
@@ -52,13 +54,22 @@ class OutsideDagster:
         with dg.DagsterInstance.from_config(str(self.home)):
             pass
 
+    @property
+    def names(self) -> Names:
+        """Of its jobs and ops."""
+        return Names(self.settings.platform)
+
     def execute(self, job: str, config: Mapping[str, Any]) -> subprocess.Popen[bytes]:
         """A run in a process that we start: `dagster job execute`; its steps are processes of their own."""
-        return self._spawn("dagster", "job", "execute", *self.code, "-j", job, "-c", self._file(job, config))
+        return self._spawn(
+            "dagster", "job", "execute", *self.code, "-j", self.names.job(RunOf(job)), "-c", self._file(job, config)
+        )
 
     def launch(self, job: str, config: Mapping[str, Any], op: str = "") -> None:
         """A run in the queue, for the daemon to start. `op` takes the config, by default `open_<job>`."""
-        done = self._spawn("dagster", "job", "launch", *self.code, "-j", job, "-c", self._file(job, config, op))
+        done = self._spawn(
+            "dagster", "job", "launch", *self.code, "-j", self.names.job(RunOf(job)), "-c", self._file(job, config, op)
+        )
         assert done.wait(timeout=180) == 0, self.log()
 
     def materialize(self, asset: str) -> int:
@@ -96,7 +107,9 @@ class OutsideDagster:
 
     def _file(self, job: str, config: Mapping[str, Any], op: str = "") -> str:
         path = self.home / f"{job}.json"  # JSON is YAML
-        path.write_text(json.dumps({"ops": {op or f"open_{job}": {"config": dict(config)}}} if config else {}))
+        path.write_text(
+            json.dumps({"ops": {self.names.of(op or f"open_{job}"): {"config": dict(config)}}} if config else {})
+        )
         return str(path)
 
     def _spawn(self, program: str, *arguments: str) -> subprocess.Popen[bytes]:

@@ -152,7 +152,9 @@ class DagsterProcesses:
 
     def runs(self) -> list[str]:
         """The states of all runs of the job `reconcile`."""
-        data = self.query('{ runsOrError(filter: {pipelineName: "reconcile"}) { ... on Runs { results { status } } } }')
+        data = self.query(
+            '{ runsOrError(filter: {pipelineName: "cdc_reconcile"}) { ... on Runs { results { status } } } }'
+        )
         return [run["status"] for run in data["runsOrError"]["results"]]
 
     def ticks(self) -> int:

@@ -78,7 +78,7 @@ class LiveDemo:
 
     def runs(self) -> list[dict[str, str]]:
         data = self.query(
-            '{ runsOrError(filter: {pipelineName: "reconcile"}) { ... on Runs { results { runId status } } } }'
+            '{ runsOrError(filter: {pipelineName: "cdc_reconcile"}) { ... on Runs { results { runId status } } } }'
         )
         return data["runsOrError"]["results"]  # type: ignore[index, no-any-return]
 
