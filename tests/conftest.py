@@ -32,6 +32,9 @@ from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.supervisor import LOCK_FILE
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
+from tests.engine_runs import note_servers, pytest_runtest_makereport, pytest_sessionfinish
+
+__all__ = ["pytest_runtest_makereport", "pytest_sessionfinish"]
 
 STACK_ENV = "CDC_TEST_STACK"
 SECURE_ENV = "CDC_TEST_SECURE"
@@ -69,7 +72,9 @@ def own_stack(**spec: Any) -> Iterator[Stack]:
         require_mysql()
     directory = make_stack_dir()
     try:
-        yield up(StackSpec(directory=directory, owned=True, **spec))
+        started = up(StackSpec(directory=directory, owned=True, **spec))
+        note_servers(started)
+        yield started
     finally:
         if (directory / LOCK_FILE).exists():
             down(directory, purge=True)
@@ -81,7 +86,9 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
     """The shared real stack. A test that kills a service starts it again."""
     given = os.environ.get(STACK_ENV)
     if given:
-        yield Stack.load(Path(given))
+        running = Stack.load(Path(given))
+        note_servers(running)
+        yield running
         return
     with own_stack(secure=bool(os.environ.get(SECURE_ENV)), mysql=wants_mysql(request.session)) as started:
         yield started

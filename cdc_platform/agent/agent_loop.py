@@ -98,6 +98,7 @@ class Agent:
         self._started = datetime.now(UTC)
         self._asking = ThreadPoolExecutor(max_workers=1, thread_name_prefix="connectors")
         self._connectors: Future[Mapping[str, object]] | None = None
+        self._asked_about: frozenset[str] = frozenset()
 
     def stop(self) -> None:
         """Ask `run` to end. May be called from a signal handler."""
@@ -216,11 +217,16 @@ class Agent:
         Asked in the background: a slow answer must not delay a failover.
         """
         asked, self._connectors = self._connectors, None
-        if not leftover_files(desired, found):
+        leftover = leftover_files(desired, found)
+        if not leftover:
             return None
         if asked is not None and asked.done() and not asked.cancelled() and asked.exception() is None:
-            return frozenset(asked.result())
-        self._connectors = asked if asked is not None and not asked.done() else self._asking.submit(self._worker.tasks)
+            # The answer may be a round old: it says nothing about the connector of a file that has come since.
+            return frozenset(asked.result()) | (leftover - self._asked_about)
+        if asked is not None and not asked.done():
+            self._connectors = asked
+        else:
+            self._connectors, self._asked_about = self._asking.submit(self._worker.tasks), leftover
         return None
 
     def _follow(self, written: Mapping[str, LeaderFile]) -> None:

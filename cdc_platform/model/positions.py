@@ -73,10 +73,10 @@ class MariaDbPosition:
             seen |= (stream == domain) & (seq <= np.uint64(last))
         return seen
 
-    def followed_by(self, groups: Sequence[tuple[int, int, int]]) -> MariaDbPosition:
-        """This position, then these event groups (domain, server, sequence), as long as none is left out between."""
+    def followed_by(self, groups: Sequence[str]) -> MariaDbPosition:
+        """This position, then the event groups of these GTIDs, as long as none is left out between."""
         last = {domain: (domain, server, sequence) for domain, server, sequence in self.gtids}
-        for domain, server, sequence in groups:
+        for domain, server, sequence in (gtid for group in groups for gtid in parse_gtids(group)):
             if domain not in last or sequence > last[domain][2] + 1:
                 break
             if sequence == last[domain][2] + 1:
@@ -129,6 +129,10 @@ class MySqlPosition:
             for first, last in intervals:
                 seen |= own & (seq >= np.uint64(first)) & (seq <= np.uint64(last))
         return seen
+
+    def followed_by(self, groups: Sequence[str]) -> MySqlPosition:
+        """This set, and the transactions of these GTIDs, which need not be the next ones."""
+        return MySqlPosition.parse(",".join(filter(None, (str(self), *groups))))
 
     def covers(self, other: MySqlPosition) -> bool:
         """True when nothing of `other` is missing here."""

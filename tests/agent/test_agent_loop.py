@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,7 @@ from cdc_platform.agent import agent_loop as runner
 from cdc_platform.agent import task_restarter as restarter
 from cdc_platform.agent.journal import Journal
 from cdc_platform.agent.leader_directory import LeaderDirectory
-from cdc_platform.connectors.leader_files import LeaderFile
+from cdc_platform.connectors.leader_files import LeaderFile, file_name, render
 from cdc_platform.errors import ConnectRebalancing, ConnectUnavailable, NotFound
 from cdc_platform.model.agent_report import reports_by_worker, workers_without
 from cdc_platform.model.topology import Address
@@ -102,6 +104,29 @@ def test_a_removed_shards_file_goes_once_its_connector_is_gone(harness: Harness)
     assert_eventually(lambda: harness.files().keys() == {"pins.00000", "pins.00001"}, "the removal of one")
     harness.worker.shown.clear()
     assert_eventually(lambda: harness.files().keys() == {"pins.00000"}, "the removal of the other")
+
+
+def test_a_file_that_came_after_the_connectors_were_asked_for_is_left_alone(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody writes it, and then makes the connector: the list of connectors may be older than both."""
+    harness.store.import_topology(topology(shard(0), shard(1)))
+    ask, answered = harness.worker.tasks, threading.Event()
+
+    def tasks() -> Any:
+        if answered.is_set():
+            raise ConnectUnavailable("asked once")
+        found = ask()
+        (harness.path / file_name("by.hand")).write_text(render(at(OLD, 0)))
+        answered.set()
+        return found
+
+    monkeypatch.setattr(harness.worker, "tasks", tasks)
+    harness.start()
+    assert_eventually(harness.synced, "the first sync")
+    harness.store.delete_shard("pins", "00001")
+    assert_eventually(lambda: "pins.00001" not in harness.files(), "the removal of the file that was asked about")
+    assert answered.is_set() and harness.files().keys() == {"pins.00000", "by.hand"}
 
 
 def test_a_restart_is_tried_until_it_works(harness: Harness) -> None:

@@ -44,8 +44,7 @@ class Harness:
             topics=TopicSpec(partitions=1, replication=1),
             connector={"publication.autocreate.mode": "disabled"} if postgres else {},
         )
-        leader = stack.postgres_primary if postgres else stack.mariadb_primary
-        self.shard = Shard(dataset=own, id="00000", leader=leader, database=self.database)
+        self.shard = Shard(dataset=own, id="00000", leader=stack.primary(engine), database=self.database)
         self.field = ConnectorHarness(stack=stack, settings=self.settings)
         self.config = desired_config(self.dataset, self.shard, stack.cluster(), self.settings)
 

@@ -16,6 +16,7 @@ from cdc_platform.clients.sources.open_source import open_source
 from cdc_platform.errors import SourceRejected
 from cdc_platform.local.stack import Stack
 from cdc_platform.model.topology import Engine
+from tests.engines import EACH_BINLOG
 from tests.security.harness import Harness
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow]
@@ -32,9 +33,9 @@ def statements(file: str, names: dict[str, str]) -> list[str]:
 
 
 @pytest.fixture
-def mariadb(stack: Stack, tmp_path: Path) -> Iterator[tuple[Harness, Any]]:
-    harness = Harness(stack, Engine.MARIADB, tmp_path)
-    login, leader = stack.admin(Engine.MARIADB), stack.mariadb_primary
+def binlog(engine: Engine, stack: Stack, tmp_path: Path) -> Iterator[tuple[Harness, Any]]:
+    harness = Harness(stack, engine, tmp_path)
+    login, leader = stack.admin(engine), stack.primary(engine)
     connection = pymysql.connect(
         host=leader.host, port=leader.port, user=login.user, password=login.password, autocommit=True
     )
@@ -50,17 +51,18 @@ def mariadb(stack: Stack, tmp_path: Path) -> Iterator[tuple[Harness, Any]]:
     connection.close()
 
 
-def test_mariadb_grants_suffice_and_each_is_needed(mariadb: tuple[Harness, Any]) -> None:
-    harness, cursor = mariadb
+@EACH_BINLOG
+def test_binlog_grants_suffice_and_each_is_needed(engine: Engine, binlog: tuple[Harness, Any]) -> None:
+    harness, cursor = binlog
     script = statements(
-        "grants-mariadb.sql", {"cdc": harness.user, "pins_00000": harness.database, "PASSWORD": harness.password}
+        f"grants-{engine}.sql", {"cdc": harness.user, "pins_00000": harness.database, "PASSWORD": harness.password}
     )
     for statement in script:
         cursor.execute(statement)
     harness.everything_works(lambda row: cursor.execute(f"INSERT INTO {harness.database}.pins VALUES ({row})"))
 
     grants = [statement for statement in script if statement.startswith("GRANT")]
-    assert len(grants) == 4
+    assert len(grants) == (4 if engine is Engine.MARIADB else 3)
     for number, grant in enumerate(grants):
         cursor.execute(grant.replace("GRANT", "REVOKE", 1).replace(" TO ", " FROM "))
         right = grant.split(" ON ")[0].removeprefix("GRANT ")
@@ -77,11 +79,9 @@ def test_mariadb_grants_suffice_and_each_is_needed(mariadb: tuple[Harness, Any])
                 ).inspect()
         else:
             assert missing == (right,)
-        if right in ("REPLICATION SLAVE", "BINLOG MONITOR"):
+        if right in CONNECTORS:
             # The connector itself says it too.
-            assert re.search(
-                r"Access denied; you need .*(REPLICATION SLAVE|BINLOG MONITOR)", harness.failure(f"x{number}")
-            )
+            assert re.search(rf"Access denied; you need .*({'|'.join(CONNECTORS)})", harness.failure(f"x{number}"))
         cursor.execute(grant)
     assert harness.missing() == ()
     cursor.execute(f"SHOW GRANTS FOR {harness.user}")
@@ -90,6 +90,10 @@ def test_mariadb_grants_suffice_and_each_is_needed(mariadb: tuple[Harness, Any])
         assert more not in held
     with pytest.raises(pymysql.OperationalError, match="denied"):
         as_user(harness, f"INSERT INTO {harness.database}.pins VALUES (99)")
+
+
+# What a connector cannot do without: the others are for preflight, discovery and the proof.
+CONNECTORS = ("REPLICATION SLAVE", "BINLOG MONITOR", "REPLICATION CLIENT")
 
 
 def as_user(harness: Harness, statement: str) -> None:
@@ -179,14 +183,15 @@ def test_postgres_grants_suffice_and_each_is_needed(postgres: tuple[Harness, Cal
             connection.execute(forbidden)
 
 
-def test_the_stacks_own_user_has_the_documented_rights_of_mariadb(stack: Stack) -> None:
-    login, leader = stack.admin(Engine.MARIADB), stack.mariadb_primary
+@EACH_BINLOG
+def test_the_stacks_own_user_has_the_documented_rights(engine: Engine, stack: Stack) -> None:
+    login, leader = stack.admin(engine), stack.primary(engine)
     connection = pymysql.connect(host=leader.host, port=leader.port, user=login.user, password=login.password)
     with connection.cursor() as cursor:
         cursor.execute("SHOW GRANTS FOR cdc")
         held = " ".join(row[0] for row in cursor.fetchall())
     connection.close()
-    for statement in statements("grants-mariadb.sql", {}):
+    for statement in statements(f"grants-{engine}.sql", {}):
         if statement.startswith("GRANT"):
             assert statement.split(" ON ")[0].removeprefix("GRANT ") in held
     assert "SUPER" not in held and "INSERT" not in held

@@ -21,7 +21,7 @@ from cdc_platform.canonical.column_hazards import hazards, refused, spelled_twic
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.key_text import readable_key
 from cdc_platform.clients.sources.binlog_demands import replica_logs
-from cdc_platform.clients.sources.binlog_events import rowless_groups
+from cdc_platform.clients.sources.binlog_tail import BinlogTail
 from cdc_platform.clients.sources.catalog_binlog import COLUMNS, INDEXES, columns_of, indexes_of
 from cdc_platform.clients.sources.connecting import connect_mysql
 from cdc_platform.clients.sources.errors import source_errors
@@ -56,9 +56,6 @@ _TOO_LONG = b"(longer than max_allowed_packet)"
 # Hex digits of a row in a chunk's answer: the key and the first eight bytes of the row's digest.
 _WIDTH = 32
 
-# Events of a binlog that are looked at behind a committed position.
-_EVENTS = 200
-
 
 class MariaDbSource:
     """One table on one MariaDB (or MySQL) server."""
@@ -85,6 +82,7 @@ class MariaDbSource:
         self._timeout, self._rules = timeout, rules
         self._held: Any = None
         self._shape: Shape | None = None
+        self._tail = BinlogTail(engine, self._binlog)
 
     def inspect(self) -> Inspection:
         """The table's shape and what stands against a proof."""
@@ -141,19 +139,10 @@ class MariaDbSource:
 
     def beyond(self, committed: Committed) -> Committed:
         """What was committed, and the DDL statements that follow it in the binlog."""
-        if self._engine is Engine.MYSQL or committed.position is None or not committed.file:
-            return committed
-        try:
-            found = self._rows(
-                f"SHOW BINLOG EVENTS IN %s FROM {committed.place:d} LIMIT {_EVENTS:d}", (committed.file,)
-            )
-        except CdcError:
-            # Another server's file, or one that is gone: then nothing more is known.
-            return committed
-        position = MariaDbPosition.parse(committed.position).followed_by(
-            rowless_groups(found, cut=len(found) == _EVENTS)
-        )
-        return replace(committed, position=str(position))
+        return replace(committed, position=self._tail.beyond(committed, self.position))
+
+    def _binlog(self, file: str, place: int, events: int) -> list[Any]:
+        return self._rows(f"SHOW BINLOG EVENTS IN %s FROM {place:d} LIMIT {events:d}", (file,))
 
     def chunk_end(self, after: Key | None, rows: int) -> Key | None:
         """The key of the `rows`-th row behind `after`; None when there are fewer."""

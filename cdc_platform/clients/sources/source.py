@@ -72,7 +72,7 @@ class Source(Protocol):
     def beyond(self, committed: Committed) -> Committed:
         """What a connector committed, and with it what follows there without a change of any row.
 
-        A connector of MariaDB commits a DDL statement only with the transaction
+        A connector of MariaDB or MySQL commits a DDL statement only with the transaction
         after it, which on an idle server may be long in coming.
         """
 

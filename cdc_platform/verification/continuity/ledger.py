@@ -32,6 +32,7 @@ from cdc_platform.verification.continuity.handovers import SENT
 from cdc_platform.verification.continuity.ledger_store import LedgerStore, codes, numbered
 from cdc_platform.verification.continuity.task_resumes import BEFORE_MS, Resumes
 from cdc_platform.verification.continuity.transaction_balance import SEEN, Rows, found_of, handed_on
+from cdc_platform.verification.continuity.transaction_counts import TOGETHER
 from cdc_platform.verification.continuity.transaction_topic import EndReader, decoded, furthest
 from cdc_platform.verification.duplicates.delivery_batches import HORIZON_MS
 from cdc_platform.verification.duplicates.delivery_store import TopicDeliveries
@@ -283,7 +284,11 @@ class _LedgerUpdate:
                 seen = np.zeros(len(rows), dtype=SEEN)
                 for column in ("transaction", "count", "time"):
                     seen[column] = rows[column]
-                seen["shard"], seen["run"] = shard_of[rows["run"]], run_of[rows["run"]]
+                together, run = (rows["run"] & TOGETHER) != 0, rows["run"] & ~TOGETHER
+                seen["shard"], seen["run"] = shard_of[run], run_of[run]
+                for shard in np.unique(seen["shard"][together]).tolist():
+                    one = numbered(state.runs, known_runs, f"{state.shards[shard]} *")
+                    seen["run"][together & (seen["shard"] == shard)] = one
                 seen["record"] = rows["offset"] | packed(part.partition, 0)
                 store.write_down("seen", seen)
             state.taken[part.partition] = [name for name, _ in files]

@@ -2,22 +2,34 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
 import numpy.typing as npt
 
 from cdc_platform.verification.duplicates.deliveries import Deliveries, mixed
 from cdc_platform.verification.proof.change_events import Words
 
-# So many distinct events of a transaction were sent by a task run, from `offset` on.
+# So many distinct events of a transaction were sent by a task run, from `offset` on. A `run` with the bit
+# TOGETHER stands for all runs of its shard that number on: what one of them sent again is not counted.
 TRANSACTION_COUNT = np.dtype([("transaction", "u8"), ("run", "u4"), ("count", "u4"), ("offset", "i8"), ("time", "i8")])
 
+TOGETHER = np.uint32(1 << 31)
 
-def count_transactions(fresh: Deliveries, transactions: Words) -> npt.NDArray[np.void]:
-    """How many distinct events each task run sent of each transaction (`TALLY`); rows of snapshots have none."""
-    streamed = transactions != 0
+
+def count_transactions(
+    fresh: Deliveries, transactions: Words, copied: npt.NDArray[np.bool_], counting_on: Collection[int]
+) -> npt.NDArray[np.void]:
+    """How many distinct events each task run sent of each transaction; rows of snapshots have none.
+
+    A run that numbers on in mid-transaction sends an END that counts all of it, its predecessor's part too. So those
+    of `counting_on` (numbers of runs) are counted together, without the `copied`.
+    """
+    on = np.isin(fresh["run"], list(counting_on))
+    streamed = (transactions != 0) & ~(on & copied)
     if not streamed.any():
         return np.zeros(0, dtype=TRANSACTION_COUNT)
-    run = fresh["run"][streamed]
+    run = np.where(on, fresh["run"] | TOGETHER, fresh["run"])[streamed]
     # Most transactions have one event in a partition, so only the others' events are told apart.
     groups = mixed(mixed(run.astype(np.uint64)) ^ transactions[streamed])
     order = np.argsort(groups, kind="stable")

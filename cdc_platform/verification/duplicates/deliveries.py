@@ -79,18 +79,30 @@ class _Postgres(msgspec.Struct, gc=False):
     source: PostgresSource
 
 
+class _Release(msgspec.Struct, gc=False):
+    version: str | None = None
+
+
+class _Sender(msgspec.Struct, gc=False):
+    source: _Release
+
+
 _KEY = msgspec.json.Decoder(_Key)
 
 
 @dataclass(slots=True)
 class TaskRuns:
-    """Numbers of (shard, run id, worker), in the order in which they came. An empty run id is unknown."""
+    """Numbers of (shard, run id, worker), in the order in which they came. An empty run id is unknown.
+
+    `counting_on` are those seen here that number on where they take over a transaction in its middle.
+    """
 
     names: list[tuple[str, str, str]] = field(default_factory=list)
     _codes: dict[tuple[str, str, str], int] = field(default_factory=dict)
     _raw: dict[tuple[bytes | None, ...], int] = field(default_factory=dict)
     # The indexes of shard, run and worker among so many headers.
     _indexes: tuple[int, ...] = (0, 0, 0, -1)
+    counting_on: set[int] = field(default_factory=set)
 
     @classmethod
     def of(cls, names: Sequence[tuple[str, str, str]]) -> TaskRuns:
@@ -145,6 +157,7 @@ class DeliveryReader:
         self._kind = _Binlog if engine.reads_binlog else _Postgres
         self._decoder: msgspec.json.Decoder[Any] | None = None
         self._wrapped = False
+        self._seen: set[int] = set()
         self.unreadable = 0
         # The transaction of each event of the last batch, as `transaction_words` has it; 0 for rows of snapshots.
         self.transactions: Words = np.zeros(0, dtype=np.uint64)
@@ -182,12 +195,23 @@ class DeliveryReader:
         found["position"], found["seq"] = self._positions(events, position["sub"], reads), position["seq"]
         found["kind"] = np.where(reads, READ, STREAMED)
         found["offset"], found["time"] = _at(batch.offsets, live), _at(batch.times, live)
-        found["run"] = runs.codes(_at(batch.headers, live), keys)
+        senders = runs.codes(_at(batch.headers, live), keys)
+        self._note_releases(senders, values, runs)
+        found["run"] = senders
         self.transactions = transaction_words(self._engine, position["stream"], position["seq"])
         self.transactions[reads] = 0
         # On Postgres the stream is not the transaction: LSNs of one server are one stream.
         streams = position["stream"] if self._engine.reads_binlog else np.zeros(len(events))
         return found, streams.astype(np.uint64)
+
+    def _note_releases(self, senders: Sequence[int], values: Sequence[Any], runs: TaskRuns) -> None:
+        """A run is of one release of Debezium, which its first event tells."""
+        for code in set(senders) - self._seen:
+            self._seen.add(code)
+            kind: type[Any] = wrapped(_Sender) if self._wrapped else _Sender
+            event = msgspec.json.decode(values[senders.index(code)], type=kind)
+            if counts_on((event.payload if self._wrapped else event).source.version):
+                runs.counting_on.add(code)
 
     def _positions(self, events: Sequence[Any], subs: Words, reads: npt.NDArray[np.bool_]) -> Words:
         """Binlog and number of each event; 0 for rows of snapshots, and on Postgres."""
@@ -226,6 +250,15 @@ def _columns(batch: Batch) -> tuple[Sequence[Any], ...]:
 
 def _at(column: Sequence[Any], indexes: Sequence[int]) -> Sequence[Any]:
     return column if len(indexes) == len(column) else [column[at] for at in indexes]
+
+
+def counts_on(release: str | None) -> bool:
+    """Does that Debezium go on numbering a transaction's events where a task began in its middle? From 3.6.1 on.
+
+    Older ones, and those that do not say which they are, begin at 1 (https://github.com/debezium/debezium/pull/7624).
+    """
+    numbers = [int(part) for part in (release or "").split(".")[:3] if part.isdigit()]
+    return numbers >= [3, 6, 1]
 
 
 def _shard(key: bytes) -> str:

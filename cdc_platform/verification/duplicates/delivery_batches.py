@@ -116,7 +116,9 @@ class DeliveryWriter:
         if len(fresh):
             files.append(self._write(serial, len(files), [fresh[np.argsort(fresh["key"], kind="stable")]]))
         newest = max(state.newest, int(fresh["time"].max()) if len(fresh) else 0)
-        counts = count_transactions(fresh, transactions)
+        copied = np.zeros(len(fresh), dtype=np.bool_)
+        copied[found.after - len(old)] = True
+        counts = count_transactions(fresh, transactions, copied, self.runs.counting_on)
         names = list(state.transaction_counts)
         if len(counts):
             names.append(self._write(serial, 0, [counts], suffix=f"-t{newest}"))
@@ -167,6 +169,8 @@ class DeliveryWriter:
         known, unsure = dict(self._state.takeovers), set(self._state.unsure)
         if self._takeovers is None:
             return known, ()
+        # Their numbers are true wherever they began.
+        known |= dict.fromkeys(self.runs.counting_on, Takeover(0, 0))
         earlier = np.zeros(len(deliveries) - len(transactions), dtype=np.uint64)
         crossing = Crossing.of(deliveries, again, np.concatenate([earlier, transactions]))
         asked = {code for code in np.unique(deliveries["run"][crossing.at]).tolist() if spans[code].run}

@@ -1,9 +1,11 @@
 """Which task runs took over a binlog transaction in its middle, and how many of its events had been sent.
 
-Debezium numbers the events of a transaction from 1 on, and does so again when a task starts in the middle of one
-(TransactionContext.beginTransaction, called for each GTID event; tried: MariaDB, 3.5.0). The committed offset from
-which it starts then holds `transaction_id` and, by table, how many events are behind it (TransactionContext.store): so
-the true number of an event is the one it has plus those. An offset between transactions has no `transaction_id`.
+Debezium numbers the events of a transaction from 1 on, and before 3.6.1 does so again when a task starts in the middle
+of one (TransactionContext.beginTransaction, called for each GTID event; tried: MariaDB, 3.5.0). The committed offset
+from which it starts then holds `transaction_id` and, by table, how many events are behind it
+(TransactionContext.store): so the true number of an event is the one it has plus those. An offset between transactions
+has no `transaction_id`. Since 3.6.1 a task numbers on (`deliveries.counts_on`; tried: MySQL, 3.6.1), and how it began
+is not asked.
 """
 
 from __future__ import annotations
@@ -27,7 +29,10 @@ _COUNT = "transaction_data_collection_order_"
 
 @dataclass(frozen=True, slots=True)
 class Takeover:
-    """A run began behind so many events of a transaction (as `transaction_words` has it); 0 and 0: between two."""
+    """A run began behind so many events of a transaction (as `transaction_words` has it).
+
+    0 and 0: between two, or it numbers on.
+    """
 
     transaction: int
     events: int

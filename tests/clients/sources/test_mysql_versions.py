@@ -53,6 +53,7 @@ WORDS = {
     "SHOW MASTER STATUS": Word(EVER, (8, 4, 0), instead="SHOW BINARY LOG STATUS"),
     "SHOW REPLICA STATUS": Word((8, 0, 22)),
     "SHOW BINARY LOGS": Word(EVER),
+    "SHOW BINLOG EVENTS": Word(EVER),
     "SHOW CREATE TABLE": Word(EVER),
     "SHOW GLOBAL VARIABLES": Word(EVER),
     "SHOW GRANTS": Word(EVER),
@@ -89,9 +90,11 @@ def ours() -> set[str]:
             text = path.read_text()
             found |= {name.lower() for name in re.findall(r"@@(?:global\.|GLOBAL\.)?([a-z_]+)", text)}
             found |= set(
-                re.findall(r"\bSHOW (?:BINARY|MASTER|REPLICA|CREATE|GLOBAL|GRANTS|SLAVE)\b[A-Z ]*(?<=[A-Z])", text)
+                re.findall(
+                    r"\bSHOW (?:BINARY|BINLOG|MASTER|REPLICA|CREATE|GLOBAL|GRANTS|SLAVE)\b[A-Z ]*(?<=[A-Z])", text
+                )
             )
-    shown = {re.sub(r" WHERE.*", "", word) for word in found}
+    shown = {re.sub(r" (WHERE|IN)\b.*", "", word) for word in found}
     return {word for word in shown if word not in _MARIADB and word != "global"}
 
 
@@ -180,7 +183,14 @@ def test_the_table_is_right_of_the_server_at_hand(stack: Stack) -> None:
         cursor.execute("SELECT VERSION() AS version")
         version: Version = tuple(map(int, re.findall(r"\d+", cursor.fetchone()["version"])[:3]))  # type: ignore[assignment]
         for name, word in WORDS.items():
-            if name in ("SHOW CREATE TABLE", "GTID_SUBSET", "GTID_SUBTRACT", "JSON_QUOTE", "SHA2"):
+            if name in (
+                "SHOW BINLOG EVENTS",
+                "SHOW CREATE TABLE",
+                "GTID_SUBSET",
+                "GTID_SUBTRACT",
+                "JSON_QUOTE",
+                "SHA2",
+            ):
                 continue
             try:
                 cursor.execute(name if name.startswith("SHOW") else f"SELECT @@{name}")

@@ -94,19 +94,28 @@ class Harness:
         found: Records = self.events if topic == "cdc.pins.pins" else self.transactions
         return found
 
-    def transaction(self, run: str, events: int, *, number: int | None = None, lost: int = 0) -> int:
-        """One transaction: its events, then its END."""
+    def transaction(
+        self, run: str, events: int, *, number: int | None = None, lost: int = 0, first: int = 0, release: str = ""
+    ) -> int:
+        """One transaction: its events from `first` on, then its END."""
         self.number += 1
         number = self.number if number is None else number
-        for row in range(events - lost):
-            self.events.send(run, row, number, place=number * 100 + row)
+        self.send(run, range(first, events - lost), number, release)
+        self.end(number, events)
+        return number
+
+    def send(self, run: str, rows: range, number: int, release: str = "") -> None:
+        """Events of a transaction, without its END."""
+        for row in rows:
+            self.events.send(run, row, number, place=number * 100 + row, order=row + 1, release=release)
+
+    def end(self, number: int, events: int) -> None:
         self.events.at += 1
         value = {
             "status": "END", "id": f"0-1-{number}", "event_count": events,
             "data_collections": [{"data_collection": "pins_0.pins", "event_count": events}] if events else [],
         }  # fmt: skip
         self.transactions.records.append(("pins.00000", f"0-1-{number}", json.dumps(value).encode(), self.events.at))
-        return number
 
     def rest(self, ms: int) -> int:
         """Nothing happens for so long; the time then."""

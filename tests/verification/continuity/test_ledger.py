@@ -312,6 +312,32 @@ def test_ledger_finds_a_transaction_that_lost_an_event_once_it_is_committed(tmp_
     assert len(harness.store.writes) == 1
 
 
+@pytest.mark.parametrize(("committed", "lost"), [(4, 0), (0, 0), (4, 1)], ids=["middle", "anew", "lost"])
+def test_ledger_of_a_transaction_that_was_taken_over_by_a_task_that_numbers_on(
+    committed: int, lost: int, tmp_path: Path
+) -> None:
+    """Debezium from 3.6.1 on: the second END counts all of it, of which each run has sent a part."""
+    harness = Harness(tmp_path)
+    release = "3.6.1.Final"
+    first = run_id(harness.events.at)
+    harness.transaction(first, 3, release=release)
+    harness.commit(1)
+    harness.send(first, range(6), 2, release)  # of ten; the END does not come any more
+    assert harness.only().breaks == ()
+    second = run_id(harness.rest(5_000))
+    harness.rest(100)
+    harness.transaction(second, 10, first=committed, lost=lost, number=2, release=release)
+    harness.transaction(second, 2, number=3, release=release)
+    harness.rest(5_000)
+    harness.commit(3)
+    harness.only()  # what is open then is judged by the next look
+    found = harness.only()
+    assert found.open == 0
+    assert [(gap.kind, gap.expected, gap.found) for gap in found.breaks] == (
+        [(BreakKind.TRANSACTION, 10, 9)] if lost else []
+    )
+
+
 def test_ledger_names_the_range_that_a_moved_offset_skipped(tmp_path: Path) -> None:
     harness = Harness(tmp_path)
     first = run_id(harness.events.at)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,16 +18,17 @@ from cdc_platform.connectors.identity import slot_name
 from cdc_platform.defs.ledger_sensor import proofs_wanted
 from cdc_platform.defs.translator import table_props
 from cdc_platform.local.stack import Stack
-from cdc_platform.model.topology import BootstrapMode, Engine, Topology
+from cdc_platform.model.topology import EMPTY, BootstrapMode, Engine, Topology
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.continuity.breaks import Break, BreakKind, ShardContinuity
+from cdc_platform.verification.continuity.committed_positions import log_positions
 from cdc_platform.verification.continuity.ledger import LedgerPorts, breaks_on_record, count_and_keep
 from cdc_platform.verification.proof.completeness import ShardRange, verify_shards
 from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.wiring import open_ledger, open_platform, verification_of
 from tests.engines import EACH_ENGINE
+from tests.verification.duplicates.harness import SLOW, ask_for_snapshot, harnesses, killed_in_mid_transaction
 from tests.verification.duplicates.harness import Harness as DuplicatesHarness
-from tests.verification.duplicates.harness import ask_for_snapshot, harnesses
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -133,7 +135,20 @@ def rows_of(run: Any, found: Any) -> Any:
 
 @pytest.fixture
 def kept(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
-    with harnesses(stack, tmp_path, BootstrapMode.SNAPSHOT) as make:
+    with ledgers(stack, tmp_path) as make:
+        yield make
+
+
+@pytest.fixture
+def slow(stack: Stack, tmp_path: Path) -> Iterator[Callable[[Engine], Kept]]:
+    """Of shards whose transactions can be stopped in their middle."""
+    with ledgers(stack, tmp_path, SLOW) as make:
+        yield make
+
+
+@contextmanager
+def ledgers(stack: Stack, root: Path, connector: Mapping[str, str] = EMPTY) -> Iterator[Callable[[Engine], Kept]]:
+    with harnesses(stack, root, BootstrapMode.SNAPSHOT, connector) as make:
         opened: list[Any] = []
 
         def one(engine: Engine) -> Kept:
@@ -214,7 +229,8 @@ def test_ledger_of_an_offset_moved_forward_by_hand_breaks_and_names_the_range(
 def ends_of(engine: Engine, gap: Break) -> tuple[int, int]:
     """First and last of a break's range."""
     if engine.reads_binlog:
-        first, last = gap.range.removeprefix("GTID domain 0, ").split(" to ")
+        # `GTID domain 0, 5 to 9` or `GTIDs of server 1eed3f01, 5 to 9`.
+        first, last = gap.range.rpartition(", ")[2].split(" to ")
         return int(first), int(last)
     first, last = gap.range.removeprefix("LSN ").split(" to ")
     return tuple(int(high, 16) << 32 | int(low, 16) for high, low in (lsn.split("/") for lsn in (first, last)))  # type: ignore[return-value]
@@ -223,7 +239,7 @@ def ends_of(engine: Engine, gap: Break) -> tuple[int, int]:
 def source_positions(ledger: Kept, ids: range) -> list[int]:
     """Where the source has these rows' transactions: their number, or where its log stood when they were there."""
     if ledger.harness.dataset.engine.reads_binlog:
-        last = int(str(ledger.position()["gtids"]).rpartition("-")[2])
+        last = max((log_positions(ledger.harness.dataset.engine, ledger.position()) or {}).values())
         # Ten more were written since, one transaction each.
         return [last - 10 - (ids.stop - 1 - id) for id in ids]
     with ledger.harness.admin(ledger.harness.shard.database) as run:
@@ -231,6 +247,23 @@ def source_positions(ledger: Kept, ids: range) -> list[int]:
         assert len(rows_of(run, found)) == 2
     sent = sorted(value["source"]["lsn"] for key, value, _ in ledger.harness.records())
     return [next(lsn for lsn in sent[20:]) - 1]
+
+
+@EACH_ENGINE
+def test_ledger_of_a_transaction_resumed_in_its_middle_has_no_break(
+    engine: Engine, slow: Callable[[Engine], Kept]
+) -> None:
+    ledger = slow(engine)
+    place = ledger.harness
+    place.write(1)
+    place.arrived()
+    assert ledger.settled().breaks == ()
+    changes = killed_in_mid_transaction(place)
+    assert_eventually(lambda: place.last_offsets() > changes, f"{changes} events arrived", 300)
+    place.write(1)
+    place.arrived()
+    found = ledger.settled()
+    assert (found.breaks, found.open) == ((), 0)
 
 
 @EACH_ENGINE

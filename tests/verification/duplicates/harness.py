@@ -41,6 +41,9 @@ from tests.connectors.harness import Harness as ConnectorHarness
 from tests.messages import document, headers_of
 from tests.waiting import assert_eventually
 
+# Slow enough that an offset is committed in a transaction's middle, and events are sent after it.
+SLOW = {"max.batch.size": "250", "max.queue.size": "500", "poll.interval.ms": "100"}
+
 
 @dataclass(kw_only=True)
 class Harness:
@@ -299,3 +302,36 @@ def drop_slot(place: Harness, slot: str) -> None:
             return not run(f"SELECT 1 FROM pg_replication_slots WHERE slot_name = '{slot}'").rowcount  # type: ignore[attr-defined]
 
         assert_eventually(dropped, f"slot {slot} is gone", 60)
+
+
+def killed_in_mid_transaction(place: Harness) -> int:
+    """One transaction of 20,000 changes, whose worker is killed behind an offset in its middle; how many changes."""
+    stack, changes = place.field.stack, 0
+    before, home = place.last_offsets(), place.home()
+    with place.admin(place.shard.database) as run:
+        run("BEGIN")
+        for _ in range(64):
+            rows = range(place.written + 1, place.written + 301)
+            run(f"INSERT INTO pins VALUES {','.join(f'({row}, 0)' for row in rows)}")
+            place.written += 300
+            changes += 300
+            for _ in range(13):  # the same two values, over and over
+                run("UPDATE pins SET n = 1 - n WHERE id = 1")
+                changes += 1
+        run("COMMIT")
+
+    def halfway() -> bool:
+        offset = place.field.offset(place.shard)
+        inside = any(name.startswith("transaction_data_collection_order_") for name in offset)
+        return inside or place.last_offsets() - before >= changes
+
+    assert_eventually(halfway, "an offset in the middle is committed", 120)
+    # A moment's events more than were committed.
+    sent = place.last_offsets()
+    assert_eventually(lambda: place.last_offsets() >= min(sent + 500, before + changes), "more is sent", 60)
+    stack.kill(home)
+    try:
+        assert_eventually(lambda: place.home() != home, "another worker has the task", 180)
+    finally:
+        stack.start(home)
+    return changes

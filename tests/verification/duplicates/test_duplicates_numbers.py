@@ -72,7 +72,7 @@ def test_duplicates_tally_counts_distinct_events_of_each_transaction_and_run(
             wanted[transaction, run].append((at, key, place))
     found = {
         (int(row["transaction"]), int(row["run"])): (int(row["count"]), int(row["offset"]), int(row["time"]))
-        for row in count_transactions(fresh, transactions)
+        for row in count_transactions(fresh, transactions, np.zeros(len(fresh), dtype=np.bool_), ())
     }
     assert found == {
         name: (len({(key, place) for _, key, place in of}), 100 + of[0][0], 7000 - of[0][0])

@@ -16,7 +16,14 @@ from cdc_platform.verification.duplicates.causes import Cause
 from tests.conftest import own_stack
 from tests.engines import EACH_ENGINE
 from tests.local import promotion
-from tests.verification.duplicates.harness import Harness, ask_for_snapshot, drop_slot, harnesses
+from tests.verification.duplicates.harness import (
+    SLOW,
+    Harness,
+    ask_for_snapshot,
+    drop_slot,
+    harnesses,
+    killed_in_mid_transaction,
+)
 from tests.waiting import assert_eventually
 
 pytestmark = [pytest.mark.stack, pytest.mark.slow, pytest.mark.timeout(900)]
@@ -67,16 +74,14 @@ def test_duplicates_of_a_worker_killed_with_9_are_redelivery_and_counted_exactly
 def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
     engine: Engine, stack: Stack, tmp_path: Path
 ) -> None:
-    # Slow enough that an offset is committed in the transaction's middle, and events are sent after it.
-    slow = {"max.batch.size": "250", "max.queue.size": "500", "poll.interval.ms": "100"}
-    with harnesses(stack, tmp_path, connector=slow) as make:
+    with harnesses(stack, tmp_path, connector=SLOW) as make:
         place = make(engine)
         place.write(1)
         place.arrived()
         changes = 1
         # The kill may come right after a commit: then nothing is sent again, and it is tried once more.
         for _ in range(5):
-            changes += _killed_in_mid_transaction(place)
+            changes += killed_in_mid_transaction(place)
             assert_eventually(lambda: place.last_offsets() >= changes, f"{changes} events arrived", 300)  # noqa: B023
             place.write(1)
             place.arrived()
@@ -87,39 +92,6 @@ def test_duplicates_of_a_transaction_resumed_in_its_middle_are_counted_exactly(
             if expected:
                 break
         assert expected > 0
-
-
-def _killed_in_mid_transaction(place: Harness) -> int:
-    """One transaction of 20,000 changes, whose worker is killed behind an offset in its middle; how many changes."""
-    stack, changes = place.field.stack, 0
-    before, home = place.last_offsets(), place.home()
-    with place.admin(place.shard.database) as run:
-        run("BEGIN")
-        for _ in range(64):
-            rows = range(place.written + 1, place.written + 301)
-            run(f"INSERT INTO pins VALUES {','.join(f'({row}, 0)' for row in rows)}")
-            place.written += 300
-            changes += 300
-            for _ in range(13):  # the same two values, over and over
-                run("UPDATE pins SET n = 1 - n WHERE id = 1")
-                changes += 1
-        run("COMMIT")
-
-    def halfway() -> bool:
-        offset = place.field.offset(place.shard)
-        inside = any(name.startswith("transaction_data_collection_order_") for name in offset)
-        return inside or place.last_offsets() - before >= changes
-
-    assert_eventually(halfway, "an offset in the middle is committed", 120)
-    # A moment's events more than were committed.
-    sent = place.last_offsets()
-    assert_eventually(lambda: place.last_offsets() >= min(sent + 500, before + changes), "more is sent", 60)
-    stack.kill(home)
-    try:
-        assert_eventually(lambda: place.home() != home, "another worker has the task", 180)
-    finally:
-        stack.start(home)
-    return changes
 
 
 @EACH_ENGINE

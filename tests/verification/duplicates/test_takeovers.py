@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -15,6 +16,7 @@ from cdc_platform.clients.kafka.offset_history import WrittenOffset
 from cdc_platform.model.topology import Cluster, Engine
 from cdc_platform.verification.duplicates.causes import DuplicatePolicy, blame, judge, unsure_runs
 from cdc_platform.verification.duplicates.copies import PartitionCounts
+from cdc_platform.verification.duplicates.deliveries import counts_on
 from cdc_platform.verification.duplicates.transaction_takeovers import OffsetTakeovers, StartedRun, Takeover, taken_over
 from tests.defs.harness import topology
 from tests.verification.duplicates.topics import Topic, run_id
@@ -90,6 +92,40 @@ def test_duplicates_of_one_hot_row_are_counted_by_number_alone(tmp_path: Path) -
         topic.send(second, 1, 7, place=100, order=number - 10)
     known, _ = takeovers([offset(BORN + 5_000, "0-1-7", 10)])
     assert total(topic.counts(tmp_path, takeovers=known)) == 5
+
+
+def test_duplicates_of_a_run_that_numbers_on_in_mid_transaction_are_those_of_equal_number(tmp_path: Path) -> None:
+    """Debezium from 3.6.1 on. A first run of an older one is asked for, whatever the second is."""
+    topic, release = Topic(), "3.6.1.Final"
+    first, second = run_id(BORN), run_id(BORN + 60_000)
+    for number in range(1, 16):
+        topic.send(first, 1, 7, place=100, order=number, release=release)
+    for number in range(11, 101):
+        topic.send(second, 1, 7, place=100, order=number, release=release)
+    known, history = takeovers([offset(BORN + 5_000, "0-1-7", 10)])
+    assert total(topic.counts(tmp_path, takeovers=known)) == 5
+    assert history.asked == []
+    # Also when what came first was read by another process.
+    topic.counts(tmp_path / "again", end=40, takeovers=known)
+    assert total(topic.counts(tmp_path / "again", takeovers=known)) == 5
+    for number in range(96, 101):
+        topic.send(run_id(BORN + 120_000), 1, 7, place=100, order=number, release=release)
+    assert total(topic.counts(tmp_path / "again", takeovers=known)) == 10
+
+
+@pytest.mark.parametrize(
+    ("release", "expected"),
+    [
+        ("3.6.1.Final", True),
+        ("3.7.0.Beta1", True),
+        ("4.0.0.Final", True),
+        ("3.6.0.Final", False),
+        ("3.5.0.Final", False),
+        ("", False),
+    ],
+)
+def test_releases_that_number_on(release: str, expected: bool) -> None:
+    assert counts_on(release) is expected
 
 
 def test_runs_of_which_no_event_came_twice_are_not_asked_for(tmp_path: Path) -> None:

@@ -42,6 +42,7 @@ class Topic:
         time: int | None = None,
         snapshot: str | None = None,
         order: int = 0,
+        release: str = "",
     ) -> None:
         """Append one event. `seq` is the GTID's number, or the LSN."""
         if self.engine is Engine.POSTGRES:
@@ -49,6 +50,8 @@ class Topic:
         else:
             gtid = None if op == "r" else f"0-1-{seq}"
             source = {"gtid": gtid, "pos": place or seq * 100, "row": 0, "snapshot": snapshot}
+        if release:
+            source["version"] = release
         self.at += 1
         headers = [("cdc.shard", f"pins.{shard}".encode()), ("cdc.worker", worker.encode())]
         if run:

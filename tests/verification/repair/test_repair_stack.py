@@ -59,7 +59,7 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
         tables = load_tables(resource=resource).tables
         own_tables = [one for one in tables if (one.dataset, one.table) == (harness.world.name, "items")]
         checks = build_cdc_asset_checks(tables=own_tables)
-        location = dg.Definitions(asset_checks=checks)
+        location = dg.Definitions(asset_checks=checks, resources={"cdc_platform": resource})
         sensor = build_alert_sensor(tables=tables)
         cursor: str | None = None
 
