@@ -21,6 +21,7 @@ from cdc_platform.cli.grammar import Duration, SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.cli.set_leader import discover_leaders, set_leader
+from cdc_platform.cli.skip_statement import skip_statement
 from cdc_platform.cli.topology_new import new_topology
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
@@ -128,6 +129,7 @@ def show(dataset: str | None, as_json: bool) -> None:
 topology.add_command(new_topology)
 topology.add_command(set_leader)
 topology.add_command(discover_leaders)
+topology.add_command(skip_statement)
 
 
 def _until(context: click.Context, parameter: click.Parameter, text: str | None) -> datetime | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from cdc_platform.connectors import routing
+from cdc_platform.connectors.engines import ddl_filter
 from cdc_platform.connectors.engines.registry import ENGINES, wire_format
 from cdc_platform.connectors.identity import check, history_topic_of, identity, notification_topic
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
@@ -44,12 +45,17 @@ class DesiredConfigs:
             known = (dataset, _dataset_part(self._settings, dataset))
             self._datasets[dataset.name] = known
         check_shard(dataset, shard, self._settings)
-        return {
+        config = {
             **known[1],
             **_shard_part(self._settings, dataset, shard, cluster),
             **dataset.connector,
             **shard.connector,
         }
+        own = known[1].get(ddl_filter.OPTION)
+        if own is not None:
+            more = (overrides.get(ddl_filter.OPTION) for overrides in (dataset.connector, shard.connector))
+            config[ddl_filter.OPTION] = ddl_filter.with_more(own, *more)
+        return config
 
 
 def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: Settings) -> dict[str, str]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from cdc_platform.connectors import permitted_options
+from cdc_platform.connectors.engines import ddl_filter
 from cdc_platform.connectors.engines.registry import FIXED
 from cdc_platform.connectors.identity import SERVER_ID_FIELD, SERVER_IDS, SHARD_KEY_FIELD
 from cdc_platform.connectors.patterns import CURE, PATTERN_OPTIONS, refused_pattern
@@ -226,6 +227,13 @@ def _check(overrides: Mapping[str, str], where: str, dataset: Dataset, settings:
         pattern = refused_pattern(value) if option in PATTERN_OPTIONS else None
         if pattern is not None:
             raise _refused(where, option, f"{pattern}.", CURE)
+        if option == ddl_filter.OPTION and not ddl_filter.is_exact(value):
+            raise _refused(
+                where,
+                option,
+                "a pattern of several statements may pass over a change of a captured table.",
+                "Let `cdc-platform topology skip-statement DATASET SHARD` write it.",
+            )
         number = _NUMBERS.get(option)
         if number and not (value.isascii() and value.isdigit() and len(value) < 20 and int(value) in number):
             bounds = f"{number.start} to {number.stop - 1}"
@@ -276,7 +284,7 @@ def _check_harmless(option: str, value: str, where: str, dataset: Dataset, setti
 
 @lru_cache(maxsize=4096)
 def _denied(option: str) -> Denied | None:
-    if option in CHOSEN:
+    if option in CHOSEN or option == ddl_filter.OPTION:
         return None
     # Connect and Debezium compare names exactly; Debezium trims none.
     return next((rule for rule in DENIED if rule.matches(option.strip())), None)

@@ -27,7 +27,7 @@ OWN_DATABASE = "cdc_stack"
 
 # What Debezium needs of the source user where no table is locked, and no more:
 # https://debezium.io/documentation/reference/stable/connectors/mysql.html#mysql-creating-user
-_SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT"
+_SOURCE_GRANTS = "SELECT, SHOW DATABASES, REPLICATION SLAVE, REPLICATION CLIENT, XA_RECOVER_ADMIN"
 
 
 def write_config(home: Path, name: str, *, port: int, primary: bool, security: Security | None) -> None:

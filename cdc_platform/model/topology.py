@@ -30,6 +30,7 @@ LEADER_DIR = "/var/lib/cdc-platform/leaders"
 _DATASET = re.compile(r"[a-z][a-z0-9_]{0,39}")
 _SHARD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
 _TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
+_DATABASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_$-]{0,62}")
 _CLUSTER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}")
 
@@ -259,7 +260,7 @@ class Shard:
         object.__setattr__(self, "name", f"{self.dataset}.{self.id}")
         _check(_DATASET, self.dataset, "dataset")
         _check(_SHARD, self.id, "shard")
-        _check(_TABLE, self.database, "database")
+        _check(_DATABASE, self.database, "database")
         if self.generation < 0:
             raise TopologyError(f"{self.generation} is negative.", field="generation", cure="Use 0 or more.")
         if self.generation > MAX_GENERATION:

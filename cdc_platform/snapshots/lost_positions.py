@@ -31,12 +31,19 @@ def lost_shards(observed: ObservedState, dataset: str) -> dict[str, Failure]:
     """Shard id to what has happened, for the shards of a dataset that cannot go on from where they were."""
     found: dict[str, Failure] = {}
     for shard in observed.topology.shards.get(dataset, ()):
-        for cluster in observed.clusters.values():
-            connector = (cluster.connectors or {}).get(shard.name)
-            failure = _failure(connector) if connector is not None else None
-            if failure in LOST:
-                found[shard.id] = failure
+        trace = failed_trace(observed, shard.name)
+        if trace is not None and (failure := classify(trace)) in LOST:
+            found[shard.id] = failure
     return found
+
+
+def failed_trace(observed: ObservedState, name: str) -> str | None:
+    """Why the connector of that name has failed; None while it has not, or is nowhere."""
+    for cluster in observed.clusters.values():
+        connector = (cluster.connectors or {}).get(name)
+        if connector is not None and (trace := _trace(connector)) is not None:
+            return trace
+    return None
 
 
 def for_lost_shards(observed: ObservedState, request: Request) -> Request:
@@ -60,8 +67,8 @@ def for_lost_shards(observed: ObservedState, request: Request) -> Request:
     return replace(request, shards=tuple(sorted(lost)), again=True, mode=mode)
 
 
-def _failure(connector: ObservedConnector) -> Failure | None:
+def _trace(connector: ObservedConnector) -> str | None:
     traces = [task.trace for task in connector.tasks if task.state == "FAILED"]
     if connector.state == "FAILED":
         traces.append(connector.trace)
-    return classify(traces[0]) if traces else None
+    return (traces[0] or "") if traces else None

@@ -8,3 +8,5 @@ GRANT SELECT ON pins_00000.* TO 'cdc'@'%';
 GRANT REPLICATION SLAVE ON *.* TO 'cdc'@'%';
 -- Where the binlog begins and ends, and how far a replica is behind.
 GRANT REPLICATION CLIENT ON *.* TO 'cdc'@'%';
+-- Which XA transactions are prepared: their rows are in the binlog, and may yet be rolled back.
+GRANT XA_RECOVER_ADMIN ON *.* TO 'cdc'@'%';

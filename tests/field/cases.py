@@ -153,21 +153,13 @@ OPEN: frozenset[tuple[str, Engine]] = frozenset(
     (case, engine)
     for case, engines in {
         "AUTH": ALL,
-        "COL-ZIP": (MARIADB,),
-        "DDL-PARSE": BINLOGS,
         "DG-LOGS": ALL,
         "DOMAINS": (MYSQL,),
         "EXTRA-MANY": ALL,
-        "FK-CASCADE": (POSTGRES,),
-        "KEY-SPELL": (POSTGRES,),
         "LIKE-OTHER": BINLOGS,
         "MDL-HELD": ALL,
-        "NAMES": ALL,
-        "OSC-SWAP": BINLOGS,
         "SLOTS-FULL": (POSTGRES,),
-        "STMT-DML": BINLOGS,
         "STRIMZI": ALL,
-        "VERSIONED": (MARIADB,),
     }.items()
     for engine in engines
 )

@@ -124,12 +124,17 @@ class MariaDbSource:
         self._shape = Shape(engine=self._engine, columns=columns, key=key)
         return Inspection(shape=self._shape, rows=int(rows), left_out=left_out, warnings=warnings)
 
-    def prepared(self) -> tuple[str, ...]:
-        """See `Source`. None on servers that do not tell this user (MySQL: XA_RECOVER_ADMIN)."""
+    def prepared(self) -> tuple[str, ...] | None:
+        """See `Source`. MySQL tells them to users with XA_RECOVER_ADMIN."""
+        mysql = self._engine is Engine.MYSQL
         try:
-            return tuple(str(row[3]) for row in self._rows("XA RECOVER FORMAT='SQL'"))
+            rows = self._rows("XA RECOVER" if mysql else "XA RECOVER FORMAT='SQL'")
         except SourceRejected:
-            return ()
+            return None
+        return tuple(
+            bytes(row[3]).decode(errors="replace") if isinstance(row[3], bytes | bytearray) else str(row[3])
+            for row in rows
+        )
 
     def position(self) -> Position:
         """The position of the last transaction in the binlog."""

@@ -63,8 +63,11 @@ class Source(Protocol):
     def inspect(self) -> Inspection:
         """The table's shape and what stands against a proof."""
 
-    def prepared(self) -> tuple[str, ...]:
-        """Transactions that were logged, but not committed yet: prepared by XA. Their rows may be in the topic."""
+    def prepared(self) -> tuple[str, ...] | None:
+        """Transactions that were logged, but not committed yet: prepared by XA. Their rows may be in the topic.
+
+        None where the server does not tell them to this user.
+        """
 
     def position(self) -> Position:
         """Where the source is now: all that was committed before the call is at or before it."""

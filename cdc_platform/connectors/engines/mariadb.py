@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from cdc_platform.connectors.engines import binlog
+from cdc_platform.connectors.engines import binlog, ddl_filter
 from cdc_platform.connectors.engines.engine_facts import EngineFacts
-from cdc_platform.model.topology import Engine
+from cdc_platform.model.topology import Dataset, Engine
+
+
+def _dataset_options(dataset: Dataset) -> dict[str, str]:
+    return {**binlog.dataset_options(dataset), ddl_filter.OPTION: ddl_filter.MARIADB}
+
 
 FACTS = EngineFacts(
     engine=Engine.MARIADB,
@@ -12,7 +17,7 @@ FACTS = EngineFacts(
     plugin="io.debezium:debezium-connector-mariadb",
     version="3.5.0.Final",
     wire_format=binlog.WIRE_FORMAT,
-    dataset_options=binlog.dataset_options,
+    dataset_options=_dataset_options,
     shard_options=binlog.shard_options,
     leftovers=binlog.leftovers,
     idle_gap=binlog.idle_gap,

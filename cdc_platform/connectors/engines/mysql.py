@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cdc_platform.connectors.engines import binlog
+from cdc_platform.connectors.engines import binlog, ddl_filter
 from cdc_platform.connectors.engines.engine_facts import EngineFacts
 from cdc_platform.connectors.wire_format import Fixed
 from cdc_platform.model.topology import Dataset, Engine
@@ -11,6 +11,7 @@ from cdc_platform.model.topology import Dataset, Engine
 def _dataset_options(dataset: Dataset) -> dict[str, str]:
     return {
         **binlog.dataset_options(dataset),
+        ddl_filter.OPTION: ddl_filter.MYSQL,
         # An initial snapshot lists the tables before it reads its position. From MySQL 8.0 on the list is a table of
         # InnoDB, and opens the view in which REPEATABLE READ reads all rows: what is written between view and
         # position would never come (docs/decisions/0044).

@@ -100,9 +100,9 @@ CURES: Mapping[Failure, Cure] = {
         automatic=False,
         probe=False,
         first_wait=timedelta(hours=1),
-        advice="Debezium cannot parse a statement of the source's log, and every restart meets it again. "
-        "`cdc-platform bootstrap DATASET SHARD --again` for just this shard starts behind the statement and reads its "
-        "rows again.",
+        advice="Debezium cannot parse a statement of the source's log, and every restart meets it again. If it "
+        "changes no captured table, `cdc-platform topology skip-statement DATASET SHARD` lets the shard go on, with "
+        "nothing lost; else `cdc-platform bootstrap DATASET SHARD --again` reads its rows again.",
     ),
     Failure.SCHEMA_MISMATCH: Cure(
         automatic=False,
@@ -231,12 +231,11 @@ def classify(trace: str | None) -> Failure:
 
 
 # What a trace names: the pattern, and the sentence about its groups.
+# A quote that ends the statement ends its line, too; quotes within it may do so as well.
+_UNPARSED = re.compile(r"DDL statement couldn't be parsed.{0,80}?the statement '(.+?)'\s*(?:\n|$)", re.DOTALL)
+
 _NAMED: tuple[tuple[re.Pattern[str], str], ...] = (
-    (
-        # A quote that ends the statement ends its line, too; quotes within it may do so as well.
-        re.compile(r"DDL statement couldn't be parsed.{0,80}?the statement '(.+?)'\s*(?:\n|$)", re.DOTALL),
-        "Debezium cannot parse the statement: {0}",
-    ),
+    (_UNPARSED, "Debezium cannot parse the statement: {0}"),
     (
         re.compile(r"Error processing row in (\S+), internal schema size (\d+), but row size (\d+)"),
         "a row of table {0} has {2} columns, the connector knows {1}",
@@ -253,6 +252,17 @@ def first_line(trace: str | None) -> str:
     lines = [line.strip() for line in (trace or "").splitlines() if line.strip()]
     causes = [line.removeprefix("Caused by: ") for line in lines if line.startswith("Caused by: ")]
     return _shortened(causes[-1] if causes else (lines[0] if lines else "no trace"))
+
+
+def unparsed_statement(trace: str | None) -> str | None:
+    """The whole statement that Debezium could not parse; None for other traces."""
+    found = _UNPARSED.search(trace or "")
+    return found.group(1) if found else None
+
+
+def masked(statement: str) -> str:
+    """A statement on one line, as it may be shown."""
+    return _shortened(_plain(statement))
 
 
 def _plain(text: str) -> str:

@@ -178,6 +178,14 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="See [ddl-unparsed](operations.md#ddl-unparsed).",
     ),
     HazardRow(
+        engines="MariaDB",
+        done="Rows of a table with a COMPRESSED column change, in any database of the server",
+        happens="Every connector of the server stops",
+        channel="the task's failure, `column-unreadable`",
+        cost="nothing",
+        cure="See [column-unreadable](operations.md#column-unreadable).",
+    ),
+    HazardRow(
         engines=_POSTGRES,
         done="`ALTER DATABASE`, `ALTER ROLE` or `ALTER SYSTEM SET` of `bytea_output`, `IntervalStyle`, "
         "`extra_float_digits`, `DateStyle`, `TimeZone`",

@@ -92,6 +92,8 @@ class VerdictRules:
             # MariaDB and MySQL log the rows when the transaction is prepared.
             reason += f"; XA transactions are prepared and may end either way: {some_of(prepared, 3)}"
             return replace(known, verdict=Verdict.PENDING, reason=reason)
+        if prepared is None:
+            reason += "; whether it is by prepared XA transactions the server does not tell (GRANT XA_RECOVER_ADMIN)"
         return replace(known, verdict=Verdict.MISMATCHED, reason=reason)
 
     def _stale(self, compared: Compared, topic: TopicFold) -> tuple[str, ...]:

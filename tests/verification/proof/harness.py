@@ -83,19 +83,21 @@ class Harness:
             clusters={"local": self.stack.cluster()},
         )
 
-    def add_shard(self, number: str, *statements: str) -> Shard:
-        """A database with what the statements make in it."""
-        database = f"{self.name}_{number}"
+    def add_shard(self, number: str, *statements: str, database: str | None = None) -> Shard:
+        """A database, of the name given, with what the statements make in it."""
+        database = database or f"{self.name}_{number}"
         address = self.stack.primary(self.engine)
-        if self.engine.reads_binlog:
-            self.execute(None, f"CREATE DATABASE {database}")
-        else:
-            self.execute(None, f"CREATE DATABASE {database} OWNER {self.source_user}")
+        owner = "" if self.engine.reads_binlog else f" OWNER {self.source_user}"
+        self.execute(None, f"CREATE DATABASE {self.quoted(database)}{owner}")
         shard = Shard(dataset=self.name, id=number, leader=address, database=database)
         self.shards.append(shard)
         for statement in statements:
             self.execute(shard, statement)
         return shard
+
+    def quoted(self, name: str) -> str:
+        """An identifier as the engine quotes it."""
+        return f"`{name}`" if self.engine.reads_binlog else f'"{name}"'
 
     @property
     def source_user(self) -> str:
@@ -272,7 +274,7 @@ class Harness:
 
     def _drop(self, shard: Shard) -> None:
         if self.engine.reads_binlog:
-            self.execute(None, f"DROP DATABASE {shard.database}")
+            self.execute(None, f"DROP DATABASE {self.quoted(shard.database)}")
             return
         drop_postgres_database(self.stack, shard.database)
 
