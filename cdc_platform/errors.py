@@ -137,6 +137,18 @@ class TopicUnreadable(CdcError):
     """A topic cannot be read as a table: records are broken, or rows cannot be known from it."""
 
 
+class LakeUnavailable(Unavailable):
+    """A lake's catalog or store did not answer, or refused."""
+
+
+class LakeConflict(CdcError):
+    """Another writer committed to the lake meanwhile: nothing was written."""
+
+
+class LakeHeld(CdcError):
+    """What is new does not fit the lake's table: an operator must decide."""
+
+
 class LockHeld(CdcError):
     """Another pass holds the ZooKeeper lock."""
 

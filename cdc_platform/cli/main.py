@@ -33,6 +33,7 @@ COMMANDS = {
     "exporter": "cdc_platform.cli.exporter:exporter",
     "grants": "cdc_platform.cli.init:grants",
     "init": "cdc_platform.cli.init:init",
+    "lake": "cdc_platform.cli.lake:lake",
     "pause": "cdc_platform.cli.topology:pause",
     "plan": "cdc_platform.cli.plan_and_apply:plan",
     "repair": "cdc_platform.cli.repair:repair",

@@ -7,7 +7,8 @@ import os
 import secrets
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -19,10 +20,15 @@ from cdc_platform.cli.grammar import old_option, tables_and_shards
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Stages, ends_at_once
 from cdc_platform.cli.safe_console import SafeConsole
+from cdc_platform.errors import NotFound
+from cdc_platform.lake.policy import LakePolicy
+from cdc_platform.lake.proof import LakeVerdict, prove_lake
+from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
 from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import Progress as Step
+from cdc_platform.verification.ports import VerificationPorts
 from cdc_platform.verification.proof.completeness import plan_verification, verify_shards
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict, foreign_rows
 from cdc_platform.wiring import open_platform, verification_of
@@ -91,14 +97,18 @@ def verify(
             verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts
+        lakes = _lakes(ports, topology, dataset, [table.name for table in chosen], ids)
     foreign = {table.name: foreign_rows(one for one in found if one.table == table.name) for table in chosen}
     kinds = {verdict.verdict for verdict in found}
     kinds |= {Verdict.MISMATCHED for one in foreign.values() if one and one.rows}
+    kinds |= {Verdict.MISMATCHED for one in lakes if one.verdict is Verdict.MISMATCHED}
     worst = max(kinds, default=Verdict.PROVEN, key=_RANKS.index)
     if as_json:
         of_tables = {table: None if one is None else one.rows for table, one in foreign.items()}
         shown = [_document(verdict) for verdict in found]
-        document = {"run_id": run_id, "verdict": str(worst), "foreign_rows": of_tables, "shards": shown}
+        document: dict[str, Any] = {"run_id": run_id, "verdict": str(worst), "foreign_rows": of_tables, "shards": shown}
+        if lakes:
+            document["lake"] = [asdict(one) for one in lakes]
         echo(json.dumps(document, indent=2))
     else:
         _print(found, run_id)
@@ -107,7 +117,38 @@ def verify(
                 echo(f"{table}: rows of shards that the topology does not have were not counted.")
             elif one.rows:
                 echo(f"{table}: {one.sentence(dataset, table)}")
+        for line in _said_of(lakes):
+            echo(line)
     sys.exit(exit_code(worst, os.environ))
+
+
+def _lakes(
+    ports: VerificationPorts, topology: Topology, dataset: str, tables: Sequence[str], shards: Sequence[str] | None
+) -> list[LakeVerdict]:
+    """What the tables' lake is, where they land in one that has had a run."""
+    policy = LakePolicy.of(topology.dataset(dataset))
+    found: list[LakeVerdict] = []
+    for table in tables if policy is not None else ():
+        if policy is not None and policy.takes(table):
+            try:
+                found += prove_lake(ports, topology, dataset, table, policy, shards)
+            except NotFound as error:
+                echo(f"{table}: {error}", err=True)
+    return found
+
+
+def _said_of(lakes: Sequence[LakeVerdict]) -> Iterator[str]:
+    for one in lakes:
+        of = f"lake of {one.table}, shard {one.shard}, run {one.run}"
+        if one.verdict is Verdict.MISMATCHED:
+            yield f"{of}: {one.missing} rows missing, {one.extra} extra, {one.mismatched} other than in the topic."
+        elif one.behind:
+            yield f"{of}: {one.behind} keys have changed since; the others are the topic's."
+        else:
+            yield f"{of}: all {one.rows} rows are the topic's."
+        for sample in one.samples:
+            columns = f": {', '.join(sample.columns)}" if sample.columns else ""
+            yield f"  lake {sample.kind} {sample.key}{columns}"
 
 
 def exit_code(worst: Verdict, env: Mapping[str, str]) -> int:

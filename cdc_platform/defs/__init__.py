@@ -8,6 +8,7 @@ from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.completeness_gate import require_check
 from cdc_platform.defs.component import CdcPlatformComponent
+from cdc_platform.defs.lake_asset import build_lake_assets, lake_key
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
 from cdc_platform.defs.pass_checks import build_captured_checks
@@ -38,10 +39,12 @@ __all__ = [
     "build_cdc_jobs",
     "build_check_job",
     "build_check_sensor",
+    "build_lake_assets",
     "build_ledger_sensor",
     "build_pass_check_sensor",
     "build_reconcile_sensor",
     "build_verification_schedules",
+    "lake_key",
     "load_tables",
     "on_new_data",
     "on_proof",

@@ -10,6 +10,7 @@ from functools import cache
 import dagster as dg
 
 from cdc_platform.errors import TopologyError
+from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import Dataset, Topology
 from cdc_platform.verification.ports import VerificationPolicy
@@ -27,7 +28,7 @@ class CdcTableProps:
     `table` is the name inside the dataset, `source_table` the one in each shard's
     database (with its schema where the engine has them), `owners` as the dataset has them.
     `verify_schedule` is a cron line, `verify_shards` how many shards one of its runs takes (0: all, or a seventh
-    where the dataset has no schedule of its own).
+    where the dataset has no schedule of its own). `lake`: it lands in one.
     """
 
     platform: str
@@ -44,6 +45,7 @@ class CdcTableProps:
     owners: tuple[str, ...] = ()
     verify_schedule: str = ""
     verify_shards: int = 0
+    lake: bool = False
 
     @property
     def shards_partition(self) -> str:
@@ -80,6 +82,7 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
         # A verification says so when it is asked for; the assets are there all the same.
         log.error("%s", error)
         policy = VerificationPolicy()
+    lands = _lands(dataset)
     for table in dataset.tables:
         yield CdcTableProps(
             platform=platform,
@@ -96,7 +99,18 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
             owners=dataset.owners,
             verify_schedule=default_schedule(dataset.name) if policy.schedule is None else policy.schedule,
             verify_shards=policy.scheduled_shards,
+            lake=table.name in lands,
         )
+
+
+def _lands(dataset: Dataset) -> frozenset[str]:
+    """The tables that land in the dataset's lake."""
+    try:
+        policy = LakePolicy.of(dataset)
+    except TopologyError as error:
+        log.error("%s", error)
+        return frozenset()
+    return frozenset(table.name for table in dataset.tables if policy is not None and policy.takes(table.name))
 
 
 def default_schedule(dataset: str) -> str:

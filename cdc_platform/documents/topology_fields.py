@@ -103,6 +103,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
     limits = _limits(fields.inner("limits"), strict)
     source_log = _source_log(fields.inner("source_log"), strict)
     verification = fields.free("verification")
+    lake = fields.free("lake")
     owners = fields.texts("owners")
     pause = _pause(fields, strict)
     if strict:
@@ -122,6 +123,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
             limits=limits,
             source_log=source_log,
             verification=verification or EMPTY,
+            lake=lake or EMPTY,
             owners=owners,
             pause=pause,
             extra=extra,
@@ -143,6 +145,7 @@ def encode_dataset(dataset: Dataset) -> Document:
             "limits": _changed(dataset.limits, DEFAULT_LIMITS),
             "source_log": _changed(dataset.source_log, DEFAULT_SOURCE_LOG),
             "verification": dict(dataset.verification),
+            "lake": dict(dataset.lake),
             "owners": list(dataset.owners),
             "pause": encode_pause(dataset.pause) if dataset.pause else None,
         }

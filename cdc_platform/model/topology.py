@@ -166,7 +166,7 @@ class Dataset:
     """One sharded database: the same tables in each of its shards.
 
     `connector` holds Debezium overrides for all shards, as text values.
-    `verification` is the policy of the checks, read by `verification/`.
+    `verification` is the policy of the checks, read by `verification/`; `lake` by `lake/`.
     `extra` holds fields of the document that this version does not know; they
     survive a read-modify-write.
     """
@@ -183,6 +183,7 @@ class Dataset:
     limits: Limits = Limits()
     source_log: SourceLog = DEFAULT_SOURCE_LOG
     verification: Mapping[str, Any] = EMPTY
+    lake: Mapping[str, Any] = EMPTY
     owners: tuple[str, ...] = ()
     pause: Pause | None = None
     extra: Mapping[str, Any] = EMPTY

@@ -54,12 +54,18 @@ class BatchBuilder:
     def __len__(self) -> int:
         return len(self._shards)
 
-    def add(self, shard: str, tokens: Mapping[str, bytes | None], extra: Mapping[str, Any] | None = None) -> None:
-        """Take a row in; columns without a token are NULL."""
+    def add(
+        self,
+        shard: str,
+        tokens: Mapping[str, bytes | None],
+        extra: Mapping[str, Any] | None = None,
+        unheld: Sequence[tuple[str, str]] = (),
+    ) -> None:
+        """Take a row in; columns without a token are NULL. `unheld`: what is known to be so, beside what is found."""
         self._shards.append(shard)
         for name, values in self._more.items():
             values.append((extra or {}).get(name))
-        unheld: list[tuple[str, str]] = []
+        unheld = list(unheld)
         for (found, made), values in zip(self._columns, self._values, strict=True):
             try:
                 values.append(made.value(tokens.get(found.name) or b"null"))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import IO, Any
@@ -44,6 +44,12 @@ class OffsetSets:
         at = offsets - self._begins[partition]
         np.bitwise_or.at(self._bits[partition], at >> 3, (1 << (at & 7)).astype(np.uint8))
         self.counts[partition] += len(offsets)
+
+    def among(self, partition: int, offsets: Sequence[int]) -> npt.NDArray[np.bool_]:
+        """For each of these offsets: is it in the set?"""
+        at = np.asarray(offsets, dtype=np.int64) - self._begins[partition]
+        found: npt.NDArray[np.bool_] = (self._bits[partition][at >> 3] >> (at & 7).astype(np.uint8)) & 1 > 0
+        return found
 
     def pieces(self, partition: int) -> Iterator[list[int]]:
         """The offsets of a partition in their order, a piece at a time."""

@@ -1,0 +1,157 @@
+"""`cdc-platform lake`: what lands in a lake, and what it held at a position or a time."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cdc_platform.cli.output import echo
+from cdc_platform.cli.progress import Stages
+from cdc_platform.errors import BadInput, NotFound, require_extra
+from cdc_platform.lake.policy import LakePolicy
+from cdc_platform.lake.standing import standings
+from cdc_platform.model.positions import Committed, parse_position
+from cdc_platform.model.topology import Dataset, Topology
+from cdc_platform.settings import Settings
+from cdc_platform.verification.audit_frame import AuditFrame
+from cdc_platform.wiring import open_platform, verification_of
+
+if TYPE_CHECKING:
+    from cdc_platform.lake.current import LakeView
+
+
+@click.group()
+def lake() -> None:
+    """Tables of Iceberg that topics land in (docs/lake.md)."""
+
+
+@lake.command()
+@click.argument("dataset")
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; repeat it. All by default.")
+@click.option("--merge/--no-merge", default=True, show_default=True, help="Rewrite buckets that have changed much.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def run(dataset: str, tables: tuple[str, ...], merge: bool, as_json: bool) -> None:
+    """Bring the lake of DATASET's tables up to the ends of their topics, one commit a table."""
+    require_extra("lake")
+    from cdc_platform.lake.append import append_events
+    from cdc_platform.lake.current import merge as merge_buckets
+
+    shown = []
+    with open_platform(Settings.load()) as platform, Stages(quiet=as_json) as stages:
+        topology = platform.topology.load()
+        for name, policy in _tables(topology, dataset, tables):
+
+            def report(done: int, total: int, name: str = name) -> None:
+                stages.update(f"{name}: reading the topic", done, total)
+
+            found = append_events(verification_of(platform), topology, dataset, name, policy, report)
+            merged = merge_buckets(policy, dataset, name) if merge and found.snapshot is not None else []
+            shown.append({**asdict(found), "merged": merged})
+    if as_json:
+        echo(json.dumps({"runs": shown}, indent=2))
+        return
+    for each in shown:
+        said = f"{each['events']} events" if each["events"] else "nothing new"
+        echo(f"{each['table']}: run {each['run']}, {said}; {len(each['merged'])} buckets merged.")
+
+
+@lake.command()
+@click.argument("name", metavar="DATASET.TABLE")
+@click.option("--position", metavar="P", help="A position of the source, as verdicts have it; with --shard.")
+@click.option("--shard", metavar="SHARD", help="The shard that the position is of; not needed when there is one.")
+@click.option("--time", "moment", metavar="T", help="ISO 8601; UTC without an offset.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def at(name: str, position: str | None, shard: str | None, moment: str | None, as_json: bool) -> None:
+    """The snapshot of DATASET.TABLE that holds all changes up to a position, or the last one before a time.
+
+    It says what the shards' connectors had committed by then, and what was proven of it.
+    """
+    require_extra("lake")
+    if (position is None) == (moment is None):
+        raise BadInput("one of --position and --time is needed.", cure="Give one of them.")
+    dataset, _, table = name.partition(".")
+    settings = Settings.load()
+    with open_platform(settings) as platform:
+        topology = platform.topology.load()
+        known = topology.dataset(dataset)
+        [(_, policy)] = _tables(topology, dataset, (table,))
+    own = None if shard is None else topology.choose(dataset, (shard,))[0].id
+    view = _before(policy, known, table, moment) if moment else _covering(policy, known, table, position or "", own)
+    found = standings(known.engine, view.state, AuditFrame(settings.audit_dir).latest(dataset, table))
+    taken = datetime.fromtimestamp(view.snapshot.timestamp_ms / 1000, UTC)
+    document = {
+        "dataset": dataset,
+        "table": table,
+        "run": view.state.run,
+        "snapshot": view.snapshot.snapshot_id,
+        "committed_at": taken.isoformat(),
+        "shards": [asdict(each) for each in found],
+    }
+    if as_json:
+        echo(json.dumps(document, indent=2))
+        return
+    echo(
+        f"{name}: run {view.state.run}, snapshot {view.snapshot.snapshot_id} of {table}_changes,"
+        f" {taken:%Y-%m-%d %H:%M:%S}Z."
+    )
+    for each in found:
+        echo(f"  {each.shard}: all changes up to {each.position or 'an unknown position'}; {each.said}.")
+
+
+def _tables(topology: Topology, dataset: str, names: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:
+    """The tables that land in the lake, each with the policy. Raises BadInput and TopologyError."""
+    known = topology.dataset(dataset)
+    policy = LakePolicy.of(known)
+    chosen = [known.table(name).name for name in names] or [table.name for table in known.tables]
+    if policy is not None:
+        chosen = [name for name in chosen if policy.takes(name)]
+    if policy is None or not chosen:
+        raise BadInput(
+            f"no such table of {dataset} lands in a lake.", cure="Give the dataset a block `lake` (docs/lake.md)."
+        )
+    return [(name, policy) for name in chosen]
+
+
+def _views(policy: LakePolicy, dataset: str, table: str) -> Iterator[LakeView]:
+    """The views of all snapshots, the newest first."""
+    from cdc_platform.lake.current import open_view
+
+    newest = open_view(policy, dataset, table)
+    for snapshot in sorted(newest.changes.snapshots(), key=lambda found: -(found.sequence_number or 0)):
+        yield open_view(policy, dataset, table, snapshot.snapshot_id)
+
+
+def _before(policy: LakePolicy, dataset: Dataset, table: str, text: str) -> LakeView:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadInput(f"{text!r} is not a time.", field="--time", cure="Write it as 2026-01-31T12:00:00.") from None
+    moment = moment.replace(tzinfo=moment.tzinfo or UTC)
+    for view in _views(policy, dataset.name, table):
+        if view.snapshot.timestamp_ms <= moment.timestamp() * 1000:
+            return view
+    raise NotFound(f"the lake had no rows of {dataset.name}.{table} at {text}.", cure="Name a later time.")
+
+
+def _covering(policy: LakePolicy, dataset: Dataset, table: str, text: str, shard: str | None) -> LakeView:
+    """The oldest view that holds everything up to the position."""
+    position = parse_position(dataset.engine, text)
+    found: LakeView | None = None
+    for view in _views(policy, dataset.name, table):
+        if shard is None and len(view.state.shards) != 1:
+            raise BadInput("a position is one shard's.", field="--shard", cure="Name the shard.")
+        state: Any = view.state.shards.get(shard or next(iter(view.state.shards)))
+        if state is None or not Committed(dataset.engine, state.position).reached(position):
+            break
+        found = view
+    if found is None:
+        raise NotFound(
+            f"the lake has not got to {text} yet, as far as its connectors' offsets say.",
+            cure="Run it, then ask again.",
+        )
+    return found

@@ -1,0 +1,155 @@
+"""The two tables of Iceberg that a captured table lands in: `<table>_changes` and `<table>_base`.
+
+One commit of `changes` is one run, whole or not at all; the catalog sees to it. Its snapshot names a file with the
+run's number, the topic's offsets up to which it goes, and what is known of each shard.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pyarrow as pa
+
+from cdc_platform.errors import LakeConflict, LakeUnavailable, require_extra
+from cdc_platform.lake.policy import LakePolicy
+
+if TYPE_CHECKING:
+    from pyiceberg.catalog.sql import SqlCatalog
+    from pyiceberg.table import Table
+    from pyiceberg.table.snapshots import Snapshot
+
+# Properties of snapshots: the file of a run of `changes`; bucket to the run up to which `base` has it.
+STATE, MERGED = "cdc.state", "cdc.merged"
+
+BUCKET, KEY, RUN, CURRENT = "cdc_bucket", "cdc_key", "cdc_run", "cdc_current"
+
+# pyiceberg sends an append again on top of what another writer committed meanwhile: its events would be there twice.
+_ONE_WRITER = {"commit.retry.num-retries": "0", "format-version": "2"}
+
+
+class ShardState(msgspec.Struct, frozen=True, kw_only=True):
+    """A shard as a run found it: what its connector had committed (all of it is in the run), None: not known."""
+
+    position: str | None = None
+
+
+class LakeState(msgspec.Struct, frozen=True, kw_only=True):
+    """The file of a run: its number from 1 on, the topic's id, the next offset of each partition, the shards."""
+
+    run: int = 0
+    topic_id: str | None = None
+    offsets: dict[int, int] = {}
+    shards: dict[str, ShardState] = {}
+    events: int = 0
+    version: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class LakeTables:
+    """The tables of one captured table; `base` is there from the first merge on."""
+
+    catalog: SqlCatalog
+    namespace: str
+    table: str
+
+    def changes(self) -> Table | None:
+        """Every event; None before the first run."""
+        return self._load(f"{self.table}_changes")
+
+    def base(self) -> Table | None:
+        """The rows by bucket; None before the first merge."""
+        return self._load(f"{self.table}_base")
+
+    def make_changes(self, schema: pa.Schema) -> Table:
+        """`changes`, made where it is not there."""
+        with lake_errors(self.table):
+            self.catalog.create_namespace_if_not_exists(self.namespace)
+            return self.catalog.create_table_if_not_exists(
+                (self.namespace, f"{self.table}_changes"), schema, properties=_ONE_WRITER
+            )
+
+    def make_base(self, schema: pa.Schema) -> Table:
+        """`base`, made where it is not there: a partition each bucket."""
+        from pyiceberg.transforms import IdentityTransform
+
+        with lake_errors(self.table):
+            made = self.catalog.create_table_if_not_exists(
+                (self.namespace, f"{self.table}_base"), schema, properties=_ONE_WRITER
+            )
+            if not made.spec().fields:
+                with made.update_spec() as update:
+                    update.add_field(BUCKET, IdentityTransform(), BUCKET)
+            return made
+
+    def _load(self, name: str) -> Table | None:
+        from pyiceberg.exceptions import NoSuchTableError
+
+        with lake_errors(self.table):
+            try:
+                return self.catalog.load_table((self.namespace, name))
+            except NoSuchTableError:
+                return None
+
+
+def open_tables(policy: LakePolicy, dataset: str, table: str) -> LakeTables:
+    """The tables of a captured table. Raises ExtraMissing and LakeUnavailable."""
+    require_extra("lake")
+    from pyiceberg.catalog.sql import SqlCatalog
+
+    with lake_errors(table):
+        catalog = SqlCatalog("cdc", uri=policy.catalog, warehouse=policy.warehouse)
+    return LakeTables(catalog, dataset, table)
+
+
+@contextmanager
+def lake_errors(table: str) -> Iterator[None]:
+    """Raises LakeConflict where another writer was first, and LakeUnavailable where catalog or store fail."""
+    from pyiceberg.exceptions import CommitFailedException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        yield
+    except CommitFailedException as error:
+        raise LakeConflict(
+            f"another writer has committed to the lake of {table} meanwhile; nothing of this run was written.",
+            cure="Run it again: it takes what is new since then. One schedule a table is enough.",
+        ) from error
+    except (SQLAlchemyError, OSError) as error:
+        raise LakeUnavailable(
+            f"the lake of {table} cannot be read or written: {error}",
+            cure="See to its catalog and its store, then run it again: what was not committed is rewritten.",
+        ) from error
+
+
+def state_of(changes: Table, snapshot: Snapshot | None) -> LakeState:
+    """What the snapshot's file says; an empty state without a snapshot."""
+    place = _property(snapshot, STATE)
+    if place is None:
+        return LakeState()
+    with changes.io.new_input(place).open() as stream:
+        return msgspec.json.decode(stream.read(), type=LakeState)
+
+
+def write_state(changes: Table, state: LakeState) -> str:
+    """Write the file of a run that is not committed yet; its place."""
+    place = f"{changes.location()}/cdc/state-{state.run:08d}-{uuid.uuid4().hex}.json"
+    with changes.io.new_output(place).create() as stream:
+        stream.write(msgspec.json.encode(state))
+    return place
+
+
+def merged_of(snapshot: Snapshot | None) -> Mapping[int, int]:
+    """Bucket to the run up to which this snapshot of `base` has its changes."""
+    text = _property(snapshot, MERGED)
+    return {} if text is None else msgspec.json.decode(text, type=dict[int, int])
+
+
+def _property(snapshot: Snapshot | None, name: str) -> Any:
+    if snapshot is None or snapshot.summary is None:
+        return None
+    return snapshot.summary.additional_properties.get(name)
