@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
 import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from cdc_platform.errors import StackError
 from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.services import Launch
+from cdc_platform.local.short_program import run_program
 from cdc_platform.local.stack_security import Security
 
 KAFKA = "kafka"
@@ -139,7 +139,7 @@ def format_storage(home: Path, programs: Programs, security: Security | None = N
         heap_mb=128,
         flags=log4j_flags(home),
     )
-    done = subprocess.run(argv, capture_output=True, text=True, env=java.environment(), timeout=60, check=False)
+    done = run_program(argv)
     if done.returncode != 0:
         raise StackError(
             f"Kafka's storage could not be formatted: {(done.stdout + done.stderr).strip()[-2000:]}",

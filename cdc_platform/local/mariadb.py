@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pymysql.cursors
 from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java
 from cdc_platform.local.services import Launch
+from cdc_platform.local.short_program import run_program
 from cdc_platform.local.stack_passwords import Login, Logins
 
 SERVERS = ("mariadb-1", "mariadb-2")
@@ -93,7 +93,7 @@ def create_data(home: Path, basedir: Path) -> bool:
     ]  # fmt: skip
     if os.geteuid() == 0:
         argv.append("--user=root")
-    done = subprocess.run(argv, capture_output=True, text=True, env=java.environment(), timeout=120, check=False)
+    done = run_program(argv)
     if done.returncode != 0:
         raise StackError(
             f"MariaDB's data directory could not be made:\n{(done.stdout + done.stderr).strip()[-2000:]}",

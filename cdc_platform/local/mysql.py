@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import ssl
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from cdc_platform.errors import SourceUnavailable, StackError
 from cdc_platform.local import java, mariadb
 from cdc_platform.local.mysql_program import Program
 from cdc_platform.local.services import Launch
+from cdc_platform.local.short_program import run_program
 from cdc_platform.local.stack_passwords import Login, Logins
 from cdc_platform.local.stack_security import Security
 
@@ -112,7 +112,7 @@ def create_data(home: Path, launch: Launch, logins: Logins, *, tls: bool) -> Non
         "--disable-log-bin", "--super-read-only=OFF",
     ]  # fmt: skip
     try:
-        done = subprocess.run(argv, capture_output=True, text=True, env=java.environment(), timeout=120, check=False)
+        done = run_program(argv)
     finally:
         accounts.unlink()
     if done.returncode != 0:

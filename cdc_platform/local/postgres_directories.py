@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import java
 from cdc_platform.local.artifacts import Programs
 from cdc_platform.local.services import Launch
+from cdc_platform.local.short_program import run_program
 
 _OTHER_USER = "nobody"
 # What directories made outside the stack begin with.
@@ -127,17 +127,12 @@ def _others_pass(directory: Path) -> bool:
 def run(directories: PostgresDirectories, argv: list[str], **more: Any) -> subprocess.CompletedProcess[str]:
     """Run a program as the user that runs Postgres."""
     account = pwd.getpwnam(directories.user) if directories.user else None
-    return subprocess.run(
+    return run_program(
         argv,
-        capture_output=True,
-        text=True,
         cwd=directories.root,
-        env=java.environment(),
         user=account.pw_uid if account else None,
         group=account.pw_gid if account else None,
         extra_groups=[] if account else None,
-        timeout=120,
-        check=False,
         **more,
     )
 
