@@ -42,7 +42,8 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
     """Show the state of all datasets, of one DATASET, or of some SHARDs (ids and ranges).
 
     First how long ago the last pass of the control plane was. With --json one SHARD is an object, several are the
-    list `shards` of one. Exits 0 when every shard shown is up, 2 when one is not, 1 on an error.
+    list `shards` of one. Exits 0 when every shard shown is up, 2 when one is not or a dataset cannot be read, 1 on an
+    error.
     """
     with open_platform(Settings.load()) as platform:
         with large_state():
@@ -77,8 +78,9 @@ def status(dataset: str | None, shards: tuple[str, ...], as_json: bool) -> None:
         echo(json.dumps({**document, "watched": {name: _health(h) for name, h in watched.items()}}, indent=2))
     else:
         _print(health, bootstrap, observed, planned, passes, watched)
+    unread = dataset is None and any(p.kind == "dataset" and p.name not in topology.datasets for p in topology.problems)
     whole = [*health.values(), *(watched.values() if dataset is None else ())]
-    sys.exit(0 if all(h.up == h.shards for h in whole) else 2)
+    sys.exit(0 if not unread and all(h.up == h.shards for h in whole) else 2)
 
 
 def passes_of(last: Mapping[str, Any] | None, owner: str | None) -> dict[str, Any]:

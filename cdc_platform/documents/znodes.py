@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import fields
 from typing import Any, NoReturn, TypeVar
@@ -59,7 +60,9 @@ def parse(data: bytes, where: str) -> Document:
     if not data.strip():
         raise TopologyError("is empty.", where=where, cure=cure)
     try:
-        document = json.loads(data, parse_constant=_refuse_constant)
+        document = json.loads(
+            data, parse_constant=_refuse_constant, parse_float=_finite, object_pairs_hook=_without_twins
+        )
     except RecursionError:
         raise TopologyError("is nested too deeply.", where=where, cure=cure) from None
     except ValueError as error:  # also UnicodeDecodeError, JSONDecodeError and numbers of too many digits
@@ -118,6 +121,23 @@ def _list(value: Any) -> list[Any]:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not allowed")
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text[:20]} is too large")
+    return number
+
+
+def _without_twins(pairs: list[tuple[str, Any]]) -> Document:
+    # JSON takes the last of two; who reads the document may look at the first.
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for key in keys if keys.count(key) > 1)
+        raise ValueError(f"the key {twice[:100]!r} stands there twice")
+    return found
 
 
 def read_cluster(layout: Layout, name: str, data: bytes) -> Cluster | Problem:

@@ -1,4 +1,4 @@
-"""Programs of the stack that do one thing and end: formatting, making a data directory, calling a server's own tools."""
+"""Programs of the stack that do one thing and end, such as formatting or making a data directory."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def run_program(argv: Sequence[str], **more: Any) -> subprocess.CompletedProcess
     """Run it to its end, with its output as text; `more` as for `subprocess.run`.
 
     Raises:
-        StackError: it did not end in time. Its arguments, which may hold hashes of passwords, are not told.
+        StackError: it did not end in time. Its arguments, which may hold hashes of passwords, are not named.
     """
     try:
         return subprocess.run(

@@ -375,6 +375,8 @@ class Topology:
     def dataset(self, name: str) -> Dataset:
         """The dataset of that name. Raises TopologyError."""
         if name not in self.datasets:
+            for problem in (p for p in self.problems if (p.kind, p.name) == ("dataset", name)):
+                raise TopologyError(problem.message, field="dataset")
             raise TopologyError(
                 f"there is no dataset {name!r}.",
                 field="dataset",

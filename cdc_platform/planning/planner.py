@@ -108,6 +108,7 @@ class _Planner:
         changes += watched.part
         live = {name: LiveRecord(since=observed.taken_at) for name in diagnosis.liveness.first}
         changes += treatment.part + deletes + Part(records=RecordChanges({LiveRecord: live}))
+        changes += Part(findings=_without_status(shards.views))
         changes += Part(findings=without_agent(observed), records=self._leaders(shards.awaited))
         changes += self._deleted(shards.missing)
         changes += Part(records=self._cluster_sizes(changes.actions, shrunk.keys()))
@@ -315,4 +316,21 @@ def _without_connector(waiting: Mapping[str, Waiting]) -> list[Finding]:
     return [
         Finding(subject=dataset, text=f"{len(names)} shards get no connector ({some_of(sorted(names), 5)}): {reason}")
         for (dataset, reason), names in sorted(groups.items())
+    ]
+
+
+def _without_status(views: Sequence[ConnectorView]) -> list[Finding]:
+    """Clusters that tell no state of any of their connectors; right after its create one alone has none."""
+    states: dict[str, list[bool]] = {}
+    for view in views:
+        seen = view.connector
+        states.setdefault(view.cluster.name, []).append(seen.state == "UNASSIGNED" and not seen.tasks)
+    return [
+        Finding(
+            subject=f"cluster {cluster}",
+            text=f"its answers lack the status of all {len(unknown)} connectors: what runs there is not known, and "
+            "nothing is done about it. If it stays, look at its workers and at what stands before them.",
+        )
+        for cluster, unknown in sorted(states.items())
+        if len(unknown) > 1 and all(unknown)
     ]

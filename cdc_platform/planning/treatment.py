@@ -25,6 +25,10 @@ from cdc_platform.planning.watched import forgotten
 
 # Names shown of a list.
 _NAMED = 5
+# Below so many connectors all of them may well fail at once.
+_MANY = 3
+# Three heartbeats: a task that failed before that has stopped to send them.
+_FRESH_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +83,10 @@ class _Healer:
         """Restarts, and the incidents that the failing connectors make."""
         observed, diagnosis, memory = self.inputs.observed, self.diagnosis, self.inputs.memory
         known, before, now = memory.of(RestartRecord), memory.of(Incident), observed.taken_at
-        failing = {name: item for name, item in diagnosis.failing.items() if name not in self.busy}
+        unsure = self._contradicted()
+        failing = {
+            name: item for name, item in diagnosis.failing.items() if name not in self.busy and name not in unsure
+        }
         items = [item for item, _ in failing.values()]
         decision = restarts.decide(items, diagnosis.healthy, known, now, self.inputs.policy.restarts)
         hosts = {shard.name: str(shard.leader) for _, shard in observed.topology.all_shards()}
@@ -106,8 +113,34 @@ class _Healer:
         ended: dict[str, Incident | None] = dict.fromkeys(before.keys() - incidents)
         new = {key: incident for key, incident in incidents.items() if before.get(key) != incident}
         findings = [Finding(subject=i.place, text=f"{i.sentence()}. {i.advice}") for i in incidents.values()]
+        findings += [
+            Finding(
+                subject=f"cluster {cluster}",
+                text="it says that all of its tasks failed and not why, while they sent heartbeats a moment ago: "
+                "nothing is restarted before the next pass has asked again. If it stays, look at its workers.",
+            )
+            for cluster in sorted(set(unsure.values()))
+        ]
         records = RecordChanges({RestartRecord: changed, Incident: ended | new})
         return Treatment(Part(actions=actions, findings=findings, records=records), decision.waiting, incidents)
+
+    def _contradicted(self) -> dict[str, str]:
+        """The connectors, with their cluster, of clusters whose word contradicts the heartbeats of most of them.
+
+        An empty trace for each task of a cluster at once is no failure of Debezium's.
+        """
+        beats = self.inputs.observed.heartbeats
+        clusters: dict[str, list[ConnectorView]] = defaultdict(list)
+        for view in self.views:
+            clusters[view.cluster.name].append(view)
+        found: dict[str, str] = {}
+        for cluster, views in clusters.items():
+            if beats is None or len(views) < _MANY or not all(map(_failed_without_cause, views)):
+                continue
+            ages = [beats.age(view.name) for view in views]
+            if 2 * sum(age is not None and age < _FRESH_SECONDS for age in ages) > len(views):
+                found |= {view.name: cluster for view in views}
+        return found
 
     def stop_duplicates(self) -> Part:
         """Stop and resume connectors whose task runs on two workers."""
@@ -206,3 +239,8 @@ class _Healer:
             {n: text for report in reports.values() for n, text in report.blocked.items()}.items()
         ):
             yield Finding(subject=name, text=f"its task waits for its new leader: {text}")
+
+
+def _failed_without_cause(view: ConnectorView) -> bool:
+    tasks = view.connector.tasks
+    return bool(tasks) and all(task.state == "FAILED" and not (task.trace or "").strip() for task in tasks)

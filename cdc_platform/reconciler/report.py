@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -128,16 +128,25 @@ def health_of(
             if connector.owner is not None and (connector.name not in connectors or connector.running):
                 connectors[connector.name] = connector
     unknown = frozenset(name for name, cluster in clusters.items() if not cluster.known)
+    malformed: dict[str, list[ShardDown]] = defaultdict(list)
+    known = {shard.name for _, shard in topology.all_shards()}
+    for problem in topology.problems:
+        # One whose options are refused is in the topology, and is judged by its connector.
+        if problem.kind == "shard" and problem.name not in known:
+            down_one = ShardDown(shard=problem.name, state="MALFORMED", reason=problem.message)
+            malformed[problem.name.partition(".")[0]].append(down_one)
     health: dict[str, DatasetHealth] = {}
     for name, dataset in sorted(topology.datasets.items()):
         shards = topology.shards.get(name, ())
         blind = [cluster for cluster in dataset.clusters if cluster in unknown]
-        down = tuple(
+        found = [
             fault
             for shard in shards
             if (fault := _down(shard.name, connectors.get(shard.name), planned, blind)) is not None
-        )
-        health[name] = DatasetHealth(dataset=name, shards=len(shards), up=len(shards) - len(down), down=down)
+        ]
+        up, unread = len(shards) - len(found), malformed.get(name, [])
+        down = tuple(sorted([*found, *unread], key=lambda fault: fault.shard)) if unread else tuple(found)
+        health[name] = DatasetHealth(dataset=name, shards=len(shards) + len(unread), up=up, down=down)
     return health
 
 
