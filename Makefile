@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults field secure lint format typecheck docs coverage lowest newest build sbom bench demo clean
+.PHONY: setup test slow fast faults field secure lint format typecheck docs coverage lowest newest build sbom locks audit bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -95,6 +95,16 @@ build: setup
 sbom: setup
 	mkdir -p dist
 	$(BIN)/python .ci/sbom.py > dist/sbom.json
+
+# Hashes of all that an image or an agent's host installs: deploy/locks.
+locks: setup
+	$(BIN)/python .ci/lock.py
+
+# Known holes in what is pinned, by pip-audit, which is installed apart and asks its own service for them.
+AUDIT := .venv-audit
+audit:
+	test -x $(AUDIT)/bin/pip-audit || { $(PYTHON) -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install --quiet pip-audit; }
+	$(PYTHON) .ci/audit.py $(AUDIT)/bin/pip-audit deploy/locks/image.txt deploy/locks/agent.txt
 
 demo: setup
 	$(BIN)/cdc-platform demo

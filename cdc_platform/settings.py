@@ -69,8 +69,10 @@ class Settings:
     verdicts: a directory, or the URI of one that pyarrow reads (`s3://...`).
     `alerts` is by route name; `dagster_url` and `runbook_url` make the links in messages.
     `zookeeper_user` and `zookeeper_password` (a reference) are digest authentication: what we
-    write is then readable by that user only. `connect_user` and `connect_password` (a reference) are
-    the workers' basic authentication, `connect_ca` a PEM file with who signs their certificates;
+    write is then readable by that user only, and by the ids `USER:HASH` of `zookeeper_readers`: agents' for the
+    control plane, the control plane's for an agent. `zookeeper_ca`: a PEM file; ZooKeeper is reached by TLS.
+    `connect_user` and `connect_password` (a reference) are the workers' basic authentication, `connect_ca` a PEM
+    file with who signs their certificates;
     `connect_logins` has other logins for Connect clusters, by name, and `connect_hosts` patterns with `*` of
     the hosts that URLs of clusters may name.
     `source_hosts`: patterns with `*` of the hosts of leaders and replicas; no login goes to another.
@@ -96,6 +98,8 @@ class Settings:
     zookeeper_root: str = "/cdc"
     zookeeper_user: str = ""
     zookeeper_password: str = ""
+    zookeeper_readers: tuple[str, ...] = ()
+    zookeeper_ca: str = ""
     kafka: Mapping[str, str] = field(default_factory=lambda: {"bootstrap.servers": "127.0.0.1:9092"})
     worker_kafka: Mapping[str, str] = field(default_factory=dict)
     state_topic: str = "cdc.platform.state"

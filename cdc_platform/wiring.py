@@ -51,7 +51,13 @@ _KAFKA_ID_RETRY_SECONDS = 60.0
 def topology_store(settings: Settings) -> ZooKeeperTopologyStore:
     """ZooKeeper alone, for commands that need nothing else."""
     auth = login(settings.zookeeper_user, settings.zookeeper_password)
-    return ZooKeeperTopologyStore(settings.zookeeper, root=settings.zookeeper_root, auth=auth)
+    return ZooKeeperTopologyStore(
+        settings.zookeeper,
+        root=settings.zookeeper_root,
+        auth=auth,
+        readers=settings.zookeeper_readers,
+        ca=settings.zookeeper_ca,
+    )
 
 
 def connect_client(settings: Settings, name: str, urls: Sequence[str], kafka_id: str | None = None) -> ConnectClient:

@@ -115,7 +115,9 @@ def agent(
     directory = LeaderDirectory(leader_dir, owner=worker, group=group)
     own = Settings.load(settings, env={}) if settings else Settings()
     auth = login(own.zookeeper_user, own.zookeeper_password)
-    store = ZooKeeperTopologyStore(hosts, root=root, timeout=session_timeout, auth=auth)
+    store = ZooKeeperTopologyStore(
+        hosts, root=root, timeout=session_timeout, auth=auth, readers=own.zookeeper_readers, ca=own.zookeeper_ca
+    )
     client = ConnectClient(
         worker,
         [connect_url],

@@ -19,6 +19,8 @@ MEANINGS: Mapping[str, str] = {
     "zookeeper_root": "The znode below which the platform keeps everything.",
     "zookeeper_user": "User of ZooKeeper's digest authentication; empty: none.",
     "zookeeper_password": "Its password, as a reference to a secret.",
+    "zookeeper_readers": "Ids `USER:HASH` of digest authentication that may read what we write, such as agents'.",
+    "zookeeper_ca": "PEM file with the authority of ZooKeeper's certificates: TLS, verified; empty: no TLS.",
     "kafka": "How the control plane reaches Kafka: librdkafka options, `bootstrap.servers` at least.",
     "worker_kafka": "How Connect workers reach it, where that differs: Java client properties.",
     "state_topic": "The topic with the platform's own records.",

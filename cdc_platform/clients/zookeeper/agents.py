@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from kazoo.exceptions import BadVersionError, NodeExistsError, NoNodeError
+from kazoo.exceptions import BadVersionError, NoAuthError, NodeExistsError, NoNodeError
 
 from cdc_platform.clients.zookeeper.session import ZooKeeperSession
 from cdc_platform.errors import LockHeld
@@ -26,8 +27,17 @@ class ZooKeeperAgentRegistration:
             client = self._session.client()
             stat = self._session.wait(client.exists_async(self._path))
             if stat is not None and stat.ephemeralOwner != self._session.session_id:
-                self._session.wait(client.delete_async(self._path))
+                try:
+                    self._session.wait(client.delete_async(self._path))
+                except NoAuthError:
+                    # The ready ACL list lets an agent make a znode and delete none: that one ends with its session.
+                    self._wait_until_gone(client)
         self.update(info)
+
+    def _wait_until_gone(self, client: Any) -> None:
+        gone = threading.Event()
+        if self._session.wait(client.exists_async(self._path, watch=lambda event: gone.set())) is not None:
+            gone.wait(2 * self._session.timeout)
 
     def update(self, info: Mapping[str, Any]) -> None:
         """Say something new; registers again after the session was lost.

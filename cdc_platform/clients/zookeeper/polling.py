@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import select
+import ssl
 from typing import Any
 
 from kazoo.handlers.threading import SequentialThreadingHandler
@@ -24,6 +25,10 @@ class PollingHandler(SequentialThreadingHandler):  # type: ignore[misc]
 
         Raises ValueError for a closed socket, as kazoo expects.
         """
+        # Of TLS a record may hold several answers: what is decrypted already, the system knows nothing of.
+        decrypted = [one for one in readable if isinstance(one, ssl.SSLSocket) and one.fileno() >= 0 and one.pending()]
+        if decrypted:
+            return decrypted, [], []
         wanted: dict[int, int] = {}
         for sockets, event in ((readable, select.POLLIN), (writable, select.POLLOUT)):
             for one in sockets:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
 from typing import Any
@@ -21,11 +21,12 @@ from kazoo.exceptions import (
     InvalidACLError,
     KazooException,
     NoAuthError,
+    NodeExistsError,
     NoNodeError,
 )
 from kazoo.handlers.threading import KazooTimeoutError
 from kazoo.protocol.states import Callback
-from kazoo.security import make_digest_acl
+from kazoo.security import ACL, Id, Permissions, make_digest_acl
 
 from cdc_platform.clients.secrets import Login, current
 from cdc_platform.clients.zookeeper.polling import PollingHandler
@@ -44,15 +45,22 @@ class ZooKeeperSession:
         hosts: `HOST:PORT,HOST:PORT`, with an optional chroot path at the end.
         timeout: of the session, seconds; also the deadline of one call.
         auth: user and password for digest authentication. What is made then belongs to that user:
-            no other user reads or writes it.
+            no other user reads or writes it, but for
+        readers: ids of digest authentication (`USER:HASH`) that may read it.
+        ca: PEM file with the authority of the servers' certificates: the connection is TLS, certificate and
+            host name are verified.
 
     All calls raise ZooKeeperUnavailable.
     """
 
-    def __init__(self, hosts: str, *, timeout: float, auth: Login = None) -> None:
+    def __init__(
+        self, hosts: str, *, timeout: float, auth: Login = None, readers: Sequence[str] = (), ca: str = ""
+    ) -> None:
         self.hosts = hosts
         self.timeout = timeout
         self._auth = auth
+        self._readers = tuple(readers)
+        self._ca = ca
         self._known: tuple[str, str] | None = None
         self.epoch = 0
         self._client: Any = None
@@ -80,9 +88,29 @@ class ZooKeeperSession:
         client = self.client()
         with self.errors(""):
             self.wait(client.add_auth_async("digest", ":".join(found)))
-        client.default_acl = [make_digest_acl(*found, all=True)]
+        client.default_acl = self.acl(found)
         self._known = found
         log.info("logged in to ZooKeeper with a password that was rotated")
+
+    def acl(self, login: tuple[str, str], *, readers_create: bool = False) -> list[Any]:
+        """All rights for the login's user; readers read, and with `readers_create` make children."""
+        permissions = Permissions.READ | (Permissions.CREATE if readers_create else 0)
+        return [make_digest_acl(*login, all=True), *(ACL(permissions, Id("digest", one)) for one in self._readers)]
+
+    def let_readers_register(self, path: str) -> None:
+        """Make the znode, or its ACL, such that each reader may have a child of its own there; nothing without any."""
+        login = current(self._auth)
+        if not self._readers or login is None:
+            return
+        wanted = self.acl(login, readers_create=True)
+        client = self.client()
+        with self.errors(path):
+            try:
+                self.wait(client.create_async(path, b"", acl=wanted, makepath=True))
+            except NodeExistsError:
+                found, _ = self.wait(client.get_acls_async(path))
+                if set(found) != set(wanted):
+                    self.wait(client.set_acls_async(path, wanted))
 
     @property
     def connected(self) -> bool:
@@ -172,8 +200,10 @@ class ZooKeeperSession:
         if self._known is not None:
             security = {
                 "auth_data": [("digest", ":".join(self._known))],
-                "default_acl": [make_digest_acl(*self._known, all=True)],
+                "default_acl": self.acl(self._known),
             }
+        if self._ca:
+            security |= {"use_ssl": True, "ca": self._ca, "verify_certs": True, "check_hostname": True}
         client = KazooClient(
             hosts=self.hosts,
             timeout=self.timeout,

@@ -64,6 +64,7 @@ class ZooKeeperTopologyStore:
         load_deadline: of one load of the topology, seconds.
         auth: user and password for digest authentication; what is made then is that user's alone. What reads
             them is asked at each load, so that a rotated password needs no new process.
+        readers, ca: as of `ZooKeeperSession`; readers have a znode of their own below `agents`.
 
     All calls raise ZooKeeperUnavailable.
     """
@@ -76,12 +77,12 @@ class ZooKeeperTopologyStore:
         *,
         load_deadline: float = 30.0,
         auth: Login = None,
+        readers: Sequence[str] = (),
+        ca: str = "",
     ) -> None:
-        self._hosts = hosts
-        self._auth = auth
-        self._timeout = timeout
+        self._open = partial(ZooKeeperSession, hosts, timeout=timeout, auth=auth, readers=readers, ca=ca)
         self._layout = Layout(root)
-        self._session = ZooKeeperSession(hosts, timeout=timeout, auth=auth)
+        self._session = self._open()
         self._reader = TopologyReader(self._session, self._layout, deadline=load_deadline)
 
     def close(self) -> None:
@@ -195,7 +196,8 @@ class ZooKeeperTopologyStore:
 
     def lock(self, *, owner: str, timeout: float = 0.0) -> AbstractContextManager[ControlLock]:
         """Take **`/cdc/control/lock`**. `owner` is shown to others (a run id). Raises LockHeld."""
-        session = ZooKeeperSession(self._hosts, timeout=self._timeout, auth=self._auth)
+        self._session.let_readers_register(self._layout.agents)
+        session = self._open()
         return zookeeper_lock.hold(session, self._layout.lock, owner=owner, timeout=timeout)
 
     def lock_owner(self) -> str | None:

@@ -50,6 +50,10 @@ FINDINGS = {
     "11 who may write where in Kafka is not said": [
         "tests/security/test_acl_lists_stack.py::test_each_forbidden_act_fails_on_the_server",
     ],
+    "12 every agent has all rights in ZooKeeper, over a connection in clear": [
+        "tests/clients/zookeeper/test_tls_and_acls_stack.py::test_agents_read_and_write_only_their_own_znode",
+        "tests/clients/zookeeper/test_tls_and_acls_stack.py::test_nothing_is_said_to_a_zookeeper_that_does_not_prove_itself",
+    ],
     "13 a dataset's author blocks new shards of all": [
         f"{_ATTACKS}/test_hostile_records.py::test_a_shard_s_author_leaves_room_for_the_generations_of_others",
     ],
