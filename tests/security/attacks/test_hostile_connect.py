@@ -12,7 +12,7 @@ import pytest
 from cdc_platform.clients.connect import http
 from cdc_platform.clients.connect.client import ConnectClient
 from cdc_platform.clients.connect.worker_metrics import WorkerMetrics
-from cdc_platform.errors import ConnectUnavailable
+from cdc_platform.errors import CdcError, ConnectUnavailable
 from tests.security.attacks.hostile import Hostile
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
@@ -80,3 +80,27 @@ def test_every_question_for_metrics_ends(url: str) -> None:
         metrics.read("w", f"{url}/metrics")
     metrics.close()
     assert time.monotonic() - begun < 6
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_leads_nowhere(status: int) -> None:
+    """A login, or a connector's config, would go to whom the answer names."""
+    other = Hostile(lambda connection, more: None)
+
+    def serve(connection: socket.socket, more: Callable[[], bytes]) -> None:
+        more()
+        place = f"Location: http://{other.address}/\r\n".encode()
+        connection.sendall(b"HTTP/1.1 %d Moved\r\n%sContent-Length: 0\r\n\r\n" % (status, place))
+
+    hostile = Hostile(serve)
+    url = f"http://{hostile.address}"
+    with ConnectClient("main", [url], timeout=1.5, auth=("cdc", "hunter2")) as connect, pytest.raises(CdcError):
+        connect.connectors()
+    metrics = WorkerMetrics(timeout=1.5)
+    with pytest.raises(ConnectUnavailable):
+        metrics.read("w", f"{url}/metrics")
+    metrics.close()
+    hostile.close()
+    other.close()
+    assert hostile.accepted >= 2
+    assert other.accepted == 0

@@ -125,3 +125,65 @@ def test_a_mysql_server_gets_no_file(tmp_path: Path) -> None:
     hostile = Hostile(mysql_answering(local_file(file)))
     assert_all_end(PINS, PINS_7, tmp_path, hostile)
     assert CANARY.encode() not in hostile.received
+
+
+def _drip_greeting(connection: socket.socket, more: Callable[[], bytes]) -> None:
+    # A packet of 16 MiB that comes a byte at a time.
+    connection.sendall(b"\xff\xff\xff\x00")
+    while True:
+        connection.sendall(b"\x0a")
+        time.sleep(0.2)
+
+
+def _huge_greetings(connection: socket.socket, more: Callable[[], bytes]) -> None:
+    # A packet of the greatest length goes on in the next, for ever.
+    number = 0
+    while True:
+        connection.sendall(b"\xff\xff\xff" + bytes([number % 256]) + b"\x0a" * (2**24 - 1))
+        number += 1
+
+
+def _endless_login(connection: socket.socket, more: Callable[[], bytes]) -> None:
+    data = more()
+    while data[4:8] in (struct.pack(">I", 80877103), struct.pack(">I", 80877104)):
+        connection.sendall(b"N")
+        data = more()
+    while True:
+        connection.sendall(message(b"N", b"SNOTICE\0M" + b"x" * 200 + b"\0\0") * 64)
+
+
+def _huge_message(connection: socket.socket, more: Callable[[], bytes]) -> None:
+    data = more()
+    while data[4:8] in (struct.pack(">I", 80877103), struct.pack(">I", 80877104)):
+        connection.sendall(b"N")
+        data = more()
+    connection.sendall(message(b"R", struct.pack(">I", 0)) + message(b"Z", b"I"))
+    more()
+    connection.sendall(b"D" + struct.pack(">I", 2**31 - 1))
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+def _half_open(connection: socket.socket, more: Callable[[], bytes]) -> None:
+    while more():
+        pass
+    time.sleep(4)
+
+
+HANDSHAKES: dict[str, tuple[Dataset, Shard, Callable[[socket.socket, Callable[[], bytes]], None]]] = {
+    "mysql drip": (PINS, PINS_7, _drip_greeting),
+    "mysql huge": (PINS, PINS_7, _huge_greetings),
+    "mysql half-open": (PINS, PINS_7, _half_open),
+    "postgres endless": (ORDERS, ORDERS_2, _endless_login),
+    "postgres huge": (ORDERS, ORDERS_2, _huge_message),
+    "postgres half-open": (ORDERS, ORDERS_2, _half_open),
+}
+
+
+@pytest.mark.parametrize("name", HANDSHAKES)
+def test_no_handshake_is_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(bounded, "MOST_BYTES", 2**22)
+    dataset, shard, serve = HANDSHAKES[name]
+    hostile = Hostile(serve)
+    assert_all_end(dataset, shard, tmp_path, hostile)
+    assert hostile.accepted >= 1
