@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults field secure lint format typecheck docs coverage lowest newest build sbom locks audit bench demo clean
+.PHONY: setup test slow fast faults field secure lint format typecheck prose docs coverage lowest newest build sbom locks audit bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -45,7 +45,7 @@ field: setup
 fast: setup
 	$(BIN)/python -m pytest -m "not stack and not slow" $(ARGS)
 
-lint: setup typecheck docs
+lint: setup typecheck prose
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/lint-imports
@@ -59,10 +59,15 @@ typecheck: setup
 	$(BIN)/mypy
 
 # Links, spelling and wording.
-docs: setup
+prose: setup
 	$(BIN)/python .ci/check_links.py
 	$(BIN)/python .ci/check_phrases.py
 	$(BIN)/codespell
+
+# The site in site/: https://www.mkdocs.org, with mkdocs-material.
+docs: prose
+	$(BIN)/python docs/reference/generate.py
+	$(BIN)/python -m mkdocs build --strict
 
 # Branch coverage of the tests of `make test`, a line for each module; the pages are in htmlcov/.
 coverage: setup
@@ -111,4 +116,4 @@ demo: setup
 
 clean:
 	-$(BIN)/cdc-platform stack down
-	rm -rf .venv .venv-* .stack .field htmlcov dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .venv .venv-* .stack site .field htmlcov dist .coverage .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import posixpath
 import re
@@ -318,9 +319,27 @@ def _convert(value: Any, name: str, where: str) -> Any:
         raise SettingsError("must be a reference to a secret.", where=where, field=name, cure=HOW_TO_REFER)
     if isinstance(found, int | float) and found < 0:
         raise SettingsError(f"must not be negative, but is {found}.", where=where, field=name, cure="Use 0 or more.")
-    if found == "" and name not in _MAY_BE_EMPTY:
+    if isinstance(found, str) and not found.strip() and (found or name not in _MAY_BE_EMPTY):
         raise SettingsError("is empty.", where=where, field=name, cure="Give it a value or remove it.")
+    if isinstance(found, float) and not math.isfinite(found):
+        raise SettingsError(f"must be a finite number, but is {found}.", where=where, field=name, cure="Write one.")
+    if name == "zookeeper":
+        _refuse_servers(found, name, where)
     return found
+
+
+# HOST or HOST:PORT, an IPv6 address in brackets; the last of a list may have ZooKeeper's own chroot.
+_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[^,\s]*)?")
+
+
+def _refuse_servers(text: str, name: str, where: str) -> None:
+    """Raises SettingsError for a list of servers that none could be reached by: it would be waited for."""
+    for server in text.split(","):
+        found = _SERVER.fullmatch(server.strip())
+        if found is None or not 0 < int(found["port"] or 1) < 65536:
+            raise SettingsError(
+                f"{server.strip()!r} is not an address.", where=where, field=name, cure="Write HOST:PORT,HOST:PORT."
+            )
 
 
 def _alert_target(given: Any, place: str, where: str) -> AlertTarget:

@@ -55,6 +55,9 @@ class SuggestingGroup(click.Group):
         try:
             return super().resolve_command(ctx, args)
         except click.UsageError as error:
+            if args and args[0] == "help":
+                of = " ".join(args[1:2])
+                raise click.UsageError(f"Write `cdc-platform {of + ' ' if of else ''}--help`.", ctx) from None
             like = nearest(args[0], self.list_commands(ctx)) if args else None
             if like and not getattr(error, "possibilities", None):  # click 8.4 names it itself
                 raise click.UsageError(f"{error.message} Did you mean {like!r}?", ctx) from None

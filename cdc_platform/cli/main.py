@@ -53,6 +53,9 @@ NEEDS = {"demo": "local", "stack": "local"}
 # Commands whose addresses do not come from the settings.
 WITHOUT_SETTINGS = frozenset({"agent", "demo", "stack"})
 
+# Options that most commands have and the program itself has not.
+OF_COMMANDS = frozenset({"--json", "--apply", "--dry-run", "--wait", "--table", "--out", "--continue", "--force"})
+
 # Long-lived commands set up their own logging.
 SERVICES = frozenset({"agent", "exporter"})
 
@@ -60,7 +63,10 @@ SERVICES = frozenset({"agent", "exporter"})
 class _Lazy(SuggestingGroup):
     def make_context(self, *args: Any, **more: Any) -> click.Context:
         with usage_errors():
-            return super().make_context(*args, **more)
+            try:
+                return super().make_context(*args, **more)
+            except click.NoSuchOption as error:
+                raise _misplaced(error) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted(COMMANDS)
@@ -93,6 +99,15 @@ class _Lazy(SuggestingGroup):
             name = os.fsdecode(error.filename)
             echo(f"Error: {name}: {error.strerror}. Cure: Name a path that this user may use.", err=True)
             ctx.exit(1)
+
+
+def _misplaced(error: click.NoSuchOption) -> click.UsageError:
+    """An option before the command, which is one of the command, or a setting as other programs have it."""
+    if error.option_name in ("--config", "--settings", "--config-file"):
+        return click.UsageError(f"Settings are not options: name their file by {CONFIG_ENV}=FILE.", error.ctx)
+    if error.option_name in OF_COMMANDS:
+        return click.UsageError(f"Write {error.option_name} after the command: it is an option of commands.", error.ctx)
+    return error
 
 
 def _not_installed(name: str, problem: CdcError) -> click.Command:

@@ -26,7 +26,7 @@ from cdc_platform.cli.topology_new import new_topology
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
-from cdc_platform.errors import TopologyError
+from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.settings import Settings
 from cdc_platform.verification.verification_policy import check_policy
@@ -166,6 +166,8 @@ def pause(
 
     Connectors go on as they are, and agents go on to follow leaders.
     """
+    if not reason.strip():
+        raise BadInput("is empty.", field="--reason", cure="Say why: the next operator reads it.")
     made = Pause(
         reason=reason,
         author=author or f"{getpass.getuser()}@{socket.gethostname()}",
