@@ -25,6 +25,7 @@ from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.secrets import login
+from cdc_platform.clients.sources.examiner import RealExaminer
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.clients.sources.logs import RealSourceLogs
 from cdc_platform.clients.sources.open_source import open_source
@@ -80,6 +81,11 @@ def state_store(settings: Settings) -> StateTopic:
     return StateTopic(settings.kafka, settings.state_topic, platform=settings.platform)
 
 
+def examiner_of(settings: Settings) -> RealExaminer:
+    """The doctor's eyes: sources alone."""
+    return RealExaminer(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings))
+
+
 @contextmanager
 def open_platform(settings: Settings) -> Iterator[Platform]:
     """All clients of the platform; closed at the end. Nothing is connected before it is used."""
@@ -101,6 +107,7 @@ def open_platform(settings: Settings) -> Iterator[Platform]:
             sources=RealSourceLogs(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
             facts=RealSourceFacts(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings)),
             histories=lambda topic: TopicRecords(settings.kafka, topic),
+            examiner=examiner_of(settings),
         )
     finally:
         connect.close()

@@ -44,13 +44,20 @@ def hazards(engine: Engine, columns: Sequence[Column], *, complete_rows: bool = 
 def _mariadb(columns: Sequence[Column]) -> list[str]:
     found = []
     for column in columns:
-        if column.type in ("inet4", "inet6"):
-            found.append(f"column {column.name}: a table with {column.type.upper()} stops the connector")
+        if (why := stops(Engine.MARIADB, column)) is not None:
+            found.append(why)
         elif column.type == "year":
             found.append(f"column {column.name}: the YEAR 0000 stops a snapshot, and the stream says 1900 for it")
         elif column.type == "uuid":
             found.append(f"column {column.name}: a UUID that ends in zero bytes is captured wrongly")
     return found
+
+
+def stops(engine: Engine, column: Column) -> str | None:
+    """Why a table with this column stops the connector, whatever its values; None when it does not."""
+    if engine is Engine.MARIADB and column.type in ("inet4", "inet6"):
+        return f"column {column.name}: a table with {column.type.upper()} stops the connector"
+    return None
 
 
 def spelled_twice(engine: Engine, column: Column) -> bool:

@@ -30,6 +30,7 @@ COMMANDS = {
     "bootstrap": "cdc_platform.cli.bootstrap:bootstrap",
     "completion": "cdc_platform.cli.completion:completion",
     "demo": "cdc_platform.cli.demo:demo",
+    "doctor": "cdc_platform.cli.doctor:doctor",
     "exporter": "cdc_platform.cli.exporter:exporter",
     "grants": "cdc_platform.cli.init:grants",
     "init": "cdc_platform.cli.init:init",

@@ -7,7 +7,7 @@ import json
 import re
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -17,6 +17,7 @@ from typing import Any
 import click
 from rich.table import Table
 
+from cdc_platform.cli.doctor import document, lines
 from cdc_platform.cli.grammar import Duration, SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
@@ -25,14 +26,19 @@ from cdc_platform.cli.skip_statement import skip_statement
 from cdc_platform.cli.topology_new import new_topology
 from cdc_platform.connectors.config import problems
 from cdc_platform.documents import dump_yaml, load_yaml
+from cdc_platform.documents.edits import Change
 from cdc_platform.documents.topology_fields import encode_cluster, encode_dataset, encode_pause, encode_shard
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
+from cdc_platform.planning.doctor.kinds import check_accepted
+from cdc_platform.reconciler.doctor import DoctorReport, examine
 from cdc_platform.settings import Settings
 from cdc_platform.verification.verification_policy import check_policy
-from cdc_platform.wiring import topology_store
+from cdc_platform.wiring import examiner_of, topology_store
 
 _SHOWN = 40
+# For which an import waits for sources; what has not answered by then is named.
+_DOCTOR_SECONDS = 10.0
 
 _as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -53,12 +59,14 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
 
     Shards that FILE does not name are deleted, up to the cap of the settings
     (max_deletes, max_delete_fraction). Leaders of shards that are there are
-    kept: `set-leader` moves them.
+    kept: `set-leader` moves them. The sources of what is new or changed are examined as `doctor` does; that changes
+    neither the import nor its exit code.
     """
     settings = Settings.load()
     # The file's own faults first: they are found without ZooKeeper.
     for dataset in load_yaml(file, known_clusters=_Any()).datasets.values():
         check_policy(dataset, file)
+        check_accepted(dataset, file)
     with closing(topology_store(settings)) as store:
         stored = store.load()
         desired = load_yaml(file, known_clusters=stored.clusters)
@@ -68,8 +76,10 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
             shards = sum(len(found) for found in stored.shards.values())
             cap = max(settings.max_deletes, int(shards * settings.max_delete_fraction))
         changes = store.import_topology(desired, dry_run=dry_run, prune=prune, max_deletes=cap)
+    report = _examined(settings, desired, changes)
     if as_json:
-        echo(json.dumps({"changes": [asdict(change) for change in changes]}, indent=2))
+        found = {"changes": [asdict(change) for change in changes]}
+        echo(json.dumps(found if report is None else {**found, "doctor": document(report)}, indent=2))
         sys.exit(2 if dry_run and any(change.action != "keep" for change in changes) else 0)
     for change in changes[:_SHOWN]:
         echo(str(change))
@@ -77,10 +87,25 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
         echo(f"... and {len(changes) - _SHOWN} more")
     writes = sum(change.action != "keep" for change in changes)
     echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+    for line in lines(report, _SHOWN) if report is not None else ():
+        echo(line)
     if writes and dry_run:
         sys.exit(2)
     if writes:
-        echo("Next: `cdc-platform plan` shows what a pass makes of it, and what is wrong with tables.")
+        echo("Next: `cdc-platform plan` shows what a pass makes of it.")
+
+
+def _examined(settings: Settings, desired: Topology, changes: Sequence[Change]) -> DoctorReport | None:
+    """What the doctor says of the sources of what is new or changed; None where nothing is."""
+    new = {(change.kind, change.name) for change in changes if change.action in ("create", "update")}
+    pairs = [
+        (dataset, shard)
+        for dataset, shard in desired.all_shards()
+        if {("dataset", dataset.name), ("shard", shard.name)} & new
+    ]
+    if not pairs:
+        return None
+    return examine(examiner_of(settings), settings, pairs, seconds=_DOCTOR_SECONDS)
 
 
 class _Any(tuple[str, ...]):

@@ -258,7 +258,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         )
         old: list[Any] = []
         if self.old_job_names:
-            old = [*under_old_names(jobs)]
+            old = [*under_old_names(job for job in jobs if job is not jobs.doctor)]
             if checks:
                 old.append(build_check_job(checks=checks, platform=found.platform, name=RunOf.CHECKS.value))
         return dg.Definitions(

@@ -10,6 +10,7 @@ import dagster as dg
 from pydantic import Field
 
 from cdc_platform.clients.platform import Platform
+from cdc_platform.defs.doctor_job import build_doctor_job
 from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.names import Names
@@ -90,6 +91,7 @@ class CdcJobs(NamedTuple):
     backfill: dg.JobDefinition
     verify: dg.JobDefinition
     repair: dg.JobDefinition
+    doctor: dg.JobDefinition
 
 
 def build_cdc_jobs(
@@ -154,4 +156,5 @@ def build_cdc_jobs(
         reconcile_job,
         *build_snapshot_jobs(platform=platform),
         *build_verification_jobs(platform=platform, translator=translator),
+        build_doctor_job(platform=platform),
     )

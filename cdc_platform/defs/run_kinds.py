@@ -16,3 +16,4 @@ class RunOf(StrEnum):
     VERIFY = "verify"
     REPAIR = "repair"
     CHECKS = "checks"
+    DOCTOR = "doctor"

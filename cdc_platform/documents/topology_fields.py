@@ -104,6 +104,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
     source_log = _source_log(fields.inner("source_log"), strict)
     verification = fields.free("verification")
     lake = fields.free("lake")
+    accepted_hazards = fields.texts("accepted_hazards")
     owners = fields.texts("owners")
     pause = _pause(fields, strict)
     if strict:
@@ -124,6 +125,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
             source_log=source_log,
             verification=verification or EMPTY,
             lake=lake or EMPTY,
+            accepted_hazards=accepted_hazards,
             owners=owners,
             pause=pause,
             extra=extra,
@@ -146,6 +148,7 @@ def encode_dataset(dataset: Dataset) -> Document:
             "source_log": _changed(dataset.source_log, DEFAULT_SOURCE_LOG),
             "verification": dict(dataset.verification),
             "lake": dict(dataset.lake),
+            "accepted_hazards": list(dataset.accepted_hazards),
             "owners": list(dataset.owners),
             "pause": encode_pause(dataset.pause) if dataset.pause else None,
         }
@@ -314,6 +317,7 @@ def _source_log(fields: Fields, strict: bool) -> SourceLog:
             full_bytes=fields.optional_whole("full_bytes"),
             alert_seconds=fields.whole("alert_seconds", default.alert_seconds),
             when_full=fields.choice("when_full", WhenFull, default.when_full),
+            outage_seconds=fields.whole("outage_seconds", default.outage_seconds),
         )
     if strict:
         fields.refuse_unknown()

@@ -21,11 +21,13 @@ class SourceLog:
 
     `full_bytes`: what the slot of a shard may keep (Postgres; None: what `max_slot_wal_keep_size` says). So many
     `alert_seconds` before it is full, or before binlogs that the connector needs are purged, there is an alert.
+    `outage_seconds` is the longest that connectors may be down: the doctor names servers that keep less.
     """
 
     full_bytes: int | None = None
     alert_seconds: int = 6 * 3600
     when_full: WhenFull = WhenFull.ALERT
+    outage_seconds: int = 24 * 3600
 
     def __post_init__(self) -> None:
         if self.when_full is WhenFull.GIVE_UP_SLOT and self.full_bytes is None:

@@ -28,6 +28,7 @@ from cdc_platform.reconciler.observe import observe, observe_again
 from cdc_platform.reconciler.report import ActionOutcome, PassReport
 from cdc_platform.reconciler.source_round import Asked, source_round, when_due
 from cdc_platform.reconciler.state_records import DocumentChanges, Documents
+from cdc_platform.reconciler.unfit_sources import without_unfit_sources
 
 Captured = Callable[[tuple[str, ...]], None]
 
@@ -91,6 +92,10 @@ def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None)
     observed = replace(observed, topology=with_left_out(observed.topology, memory.of(SourceRecord)))
     planned = make_plan(observed, desired, memory, policy)
     clock.lap("plan")
+    if asked is not None and platform.examiner is not None:
+        captured = state_records.captured_shards(documents)
+        planned = without_unfit_sources(planned, observed.topology, platform.examiner, platform.settings, captured)
+        clock.lap("doctor")
     return _PlannedPass(observed, planned, documents, said, clock.seconds)
 
 

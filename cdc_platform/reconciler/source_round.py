@@ -7,22 +7,20 @@ found last, and the order is another in each round.
 from __future__ import annotations
 
 import logging
-import random
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
 
 from cdc_platform.clients.kafka.schema_history import Histories
-from cdc_platform.clients.sources.source_facts import Answers, SourceFactsReader
-from cdc_platform.connectors.identity import Identity, identity, schema_history_topic
+from cdc_platform.clients.sources.asking import ask_leaders
+from cdc_platform.clients.sources.source_facts import SourceFactsReader
+from cdc_platform.connectors.identity import schema_history_topic
 from cdc_platform.connectors.tables import captured_tables
-from cdc_platform.errors import CdcError
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import EMPTY, Address, Dataset, Engine, Shard, Topology
+from cdc_platform.model.topology import EMPTY, Dataset, Engine, Shard, Topology
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
 from cdc_platform.planning.health.restarts import RestartRecord
@@ -39,7 +37,6 @@ log = logging.getLogger(__name__)
 
 ROUND = timedelta(minutes=4)
 SECONDS = 20.0
-_THREADS = 16
 # Shards that are asked beside the round in each pass, because they are about to get a connector.
 MOST_FRESH = 500
 # Logs that are remembered from one round to the next, at most.
@@ -58,32 +55,8 @@ def ask(
     reader: SourceFactsReader, settings: Settings, shards: Iterable[tuple[Dataset, Shard]], *, seconds: float = SECONDS
 ) -> SourceAnswers:
     """Ask the leaders of these shards, all that answer within the seconds."""
-    groups: dict[tuple[str, Address], list[tuple[Shard, Identity]]] = defaultdict(list)
-    datasets: dict[str, Dataset] = {}
-    for dataset, shard in shards:
-        datasets[dataset.name] = dataset
-        groups[dataset.name, shard.leader].append((shard, identity(settings, dataset, shard)))
-    order = random.sample(list(groups.items()), len(groups))
-    pool = ThreadPoolExecutor(max_workers=_THREADS, thread_name_prefix="source")
-    try:
-        asked = {pool.submit(_group, reader, datasets[name], own): own for (name, _), own in order}
-        done = wait(asked, timeout=seconds).done
-        facts: dict[str, SourceFacts] = {}
-        unanswered = {shard.name: "it was not asked in time" for own in asked.values() for shard, _ in own}
-        for answers in (future.result() for future in done):
-            for name, answer in answers.items():
-                if isinstance(answer, CdcError):
-                    unanswered[name] = str(answer)
-                else:
-                    facts[name] = answer
-                    del unanswered[name]
-        return SourceAnswers(facts=facts, unanswered=unanswered)
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _group(reader: SourceFactsReader, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
-    return reader.read(dataset, shards)
+    facts, unanswered = ask_leaders(reader.read, settings, shards, seconds=seconds)
+    return SourceAnswers(facts=facts, unanswered={name: str(error) for name, error in unanswered.items()})
 
 
 # Is this shard's source asked in this pass? By the last round and the pass's time.

@@ -13,6 +13,7 @@ from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.errors import SourceRejected
 from cdc_platform.model.topology import Dataset, Engine, Shard
+from cdc_platform.planning.doctor.examination import Lack
 
 # Variable to what a wrong value means, and the cure.
 _LACKS = {
@@ -32,20 +33,23 @@ _MAY_LOCK = re.compile(r"\b(ALL PRIVILEGES|RELOAD|LOCK TABLES|SUPER)\b|^GRANT (?
 
 def check(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> None:
     """Raises SourceRejected with each reason for which changes of this server would not be captured."""
-    lacks = list(_wrong_variables(cursor, dataset.engine))
+    lacks = [*wrong_settings(cursor, dataset.engine), *_locking(cursor, dataset, shard)]
+    if lacks:
+        raise SourceRejected(
+            f"the server cannot be captured from: {'; '.join(lack.what for lack in lacks)}.",
+            where=f"shard {shard.name}: {shard.leader}",
+            cure="; ".join(lack.cure for lack in lacks) + ". Settings belong into the configuration file, too.",
+        )
+    _check_tables(cursor, dataset, shard)
+
+
+def _locking(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> Iterator[Lack]:
     locking = {**dataset.connector, **shard.connector}.get("snapshot.locking.mode", "none")
     if locking != "none":
         cursor.execute("SHOW GRANTS")
         if not _MAY_LOCK.search("\n".join(str(grant) for (grant,) in cursor.fetchall())):
             why = f"snapshot.locking.mode is {locking}, and the dataset's user has neither RELOAD nor LOCK TABLES"
-            lacks.append((why, "Leave that option out: `none` loses nothing (docs/decisions/0044)"))
-    if lacks:
-        raise SourceRejected(
-            f"the server cannot be captured from: {'; '.join(why for why, _ in lacks)}.",
-            where=f"shard {shard.name}: {shard.leader}",
-            cure="; ".join(cure for _, cure in lacks) + ". Settings belong into the configuration file, too.",
-        )
-    _check_tables(cursor, dataset, shard)
+            yield Lack(what=why, cure="Leave that option out: `none` loses nothing (docs/decisions/0044)")
 
 
 def _check_tables(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard) -> None:
@@ -60,7 +64,8 @@ def _check_tables(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shard
         )
 
 
-def _wrong_variables(cursor: pymysql.cursors.Cursor, engine: Engine) -> Iterator[tuple[str, str]]:
+def wrong_settings(cursor: pymysql.cursors.Cursor, engine: Engine) -> Iterator[Lack]:
+    """The server's variables that are not as they must be."""
     needed = dict(ENGINES[engine].server_variables)
     if _is_replica(cursor, engine):
         needed[replica_logs(engine)] = "1"
@@ -68,7 +73,7 @@ def _wrong_variables(cursor: pymysql.cursors.Cursor, engine: Engine) -> Iterator
     for (name, wanted), value in zip(needed.items(), cursor.fetchone() or (), strict=True):
         if str(value) != wanted:
             why, cure = _LACKS[name]
-            yield f"{why} ({name} is {value})", cure
+            yield Lack(what=f"{why} ({name} is {value})", cure=cure)
 
 
 def replica_logs(engine: Engine) -> str:

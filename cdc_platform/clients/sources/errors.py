@@ -32,7 +32,8 @@ _OWN_CURES = {
     **dict.fromkeys((3118, 3955, 4151), "Unlock the account: ALTER USER ... ACCOUNT UNLOCK."),
     3159: "The server takes connections over TLS only: see that it offers TLS to this host.",
 }
-_RIGHT_MISSING = frozenset({1044, 1142, 1143, 1227, 1370})
+# The last is MySQL's answer to XA RECOVER without XA_RECOVER_ADMIN.
+_RIGHT_MISSING = frozenset({1044, 1142, 1143, 1227, 1370, 1401})
 # No or unknown database, table, column, function, variable or value; syntax; no binlog.
 _REQUEST_WRONG = frozenset({1046, 1049, 1051, 1054, 1064, 1109, 1146, 1193, 1231, 1305, 1381})
 # Classes of drivers' errors that the same request will meet again, whatever the code.

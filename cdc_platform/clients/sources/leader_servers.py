@@ -12,8 +12,8 @@ from typing import Any
 import psycopg
 import pymysql
 
-from cdc_platform.clients.sources.errors import is_missing_right
 from cdc_platform.clients.sources.replication import channels, replication_status
+from cdc_platform.clients.sources.rights import allowed, binlog_rights, postgres_rights
 from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.errors import CdcError
@@ -128,8 +128,12 @@ class LeaderServers:
         Raises SourceUnavailable, SourceRejected, SecretUnresolved.
         """
         if dataset.engine is Engine.POSTGRES:
-            return self._postgres_rights(dataset, shard, server)
-        return self._mysql_rights(dataset, shard, server)
+            with self._postgres(dataset, shard, server) as postgres:
+                return tuple(lack.what for lack in postgres_rights(postgres, dataset))
+        with mysql_cursor(
+            server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs, rules=self._rules
+        ) as cursor:
+            return tuple(lack.what for lack in binlog_rights(cursor, dataset, shard))
 
     def _ask(self, dataset: Dataset, shard: Shard, server: Address, saved: str | None) -> ServerView:
         if dataset.engine is Engine.POSTGRES:
@@ -151,49 +155,6 @@ class LeaderServers:
             dirs=self._dirs,
             rules=self._rules,
         )
-
-    def _postgres_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
-        missing = []
-        with self._postgres(dataset, shard, server) as cursor:
-            cursor.execute("SELECT rolreplication OR rolsuper FROM pg_roles WHERE rolname = current_user")
-            if not (cursor.fetchone() or (False,))[0]:
-                missing.append("REPLICATION")
-            for table in dataset.tables:
-                schema = table.schema or "public"
-                cursor.execute(
-                    "SELECT has_schema_privilege(n.oid, 'USAGE'), has_table_privilege(c.oid, 'SELECT') "
-                    "FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
-                    "WHERE n.nspname = %s AND c.relname = %s",
-                    (schema, table.name),
-                )
-                usage, select = cursor.fetchone() or (True, False)
-                missing += [] if usage else [f"USAGE on schema {schema}"]
-                missing += [] if select else [f"SELECT on {schema}.{table.name}"]
-        return tuple(dict.fromkeys(missing))
-
-    def _mysql_rights(self, dataset: Dataset, shard: Shard, server: Address) -> tuple[str, ...]:
-        missing = []
-        questions = {"BINLOG MONITOR": "SHOW BINARY LOGS", "SLAVE MONITOR": replication_status(dataset.engine)}
-        if dataset.engine is Engine.MYSQL:
-            questions = {"REPLICATION CLIENT": "SHOW BINARY LOGS"}
-        with mysql_cursor(
-            server, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs, rules=self._rules
-        ) as cursor:
-            for right, sql in questions.items():
-                if not _allowed(cursor, sql):
-                    missing.append(right)
-            cursor.execute(
-                "SELECT PRIVILEGE_TYPE FROM information_schema.USER_PRIVILEGES "
-                "WHERE GRANTEE = CONCAT('''', SUBSTRING_INDEX(CURRENT_USER(), '@', 1), '''@''', "
-                "SUBSTRING_INDEX(CURRENT_USER(), '@', -1), '''')"
-            )
-            held = {str(row[0]).upper() for row in cursor.fetchall()}
-            if not held & {"REPLICATION SLAVE", "SUPER"}:
-                missing.append("REPLICATION SLAVE")
-            for table in dataset.tables:
-                if not _allowed(cursor, f"SELECT 1 FROM {_quoted(shard.database)}.{_quoted(table.name)} LIMIT 0"):
-                    missing.append(f"SELECT on {shard.database}.{table.name}")
-        return tuple(missing)
 
 
 def _mysql_view(cursor: pymysql.cursors.Cursor, server: Address, engine: Engine, saved: str | None) -> ServerView:
@@ -232,7 +193,7 @@ def _mysql_view(cursor: pymysql.cursors.Cursor, server: Address, engine: Engine,
 def _mysql_replication(cursor: pymysql.cursors.Cursor, engine: Engine) -> tuple[bool, float | None]:
     """Whether it follows another server, and the seconds behind. Without the right to know: no, unknown."""
     sql = replication_status(engine)
-    if not _allowed(cursor, sql):
+    if not allowed(cursor, sql):
         return False, None
     cursor.execute(sql)
     running = [channel for channel in channels(cursor) if channel.running]
@@ -241,7 +202,7 @@ def _mysql_replication(cursor: pymysql.cursors.Cursor, engine: Engine) -> tuple[
 
 def _oldest(cursor: pymysql.cursors.Cursor) -> str:
     """The position before the first transaction that MariaDB's binlog still holds; empty where unknown."""
-    if not _allowed(cursor, "SHOW BINARY LOGS"):
+    if not allowed(cursor, "SHOW BINARY LOGS"):
         return ""
     cursor.execute("SHOW BINARY LOGS")
     first = cursor.fetchone()
@@ -281,21 +242,6 @@ def _megabytes(text: str) -> str:
         if text.endswith(unit):
             return str(int(float(text.removesuffix(unit)) * factor))
     return text
-
-
-def _allowed(cursor: pymysql.cursors.Cursor, sql: str) -> bool:
-    try:
-        cursor.execute(sql)
-        cursor.fetchall()
-    except pymysql.Error as error:
-        if is_missing_right(error):
-            return False
-        raise
-    return True
-
-
-def _quoted(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
 
 
 def _major(version: str) -> int:

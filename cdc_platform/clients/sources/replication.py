@@ -30,6 +30,25 @@ def replication_status(engine: Engine) -> str:
     return "SHOW ALL SLAVES STATUS" if engine is Engine.MARIADB else "SHOW REPLICA STATUS"
 
 
+def prepared_status(engine: Engine) -> str:
+    """The statement that lists prepared XA transactions; MySQL demands XA_RECOVER_ADMIN."""
+    return "XA RECOVER FORMAT='SQL'" if engine is Engine.MARIADB else "XA RECOVER CONVERT XID"
+
+
+def prepared_names(engine: Engine, rows: Sequence[Sequence[Any]]) -> tuple[str, ...]:
+    """The answer to `prepared_status` as XA ROLLBACK takes them."""
+    if engine is Engine.MARIADB:
+        return tuple(str(row[3]) for row in rows)
+    return tuple(_xid(*row) for row in rows)
+
+
+def _xid(kind: int, first: int, second: int, data: str | bytes) -> str:
+    """MySQL gives both parts as one number in hex."""
+    digits = (data.decode() if isinstance(data, bytes) else data).removeprefix("0x")
+    parts = [f"X'{digits[: 2 * first]}'", f"X'{digits[2 * first : 2 * (first + second)]}'"]
+    return ",".join([*parts, str(kind)])
+
+
 def channels(cursor: Any) -> Sequence[ReplicationChannel]:
     """The answer to `replication_status`; none for a server that follows no other."""
     names = [column[0] for column in cursor.description or ()]

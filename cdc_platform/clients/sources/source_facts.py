@@ -92,7 +92,7 @@ class RealSourceFacts:
             first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs, rules=self._rules
         ) as cursor:
             variables = _variables(cursor)
-            settings, log = _log_settings(cursor, dataset.engine), _binlogs(cursor, variables)
+            settings, log = _log_settings(cursor, dataset.engine), binlogs(cursor, variables)
             for shard, _ in shards:
                 # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
                 logged = variables.get("innodb_native_foreign_keys") == "OFF"
@@ -148,14 +148,18 @@ def _log_settings(cursor: pymysql.cursors.Cursor, engine: Engine) -> dict[str, s
     cursor.execute("SELECT " + ",".join(f"@@global.{name}" for name in needed))
     (values,) = cursor.fetchall()
     wrong = {name: str(value) for name, value in zip(needed, values, strict=True) if str(value) != needed[name]}
+    return wrong | log_filters(cursor, engine)
+
+
+def log_filters(cursor: pymysql.cursors.Cursor, engine: Engine) -> dict[str, str]:
+    """The filters of the binlog that are set."""
     try:
         cursor.execute("SHOW MASTER STATUS" if engine is Engine.MARIADB else "SHOW BINARY LOG STATUS")
     except pymysql.err.ProgrammingError:
         cursor.execute("SHOW MASTER STATUS")  # MySQL 8.0
     row = cursor.fetchone()
-    if row is not None:
-        wrong |= {name: row[at] for name, at in (("binlog_do_db", 2), ("binlog_ignore_db", 3)) if row[at]}
-    return wrong
+    filters = (("binlog_do_db", 2), ("binlog_ignore_db", 3))
+    return {} if row is None else {name: str(row[at]) for name, at in filters if row[at]}
 
 
 # `max_binlog_total_size` (MariaDB 11.4) and `binlog_space_limit` (Percona) bound all binlogs together.
@@ -171,7 +175,8 @@ def _variables(cursor: pymysql.cursors.Cursor) -> dict[str, str]:
     return {str(name): str(value) for name, value in cursor.fetchall()}
 
 
-def _binlogs(cursor: pymysql.cursors.Cursor, variables: Mapping[str, str]) -> RetainedLog | None:
+def binlogs(cursor: pymysql.cursors.Cursor, variables: Mapping[str, str]) -> RetainedLog | None:
+    """All binlogs together; `variables` are the bounds that the server shows. None: it writes none."""
     cursor.execute("SHOW BINARY LOGS")
     sizes = [(str(row[0]), int(row[1])) for row in cursor.fetchall()]
     values = {name: int(value) for name, value in variables.items() if value.isdigit()}

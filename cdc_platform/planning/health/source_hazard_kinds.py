@@ -1,8 +1,8 @@
-"""The kinds of hazards at a source, as data: what checks go by, and what docs/hazards.md is made of. Pure."""
+"""The kinds of hazards at a source, as data: what checks go by, and a part of docs/hazards.md. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -51,11 +51,11 @@ class KindFacts(HazardRow):
 _PROVE = "Then `cdc-platform verify` the table, and `repair` what it finds."
 _ROUND = "catalog, every 5 minutes: `status`, alert, `cdc_source_hazards`"
 _STATEMENT = "one statement a shard"
-_BINLOG, _POSTGRES = "MariaDB, MySQL", "Postgres"
+BINLOG, POSTGRES = "MariaDB, MySQL", "Postgres"
 
 KINDS: Mapping[HazardKind, KindFacts] = {
     HazardKind.UNPUBLISHED: KindFacts(
-        engines=_POSTGRES,
+        engines=POSTGRES,
         done="A table is swapped by rename, dropped and made again, or taken out of the publication",
         happens="Its changes are not sent, and the task runs on",
         channel=f"{_ROUND}, `verify`, a break of the ledger",
@@ -64,7 +64,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         loses=True,
     ),
     HazardKind.REPLACED: KindFacts(
-        engines=_POSTGRES,
+        engines=POSTGRES,
         done="Another table takes the name of a captured one, and is published at once",
         happens="How the two differ never came as a change",
         channel="catalog, every 5 minutes: a break of the ledger, `verify`, the watermark's hole in `status`",
@@ -72,7 +72,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure=_PROVE,
     ),
     HazardKind.ABSENT: KindFacts(
-        engines=_POSTGRES,
+        engines=POSTGRES,
         done="A captured table is dropped, renamed or moved to another schema",
         happens="What is changed under its new name is not captured",
         channel=_ROUND,
@@ -80,7 +80,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure="Bring it back under its name, or take it out of the dataset's tables.",
     ),
     HazardKind.LOG_SETTINGS: KindFacts(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="`SET GLOBAL binlog_format`, `binlog_row_image`, `log_bin_compress`, `binlog_row_value_options`; "
         "`binlog_do_db` and `binlog_ignore_db`",
         happens="Changes are logged in a form that the connector passes over, or not at all",
@@ -90,7 +90,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         loses=True,
     ),
     HazardKind.UNREADABLE: KindFacts(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="A captured table has a UNIQUE key over TEXT or BLOB, a COMPRESSED column, or system versioning",
         happens="Its first row in the log stops the connector",
         channel=f"{_ROUND}, `plan` before it is captured; then the task's failure",
@@ -98,7 +98,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure="Change the definition, or take the table out of the dataset's tables.",
     ),
     HazardKind.UNFIT: KindFacts(
-        engines=f"{_BINLOG}, {_POSTGRES}",
+        engines=f"{BINLOG}, {POSTGRES}",
         done="A captured table loses its replica identity (Postgres), or gets a key of TIMESTAMP with a fraction "
         "(MariaDB, MySQL)",
         happens="Postgres refuses the application's UPDATE and DELETE there, or deletes go out under another row's key",
@@ -107,7 +107,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure="Carry out the statement that is named with it.",
     ),
     HazardKind.LEFT_OUT: KindFacts(
-        engines=f"{_BINLOG}, {_POSTGRES}",
+        engines=f"{BINLOG}, {POSTGRES}",
         done="A table that is to be captured has no usable replica identity, is not logged, or is partitioned without "
         "its root (Postgres); has a key of TIMESTAMP with a fraction, or a definition as for `unreadable-table` "
         "(MariaDB, MySQL)",
@@ -120,7 +120,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         loses=True,
     ),
     HazardKind.UNLOGGED: KindFacts(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="A captured table is altered with `sql_log_bin=0`, or on a replica that leads later",
         happens="The connector reads rows by the definition that it knows: it stops, or takes values for other columns",
         channel=f"catalog against the schema history, {_ROUND.removeprefix('catalog, ')}; "
@@ -139,7 +139,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         alerts=False,
     ),
     HazardKind.CASE_TWIN: KindFacts(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="There is a table whose name differs from a captured one's in case only",
         happens="The connector captures both, and stops where the second has no topic",
         channel=_ROUND,
@@ -147,7 +147,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure="Rename it, or move it to another database.",
     ),
     HazardKind.LOG_FILLING: KindFacts(
-        engines=f"{_BINLOG}, {_POSTGRES}",
+        engines=f"{BINLOG}, {POSTGRES}",
         done="A connector is down or slow for long",
         happens="Postgres: its slot keeps WAL until the disk or its bound is full. MariaDB, MySQL: binlogs that it has "
         "not read are purged",
@@ -158,7 +158,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         "says whether a slot is given up before it is full.",
     ),
     HazardKind.SLOT_GIVEN_UP: KindFacts(
-        engines=_POSTGRES,
+        engines=POSTGRES,
         done="The topology says `when_full: give_up_slot`, and a slot keeps nearly what it may",
         happens="A pass stops the connector and drops the slot: changes until the shard is bootstrapped are lost",
         channel="the pass's report, `slot-missing`, a break of the ledger",
@@ -170,7 +170,7 @@ KINDS: Mapping[HazardKind, KindFacts] = {
 # What no check of this list finds; the last are those that nothing tells before a proof.
 OTHERS: tuple[HazardRow, ...] = (
     HazardRow(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="Statements that the connector cannot parse, anywhere on the server",
         happens="Every connector of the server stops",
         channel="the task's failure, `ddl-unparsed`",
@@ -186,7 +186,7 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="See [column-unreadable](operations.md#column-unreadable).",
     ),
     HazardRow(
-        engines=_POSTGRES,
+        engines=POSTGRES,
         done="`ALTER DATABASE`, `ALTER ROLE` or `ALTER SYSTEM SET` of `bytea_output`, `IntervalStyle`, "
         "`extra_float_digits`, `DateStyle`, `TimeZone`",
         happens="Nothing: the connector and the proof set their own",
@@ -195,7 +195,7 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="None is needed.",
     ),
     HazardRow(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="`SET GLOBAL` of `sql_mode`, `time_zone`, `character_set_*`, `init_connect`, `group_concat_max_len`",
         happens="Nothing: the connector and the proof set their own, and rows are logged in a form of their own",
         channel="not needed",
@@ -203,7 +203,7 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="None is needed.",
     ),
     HazardRow(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="A session sets `binlog_row_image` for itself",
         happens="The connector stops at its rows",
         channel="the task's failure, `schema-mismatch`",
@@ -211,7 +211,7 @@ OTHERS: tuple[HazardRow, ...] = (
         cure="See [schema-mismatch](operations.md#schema-mismatch).",
     ),
     HazardRow(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="A session sets `binlog_format=STATEMENT` for itself",
         happens="The connector passes over its changes",
         channel="none: only a proof finds it",
@@ -219,7 +219,7 @@ OTHERS: tuple[HazardRow, ...] = (
         cure=f"Grant no application the right to set it (SUPER, BINLOG ADMIN, SESSION_VARIABLES_ADMIN). {_PROVE}",
     ),
     HazardRow(
-        engines=_BINLOG,
+        engines=BINLOG,
         done="A session sets `sql_log_bin=0`",
         happens="Its changes are in no log",
         channel="none: only a proof finds it",
@@ -227,13 +227,3 @@ OTHERS: tuple[HazardRow, ...] = (
         cure=f"Grant no application the right to set it. {_PROVE}",
     ),
 )
-
-
-def table() -> Iterator[str]:
-    """docs/hazards.md's table, line by line."""
-    yield "| name | engine | what people do | what happens | channel | costs the source | cure |"
-    yield "|---|---|---|---|---|---|---|"
-    named = [(f"`{kind}`", row) for kind, row in KINDS.items()]
-    for name, row in [*named, *(("", row) for row in OTHERS)]:
-        cells = (name, row.engines, row.done, row.happens, row.channel, row.cost, row.cure)
-        yield f"| {' | '.join(cells)} |"

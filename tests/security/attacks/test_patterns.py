@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from cdc_platform.clients.sources.open_source import captured_columns
+from cdc_platform.connectors.column_lists import captured_columns
 from cdc_platform.connectors.overrides import check_dataset
 from cdc_platform.connectors.patterns import refused_pattern
 from cdc_platform.errors import OverrideRefused

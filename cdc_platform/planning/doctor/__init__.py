@@ -1,0 +1,1 @@
+"""What is wrong with sources before anything is captured from them. Pure."""
