@@ -70,7 +70,8 @@ def _version(stack: Stack, engine: Engine) -> str:
 def engine_of(item: pytest.Item) -> Engine | None:
     """The engine that a test has for a parameter, itself or within one."""
     params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
-    found = {getattr(value, "engine", value) for value in params.values()}
+    # A list, for not every parameter can be hashed.
+    found = [getattr(value, "engine", value) for value in params.values()]
     engines = [engine for engine in Engine if any(one is engine for one in found)]
     return engines[0] if engines else None
 
@@ -79,8 +80,10 @@ def engine_of(item: pytest.Item) -> Engine | None:
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     """The worst of a test's phases is its outcome."""
     report = yield
+    if not os.environ.get(RECORD_ENV):
+        return report
     engine = engine_of(item)
-    if os.environ.get(RECORD_ENV) and engine is not None and item.get_closest_marker("stack"):
+    if engine is not None and item.get_closest_marker("stack"):
         order = ("passed", "skipped", "failed")
         outcome = str(report.outcome)  # type: ignore[attr-defined]
         before = _seen.get(item.nodeid, {}).get("outcome", "passed")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests import engine_runs
 
 
@@ -33,6 +35,11 @@ def test_what_passed_where_and_what_did_not_is_said() -> None:
         "tests/a.py::test_z[*]": "fails",
     }
     assert "2 of MariaDB's have not passed on MySQL." in text
+
+
+@pytest.mark.parametrize("value", [["a list"], {"a": "dict"}], ids=["list", "dict"])
+def test_a_test_whose_parameter_cannot_be_hashed_has_no_engine(value: object, request: pytest.FixtureRequest) -> None:
+    assert value and engine_runs.engine_of(request.node) is None
 
 
 def test_each_reason_on_the_page_is_for_a_test_that_is_lacking() -> None:
