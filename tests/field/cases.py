@@ -154,9 +154,6 @@ OPEN: frozenset[tuple[str, Engine]] = frozenset(
     for case, engines in {
         "AUTH": ALL,
         "DG-LOGS": ALL,
-        "DOMAINS": (MYSQL,),
-        "EXTRA-MANY": ALL,
-        "LIKE-OTHER": BINLOGS,
         "MDL-HELD": ALL,
         "SLOTS-FULL": (POSTGRES,),
         "STRIMZI": ALL,

@@ -124,4 +124,5 @@ def test_completeness_says_what_a_plain_comparison_says(make_harness: MakeHarnes
         print(f"{engine}: CDC_SEARCH_SEED={seed + number}")
         harness = make_harness(engine)
         Search(harness, seed + number).run()
-        harness.field.close()
+        for shard in harness.shards:
+            harness.stop(shard)
