@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -9,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from cdc_platform.clients.connect import wire
 from cdc_platform.clients.kafka import heartbeats, notifications, offset_history
@@ -64,6 +67,38 @@ def test_a_forged_generation_fences_nobody(generation: int) -> None:
     )
     assert reader.writer == 7
     assert "generation" in reader.problems[WRITER_KEY]
+
+
+_values = st.recursive(
+    st.none() | st.booleans() | st.sampled_from([0, -1, 2**63, 10**40, 1e308]) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+)
+_records = st.one_of(
+    st.binary(max_size=30),
+    st.just(DEEP),
+    st.sampled_from(
+        [b'{"version":1e999}', b'{"version":1,"generation":1e999}', b'{"version":1,"generation":[]}', b"NaN"]
+    ),
+    _values.map(lambda value: json.dumps(value).encode()),
+    st.builds(lambda version, value: json.dumps({"version": version, "generation": value}).encode(), _values, _values),
+)
+_keys = st.sampled_from([b"hold/bad", b"writer", b"run/bad", b"", b"\xff\xfe", None])
+
+
+@settings(max_examples=50, deadline=None)
+@given(records=st.lists(st.tuples(_keys, _records), max_size=6))
+def test_a_bad_record_costs_itself_and_is_named(records: list[tuple[bytes | None, bytes]]) -> None:
+    good = b'{"version":1,"run":"r"}'
+    messages = [Message(WRITER_KEY.encode(), b'{"version":1,"generation":7}'), Message(b"hold/a", good)]
+    messages += [Message(key, value) for key, value in records]  # type: ignore[arg-type]
+    reader = read_state(*messages, Message(b"hold/b", good))
+    assert reader.documents["hold/a"] == reader.documents["hold/b"] == {"run": "r"}
+    assert reader.writer is not None and 7 <= reader.writer <= 2**48
+    for key in {key for key, _ in records if key in (b"hold/bad", b"run/bad")}:
+        name = (key or b"").decode()
+        assert (name in reader.documents) or (name in reader.problems)
+    if any(not key or key == b"\xff\xfe" for key, _ in records):
+        assert any(name.startswith("(offset") for name in reader.problems)
 
 
 READERS: dict[str, Callable[[bytes], Any]] = {
