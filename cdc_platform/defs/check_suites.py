@@ -32,7 +32,7 @@ SHARDS = "shards"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expectation:
-    """One expectation, one check. `owner` and `advice` go into alerts."""
+    """One expectation, one check. `owner` and `advice` go into alerts, {dataset} and {table} filled in."""
 
     check: str
     type: str
@@ -90,7 +90,7 @@ DEFAULT = Suite(
             type="expect_column_values_to_be_in_set",
             kwargs={"column": "verdict", "value_set": ["proven"]},
             description="Every shard's topic is proven to equal its table.",
-            advice="cdc-platform repair DATASET --table TABLE --from-verdict RUN re-emits the keys that differ.",
+            advice="`cdc-platform repair {dataset} --table {table}` shows what differs; with --apply it is sent again.",
         ),
         Expectation(
             check="no_duplicates",

@@ -16,6 +16,7 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import audit_key, differing, positions
 from cdc_platform.defs.check_suites import CheckOutcome, Suite, evaluate, suites_for
+from cdc_platform.defs.launchpad_links import CodePlace, repair_link
 from cdc_platform.defs.metadata import heat_map_metadata
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_checks import OLDEST, RECENTLY, as_passes_say
@@ -31,7 +32,7 @@ from cdc_platform.verification.check_rows import judged_rows
 from cdc_platform.verification.continuity.ledger import TableContinuity, count_and_keep
 from cdc_platform.verification.duplicates.causes import Cause, ShardDuplicates
 from cdc_platform.verification.duplicates.duplicate_count import count_duplicates
-from cdc_platform.verification.proof.verdicts import ForeignRows, ShardVerdict, foreign_rows
+from cdc_platform.verification.proof.verdicts import ForeignRows, ShardVerdict, Verdict, foreign_rows
 
 OP = "judge_checks"
 
@@ -107,7 +108,8 @@ def build_cdc_asset_checks(
                 own = props[key]
                 docs = data_docs or (Path(clients.settings.cache_dir, "data-docs") if config.data_docs else None)
                 page = docs and docs.absolute() / own.dataset / f"{own.table}.html"
-                table = Judged(key, own, suites[own.dataset].of(names), page)
+                place = CodePlace.of(context.run, clients.settings.dagster_url)
+                table = Judged(key, own, suites[own.dataset].of(names), page, place)
                 yield from judge_table(clients, topology, table, context.run.run_id, context.log.warning)
 
     return [cdc_checks]
@@ -124,12 +126,13 @@ class CheckConfig(dg.Config):
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One table, the checks asked for, and the page that shows them, if one is asked for."""
+    """One table, the checks asked for, the page that shows them, if one is asked for, and where jobs are linked to."""
 
     key: dg.AssetKey
     props: CdcTableProps
     suite: Suite
     page: Path | None = None
+    place: CodePlace | None = None
 
 
 def judge_table(
@@ -158,7 +161,8 @@ def judge_table(
     except CdcError as error:
         warn(f"{dataset}.{name}: {error}")
         for item in table.suite.expectations:
-            yield _result(table.key, CheckOutcome(expectation=item, passed=False, problem=str(error)), {}, {}, 0)
+            failed = CheckOutcome(expectation=item, passed=False, problem=str(error))
+            yield _result(table.key, failed, {}, _advice(table, failed, ()), 0)
         return
     foreign = foreign_rows(verdicts)
     outcomes = [_without_foreign(one, foreign, dataset, name) for one in outcomes]
@@ -170,7 +174,7 @@ def judge_table(
     }
     by_shard = {row["shard"]: row for row in rows}
     for outcome in outcomes:
-        metadata = dict(more.get(outcome.expectation.check, {}))
+        metadata = {**more.get(outcome.expectation.check, {}), **_advice(table, outcome, verdicts)}
         if table.page is not None:
             metadata["data_docs"] = dg.MetadataValue.url(table.page.as_uri())
         yield _result(table.key, outcome, by_shard, metadata, len(shards), verdicts)
@@ -218,6 +222,21 @@ def _of_foreign(foreign: ForeignRows | None) -> Mapping[str, Any]:
     return {"foreign_rows": foreign.rows, "foreign_shards": some_of(foreign.shards, SHOWN)}
 
 
+def _advice(table: Judged, outcome: CheckOutcome, verdicts: Sequence[ShardVerdict]) -> Mapping[str, Any]:
+    """What to do about a check that fails: its advice for this table, and for `complete` the job that does it."""
+    if outcome.passed:
+        return {}
+    dataset, name, item = table.props.dataset, table.props.table, outcome.expectation
+    found: dict[str, Any] = {}
+    if item.advice:
+        found["advice"] = item.advice.replace("{dataset}", dataset).replace("{table}", name)
+    wrong = [verdict.shard for verdict in verdicts if verdict.verdict is Verdict.MISMATCHED]
+    if item.check == _COMPLETE and wrong and table.place is not None:
+        link = repair_link(table.place, Names(table.props.platform), dataset, name, wrong)
+        found["repair"] = dg.MetadataValue.md(link)
+    return found
+
+
 def _of_age(verdicts: Sequence[ShardVerdict]) -> Mapping[str, Any]:
     times = [verdict.checked_at.timestamp() for verdict in verdicts]
     return {OLDEST: dg.MetadataValue.timestamp(min(times))} if times else {}
@@ -262,9 +281,9 @@ def _result(
         "failing_shards": len(outcome.shards),
         "shards": shards,
         "expectation": item.type,
-        "owner": item.owner,
-        "advice": item.advice,
     }
+    if item.owner:
+        metadata["owner"] = item.owner
     if outcome.shards:
         metadata["shards_failing"] = _table(
             [rows[shard] for shard in outcome.shards[:SHOWN]], str(item.kwargs["column"])

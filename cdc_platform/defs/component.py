@@ -33,6 +33,7 @@ from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.schedules import build_verification_schedules
+from cdc_platform.defs.surroundings import with_surroundings
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
 
@@ -148,6 +149,13 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         TranslationFn[CdcTableProps] | None,
         TranslationFnResolver[CdcTableProps](lambda props: {"props": props}, model_field_type=AssetAttributesModel),
     ] = Field(default=None, description="Changes to the assets' attributes; `props` is the table, `spec` the asset.")
+    sources: str | None = Field(
+        default=None,
+        description="Key of the asset of a source table, upstream of its topic: `mariadb/{dataset}/{table}`.",
+    )
+    links: dict[str, str] = Field(
+        default={}, description="Name to address, shown on the topics' pages: `https://akhq/ui/topic/{topic}`."
+    )
     defs_state: ResolvedDefsStateConfig = DefsStateConfigArgs.legacy_code_server_snapshots()
     _found: Inventory | None = PrivateAttr(default=None)
     _has_state: bool = PrivateAttr(default=False)
@@ -169,7 +177,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
 
     def get_asset_spec(self, props: CdcTableProps) -> dg.AssetSpec:
         """The asset of a table's topic, with the YAML's `translation` on top; override it for assets of your own."""
-        spec = CdcTranslator().get_asset_spec(props)
+        spec = with_surroundings(CdcTranslator().get_asset_spec(props), props, self.sources, self.links)
         return spec if self.translation is None else self.translation(spec, props)
 
     def write_state_to_path(self, state_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import dagster as dg
@@ -10,10 +11,11 @@ from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.defs.translator import CdcTableProps
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.observed import TopicExtent
-from cdc_platform.model.plain_text import for_terminal
+from cdc_platform.model.plain_text import for_markdown, for_terminal
 from cdc_platform.model.topology import EMPTY, Shard
 from cdc_platform.planning.health.heat_map import CellState, as_image, cell_state, heat_map, heat_sentence
 from cdc_platform.planning.rendering import to_markdown
+from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.report import DatasetHealth, PassReport, ShardDown
 
 Metadata = dict[str, dg.MetadataValue]
@@ -21,6 +23,8 @@ Metadata = dict[str, dg.MetadataValue]
 # Rows of a metadata table; what is beyond is said in a total.
 MOST_ROWS = 100
 MOST_SHARDS = 20
+# Causes in the health report, the most frequent ones.
+MOST_TROUBLES = 10
 
 
 def table_metadata(
@@ -42,7 +46,11 @@ def table_metadata(
         extent: of its topic; None when it does not exist or Kafka did not answer.
         sample: a recent value of the topic.
     """
-    found: Metadata = {"topic": dg.MetadataValue.text(props.topic)}
+    behind = [lags[shard.name] for shard in shards if shard.name in lags]
+    found: Metadata = {
+        "state": dg.MetadataValue.text(table_sentence(health, behind, extent)),
+        "topic": dg.MetadataValue.text(props.topic),
+    }
     if health is not None:
         found["shards_up"] = dg.MetadataValue.int(health.up)
         found["shards"] = dg.MetadataValue.int(health.shards)
@@ -51,13 +59,27 @@ def table_metadata(
         found["events_ever"] = dg.MetadataValue.int(extent.end)
         if extent.newest is not None:
             found["newest_event"] = dg.MetadataValue.timestamp(extent.newest)
-    behind = [lags[shard.name] for shard in shards if shard.name in lags]
     if behind:
+        spread = quantiles(behind)
+        found["lag_seconds_p50"] = dg.MetadataValue.float(spread["0.5"])
+        found["lag_seconds_p99"] = dg.MetadataValue.float(spread["0.99"])
         found["lag_seconds_worst"] = dg.MetadataValue.float(max(behind))
     columns = column_schema(sample) if sample else None
     if columns is not None:
         found["dagster/column_schema"] = dg.MetadataValue.table_schema(columns)
     return found
+
+
+def table_sentence(health: DatasetHealth | None, behind: Sequence[float], extent: TopicExtent | None) -> str:
+    """The state of the whole table in words, for the top of its page."""
+    parts = ["How its shards are is not known" if health is None else f"{health.up} of {health.shards} shards up"]
+    if health is not None and health.down:
+        parts[0] += f" ({some_of([f'{one.shard} {one.state}' for one in health.down], 3)})"
+    if behind:
+        parts.append(f"at most {max(behind):.0f} s behind the source")
+    if extent is not None:
+        parts.append(f"{extent.end:,} events so far")
+    return ", ".join(parts) + "."
 
 
 def shards_metadata(
@@ -137,14 +159,16 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
         "summary": dg.MetadataValue.text(report.sentence()),
         "shards_up": dg.MetadataValue.int(sum(one.up for one in health.values())),
         "shards": dg.MetadataValue.int(sum(one.shards for one in health.values())),
+        "health": dg.MetadataValue.md(health_report(report)),
         "plan": dg.MetadataValue.md(to_markdown(report.plan, most=MOST_ROWS)),
         "datasets": _table(
-            ("dataset", "up", "shards", "down"),
+            ("dataset", "up", "shards", "lag_p50_s", "lag_p99_s", "lag_max_s", "down"),
             [
                 {
                     "dataset": one.dataset,
                     "up": one.up,
                     "shards": one.shards,
+                    **_lag_columns(one.dataset, report.lags),
                     "down": some_of([down.shard for down in one.down], 5),
                 }
                 for one in health.values()
@@ -168,6 +192,26 @@ def pass_metadata(report: PassReport, *, clusters: Mapping[str, int]) -> Metadat
     if down:
         found["shards_down"] = down_table(down)
     return found
+
+
+def health_report(report: PassReport) -> str:
+    """What an operator asks first, as Markdown: how many are up, the troubles, what was refused and failed."""
+    health = report.health.values()
+    up, shards = sum(one.up for one in health), sum(one.shards for one in health)
+    lines = [f"**{up} of {shards} shards up** in {len(report.health)} datasets."]
+    down = [one for each in health for one in each.down]
+    for cause, count in Counter(one.reason for one in down).most_common(MOST_TROUBLES):
+        named = some_of([one.shard for one in down if one.reason == cause], 3)
+        lines.append(f"- {count} shards ({for_markdown(named)}): {for_markdown(cause)}")
+    lines += [f"- refused for {for_markdown(r.scope)}: {for_markdown(r.reason)}" for r in report.plan.refusals[:5]]
+    lines += [f"- failed: {for_markdown(one.sentence())}" for one in report.failed[:5]]
+    return "\n".join(lines if len(lines) > 1 else [*lines, "", "No trouble is known."])
+
+
+def _lag_columns(dataset: str, lags: Mapping[str, float]) -> dict[str, str]:
+    spread = quantiles([lag for shard, lag in lags.items() if shard.startswith(f"{dataset}.")])
+    columns = {"lag_p50_s": "0.5", "lag_p99_s": "0.99", "lag_max_s": "1.0"}
+    return {name: f"{spread[of]:.1f}" if of in spread else "unknown" for name, of in columns.items()}
 
 
 def _table(columns: Sequence[str], rows: Sequence[Mapping[str, str | int]]) -> dg.TableMetadataValue:

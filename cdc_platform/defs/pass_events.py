@@ -179,7 +179,7 @@ class EventWriter:
             self.context.log_event(
                 dg.AssetMaterialization(
                     self._key(props),
-                    description=f"{extent.end} events so far.",
+                    description=str(metadata["state"].value),
                     metadata=metadata,
                     tags={DATA_VERSION: data_version(extent)},
                 )

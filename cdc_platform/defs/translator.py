@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -134,7 +135,7 @@ class CdcTranslator:
                 f"Changes of table `{props.source_table}` in all shards of `{props.dataset}` "
                 f"({props.engine}), captured by Debezium into Kafka topic `{props.topic}`."
             ),
-            group_name=props.dataset,
+            group_name=group_of(props.platform, props.dataset),
             kinds={"kafka", props.engine},
             owners=accepted_owners(props.owners, props.dataset),
             tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
@@ -163,7 +164,7 @@ def shards_spec(props: CdcTableProps) -> dg.AssetSpec:
             f"The shards of `{props.dataset}` ({props.engine}), a partition each: materialized when its connector "
             "runs for the first time, and by each bootstrap or backfill. Observed when one goes down or comes back."
         ),
-        group_name=props.dataset,
+        group_name=group_of(props.platform, props.dataset),
         kinds={"debezium", props.engine},
         owners=accepted_owners(props.owners, props.dataset),
         tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
@@ -185,6 +186,17 @@ def platform_spec(platform: str, *, problem: str | None = None) -> dg.AssetSpec:
         tags={TAG_PLATFORM: platform},
         metadata={"tables_problem": problem} if problem else {},
     )
+
+
+@cache
+def group_of(platform: str, dataset: str) -> str:
+    """`cdc/pins`: a group of its own below the platform's. Releases of Dagster that take no `/` show `pins`."""
+    name = f"{re.sub(r'[^A-Za-z0-9_]', '_', platform)}/{dataset}"
+    try:
+        dg.AssetSpec("grouped", group_name=name)
+    except dg.DagsterInvalidDefinitionError:
+        return dataset
+    return name
 
 
 @cache

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs import CdcTableProps, CdcTranslator, build_cdc_assets
-from cdc_platform.defs.translator import table_props
+from cdc_platform.defs.translator import group_of, table_props
 from tests.defs.harness import topology
 
 TABLES = table_props(topology(), platform="cdc")
@@ -34,7 +34,7 @@ def test_an_asset_says_where_its_topic_is_and_what_it_holds() -> None:
     spec = CdcTranslator().get_asset_spec(TABLES[0])
     assert spec.key == dg.AssetKey(["cdc", "orders", "orders"])
     assert spec.kinds == {"kafka", "postgres"}
-    assert spec.group_name == "orders"
+    assert spec.group_name == group_of("cdc", "orders")
     assert spec.metadata["dagster/uri"] == "kafka://cdc.orders.orders"
     assert spec.metadata["source_table"] == "public.orders"
     assert "cdc.orders.orders" in (spec.description or "")
