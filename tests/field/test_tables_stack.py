@@ -76,12 +76,13 @@ def test_a_table_made_like_one_of_another_database_stops_just_its_shard_by_name(
     harness = make_harness(engine)
     made = "CREATE TABLE t (id INT PRIMARY KEY, n INT)"
     shard, other = (harness.add_shard(f"{n:05d}", made, "INSERT INTO t VALUES (1, 1)") for n in range(2))
-    harness.deploy()
-    for one in (shard, other):
-        harness.settle(one)
+    # Before the connectors: what is made while one streams it knows, until it is restarted.
     template = f"{harness.name}_tmpl"
     for statement in (f"CREATE DATABASE {template}", made.replace(" t ", f" {template}.t ")):
         harness.execute(None, statement)
+    harness.deploy()
+    for one in (shard, other):
+        harness.settle(one)
     for statement in ("DROP TABLE t", f"CREATE TABLE t LIKE {template}.t", "INSERT INTO t VALUES (1, 2), (2, 2)"):
         harness.execute(shard, statement)
     assert_eventually(lambda: _class_of(harness, shard) is Failure.SCHEMA_HISTORY, "its class is told", 90)
