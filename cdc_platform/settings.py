@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from cdc_platform.errors import SettingsError
-from cdc_platform.model.naming import one_of
+from cdc_platform.model.naming import not_among, one_of
 from cdc_platform.model.secret_references import (
     HOW_TO_REFER,
     is_reference,
@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 ENV_PREFIX = "CDC_PLATFORM_"
 CONFIG_ENV = "CDC_PLATFORM_CONFIG"
 CONFIG_FILE = "cdc-platform.toml"
+OLD_EXITS_ENV = "CDC_PLATFORM_OLD_EXIT_CODES"  # for one more release: cli/verify.py
 # Settings that are tables of tables: the environment does not hold them.
 FILE_ONLY = frozenset({"alerts", "connect_logins"})
 
@@ -160,6 +161,9 @@ class Settings:
             variable = ENV_PREFIX + setting.name.upper()
             if variable in env and setting.name not in FILE_ONLY:
                 found[setting.name] = _from_environment(env[variable], setting.name, variable)
+        names = {ENV_PREFIX + setting.name.upper() for setting in fields(cls)} | {CONFIG_ENV, OLD_EXITS_ENV}
+        for text in not_among(names, (name for name in env if name.startswith(ENV_PREFIX))):
+            log.warning("%s", text)
         settings = cls(**found)
         settings._refuse_own_secrets_among_datasets(str(file))
         return settings

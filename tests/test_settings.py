@@ -98,3 +98,11 @@ def test_a_file_of_the_current_directory_is_taken_with_a_warning(
     caplog.clear()
     Settings.load(tmp_path / "cdc-platform.toml", env={})
     assert not caplog.records
+
+
+def test_a_misspelt_variable_is_named(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    file = tmp_path / "settings.toml"
+    file.write_text("")
+    Settings.load(file, env={"CDC_PLATFORM_ZOOKEPER": "zk:1", "CDC_PLATFORM_OLD_EXIT_CODES": "1", "OTHER": "x"})
+    (record,) = caplog.records
+    assert record.getMessage().startswith("CDC_PLATFORM_ZOOKEPER is no setting and is not used. Did you mean")

@@ -6,6 +6,7 @@ called, so that `cdc-platform agent` loads neither Dagster nor numpy.
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -95,6 +96,9 @@ class _Lazy(SuggestingGroup):
             ctx.exit(1)
         except OSError as error:
             # A path that the caller named: one sentence instead of a traceback.
+            if error.errno in (errno.ENOSPC, errno.EIO) and error.filename is None:
+                echo(f"Error: the output could not be written: {error.strerror}. Cure: Write it elsewhere.", err=True)
+                ctx.exit(1)
             if not isinstance(error.filename, str | bytes):
                 raise
             name = os.fsdecode(error.filename)

@@ -25,7 +25,7 @@ from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.proof import LakeVerdict, prove_lake
 from cdc_platform.model.topology import Topology
 from cdc_platform.reconciler.process_memory import VERIFYING, rarer_collections
-from cdc_platform.settings import Settings
+from cdc_platform.settings import OLD_EXITS_ENV, Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import Progress as Step
 from cdc_platform.verification.ports import VerificationPorts
@@ -39,8 +39,6 @@ _STYLES = {Verdict.PROVEN: "green", Verdict.PENDING: "yellow", Verdict.MISMATCHE
 # From the best to the worst.
 _RANKS = (Verdict.PROVEN, Verdict.PENDING, Verdict.UNVERIFIABLE, Verdict.MISMATCHED)
 
-# Until the next release: with this variable `verify` exits as before 0.2, for scripts that go by its codes.
-OLD_EXITS_ENV = "CDC_PLATFORM_OLD_EXIT_CODES"
 _OLD_EXITS = {Verdict.PENDING: 3, Verdict.UNVERIFIABLE: 4}
 
 

@@ -49,3 +49,10 @@ def one_of(name: str, known: Iterable[str], most: int = 20) -> str:
     """The cure of a name that does not exist: the nearest one, and which there are."""
     names = sorted(known)
     return f"{did_you_mean(name, names)}Use one of {some_of(names, most)}."
+
+
+def not_among(known: Iterable[str], names: Iterable[str]) -> list[str]:
+    """A sentence for each name of a setting that there is not, with the nearest: it would be passed over in silence."""
+    there = sorted(known)
+    unknown = sorted({*names} - {*there})
+    return [f"{name} is no setting and is not used. {did_you_mean(name, there)}".strip() for name in unknown]

@@ -14,10 +14,10 @@ from click.testing import CliRunner, Result
 
 from cdc_platform.cli import run_progress, snapshot
 from cdc_platform.cli.main import main
-from cdc_platform.cli.verify import OLD_EXITS_ENV, exit_code
+from cdc_platform.cli.verify import exit_code
 from cdc_platform.errors import StackError
 from cdc_platform.local.demo import running
-from cdc_platform.settings import Settings
+from cdc_platform.settings import OLD_EXITS_ENV, Settings
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.defs.harness import Harness
 
