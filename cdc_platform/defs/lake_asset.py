@@ -54,7 +54,7 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
             f"`{props.table}_base` the rows by bucket. A run is one commit."
         ),
     )
-    def lake(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def lake(context: dg.AssetExecutionContext) -> dg.MaterializeResult:  # type: ignore[type-arg]
         with names.in_(context).platform() as platform, as_failure():
             topology = platform.topology.load()
             dataset = topology.dataset(props.dataset)
