@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import pyarrow as pa
 
-from cdc_platform.errors import LakeConflict, LakeUnavailable, require_extra
+from cdc_platform.errors import LakeConflict, LakeHeld, LakeUnavailable, require_extra
 from cdc_platform.lake.policy import LakePolicy
 
 if TYPE_CHECKING:
@@ -29,7 +29,14 @@ STATE, MERGED = "cdc.state", "cdc.merged"
 BUCKET, KEY, RUN, CURRENT = "cdc_bucket", "cdc_key", "cdc_run", "cdc_current"
 
 # pyiceberg sends an append again on top of what another writer committed meanwhile: its events would be there twice.
-_ONE_WRITER = {"commit.retry.num-retries": "0", "format-version": "2"}
+# Its bounds of columns fail on moments past the year 9999, so that only those are kept by which is read here.
+_ONE_WRITER = {
+    "commit.retry.num-retries": "0",
+    "format-version": "2",
+    "write.metadata.metrics.default": "counts",
+    "write.metadata.metrics.column.cdc_bucket": "full",
+    "write.metadata.metrics.column.cdc_run": "full",
+}
 
 
 class ShardState(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,8 +115,11 @@ def open_tables(policy: LakePolicy, dataset: str, table: str) -> LakeTables:
 
 @contextmanager
 def lake_errors(table: str) -> Iterator[None]:
-    """Raises LakeConflict where another writer was first, and LakeUnavailable where catalog or store fail."""
-    from pyiceberg.exceptions import CommitFailedException
+    """Raises LakeConflict where another writer was first, LakeUnavailable where catalog or store fail.
+
+    And LakeHeld where a file is not what the table says.
+    """
+    from pyiceberg.exceptions import CommitFailedException, ResolveError
     from sqlalchemy.exc import SQLAlchemyError
 
     try:
@@ -118,6 +128,11 @@ def lake_errors(table: str) -> Iterator[None]:
         raise LakeConflict(
             f"another writer has committed to the lake of {table} meanwhile; nothing of this run was written.",
             cure="Run it again: it takes what is new since then. One schedule a table is enough.",
+        ) from error
+    except (ResolveError, pa.ArrowInvalid) as error:
+        raise LakeHeld(
+            f"a data file of the lake of {table} is not of the table's types: {error}.",
+            cure="Something else wrote it: rename the lake's tables and let it fill new ones.",
         ) from error
     except (SQLAlchemyError, OSError) as error:
         raise LakeUnavailable(

@@ -337,3 +337,18 @@ def test_lake_whose_data_file_was_changed_is_named_by_key_and_column(
     assert found["00000"].verdict is Verdict.PROVEN
     assert found["00001"].verdict is Verdict.MISMATCHED
     assert [(sample.key, sample.kind, sample.columns) for sample in found["00001"].samples] == [expected]
+
+
+def other_type(table: pa.Table) -> pa.Table:
+    at = table.schema.get_field_index("title")
+    numbers = pa.array(range(len(table)), pa.int64())
+    return table.set_column(at, table.schema.field(at).with_type(pa.int64()), numbers)
+
+
+def test_lake_whose_data_file_has_another_type_is_refused_in_a_sentence(world: MemoryWorld, policy: LakePolicy) -> None:
+    worked(world, 1)
+    run(world, policy)
+    merge(policy, "d", "t")
+    spoilt(policy, other_type)
+    with pytest.raises(LakeHeld, match=r"not of the table's types: Cannot promote long to string.*Cure"):
+        verdicts(world, policy)
