@@ -45,17 +45,23 @@ _WORDS = [
     "travel",
 ]
 
+# MySQL: the server whose transactions the events are, and how many of them are one.
+SOURCE = "bec00000-0000-4000-8000-000000000001"
+TRANSACTION = 4096
+
 COLUMNS = (
     "id", "user_id", "board_id", "title", "description", "link", "price", "created_at", "updated_at", "flags",
     "active", "digest", "score",
 )  # fmt: skip
 
+_BINLOG_DDL = (
+    "CREATE TABLE {} (id BIGINT PRIMARY KEY, user_id BIGINT, board_id BIGINT, title VARCHAR(200), description TEXT,"
+    " link VARCHAR(200), price DECIMAL(10,2), created_at DATETIME(6), updated_at TIMESTAMP(6) NULL, flags INT,"
+    " active TINYINT(1), digest VARBINARY(20), score INT)"
+)
 DDL = {
-    Engine.MARIADB: (
-        "CREATE TABLE {} (id BIGINT PRIMARY KEY, user_id BIGINT, board_id BIGINT, title VARCHAR(200), description TEXT,"
-        " link VARCHAR(200), price DECIMAL(10,2), created_at DATETIME(6), updated_at TIMESTAMP(6) NULL, flags INT,"
-        " active TINYINT(1), digest VARBINARY(20), score INT)"
-    ),
+    Engine.MARIADB: _BINLOG_DDL,
+    Engine.MYSQL: _BINLOG_DDL,
     Engine.POSTGRES: (
         "CREATE TABLE {} (id bigint PRIMARY KEY, user_id bigint, board_id bigint, title varchar(200), description text,"
         " link varchar(200), price numeric(10,2), created_at timestamp, updated_at timestamptz, flags int,"
@@ -118,13 +124,20 @@ def event(engine: Engine, row: Row, number: int) -> tuple[bytes, bytes]:
     """Key and value of the event that wrote the row; `number` is its place in the source."""
     after, shard = _after(engine, row.values()), shard_id(row.shard)
     ms = 1_795_402_053_000 + number
-    # Postgres: transactions of many rows, so that their ids stay below those that the server has given.
+    # Postgres, MySQL: transactions of many rows, so that their ids stay below those that the server has given.
     if engine is Engine.POSTGRES:
         source = (
             f'{{"version":"3.7.0.Final","connector":"postgresql","name":"bench.{shard}","ts_ms":{ms},"snapshot":null,'
             f'"db":"bench","sequence":"[\\"{number}\\",\\"{number}\\"]","ts_us":{ms}000,"ts_ns":{ms}000000,'
             f'"schema":"public","table":"pins","txId":{number // 4096 + 3},"lsn":{number + 1},"xmin":null,'
             '"origin":null,"origin_lsn":null}'
+        )
+    elif engine is Engine.MYSQL:
+        source = (
+            f'{{"version":"3.6.1.Final","connector":"mysql","name":"bench.{shard}","ts_ms":{ms},"snapshot":null,'
+            f'"db":"bench","sequence":null,"ts_us":{ms}000,"ts_ns":{ms}000000,"table":"pins","server_id":1,'
+            f'"gtid":"{SOURCE}:{number // TRANSACTION + 1}","file":"binlog.000002","pos":{number * 400 % 2**31},'
+            '"row":0,"thread":null,"query":null}'
         )
     else:
         source = (
@@ -135,7 +148,7 @@ def event(engine: Engine, row: Row, number: int) -> tuple[bytes, bytes]:
         )
     operation = "c" if row.version == 0 else "u"
     before = "null"
-    if row.version and engine is Engine.MARIADB:
+    if row.version and engine.reads_binlog:
         # Full row images; Postgres sends the old row only with REPLICA IDENTITY FULL.
         before = _after(engine, Row(row.id, row.version - 1, row.seed).values())
     value = (
@@ -171,7 +184,7 @@ def latest(rows: int, events: int, seed: int) -> Iterator[Row]:
 
 def topology(stack: Stack, engine: Engine, name: str) -> Topology:
     """The dataset of the benchmark: a database a shard, one table `pins`."""
-    address = stack.mariadb_primary if engine is Engine.MARIADB else stack.postgres_primary
+    address = stack.primary(engine)
     found = Dataset(
         name=name,
         engine=engine,
@@ -190,8 +203,8 @@ def topology(stack: Stack, engine: Engine, name: str) -> Topology:
 def connect(stack: Stack, engine: Engine, database: str | None) -> Any:
     """A connection of the account that may do everything."""
     login = stack.admin(engine)
-    if engine is Engine.MARIADB:
-        address = stack.mariadb_primary
+    address = stack.primary(engine)
+    if engine.reads_binlog:
         return pymysql.connect(
             host=address.host,
             port=address.port,
@@ -203,7 +216,6 @@ def connect(stack: Stack, engine: Engine, database: str | None) -> Any:
             charset="utf8mb4",
             init_command="SET time_zone='+00:00'",
         )
-    address = stack.postgres_primary
     return psycopg.connect(
         host=address.host,
         port=address.port,
@@ -220,6 +232,8 @@ def make_table(stack: Stack, engine: Engine, name: str, number: int, rows: Itera
     database = f"{name}_{number}"
     with closing(connect(stack, engine, None)) as admin:
         admin.cursor().execute(f"CREATE DATABASE {database}")
+        if engine is Engine.MYSQL:
+            admin.cursor().execute("SET GLOBAL local_infile = ON")
     with closing(connect(stack, engine, database)) as connection:
         cursor = connection.cursor()
         cursor.execute(DDL[engine].format("pins"))
@@ -268,6 +282,15 @@ def update_table(stack: Stack, engine: Engine, name: str, rows: Iterable[Row]) -
 
 def advance(stack: Stack, engine: Engine, name: str, number: int) -> None:
     """Bring the source's position to `number` or further, as if its own writes had made the events."""
+    if engine is Engine.MYSQL:
+        with closing(connect(stack, engine, None)) as connection:
+            cursor = connection.cursor()
+            for transaction in range(1, number // TRANSACTION + 2):
+                # One that was executed before is passed over.
+                cursor.execute(f"SET gtid_next = '{SOURCE}:{transaction}'")
+                cursor.execute("BEGIN")
+                cursor.execute("COMMIT")
+        return
     with closing(connect(stack, engine, f"{name}_0")) as connection:
         cursor = connection.cursor()
         if engine is Engine.POSTGRES:

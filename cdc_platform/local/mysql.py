@@ -24,6 +24,8 @@ from cdc_platform.local.stack_security import Security
 SERVERS = ("mysql-1", "mysql-2")
 # A table of the stack's own: a promotion writes a row into it.
 OWN_DATABASE = "cdc_stack"
+# Beside the data, with the number of a server that has lost its first one.
+_SERVER_ID = "server-id"
 
 # What Debezium needs of the source user where no table is locked, and no more:
 # https://debezium.io/documentation/reference/stable/connectors/mysql.html#mysql-creating-user
@@ -50,7 +52,7 @@ loose-mysqlx=OFF
 bind-address=127.0.0.1
 port={port}
 skip-name-resolve
-server-id={SERVERS.index(name) + 1}
+server-id={server_id(home, name)}
 super-read-only={"OFF" if primary else "ON"}
 gtid-mode=ON
 enforce-gtid-consistency=ON
@@ -75,6 +77,17 @@ innodb-flush-log-at-trx-commit=2
 sync-binlog=0
 {tls}"""
     )
+
+
+def server_id(home: Path, name: str) -> int:
+    """The server's number; see `renumber`."""
+    own = home / _SERVER_ID
+    return int(own.read_text()) if own.exists() else SERVERS.index(name) + 1
+
+
+def renumber(home: Path, number: int) -> None:
+    """Give a server that is made again another number: a replica passes over what was written under its own."""
+    (home / _SERVER_ID).write_text(str(number))
 
 
 def _write_key(home: Path, security: Security) -> None:

@@ -88,7 +88,7 @@ def promote_mysql_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
     """Make the replica the primary; the stack as it is then.
 
     A primary that still runs is locked for writes, waited for, and killed:
-    nothing that it committed is lost. Each server keeps its own ids.
+    nothing that it committed is lost. The old primary is made anew as a replica, under another number.
 
     Raises:
         StackError: the replica does not run, or did not catch up in time.
@@ -103,7 +103,10 @@ def promote_mysql_replica(stack: Stack, *, timeout: float = 30.0) -> Stack:
             stack.kill(primary)
     _wait(lambda: mysql_servers.unapplied(ports[replica], admin), timeout, ports[replica])
     mysql_servers.become_primary(ports[replica], admin, replica)
-    (Path(stack.launches[primary].cwd) / mariadb.STALE).touch()
+    old = Path(stack.launches[primary].cwd)
+    (old / mariadb.STALE).touch()
+    # Made anew it would pass over all that it wrote itself, which the new primary's binlog has under its number.
+    mysql.renumber(old, 1 + max(mysql.server_id(Path(stack.launches[name].cwd), name) for name in stack.mysql))
     promoted = replace(stack, mysql=(replica, primary))
     for name in promoted.mysql:
         home = Path(stack.launches[name].cwd)

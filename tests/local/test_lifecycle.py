@@ -15,12 +15,12 @@ import pytest
 from confluent_kafka.admin import AdminClient, NewTopic
 
 from cdc_platform.errors import StackError
-from cdc_platform.local import mariadb, postgres, workers
+from cdc_platform.local import mariadb, mysql, postgres, workers
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
 from tests.conftest import make_stack_dir, own_stack
-from tests.local import mariadb_servers, postgres_servers, promotion
+from tests.local import mariadb_servers, mysql_servers, postgres_servers, promotion
 from tests.local.harness import Harness
 from tests.waiting import assert_eventually
 
@@ -176,6 +176,52 @@ def test_mariadb_old_primary_comes_back_renumbered_and_read_only(pair: Stack) ->
         cursor.execute("SELECT @@server_id AS id, @@read_only AS ro")
         assert cursor.fetchone() == {"id": mariadb.REPLICA_ID, "ro": 1}
     promoted.kill(promoted.mariadb[1])
+
+
+@pytest.fixture(scope="module")
+def mysql_pair_directory() -> Iterator[Path]:
+    with own_stack(workers=1, mariadb=False, postgres=False, mysql=True) as stack:
+        yield stack.directory
+
+
+@pytest.fixture
+def mysql_pair(mysql_pair_directory: Path) -> Stack:
+    """As `pair`, of MySQL's servers alone."""
+    stack = Stack.load(mysql_pair_directory)
+    promotion.rejoin(stack)
+    return stack
+
+
+@pytest.mark.slow
+@pytest.mark.mysql
+@pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
+def test_mysql_promotion_loses_nothing_and_the_connector_goes_on(mysql_pair: Stack, killed: bool) -> None:
+    stack = mysql_pair
+    captured = Harness(stack=stack, engine=Engine.MYSQL, name=f"y{int(killed)}")
+    captured.create()
+    captured.insert(captured.leader(stack), 1, 50)
+    captured.events(50)
+    port, login = stack.replica(Engine.MYSQL).port, stack.admin(Engine.MYSQL)
+    if killed:
+        with mysql_servers.writes_locked(stack.primary(Engine.MYSQL).port, login) as position:
+            assert_eventually(lambda: mysql_servers.behind(port, login, position) is None, "the replica caught up")
+        stack.kill(stack.mysql[0])
+    promoted = promotion.promote_mysql_replica(stack)
+    assert promoted.primary(Engine.MYSQL) == stack.replica(Engine.MYSQL)
+    assert Stack.load(stack.directory) == promoted
+    captured.point(promoted.primary(Engine.MYSQL), 2)
+    captured.restart_task()
+    captured.insert(promoted.primary(Engine.MYSQL), 51, 50)
+    assert {key for key, _ in captured.events(100)} == set(range(1, 101))
+    promotion.rejoin(promoted)
+    with mysql.connect(promoted.replica(Engine.MYSQL).port, login, database=captured.name) as connection:
+        cursor = connection.cursor()
+
+        def all_there() -> bool:
+            cursor.execute("SELECT COUNT(*) AS n, @@super_read_only AS ro FROM items")
+            return bool(cursor.fetchone() == {"n": 100, "ro": 1})
+
+        assert_eventually(all_there, "the old primary has all rows, as a replica that takes no writes")
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
