@@ -8,14 +8,16 @@ from dataclasses import dataclass
 
 import pymysql
 
+from cdc_platform.canonical.catalog import CatalogTable
+from cdc_platform.canonical.chunk_keys import TableKey, may_go_beyond
 from cdc_platform.clients.sources.binlog_demands import wrong_settings
 from cdc_platform.clients.sources.binlog_tables import binlog_tables as captured_tables
 from cdc_platform.clients.sources.catalog_binlog import binlog_tables
 from cdc_platform.clients.sources.replication import channels, prepared_names, prepared_status, replication_status
 from cdc_platform.clients.sources.rights import account, allowed, binlog_rights, is_absent
 from cdc_platform.clients.sources.source_facts import binlogs, log_filters
-from cdc_platform.clients.sources.table_keys import mysql_keys
-from cdc_platform.model.topology import Dataset, Engine, Shard
+from cdc_platform.clients.sources.table_keys import goes_beyond
+from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.planning.doctor.examination import EACH, Capacity, Examination, Lack, ServerSeen
 
 _SETTINGS = (
@@ -107,11 +109,16 @@ class BinlogExamination:
         known, alike = captured_tables(cursor, dataset, shard, cascades=False)
         # As the server files it: names that differ in case only may be one database.
         folded = shard.database if server.settings.get("lower_case_table_names") == "0" else shard.database.lower()
+        tables = binlog_tables(cursor, shard.database, names)
         return Examination(
             server=server,
             database=folded,
-            tables=binlog_tables(cursor, shard.database, names),
-            keys=mysql_keys(cursor, dataset.engine, shard, dataset.tables),
+            tables=tables,
+            keys={
+                table.name: self._key(shard, table, tables[table.name])
+                for table in dataset.tables
+                if table.name in tables
+            },
             rights=tuple(lack for lack in binlog_rights(cursor, dataset, shard) if not is_absent(lack)),
             unfit=tuple(
                 Lack(what=why.why, cure=f"{why.cure}. Or take it out of the dataset's tables", table=name)
@@ -121,6 +128,19 @@ class BinlogExamination:
             twins=alike,
             copies=tuple(sorted(name for name in there if name in _copies(names))),
         )
+
+    def _key(self, shard: Shard, table: Table, found: CatalogTable) -> TableKey:
+        """The columns of its key, and which of them have numbers that no driver reads; asked where an index answers."""
+        columns = [column.column for name in found.key(table.key) if (column := found.column(name)) is not None]
+        leading = {index.columns[0] for index in found.indexes}
+        beyond = [
+            column.name
+            for column in columns
+            if column.name in leading
+            and may_go_beyond(self.dataset.engine, column)
+            and goes_beyond(self.cursor, self.dataset.engine, shard.database, table.name, column.name)
+        ]
+        return TableKey(tuple(columns), tuple(beyond))
 
 
 def _copies(tables: Sequence[str]) -> set[str]:

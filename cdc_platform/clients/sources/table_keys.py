@@ -51,14 +51,15 @@ def mysql_keys(cursor: pymysql.cursors.Cursor, engine: Engine, shard: Shard, tab
     # Only where an index answers at once; of others the count of rows tells.
     indexed = {(row[0], row[1]) for row in rows if row[6]}
     asked = {(name, c.name) for name, key in keys.items() for c in key.columns if may_go_beyond(engine, c)} & indexed
-    beyond = [(table, column) for table, column in asked if _goes_beyond(cursor, engine, shard.database, table, column)]
+    beyond = [(table, column) for table, column in asked if goes_beyond(cursor, engine, shard.database, table, column)]
     return {
         name: replace(key, beyond=tuple(column for table, column in beyond if table == name))
         for name, key in keys.items()
     }
 
 
-def _goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
+def goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
+    """True when a column (`place`: database, table, column) with which an index begins has numbers above 2^63 - 1."""
     database, table, column = (quote_name(engine, name) for name in place)
     cursor.execute(f"SELECT 1 FROM {database}.{table} WHERE {column} > 9223372036854775807 LIMIT 1")
     return bool(cursor.fetchall())
