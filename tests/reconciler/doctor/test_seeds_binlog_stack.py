@@ -121,9 +121,8 @@ def test_each_seeded_hazard_is_named(patients: Patients, engine: Engine) -> None
         finally:
             harness.sql("XA ROLLBACK 'seed'", small)
     for dataset in ("seeds", "beside", "many"):
-        expected |= {(dataset, "", kind) for kind in ("log-settings", "short-retention", "small-packets")}
-        if engine is Engine.MARIADB:  # MySQL tells those with XA_RECOVER_ADMIN only
-            expected.add((dataset, "", "prepared-transaction"))
+        kinds = ("log-settings", "short-retention", "small-packets", "prepared-transaction")
+        expected |= {(dataset, "", kind) for kind in kinds}
     expected |= {("weak", "", kind) for kind in ("log-settings", "small-packets")}
     expected.add(("weak", "", "prepared-transaction"))
     expected |= {(dataset, "", "no-room") for dataset in ("seeds", "beside", "weak", "many")}
