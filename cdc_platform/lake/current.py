@@ -68,13 +68,12 @@ class LakeView:
 
     def changed(self) -> dict[int, int]:
         """Bucket to the number of its changes that `base` lacks."""
-        from pyiceberg.expressions import EqualTo
-
+        ice = _expressions()
         merged = self.merged()
         counts: dict[int, int] = {}
         with lake_errors(self.tables.table):
             scan = self.changes.scan(
-                row_filter=EqualTo(CURRENT, True),
+                row_filter=ice.EqualTo(CURRENT, True),
                 selected_fields=(BUCKET, RUN, CURRENT),
                 snapshot_id=self.snapshot.snapshot_id,
             )
@@ -87,14 +86,13 @@ class LakeView:
 
     def bucket(self, bucket: int) -> pa.Table:
         """The current rows of one bucket, in the order of shard and key."""
-        from pyiceberg.expressions import And, EqualTo, GreaterThan
-
+        ice = _expressions()
         after = self.merged().get(bucket, 0)
         with lake_errors(self.tables.table):
-            new = And(EqualTo(BUCKET, bucket), EqualTo(CURRENT, True), GreaterThan(RUN, after))
+            new = ice.And(ice.EqualTo(BUCKET, bucket), ice.EqualTo(CURRENT, True), ice.GreaterThan(RUN, after))
             parts = [self.changes.scan(row_filter=new, snapshot_id=self.snapshot.snapshot_id).to_arrow()]
             if self.base is not None and self.base_snapshot is not None:
-                own = EqualTo(BUCKET, bucket)
+                own = ice.EqualTo(BUCKET, bucket)
                 found = self.base.scan(row_filter=own, snapshot_id=self.base_snapshot.snapshot_id).to_arrow()
                 parts.append(found)
         return _newest(pa.concat_tables(parts, promote_options="permissive"))
@@ -152,7 +150,7 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
 
     Raises LakeConflict when another merge was first, LakeUnavailable, NotFound.
     """
-    from pyiceberg.expressions import In
+    ice = _expressions()
 
     view = open_view(policy, dataset, table)
     merged = dict(view.merged())
@@ -166,7 +164,7 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
     with lake_errors(table), base.transaction() as transaction:
         with transaction.update_schema() as update:
             update.union_by_name(rows.schema)
-        transaction.overwrite(rows, overwrite_filter=In(BUCKET, due), snapshot_properties=properties)
+        transaction.overwrite(rows, overwrite_filter=ice.In(BUCKET, due), snapshot_properties=properties)
     return due
 
 
@@ -179,3 +177,10 @@ def _rows_of(view: LakeView) -> dict[int, int]:
         bucket: Any = task.file.partition[0]
         found[bucket] = found.get(bucket, 0) + task.file.record_count
     return found
+
+
+def _expressions() -> Any:
+    """Of pyiceberg, untyped: its constructors take positions, which their declared types do not have."""
+    from pyiceberg import expressions
+
+    return expressions

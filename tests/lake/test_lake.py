@@ -25,7 +25,7 @@ from cdc_platform.lake.append import LakeRun, append_events, due_buckets
 from cdc_platform.lake.current import LakeView, merge, open_view
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.proof import LakeVerdict, prove_lake
-from cdc_platform.lake.tables import open_tables
+from cdc_platform.lake.tables import open_tables, write_state
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification.proof.memory import MemoryWorld, event
 
@@ -231,7 +231,7 @@ def test_lake_of_two_writers_one_wins_and_the_other_says_so(
     worked(world)
     run(world, policy)
     worked(world, 1)
-    real = append.write_state
+    real = write_state
 
     def meanwhile(*args: Any) -> str:
         monkeypatch.setattr(append, "write_state", real)

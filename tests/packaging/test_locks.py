@@ -78,7 +78,7 @@ def _audited(tmp_path: Path, prints: str, code: int) -> subprocess.CompletedProc
     program = tmp_path / "pip-audit"
     program.write_text(f"#!/bin/sh\n{prints}\nexit {code}\n")
     program.chmod(0o755)
-    argv = [sys.executable, ROOT / ".ci" / "audit.py", program, "x.txt"]
+    argv = [sys.executable, str(ROOT / ".ci" / "audit.py"), str(program), "x.txt"]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -199,7 +199,7 @@ def test_shards_that_come_and_go_during_loads_harm_nothing(
 
 
 def test_a_znode_that_may_not_be_read_is_a_problem_and_is_read_once_it_may(
-    writer: ZooKeeperTopologyStore, raw: KazooClient, root: str
+    writer: ZooKeeperTopologyStore, zookeeper: str, raw: KazooClient, root: str
 ) -> None:
     writer.import_topology(topology(shard(0), shard(1)))
     path = f"{root}/datasets/pins/shards/00001"
@@ -207,7 +207,7 @@ def test_a_znode_that_may_not_be_read_is_a_problem_and_is_read_once_it_may(
     raw.add_auth("digest", "somebody:else")
     raw.set_acls(path, [make_digest_acl("somebody", "else", all=True)])
     # Not writer: it holds a good copy. An ACL sets no watch off.
-    fresh = ZooKeeperTopologyStore(writer._hosts, root=root)
+    fresh = ZooKeeperTopologyStore(zookeeper, root=root)
     found = fresh.load()
     assert found.shards["pins"] == (shard(0),)
     assert [problem.name for problem in found.problems] == ["pins.00001"]

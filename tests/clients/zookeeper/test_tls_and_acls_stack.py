@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ _LETTERS["a"] = Permissions.ADMIN
 
 
 def credential(login: tuple[str, str]) -> str:
-    return make_digest_acl_credential(*login)
+    return str(make_digest_acl_credential(*login))
 
 
 @pytest.fixture(scope="module")
@@ -130,11 +131,12 @@ def test_agents_read_and_write_only_their_own_znode(secured: tuple[str, Path]) -
                     continue
                 if path != "/cdc/agents/w1:8083":
                     stolen.get(path)
-                for act in (
-                    lambda path=path: stolen.set(path, b"x"),
-                    lambda path=path: stolen.set_acls(path, [ACL(31, Id("world", "anyone"))]),
-                    lambda path=path: stolen.delete(path, recursive=True),
-                ):
+                acts: tuple[Callable[[], object], ...] = (
+                    partial(stolen.set, path, b"x"),
+                    partial(stolen.set_acls, path, [ACL(31, Id("world", "anyone"))]),
+                    partial(stolen.delete, path, recursive=True),
+                )
+                for act in acts:
                     with pytest.raises(NoAuthError):
                         act()
                 if path != "/cdc/agents":
