@@ -120,7 +120,7 @@ def test_a_lag_above_the_bound_fails_fresh_of_each_table(judge: Judge) -> None:
 
 
 def test_none_stays_green_when_the_passes_stop(judge: Judge) -> None:
-    judge.says(record())
+    judge.says(record(at=datetime.now(UTC)))
     judge.look()
     assert judge.look(timedelta(minutes=14)) == {}
     assert judge.look(timedelta(minutes=16)) == {
