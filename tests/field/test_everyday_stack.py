@@ -14,7 +14,7 @@ from tests.verification.proof.harness import Harness, MakeHarness
 pytestmark = pytest.mark.stack
 
 
-def _proven(harness: Harness, shard: Shard, rows: int, table: str | None = None) -> None:
+def assert_proven(harness: Harness, shard: Shard, rows: int, table: str | None = None) -> None:
     [verdict] = harness.verify(table, shards=[shard.id]).values()
     assert (verdict.verdict, verdict.source_rows, verdict.topic_rows) == (Verdict.PROVEN, rows, rows), verdict
 
@@ -47,7 +47,7 @@ def test_everyday_names_are_captured_and_the_others_are_refused(make_harness: Ma
         harness.execute(shard, f"INSERT INTO {table} ({q('order')}, {q('größe')}, {q('my column')}) VALUES (2, 3, 4)")
         harness.execute(shard, f"UPDATE {table} SET {q('a.b')} = 5, {q('2nd')} = 6 WHERE {q('order')} = 1")
         harness.settle(shard)
-        _proven(harness, shard, 2)
+        assert_proven(harness, shard, 2)
     for name in ("order-items", "2024_log", "größe", "my table", "a.b"):
         with pytest.raises(TopologyError, match="is not a valid table"):
             Table(name=name)
@@ -78,7 +78,7 @@ def test_cascades_of_postgres_are_in_its_log(make_harness: MakeHarness) -> None:
     harness.execute(shard, "UPDATE p SET id = id + 1000 WHERE id > 90")
     harness.settle(shard)
     for table, rows in (("p", 91), ("c", 273), ("n", 300)):
-        _proven(harness, shard, rows, table)
+        assert_proven(harness, shard, rows, table)
 
 
 @pytest.mark.slow
@@ -116,7 +116,7 @@ def test_a_timestamp_key_of_postgres_has_one_spelling(make_harness: MakeHarness)
     harness.execute(shard, "UPDATE t SET n = 1")
     harness.settle(shard)
     assert len({key for part in harness.records() for key, _ in part}) == 5
-    _proven(harness, shard, 5)
+    assert_proven(harness, shard, 5)
     harness.execute(shard, "DELETE FROM t")
     harness.settle(shard)
     last = {key: value for part in harness.records() for key, value in part}
@@ -153,4 +153,4 @@ def test_a_table_that_gh_ost_swaps_stays_proven(make_harness: MakeHarness, engin
     harness.resume(shard)
     harness.execute(shard, "UPDATE t SET x = 1 WHERE id = 1")
     harness.settle(shard)
-    _proven(harness, shard, 50)
+    assert_proven(harness, shard, 50)

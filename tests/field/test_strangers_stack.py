@@ -93,7 +93,7 @@ def _stranger(harness: Harness, engine: Engine, statements: Sequence[str]) -> No
     cursor.execute(f"DROP DATABASE {database}")
 
 
-def _proven_on(harness: Harness, shard: Shard, rows: int) -> None:
+def assert_proven_on(harness: Harness, shard: Shard, rows: int) -> None:
     """The shard goes on, and nothing was read a second time."""
     harness.execute(shard, "INSERT INTO t VALUES (%s, 1)", (rows,))
     harness.settle(shard)
@@ -109,7 +109,7 @@ def test_a_strangers_statement_stops_no_shard(make_harness: MakeHarness, engine:
     harness = make_harness(engine)
     shard = _captured(harness)
     _stranger(harness, engine, (*(_PERIODS if engine is Engine.MARIADB else ()), *_OTHERS[engine]))
-    _proven_on(harness, shard, 1)
+    assert_proven_on(harness, shard, 1)
 
 
 @pytest.mark.slow
@@ -118,7 +118,7 @@ def test_a_strangers_versioned_table_stops_no_shard(make_harness: MakeHarness) -
     harness = make_harness(Engine.MARIADB)
     shard = _captured(harness)
     _stranger(harness, Engine.MARIADB, _VERSIONED)
-    _proven_on(harness, shard, 1)
+    assert_proven_on(harness, shard, 1)
 
 
 @pytest.mark.slow
@@ -127,7 +127,7 @@ def test_a_strangers_compressed_column_stops_no_shard_before_its_rows_do(make_ha
     harness = make_harness(Engine.MARIADB)
     shard = _captured(harness)
     _stranger(harness, Engine.MARIADB, _ZIPPED)
-    _proven_on(harness, shard, 1)
+    assert_proven_on(harness, shard, 1)
     # Its rows do: the client of the binlog has no name for the column's type, whoever's table it is.
     database = f"{harness.name}_other"
     for statement in (
@@ -159,6 +159,6 @@ def test_one_command_lets_a_shard_pass_over_a_statement_and_read_nothing_again(
     assert skip.statement == _UNKNOWN[engine]
     harness.shards[0] = skip.shard
     harness.deploy()
-    _proven_on(harness, skip.shard, 1)
+    assert_proven_on(harness, skip.shard, 1)
     with pytest.raises(BadInput, match="it has not failed at a statement"):
         skips(observe_connectors(harness.platform(), harness.topology), harness.dataset, harness.shards, force=False)

@@ -15,6 +15,7 @@ RELEASES = [
         "raw-keys",
         "dataset-floors",
         "watched",
+        "counting-on",
     )
 ]
 

@@ -9,8 +9,8 @@ from typing import Any
 import psycopg
 import pymysql
 
+from cdc_platform.canonical.hash_sql import quote_name
 from cdc_platform.clients.sources.errors import is_missing_right
-from cdc_platform.clients.sources.mariadb_keys import quoted
 from cdc_platform.clients.sources.replica_identity import quoted as qualified
 from cdc_platform.clients.sources.replication import replication_status
 from cdc_platform.connectors.tables import DEFAULT_SCHEMA
@@ -82,7 +82,7 @@ def _binlog_rights(cursor: pymysql.cursors.Cursor, dataset: Dataset, shard: Shar
     if not re.search(r"\b(REPLICATION (?:SLAVE|REPLICA)|SUPER|ALL PRIVILEGES)\b.* ON \*\.\*", _grants(cursor)):
         yield Lack(what="REPLICATION SLAVE", cure=f"GRANT REPLICATION SLAVE ON *.* TO {user}")
     for table in dataset.tables:
-        place = f"{quoted(shard.database)}.{quoted(table.name)}".replace("%%", "%")
+        place = f"{quote_name(dataset.engine, shard.database)}.{quote_name(dataset.engine, table.name)}"
         try:
             # All columns: they are not shown to a user with the right to some of them.
             readable = allowed(cursor, f"SELECT * FROM {place} LIMIT 0")

@@ -100,7 +100,7 @@ class Search:
         )  # fmt: skip
         assert said == expected, (self.table.create, self.harness.explain(verdict))
 
-    def run(self) -> None:
+    def assert_agrees(self) -> None:
         shard = self.shard()
         first = self.session(shard)
         for _ in range(10):
@@ -123,6 +123,6 @@ def test_completeness_says_what_a_plain_comparison_says(make_harness: MakeHarnes
     for number in range(ROUNDS):
         print(f"{engine}: CDC_SEARCH_SEED={seed + number}")
         harness = make_harness(engine)
-        Search(harness, seed + number).run()
+        Search(harness, seed + number).assert_agrees()
         for shard in harness.shards:
             harness.stop(shard)
