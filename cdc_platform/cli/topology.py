@@ -85,10 +85,10 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
         echo(str(change))
     if len(changes) > _SHOWN:
         echo(f"... and {len(changes) - _SHOWN} more")
-    writes = sum(change.action != "keep" for change in changes)
-    echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
     for line in lines(report, _SHOWN) if report is not None else ():
         echo(line)
+    writes = sum(change.action != "keep" for change in changes)
+    echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
     if writes and dry_run:
         sys.exit(2)
     if writes:
