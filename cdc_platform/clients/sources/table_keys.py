@@ -17,12 +17,14 @@ from cdc_platform.model.topology import Engine, Shard, Table
 
 Keys = Mapping[str, TableKey]
 
-_MYSQL = """
-SELECT c.table_name, c.column_name, c.data_type, c.column_type, c.numeric_precision, c.column_key = 'PRI',
-       EXISTS (SELECT 1 FROM information_schema.statistics s
-                WHERE s.table_schema = c.table_schema AND s.table_name = c.table_name
-                  AND s.column_name = c.column_name AND s.seq_in_index = 1)
-  FROM information_schema.columns c WHERE c.table_schema = %s AND c.table_name IN %s ORDER BY c.ordinal_position
+# For one table: with both names given as constants the servers read one definition, and not those of all databases.
+_MYSQL_COLUMNS = """
+SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, COLUMN_KEY = 'PRI'
+  FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
+"""
+_MYSQL_LEADING = """
+SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS
+ WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND SEQ_IN_INDEX = 1
 """
 
 # The type below all domains.
@@ -45,17 +47,25 @@ SELECT c.relname::text, a.attname::text, b.typname::text, b.typtype::text, coale
 
 def mysql_keys(cursor: pymysql.cursors.Cursor, engine: Engine, shard: Shard, tables: Sequence[Table]) -> Keys:
     """Table to its key: the columns that the topology names, else those of the primary key."""
-    cursor.execute(_MYSQL, (shard.database, tuple(table.name for table in tables)))
-    rows = list(cursor.fetchall())
+    rows = _of_each(cursor, _MYSQL_COLUMNS, shard, tables)
     keys = _keys(tables, [(row[0], _mysql_column(row), row[5]) for row in rows])
     # Only where an index answers at once; of others the count of rows tells.
-    indexed = {(row[0], row[1]) for row in rows if row[6]}
-    asked = {(name, c.name) for name, key in keys.items() for c in key.columns if may_go_beyond(engine, c)} & indexed
+    asked = {(name, c.name) for name, key in keys.items() for c in key.columns if may_go_beyond(engine, c)}
+    if asked:
+        asked &= {(row[0], row[1]) for row in _of_each(cursor, _MYSQL_LEADING, shard, tables)}
     beyond = [(table, column) for table, column in asked if goes_beyond(cursor, engine, shard.database, table, column)]
     return {
         name: replace(key, beyond=tuple(column for table, column in beyond if table == name))
         for name, key in keys.items()
     }
+
+
+def _of_each(cursor: pymysql.cursors.Cursor, sql: str, shard: Shard, tables: Sequence[Table]) -> list[tuple[Any, ...]]:
+    rows: list[tuple[Any, ...]] = []
+    for table in tables:
+        cursor.execute(sql, (shard.database, table.name))
+        rows += cursor.fetchall()
+    return rows
 
 
 def goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
@@ -97,7 +107,7 @@ def counted(cursor: pymysql.cursors.Cursor | psycopg.Cursor[Any], statements: Se
 
 
 def _mysql_column(row: Sequence[Any]) -> Column:
-    _, name, kind, full, precision, *_ = row
+    _, name, kind, full, precision, _ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),
