@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import struct
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -41,8 +42,8 @@ def float_of(token: bytes) -> float:
 
 
 def float_token(value: float) -> bytes:
-    """The shortest text that reads back the same."""
-    return repr(value).encode()
+    """The shortest text that reads back the same; NaN and infinities are strings, as on the wire."""
+    return repr(value).encode() if math.isfinite(value) else f'"{value}"'.encode()
 
 
 def decimal_of(token: bytes) -> Decimal:
