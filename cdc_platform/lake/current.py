@@ -159,7 +159,7 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
     if not due:
         return []
     rows = pa.concat_tables([view.bucket(bucket) for bucket in due], promote_options="permissive")
-    base = view.base if view.base is not None else view.tables.make_base(rows.schema)
+    base = view.tables.make_base(rows.schema)
     properties = {MERGED: msgspec.json.encode({**merged, **dict.fromkeys(due, view.state.run)}).decode()}
     with lake_errors(table), base.transaction() as transaction:
         with transaction.update_schema() as update:

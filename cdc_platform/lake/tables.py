@@ -81,7 +81,7 @@ class LakeTables:
             )
 
     def make_base(self, schema: pa.Schema) -> Table:
-        """`base`, made where it is not there: a partition each bucket."""
+        """`base`, made where it is not there, or not whole after a kill: a partition each bucket."""
         from pyiceberg.transforms import IdentityTransform
 
         with lake_errors(self.table):
