@@ -186,7 +186,7 @@ def test_images_are_those_that_the_lock_pins() -> None:
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_every_image_is_pinned(name: str) -> None:
     tag = image(name).rpartition(":")[2]
-    assert re.fullmatch(r"\d+\.\d+(\.\d+)?", tag)
+    assert re.fullmatch(r"v?\d+\.\d+(\.\d+)?", tag)
 
 
 WAITS = [(name, other) for name, service in SERVICES.items() for other in service.get("depends_on", {})]
