@@ -272,7 +272,7 @@ def test_the_bootstrap_sensor_asks_for_three_runs_at_once_so_that_passes_have_a_
             latest.instance.create_run_for_job(
                 latest.defs.resolve_job_def(BOOTSTRAP),
                 run_config=one.run_config,
-                tags=dict(one.tags),
+                tags={**latest.defs.resolve_job_def(BOOTSTRAP).tags, **one.tags},
                 status=dg.DagsterRunStatus.STARTED,
             )
             for one in granted.run_requests

@@ -189,6 +189,7 @@ def test_the_table_is_right_of_the_server_at_hand(stack: Stack) -> None:
             if name in (
                 "SHOW BINLOG EVENTS",
                 "SHOW CREATE TABLE",
+                "SHOW GRANTS FOR CURRENT",
                 "GTID_SUBSET",
                 "GTID_SUBTRACT",
                 "JSON_QUOTE",
