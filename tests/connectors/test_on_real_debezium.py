@@ -37,6 +37,7 @@ UNDECLARED = {
     "binary.handling.mode",
     "event.converting.failure.handling.mode",
     "field.name.adjustment.mode",
+    "internal.schema.history.internal.ddl.filter",
     "read.only",
     "schema.name.adjustment.mode",
     "skip.messages.without.change",
