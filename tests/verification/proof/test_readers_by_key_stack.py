@@ -240,7 +240,7 @@ def test_completeness_of_a_key_that_snapshot_and_stream_spell_differently_is_nev
     assert any("the key column at: a snapshot spells" in warning for warning in verdict.warnings)
     assert _repaired(harness, shard.id).proven
     assert _live(harness) == 2
-    with pytest.raises(SourceRejected, match=r"the key column at of table t is a timestamp\(3\)"):
+    with pytest.raises(SourceRejected, match=r"t cannot be captured: its key column at is a timestamp\(3\)"):
         RealSourceLogs(secrets_dirs=harness.settings.secrets_dirs).publish(
             harness.dataset, shard, identity(harness.settings, harness.dataset, shard)
         )
