@@ -6,6 +6,7 @@ is right whatever of `changes` has been merged into `base`.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,7 +165,10 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
     with lake_errors(table), base.transaction() as transaction:
         with transaction.update_schema() as update:
             update.union_by_name(rows.schema)
-        transaction.overwrite(rows, overwrite_filter=ice.In(BUCKET, due), snapshot_properties=properties)
+        with warnings.catch_warnings():
+            # Said of buckets that are merged for the first time.
+            warnings.filterwarnings("ignore", message="Delete operation did not match any records")
+            transaction.overwrite(rows, overwrite_filter=ice.In(BUCKET, due), snapshot_properties=properties)
     return due
 
 
