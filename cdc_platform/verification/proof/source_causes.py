@@ -35,7 +35,8 @@ def with_causes(verdict: ShardVerdict, record: SourceRecord | None) -> ShardVerd
     """The verdict with the hazards as warnings and, where the table differs, with what lost its changes as reason."""
     if record is None:
         return verdict
-    warnings = (*verdict.warnings, *(hazard.sentence() for hazard in record.hazards))
+    # Shown with a full stop of their own.
+    warnings = (*verdict.warnings, *(hazard.sentence().removesuffix(".") for hazard in record.hazards))
     causes = dict.fromkeys(
         [hazard.text for hazard in record.hazards if KINDS[hazard.kind].loses] + [gap.text for gap in record.gaps]
     )
