@@ -27,6 +27,7 @@ from cdc_platform.planning.actions import (
     CreateConnector,
     CreateTopic,
     DeleteConnector,
+    GiveUpSlot,
     Lane,
     RestartConnector,
 )
@@ -174,9 +175,12 @@ class _Applier:
             outcomes += done
             if all(outcome.unreachable for outcome in done):
                 return outcomes, False
-            if not isinstance(batch[0], DeleteConnector):
-                came = (outcome.action for outcome in done if outcome.status is ActionStatus.DONE)
-                self._settle(cluster, [action.name for action in came if isinstance(action, ConnectorAction)])
+            came = [outcome.action for outcome in done if outcome.status is ActionStatus.DONE]
+            # Those two leave no task that would be assigned.
+            awaited = [
+                a for a in came if isinstance(a, ConnectorAction) and not isinstance(a, DeleteConnector | GiveUpSlot)
+            ]
+            self._settle(cluster, [action.name for action in awaited])
             self.progress(f"Cluster {cluster}: {len(outcomes)} of {len(actions)} connectors changed.")
             size = next_size(size, time.monotonic() - started, largest)
         return outcomes, True
