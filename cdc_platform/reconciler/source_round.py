@@ -20,7 +20,7 @@ from cdc_platform.connectors.identity import schema_history_topic
 from cdc_platform.connectors.tables import captured_tables
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.source_facts import SourceFacts
-from cdc_platform.model.topology import EMPTY, Dataset, Engine, Shard, Topology
+from cdc_platform.model.topology import EMPTY, Dataset, Engine, Shard
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
 from cdc_platform.planning.health.restarts import RestartRecord
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 ROUND = timedelta(minutes=4)
 SECONDS = 20.0
-# Shards that are asked beside the round in each pass, because they are about to get a connector.
+# Shards that a pass between two rounds asks, because they are about to get a connector.
 MOST_FRESH = 500
 # Logs that are remembered from one round to the next, at most.
 MOST_LOGS = 500
@@ -83,19 +83,21 @@ def source_round(
 ) -> DocumentChanges:
     """Ask the sources of these shards; what the answers change in the records.
 
-    Shards that are paused, or held by a bootstrap or backfill, are left alone.
+    Shards that are paused, or held by a bootstrap or backfill, are left alone. Where `asked` chooses none, some that
+    have no connector yet are asked.
     """
     memory, now, topology = read_memory(documents), observed.taken_at, observed.topology
     last = memory.of(SourcesAsked).get("last")
-    held, configs = memory.of(HoldRecord), _configs(observed)
-    fresh = _fresh(topology, configs, memory) if asked is when_due else frozenset()
-    shards = {
+    held, captured, configs = memory.of(HoldRecord), memory.of(CapturedRecord), _configs(observed)
+    free = {
         shard.name: (dataset, shard)
         for dataset, shard in topology.all_shards()
-        if (shard.name in fresh or asked(last, now, dataset, shard))
-        and shard.name not in held
-        and not any(pause and pause.holds(now) for pause in (dataset.pause, shard.pause))
+        if shard.name not in held and not any(pause and pause.holds(now) for pause in (dataset.pause, shard.pause))
     }
+    due = {name: pair for name, pair in free.items() if asked(last, now, *pair)}
+    # Between two rounds, those that have never had a connector: they are asked before they get one.
+    new = (name for name in free if name not in configs and name not in captured)
+    shards = due or {name: free[name] for name in islice(new, MOST_FRESH)}
     if not shards:
         return {}
     answers = ask(reader, settings, shards.values())
@@ -121,9 +123,11 @@ def source_round(
             logs[dataset.name][name] = state
             seen[place] = LogSeen(now, facts.log.bytes, facts.log.written)
         # Of a connector that could not be seen nothing is decided.
-        seen_now = name in configs or name not in memory.of(CapturedRecord)
+        seen_now = name in configs or name not in captured
         streaming = captured_tables(dataset, shard, configs.get(name)) if seen_now else None
         changes |= _changed(dataset, shard, facts, state, streaming, memory, documents, now)
+    if not due:
+        return changes  # the round of the others is not put off by those that are new
     most = sorted(seen.items(), key=lambda item: item[1].bytes)[-MOST_LOGS:]
     round_ = SourcesAsked(
         at=now,
@@ -142,13 +146,6 @@ def _configs(observed: ObservedState) -> dict[str, Mapping[str, str]]:
         for cluster in observed.clusters.values()
         for name, connector in (cluster.connectors or {}).items()
     }
-
-
-def _fresh(topology: Topology, configs: Mapping[str, Mapping[str, str]], memory: Memory) -> frozenset[str]:
-    """Some shards that have never had a connector: they are asked before they get one."""
-    known = memory.of(CapturedRecord)
-    new = (shard.name for _, shard in topology.all_shards() if shard.name not in configs and shard.name not in known)
-    return frozenset(islice(new, MOST_FRESH))
 
 
 def _definitions(

@@ -212,6 +212,22 @@ def test_an_unfit_table_is_left_out_of_a_new_shard_and_captured_once_it_is_cured
     assert record is not None and not record.left_out and [gap.table for gap in record.gaps] == ["w"]
 
 
+def test_a_shard_that_stays_new_puts_off_no_round_of_the_others() -> None:
+    world = World()
+    found = shards("o", 3)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": found}, clusters={"main": cluster("main")}))
+    world.sources.refused = {"00002": "t"}  # it gets no connector
+    before = world.records()["sources/last"]
+    world.go(asked=when_due)
+    assert world.facts.asked[-1] == ["o.00002"]
+    assert world.records()["sources/last"] == before
+    past = datetime.fromisoformat(before["at"]) - ROUND
+    world.write({"sources/last": {**before, "at": str(past)}})
+    world.facts.asked.clear()
+    world.go(asked=when_due)
+    assert sorted(name for group in world.facts.asked for name in group) == [shard.name for shard in found]
+
+
 def test_a_table_that_is_captured_already_stays_so_when_it_becomes_unfit() -> None:
     world = World()
     world.facts.said["o.00000"] = replace(WHOLE, tables={**WHOLE.tables, "w": UNFIT})
