@@ -8,7 +8,7 @@ from typing import Protocol
 from cdc_platform.canonical.catalog import CatalogTable
 from cdc_platform.clients.sources.catalog_binlog import binlog_tables
 from cdc_platform.clients.sources.catalog_postgres import postgres_tables
-from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.shard_sessions import ShardSessions
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.tables import container
 from cdc_platform.model.topology import Dataset, Engine, Shard
@@ -31,26 +31,14 @@ class RealCatalog:
     """
 
     def __init__(self, *, timeout: float = 5.0, secrets_dirs: Sequence[str] = (), rules: SourceRules = ANY) -> None:
-        self._timeout = timeout
-        self._dirs, self._rules = tuple(secrets_dirs), rules
+        self._sessions = ShardSessions(purpose="catalog", timeout=timeout, secrets_dirs=secrets_dirs, rules=rules)
 
     def read(self, dataset: Dataset, shard: Shard) -> Tables:
         """See `Catalog`."""
-        if dataset.engine is Engine.POSTGRES:
-            with postgres_cursor(
-                shard.leader,
-                dataset,
-                database=shard.database,
-                timeout=self._timeout,
-                name=shard.name,
-                purpose="catalog",
-                dirs=self._dirs,
-                rules=self._rules,
-            ) as cursor:
-                places = {table.name: (container(dataset, shard, table), table.name) for table in dataset.tables}
-                found = postgres_tables(cursor, list(places.values()))
-                return {name: found[place] for name, place in places.items() if place in found}
-        with mysql_cursor(
-            shard.leader, dataset, timeout=self._timeout, name=shard.name, dirs=self._dirs, rules=self._rules
-        ) as cursor:
-            return binlog_tables(cursor, shard.database, [table.name for table in dataset.tables])
+        if dataset.engine is not Engine.POSTGRES:
+            with self._sessions.binlog(dataset, shard) as cursor:
+                return binlog_tables(cursor, shard.database, [table.name for table in dataset.tables])
+        with self._sessions.postgres(dataset, shard) as cursor:
+            places = {table.name: (container(dataset, shard, table), table.name) for table in dataset.tables}
+            found = postgres_tables(cursor, list(places.values()))
+            return {name: found[place] for name, place in places.items() if place in found}

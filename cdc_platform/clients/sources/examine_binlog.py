@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import pymysql
 
 from cdc_platform.canonical.catalog import CatalogTable
-from cdc_platform.canonical.chunk_keys import TableKey, may_go_beyond
+from cdc_platform.canonical.chunk_keys import TableKey
 from cdc_platform.clients.sources.binlog_demands import wrong_settings
 from cdc_platform.clients.sources.binlog_tables import binlog_tables as captured_tables
 from cdc_platform.clients.sources.catalog_binlog import binlog_tables
 from cdc_platform.clients.sources.replication import channels, prepared_names, prepared_status, replication_status
 from cdc_platform.clients.sources.rights import account, allowed, binlog_rights, is_absent
 from cdc_platform.clients.sources.source_facts import binlogs, log_filters
-from cdc_platform.clients.sources.table_keys import goes_beyond
+from cdc_platform.clients.sources.table_keys import mysql_table_key
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.planning.doctor.examination import EACH, Capacity, Examination, Lack, ServerSeen
 
@@ -133,14 +133,7 @@ class BinlogExamination:
         """The columns of its key, and which of them have numbers that no driver reads; asked where an index answers."""
         columns = [column.column for name in found.key(table.key) if (column := found.column(name)) is not None]
         leading = {index.columns[0] for index in found.indexes}
-        beyond = [
-            column.name
-            for column in columns
-            if column.name in leading
-            and may_go_beyond(self.dataset.engine, column)
-            and goes_beyond(self.cursor, self.dataset.engine, shard.database, table.name, column.name)
-        ]
-        return TableKey(tuple(columns), tuple(beyond))
+        return mysql_table_key(self.cursor, self.dataset.engine, (shard.database, table.name), columns, leading)
 
 
 def _copies(tables: Sequence[str]) -> set[str]:

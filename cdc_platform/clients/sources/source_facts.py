@@ -10,7 +10,7 @@ import pymysql
 
 from cdc_platform.clients.sources.binlog_tables import binlog_tables
 from cdc_platform.clients.sources.publication import Demand, check, demand, refusals
-from cdc_platform.clients.sources.sessions import mysql_cursor, postgres_cursor
+from cdc_platform.clients.sources.shard_sessions import ShardSessions
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.identity import Identity
@@ -50,54 +50,28 @@ class RealSourceFacts:
     """Asks the real servers as the dataset's own user. Safe to call from many threads."""
 
     def __init__(self, *, timeout: float = 5.0, secrets_dirs: Sequence[str] = (), rules: SourceRules = ANY) -> None:
-        self._timeout = timeout
-        self._dirs, self._rules = tuple(secrets_dirs), rules
+        self._sessions = ShardSessions(purpose="facts", timeout=timeout, secrets_dirs=secrets_dirs, rules=rules)
 
     def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
         """See `SourceFactsReader`."""
-        answers: dict[str, SourceFacts | CdcError] = {}
-        asked = self._postgres(dataset, shards) if dataset.engine is Engine.POSTGRES else self._binlog(dataset, shards)
-        try:
-            for shard, facts in asked:
-                answers[shard.name] = facts
-        except CdcError as error:
-            # Of the server as a whole: its other shards would meet it, too.
-            answers |= {shard.name: error for shard, _ in shards if shard.name not in answers}
-        return answers
+        return self._sessions.ask_each(
+            dataset,
+            shards,
+            postgres=lambda cursor, shard, own: _postgres_facts(cursor, dataset, shard, own),
+            binlog=lambda cursor, own: _binlog_facts(cursor, dataset, own),
+        )
 
-    def _postgres(
-        self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]
-    ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
-        for shard, own in shards:
-            try:
-                with postgres_cursor(
-                    shard.leader,
-                    dataset,
-                    database=shard.database,
-                    timeout=self._timeout,
-                    name=shard.name,
-                    purpose="facts",
-                    dirs=self._dirs,
-                    rules=self._rules,
-                ) as cursor:
-                    yield shard, _postgres_facts(cursor, dataset, shard, own)
-            except SourceRejected as error:
-                yield shard, error
 
-    def _binlog(
-        self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]
-    ) -> Iterator[tuple[Shard, SourceFacts | CdcError]]:
-        first = shards[0][0]
-        with mysql_cursor(
-            first.leader, dataset, timeout=self._timeout, name=first.name, dirs=self._dirs, rules=self._rules
-        ) as cursor:
-            variables = _variables(cursor)
-            settings, log = _log_settings(cursor, dataset.engine), binlogs(cursor, variables)
-            for shard, _ in shards:
-                # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
-                logged = variables.get("innodb_native_foreign_keys") == "OFF"
-                tables, alike = binlog_tables(cursor, dataset, shard, cascades=not logged)
-                yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
+def _binlog_facts(
+    cursor: pymysql.cursors.Cursor, dataset: Dataset, shards: Sequence[Shard]
+) -> Iterator[tuple[Shard, SourceFacts]]:
+    variables = _variables(cursor)
+    settings, log = _log_settings(cursor, dataset.engine), binlogs(cursor, variables)
+    for shard in shards:
+        # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
+        logged = variables.get("innodb_native_foreign_keys") == "OFF"
+        tables, alike = binlog_tables(cursor, dataset, shard, cascades=not logged)
+        yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
 
 
 def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard, own: Identity) -> SourceFacts:

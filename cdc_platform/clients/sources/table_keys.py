@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import psycopg
@@ -19,11 +18,11 @@ Keys = Mapping[str, TableKey]
 
 # For one table: with both names given as constants the servers read one definition, and not those of all databases.
 _MYSQL_COLUMNS = """
-SELECT TABLE_NAME, COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, COLUMN_KEY = 'PRI'
+SELECT COLUMN_NAME, DATA_TYPE, COLUMN_TYPE, NUMERIC_PRECISION, COLUMN_KEY = 'PRI'
   FROM information_schema.COLUMNS WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION
 """
 _MYSQL_LEADING = """
-SELECT TABLE_NAME, COLUMN_NAME FROM information_schema.STATISTICS
+SELECT COLUMN_NAME FROM information_schema.STATISTICS
  WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s AND SEQ_IN_INDEX = 1
 """
 
@@ -47,29 +46,40 @@ SELECT c.relname::text, a.attname::text, b.typname::text, b.typtype::text, coale
 
 def mysql_keys(cursor: pymysql.cursors.Cursor, engine: Engine, shard: Shard, tables: Sequence[Table]) -> Keys:
     """Table to its key: the columns that the topology names, else those of the primary key."""
-    rows = _of_each(cursor, _MYSQL_COLUMNS, shard, tables)
-    keys = _keys(tables, [(row[0], _mysql_column(row), row[5]) for row in rows])
-    # Only where an index answers at once; of others the count of rows tells.
-    asked = {(name, c.name) for name, key in keys.items() for c in key.columns if may_go_beyond(engine, c)}
-    if asked:
-        asked &= {(row[0], row[1]) for row in _of_each(cursor, _MYSQL_LEADING, shard, tables)}
-    beyond = [(table, column) for table, column in asked if goes_beyond(cursor, engine, shard.database, table, column)]
-    return {
-        name: replace(key, beyond=tuple(column for table, column in beyond if table == name))
-        for name, key in keys.items()
-    }
+    return {table.name: _mysql_key(cursor, engine, shard, table) for table in tables}
 
 
-def _of_each(cursor: pymysql.cursors.Cursor, sql: str, shard: Shard, tables: Sequence[Table]) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = []
-    for table in tables:
-        cursor.execute(sql, (shard.database, table.name))
-        rows += cursor.fetchall()
-    return rows
+def _mysql_key(cursor: pymysql.cursors.Cursor, engine: Engine, shard: Shard, table: Table) -> TableKey:
+    place = (shard.database, table.name)
+    cursor.execute(_MYSQL_COLUMNS, place)
+    columns = [(_mysql_column(row), row[-1]) for row in cursor.fetchall()]
+    key = _of_key(table, columns)
+    leading: Collection[str] = ()
+    if any(may_go_beyond(engine, column) for column in key):
+        cursor.execute(_MYSQL_LEADING, place)
+        leading = {str(name) for (name,) in cursor.fetchall()}
+    return mysql_table_key(cursor, engine, place, key, leading)
 
 
-def goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
-    """True when a column (`place`: database, table, column) with which an index begins has numbers above 2^63 - 1."""
+def mysql_table_key(
+    cursor: pymysql.cursors.Cursor,
+    engine: Engine,
+    place: tuple[str, str],
+    columns: Sequence[Column],
+    leading: Collection[str],
+) -> TableKey:
+    """A key of these columns, with those that have numbers above 2^63 - 1.
+
+    Args:
+        place: database and table.
+        columns: of the key.
+        leading: columns with which an index begins. Only those are looked at; of others the count of rows tells.
+    """
+    asked = [column.name for column in columns if column.name in leading and may_go_beyond(engine, column)]
+    return TableKey(tuple(columns), tuple(name for name in asked if _goes_beyond(cursor, engine, *place, name)))
+
+
+def _goes_beyond(cursor: pymysql.cursors.Cursor, engine: Engine, *place: str) -> bool:
     database, table, column = (quote_name(engine, name) for name in place)
     cursor.execute(f"SELECT 1 FROM {database}.{table} WHERE {column} > 9223372036854775807 LIMIT 1")
     return bool(cursor.fetchall())
@@ -83,7 +93,7 @@ def postgres_keys(cursor: psycopg.Cursor[Any], tables: Sequence[Table]) -> Keys:
         (table, Column(name=name, type=kind, kind=kinds.get(typtype, "base")), primary)
         for table, name, kind, typtype, primary in cursor.fetchall()
     ]
-    return _keys(tables, rows)
+    return {table.name: TableKey(_of_key(table, [row[1:] for row in rows if row[0] == table.name])) for table in tables}
 
 
 def count_sql(engine: Engine, place: str, table: str, condition: str | None) -> tuple[str, str]:
@@ -107,7 +117,7 @@ def counted(cursor: pymysql.cursors.Cursor | psycopg.Cursor[Any], statements: Se
 
 
 def _mysql_column(row: Sequence[Any]) -> Column:
-    _, name, kind, full, precision, _ = row
+    name, kind, full, precision, _ = row
     return Column(
         name=str(name),
         type=str(kind).lower(),
@@ -116,14 +126,6 @@ def _mysql_column(row: Sequence[Any]) -> Column:
     )
 
 
-def _keys(tables: Sequence[Table], rows: Sequence[tuple[str, Column, bool]]) -> Keys:
-    return {
-        table.name: TableKey(
-            tuple(
-                column
-                for name, column, primary in rows
-                if name == table.name and (column.name in table.key if table.key else primary)
-            )
-        )
-        for table in tables
-    }
+def _of_key(table: Table, columns: Sequence[tuple[Column, bool]]) -> tuple[Column, ...]:
+    """Of a table's columns, each with whether it is of the primary key, those of the key that counts."""
+    return tuple(column for column, primary in columns if (column.name in table.key if table.key else primary))
