@@ -24,6 +24,12 @@ from cdc_platform.verification.duplicates.delivery_store import PartitionDeliver
 
 SIZES = {"events": (1_000_000, 300_000), "copies": (0.02, 0.02), "rounds": (3, 2)}
 
+SLOWER_THAN_DUCKDB = (
+    "DuckDB decodes and counts in C++, reads no headers and keeps nothing. To decode the events one by one in Python, "
+    "with nothing done with them, takes the share of its time that *decoding alone* shows; headers, positions, sorting "
+    "and what is kept on disk for the next check come on top. That next check reads only what is new."
+)
+
 BATCH = 5_000
 SHARDS = 100
 RUNS = ("019a0000-0000-7000-8000-000000000001", "019a0001-0000-7000-8000-000000000002")
@@ -111,6 +117,20 @@ def plain(root: str, count: int, copies: float) -> Callable[[], int]:
     return call
 
 
+def decoding_alone(root: str, count: int, copies: float) -> Callable[[], int]:
+    """What each way that decodes events one by one in Python must pay: msgspec, operation and GTID, no more."""
+    import msgspec
+
+    source = msgspec.defstruct("Source", [("gtid", str)], gc=False)
+    decode = msgspec.json.Decoder(msgspec.defstruct("Event", [("op", str), ("source", source)], gc=False)).decode
+    events = Events(count, copies)
+
+    def call() -> int:
+        return sum(len([decode(value or b"") for value in batch.values]) for batch in events.batches)
+
+    return call
+
+
 def duckdb_way(root: str, count: int, copies: float) -> Callable[[], int]:
     """DuckDB: read_json from a file (written before the clock starts), GROUP BY, HAVING."""
     import duckdb
@@ -144,12 +164,13 @@ def write_json(events: Events, file: Path) -> None:
 def run(form: Form) -> None:
     """All contenders by turns, each in a process of its own, pinned to one core."""
     count, copies = form.count("events"), float(form.sizes["copies"])
-    ours, dicts, duckdbs = list[Cost](), list[Cost](), list[Cost]()
+    ours, dicts, duckdbs, decoded = list[Cost](), list[Cost](), list[Cost](), list[Cost]()
     with tempfile.TemporaryDirectory(prefix="cdc-bench-") as root:
         for _ in range(form.count("rounds")):
             ours += measured((engine, (root, count, copies)))
             dicts += measured((plain, (root, count, copies)))
             duckdbs += measured((duckdb_way, (root, count, copies)))
+            decoded += measured((decoding_alone, (root, count, copies)))
     answers = {cost.found if isinstance(cost.found, int) else cost.found[0] for cost in (*ours, *dicts, *duckdbs)}
     form.condition("all count the same copies", len(answers) == 1, " and ".join(map(str, sorted(answers))))
     again = [cost.found[2] for cost in ours]
@@ -160,9 +181,14 @@ def run(form: Form) -> None:
         "events counted", "events a CPU s", rates, [count / cost.cpu for cost in dicts],
         other_side="json and a dict", goal=Goal(at_least=2.0),
     )  # fmt: skip
+    duckdb_rates = [count / cost.cpu for cost in duckdbs]
     form.compare(
-        "events counted", "events a CPU s", rates, [count / cost.cpu for cost in duckdbs],
-        other_side="DuckDB, GROUP BY HAVING", goal=Goal(at_least=0.3),
+        "events counted, beside DuckDB", "events a CPU s", rates, duckdb_rates, other_side="DuckDB, GROUP BY HAVING",
+        goal=Goal(at_least=1.0, limit=0.3, cause=SLOWER_THAN_DUCKDB),
+    )  # fmt: skip
+    form.compare(
+        "decoding alone, msgspec", "events a CPU s", [count / cost.cpu for cost in decoded], duckdb_rates,
+        other_side="DuckDB, GROUP BY HAVING",
     )  # fmt: skip
     form.compare(
         "memory at the peak", "bytes an event", [cost.memory / count for cost in ours],

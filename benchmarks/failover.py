@@ -47,9 +47,20 @@ SIZES = {
 }
 
 # Against delete and recreate, told at once. Of one shard nothing is to be gained but the rebalance.
-ONE_GOAL, MANY_GOAL = Goal(at_most=1.0), Goal(at_most=0.75)
+ONE_GOAL = Goal(at_most=1.0)
+MANY_GOAL = Goal(
+    at_most=0.25,
+    limit=0.75,
+    cause="Connect restarts the tasks of a worker one after another, about half a second each, whoever asks; what the "
+    "agents save is the rebalance",
+)
 # Against Kafka's default settings.
-WORKER_GOAL = Goal(at_most=0.2)
+WORKER_GOAL = Goal(
+    at_most=0.03,
+    limit=0.2,
+    cause="the rest is the session timeout of a group's member, which shorter would take a pausing worker for a dead "
+    "one, and the start of the lost tasks, one after another",
+)
 # How long the old leader is gone before ZooKeeper says so, seconds.
 GONE = 1.0
 # Between two writes of a shard, seconds. Each connector reads its server's whole binlog and tells of all its

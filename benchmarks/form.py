@@ -21,18 +21,34 @@ Size = int | float | str
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Goal:
-    """Of a ratio: one of the two."""
+    """Of a ratio: `at_most` or `at_least`.
+
+    A goal that is known to be out of reach says so: `cause` why, `limit` the ratio beyond which it is worse than known.
+    """
 
     at_most: float | None = None
     at_least: float | None = None
+    limit: float | None = None
+    cause: str = ""
 
     def met(self, ratio: float) -> bool:
         """Whether a ratio meets it."""
-        return (self.at_most is None or ratio <= self.at_most) and (self.at_least is None or ratio >= self.at_least)
+        return self._holds(ratio, self.at_most, self.at_least)
 
-    def document(self) -> dict[str, float]:
+    def known_short(self, ratio: float) -> bool:
+        """Whether a ratio misses it by no more than is known."""
+        if self.limit is None or self.met(ratio):
+            return False
+        return self._holds(ratio, *((None, self.limit) if self.at_most is None else (self.limit, None)))
+
+    @staticmethod
+    def _holds(ratio: float, at_most: float | None, at_least: float | None) -> bool:
+        return (at_most is None or ratio <= at_most) and (at_least is None or ratio >= at_least)
+
+    def document(self) -> dict[str, Any]:
         """As JSON, the arguments that make it again."""
-        return {"at_most": self.at_most} if self.at_most is not None else {"at_least": self.at_least or 0.0}
+        goal = {"at_most": self.at_most} if self.at_most is not None else {"at_least": self.at_least or 0.0}
+        return goal if self.limit is None else goal | {"limit": self.limit, "cause": self.cause}
 
     def __str__(self) -> str:
         return f"at most {self.at_most:g}" if self.at_most is not None else f"at least {self.at_least:g}"
@@ -81,9 +97,15 @@ class Comparison:
         """Whether its goal, if it has one, is met."""
         return self.goal is None or self.goal.met(self.ratios.median)
 
+    @property
+    def short(self) -> bool:
+        """Whether its goal is missed by no more than is known."""
+        return self.goal is not None and self.goal.known_short(self.ratios.median)
+
     def sentence(self) -> str:
         """As a line."""
-        goal = "" if self.goal is None else f" (goal: {self.goal}){'' if self.met else ' MISSED'}"
+        mark = "" if self.met else " short, as known" if self.short else " MISSED"
+        goal = "" if self.goal is None else f" (goal: {self.goal}){mark}"
         sides = f"{self.ours} {self.unit}, {self.other_side} {self.other} {self.unit}"
         return f"{self.name}: {sides}, ratio {self.ratios}{goal}"
 
@@ -98,6 +120,7 @@ class Comparison:
             "ratio": self.ratios.document(),
             "goal": self.goal and self.goal.document(),
             "met": self.met,
+            "short": self.short,
         }
 
 
@@ -176,11 +199,13 @@ class Form:
         self.conditions.append({"name": name, "met": met, "found": found})
         self.show(f"{name}: {found}{'' if met else ' MISSED'}")
 
+    def short(self) -> list[str]:
+        """The goals that were missed by no more than is known."""
+        return [_judged(found) for found in self.comparisons if found.short]
+
     def missed(self) -> list[str]:
-        """The goals and conditions that were not met."""
-        goals = [
-            f"{found.name} {number(found.ratios.median)} ({found.goal})" for found in self.comparisons if not found.met
-        ]
+        """The other goals, and the conditions, that were not met."""
+        goals = [_judged(found) for found in self.comparisons if not found.met and not found.short]
         return goals + [f"{found['name']}: {found['found']}" for found in self.conditions if not found["met"]]
 
     def document(self) -> dict[str, Any]:
@@ -192,8 +217,13 @@ class Form:
             "comparisons": [found.document() for found in self.comparisons],
             "figures": self.figures,
             "conditions": self.conditions,
+            "short": self.short(),
             "missed": self.missed(),
         }
+
+
+def _judged(found: Comparison) -> str:
+    return f"{found.name} {number(found.ratios.median)} ({found.goal})"
 
 
 def number(value: float) -> str:

@@ -45,6 +45,24 @@ CHUNK = 10_000
 FIXED = 96_000_000
 SEED = 7
 
+_PYTHON = (
+    "of an event's 3 us the raw side pays 1.1 too, for its consumption; msgspec takes 0.6 to decode it and the hash "
+    "0.4. With all else free the fold would be at 1.9 times the raw side ([what an event costs](verification.md#cost))"
+)
+FOLD_GOAL = Goal(at_most=2.0, limit=4.5, cause=_PYTHON)
+# A raw export by pymysql is expensive, so that its share of the proof is small there.
+WHOLE_GOAL = {
+    Engine.MARIADB: Goal(at_most=1.0),
+    Engine.MYSQL: Goal(at_most=1.0),
+    Engine.POSTGRES: Goal(at_most=1.4, limit=2.1, cause=f"psycopg reads raw rows in C, and {_PYTHON}"),
+}
+DIFFERENCE_GOAL = {
+    Engine.MARIADB: Goal(at_most=1.0),
+    Engine.POSTGRES: Goal(
+        at_most=1.0, limit=2.0, cause=f"reladiff reads two tables in their server and no topic; {_PYTHON}"
+    ),
+}
+
 SIZES = {
     "rows": (1_000_000, 400_000),
     "events": (1_250_000, 500_000),
@@ -368,7 +386,7 @@ def _compare(form: Form, engine: Engine, made: Rounds, rows: int) -> None:
     proofs = [one.all_cpu for one in made.proofs]
     form.compare(
         f"{engine}: verify, end to end", "CPU s", proofs, made.raw(servers=True),
-        other_side="topic and table, raw", goal=Goal(at_most=1.7),
+        other_side="topic and table, raw", goal=WHOLE_GOAL[engine],
     )  # fmt: skip
     form.compare(
         f"{engine}: verify, without the servers", "CPU s", [one.cpu for one in made.proofs], made.raw(servers=False),
@@ -376,7 +394,7 @@ def _compare(form: Form, engine: Engine, made: Rounds, rows: int) -> None:
     )  # fmt: skip
     form.compare(
         f"{engine}: topic to fold", "CPU s", [one.cpu for one in made.folds], [one.cpu for one in made.topics],
-        other_side="topic, raw", goal=Goal(at_most=4.5),
+        other_side="topic, raw", goal=FOLD_GOAL,
     )  # fmt: skip
     form.compare(
         f"{engine}: memory of verify", "bytes a live key", [one.memory / rows for one in made.proofs],
@@ -390,7 +408,7 @@ def _compare(form: Form, engine: Engine, made: Rounds, rows: int) -> None:
         return
     form.compare(
         f"{engine}: verify", "CPU s", proofs, [one.all_cpu for one in made.diffs],
-        other_side="reladiff of the tables with copies of them",
+        other_side="reladiff of the tables with copies of them", goal=DIFFERENCE_GOAL[engine],
     )  # fmt: skip
 
 

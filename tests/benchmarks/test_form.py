@@ -44,6 +44,26 @@ def test_a_ratio_is_of_its_own_round_and_the_median_is_judged() -> None:
     assert made.document()["comparisons"][1]["goal"] == {"at_least": 2.0}
 
 
+@pytest.mark.parametrize(
+    ("goal", "ratio", "said"),
+    [
+        (Goal(at_most=1.4, limit=2.0, cause="why"), 1.4, ""),
+        (Goal(at_most=1.4, limit=2.0, cause="why"), 1.9, "short, as known"),
+        (Goal(at_most=1.4, limit=2.0, cause="why"), 2.1, "MISSED"),
+        (Goal(at_least=1.0, limit=0.3, cause="why"), 0.3, "short, as known"),
+        (Goal(at_least=1.0, limit=0.3, cause="why"), 0.2, "MISSED"),
+    ],
+)
+def test_a_goal_that_is_known_to_be_out_of_reach_fails_only_beyond_its_limit(
+    goal: Goal, ratio: float, said: str
+) -> None:
+    made = form()
+    found = made.compare("reads", "s", [ratio], [1.0], other_side="raw", goal=goal)
+    assert found.sentence().partition(")")[2].strip() == said
+    assert (found.met, bool(made.short()), bool(made.missed())) == (not said, "short" in said, said == "MISSED")
+    assert Goal(**made.document()["comparisons"][0]["goal"]) == goal
+
+
 def test_sides_of_different_rounds_are_not_compared() -> None:
     with pytest.raises(ValueError, match="shorter"):
         form().compare("reads", "s", [1.0, 2.0], [1.0], other_side="raw")
@@ -75,6 +95,8 @@ def test_the_page_is_made_of_the_results_that_are_kept() -> None:
 def test_a_page_shows_ratio_goal_and_what_was_missed() -> None:
     made = form()
     made.compare("reads", "s", [4.0], [2.0], other_side="raw", goal=Goal(at_most=1.5))
+    slow = Goal(at_least=0.8, limit=0.3, cause="one after another")
+    made.compare("rows", "a second", [5.0], [10.0], other_side="stock", goal=slow)
     made.figure("written", "bytes", [1234.0])
     made.condition("nothing is lost", True, "0 of 10 events")
     result = json.loads(json.dumps(made.document())) | {
@@ -83,5 +105,7 @@ def test_a_page_shows_ratio_goal_and_what_was_missed() -> None:
     }  # fmt: skip
     text = page([result])
     assert "| reads | s | 4 | raw | 2 | **2** | at most 1.5 **missed** |" in text
+    assert "| rows | a second | 5 | stock | 10 | **0.5** | at least 0.8 *not reached*, limit 0.3 |" in text
+    assert "*rows* is not reached: one after another" in text
     assert "| written | bytes | 1,234 |" in text
     assert "| nothing is lost | 0 of 10 events | met |" in text
