@@ -147,6 +147,8 @@ def _said_of(lakes: Sequence[LakeVerdict]) -> Iterator[str]:
         for sample in one.samples:
             columns = f": {', '.join(sample.columns)}" if sample.columns else ""
             yield f"  lake {sample.kind} {sample.key}{columns}"
+        for text in one.files:
+            yield f"  {text}"
 
 
 def exit_code(worst: Verdict, env: Mapping[str, str]) -> int:

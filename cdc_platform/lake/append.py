@@ -16,9 +16,11 @@ from cdc_platform.errors import LakeHeld
 from cdc_platform.lake.columns import lake_batch, lake_schema
 from cdc_platform.lake.events import NewEvents
 from cdc_platform.lake.policy import LakePolicy
+from cdc_platform.lake.standing import judged
 from cdc_platform.lake.tables import STATE, LakeState, ShardState, lake_errors, open_tables, state_of, write_state
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.reading.table_shape import table_shape
+from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
 from cdc_platform.verification.proof.topic_fold import TopicFold
@@ -168,11 +170,13 @@ class _Run:
     def _committed(self, shards: tuple[Shard, ...]) -> dict[str, ShardState]:
         offsets = ConnectorOffsets(self.ports.platform, self.dataset, self.topology.clusters)
         with ThreadPoolExecutor(max_workers=_ASKED_AT_ONCE, thread_name_prefix="offsets") as pool:
-            found = pool.map(offsets.committed, shards)
-            return {
-                shard.id: ShardState(position=each.committed.position if each.committed else None)
-                for shard, each in zip(shards, found, strict=True)
-            }
+            found = [each.committed for each in pool.map(offsets.committed, shards)]
+        verdicts = AuditFrame(self.ports.platform.settings.audit_dir).latest(self.dataset.name, self.table.name)
+        newest = {verdict.shard: verdict for verdict in verdicts}
+        return {
+            shard.id: judged(self.dataset.engine, each.position if each else None, newest.get(shard.id))
+            for shard, each in zip(shards, found, strict=True)
+        }
 
     def _done(self, state: LakeState, events: int, snapshot: int | None) -> LakeRun:
         return LakeRun(

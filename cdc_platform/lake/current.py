@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 
 from cdc_platform.errors import NotFound
 from cdc_platform.lake.append import due_buckets
+from cdc_platform.lake.data_files import Reading, as_typed
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.tables import (
     BUCKET,
@@ -85,17 +86,19 @@ class LakeView:
                         counts[bucket] = counts.get(bucket, 0) + 1
         return counts
 
-    def bucket(self, bucket: int) -> pa.Table:
-        """The current rows of one bucket, in the order of shard and key."""
+    def bucket(self, bucket: int, read: Reading = as_typed) -> pa.Table:
+        """The current rows of one bucket, in the order of shard and key. Raises what `read` does.
+
+        `read`: how data files are read. By default one that is not of the table's types is refused (LakeHeld).
+        """
         ice = _expressions()
         after = self.merged().get(bucket, 0)
         with lake_errors(self.tables.table):
             new = ice.And(ice.EqualTo(BUCKET, bucket), ice.EqualTo(CURRENT, True), ice.GreaterThan(RUN, after))
-            parts = [self.changes.scan(row_filter=new, snapshot_id=self.snapshot.snapshot_id).to_arrow()]
+            parts = [read(self.changes.scan(row_filter=new, snapshot_id=self.snapshot.snapshot_id))]
             if self.base is not None and self.base_snapshot is not None:
                 own = ice.EqualTo(BUCKET, bucket)
-                found = self.base.scan(row_filter=own, snapshot_id=self.base_snapshot.snapshot_id).to_arrow()
-                parts.append(found)
+                parts.append(read(self.base.scan(row_filter=own, snapshot_id=self.base_snapshot.snapshot_id)))
         return _newest(pa.concat_tables(parts, promote_options="permissive"))
 
 

@@ -9,24 +9,22 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-import numpy as np
 import pyarrow as pa
 
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
-from cdc_platform.errors import TopicUnreadable
 from cdc_platform.lake.tables import BUCKET, CURRENT, KEY, RUN
 from cdc_platform.reading.batches import OPERATION, POSITION, BatchBuilder
 from cdc_platform.reading.offset_sets import OffsetSets
+from cdc_platform.reading.partial_rows import partial_rows
 from cdc_platform.verification.proof.change_events import NO_SHARD, OFFSET_BITS, PARTIAL, Words, partition_offsets
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import last_of_each_key
-from cdc_platform.verification.proof.raw_keys import of_the_row, starts_of
+from cdc_platform.verification.proof.raw_keys import of_the_row
 from cdc_platform.verification.proof.source_positions import position_text
-from cdc_platform.verification.proof.toast_values import Tokens, assembled
+from cdc_platform.verification.proof.toast_values import Tokens
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
 BATCH_ROWS = 5_000
-_PARTIAL_KEYS = 2_000
 
 TIME, PARTITION, OFFSET = "cdc_time", "cdc_partition", "cdc_offset"
 EXTRA = {
@@ -161,26 +159,11 @@ class NewEvents:
         return shard, own, extra, unheld
 
     def _partial(self, partial: Mapping[str, list[Words]], decoder: JsonDecoder) -> Iterator[Any]:
-        for shard, parts in partial.items():
-            words = np.concatenate(parts)
-            for at in range(0, len(words), _PARTIAL_KEYS):
-                events = self.fold.as_sent(shard, 0, 1 << 64, only=words[at : at + _PARTIAL_KEYS])
-                events = events[of_the_row(events)]
-                ends = set((np.append(starts_of(events)[1:], len(events)) - 1).tolist())
-                places = partition_offsets(events)
-                read = self.fold.rows.wire_tokens
-                for index, tokens in assembled(events, read, decoder, self.fold.fetch, self.cache):
-                    if index not in ends:
-                        continue
-                    if tokens is None or None in tokens.values():
-                        raise TopicUnreadable(
-                            f"a row of shard {shard} cannot be known: Postgres did not send values that an update left "
-                            "unchanged, and the topic no longer has the events that hold them.",
-                            cure="Send the rows again: `cdc-platform repair`.",
-                        )
-                    number, offset = places[index]
-                    key, value = self.fold.fetch(number, [offset])[offset]
-                    yield self._row(decoder, key or b"", value, (number, offset), True, tokens)
+        for shard, keys in partial.items():
+            for events, index, tokens in partial_rows(self.fold, decoder, shard, keys, self.cache):
+                [(number, offset)] = partition_offsets(events[index : index + 1])
+                key, value = self.fold.fetch(number, [offset])[offset]
+                yield self._row(decoder, key or b"", value, (number, offset), True, tokens)
 
 
 def _millis(value: bytes) -> int | None:

@@ -21,8 +21,10 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.arrow_columns import ArrowColumn, arrow_column
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.topic_rows import RowReader
+from cdc_platform.errors import LakeHeld
 from cdc_platform.lake.columns import plain_values
 from cdc_platform.lake.current import LakeView, open_view
+from cdc_platform.lake.data_files import OTHER_TYPE, DamagedFiles
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.tables import KEY
 from cdc_platform.model.topology import Topology
@@ -50,6 +52,7 @@ class LakeVerdict:
     """What is known of one shard's rows in the lake: `proven` means equal to the topic's, `run` is the lake's last one.
 
     `behind` counts keys that changed in the topic after that run. `samples` names keys, and columns that differ.
+    `files` says of which data files of the table a column is not of the table's type: of their rows it counts as other.
     """
 
     dataset: str
@@ -63,6 +66,7 @@ class LakeVerdict:
     extra: int = 0
     mismatched: int = 0
     samples: tuple[KeyDifference, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def prove_lake(
@@ -100,6 +104,7 @@ class _LakeRows:
         self._names = [column.name for column in shape.columns]
         self._digest = engines.DIGESTS[shape.engine]
         self._integer = engines.integer_key(shape)
+        self.damage = DamagedFiles()
 
     def by_shard(self, view: LakeView, shards: Sequence[str]) -> dict[str, Rows]:
         """Keys and digests of the lake's rows, sorted by key: 16 bytes a row."""
@@ -111,7 +116,7 @@ class _LakeRows:
 
     def rows(self, view: LakeView) -> Iterator[tuple[str, str, dict[str, bytes]]]:
         """Shard, key as the lake has it, and canonical tokens of each row."""
-        for table in view.rows():
+        for table in self._buckets(view):
             names = set(table.schema.names)
             shards, keys = table[SHARD].to_pylist(), table[KEY].to_pylist()
             unheld = [dict(pairs or ()) for pairs in table[UNHELD].to_pylist()]
@@ -126,6 +131,14 @@ class _LakeRows:
                     for column, _ in self._columns
                 }
                 yield shard, keys[at], own
+
+    def _buckets(self, view: LakeView) -> Iterator[pa.Table]:
+        for bucket in view.buckets():
+            try:
+                yield view.bucket(bucket)
+            except LakeHeld:
+                # So that the keys can be named: what the view refuses is read as it stands in the files.
+                yield view.bucket(bucket, self.damage.read)
 
     def word(self, tokens: Mapping[str, bytes]) -> int:
         """The key's number, as the fold has it."""
@@ -152,6 +165,8 @@ class _LakeRows:
                 token = made.token(of(value))
                 # What is canonical already has no other spelling.
                 found.append(token if made.canonical else self._rows.token(column.name, token) or b"null")
+            elif (text := texts.get(column.name, "")).startswith(OTHER_TYPE):
+                found.append(text.encode())  # no token of JSON: nothing equals it
             elif column.name in texts:
                 found.append(self._rows.token(column.name, made.unheld_token(texts[column.name])) or b"null")
             else:
@@ -207,6 +222,7 @@ class _Proof:
             extra=extra,
             mismatched=mismatched,
             samples=self._samples(shard, named[: self.policy.samples]),
+            files=self.read.damage.sentences() if named else (),
         )
 
     def _is_new(self, events: Events) -> npt.NDArray[np.bool_]:

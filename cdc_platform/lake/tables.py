@@ -40,13 +40,23 @@ _ONE_WRITER = {
 
 
 class ShardState(msgspec.Struct, frozen=True, kw_only=True):
-    """A shard as a run found it: what its connector had committed (all of it is in the run), None: not known."""
+    """A shard as a run found it: what its connector had committed (all of it is in the run), None: not known.
+
+    `verdict` is the newest one that the topic had then, of the positions up to `proven_to`, of the run `verification`;
+    None: there was none, or it was about positions that the run does not have.
+    """
 
     position: str | None = None
+    verdict: str | None = None
+    proven_to: str | None = None
+    verification: str | None = None
 
 
 class LakeState(msgspec.Struct, frozen=True, kw_only=True):
-    """The file of a run: its number from 1 on, the topic's id, the next offset of each partition, the shards."""
+    """The file of a run: its number from 1 on, the topic's id, the next offset of each partition, the shards.
+
+    Files of runs before verdicts were kept have none.
+    """
 
     run: int = 0
     topic_id: str | None = None

@@ -24,6 +24,7 @@ from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.reading.batches import DELETE, OPERATION, POSITION, UPSERT, BatchBuilder
 from cdc_platform.reading.offset_sets import OffsetSets
+from cdc_platform.reading.partial_rows import partial_rows, unknown_rows
 from cdc_platform.reading.table_shape import table_shape
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.change_events import (
@@ -37,16 +38,13 @@ from cdc_platform.verification.proof.change_events import (
 )
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import last_of_each_key
-from cdc_platform.verification.proof.raw_keys import of_the_row, starts_of
+from cdc_platform.verification.proof.raw_keys import of_the_row
 from cdc_platform.verification.proof.source_positions import position_text
-from cdc_platform.verification.proof.toast_values import Tokens, assembled
+from cdc_platform.verification.proof.toast_values import Tokens
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
 # Rows of a record batch.
 BATCH_ROWS = 5_000
-
-# Partial rows put together at once; their values wait in a file.
-_PARTIAL_KEYS = 2_000
 
 Progress = Callable[[int, int], None]
 
@@ -152,7 +150,7 @@ class _Reading:
                 last = last_of_each_key(events[of_the_row(events)])
                 last = last[last["row"] != ABSENT] if since is None else last[_behind(last, since.get(shard))]
                 if (last["row"] == UNKNOWN).any():
-                    raise self._unknown(int((last["row"] == UNKNOWN).sum()), shard)
+                    raise unknown_rows(int((last["row"] == UNKNOWN).sum()), shard)
                 lacking = last["row"] == PARTIAL
                 if lacking.any():
                     partial.setdefault(shard, []).append(last["key"][lacking])
@@ -187,28 +185,11 @@ class _Reading:
         return shard, tokens, {OPERATION: operation, POSITION: where}
 
     def _partial(self, partial: Mapping[str, list[Words]], decoder: JsonDecoder) -> Iterator[Row]:
-        for shard, parts in partial.items():
-            words = np.concatenate(parts)
-            for at in range(0, len(words), _PARTIAL_KEYS):
-                events = self.fold.as_sent(shard, 0, 1 << 64, only=words[at : at + _PARTIAL_KEYS])
-                events = events[of_the_row(events)]
-                ends = set((np.append(starts_of(events)[1:], len(events)) - 1).tolist())
-                read = self.fold.rows.wire_tokens
-                for index, tokens in assembled(events, read, decoder, self.fold.fetch, self.cache):
-                    if index not in ends:
-                        continue
-                    if tokens is None or None in tokens.values():
-                        raise self._unknown(1, shard)
-                    # Only Postgres leaves values out.
-                    where = format_lsn(int(events["seq"][index])) if events["sub"][index] < OWN else None
-                    yield shard, tokens, {OPERATION: UPSERT, POSITION: where}
-
-    def _unknown(self, count: int, shard: str) -> TopicUnreadable:
-        return TopicUnreadable(
-            f"{count} rows of shard {shard} cannot be known: Postgres did not send values that an update left "
-            "unchanged, and the topic no longer has the events that hold them.",
-            cure="Send the rows again: `cdc-platform repair`; REPLICA IDENTITY FULL sends all values.",
-        )
+        for shard, keys in partial.items():
+            for events, index, tokens in partial_rows(self.fold, decoder, shard, keys, self.cache):
+                # Only Postgres leaves values out.
+                where = format_lsn(int(events["seq"][index])) if events["sub"][index] < OWN else None
+                yield shard, tokens, {OPERATION: UPSERT, POSITION: where}
 
 
 # A row: its shard, its columns' tokens, and what stands beside them.

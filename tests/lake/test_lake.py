@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -25,7 +26,10 @@ from cdc_platform.lake.append import LakeRun, append_events, due_buckets
 from cdc_platform.lake.current import LakeView, merge, open_view
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.proof import LakeVerdict, prove_lake
-from cdc_platform.lake.tables import open_tables, write_state
+from cdc_platform.lake.standing import standings
+from cdc_platform.lake.tables import LakeState, ShardState, open_tables, write_state
+from cdc_platform.model.topology import Engine
+from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification.proof.memory import MemoryWorld, event
 
@@ -345,10 +349,62 @@ def other_type(table: pa.Table) -> pa.Table:
     return table.set_column(at, table.schema.field(at).with_type(pa.int64()), numbers)
 
 
-def test_lake_whose_data_file_has_another_type_is_refused_in_a_sentence(world: MemoryWorld, policy: LakePolicy) -> None:
+def test_lake_whose_data_file_has_another_type_is_named_by_key_and_column_and_not_read_by_the_view(
+    world: MemoryWorld, policy: LakePolicy
+) -> None:
     worked(world, 1)
     run(world, policy)
     merge(policy, "d", "t")
     spoilt(policy, other_type)
     with pytest.raises(LakeHeld, match=r"not of the table's types: Cannot promote long to string.*Cure"):
-        verdicts(world, policy)
+        rows(open_view(policy, "d", "t"))
+    found = verdicts(world, policy)
+    wrong = {sample.key for verdict in found.values() for sample in verdict.samples if sample.columns == ("title",)}
+    assert "30" in wrong
+    base = open_tables(policy, "d", "t").base()
+    assert base is not None
+    [rows_of_file] = [task.file.record_count for task in base.scan().plan_files() if _has_key_30(task.file.file_path)]
+    assert sum(verdict.mismatched for verdict in found.values()) == rows_of_file
+    assert all(verdict.missing == verdict.extra == 0 for verdict in found.values())
+    [said] = found["00001"].files
+    assert said.endswith(("has title as int64, the table as large_string.", "as string."))
+
+
+def _has_key_30(path: str) -> bool:
+    table = pq.read_table(path.removeprefix("file://"))
+    return bool(pc.any(pc.and_(pc.equal(table["cdc_shard"], "00001"), pc.equal(table["id"], 30))).as_py())
+
+
+def test_lake_keeps_the_topics_verdicts_in_the_commit_and_an_old_snapshot_still_has_them(
+    world: MemoryWorld, policy: LakePolicy
+) -> None:
+    frame = AuditFrame(world.outside().platform.settings.audit_dir)
+    worked(world)
+    frame.write(world.verify_all("first"))
+    old = run(world, policy).snapshot
+    state = open_view(policy, "d", "t").state
+    assert {shard: (kept.verdict, kept.verification) for shard, kept in state.shards.items()} == {
+        "00000": ("proven", "first"),
+        "00001": ("proven", "first"),
+    }
+    assert all(kept.proven_to == kept.position for kept in state.shards.values())
+    worked(world, 1)
+    frame.write(world.verify_all("second"))
+    found = standings(Engine.MARIADB, open_view(policy, "d", "t", old).state, frame.latest("d", "t"))
+    assert [each.topic_proven_to for each in found] == [each.position for each in found]
+
+
+def test_lake_keeps_no_verdict_of_positions_that_the_run_does_not_have(world: MemoryWorld, policy: LakePolicy) -> None:
+    worked(world)
+    AuditFrame(world.outside().platform.settings.audit_dir).write(world.verify_all("ahead"))
+    world.table.committed = 3
+    run(world, policy)
+    view = open_view(policy, "d", "t")
+    assert view.state.shards["00000"] == ShardState(position="0-1-3")
+    assert next(each.said for each in standings(Engine.MARIADB, view.state, ())) == "not proven"
+
+
+def test_lake_state_of_before_verdicts_is_read(world: MemoryWorld, policy: LakePolicy) -> None:
+    text = b'{"run":3,"topic_id":"id","offsets":{"0":5},"shards":{"00000":{"position":"0-1-7"}},"events":0,"version":1}'
+    state = msgspec.json.decode(text, type=LakeState)
+    assert [(each.position, each.said) for each in standings(Engine.MARIADB, state, ())] == [("0-1-7", "not proven")]

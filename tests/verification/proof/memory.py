@@ -256,7 +256,7 @@ class MemoryWorld:
 
     def outside(self) -> VerificationPorts:
         platform = Platform(
-            settings=replace(Settings(), cache_dir=str(self.cache)),
+            settings=replace(Settings(), cache_dir=str(self.cache), audit_dir=str(self.cache / "audit")),
             topology=SimpleNamespace(load=lambda: self.topology),
             kafka=None,  # type: ignore[arg-type]
             state=self.state,
