@@ -17,6 +17,7 @@ from cdc_platform.defs.reconcile_job import build_cdc_jobs
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.schedules import build_verification_schedules
+from cdc_platform.defs.shards_asset import build_shards_assets
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.topic_input import CdcTopic, CdcTopicIOManager, FakeCdcTopicIOManager
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, shards_key
@@ -43,6 +44,7 @@ __all__ = [
     "build_ledger_sensor",
     "build_pass_check_sensor",
     "build_reconcile_sensor",
+    "build_shards_assets",
     "build_verification_schedules",
     "lake_key",
     "load_tables",

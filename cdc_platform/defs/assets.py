@@ -18,6 +18,7 @@ def build_cdc_assets(
     translator: CdcTranslator | None = None,
     problem: str | None = None,
     watched: Iterable[WatchedProps] = (),
+    shards: bool = True,
 ) -> list[dg.AssetSpec]:
     """The specs of all topics, of their datasets' shards, of their audit frames, and of the platform itself.
 
@@ -27,13 +28,14 @@ def build_cdc_assets(
         translator: names, groups and tags; `CdcTranslator` by default.
         problem: what is wrong with the list of tables, shown on the platform's asset.
         watched: connectors that others made, from the same `load_tables(...)`.
+        shards: False where `build_shards_assets` gives those of the shards, which can be materialized.
     """
     translator = translator or CdcTranslator()
     known = list(tables)
     datasets = {props.dataset: props for props in known}
     return [
         platform_spec(platform, problem=problem),
-        *(shards_spec(props) for props in datasets.values()),
+        *(shards_spec(props) for props in datasets.values() if shards),
         *(translator.get_asset_spec(props) for props in known),
         *(audit_spec(props, translator) for props in known),
         *watched_specs(watched, platform),

@@ -139,7 +139,7 @@ def _continuing(run: Run, platform: str) -> dg.RunRequest:
 def _working(context: dg.SensorEvaluationContext, platform: str) -> dict[str, tuple[str, str | None]]:
     """Dagster run id to dataset and run, for those that are under way; those that only look so are failed."""
     found: dict[str, tuple[str, str | None]] = {}
-    for kind in (RunOf.BOOTSTRAP, RunOf.BACKFILL):
+    for kind in (RunOf.BOOTSTRAP, RunOf.BACKFILL, RunOf.SHARD):
         passes = unfinished_passes(context.instance, kind=kind, platform=platform)
         dead = judge(passes, holder=None, silent_for=SILENT_FOR).dead
         for _, reason in dead:

@@ -33,6 +33,7 @@ from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.schedules import build_verification_schedules
+from cdc_platform.defs.shards_asset import build_shards_assets
 from cdc_platform.defs.surroundings import with_surroundings
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
@@ -278,7 +279,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                     translator=translator,
                     problem=found.problem,
                     watched=found.watched,
+                    shards=False,
                 ),
+                *build_shards_assets(tables=found.tables),
                 *build_lake_assets(tables=found.tables, translator=translator),
             ],
             sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges],

@@ -17,3 +17,4 @@ class RunOf(StrEnum):
     REPAIR = "repair"
     CHECKS = "checks"
     DOCTOR = "doctor"
+    SHARD = "shard"

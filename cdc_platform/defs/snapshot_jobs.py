@@ -3,7 +3,7 @@
 # Without `from __future__ import annotations`: Dagster reads the types of an op that is made
 # inside a function, and cannot resolve them as text.
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from typing import Any
@@ -23,7 +23,7 @@ from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone
 from cdc_platform.snapshots.request import RunKind
-from cdc_platform.snapshots.request_options import options_of, request_of
+from cdc_platform.snapshots.request_options import Option, options_of, request_of
 from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
@@ -34,10 +34,10 @@ TAG_RUN = "cdc/snapshot_run"
 MAX_RUNTIME = 7 * 24 * 3600
 
 
-def _config_schema(kind: RunKind) -> dict[str, dg.Field]:
+def config_schema(options: Iterable[Option]) -> dict[str, dg.Field]:
     """What the launchpad asks for."""
     found = {}
-    for option in options_of(kind):
+    for option in options:
         scalar: Any = option.scalar
         if issubclass(scalar, StrEnum):
             scalar = dg.Enum(scalar.__name__, [dg.EnumValue(one.name, one) for one in scalar])
@@ -68,14 +68,14 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
         @dg.op(
             name=names.of(f"open_{kind}"),
             required_resource_keys={names.resource},
-            config_schema=_config_schema(kind),
+            config_schema=config_schema(options_of(kind)),
             out=dg.DynamicOut(),
             tags={TAG_PLATFORM: platform},
             description="Check the request and cut its shards into slices.",
         )
         def open_run(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Any]]:
             given: dict[str, Any] = context.op_config
-            with _ports(names.in_(context)) as ports, as_failure():
+            with snapshot_ports(names.in_(context)) as ports, as_failure():
                 if given["continues"]:
                     run = run_lifecycle.unfinished(ports.platform.state.read(), given["continues"])
                 else:
@@ -101,7 +101,7 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
     @dg.op(name=names.of("work_slice"), required_resource_keys={names.resource}, tags={TAG_PLATFORM: platform})
     def work_on_slice(context: dg.OpExecutionContext, part: dict[str, Any]) -> dict[str, Any]:
         """Bring the shards of one slice to their end, wherever an earlier run left them."""
-        with _ports(names.in_(context)) as ports, as_failure():
+        with snapshot_ports(names.in_(context)) as ports, as_failure():
             run = runs(ports.platform.state.read())[part["run"]]
             if run.finished is None:
                 listener = _Log(context, ports.platform, run, part["slice"])
@@ -111,7 +111,7 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
     @dg.op(name=names.of("close_run"), required_resource_keys={names.resource}, tags={TAG_PLATFORM: platform})
     def close_run(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
         """Close the run; it fails when a shard did."""
-        with _ports(names.in_(context)) as ports, as_failure():
+        with snapshot_ports(names.in_(context)) as ports, as_failure():
             run = runs(ports.platform.state.read())[parts[0]["run"]]
             closed = run if run.finished else run_lifecycle.finish(ports, run)
             summary = run_summary(ports.platform.state.read(), closed)
@@ -182,6 +182,16 @@ class _Log(Listener):
 
 
 def _materialization(run: Run, shard: ShardDone, key: dg.AssetKey, *, of: str) -> dg.AssetMaterialization:
+    return dg.AssetMaterialization(
+        asset_key=key,
+        partition=shard.shard,
+        description=f"{of}. {shard.sentence()}",
+        metadata=shard_metadata(run, shard),
+    )
+
+
+def shard_metadata(run: Run, shard: ShardDone) -> dict[str, Any]:
+    """What a bootstrap or backfill says of a shard that is done."""
     metadata: dict[str, Any] = {
         "run": run.id,
         "kind": str(run.kind),
@@ -195,15 +205,11 @@ def _materialization(run: Run, shard: ShardDone, key: dg.AssetKey, *, of: str) -
         metadata["read_until"] = shard.end
     if shard.hole is not None:
         metadata["hole"] = f"{shard.hole.since} to {shard.hole.until}"
-    return dg.AssetMaterialization(
-        asset_key=key,
-        partition=shard.shard,
-        description=f"{of}. {shard.sentence()}",
-        metadata=metadata,
-    )
+    return metadata
 
 
 @contextmanager
-def _ports(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
+def snapshot_ports(resource: CdcPlatformResource) -> Iterator[SnapshotPorts]:
+    """What a snapshot run talks to, closed at the end."""
     with resource.platform() as platform, open_snapshots(platform) as ports:
         yield ports

@@ -162,7 +162,8 @@ def shards_spec(props: CdcTableProps) -> dg.AssetSpec:
         key=shards_key(props.platform, props.dataset),
         description=(
             f"The shards of `{props.dataset}` ({props.engine}), a partition each: materialized when its connector "
-            "runs for the first time, and by each bootstrap or backfill. Observed when one goes down or comes back."
+            "runs for the first time, and by each bootstrap or backfill. Materialize one to give it its first data, or "
+            "to send its rows again. Observed when one goes down or comes back."
         ),
         group_name=group_of(props.platform, props.dataset),
         kinds={"debezium", props.engine},
