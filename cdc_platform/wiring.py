@@ -25,6 +25,7 @@ from cdc_platform.clients.notifiers import AppriseNotifiers
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
 from cdc_platform.clients.secrets import login
+from cdc_platform.clients.sources.catalog import RealCatalog
 from cdc_platform.clients.sources.examiner import RealExaminer
 from cdc_platform.clients.sources.leader_servers import LeaderServers
 from cdc_platform.clients.sources.logs import RealSourceLogs
@@ -84,6 +85,11 @@ def state_store(settings: Settings) -> StateTopic:
 def examiner_of(settings: Settings) -> RealExaminer:
     """The doctor's eyes: sources alone."""
     return RealExaminer(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings))
+
+
+def catalog_of(settings: Settings) -> RealCatalog:
+    """What source servers say of the captured tables."""
+    return RealCatalog(secrets_dirs=settings.secrets_dirs, rules=SourceRules.of(settings))
 
 
 @contextmanager

@@ -8,11 +8,12 @@ from typing import Any
 
 import dagster as dg
 
+from cdc_platform.defs.launchpad_fields import UNLISTED, Choices
 from cdc_platform.defs.live_passes import fail_dead, judge, unfinished_passes
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.run_kinds import RunOf
 from cdc_platform.defs.snapshot_jobs import TAG_RUN
-from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM
+from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import BootstrapMode, Topology
 from cdc_platform.snapshots.run_records import Records, Run, runs
@@ -28,6 +29,7 @@ MOST_CONTINUED = 5
 def build_bootstrap_sensor(
     *,
     jobs: Sequence[dg.JobDefinition],
+    tables: Iterable[CdcTableProps] = (),
     name: str | None = None,
     minimum_interval_seconds: int = 60,
     max_parallel_shards: int = 16,
@@ -43,6 +45,7 @@ def build_bootstrap_sensor(
 
     Args:
         jobs: those of `build_snapshot_jobs`.
+        tables: the ones that these were built with.
         name: the sensor's name.
         minimum_interval_seconds: between two ticks.
         max_parallel_shards: of the bootstraps that it asks for.
@@ -50,7 +53,7 @@ def build_bootstrap_sensor(
         default_status: RUNNING: it works as soon as the code location is loaded.
     """
 
-    names = Names.by(*jobs)
+    names, choices = Names.by(*jobs), Choices.of(tables)
 
     @dg.sensor(
         name=name or names.of(SENSOR),
@@ -77,7 +80,10 @@ def build_bootstrap_sensor(
                 }
                 if new.tables:
                     config |= {"tables": list(new.tables), "mode": BootstrapMode.INCREMENTAL.name}
-                requests.append(_asking(RunOf.BOOTSTRAP, config, label, {}))
+                if not (choices.has("dataset", [new.dataset]) and choices.has("tables", new.tables)):
+                    # The Launchpad's list is as old as the code location.
+                    config[UNLISTED] = {"dataset": config.pop("dataset"), "tables": config.pop("tables", [])}
+                requests.append(_asking(RunOf.BOOTSTRAP, new.dataset, config, label, {}))
         if not requests:
             return dg.SensorResult(skip_reason="No captured shard waits for its first data.")
         now = requests[: max(0, max_runs - len(working))]
@@ -122,18 +128,20 @@ def new_shards(topology: Topology, records: Records) -> list[NewShards]:
     return found
 
 
-def _asking(job: RunOf, config: Mapping[str, Any], platform: str, tags: Mapping[str, str]) -> dg.RunRequest:
+def _asking(
+    job: RunOf, dataset: str, config: Mapping[str, Any], platform: str, tags: Mapping[str, str]
+) -> dg.RunRequest:
     names = Names(platform)
     return dg.RunRequest(
         job_name=names.job(job),
         run_config={"ops": {names.of(f"open_{job}"): {"config": dict(config)}}},
-        tags={TAG_PLATFORM: platform, TAG_DATASET: str(config["dataset"]), **tags},
+        tags={TAG_PLATFORM: platform, TAG_DATASET: dataset, **tags},
     )
 
 
 def _continuing(run: Run, platform: str) -> dg.RunRequest:
-    config = {"dataset": run.dataset, "continues": run.id}
-    return _asking(RunOf(run.kind), config, platform, {TAG_RUN: run.id})
+    config = {"continues": run.id}
+    return _asking(RunOf(run.kind), run.dataset, config, platform, {TAG_RUN: run.id})
 
 
 def _working(context: dg.SensorEvaluationContext, platform: str) -> dict[str, tuple[str, str | None]]:

@@ -211,7 +211,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         """The definitions for those of these tables that `tables` chooses."""
         translator = self.translator
         found = replace(found, tables=tuple(one for one in found.tables if self.tables.has(one.dataset, one.table)))
-        jobs = build_cdc_jobs(platform=found.platform, translator=translator)
+        jobs = build_cdc_jobs(platform=found.platform, translator=translator, tables=found.tables)
         reconciler = build_reconcile_sensor(
             job=jobs.reconcile,
             tables=found.tables,
@@ -229,6 +229,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         )
         bootstraps = build_bootstrap_sensor(
             jobs=(jobs.bootstrap, jobs.backfill),
+            tables=found.tables,
             minimum_interval_seconds=self.bootstrap.interval_seconds,
             max_parallel_shards=self.bootstrap.max_parallel_shards,
             max_runs=self.bootstrap.max_runs,

@@ -18,7 +18,7 @@ from cdc_platform.defs.pass_events import EventWriter
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
-from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator
+from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator
 from cdc_platform.defs.verification_jobs import build_verification_jobs
 from cdc_platform.reconciler.process_memory import large_state
 from cdc_platform.reconciler.run_pass import policy_of, reconcile
@@ -98,6 +98,7 @@ def build_cdc_jobs(
     *,
     platform: str = "cdc",
     translator: CdcTranslator | None = None,
+    tables: Iterable[CdcTableProps] = (),
     wait_for_lock: float = 20.0,
 ) -> CdcJobs:
     """The jobs of the platform. They take the resource `<platform>_platform`.
@@ -105,9 +106,10 @@ def build_cdc_jobs(
     Args:
         platform: the platform's name.
         translator: the one the assets were made with, so that events find them.
+        tables: those that the Launchpads offer; without them any text is taken.
         wait_for_lock: seconds to wait for a pass that runs elsewhere, such as `cdc-platform apply`.
     """
-    translator, names = translator or CdcTranslator(), Names(platform)
+    translator, names, offered = translator or CdcTranslator(), Names(platform), list(tables)
 
     @dg.op(
         name=names.of(OP),
@@ -154,7 +156,7 @@ def build_cdc_jobs(
 
     return CdcJobs(
         reconcile_job,
-        *build_snapshot_jobs(platform=platform),
-        *build_verification_jobs(platform=platform, translator=translator),
+        *build_snapshot_jobs(platform=platform, tables=offered),
+        *build_verification_jobs(platform=platform, translator=translator, tables=offered),
         build_doctor_job(platform=platform),
     )

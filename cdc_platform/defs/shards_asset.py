@@ -9,9 +9,10 @@ from typing import Any
 import dagster as dg
 
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.launchpad_fields import Choices, option_fields
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
-from cdc_platform.defs.snapshot_jobs import MAX_RUNTIME, TAG_RUN, config_schema, shard_metadata, snapshot_ports
+from cdc_platform.defs.snapshot_jobs import MAX_RUNTIME, TAG_RUN, shard_metadata, snapshot_ports
 from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, shards_spec
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.ports import SnapshotPorts
@@ -40,10 +41,13 @@ def build_shards_assets(*, tables: Iterable[CdcTableProps]) -> list[dg.AssetsDef
     Args:
         tables: from `load_tables(resource=...)`.
     """
-    return [_shards_asset(props) for props in {(one.platform, one.dataset): one for one in tables}.values()]
+    datasets: dict[tuple[str, str], list[CdcTableProps]] = {}
+    for props in tables:
+        datasets.setdefault((props.platform, props.dataset), []).append(props)
+    return [_shards_asset(props[0], Choices.of(props)) for props in datasets.values()]
 
 
-def _shards_asset(props: CdcTableProps) -> dg.AssetsDefinition:
+def _shards_asset(props: CdcTableProps, choices: Choices) -> dg.AssetsDefinition:
     names = Names(props.platform)
     spec = shards_spec(props)
     options = [option for option in options_of(RunKind.BACKFILL) if option.name in OPTIONS_OF_A_SHARD]
@@ -62,7 +66,7 @@ def _shards_asset(props: CdcTableProps) -> dg.AssetsDefinition:
         tags={key: value for key, value in spec.tags.items() if not key.startswith("dagster/kind/")},
         metadata=spec.metadata,
         partitions_def=spec.partitions_def,
-        config_schema={**config_schema(options), CONFIRM: confirm},
+        config_schema={**option_fields(options, choices), CONFIRM: confirm},
         required_resource_keys={names.resource},
         op_tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
     )

@@ -5,53 +5,41 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from enum import StrEnum
 from typing import Any
 
 import dagster as dg
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.launchpad_fields import REHEARSE, UNLISTED, Choices, job_fields, option_fields
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.partitions import sync_partitions
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
-from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, shards_key
+from cdc_platform.defs.translator import TAG_DATASET, TAG_PLATFORM, CdcTableProps, shards_key
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.lost_positions import for_lost_shards
 from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.ports import SnapshotPorts
 from cdc_platform.snapshots.progress_events import Listener, RunProgress, ShardDone
-from cdc_platform.snapshots.request import RunKind
-from cdc_platform.snapshots.request_options import Option, options_of, request_of
+from cdc_platform.snapshots.rehearsal import rehearse
+from cdc_platform.snapshots.request import Request, RunKind, bad_request
+from cdc_platform.snapshots.request_options import options_of, request_of
 from cdc_platform.snapshots.run_records import Phase, Run, runs, shard_states
 from cdc_platform.snapshots.slice_runner import work_slice
 from cdc_platform.snapshots.summary import run_summary
-from cdc_platform.wiring import open_snapshots
+from cdc_platform.wiring import catalog_of, open_snapshots
 
 TAG_RUN = "cdc/snapshot_run"
+# What the Launchpads open with, beyond a dataset.
+_OPENS_WITH = {"shards": [], "tables": [], REHEARSE: True}
 # So long may a Dagster run take before Dagster's run monitoring ends it: days, for thousands of large shards.
 MAX_RUNTIME = 7 * 24 * 3600
 
 
-def config_schema(options: Iterable[Option]) -> dict[str, dg.Field]:
-    """What the launchpad asks for."""
-    found = {}
-    for option in options:
-        scalar: Any = option.scalar
-        if issubclass(scalar, StrEnum):
-            scalar = dg.Enum(scalar.__name__, [dg.EnumValue(one.name, one) for one in scalar])
-        shape: Any = {dict: {str: scalar}, tuple: [scalar], None: scalar}[option.several]
-        default = list(option.default) if option.several is tuple else option.default
-        found[option.name] = (
-            dg.Field(shape, description=option.text)
-            if option.name == "dataset"
-            else dg.Field(dg.Noneable(shape), default_value=default, is_required=False, description=option.text)
-        )
-    return found
-
-
-def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.JobDefinition]:
+def build_snapshot_jobs(
+    *, platform: str = "cdc", tables: Iterable[CdcTableProps] = ()
+) -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """The jobs **`bootstrap`** and **`backfill`**. They take the resource `cdc_platform`.
 
     A snapshot run is named after its first Dagster run: a re-execution goes on with it. Its shards
@@ -60,29 +48,32 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
 
     Args:
         platform: the platform's name.
+        tables: those that the Launchpads offer; without them any text is taken.
     """
-    names = Names(platform)
+    names, choices = Names(platform), Choices.of(tables)
     tags = {TAG_PLATFORM: platform, "dagster/max_runtime": str(MAX_RUNTIME)}
 
     def opener(kind: RunKind) -> dg.OpDefinition:
         @dg.op(
             name=names.of(f"open_{kind}"),
             required_resource_keys={names.resource},
-            config_schema=config_schema(options_of(kind)),
+            config_schema={**option_fields(options_of(kind), choices), **job_fields(choices)},
             out=dg.DynamicOut(),
             tags={TAG_PLATFORM: platform},
             description="Check the request and cut its shards into slices.",
         )
         def open_run(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[Any]]:
-            given: dict[str, Any] = context.op_config
+            given: dict[str, Any] = dict(context.op_config)
+            rehearsing, unlisted = given.pop(REHEARSE), given.pop(UNLISTED, None)
+            given |= unlisted or {}
             with snapshot_ports(names.in_(context)) as ports, as_failure():
                 if given["continues"]:
                     run = run_lifecycle.unfinished(ports.platform.state.read(), given["continues"])
                 else:
-                    request = request_of(kind, given)
-                    if given.get("lost"):
-                        observed = observe_connectors(ports.platform, ports.platform.topology.load())
-                        request = for_lost_shards(observed, request)
+                    request = _request(ports, kind, given)
+                    if rehearsing:
+                        _rehearse(context, ports, request)
+                        return
                     run = run_lifecycle.open_run(ports, request, context.run.root_run_id or context.run_id)
             context.instance.add_run_tags(context.run_id, {TAG_RUN: run.id, TAG_DATASET: run.dataset})
             parts = run_lifecycle.slices(run)
@@ -111,6 +102,8 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
     @dg.op(name=names.of("close_run"), required_resource_keys={names.resource}, tags={TAG_PLATFORM: platform})
     def close_run(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
         """Close the run; it fails when a shard did."""
+        if not parts:
+            return
         with snapshot_ports(names.in_(context)) as ports, as_failure():
             run = runs(ports.platform.state.read())[parts[0]["run"]]
             closed = run if run.finished else run_lifecycle.finish(ports, run)
@@ -132,6 +125,7 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
         name=names.job(RunOf.BOOTSTRAP),
         tags={**tags, TAG_KIND: RunOf.BOOTSTRAP.value},
         description="Give shards their first data, or start them from scratch.",
+        config=choices.filled(open_bootstrap.name, **_OPENS_WITH),
     )
     def bootstrap_job() -> None:
         close_run(open_bootstrap().map(work_on_slice).collect())
@@ -140,11 +134,42 @@ def build_snapshot_jobs(*, platform: str = "cdc") -> tuple[dg.JobDefinition, dg.
         name=names.job(RunOf.BACKFILL),
         tags={**tags, TAG_KIND: RunOf.BACKFILL.value},
         description="Send rows that exist again; streams go on.",
+        config=choices.filled(open_backfill.name, **_OPENS_WITH),
     )
     def backfill_job() -> None:
         close_run(open_backfill().map(work_on_slice).collect())
 
     return bootstrap_job, backfill_job
+
+
+def _request(ports: SnapshotPorts, kind: RunKind, given: dict[str, Any]) -> Request:
+    """What is asked for, checked. Raises BadInput."""
+    if given["dataset"] is None:
+        raise bad_request("dataset", "none is named.", "Name one.")
+    request = request_of(kind, given)
+    if not given.get("lost"):
+        return request
+    return for_lost_shards(observe_connectors(ports.platform, ports.platform.topology.load()), request)
+
+
+def _rehearse(context: dg.OpExecutionContext, ports: SnapshotPorts, request: Request) -> None:
+    """Say what would be done. Raises BadInput, TopologyError: it would be refused."""
+    settings = ports.platform.settings
+    found = rehearse(
+        ports.platform.topology.load(),
+        ports.platform.state.read(),
+        request,
+        catalog_of(settings),
+        free_text=settings.permit_sql_conditions,
+    )
+    context.log.info(f"{found.sentence()} Nothing was changed; `{REHEARSE}: false` does it.")
+    context.log_event(
+        dg.AssetObservation(
+            shards_key(settings.platform, request.dataset),
+            description=f"Rehearsal: {found.sentence()}",
+            metadata=found.document(),
+        )
+    )
 
 
 class _Log(Listener):

@@ -4,7 +4,7 @@
 # inside a function, and cannot resolve them as text.
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import dagster as dg
@@ -14,10 +14,11 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.launchpad_fields import Choices, fields_of, parsed
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.resource import CdcPlatformResource
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
-from cdc_platform.defs.translator import TAG_PLATFORM, CdcTranslator, table_props
+from cdc_platform.defs.translator import TAG_PLATFORM, CdcTableProps, CdcTranslator, table_props
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.plain_text import for_markdown
 from cdc_platform.model.topology import Topology
@@ -62,24 +63,33 @@ class RepairConfig(dg.Config):
 
 
 def build_verification_jobs(
-    *, platform: str = "cdc", translator: CdcTranslator | None = None
+    *,
+    platform: str = "cdc",
+    translator: CdcTranslator | None = None,
+    tables: Iterable[CdcTableProps] = (),
 ) -> tuple[dg.JobDefinition, dg.JobDefinition]:
     """**`verify`** and **`repair`**. They take the resource `cdc_platform`.
 
     Args:
         platform: the platform's name.
         translator: the one the assets were made with, so that events find them.
+        tables: those that the Launchpads offer; without them any text is taken.
     """
-    translator = translator or CdcTranslator()
+    translator, choices = translator or CdcTranslator(), Choices.of(tables)
     names, tags = Names(platform), {TAG_PLATFORM: platform}
-    return _verify_job(translator, names, tags), _repair_job(translator, names, tags)
+    return _verify_job(translator, names, tags, choices), _repair_job(translator, names, tags, choices)
 
 
-def _verify_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
+def _verify_job(translator: CdcTranslator, names: Names, tags: dict[str, str], choices: Choices) -> dg.JobDefinition:
     @dg.op(
-        name=names.of("plan_verification"), out=dg.DynamicOut(dict), tags=tags, required_resource_keys={names.resource}
+        name=names.of("plan_verification"),
+        out=dg.DynamicOut(dict),
+        tags=tags,
+        required_resource_keys={names.resource},
+        config_schema=fields_of(VerifyConfig, choices),
     )
-    def plan(context: dg.OpExecutionContext, config: VerifyConfig) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+    def plan(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        config = parsed(VerifyConfig, context.op_config)
         with names.in_(context).platform() as clients, as_failure():
             topology = clients.topology.load()
             dataset = topology.dataset(config.dataset)
@@ -126,6 +136,7 @@ def _verify_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -
         name=names.job(RunOf.VERIFY),
         tags={**tags, TAG_KIND: RunOf.VERIFY.value},
         description="Proves topics against their tables, shard range by shard range.",
+        config=choices.filled(plan.name, tables=[], shards=[]),
     )
     def verify() -> None:
         conclude(plan().map(verify_range).collect())
@@ -147,9 +158,16 @@ def _audited(
     return dg.AssetMaterialization(dg.AssetKey([*key.path, AUDIT]), description=text, metadata=metadata)
 
 
-def _repair_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -> dg.JobDefinition:
-    @dg.op(name=names.of("plan_repair"), out=dg.DynamicOut(dict), tags=tags, required_resource_keys={names.resource})
-    def plan(context: dg.OpExecutionContext, config: RepairConfig) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+def _repair_job(translator: CdcTranslator, names: Names, tags: dict[str, str], choices: Choices) -> dg.JobDefinition:
+    @dg.op(
+        name=names.of("plan_repair"),
+        out=dg.DynamicOut(dict),
+        tags=tags,
+        required_resource_keys={names.resource},
+        config_schema=fields_of(RepairConfig, choices),
+    )
+    def plan(context: dg.OpExecutionContext) -> Iterator[dg.DynamicOutput[dict[str, Any]]]:
+        config = parsed(RepairConfig, context.op_config)
         with names.in_(context).platform() as clients, as_failure():
             topology = clients.topology.load()
             shards = config.shards or sorted(parse_keys(config.keys)) or _mismatched(clients, topology, config)
@@ -216,6 +234,7 @@ def _repair_job(translator: CdcTranslator, names: Names, tags: dict[str, str]) -
         name=names.job(RunOf.REPAIR),
         tags={**tags, TAG_KIND: RunOf.REPAIR.value},
         description="Re-emits missing and wrong keys of a table, and proves them again.",
+        config=choices.filled(plan.name, table=choices.first_table, shards=[], apply=False),
     )
     def repair() -> None:
         conclude(plan().map(repair_range).collect())

@@ -11,13 +11,14 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from cdc_platform.canonical.catalog import CatalogTable
 from cdc_platform.canonical.chunk_keys import TableKey
 from cdc_platform.clients.platform import Platform
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.defs import snapshot_jobs
 from cdc_platform.defs.bootstrap_sensor import MOST_CONTINUED, SENSOR
 from cdc_platform.defs.snapshot_jobs import TAG_RUN
-from cdc_platform.errors import BadInput, KafkaUnavailable
+from cdc_platform.errors import BadInput, KafkaUnavailable, SourceUnavailable
 from cdc_platform.model.topology import BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots import run_lifecycle
 from cdc_platform.snapshots.ports import SnapshotPorts
@@ -148,8 +149,8 @@ class Snapshots(CodeLocation):
 
     def bootstraps(self, dataset: str = "pins") -> list[dict[str, Any]]:
         """The configurations that a tick asks bootstraps of the dataset with."""
-        asked = [one.run_config["ops"]["open_bootstrap"]["config"] for one in self.ask().run_requests or ()]
-        return [config for config in asked if config["dataset"] == dataset]
+        asked = [one for one in self.ask().run_requests or () if one.tags["cdc/dataset"] == dataset]
+        return [one.run_config["ops"]["open_bootstrap"]["config"] for one in asked]
 
 
 @pytest.fixture
@@ -232,13 +233,14 @@ def test_the_bootstrap_sensor_asks_for_just_the_table_that_is_new(latest: Snapsh
     assert latest.bootstraps() == [
         {"dataset": "pins", "shards": ["00003"], "max_parallel_shards": 16},
         {
-            "dataset": "pins",
             "shards": ["00000", "00001", "00002"],
             "max_parallel_shards": 16,
-            "tables": ["users"],
             "mode": "INCREMENTAL",
+            "unlisted": {"dataset": "pins", "tables": ["users"]},
         },
     ]
+    (run,) = latest.grant(dg.SensorResult(run_requests=(latest.ask().run_requests or [])[:1]))
+    assert run.success, failure(run)
 
 
 def test_what_is_no_longer_captured_is_not_taken_for_bootstrapped(latest: Snapshots, harness: Harness) -> None:
@@ -300,9 +302,7 @@ def test_a_bootstrap_that_is_launched_twice_is_one_run(latest: Snapshots, monkey
 def test_the_bootstrap_sensor_goes_on_with_a_run_that_died(latest: Snapshots, monkeypatch: pytest.MonkeyPatch) -> None:
     first = _dies(latest, monkeypatch, dataset="pins", shards=["00000"])
     asked = [one for one in latest.ask().run_requests or () if TAG_RUN in one.tags]
-    assert [one.run_config["ops"]["open_bootstrap"]["config"] for one in asked] == [
-        {"dataset": "pins", "continues": first}
-    ]
+    assert [one.run_config["ops"]["open_bootstrap"]["config"] for one in asked] == [{"continues": first}]
     (run,) = latest.grant(dg.SensorResult(run_requests=asked))
     assert run.success
     assert runs(latest.records)[first].finished is not None
@@ -345,19 +345,93 @@ def test_bootstrap_and_backfill_of_failed_of_a_run_takes_just_its_failed_shards(
 def test_a_wrong_launch_is_one_sentence_and_changes_nothing(latest: Snapshots) -> None:
     before = latest.records
     for job, config, said in (
-        (BOOTSTRAP, {"dataset": "nobody"}, "there is no dataset 'nobody'"),
+        (BOOTSTRAP, {"unlisted": {"dataset": "nobody"}}, "there is no dataset 'nobody'"),
+        (BOOTSTRAP, {}, "dataset: none is named"),
         (BOOTSTRAP, {"dataset": "pins", "shards": ["00009"]}, "no shard '00009'"),
         (BOOTSTRAP, {"dataset": "pins", "mode": "POSITION"}, "needs a position for each shard"),
         (BOOTSTRAP, {"dataset": "pins", "lost": True}, "no shard of pins has lost its position"),
-        (BACKFILL, {"dataset": "pins", "tables": ["nobody"]}, "nobody"),
+        (BACKFILL, {"unlisted": {"dataset": "pins", "tables": ["nobody"]}}, "nobody"),
         (BACKFILL, {"dataset": "pins", "key_column": "id"}, "open on both sides"),
         (BACKFILL, {"dataset": "pins", "continues": "r9"}, "'r9' is no run"),
     ):
         result = latest.launch(job, **config)
         assert not result.success
         assert said in failure(result), failure(result)
+    with pytest.raises(dg.DagsterInvalidConfigError, match="not in enum type"):
+        latest.launch(BACKFILL, dataset="nobody")
     assert not latest.launch(BACKFILL, dataset="pins", max_parallel_shards=0).success
     assert latest.records == before
+
+
+class Statistics:
+    """A catalog that knows so many rows of each table; `away` are shards that do not answer."""
+
+    def __init__(self, rows: int, away: set[str]) -> None:
+        self.rows = rows
+        self.away = away
+
+    def read(self, dataset: Dataset, shard: Shard) -> Mapping[str, CatalogTable]:
+        if shard.id in self.away:
+            raise SourceUnavailable("no answer.")
+        return {table.name: CatalogTable(place="", name=table.name, rows=self.rows) for table in dataset.tables}
+
+
+@pytest.fixture
+def statistics(monkeypatch: pytest.MonkeyPatch) -> Statistics:
+    found = Statistics(6_000, set())
+    monkeypatch.setattr(snapshot_jobs, "catalog_of", lambda settings: found)
+    return found
+
+
+def test_dagster_a_rehearsal_says_shards_rows_and_hours_and_changes_nothing(
+    latest: Snapshots, statistics: Statistics
+) -> None:
+    before = latest.records
+    statistics.away = {"00002"}
+    found = latest.launch(BACKFILL, dataset="pins", rehearse=True, max_rows_per_s=10, tables=["pins"])
+    assert found.success, failure(found)
+    assert (latest.records, latest.materialized(PINS).count("00001")) == (before, 1)
+    observation = latest.observation(PINS)
+    assert observation.description == (
+        "Rehearsal: Would backfill 3 shards of pins on 3 hosts, tables pins, 16 shards at once. "
+        "About 18,000 rows by the statistics of 2 shards. At 10 rows a second that takes 30 min. "
+        "pins.00002 does not answer: no answer."
+    )
+    numbers = {name: value.value for name, value in observation.metadata.items()}
+    assert numbers == {"shards": 3, "hosts": 3, "rows": 18_000, "hours": 0.5, "first_shards": "00000, 00001, 00002"}
+
+
+def test_dagster_a_rehearsal_is_refused_as_the_run_would_be(latest: Snapshots, statistics: Statistics) -> None:
+    refused = latest.launch(BOOTSTRAP, dataset="pins", rehearse=True, shards=["00009"])
+    assert "no shard '00009'" in failure(refused)
+    first = latest.launch(BOOTSTRAP, dataset="pins", rehearse=True)
+    assert first.success
+    assert "No row is read" in str(latest.observation(PINS).description), "mode latest"
+
+
+def test_dagster_launchpads_open_filled_in_and_offer_what_there_is(latest: Snapshots, statistics: Statistics) -> None:
+    repository = latest.defs.get_repository_def()
+    for job in (BOOTSTRAP, BACKFILL):
+        opened = latest.defs.resolve_job_def(job)
+        schema: Any = opened.run_config_schema.config_type
+        fields = schema.fields["ops"].config_type.fields[job.replace("cdc_", "open_")].config_type.fields
+        offered = fields["config"].config_type.fields["dataset"].config_type.inner_type
+        assert [value.config_value for value in offered.enum_values] == ["orders", "pins"]
+        launched = opened.execute_in_process(
+            instance=latest.instance,
+            run_config={"ops": {job.replace("cdc_", "open_"): {"config": {"dataset": "pins", "rehearse": True}}}},
+        )
+        assert launched.success
+    preset = {name: repository.get_job(f"cdc_{name}").run_config for name in ("backfill", "verify", "repair")}
+    assert preset == {
+        "backfill": _opens("open_backfill", shards=[], tables=[], rehearse=True),
+        "verify": _opens("plan_verification", shards=[], tables=[]),
+        "repair": _opens("plan_repair", table="orders", shards=[], apply=False),
+    }
+
+
+def _opens(op: str, **config: Any) -> dict[str, Any]:
+    return {"ops": {op: {"config": {"dataset": "orders", **config}}}}
 
 
 def test_a_stopped_run_ends_with_its_shards_failed_and_a_new_one_may_begin(

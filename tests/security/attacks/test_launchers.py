@@ -10,9 +10,9 @@ import dagster as dg
 import pytest
 
 from cdc_platform.defs.checks import CheckConfig
+from cdc_platform.defs.launchpad_fields import Choices, job_fields, option_fields
 from cdc_platform.defs.reconcile_job import ReconcileConfig, _check_overrides
 from cdc_platform.defs.resource import CdcPlatformResource
-from cdc_platform.defs.snapshot_jobs import config_schema
 from cdc_platform.defs.verification_jobs import RepairConfig, VerifyConfig
 from cdc_platform.settings import Settings
 from cdc_platform.snapshots.request import RunKind
@@ -59,7 +59,9 @@ def test_a_run_without_resources_has_the_definitions_own() -> None:
 
 def test_run_configs_name_no_directory() -> None:
     fields = [name for kind in (CheckConfig, ReconcileConfig, RepairConfig, VerifyConfig) for name in kind.model_fields]
-    fields += [name for kind in RunKind for name in config_schema(options_of(kind))]
+    fields += [
+        name for kind in RunKind for name in {**option_fields(options_of(kind), Choices()), **job_fields(Choices())}
+    ]
     assert [name for name in fields if any(word in name for word in ("dir", "file", "path", "url", "server"))] == []
     assert CheckConfig.model_fields["data_docs"].annotation is bool
 
