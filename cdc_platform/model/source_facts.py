@@ -8,13 +8,22 @@ from dataclasses import dataclass
 from cdc_platform.model.topology import EMPTY
 
 
+@dataclass(frozen=True, slots=True)
+class LogFile:
+    """A binlog that is kept: its name, and the position of the server where it begins (empty: it has no GTIDs)."""
+
+    name: str
+    position: str
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetainedLog:
     """The part of a source's log that is kept.
 
     Postgres: by the shard's slot; `left` is how many bytes more it may keep (None: no bound is set), `state` its
     `wal_status`. MariaDB and MySQL: all binlogs; `left` is what they may hold together, `seconds` the age at which they
-    are purged (None: no bound). `written` grows by each byte of log that the server writes.
+    are purged (None: no bound), `begins` where the oldest of them begin, in order. `written` grows by each byte of log
+    that the server writes.
     """
 
     bytes: int
@@ -22,6 +31,7 @@ class RetainedLog:
     left: int | None = None
     seconds: float | None = None
     state: str = ""
+    begins: tuple[LogFile, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,13 +50,15 @@ class SourceTable:
     """A captured table as the catalog has it.
 
     `number` changes when another table takes the name (Postgres: its oid). `published`: its changes are sent to the
-    connector. `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose actions change
+    connector; `withheld` is what of them is not (Postgres: rows or columns by a filter, or some kinds of statements).
+    `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose actions change
     this table below the log, `unreadable` is what in its definition stops the connector. `unfit`: its changes could be
     read, but its rows would go under wrong keys, or its application's statements would fail.
     """
 
     number: int = 0
     published: bool = True
+    withheld: str = ""
     columns: tuple[tuple[str, str], ...] = ()
     cascades: tuple[str, ...] = ()
     unreadable: tuple[str, ...] = ()
@@ -64,7 +76,8 @@ class SourceTable:
 class SourceFacts:
     """What one shard's leader said.
 
-    `tables` are those of the dataset that are there, by name. `publication`: there is one (Postgres). `settings` are
+    `tables` are those of the dataset that are there, by name. `publication`: there is one (Postgres); `slotless`: the
+    leader has no slot of the connector's name (Postgres). `settings` are
     the server's variables that decide what is logged, those that are not as they must be: name to value. `twins` are
     tables that differ from a captured one in case only. `unpublishable` says why a pass cannot add a table that the
     publication lacks. `agreed` are tables whose definition is the one that the connector knows, with a fingerprint and
@@ -73,6 +86,7 @@ class SourceFacts:
 
     tables: Mapping[str, SourceTable]
     publication: bool = True
+    slotless: bool = False
     unpublishable: str = ""
     settings: Mapping[str, str] = EMPTY
     twins: tuple[str, ...] = ()

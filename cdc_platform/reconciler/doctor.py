@@ -6,11 +6,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from cdc_platform.clients.sources.asking import ask_leaders
-from cdc_platform.clients.sources.examiner import Examiner
+from cdc_platform.clients.sources.examiner import Examinations, Examiner
+from cdc_platform.clients.sources.source_facts import Answers
 from cdc_platform.connectors.column_lists import captured_columns
-from cdc_platform.connectors.identity import identity
+from cdc_platform.connectors.identity import Identity, identity
 from cdc_platform.errors import CdcError, OverrideRefused, TopologyError
-from cdc_platform.model.topology import Dataset, Shard, Topology
+from cdc_platform.model.source_facts import SourceFacts, SourceTable, Unfit
+from cdc_platform.model.topology import EMPTY, Dataset, Shard, Topology
+from cdc_platform.planning.doctor.examination import Examination
 from cdc_platform.planning.doctor.findings import DoctorFinding
 from cdc_platform.planning.doctor.judge import judge
 from cdc_platform.planning.doctor.kinds import Severity
@@ -18,7 +21,7 @@ from cdc_platform.settings import Settings
 
 SECONDS = 60.0
 # Shards that one connection examines, of those of one server.
-_MOST = 25
+MOST = 25
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,8 +55,14 @@ def examine(
     *,
     seconds: float = SECONDS,
     of_table: Callable[[str], bool] = bool,
+    known: Examinations = EMPTY,
 ) -> DoctorReport:
-    """Examine these shards; `of_table`: the tables that are asked about. What the topology forbids is not examined."""
+    """Examine these shards. What the topology forbids is not examined.
+
+    Args:
+        of_table: the tables that are asked about.
+        known: shards that were examined just now; they are not asked again.
+    """
     pairs: dict[str, tuple[Dataset, Shard]] = {}
     forbidden: dict[str, CdcError] = {}
     for dataset, shard in shards:
@@ -62,13 +71,43 @@ def examine(
             pairs[shard.name] = dataset, shard
         except OverrideRefused as error:
             forbidden[shard.name] = error
-    answers, unanswered = ask_leaders(examiner.examine, settings, pairs.values(), seconds=seconds, most=_MOST)
+    asked = [pair for name, pair in pairs.items() if name not in known]
+    answers, unanswered = ask_leaders(examiner.examine, settings, asked, seconds=seconds, most=MOST)
+    for name in pairs.keys() & known.keys():
+        answer = known[name]
+        if isinstance(answer, CdcError):
+            unanswered[name] = answer
+        else:
+            answers[name] = answer
     examined = {name: (*pairs[name], identity(settings, *pairs[name]), answers[name]) for name in sorted(answers)}
     return DoctorReport(
         asked=len(pairs) + len(forbidden),
         findings=judge(examined, of_table),
         unanswered={**unanswered, **forbidden},
     )
+
+
+class ExaminedFacts:
+    """`SourceFactsReader` of shards that are about to get a connector: they are examined, and `found` keeps it.
+
+    So each of them is asked once: for the tables that are left out of it, and for what stands against its connector.
+    """
+
+    def __init__(self, examiner: Examiner) -> None:
+        self._examiner = examiner
+        self.found: dict[str, Examination | CdcError] = {}
+
+    def read(self, dataset: Dataset, shards: Sequence[tuple[Shard, Identity]]) -> Answers:
+        """See `SourceFactsReader`. Cascades and the settings of the server are the doctor's to tell here."""
+        answers = self._examiner.examine(dataset, shards)
+        self.found.update(answers)
+        return {name: one if isinstance(one, CdcError) else _facts(one) for name, one in answers.items()}
+
+
+def _facts(seen: Examination) -> SourceFacts:
+    unfit = {lack.table: Unfit(why=lack.what, cure=lack.cure) for lack in seen.unfit}
+    tables = {name: SourceTable(unfit=unfit.get(name)) for name in seen.tables}
+    return SourceFacts(tables=tables, twins=seen.twins)
 
 
 def examine_chosen(

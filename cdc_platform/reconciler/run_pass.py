@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 
 from cdc_platform.clients.platform import Platform
 from cdc_platform.errors import PlanStale
@@ -21,7 +22,9 @@ from cdc_platform.planning.planner import make_plan
 from cdc_platform.planning.records import Writer
 from cdc_platform.reconciler import last_pass, report, state_records
 from cdc_platform.reconciler.apply import apply
+from cdc_platform.reconciler.committed_places import committed_places
 from cdc_platform.reconciler.desired_state import desired_state, with_problems
+from cdc_platform.reconciler.doctor import ExaminedFacts
 from cdc_platform.reconciler.ended_watermarks import ended_watermarks
 from cdc_platform.reconciler.lock_watch import LockWatch, Progress
 from cdc_platform.reconciler.observe import observe, observe_again
@@ -84,17 +87,23 @@ def _planned(platform: Platform, policy: PassPolicy | None, asked: Asked | None)
         documents = reading.result()
     clock.lap("look")
     said: DocumentChanges = {}
+    examined = ExaminedFacts(platform.examiner) if platform.examiner is not None else None
     if asked is not None and platform.facts is not None:
-        said = source_round(platform.facts, platform.histories, platform.settings, observed, documents, asked)
+        places = partial(committed_places, platform, observed)
+        said = source_round(
+            platform.facts, platform.histories, platform.settings, observed, documents, asked, places, examined
+        )
         documents = {key: document for key, document in {**documents, **said}.items() if document is not None}
         clock.lap("sources")
     memory = state_records.read_memory(documents)
     observed = replace(observed, topology=with_left_out(observed.topology, memory.of(SourceRecord)))
     planned = make_plan(observed, desired, memory, policy)
     clock.lap("plan")
-    if asked is not None and platform.examiner is not None:
+    if asked is not None and platform.examiner is not None and examined is not None:
         captured = state_records.captured_shards(documents)
-        planned = without_unfit_sources(planned, observed.topology, platform.examiner, platform.settings, captured)
+        planned = without_unfit_sources(
+            planned, observed.topology, platform.examiner, platform.settings, captured, known=examined.found
+        )
         clock.lap("doctor")
     return _PlannedPass(observed, planned, documents, said, clock.seconds)
 

@@ -19,6 +19,7 @@ from cdc_platform.clients.sources.source_facts import SourceFactsReader
 from cdc_platform.connectors.identity import schema_history_topic
 from cdc_platform.connectors.tables import captured_tables
 from cdc_platform.model.observed import ObservedState
+from cdc_platform.model.positions import Committed
 from cdc_platform.model.source_facts import SourceFacts
 from cdc_platform.model.topology import EMPTY, Dataset, Engine, Shard
 from cdc_platform.planning.health.liveness import CapturedRecord
@@ -27,6 +28,7 @@ from cdc_platform.planning.health.restarts import RestartRecord
 from cdc_platform.planning.health.source_hazards import SourceRecord, judged, new_gaps
 from cdc_platform.planning.holds import WATERMARK, HoldRecord
 from cdc_platform.planning.memory import Memory, SourceLogs, SourcesAsked
+from cdc_platform.reconciler.doctor import MOST
 from cdc_platform.reconciler.last_pass import quantiles
 from cdc_platform.reconciler.report import lags_of
 from cdc_platform.reconciler.state_records import DocumentChanges, Documents, read_memory
@@ -41,6 +43,10 @@ SECONDS = 20.0
 MOST_FRESH = 500
 # Logs that are remembered from one round to the next, at most.
 MOST_LOGS = 500
+# Connectors that are so many seconds behind, or of which that is not known, are asked where they are: so many at most,
+# those that are furthest behind.
+BEHIND_SECONDS = 120.0
+MOST_PLACES = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,15 +56,25 @@ class SourceAnswers:
     facts: Mapping[str, SourceFacts] = field(default_factory=dict)
     unanswered: Mapping[str, str] = field(default_factory=dict)
 
+    def __or__(self, more: SourceAnswers) -> SourceAnswers:
+        return SourceAnswers(facts={**self.facts, **more.facts}, unanswered={**self.unanswered, **more.unanswered})
+
 
 def ask(
-    reader: SourceFactsReader, settings: Settings, shards: Iterable[tuple[Dataset, Shard]], *, seconds: float = SECONDS
+    reader: SourceFactsReader,
+    settings: Settings,
+    shards: Iterable[tuple[Dataset, Shard]],
+    *,
+    seconds: float = SECONDS,
+    most: int | None = None,
 ) -> SourceAnswers:
-    """Ask the leaders of these shards, all that answer within the seconds."""
-    facts, unanswered = ask_leaders(reader.read, settings, shards, seconds=seconds)
+    """Ask the leaders of these shards, all that answer within the seconds; `most` as in `ask_leaders`."""
+    facts, unanswered = ask_leaders(reader.read, settings, shards, seconds=seconds, most=most)
     return SourceAnswers(facts=facts, unanswered={name: str(error) for name, error in unanswered.items()})
 
 
+# Where connectors are: by shard, with their engines; without those that are not known.
+Places = Callable[[Iterable[tuple[str, Engine]]], Mapping[str, Committed]]
 # Is this shard's source asked in this pass? By the last round and the pass's time.
 Asked = Callable[[SourcesAsked | None, datetime, Dataset, Shard], bool]
 
@@ -80,11 +96,13 @@ def source_round(
     observed: ObservedState,
     documents: Documents,
     asked: Asked,
+    places: Places = lambda wanted: {},
+    newcomers: SourceFactsReader | None = None,
 ) -> DocumentChanges:
     """Ask the sources of these shards; what the answers change in the records.
 
     Shards that are paused, or held by a bootstrap or backfill, are left alone. Where `asked` chooses none, some that
-    have no connector yet are asked.
+    have no connector yet are asked. These are asked by `newcomers`, where there is one.
     """
     memory, now, topology = read_memory(documents), observed.taken_at, observed.topology
     last = memory.of(SourcesAsked).get("last")
@@ -96,11 +114,14 @@ def source_round(
     }
     due = {name: pair for name, pair in free.items() if asked(last, now, *pair)}
     # Between two rounds, those that have never had a connector: they are asked before they get one.
-    new = (name for name in free if name not in configs and name not in captured)
-    shards = due or {name: free[name] for name in islice(new, MOST_FRESH)}
+    new = {name: pair for name, pair in free.items() if name not in configs and name not in captured}
+    shards = due or dict(islice(new.items(), MOST_FRESH))
     if not shards:
         return {}
-    answers = ask(reader, settings, shards.values())
+    examined = shards.keys() & new.keys() if newcomers is not None else frozenset()
+    answers = ask(reader, settings, [pair for name, pair in shards.items() if name not in examined])
+    if newcomers is not None:
+        answers |= ask(newcomers, settings, [shards[name] for name in examined], most=MOST)
     for name, why in list(answers.unanswered.items())[:5]:
         log.warning("the source of %s is not known: %s", name, why)
     known = {shard.name for _, shard in topology.all_shards()}
@@ -109,6 +130,8 @@ def source_round(
     behind = _behind(observed, memory)
     logs: dict[str, dict[str, LogState]] = defaultdict(dict)
     seen = dict(last.seen) if last else {}
+    late = _late(behind, [name for name in answers.facts if name in captured and shards[name][0].engine.reads_binlog])
+    committed = places((name, shards[name][0].engine) for name in late)
     said = {**answers.facts, **_definitions(histories, settings, shards, answers.facts, memory)}
     for name, facts in said.items():
         dataset, shard = shards[name]
@@ -119,7 +142,8 @@ def source_round(
             if dataset.engine is Engine.POSTGRES:
                 state = slot_state(facts.log, dataset.source_log, before, now)
             else:
-                state = binlog_state(facts.log, dataset.source_log, before, behind.get(name), now)
+                place_now = committed.get(name)
+                state = binlog_state(facts.log, dataset.source_log, before, behind.get(name), now, place_now)
             logs[dataset.name][name] = state
             seen[place] = LogSeen(now, facts.log.bytes, facts.log.written)
         # Of a connector that could not be seen nothing is decided.
@@ -178,6 +202,14 @@ def _behind(observed: ObservedState, memory: Memory) -> dict[str, float]:
     for name, record in memory.of(RestartRecord).items():
         found[name] = max(found.get(name, 0.0), (observed.taken_at - record.first_failed).total_seconds())
     return found
+
+
+def _late(behind: Mapping[str, float], names: Iterable[str]) -> list[str]:
+    """Those of the shards whose connectors may need old binlogs, the furthest behind first, and then the unknown."""
+    late = sorted(
+        (-behind.get(name, 0.0), name) for name in names if behind.get(name, BEHIND_SECONDS) >= BEHIND_SECONDS
+    )
+    return [name for _, name in late[:MOST_PLACES]]
 
 
 def _summary(states: Collection[LogState]) -> SourceLogs:

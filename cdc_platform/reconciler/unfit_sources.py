@@ -6,9 +6,9 @@ from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import replace
 
-from cdc_platform.clients.sources.examiner import Examiner
+from cdc_platform.clients.sources.examiner import Examinations, Examiner
 from cdc_platform.model.naming import ShardName, some_of
-from cdc_platform.model.topology import Topology
+from cdc_platform.model.topology import EMPTY, Topology
 from cdc_platform.planning.actions import CreateConnector
 from cdc_platform.planning.doctor.kinds import Severity
 from cdc_platform.planning.inputs import Planned
@@ -26,19 +26,20 @@ def without_unfit_sources(
     settings: Settings,
     captured: Collection[str],
     *,
+    known: Examinations = EMPTY,
     seconds: float = SECONDS,
 ) -> Planned:
     """The plan without connectors of new shards whose sources have an error, each with a refusal.
 
     A source that does not answer is not refused: Connect asks it by itself. Nor is a shard that was captured before
     (`captured`): what it lives with is better than nothing. Warnings of new shards, and errors that the topology
-    accepts, are findings.
+    accepts, are findings. Shards in `known` were examined just now, and are not asked again.
     """
     new = {one.name for one in planned.plan.actions if isinstance(one, CreateConnector)} - set(captured)
     pairs = [pair for pair in topology.all_shards() if pair[1].name in new]
     if not pairs:
         return planned
-    report = examine(examiner, settings, pairs, seconds=seconds)
+    report = examine(examiner, settings, pairs, seconds=seconds, known=known)
     unfit = {f"{one.dataset}.{shard}" for one in report.of(Severity.ERROR) for shard in one.shards}
     plan = planned.plan
     return replace(

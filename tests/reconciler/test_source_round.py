@@ -16,11 +16,12 @@ from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import INCLUDE_LIST
 from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.alert_messages import Severity
-from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable, Unfit
+from cdc_platform.model.source_facts import LogFile, RetainedLog, SourceFacts, SourceTable, Unfit
 from cdc_platform.model.source_log import SourceLog, WhenFull
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table, Topology
 from cdc_platform.monitoring.exporter import registry
 from cdc_platform.planning.actions import CreateConnector, GiveUpSlot, PublishTables, ResumeConnector, UpdateConnector
+from cdc_platform.planning.doctor.examination import Lack
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.reconciler import run_pass as reconciler
@@ -30,6 +31,7 @@ from cdc_platform.reconciler.state_records import read_memory
 from cdc_platform.testing.state_topic import FakeStateStore
 from cdc_platform.verification.continuity.breaks import BreakKind, unproven_of
 from cdc_platform.verification.continuity.ledger import breaks_on_record
+from tests.reconciler.doctor.fakes import FakeExaminer
 from tests.reconciler.harness import Harness, cluster, dataset, shards
 from tests.reconciler.test_publishing import Sources
 
@@ -104,6 +106,16 @@ def test_a_table_that_left_its_publication_is_published_by_the_pass_that_finds_i
     assert world.go().health["o"].down == ()
     record = world.record()
     assert record is not None and record.hazards == () and [gap.table for gap in record.gaps] == ["t"]
+
+
+def test_a_publication_that_withholds_rows_is_mended_by_the_pass_that_finds_it() -> None:
+    world = World()
+    withheld = {**WHOLE.tables, "t": SourceTable(number=1, withheld="rows")}
+    world.facts.said["o.00000"] = replace(WHOLE, tables=withheld)
+    report = world.go()
+    assert actions(report) == [PublishTables] and report.failed == ()
+    assert "withholds changes of public.t (rows)" in report.health["o"].down[0].reason
+    assert breaks_on_record(world.records(), "o", "t")["00000"]
 
 
 def test_lost_changes_are_a_break_of_the_ledger_until_a_later_proof() -> None:
@@ -228,6 +240,30 @@ def test_a_shard_that_stays_new_puts_off_no_round_of_the_others() -> None:
     assert sorted(name for group in world.facts.asked for name in group) == [shard.name for shard in found]
 
 
+def test_a_new_shard_is_asked_once_for_what_is_left_out_and_for_what_the_doctor_says() -> None:
+    world = World(1)
+    world.put(Topology(datasets={"o": ORDERS}, shards={"o": shards("o", 3)}, clusters={"main": cluster("main")}))
+    lacks = Lack(what="it has no primary key", cure="ALTER TABLE w ADD PRIMARY KEY", table="w")
+    server = Lack(what="wal_level is replica", cure="ALTER SYSTEM SET wal_level = logical")
+    examiner = FakeExaminer(
+        {
+            "o.00001": lambda seen: replace(seen, unfit=(lacks,)),
+            "o.00002": lambda seen: replace(seen, server=replace(seen.server, wrong_settings=(server,))),
+        }
+    )
+    world.facts.asked.clear()
+    platform = replace(world.platform(), examiner=examiner)
+    report = reconciler.reconcile(platform, owner="test", asked=of_dataset(None))
+    assert sorted(examiner.asked) == ["o.00001", "o.00002"] and world.facts.asked == [["o.00000"]]
+    assert configs(report) == {"o.00001": "t"}
+    assert any("public.w is not captured: it has no primary key" in finding.text for finding in report.plan.findings)
+    assert ["wal_level is replica" in refusal.reason for refusal in report.plan.refusals] == [True]
+    # Nor is it by a pass between two rounds.
+    examiner.asked.clear()
+    reconciler.reconcile(platform, owner="test", asked=when_due)
+    assert examiner.asked == ["o.00002"] and world.facts.asked == [["o.00000"]]
+
+
 def test_a_table_that_is_captured_already_stays_so_when_it_becomes_unfit() -> None:
     world = World()
     world.facts.said["o.00000"] = replace(WHOLE, tables={**WHOLE.tables, "w": UNFIT})
@@ -259,6 +295,32 @@ def test_a_slot_is_given_up_before_it_is_full_where_the_topology_says_so() -> No
     world.facts.said["o.00000"] = WHOLE
     assert actions(world.go()) == [ResumeConnector]
     assert world.records()["sources/last"]["logs"] == {}
+
+
+def test_a_slot_that_is_gone_is_a_loss_that_is_told_and_a_break_of_the_ledger() -> None:
+    world = World()
+    world.facts.said["o.00000"] = replace(WHOLE, slotless=True)
+    report = world.go()
+    assert [(down.shard, down.state) for down in report.health["o"].down] == [("o.00000", "INCOMPLETE")]
+    assert "no slot" in report.health["o"].down[0].reason and "--again" in report.health["o"].down[0].reason
+    assert {name for name in ("t", "w") if breaks_on_record(world.records(), "o", name)} == {"t", "w"}
+    world.facts.said["o.00000"] = WHOLE
+    assert world.go().health["o"].down == ()
+    assert breaks_on_record(world.records(), "o", "t")["00000"]  # until a proof
+
+
+def test_binlogs_that_were_purged_before_the_connector_read_them_are_told() -> None:
+    world = World()
+    binlog = replace(ORDERS, engine=Engine.MARIADB, tables=(Table(name="t"), Table(name="w")))
+    world.put(Topology(datasets={"o": binlog}))
+    log = RetainedLog(bytes=1 << 20, written=1 << 30, begins=(LogFile("b.000003", "0-1-50"),))
+    world.facts.said = {name: replace(WHOLE, log=log) for name in world.facts.said}
+    world.go()
+    for name, gtids in (("o.00000", "0-1-49"), ("o.00001", "0-1-50")):
+        world.connect["main"].stop(name)
+        world.connect["main"].alter_offsets(name, [{"partition": {"server": name}, "offset": {"gtids": gtids}}])
+    (down,) = world.go().health["o"].down
+    assert (down.shard, down.state) == ("o.00000", "INCOMPLETE") and "b.000003" in down.reason
 
 
 def test_hazards_are_alerted_by_how_bad_they_are() -> None:

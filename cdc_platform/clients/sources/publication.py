@@ -17,6 +17,13 @@ from cdc_platform.model.topology import Dataset, Shard
 Pair = tuple[str, str]
 
 _PUBLICATION = "SELECT puballtables, pubviaroot, pubupdate OR pubdelete FROM pg_publication WHERE pubname = %s"
+# Does it withhold a kind of statement, or rows or columns of one of its tables (Postgres 15)?
+_NARROW = """
+SELECT NOT (pubinsert AND pubupdate AND pubdelete),
+       EXISTS (SELECT 1 FROM pg_publication_rel r WHERE r.prpubid = p.oid
+                  AND (to_jsonb(r) ->> 'prqual' <> '' OR to_jsonb(r) ->> 'prattrs' <> ''))
+  FROM pg_publication p WHERE pubname = %s
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +81,7 @@ def check(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
 
 
 def publish(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
-    """Make a publication that is there hold just the tables that are there; see `SourceLogs.publish`.
+    """Make a publication that is there hold just the tables that are there, and all of them; see `SourceLogs.publish`.
 
     Raises SourceRejected as `check` does, or when one that an operator keeps lacks a table.
     """
@@ -94,7 +101,14 @@ def publish(cursor: psycopg.Cursor[Any], demand: Demand) -> None:
             where=f"shard {demand.shard}",
             cure=f"ALTER PUBLICATION {quoted(demand.publication)} ADD TABLE {listed}",
         )
-    if not demand.ours or not wanted or wanted == published:
+    if not demand.ours or not wanted:
+        return
+    cursor.execute(_NARROW, (demand.publication,))
+    ((withholds, filters),) = cursor.fetchall()
+    if withholds:
+        everything = "ALTER PUBLICATION {} SET (publish = 'insert, update, delete, truncate')"
+        cursor.execute(sql.SQL(everything).format(sql.Identifier(demand.publication)))
+    if wanted == published and not filters:
         return
     names = sql.SQL(", ").join(sql.Identifier(*pair) for pair in sorted(wanted))
     cursor.execute(sql.SQL("ALTER PUBLICATION {} SET TABLE {}").format(sql.Identifier(demand.publication), names))

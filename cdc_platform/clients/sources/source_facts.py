@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import psycopg
 import pymysql
 
 from cdc_platform.clients.sources.binlog_tables import binlog_tables
+from cdc_platform.clients.sources.errors import is_missing_right
 from cdc_platform.clients.sources.publication import Demand, check, demand, refusals
 from cdc_platform.clients.sources.shard_sessions import ShardSessions
 from cdc_platform.clients.sources.source_rules import ANY, SourceRules
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.errors import CdcError, SourceRejected
-from cdc_platform.model.source_facts import RetainedLog, SourceFacts, SourceTable, Unfit
+from cdc_platform.model.source_facts import LogFile, RetainedLog, SourceFacts, SourceTable, Unfit
 from cdc_platform.model.topology import Dataset, Engine, Shard
 
 # What was read of a shard, or why it was not.
@@ -24,13 +26,21 @@ Answers = Mapping[str, SourceFacts | CdcError]
 _POSTGRES = """
 WITH wanted AS (SELECT * FROM unnest(%(schemas)s::text[], %(tables)s::text[]) AS u(s, t)),
      now AS (SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_receive_lsn() ELSE pg_current_wal_lsn() END AS lsn)
-SELECT (SELECT count(*) FROM pg_publication WHERE pubname = %(publication)s),
+SELECT (SELECT array_to_string(array_remove(ARRAY[CASE WHEN NOT pubinsert THEN 'INSERT' END,
+                                                CASE WHEN NOT pubupdate THEN 'UPDATE' END,
+                                                CASE WHEN NOT pubdelete THEN 'DELETE' END], NULL), ', ')
+          FROM pg_publication WHERE pubname = %(publication)s),
        (SELECT coalesce(json_agg(json_build_array(w.s, w.t, c.oid::bigint, p.pubname IS NOT NULL,
-                                                        pg_has_role(c.relowner, 'USAGE'))), '[]')
+                                                        pg_has_role(c.relowner, 'USAGE'), concat_ws(' and ',
+                                                        CASE WHEN to_jsonb(r) ->> 'prqual' <> '' THEN 'rows' END,
+                                                        CASE WHEN to_jsonb(r) ->> 'prattrs' <> '' THEN 'columns' END))),
+                       '[]')
           FROM wanted w JOIN pg_namespace n ON n.nspname = w.s
           JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = w.t AND c.relkind IN ('r', 'p')
           LEFT JOIN pg_publication_tables p
-            ON p.pubname = %(publication)s AND p.schemaname = w.s AND p.tablename = w.t),
+            ON p.pubname = %(publication)s AND p.schemaname = w.s AND p.tablename = w.t
+          LEFT JOIN pg_publication b ON b.pubname = %(publication)s
+          LEFT JOIN pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid),
        (SELECT json_build_array(s.wal_status, s.safe_wal_size,
                                 greatest(0, pg_wal_lsn_diff(now.lsn, s.restart_lsn))::bigint)
           FROM pg_replication_slots s WHERE s.slot_name = %(slot)s),
@@ -67,6 +77,8 @@ def _binlog_facts(
 ) -> Iterator[tuple[Shard, SourceFacts]]:
     variables = _variables(cursor)
     settings, log = _log_settings(cursor, dataset.engine), binlogs(cursor, variables)
+    if log is not None:
+        log = replace(log, begins=tuple(_begin(cursor, dataset.engine, file) for file in log.begins))
     for shard in shards:
         # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
         logged = variables.get("innodb_native_foreign_keys") == "OFF"
@@ -86,17 +98,20 @@ def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard,
             "slot": own.slot,
         },
     )
-    ((publications, found, slot, written),) = cursor.fetchall()
+    ((withheld, found, slot, written),) = cursor.fetchall()
     unfit = {pair: Unfit(why=no.why, cure=no.cure) for pair, no in refusals(cursor, wanted).items()} if found else {}
+    # An operator's own publication may leave out the columns that the connector is not to have.
+    kept = {name: withheld or (narrow if wanted.ours or "rows" in narrow else "") for _, name, *_, narrow in found}
     tables = {
-        name: SourceTable(number=number, published=published, unfit=unfit.get((schema, name)))
-        for schema, name, number, published, _ in found
+        name: SourceTable(number=number, published=sent, withheld=kept[name], unfit=unfit.get((schema, name)))
+        for schema, name, number, sent, *_ in found
     }
+    there = withheld is not None
     unpublishable = ""
-    if lacking := [(f"{schema}.{name}", owned) for schema, name, _, published, owned in found if not published]:
-        unpublishable = _unpublishable(cursor, wanted, bool(publications), lacking)
+    if lacking := [(f"{schema}.{name}", own) for schema, name, _, sent, own, _ in found if not sent or kept[name]]:
+        unpublishable = _unpublishable(cursor, wanted, there, lacking)
     log = RetainedLog(bytes=slot[2] or 0, written=written, left=slot[1], state=slot[0] or "lost") if slot else None
-    return SourceFacts(tables=tables, publication=bool(publications), unpublishable=unpublishable, log=log)
+    return SourceFacts(tables=tables, publication=there, slotless=log is None, unpublishable=unpublishable, log=log)
 
 
 def _unpublishable(
@@ -163,4 +178,25 @@ def binlogs(cursor: pymysql.cursors.Cursor, variables: Mapping[str, str]) -> Ret
         written=(number - len(sizes) + 1) * values["max_binlog_size"] + sum(size for _, size in sizes),
         left=values.get("max_binlog_total_size") or values.get("binlog_space_limit") or None,
         seconds=values.get("binlog_expire_logs_seconds") or None,
+        begins=tuple(LogFile(name, "") for name, _ in sizes[:2]),
     )
+
+
+def _begin(cursor: pymysql.cursors.Cursor, engine: Engine, file: LogFile) -> LogFile:
+    """The binlog with the position of the server where it begins; without, where it was purged just now."""
+    if engine is Engine.MARIADB:
+        cursor.execute("SELECT BINLOG_GTID_POS(%s, 4)", (file.name,))
+        ((position,),) = cursor.fetchall()
+        return replace(file, position=_text(position))
+    try:
+        cursor.execute("SHOW BINLOG EVENTS IN %s LIMIT 2", (file.name,))
+    except pymysql.Error as error:
+        if is_missing_right(error) or error.args[0] == pymysql.constants.ER.ERROR_WHEN_EXECUTING_COMMAND:
+            return file
+        raise
+    events = {_text(row[2]): _text(row[5]) for row in cursor.fetchall()}
+    return replace(file, position=events.get("Previous_gtids", ""))
+
+
+def _text(value: Any) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value or "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import datetime
 
+from cdc_platform.model.positions import Committed, parse_position
 from cdc_platform.model.source_facts import RetainedLog
 from cdc_platform.model.source_log import SourceLog, WhenFull
 
@@ -27,13 +28,14 @@ class LogSeen:
 class LogState:
     """A shard's log now. `full`: what may be kept, in bytes; `seconds_left` until the connector's place is lost.
 
-    None: not known, or not in sight.
+    None: not known, or not in sight. `lost`: it is lost already, and why.
     """
 
     bytes: int
     full: int | None
     seconds_left: float | None
     hazard: str = ""
+    lost: str = ""
     give_up: bool = False
 
 
@@ -44,16 +46,18 @@ def slot_state(log: RetainedLog, limits: SourceLog, before: LogSeen | None, now:
     seconds = (now - before.at).total_seconds() if before else 0.0
     growth = max(0.0, (log.bytes - before.bytes) / seconds) if before and seconds > 0 else 0.0
     left = max(0, full - log.bytes) / growth if full is not None and growth else None
-    text = ""
+    text = lost = ""
     if log.state == "lost":
-        text = "its slot is lost: the server has removed WAL that the connector has not read"
+        lost = "its slot is lost: the server has removed WAL that the connector has not read"
+    elif log.state == "unreserved":
+        text = f"its slot keeps {_size(log.bytes)} of WAL, more than it may: the next checkpoint removes what it needs"
     elif full is not None and (log.bytes > _ALERT * full or (left is not None and left < limits.alert_seconds)):
         until = f", in {_duration(left)} at the rate of now" if left is not None else ""
         text = f"its slot keeps {_size(log.bytes)} of WAL and is full at {_size(full)}{until}"
     elif full is None and log.bytes > _UNBOUNDED:
         text = f"its slot keeps {_size(log.bytes)} of WAL without a bound; how much disk is free is not known"
     give_up = limits.when_full is WhenFull.GIVE_UP_SLOT and full is not None and log.bytes >= _FULL * full
-    return LogState(bytes=log.bytes, full=full, seconds_left=left, hazard=text, give_up=give_up)
+    return LogState(bytes=log.bytes, full=full, seconds_left=left, hazard=text, lost=lost, give_up=give_up)
 
 
 # An unbounded slot beyond this is reported.
@@ -61,12 +65,18 @@ _UNBOUNDED = 16 << 30
 
 
 def binlog_state(
-    log: RetainedLog, limits: SourceLog, before: LogSeen | None, behind: float | None, now: datetime
+    log: RetainedLog,
+    limits: SourceLog,
+    before: LogSeen | None,
+    behind: float | None,
+    now: datetime,
+    committed: Committed | None = None,
 ) -> LogState:
-    """That of a server's binlogs, which are purged by age, or by their size in all.
+    """That of a server's binlogs, which are purged by age, by their size in all, or by hand.
 
     Args:
         behind: seconds since the last change that the connector has handed on; None: not known.
+        committed: the connector's place, where that was asked: the binlogs that are kept are held against it.
     """
     seconds = (now - before.at).total_seconds() if before else 0.0
     rate = (log.written - before.written) / seconds if before and seconds > 0 else 0.0
@@ -79,7 +89,33 @@ def binlog_state(
             f"the connector is {_duration(behind)} behind, and the server keeps binlogs for {_duration(kept)}: "
             f"in {_duration(left)} what it still needs is purged"
         )
-    return LogState(bytes=log.bytes, full=None, seconds_left=left, hazard=text)
+    elif committed is not None and _needs(committed, log, 1):
+        text = (
+            f"the connector still needs {log.begins[0].name}, the oldest binlog that the server keeps, which it purges"
+            " next"
+        )
+    lost = ""
+    if committed is not None and _needs(committed, log, 0):
+        lost = f"the server has purged binlogs that the connector has not read: the oldest is {log.begins[0].name}"
+    return LogState(bytes=log.bytes, full=None, seconds_left=0.0 if lost else left, hazard=text, lost=lost)
+
+
+def _needs(committed: Committed, log: RetainedLog, number: int) -> bool:
+    """True when the connector has to read something from before the binlog of this number, from the oldest on.
+
+    By GTIDs where both sides have them; else by the binlogs' names, which count up.
+    """
+    if committed.busy or number >= len(log.begins):
+        return False
+    begin = log.begins[number]
+    if committed.position and begin.position:
+        return not committed.reached(parse_position(committed.engine, begin.position))
+    return bool(committed.file) and not committed.position and _number(committed.file or "") < _number(begin.name)
+
+
+def _number(file: str) -> int:
+    digits = file.rpartition(".")[2]
+    return int(digits) if digits.isdigit() else 0
 
 
 def _size(count: int) -> str:

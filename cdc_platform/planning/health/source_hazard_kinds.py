@@ -21,6 +21,7 @@ class HazardKind(StrEnum):
     CASCADE = "cascade"
     CASE_TWIN = "case-twin"
     LOG_FILLING = "log-filling"
+    LOG_LOST = "log-lost"
     SLOT_GIVEN_UP = "slot-given-up"
 
 
@@ -56,11 +57,12 @@ BINLOG, POSTGRES = "MariaDB, MySQL", "Postgres"
 KINDS: Mapping[HazardKind, KindFacts] = {
     HazardKind.UNPUBLISHED: KindFacts(
         engines=POSTGRES,
-        done="A table is swapped by rename, dropped and made again, or taken out of the publication",
-        happens="Its changes are not sent, and the task runs on",
+        done="A table is swapped by rename, dropped and made again, or taken out of the publication; the publication "
+        "gets a filter of rows, a list of columns, or a `publish` without INSERT, UPDATE or DELETE",
+        happens="Its changes, or some of them, are not sent, and the task runs on",
         channel=f"{_ROUND}, `verify`, a break of the ledger",
         cost=_STATEMENT,
-        cure=f"The next pass adds it to the publication. {_PROVE}",
+        cure=f"The next pass adds it to the publication, whole. {_PROVE}",
         loses=True,
     ),
     HazardKind.REPLACED: KindFacts(
@@ -156,6 +158,17 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cost=_STATEMENT,
         cure="Bring the connector back (`cdc-platform status`), or give the source room. The dataset's `source_log` "
         "says whether a slot is given up before it is full.",
+    ),
+    HazardKind.LOG_LOST: KindFacts(
+        engines=f"{BINLOG}, {POSTGRES}",
+        done="Binlogs are purged that a connector has not read; its slot is dropped, or lost its WAL; a new leader has "
+        "no such slot",
+        happens="The connector cannot go on from its place: changes are lost",
+        channel="server status (slot, binlogs) against the connector's committed place, every 5 minutes: `status`, "
+        "alert, `cdc_source_hazards`, a break of the ledger",
+        cost=f"{_STATEMENT}, two short ones a MariaDB or MySQL server",
+        cure=f"`cdc-platform bootstrap DATASET SHARD --again`. {_PROVE}",
+        loses=True,
     ),
     HazardKind.SLOT_GIVEN_UP: KindFacts(
         engines=POSTGRES,

@@ -172,6 +172,13 @@ def _gaps(hazards: Sequence[Hazard], before: SourceRecord, numbers: Mapping[str,
             yield Gap(kind=HazardKind.REPLACED, table=name, since=now, found_at=now, text=text)
 
 
+def _lost(facts: SourceFacts, log: LogState | None) -> str:
+    """Why the connector cannot go on from its place; empty where it can."""
+    if facts.slotless:
+        return "the leader has no slot of the connector's name: what is changed is lost"
+    return log.lost if log is not None else ""
+
+
 def _hazards(
     dataset: Dataset,
     facts: SourceFacts,
@@ -200,6 +207,9 @@ def _hazards(
         if captured and not found.published:
             text = f"the publication lacks {name}: its changes are lost"
             yield hazard(HazardKind.UNPUBLISHED, table.name, text, facts.unpublishable)
+        elif captured and found.withheld:
+            text = f"the publication withholds changes of {name} ({found.withheld}): they are lost"
+            yield hazard(HazardKind.UNPUBLISHED, table.name, text, facts.unpublishable)
         for key in found.cascades:
             text = f"the foreign key {key} of {name} changes rows below the binlog: those changes are lost"
             yield hazard(HazardKind.CASCADE, table.name, text)
@@ -214,5 +224,7 @@ def _hazards(
         yield hazard(HazardKind.LOG_SETTINGS, "", f"{setting} is {value} on the leader: changes are lost")
     if log is not None and log.hazard and captured:
         yield hazard(HazardKind.LOG_FILLING, "", log.hazard)
+    if captured and (lost := _lost(facts, log)):
+        yield hazard(HazardKind.LOG_LOST, "", lost)
     for twin in facts.twins:
         yield hazard(HazardKind.CASE_TWIN, "", f"table {twin} differs from a captured one in case only")

@@ -14,8 +14,11 @@ from cdc_platform.clients.sources.logs import RealSourceLogs
 from cdc_platform.clients.sources.source_facts import RealSourceFacts
 from cdc_platform.connectors.identity import identity
 from cdc_platform.errors import SourceUnavailable
+from cdc_platform.model.positions import Committed
 from cdc_platform.model.source_facts import SourceFacts
+from cdc_platform.model.source_log import SourceLog
 from cdc_platform.model.topology import Engine, Shard, Table
+from cdc_platform.planning.health.log_guard import LogState, binlog_state
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord, judged
 from cdc_platform.verification.proof.verdicts import ShardVerdict, Verdict
@@ -82,6 +85,36 @@ def test_a_swapped_table_is_named_published_again_and_named_by_the_proof(make_ha
     harness.execute(shard, "INSERT INTO t VALUES (7, 'arrives'); UPDATE t SET v = v; DELETE FROM t WHERE id = 5")
     harness.settle(shard)
     assert verify(harness, platform).verdict is Verdict.PROVEN
+
+
+def test_what_a_publication_withholds_is_named_and_published_again(make_harness: MakeHarness) -> None:
+    """Rows by a filter, columns by a list, statements by its `publish`: the task runs on, and nothing arrives."""
+    harness = make_harness(Engine.POSTGRES)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id int PRIMARY KEY, v text)", "INSERT INTO t VALUES (1, 'a')")
+    harness.own(shard, "t")
+    harness.deploy()
+    harness.settle(shard)
+    logs, own = (
+        RealSourceLogs(secrets_dirs=harness.settings.secrets_dirs),
+        identity(harness.settings, harness.dataset, shard),
+    )
+    before = look(harness, shard)
+    assert before.hazards == ()
+    name = harness.publication(shard)
+    for change, what in (
+        ("SET TABLE t WHERE (id > 100)", "rows"),
+        ("SET TABLE t (id)", "columns"),
+        ("SET (publish = 'insert, update')", "DELETE"),
+    ):
+        harness.execute(shard, f'ALTER PUBLICATION "{name}" {change}')
+        found = look(harness, shard, before)
+        assert kinds(found) == {(HazardKind.UNPUBLISHED, "t")} and f"({what})" in found.hazards[0].text
+        assert found.losing and found.publish and [gap.kind for gap in found.gaps] == [HazardKind.UNPUBLISHED]
+        logs.publish(harness.dataset, shard, own)
+        assert look(harness, shard, before).hazards == ()
+    harness.execute(shard, "UPDATE t SET v = 'b'; INSERT INTO t VALUES (2, 'c'); DELETE FROM t WHERE id = 1")
+    harness.settle(shard)
+    assert verify(harness, harness.platform()).verdict is Verdict.PROVEN
 
 
 def verify(harness: Harness, platform: Platform) -> ShardVerdict:
@@ -174,7 +207,7 @@ def test_a_slot_whose_connector_is_stopped_keeps_wal_until_it_is_dropped(make_ha
     harness.deploy()
     harness.settle(shard)
     before = facts(harness, shard).log
-    assert before is not None and before.state == "reserved"
+    assert before is not None and before.state == "reserved" and not facts(harness, shard).slotless
     harness.stop(shard)
     harness.execute(shard, "INSERT INTO t SELECT n, repeat(md5(n::text), 40) FROM generate_series(1, 20000) n")
     after = facts(harness, shard).log
@@ -190,4 +223,46 @@ def test_a_slot_whose_connector_is_stopped_keeps_wal_until_it_is_dropped(make_ha
         return False
 
     assert_eventually(dropped, "the slot is free")
-    assert facts(harness, shard).log is None
+    gone = facts(harness, shard)
+    assert gone.log is None and gone.slotless
+    record = judged(harness.dataset, gone, None, captured=True, now=datetime.now(UTC))
+    assert [hazard.kind for hazard in record.hazards] == [HazardKind.LOG_LOST] and record.losing
+
+
+@pytest.mark.parametrize("engine", BINLOG)
+def test_binlogs_that_are_purged_before_the_connector_has_read_them_are_told(
+    make_harness: MakeHarness, engine: Engine
+) -> None:
+    harness = make_harness(engine)
+    shard = harness.add_shard("00000", "CREATE TABLE t (id INT PRIMARY KEY)")
+    harness.deploy()
+    harness.settle(shard)
+
+    def state() -> LogState:
+        log, committed = facts(harness, shard).log, Committed.parse(engine, harness.field.offset(shard))
+        assert log is not None and committed.position and log.begins
+        return binlog_state(log, SourceLog(), None, 300.0, datetime.now(UTC), committed)
+
+    def purge() -> str:
+        """All binlogs but the newest; its name."""
+        harness.execute(None, "FLUSH BINARY LOGS")
+        newest = str(harness.execute(None, "SHOW BINARY LOGS")[-1][0])
+
+        def purged() -> bool:
+            # A replica that has not got there holds them up.
+            harness.execute(None, f"PURGE BINARY LOGS TO '{newest}'")
+            return len(harness.execute(None, "SHOW BINARY LOGS")) == 1
+
+        assert_eventually(purged, "the binlogs are purged")
+        return newest
+
+    harness.stop(shard)
+    purge()
+    assert (state().hazard, state().lost) == ("", ""), "what it has read may go"
+    harness.execute(shard, "INSERT INTO t VALUES (1)")
+    harness.execute(None, "FLUSH BINARY LOGS")
+    assert "the oldest binlog that the server keeps" in state().hazard and not state().lost
+    newest = purge()
+    assert newest in state().lost and state().seconds_left == 0
+    record = judged(harness.dataset, facts(harness, shard), None, captured=True, now=datetime.now(UTC), log=state())
+    assert record.losing is not None and record.losing.kind is HazardKind.LOG_LOST

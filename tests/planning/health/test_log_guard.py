@@ -8,8 +8,10 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from cdc_platform.errors import TopologyError
-from cdc_platform.model.source_facts import RetainedLog
+from cdc_platform.model.positions import Committed
+from cdc_platform.model.source_facts import LogFile, RetainedLog
 from cdc_platform.model.source_log import SourceLog, WhenFull
+from cdc_platform.model.topology import Engine
 from cdc_platform.planning.health.log_guard import LogSeen, binlog_state, slot_state
 
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -37,7 +39,8 @@ def test_a_slot_is_told_by_its_share_and_by_the_time_that_is_left() -> None:
 def test_without_a_bound_nothing_is_claimed_of_the_disk() -> None:
     state = slot_state(slot(20 * GIB), SourceLog(), LogSeen(EARLIER, GIB, 0), NOW)
     assert state.full is None and state.seconds_left is None and "not known" in state.hazard
-    assert "lost" in slot_state(slot(0, state="lost"), SourceLog(), None, NOW).hazard
+    assert "lost" in slot_state(slot(0, state="lost"), SourceLog(), None, NOW).lost
+    assert "the next checkpoint" in slot_state(slot(9, -1, state="unreserved"), SourceLog(), None, NOW).hazard
 
 
 def test_a_slot_is_given_up_only_where_the_topology_says_so() -> None:
@@ -69,3 +72,29 @@ def test_binlogs_that_are_bounded_in_size_last_as_long_as_their_rate_lets_them()
     assert state.seconds_left == pytest.approx(600) and "keeps binlogs for 30 min" in state.hazard
     # The numbers of binlogs began anew.
     assert binlog_state(binlogs(left=6 * GIB), SourceLog(), LogSeen(EARLIER, 0, 99 * GIB), 1200.0, NOW).hazard == ""
+
+
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+KEPT = {
+    Engine.MARIADB: ("0-1-100", "0-1-200", ["0-1-99", "0-1-150", "0-1-201"]),
+    Engine.MYSQL: (f"{UUID}:1-100", f"{UUID}:1-200", [f"{UUID}:1-99", f"{UUID}:1-150", f"{UUID}:1-201"]),
+}
+
+
+@pytest.mark.parametrize("engine", KEPT)
+def test_the_oldest_binlogs_that_are_kept_are_held_against_the_connectors_place(engine: Engine) -> None:
+    first, second, places = KEPT[engine]
+    kept = replace(binlogs(), begins=(LogFile("bin.000007", first), LogFile("bin.000008", second)))
+
+    def state(position: str | None = None, *, file: str | None = None, busy: str | None = None) -> tuple[str, str]:
+        found = binlog_state(kept, SourceLog(), None, 300.0, NOW, Committed(engine, position, busy, file))
+        return found.hazard, found.lost
+
+    lost, next_, fine = (state(place) for place in places)
+    assert "purged" in lost[1] and "bin.000007" in lost[1]
+    assert "still needs bin.000007" in next_[0] and not next_[1] and fine == ("", "")
+    # Without GTIDs it goes by the names of the files, also past the sixth digit.
+    assert state(file="bin.000006")[1] and state(file="bin.000007") == next_ and state(file="bin.1000000") == fine
+    # A snapshot holds no place in the log, and a place that is not known is not judged.
+    assert state(places[0], busy="initial snapshot") == fine == state()
+    assert binlog_state(kept, SourceLog(), None, 300.0, NOW).lost == ""
