@@ -114,5 +114,5 @@ def parsed(config: type[T], given: Mapping[str, Any]) -> T:
     try:
         return config(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
-        raise dg.Failure(f"The config cannot be used: {told}.", allow_retries=False) from error
+        said = "; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors())
+        raise dg.Failure(f"The config cannot be used: {said}.", allow_retries=False) from error

@@ -117,7 +117,7 @@ def _opened(
 
 
 def _check_number(context: dg.AssetExecutionContext, names: Names, *, confirmed: bool) -> None:
-    """Raises Failure for a run of several shards, or of a large backfill that nobody confirmed, and cancels that."""
+    """Raises Failure for a run of several shards, or of a large backfill without confirmation, and cancels that."""
     jobs = f"the jobs {names.job(RunOf.BOOTSTRAP)} and {names.job(RunOf.BACKFILL)} take many in one"
     if len(context.partition_keys) != 1:
         raise dg.Failure(f"A run takes one shard; {jobs}.", allow_retries=False)
