@@ -27,12 +27,13 @@ import pytest
 
 from cdc_platform.errors import StackError
 from cdc_platform.local import mysql_program
-from cdc_platform.local.lifecycle import down, up
+from cdc_platform.local.lifecycle import down
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.supervisor import LOCK_FILE
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
-from tests.engine_runs import note_servers, pytest_runtest_makereport, pytest_sessionfinish
+from tests import mysql_in_ci
+from tests.engine_runs import note_collected, note_servers, pytest_runtest_makereport, pytest_sessionfinish
 
 __all__ = ["pytest_runtest_makereport", "pytest_sessionfinish"]
 
@@ -52,7 +53,8 @@ def make_stack_dir() -> Path:
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    note_collected(config, items)
     for item in items:
         params = item.callspec.params if isinstance(item, pytest.Function) and hasattr(item, "callspec") else {}
         if item.get_closest_marker("stack") and Engine.MYSQL in params.values():
@@ -72,7 +74,7 @@ def own_stack(**spec: Any) -> Iterator[Stack]:
         require_mysql()
     directory = make_stack_dir()
     try:
-        started = up(StackSpec(directory=directory, owned=True, **spec))
+        started = mysql_in_ci.up(StackSpec(directory=directory, owned=True, **spec))
         note_servers(started)
         yield started
     finally:
@@ -102,6 +104,8 @@ def wants_mysql(session: pytest.Session) -> bool:
 @cache
 def _lacks_mysql() -> str:
     """Why no MySQL server is to be had; empty when one is."""
+    if mysql_in_ci.in_ci():
+        mysql_in_ci.renewed(StackSpec().cache_dir)
     try:
         mysql_program.find(StackSpec().cache_dir, None, None)
     except StackError as error:
@@ -123,7 +127,7 @@ def has_mysql(request: pytest.FixtureRequest) -> None:
 def require_mysql(otherwise: str = "") -> None:
     """Skip where no MySQL server is to be had, or for the reason given; in CI fail."""
     reason = _lacks_mysql() or otherwise
-    if reason and os.environ.get("CI"):
+    if reason and mysql_in_ci.in_ci():
         pytest.fail(f"no MySQL server: {reason}")
     if reason:
         pytest.skip(f"no MySQL server: {reason}")

@@ -14,6 +14,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from cdc_platform.errors import StackError
 from cdc_platform.local.artifacts import Progress, sha256
 
 _MANIFEST = ".packages.json"
+# Beside it; as old as the last start of a program of the package that went well.
+_RAN = ".ran"
 _KEYRINGS = (
     Path("/usr/share/keyrings/debian-archive-keyring.pgp"),
     Path("/usr/share/keyrings/debian-archive-keyring.gpg"),
@@ -32,6 +35,7 @@ _KEYRINGS = (
 # A package's maintainer scripts want perl; its programs do not, and nothing is installed.
 _NOT_WANTED = "perl"
 _FETCHED_WITHIN = 300.0
+_RENEWED_AFTER = 86_400.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,13 +79,54 @@ def provide(programs: Path, package: str, *, suite: str, progress: Progress | No
         return found or _fetch(programs, package, suite, progress)
 
 
+def renew(programs: Path, package: str, *, suite: str, progress: Progress | None = None) -> Unpacked:
+    """What the suite has now, fetched where it is not there yet: from now on `provide` gives it.
+
+    The suite is asked once a day. Of the other packages only the one that ran last is kept.
+
+    Raises:
+        StackError: as `provide`; what is there stays.
+    """
+    programs.mkdir(parents=True, exist_ok=True)
+    with _one_process(programs / f".{package}.lock"):
+        known = newest(programs, package)
+        if known is not None and time.time() - (known.root / _MANIFEST).stat().st_mtime < _RENEWED_AFTER:
+            return known
+        found = _fetch(programs, package, suite, progress)
+        kept = _latest(programs, package, _RAN)
+        for manifest in programs.glob(f"{package}-*/{_MANIFEST}"):
+            if manifest.parent not in (found.root, kept and kept.root):
+                shutil.rmtree(manifest.parent)
+        return found
+
+
+def note_ran(root: Path) -> None:
+    """Keep in mind that a program of the package in `root` has started."""
+    (root / _RAN).touch()
+
+
+def fall_back(programs: Path, package: str) -> Unpacked | None:
+    """The package of which a program ran last: from now on `provide` gives it. None, and nothing done, if none ran."""
+    with _one_process(programs / f".{package}.lock"):
+        found = _latest(programs, package, _RAN)
+        if found is not None:
+            (found.root / _MANIFEST).touch()
+        return found
+
+
 def newest(programs: Path, package: str) -> Unpacked | None:
     """The one that was unpacked last, None without one."""
-    manifests = sorted(programs.glob(f"{package}-*/{_MANIFEST}"), key=lambda path: path.stat().st_mtime)
-    if not manifests:
+    return _latest(programs, package, _MANIFEST)
+
+
+def _latest(programs: Path, package: str, file: str) -> Unpacked | None:
+    """The package of which that file is the youngest."""
+    files = sorted(programs.glob(f"{package}-*/{file}"), key=lambda path: path.stat().st_mtime_ns)
+    if not files:
         return None
-    found = msgspec.json.decode(manifests[-1].read_bytes(), type=_Manifest)
-    return Unpacked(root=manifests[-1].parent, version=found.version, packages=found.packages)
+    root = files[-1].parent
+    found = msgspec.json.decode((root / _MANIFEST).read_bytes(), type=_Manifest)
+    return Unpacked(root=root, version=found.version, packages=found.packages)
 
 
 class _Manifest(msgspec.Struct):
@@ -95,14 +140,28 @@ def _fetch(programs: Path, package: str, suite: str, progress: Progress | None) 
             raise _not_to_be_had(package, suite, f"this machine has no {program}")
     with tempfile.TemporaryDirectory(prefix=f".{package}-", dir=programs) as scratch:
         apt = _Apt(Path(scratch), suite)
-        names, problem = apt.names(package)
-        if not names:
+        wanted, problem = apt.files(package)
+        if not wanted:
             raise _not_to_be_had(package, suite, problem)
-        files = apt.download(package, names)
+        here = _there_already(programs, package, wanted)
+        if here is not None:
+            return here
+        files = apt.download(package, [file.split("_")[0] for file in wanted])
         if progress:
             for path in files:
                 progress(path.name, path.stat().st_size, path.stat().st_size)
         return _unpack(programs, Path(scratch) / "root", package, files)
+
+
+def _there_already(programs: Path, package: str, wanted: Sequence[str]) -> Unpacked | None:
+    """The one unpacked from the package's own file among these; it counts as the newest from now on."""
+    own = {file for file in wanted if file.startswith(f"{package}_")}
+    for manifest in programs.glob(f"{package}-*/{_MANIFEST}"):
+        found = msgspec.json.decode(manifest.read_bytes(), type=_Manifest)
+        if own <= found.packages.keys():
+            manifest.touch()
+            return Unpacked(root=manifest.parent, version=found.version, packages=found.packages)
+    return None
 
 
 def _unpack(programs: Path, scratch: Path, package: str, files: Sequence[Path]) -> Unpacked:
@@ -153,8 +212,8 @@ Debug::NoLocking "true";
 """
         )
 
-    def names(self, package: str) -> tuple[tuple[str, ...], str]:
-        """The package and what it depends on, by name; none with the reason."""
+    def files(self, package: str) -> tuple[tuple[str, ...], str]:
+        """The package's file and those that it depends on, `NAME_VERSION_ARCHITECTURE.deb`; none with the reason."""
         keyring = next((path for path in _KEYRINGS if path.exists()), None)
         if keyring is None:
             return (), "Debian's keyring is not there"
@@ -172,8 +231,8 @@ Debug::NoLocking "true";
             if wanted.returncode != 0:
                 problem = _last_line(wanted)
                 continue
-            found = (line.split()[1].split("_")[0] for line in wanted.stdout.splitlines() if line.startswith("'"))
-            return tuple(name for name in found if _NOT_WANTED not in name), ""
+            found = (line.split()[1] for line in wanted.stdout.splitlines() if line.startswith("'"))
+            return tuple(file for file in found if _NOT_WANTED not in file.split("_")[0]), ""
         return (), problem
 
     def download(self, package: str, names: Sequence[str]) -> tuple[Path, ...]:

@@ -39,7 +39,10 @@ def up(spec: StackSpec, progress: artifacts.Progress | None = None) -> Stack:
     mysql = mysql_program.find(spec.cache_dir, spec.mysqld, progress) if spec.mysql else None
     _make_directories(directory)
     with FileLock(directory / _ONE_COMMAND):
-        return _up(spec, directory, programs, mysql)
+        stack = _up(spec, directory, programs, mysql)
+    if mysql is not None:
+        mysql_program.note_ran(mysql)
+    return stack
 
 
 def _up(spec: StackSpec, directory: Path, programs: artifacts.Programs, mysql: mysql_program.Program | None) -> Stack:

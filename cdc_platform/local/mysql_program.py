@@ -22,12 +22,13 @@ _VERSION = re.compile(r"\bVer (\d+)\.(\d+)\.(\d+)(\S*)")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Program:
-    """A server program. `options` go behind its option file: where its own files are."""
+    """A server program. `options` (where its own files are) go behind its option file. `unpacked`: of packages."""
 
     command: tuple[str, ...]
     version: str
     origin: str
     options: tuple[str, ...] = ()
+    unpacked: Path | None = None
 
 
 def find(cache: Path, mysqld: Path | None, progress: Progress | None = None) -> Program:
@@ -61,7 +62,32 @@ def find(cache: Path, mysqld: Path | None, progress: Progress | None = None) -> 
             f"--character-sets-dir={usr / 'share/mysql/charsets'}",
             f"--plugin-dir={usr / 'lib/mysql/plugin'}",
         ),
+        unpacked=found.root,
     )
+
+
+def note_ran(program: Program) -> None:
+    """Keep in mind that this one started: `fall_back` finds it among Debian's packages."""
+    if program.unpacked is not None:
+        debian_packages.note_ran(program.unpacked)
+
+
+def renew(cache: Path, progress: Progress | None = None) -> None:
+    """Have Debian's newest package in the cache, for `find` to take it where none is named or on PATH.
+
+    Raises:
+        StackError: it is not to be had; what the cache has stays, and `find` takes that.
+    """
+    debian_packages.renew(cache / "programs", PACKAGE, suite=SUITE, progress=progress)
+
+
+def fall_back(cache: Path) -> str | None:
+    """From now on `find` takes the package that ran last: its version and hash, or None if none ever ran."""
+    found = debian_packages.fall_back(cache / "programs", PACKAGE)
+    if found is None:
+        return None
+    (digest,) = (value for file, value in found.packages.items() if file.startswith(f"{PACKAGE}_"))
+    return f"{found.version} (SHA-256 {digest})"
 
 
 def version(command: tuple[str, ...]) -> str:

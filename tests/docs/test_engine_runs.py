@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
 import pytest
 
+from cdc_platform.model.topology import Engine
 from tests import engine_runs
 
 
@@ -42,5 +48,53 @@ def test_a_test_whose_parameter_cannot_be_hashed_has_no_engine(value: object, re
     assert value and engine_runs.engine_of(request.node) is None
 
 
-def test_each_reason_on_the_page_is_for_a_test_that_is_lacking() -> None:
-    assert engine_runs.WHY.keys() <= engine_runs.lacking(engine_runs.recorded()).keys()
+def test_each_mariadb_test_has_a_mysql_beside_it_or_its_reason_on_the_page(request: pytest.FixtureRequest) -> None:
+    """Of the files that were collected with this one: all of them, in a run of all tests."""
+    collected = request.config.stash[engine_runs.COLLECTED]
+    alone = {name for name, engines in collected.items() if Engine.MARIADB in engines and Engine.MYSQL not in engines}
+    assert alone <= engine_runs.WHY.keys(), "parametrize them over MySQL, or say in tests/engine_runs.py why not"
+    files = {name.partition("::")[0] for name in collected}
+    assert {name for name in engine_runs.WHY if name.partition("::")[0] in files} <= alone
+    page = engine_runs.PAGE.read_text()
+    assert all(f"| `{name}` | {why} |" in page for name, why in engine_runs.WHY.items())
+
+
+def test_a_runs_report_tells_the_engine_of_each_test_on_a_stack(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("""
+import pytest
+from cdc_platform.model.topology import Engine
+
+@pytest.mark.stack
+@pytest.mark.parametrize("engine", list(Engine), ids=str)
+def test_by_parameter(engine): assert engine is not Engine.POSTGRES
+
+@pytest.mark.stack
+def test_mysql_by_name(): ...
+
+@pytest.mark.stack
+def test_of_none(): ...
+
+def test_mysql_without_a_stack(): ...
+""")
+    root = Path(engine_runs.__file__).parents[1]
+    report = tmp_path / "report.xml"
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "tests.engine_runs", f"--junitxml={report}"]
+    command += [f"--rootdir={root}", "-c", str(root / "pyproject.toml"), "-p", "no:cacheprovider", str(tmp_path)]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert "1 failed, 5 passed" in done.stdout, done.stdout + done.stderr
+    told = {
+        test.get("name"): [one.get("value") for one in test.iter("property")]
+        for test in ElementTree.parse(report).iter("testcase")
+    }
+    assert told == {
+        "test_by_parameter[mariadb]": ["mariadb"],
+        "test_by_parameter[mysql]": ["mysql"],
+        "test_by_parameter[postgres]": ["postgres"],
+        "test_mysql_by_name": ["mysql"],
+        "test_of_none": [],
+        "test_mysql_without_a_stack": [],
+    }
+    compared = subprocess.run(
+        [sys.executable, root / ".ci/compare_engines.py", report], capture_output=True, text=True, check=False
+    )
+    assert (compared.returncode, compared.stdout) == (0, "MySQL passed 2 of MariaDB's 1 (200.0%)\n")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.local.lifecycle import down, up
+from cdc_platform.local.lifecycle import down
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.supervisor import LOCK_FILE
+from tests import mysql_in_ci
 from tests.conftest import STACK_ENV, make_stack_dir, wants_mysql
 from tests.faults.control_plane import ControlPlane
 from tests.faults.disk import small_disks
@@ -49,7 +50,7 @@ def stack(request: pytest.FixtureRequest) -> Iterator[Stack]:
         (directory / LOCK_FILE).touch()
         with small_disks(directory):
             try:
-                yield up(
+                yield mysql_in_ci.up(
                     StackSpec(directory=directory, owned=True, worker_heap_mb=768, mysql=wants_mysql(request.session))
                 )
             finally:

@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ROOT / ".ci"
 
@@ -68,3 +70,32 @@ def test_skips_are_counted_by_reason(tmp_path: Path) -> None:
     command: list[str | Path] = [sys.executable, SCRIPTS / "count_skips.py", report, tmp_path / "missing.xml"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines() == ["3.11: 2 skipped: no docker", "skips: 2 on 3.11"]
+
+
+@pytest.mark.parametrize(
+    ("mysql", "mariadb", "code", "said"),
+    [
+        (9, 10, 0, "MySQL passed 9 of MariaDB's 10 (90.0%)"),
+        (8, 10, 1, "MySQL passed 8 of MariaDB's 10 (80.0%); at least 90% must pass"),
+        (3, 0, 1, "MySQL passed 3 of MariaDB's 0: nothing to compare with"),
+    ],
+)
+def test_mysql_must_pass_nine_tenths_of_what_mariadb_passes(
+    mysql: int, mariadb: int, code: int, said: str, tmp_path: Path
+) -> None:
+    one = '<testcase><properties><property name="engine" value="{}"/></properties>{}</testcase>'
+    report = tmp_path / "3.11.xml"
+    report.write_text(
+        "<testsuites><testsuite><testcase/>"
+        + one.format("mysql", "") * mysql
+        + one.format("mariadb", "") * mariadb
+        # None of these passed.
+        + "".join(one.format("mysql", f"<{outcome}/>") for outcome in ("failure", "error", "skipped")) * 5
+        + "</testsuite></testsuites>"
+    )
+    command: list[str | Path] = [sys.executable, SCRIPTS / "compare_engines.py", report]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (code, said + "\n")
+    report.unlink()
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "cannot be read" in done.stdout
