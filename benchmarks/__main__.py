@@ -18,6 +18,7 @@ from types import ModuleType
 from typing import Any
 
 from cdc_platform.errors import ExtraMissing, require_extra
+from cdc_platform.model.topology import Engine
 
 # Name to the extras it needs, in the order in which all of them run. The module is benchmarks/<name>.py.
 BENCHMARKS: Mapping[str, tuple[str, ...]] = {
@@ -42,6 +43,9 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--size", action="append", default=[], metavar="NAME=VALUE", help="another size, such as rows=1000"
     )
+    parser.add_argument(
+        "--engine", "--engines", metavar="NAME[,NAME...]", help="what failover and verify run on: short for that size"
+    )
     parser.add_argument("--stack", metavar="DIR", help="use the running stack of this directory")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all results there, one list")
     parser.add_argument(
@@ -60,7 +64,10 @@ def main(arguments: Sequence[str]) -> int:
         return 1
     modules = {name: importlib.import_module(f"benchmarks.{name.replace('-', '_')}") for name in names}
     try:
-        sizes = {name: sizes_of(module, asked.size, quick=asked.quick) for name, module in modules.items()}
+        sizes = {
+            name: sizes_of(module, asked.size, quick=asked.quick, engine=asked.engine)
+            for name, module in modules.items()
+        }
     except ValueError as error:
         parser.error(str(error))
     results = [_measured(name, module, sizes[name], asked) for name, module in modules.items()]
@@ -78,15 +85,28 @@ def main(arguments: Sequence[str]) -> int:
     return 1 if missed else 0
 
 
-def sizes_of(module: ModuleType, given: Sequence[str], *, quick: bool) -> dict[str, Any]:
-    """The sizes of a run. Raises ValueError for a size that the benchmark does not have."""
+def sizes_of(module: ModuleType, given: Sequence[str], *, quick: bool, engine: str | None = None) -> dict[str, Any]:
+    """The sizes of a run. Raises ValueError for a size that the benchmark does not have, and for an unknown engine."""
     found = {name: values[int(quick)] for name, values in module.SIZES.items()}
+    by_engine = next((name for name in ("engine", "engines") if name in found), None)
+    if engine is not None:
+        if by_engine is None:
+            raise ValueError(f"{module.__name__} does not run by engine; name failover or verify before --engine")
+        given = [*given, f"{by_engine}={engine}"]
     for text in given:
         name, _, value = text.partition("=")
         if name not in found:
             raise ValueError(f"{module.__name__} has no size {name}; it has {', '.join(found)}")
         found[name] = type(found[name])(value)
+    if by_engine is not None:
+        _check_engines(found[by_engine], several=by_engine == "engines")
     return found
+
+
+def _check_engines(names: str, *, several: bool) -> None:
+    for name in names.split(",") if several else [names]:
+        if name not in list(Engine):
+            raise ValueError(f"there is no engine {name}; there are {', '.join(Engine)}")
 
 
 def _measured(name: str, module: ModuleType, sizes: Mapping[str, Any], asked: argparse.Namespace) -> dict[str, Any]:

@@ -79,6 +79,19 @@ def test_sizes_are_full_quick_or_given() -> None:
         sizes_of(module, ["lines=7"], quick=True)
 
 
+def test_an_engine_is_a_size_of_those_that_run_by_engine() -> None:
+    one: Any = SimpleNamespace(__name__="benchmarks.x", SIZES={"engine": ("mariadb", "mariadb")})
+    several: Any = SimpleNamespace(__name__="benchmarks.y", SIZES={"engines": ("mariadb,postgres", "mariadb")})
+    assert sizes_of(one, [], quick=True, engine="mysql") == {"engine": "mysql"}
+    assert sizes_of(several, [], quick=True, engine="mysql,postgres") == {"engines": "mysql,postgres"}
+    with pytest.raises(ValueError, match="there is no engine oracle; there are mariadb, mysql, postgres"):
+        sizes_of(several, ["engines=mysql,oracle"], quick=True)
+    with pytest.raises(ValueError, match="there is no engine mysql,postgres"):
+        sizes_of(one, [], quick=True, engine="mysql,postgres")
+    with pytest.raises(ValueError, match=r"benchmarks\.z does not run by engine"):
+        sizes_of(SimpleNamespace(__name__="benchmarks.z", SIZES={}), [], quick=True, engine="mysql")  # type: ignore[arg-type]
+
+
 def test_what_is_no_benchmark_is_named_before_anything_runs(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as caught:
         main(["reconcile", "nonsense"])
