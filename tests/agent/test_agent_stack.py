@@ -33,6 +33,7 @@ from cdc_platform.model.topology import (
 from cdc_platform.wiring import topology_store
 from tests.connectors.harness import Harness as ConnectorHarness
 from tests.connectors.harness import Record
+from tests.engines import EACH_BINLOG
 from tests.tcp_proxy import TcpProxy
 from tests.waiting import assert_eventually, seconds_until
 
@@ -123,8 +124,8 @@ def ground(stack: Stack, unique_name: Callable[[str], str]) -> Iterator[AgentFie
 
 
 @pytest.fixture
-def source(stack: Stack) -> Iterator[pymysql.Connection[Any]]:
-    login, address = stack.admin(Engine.MARIADB), stack.mariadb_primary
+def source(stack: Stack, engine: Engine) -> Iterator[pymysql.Connection[Any]]:
+    login, address = stack.admin(engine), stack.primary(engine)
     connection = pymysql.connect(
         host=address.host, port=address.port, user=login.user, password=login.password, autocommit=True
     )
@@ -140,7 +141,9 @@ def is_synced(store: ZooKeeperTopologyStore, cluster: Cluster, name: str) -> boo
     )
 
 
+@EACH_BINLOG
 def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
+    engine: Engine,
     stack: Stack,
     store: ZooKeeperTopologyStore,
     agents: Agents,
@@ -153,14 +156,14 @@ def test_failover_from_a_dead_leader_needs_neither_control_plane_nor_rebalance(
         cursor.execute(f"CREATE DATABASE {database}")
         cursor.execute(f"CREATE TABLE {database}.t (id BIGINT PRIMARY KEY, v INT)")
         cursor.execute(f"INSERT INTO {database}.t VALUES (1, 1)")
-    primary = stack.mariadb_primary
+    primary = stack.primary(engine)
     with TcpProxy((primary.host, primary.port)) as doomed:
         dataset = Dataset(
             name=name,
-            engine=Engine.MARIADB,
+            engine=engine,
             tables=(Table(name="t"),),
             clusters=(stack.cluster().name,),
-            credentials=stack.credentials(Engine.MARIADB, name),
+            credentials=stack.credentials(engine, name),
             bootstrap=BootstrapMode.SNAPSHOT,
             topics=TopicSpec(partitions=1, replication=1),
         )

@@ -42,12 +42,13 @@ DEADLINE = 180.0
 
 @dataclass(kw_only=True)
 class Harness:
-    """One dataset on the stack's MariaDB and the platform that captures it."""
+    """One dataset on the stack's servers of an engine of binlogs, and the platform that captures it."""
 
     stack: Stack
     settings: Settings
     name: str
     platform: Platform
+    engine: Engine = Engine.MARIADB
     clusters: dict[str, Cluster] = field(default_factory=dict)
     homes: dict[str, list[Path]] = field(default_factory=dict)
     dataset: Dataset = field(init=False)
@@ -60,10 +61,10 @@ class Harness:
         self.homes[cluster.name] = [self.stack.directory / "workers" / w for w in self.stack.workers]
         self.dataset = Dataset(
             name=self.name,
-            engine=Engine.MARIADB,
+            engine=self.engine,
             tables=(Table(name="items"),),
             clusters=(cluster.name,),
-            credentials=self.stack.credentials(Engine.MARIADB, self.name),
+            credentials=self.stack.credentials(self.engine, self.name),
             topics=TopicSpec(partitions=1, replication=1),
         )
         self.platform.topology.put_cluster(cluster)
@@ -78,7 +79,7 @@ class Harness:
 
     def add(self, count: int, leader: Address | None = None) -> list[Shard]:
         """Databases with a table, leader files on all workers, and znodes."""
-        leader = leader or self.stack.mariadb_primary
+        leader = leader or self.stack.primary(self.engine)
         added = []
         for number in range(count):
             database = f"{self.name}_{number:05d}"
@@ -98,7 +99,7 @@ class Harness:
             (home / "leaders" / file_name(shard.name)).write_text(text)
 
     def execute(self, statement: str) -> None:
-        login, at = self.stack.admin(Engine.MARIADB), self.stack.mariadb_primary
+        login, at = self.stack.admin(self.engine), self.stack.primary(self.engine)
         with (
             pymysql.connect(
                 host=at.host, port=at.port, user=login.user, password=login.password, autocommit=True
@@ -302,11 +303,11 @@ def free_port() -> int:
 
 
 @contextmanager
-def harness_of(stack: Stack, settings: Settings, name: str) -> Iterator[Harness]:
+def harness_of(stack: Stack, settings: Settings, name: str, engine: Engine = Engine.MARIADB) -> Iterator[Harness]:
     """A platform named as its dataset, so that its connectors and topics are its own."""
     own = replace(settings, platform=name, heartbeat_topic=f"{name}.heartbeat", connect_timeout=30.0)
     with open_platform(own) as platform:
-        harness = Harness(stack=stack, settings=own, name=name, platform=platform)
+        harness = Harness(stack=stack, settings=own, name=name, platform=platform, engine=engine)
         try:
             yield harness
         finally:

@@ -22,11 +22,13 @@ from cdc_platform.reconciler import run_pass as reconciler
 from cdc_platform.wiring import open_platform
 from tests.clients.connect.wire_breaker import WireBreaker
 from tests.control_plane.harness import Harness
+from tests.engines import EACH_BINLOG
 from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
 
+@EACH_BINLOG
 def test_control_plane_puts_right_what_a_hand_did_and_is_quiet_afterwards(harness: Harness) -> None:
     harness.add(3)
     harness.settle()

@@ -14,6 +14,7 @@ from cdc_platform.snapshots.lost_positions import failed_trace
 from cdc_platform.snapshots.observed_connectors import observe_connectors
 from cdc_platform.snapshots.unparsed_statements import skips, stopped_shards
 from cdc_platform.verification.proof.verdicts import Verdict
+from tests.engines import EACH_BINLOG
 from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
 
@@ -104,7 +105,7 @@ def assert_proven_on(harness: Harness, shard: Shard, rows: int) -> None:
 
 
 @pytest.mark.field("DDL-PARSE", Engine.MARIADB, Engine.MYSQL)
-@pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@EACH_BINLOG
 def test_a_strangers_statement_stops_no_shard(make_harness: MakeHarness, engine: Engine) -> None:
     harness = make_harness(engine)
     shard = _captured(harness)

@@ -137,7 +137,8 @@ def test_the_newest_package_is_fetched_once_and_beside_it_the_one_that_ran_is_ke
         "mysql-server-core-9.6.0-1",
     }
     # A day later nothing is new: the suite is asked, and nothing is fetched.
-    os.utime(found.root / ".packages.json", (1_700_000_000,) * 2)
-    (found.root / "kept").touch()
+    root = programs / f"mysql-server-core-{NEWEST}"
+    os.utime(root / ".packages.json", (1_700_000_000,) * 2)
+    (root / "kept").touch()
     mysql_program.renew(cache)
-    assert log.read_text() == "update\n" * 2 and (found.root / "kept").exists()
+    assert log.read_text() == "update\n" * 2 and (root / "kept").exists()

@@ -20,7 +20,7 @@ from cdc_platform.local.lifecycle import up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.local.stack_passwords import read_login
 from cdc_platform.model.topology import Engine
-from tests.engines import EACH_ENGINE
+from tests.engines import EACH_BINLOG, EACH_ENGINE
 from tests.local import postgres_servers
 from tests.local.harness import Harness
 from tests.local.promotion import drop_postgres_database
@@ -100,6 +100,31 @@ def test_mariadb_is_set_up_for_capture_and_replicates(stack: Stack, unique_name:
     assert_eventually(replicated, "the database on the replica")
 
 
+@pytest.mark.mysql
+def test_mysql_is_set_up_for_capture_and_replicates(stack: Stack, unique_name: Callable[[str], str]) -> None:
+    admin, primary, replica = stack.admin(Engine.MYSQL), stack.primary(Engine.MYSQL), stack.replica(Engine.MYSQL)
+    variables = {}
+    for address in (primary, replica):
+        with mysql.connect(address.port, admin) as connection, connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT @@server_id id, @@binlog_format format, @@binlog_row_image image, "
+                "@@gtid_mode gtid, @@super_read_only ro, @@log_bin bin, @@log_replica_updates applied"
+            )
+            variables[address] = cursor.fetchone()
+    expected = {"format": "ROW", "image": "FULL", "gtid": "ON", "bin": 1, "applied": 1}
+    assert variables[primary] == expected | {"id": 1, "ro": 0}
+    assert variables[replica] == expected | {"id": 2, "ro": 1}
+    name = unique_name("t")
+    with mysql.connect(primary.port, admin) as connection:
+        connection.cursor().execute(f"CREATE DATABASE {name}")
+
+    def replicated() -> bool:
+        with mysql.connect(replica.port, admin) as connection, connection.cursor() as cursor:
+            return bool(cursor.execute("SHOW DATABASES LIKE %s", (name,)))
+
+    assert_eventually(replicated, "the database on the replica")
+
+
 def test_postgres_is_set_up_for_capture_and_replicates(stack: Stack, unique_name: Callable[[str], str]) -> None:
     admin = stack.admin(Engine.POSTGRES)
     with postgres.connect(stack.postgres_primary.port, admin) as connection:
@@ -145,16 +170,23 @@ def test_a_dropped_database_whose_slot_is_being_copied_leaves_the_standby_alive(
         assert connection.execute("SELECT 1 FROM pg_database WHERE datname = %s", (name,)).fetchone() is None
 
 
-def test_source_users_read_and_cannot_write(stack: Stack, unique_name: Callable[[str], str]) -> None:
-    name = unique_name("t")
-    with mariadb.connect(stack.mariadb_primary.port, stack.admin(Engine.MARIADB)) as connection:
+@EACH_BINLOG
+def test_source_users_of_binlogs_read_and_cannot_write(
+    engine: Engine, stack: Stack, unique_name: Callable[[str], str]
+) -> None:
+    name, connect = unique_name("t"), mysql.connect if engine is Engine.MYSQL else mariadb.connect
+    with connect(stack.primary(engine).port, stack.admin(engine)) as connection:
         connection.cursor().execute(f"CREATE DATABASE {name}")
         connection.cursor().execute(f"CREATE TABLE {name}.a AS SELECT 1 AS id")
-    source = read_login(stack.secrets_dir, "mariadb")
-    with mariadb.connect(stack.mariadb_primary.port, source) as connection, connection.cursor() as cursor:
+    source = read_login(stack.secrets_dir, engine.value)
+    with connect(stack.primary(engine).port, source) as connection, connection.cursor() as cursor:
         assert cursor.execute(f"SELECT * FROM {name}.a") == 1
         with pytest.raises(pymysql.err.OperationalError, match="denied"):
             cursor.execute(f"INSERT INTO {name}.a VALUES (2)")
+
+
+def test_source_users_read_and_cannot_write(stack: Stack, unique_name: Callable[[str], str]) -> None:
+    name = unique_name("t")
     with postgres.connect(stack.postgres_primary.port, stack.admin(Engine.POSTGRES)) as connection:
         connection.execute(f"CREATE TABLE {name} AS SELECT 1 AS id")
     source = read_login(stack.secrets_dir, "postgres")
@@ -167,6 +199,12 @@ def test_source_users_read_and_cannot_write(stack: Stack, unique_name: Callable[
 def test_mariadb_root_without_password_is_gone(stack: Stack) -> None:
     for address in (stack.mariadb_primary, stack.mariadb_replica):
         assert "denied" in (mariadb.problem(address.port, mariadb.EMPTY_ROOT) or "")
+
+
+@pytest.mark.mysql
+def test_mysql_root_without_password_is_gone(stack: Stack) -> None:
+    for address in (stack.primary(Engine.MYSQL), stack.replica(Engine.MYSQL)):
+        assert "denied" in (mysql.problem(address.port, mariadb.EMPTY_ROOT) or "")
 
 
 @EACH_ENGINE

@@ -30,7 +30,6 @@ from tests.waiting import assert_eventually
 
 pytestmark = pytest.mark.stack
 
-_CI = (Engine.MARIADB, Engine.POSTGRES)
 ENGINES = pytest.mark.parametrize("engine", list(Engine), ids=str)
 # As patient as a test can be with rows that never come.
 SHORT = Patience(standstill=5.0)
@@ -111,7 +110,7 @@ def make_keys(stack: Stack, settings: Settings, outside: SnapshotPorts) -> Itera
         yield make
 
 
-@pytest.mark.parametrize("engine", [*_CI, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@ENGINES
 @pytest.mark.field("ENUM-KEY", Engine.MARIADB, Engine.MYSQL)
 def test_key_types_2_11_a_key_that_cannot_be_read_in_chunks_costs_its_table_only(
     engine: Engine, make_keys: MakeKeys, outside: SnapshotPorts
@@ -210,7 +209,7 @@ def test_key_types_beside_11_a_table_whose_chunks_kill_the_task_costs_no_other(
     assert {table for table, mark in marks.items() if mark.complete} == {"t_uuid", "t_int8"}
 
 
-@pytest.mark.parametrize("engine", [*_CI, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@ENGINES
 def test_key_types_and_row_counts_as_servers_give_them(
     engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
 ) -> None:

@@ -42,7 +42,8 @@ _BINLOG_KEYS: dict[str, tuple[str, list[Any]]] = {
         "k DATETIME(6)",
         ["2024-03-31 02:30:00.000001", "2024-10-27 02:30:00", "9999-12-31 23:59:59.999999"],
     ),
-    "k_stamp": ("k TIMESTAMP(3)", ["2024-03-31 01:30:00.001", "2024-10-27 00:30:00", "2038-01-19 03:14:07.999"]),
+    # With a fraction it is spelled in two ways, and never proven (test_readers_by_key_stack.py).
+    "k_stamp": ("k TIMESTAMP", ["2024-03-31 01:30:00", "2024-10-27 00:30:00", "2038-01-19 03:14:07"]),
 }
 _KEYS: dict[Engine, dict[str, tuple[str, list[Any]]]] = {
     Engine.MARIADB: _BINLOG_KEYS,

@@ -18,6 +18,7 @@ from cdc_platform.model.topology import Engine, Shard
 from cdc_platform.verification.proof.verdicts import MOVED, ShardVerdict, Verdict
 from cdc_platform.verification.repair.reemit import RepairPorts, RepairReport, run_repair
 from cdc_platform.verification.repair.repair_plan import find_repair
+from tests.engines import EACH_BINLOG, EACH_ENGINE
 from tests.verification.proof.harness import Harness, MakeHarness
 from tests.waiting import assert_eventually
 
@@ -58,9 +59,7 @@ def _verdicts(harness: Harness) -> dict[str, Verdict]:
     return {shard: verdict.verdict for shard, verdict in harness.verify().items()}
 
 
-@pytest.mark.parametrize(
-    "engine", [Engine.MARIADB, Engine.POSTGRES, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str
-)
+@EACH_ENGINE
 @pytest.mark.field("PK-CHANGE", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
 @pytest.mark.field("SHARD-GONE", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
 def test_completeness_beside_a_shard_that_is_gone_and_one_whose_key_changed(
@@ -119,7 +118,7 @@ def test_completeness_beside_a_shard_that_is_gone_and_one_whose_key_changed(
 
 @pytest.mark.parametrize(
     "engine",
-    [Engine.MARIADB, *(pytest.param(engine, marks=pytest.mark.slow) for engine in (Engine.MYSQL, Engine.POSTGRES))],
+    [Engine.MARIADB, Engine.MYSQL, pytest.param(Engine.POSTGRES, marks=pytest.mark.slow)],
     ids=str,
 )
 @pytest.mark.field("PART-GROW", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
@@ -184,7 +183,7 @@ def test_completeness_of_one_row_that_sessions_of_two_gtid_domains_change(make_h
     assert (verdict.missing, verdict.extra, verdict.mismatched) == (0, 0, 1)
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@EACH_BINLOG
 @pytest.mark.field("XA-ROLLBACK", Engine.MARIADB, Engine.MYSQL)
 def test_completeness_beside_prepared_transactions_is_pending_and_what_was_rolled_back_is_named(
     make_harness: MakeHarness, engine: Engine
@@ -220,7 +219,7 @@ def test_completeness_beside_prepared_transactions_is_pending_and_what_was_rolle
     assert {json.loads(sample.key)["id"] for sample in verdict.samples} == {"901", "1"}
 
 
-@pytest.mark.parametrize("engine", [Engine.MARIADB, pytest.param(Engine.MYSQL, marks=pytest.mark.slow)], ids=str)
+@EACH_BINLOG
 @pytest.mark.field("KEY-SPELL", Engine.MARIADB, Engine.MYSQL)
 def test_completeness_of_a_key_that_snapshot_and_stream_spell_differently_is_never_proven(
     make_harness: MakeHarness, engine: Engine

@@ -22,6 +22,7 @@ from cdc_platform.snapshots.connector_waves import stop
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.alerting.receivers import HttpReceiver, SmtpReceiver, served
+from tests.engines import EACH_BINLOG
 from tests.snapshots.dagster_outside import OutsideDagster
 from tests.verification.repair.harness import ROWS, SHARDS, Harness, MakeHarness, lost
 from tests.waiting import assert_eventually
@@ -126,10 +127,10 @@ class Daemon:
 
 
 @pytest.fixture
-def daemon(make_harness: MakeHarness, settings: Settings, tmp_path: Path) -> Iterator[Daemon]:
+def daemon(engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path) -> Iterator[Daemon]:
     own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
     with served(HttpReceiver()) as hook, served(SmtpReceiver()) as mail:
-        harness = make_harness(Engine.MARIADB, own)
+        harness = make_harness(engine, own)
         running = Daemon(harness, tmp_path / "home", hook, mail)
         try:
             with harness.alive():
@@ -139,6 +140,7 @@ def daemon(make_harness: MakeHarness, settings: Settings, tmp_path: Path) -> Ite
             running.instance.dispose()
 
 
+@EACH_BINLOG
 def test_repair_alerts_gate_and_ledger_under_a_real_daemon(daemon: Daemon) -> None:
     harness = daemon.harness
     whole = SHARDS * ROWS

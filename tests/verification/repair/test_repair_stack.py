@@ -22,7 +22,7 @@ from cdc_platform.verification.proof.verdicts import Verdict
 from cdc_platform.verification.repair.reemit import run_repair
 from cdc_platform.verification.repair.repair_plan import find_repair, recorded_plan
 from tests.alerting.receivers import HttpReceiver, served
-from tests.engines import EACH_ENGINE
+from tests.engines import EACH_BINLOG, EACH_ENGINE
 from tests.snapshots.dagster_outside import settings_file
 from tests.verification.repair.harness import MakeHarness, lost
 from tests.waiting import assert_eventually
@@ -108,11 +108,12 @@ def test_repair_of_37_rows_in_5_shards_re_emits_37_and_the_alert_fires_and_recov
         del SETTINGS[name]
 
 
+@EACH_BINLOG
 def test_repair_command_killed_with_9_goes_on_and_sends_no_row_that_it_need_not(
-    make_harness: MakeHarness, settings: Settings, tmp_path: Path
+    engine: Engine, make_harness: MakeHarness, settings: Settings, tmp_path: Path
 ) -> None:
     own = replace(settings, cache_dir=str(tmp_path / "cache"), audit_dir=str(tmp_path / "audit"))
-    harness = make_harness(Engine.MARIADB, own, 2)
+    harness = make_harness(engine, own, 2)
     wanted = {shard: ids for shard, ids in lost().items() if shard < "00002"}
     keys = [f"--keys={shard}:{key}" for shard, ids in wanted.items() for key in sorted(ids)]
     config = settings_file(own, tmp_path)
