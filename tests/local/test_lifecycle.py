@@ -135,6 +135,12 @@ def pair(pair_directory: Path) -> Stack:
     return stack
 
 
+def has_replayed(cursor: Any, database: str) -> bool:
+    """True once a server that is made again has the table that was made before: it begins with nothing."""
+    cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = 'items'", database)
+    return cursor.fetchone() is not None
+
+
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
 def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, killed: bool) -> None:
     stack = pair
@@ -157,11 +163,13 @@ def test_mariadb_promotion_loses_nothing_and_the_connector_goes_on(pair: Stack, 
     assert {key for key, _ in captured.events(100)} == set(range(1, 101))
     promotion.rejoin(promoted)
     login = stack.admin(Engine.MARIADB)
-    with mariadb.connect(promoted.mariadb_replica.port, login, database=captured.name) as connection:
+    with mariadb.connect(promoted.mariadb_replica.port, login) as connection:
         cursor = connection.cursor()
 
         def all_there() -> bool:
-            cursor.execute("SELECT COUNT(*) AS n, @@server_id AS id FROM items")
+            if not has_replayed(cursor, captured.name):
+                return False
+            cursor.execute(f"SELECT COUNT(*) AS n, @@server_id AS id FROM {captured.name}.items")
             return bool(cursor.fetchone() == {"n": 100, "id": mariadb.REPLICA_ID})
 
         assert_eventually(all_there, "the old primary has all rows as a replica")
@@ -214,14 +222,39 @@ def test_mysql_promotion_loses_nothing_and_the_connector_goes_on(mysql_pair: Sta
     captured.insert(promoted.primary(Engine.MYSQL), 51, 50)
     assert {key for key, _ in captured.events(100)} == set(range(1, 101))
     promotion.rejoin(promoted)
-    with mysql.connect(promoted.replica(Engine.MYSQL).port, login, database=captured.name) as connection:
+    with mysql.connect(promoted.replica(Engine.MYSQL).port, login) as connection:
         cursor = connection.cursor()
 
         def all_there() -> bool:
-            cursor.execute("SELECT COUNT(*) AS n, @@super_read_only AS ro FROM items")
+            if not has_replayed(cursor, captured.name):
+                return False
+            cursor.execute(f"SELECT COUNT(*) AS n, @@super_read_only AS ro FROM {captured.name}.items")
             return bool(cursor.fetchone() == {"n": 100, "ro": 1})
 
         assert_eventually(all_there, "the old primary has all rows, as a replica that takes no writes")
+
+
+@pytest.mark.slow
+@pytest.mark.mysql
+def test_mysql_old_primary_comes_back_renumbered_and_read_only(mysql_pair: Stack) -> None:
+    stack, login = mysql_pair, mysql_pair.admin(Engine.MYSQL)
+    promoted = promotion.promote_mysql_replica(stack)
+    promotion.rejoin(promoted)
+    numbers = []
+    for address, closed in ((promoted.primary(Engine.MYSQL), 0), (promoted.replica(Engine.MYSQL), 1)):
+        with mysql.connect(address.port, login) as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT @@server_id AS id, @@super_read_only AS ro")
+            row = cursor.fetchone()
+            assert row["ro"] == closed
+            numbers.append(row["id"])
+    assert numbers[1] > numbers[0]
+
+
+@pytest.mark.slow
+@pytest.mark.mysql
+def test_mysql_servers_stay_below_250_mb(mysql_pair: Stack) -> None:
+    sizes = {one.name: (one.rss or 0) / 1024**2 for one in mysql_pair.status() if one.name in mysql.SERVERS}
+    assert len(sizes) == 2 and all(0 < size < 250 for size in sizes.values()), sizes
 
 
 @pytest.mark.parametrize("killed", [False, True], ids=["planned", "primary_killed"])
