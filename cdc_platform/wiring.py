@@ -278,6 +278,13 @@ def open_ledger(platform: Platform) -> Iterator[LedgerPorts]:
         )
 
 
+@contextmanager
+def open_windows(platform: Platform) -> Iterator[StateTopic]:
+    """The writer of windows' boundaries; closed at the end, `platform` stays open."""
+    with ExitStack() as cleanup:
+        yield _state_writers(platform.settings, cleanup)("windows")
+
+
 def _state_writers(settings: Settings, cleanup: ExitStack) -> Callable[[str], StateTopic]:
     """Name to a writer of the state topic that others of that name are fenced by; closed with `cleanup`."""
 

@@ -21,6 +21,7 @@ from cdc_platform.defs.shards_asset import build_shards_assets
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.topic_input import CdcTopic, CdcTopicIOManager, FakeCdcTopicIOManager
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator, shards_key
+from cdc_platform.defs.windows import build_window_assets, build_window_sensors, window_partitions, windows_key
 
 __all__ = [
     "CdcPlatformComponent",
@@ -46,6 +47,8 @@ __all__ = [
     "build_reconcile_sensor",
     "build_shards_assets",
     "build_verification_schedules",
+    "build_window_assets",
+    "build_window_sensors",
     "lake_key",
     "load_tables",
     "on_new_data",
@@ -53,4 +56,6 @@ __all__ = [
     "require_check",
     "shards_key",
     "when_captured",
+    "window_partitions",
+    "windows_key",
 ]

@@ -12,6 +12,7 @@ from cdc_platform.alerting.conditions import AlertCondition
 from cdc_platform.alerting.outbox import CheckView, notify, ping_watchdogs
 from cdc_platform.alerting.transitions import AlertPolicy
 from cdc_platform.defs.audit_asset import AUDIT, audit_key
+from cdc_platform.defs.lake_asset import lake_key
 from cdc_platform.defs.latest_checks import latest_evaluations
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.run_alerts import run_conditions
@@ -52,7 +53,7 @@ def build_alert_sensor(
     watched: dict[dg.AssetKey, CdcTableProps] = {}
     for props in tables:
         key = translator.get_asset_spec(props).key
-        watched |= {key: props, audit_key(key): props}
+        watched |= {key: props, audit_key(key): props, lake_key(key): props}
     owners = {props.dataset: props.owners for props in watched.values()}
 
     names = Names(platform)

@@ -37,6 +37,7 @@ from cdc_platform.defs.shards_asset import build_shards_assets
 from cdc_platform.defs.surroundings import with_surroundings
 from cdc_platform.defs.table_inventory import Inventory, load_tables
 from cdc_platform.defs.translator import CdcTableProps, CdcTranslator
+from cdc_platform.defs.windows import build_window_assets, build_window_sensors
 
 
 class ReconcileSensorArgs(dg.Model, dg.Resolvable):
@@ -266,6 +267,12 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             if judging
             else []
         )
+        windows = build_window_sensors(
+            tables=found.tables,
+            platform=found.platform,
+            translator=translator,
+            default_status=self._status(self.alerts.running),
+        )
         old: list[Any] = []
         if self.old_job_names:
             old = [*under_old_names(job for job in jobs if job is not jobs.doctor)]
@@ -284,8 +291,9 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 ),
                 *build_shards_assets(tables=found.tables),
                 *build_lake_assets(tables=found.tables, translator=translator),
+                *build_window_assets(tables=found.tables, translator=translator),
             ],
-            sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges],
+            sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges, *windows],
             schedules=build_verification_schedules(
                 job=jobs.verify,
                 tables=found.tables,

@@ -3,7 +3,8 @@
 # Without `from __future__ import annotations`: Dagster reads the types of an asset that is made inside a function.
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
 
 import dagster as dg
 
@@ -16,9 +17,14 @@ from cdc_platform.lake.append import append_events
 from cdc_platform.lake.current import merge, open_view
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.standing import NOT_PROVEN, standings
+from cdc_platform.lake.tables import Late
 from cdc_platform.verification.audit_frame import AuditFrame
 
 LAKE = "lake"
+
+# The check of late events, where the dataset has windows.
+ON_TIME = "on_time"
+_ON_TIME_MEANS = "In the last week no event came of a window that was whole already."
 
 # Shards whose standing is shown.
 _SHOWN = 50
@@ -48,6 +54,9 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
         owners=list(topic.owners),
         kinds={"iceberg"},
         tags={TAG_PLATFORM: props.platform, TAG_DATASET: props.dataset},
+        check_specs=[dg.AssetCheckSpec(ON_TIME, asset=lake_key(topic.key), description=_ON_TIME_MEANS)]
+        if props.window_minutes
+        else [],
         automation_condition=dg.AutomationCondition.eager(),
         description=(
             f"`{props.dataset}.{props.table}` as tables of Iceberg: `{props.table}_changes` has every event, "
@@ -65,7 +74,7 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
                 )
             done = append_events(wiring.verification_of(platform), topology, props.dataset, props.table, policy)
             if done.snapshot is None:
-                return dg.MaterializeResult(metadata={"events": 0})
+                return dg.MaterializeResult(metadata={"events": 0}, check_results=_judged(props, ()))
             merged = merge(policy, props.dataset, props.table)
             state = open_view(policy, props.dataset, props.table, done.snapshot).state
             verdicts = AuditFrame(platform.settings.audit_dir).latest(props.dataset, props.table)
@@ -73,6 +82,7 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
         counts = Counter(each.topic_proven_to is not None for each in found)
         context.log.info(f"{done.events} events in run {done.run}; {len(merged)} buckets merged.")
         return dg.MaterializeResult(
+            check_results=_judged(props, state.late),
             metadata={
                 "events": done.events,
                 "run": done.run,
@@ -86,7 +96,26 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
                     ],
                     schema=dg.TableSchema([dg.TableColumn(name, "string") for name in ("shard", "position", "proof")]),
                 ),
-            }
+            },
         )
 
     return lake
+
+
+def _judged(props: CdcTableProps, late: Sequence[Late]) -> list[dg.AssetCheckResult]:
+    if not props.window_minutes:
+        return []
+    lines = [
+        f"{each.at[:19]}Z: {each.events} events of shard {each.shard} in the window that ended at "
+        f"{datetime.fromtimestamp(each.until, UTC):%Y-%m-%dT%H:%M}, of keys {', '.join(each.keys)}"
+        for each in late[:_SHOWN]
+    ]
+    return [
+        dg.AssetCheckResult(
+            passed=not late,
+            check_name=ON_TIME,
+            severity=dg.AssetCheckSeverity.ERROR,
+            description="; ".join(lines) or _ON_TIME_MEANS,
+            metadata={"advice": "Find what wrote into the source's past, and run again what used those windows."},
+        )
+    ]

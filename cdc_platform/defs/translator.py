@@ -15,6 +15,7 @@ from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.topology import Dataset, Topology
 from cdc_platform.verification.ports import VerificationPolicy
+from cdc_platform.verification.windows.boundaries import WindowPolicy
 
 log = logging.getLogger(__name__)
 
@@ -29,7 +30,8 @@ class CdcTableProps:
     `table` is the name inside the dataset, `source_table` the one in each shard's
     database (with its schema where the engine has them), `owners` as the dataset has them.
     `verify_schedule` is a cron line, `verify_shards` how many shards one of its runs takes (0: all, or a seventh
-    where the dataset has no schedule of its own). `lake`: it lands in one.
+    where the dataset has no schedule of its own). `lake`: it lands in one. `window_minutes`: the length of the
+    dataset's windows, from the day `windows_since` on; 0: it has none.
     """
 
     platform: str
@@ -47,6 +49,8 @@ class CdcTableProps:
     verify_schedule: str = ""
     verify_shards: int = 0
     lake: bool = False
+    window_minutes: int = 0
+    windows_since: str = ""
 
     @property
     def shards_partition(self) -> str:
@@ -83,7 +87,7 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
         # A verification says so when it is asked for; the assets are there all the same.
         log.error("%s", error)
         policy = VerificationPolicy()
-    lands = _lands(dataset)
+    lands, windows = _lands(dataset), _windows(dataset)
     for table in dataset.tables:
         yield CdcTableProps(
             platform=platform,
@@ -101,7 +105,17 @@ def _dataset_props(dataset: Dataset, platform: str) -> Iterator[CdcTableProps]:
             verify_schedule=default_schedule(dataset.name) if policy.schedule is None else policy.schedule,
             verify_shards=policy.scheduled_shards,
             lake=table.name in lands,
+            window_minutes=windows.minutes if windows else 0,
+            windows_since=windows.since if windows else "",
         )
+
+
+def _windows(dataset: Dataset) -> WindowPolicy | None:
+    try:
+        return WindowPolicy.of(dataset)
+    except TopologyError as error:
+        log.error("%s", error)
+        return None
 
 
 def _lands(dataset: Dataset) -> frozenset[str]:

@@ -104,6 +104,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
     source_log = _source_log(fields.inner("source_log"), strict)
     verification = fields.free("verification")
     lake = fields.free("lake")
+    windows = fields.free("windows")
     accepted_hazards = fields.texts("accepted_hazards")
     owners = fields.texts("owners")
     pause = _pause(fields, strict)
@@ -125,6 +126,7 @@ def decode_dataset(name: str, raw: Any, *, where: str, path: str = "", strict: b
             source_log=source_log,
             verification=verification or EMPTY,
             lake=lake or EMPTY,
+            windows=windows or EMPTY,
             accepted_hazards=accepted_hazards,
             owners=owners,
             pause=pause,
@@ -148,6 +150,7 @@ def encode_dataset(dataset: Dataset) -> Document:
             "source_log": _changed(dataset.source_log, DEFAULT_SOURCE_LOG),
             "verification": dict(dataset.verification),
             "lake": dict(dataset.lake),
+            "windows": dict(dataset.windows),
             "accepted_hazards": list(dataset.accepted_hazards),
             "owners": list(dataset.owners),
             "pause": encode_pause(dataset.pause) if dataset.pause else None,

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import msgspec
 import pyarrow as pa
 
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
@@ -17,13 +19,25 @@ from cdc_platform.lake.columns import lake_batch, lake_schema
 from cdc_platform.lake.events import NewEvents
 from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.standing import judged
-from cdc_platform.lake.tables import STATE, LakeState, ShardState, lake_errors, open_tables, state_of, write_state
+from cdc_platform.lake.tables import (
+    STATE,
+    LakeState,
+    ShardState,
+    lake_errors,
+    open_tables,
+    state_of,
+    state_place,
+    write_state,
+)
+from cdc_platform.lake.windows import LateEvents, kept
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.reading.table_shape import table_shape
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.committed_offsets import ConnectorOffsets
 from cdc_platform.verification.proof.topic_fold import TopicFold
+from cdc_platform.verification.windows.boundaries import Marks
+from cdc_platform.verification.windows.progress import known_windows
 
 if TYPE_CHECKING:
     import pyiceberg.table
@@ -103,7 +117,7 @@ class _Run:
             schema = lake_schema(new.builder().schema)
             if changes is None:
                 changes = tables.make_changes(schema)
-            return self._commit(changes, new, schema, state)
+            return self._commit(changes, new, schema, before, state)
 
     def _new(self, fold: TopicFold, records: Records, bounds: TopicBounds, before: LakeState) -> NewEvents:
         begins = {n: max(begin, before.offsets.get(n, 0)) for n, (begin, _) in bounds.partitions.items()}
@@ -118,25 +132,38 @@ class _Run:
             cache=Path(self.ports.platform.settings.cache_dir),
         )
 
-    def _commit(self, changes: pyiceberg.table.Table, new: NewEvents, schema: pa.Schema, state: LakeState) -> LakeRun:
-        count = 0
+    def _commit(
+        self, changes: pyiceberg.table.Table, new: NewEvents, schema: pa.Schema, before: LakeState, state: LakeState
+    ) -> LakeRun:
+        count, now = 0, datetime.now(UTC)
+        late = LateEvents(self.dataset.engine, self._marks(), before)
 
         def batches() -> Iterator[pa.RecordBatch]:
             nonlocal count
             for batch in new.batches():
                 count += len(batch)
+                late.look(batch)
                 yield lake_batch(batch, schema)
 
         # The transaction is bound to the snapshot that `before` was read of: another commit in between fails it.
         with lake_errors(f"{self.dataset.name}.{self.table.name}"):
-            place = write_state(changes, state)
+            place = state_place(changes, state.run)
             with changes.transaction() as transaction:
                 self._evolve(transaction, schema)
                 transaction.append(
                     pa.RecordBatchReader.from_batches(schema, batches()), {STATE: place, "cdc.run": str(state.run)}
                 )
+                found = (*kept(before.late, now), *late.found(changes, now))
+                write_state(changes, msgspec.structs.replace(state, late=found), place)
             snapshot = changes.current_snapshot()
         return self._done(state, count, None if snapshot is None else snapshot.snapshot_id)
+
+    def _marks(self) -> dict[str, Marks]:
+        """The boundaries of the dataset's windows, by shard."""
+        if not self.dataset.windows:
+            return {}
+        known = known_windows(self.ports.platform.state.read(), self.dataset.name)
+        return {} if known is None else known[2]
 
     def _evolve(self, transaction: pyiceberg.table.Transaction, schema: pa.Schema) -> None:
         """New columns are added, types made wider where Iceberg allows it. Raises LakeHeld."""

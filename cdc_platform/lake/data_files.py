@@ -63,7 +63,7 @@ class DamagedFiles:
                 continue
             if field.name.startswith("cdc_"):
                 raise LakeHeld(
-                    f"{path} has {field.name} as {values.type}, not {field.type}: its rows cannot be told apart.",
+                    f"{path} has {field.name} as {values.type}, not {field.type}: its rows cannot be identified.",
                     cure="Something else wrote it: rename the lake's tables and let it fill new ones.",
                 )
             self._found[path, field.name] = f"{path} has {field.name} as {values.type}, the table as {field.type}."

@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
-from cdc_platform.lake.tables import BUCKET, CURRENT, KEY, RUN
+from cdc_platform.lake.tables import BUCKET, CURRENT, KEY, RUN, SEQ, STREAM
 from cdc_platform.reading.batches import OPERATION, POSITION, BatchBuilder
 from cdc_platform.reading.offset_sets import OffsetSets
 from cdc_platform.reading.partial_rows import partial_rows
@@ -20,11 +21,13 @@ from cdc_platform.verification.proof.change_events import NO_SHARD, OFFSET_BITS,
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import last_of_each_key
 from cdc_platform.verification.proof.raw_keys import of_the_row
-from cdc_platform.verification.proof.source_positions import position_text
+from cdc_platform.verification.proof.source_positions import POSITIONS, position_text
 from cdc_platform.verification.proof.toast_values import Tokens
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
 BATCH_ROWS = 5_000
+
+_POSITION = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
 
 TIME, PARTITION, OFFSET = "cdc_time", "cdc_partition", "cdc_offset"
 EXTRA = {
@@ -37,6 +40,8 @@ EXTRA = {
     OFFSET: pa.int64(),
     RUN: pa.int64(),
     CURRENT: pa.bool_(),
+    STREAM: pa.int64(),
+    SEQ: pa.int64(),
 }
 
 # Of a value that Postgres did not send, in `cdc_unheld` of an event that does not count any more.
@@ -144,6 +149,7 @@ class NewEvents:
         elif event is not None and bytes(event.after) != b"null":
             own = self.fold.rows.wire_tokens(bytes(event.after))
             unheld = [(name, NOT_SENT) for name, token in own.items() if token is None]
+        stream, seq = (None, None) if event is None else self._transaction(event)
         millis = None if value is None else _millis(value)
         extra = {
             BUCKET: zlib.crc32(f"{shard}\x1f{text}".encode()) % self.buckets,
@@ -155,8 +161,18 @@ class NewEvents:
             OFFSET: place[1],
             RUN: self.run,
             CURRENT: current,
+            STREAM: stream,
+            SEQ: seq,
         }
         return shard, own, extra, unheld
+
+    def _transaction(self, event: Any) -> tuple[int, int]:
+        """Its numbers as positions see them; none for rows that a snapshot read."""
+        if event.op == "r":
+            return 0, 0
+        found = np.zeros(1, dtype=_POSITION)
+        POSITIONS[self.fold.shape.engine]([event], found)
+        return int(found["stream"][0]), int(found["seq"][0])
 
     def _partial(self, partial: Mapping[str, list[Words]], decoder: JsonDecoder) -> Iterator[Any]:
         for shard, keys in partial.items():

@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 # Properties of snapshots: the file of a run of `changes`; bucket to the run up to which `base` has it.
 STATE, MERGED = "cdc.state", "cdc.merged"
+# The same of all snapshots that one rewrite of a table makes.
+REWRITE = "cdc.rewrite"
 
 BUCKET, KEY, RUN, CURRENT = "cdc_bucket", "cdc_key", "cdc_run", "cdc_current"
+
+# An event's transaction as numbers, by which positions see it (`model.positions`); 0 of what a snapshot read.
+STREAM, SEQ = "cdc_stream", "cdc_seq"
 
 # pyiceberg sends an append again on top of what another writer committed meanwhile: its events would be there twice.
 # Its bounds of columns fail on moments past the year 9999, so that only those are kept by which is read here.
@@ -52,16 +57,27 @@ class ShardState(msgspec.Struct, frozen=True, kw_only=True):
     verification: str | None = None
 
 
+class Late(msgspec.Struct, frozen=True, kw_only=True):
+    """Events that a run found of a window (`until`: its end, seconds since 1970) which was whole before it."""
+
+    at: str
+    shard: str
+    until: int
+    events: int
+    keys: tuple[str, ...] = ()
+
+
 class LakeState(msgspec.Struct, frozen=True, kw_only=True):
     """The file of a run: its number from 1 on, the topic's id, the next offset of each partition, the shards.
 
-    Files of runs before verdicts were kept have none.
+    `late`: events that came too late, by the runs of the last week. Files of earlier releases lack it, and verdicts.
     """
 
     run: int = 0
     topic_id: str | None = None
     offsets: dict[int, int] = {}
     shards: dict[str, ShardState] = {}
+    late: tuple[Late, ...] = ()
     events: int = 0
     version: int = 1
 
@@ -153,28 +169,32 @@ def lake_errors(table: str) -> Iterator[None]:
 
 def state_of(changes: Table, snapshot: Snapshot | None) -> LakeState:
     """What the snapshot's file says; an empty state without a snapshot."""
-    place = _property(snapshot, STATE)
+    place = property_of(snapshot, STATE)
     if place is None:
         return LakeState()
     with changes.io.new_input(place).open() as stream:
         return msgspec.json.decode(stream.read(), type=LakeState)
 
 
-def write_state(changes: Table, state: LakeState) -> str:
-    """Write the file of a run that is not committed yet; its place."""
-    place = f"{changes.location()}/cdc/state-{state.run:08d}-{uuid.uuid4().hex}.json"
+def state_place(changes: Table, run: int) -> str:
+    """Where the file of a run that is not committed yet is to be."""
+    return f"{changes.location()}/cdc/state-{run:08d}-{uuid.uuid4().hex}.json"
+
+
+def write_state(changes: Table, state: LakeState, place: str) -> None:
+    """Write the file of a run, before the commit that names it."""
     with changes.io.new_output(place).create() as stream:
         stream.write(msgspec.json.encode(state))
-    return place
 
 
 def merged_of(snapshot: Snapshot | None) -> Mapping[int, int]:
     """Bucket to the run up to which this snapshot of `base` has its changes."""
-    text = _property(snapshot, MERGED)
+    text = property_of(snapshot, MERGED)
     return {} if text is None else msgspec.json.decode(text, type=dict[int, int])
 
 
-def _property(snapshot: Snapshot | None, name: str) -> Any:
+def property_of(snapshot: Snapshot | None, name: str) -> Any:
+    """What a snapshot says of itself under this name; None without it."""
     if snapshot is None or snapshot.summary is None:
         return None
     return snapshot.summary.additional_properties.get(name)

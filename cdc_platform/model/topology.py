@@ -166,7 +166,7 @@ class Dataset:
     """One sharded database: the same tables in each of its shards.
 
     `connector` holds Debezium overrides for all shards, as text values.
-    `verification` is the policy of the checks, read by `verification/`; `lake` by `lake/`.
+    `verification` is the policy of the checks, read by `verification/`, and so is `windows`; `lake` by `lake/`.
     `accepted_hazards` are kinds of the doctor's findings, or `KIND:TABLE`, that are known and no reason to refuse.
     `extra` holds fields of the document that this version does not know; they
     survive a read-modify-write.
@@ -185,6 +185,7 @@ class Dataset:
     source_log: SourceLog = DEFAULT_SOURCE_LOG
     verification: Mapping[str, Any] = EMPTY
     lake: Mapping[str, Any] = EMPTY
+    windows: Mapping[str, Any] = EMPTY
     accepted_hazards: tuple[str, ...] = ()
     owners: tuple[str, ...] = ()
     pause: Pause | None = None

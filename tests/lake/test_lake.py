@@ -237,10 +237,10 @@ def test_lake_of_two_writers_one_wins_and_the_other_says_so(
     worked(world, 1)
     real = write_state
 
-    def meanwhile(*args: Any) -> str:
+    def meanwhile(*args: Any) -> None:
         monkeypatch.setattr(append, "write_state", real)
         assert run(world, policy).run == 2
-        return real(*args)
+        real(*args)
 
     monkeypatch.setattr(append, "write_state", meanwhile)
     with pytest.raises(LakeConflict, match=r"another writer has committed.*nothing of this run was written"):

@@ -1,0 +1,1 @@
+"""Windows of time, cut by source positions."""
