@@ -13,7 +13,7 @@ from cdc_platform.canonical.columns import Column, Fidelity, Form
 _INTEGERS = {"tinyint", "smallint", "mediumint", "int", "integer", "bigint"}
 _TEXTS = {"char", "varchar", "tinytext", "text", "mediumtext", "longtext", "set", "json"}
 _BINARIES = {"binary", "varbinary", "tinyblob", "blob", "mediumblob", "longblob"}
-_GEOMETRIES = {
+GEOMETRIES = {
     "geometry", "point", "linestring", "polygon", "multipoint", "multilinestring", "multipolygon",
     "geometrycollection", "geomcollection",
 }  # fmt: skip
@@ -57,15 +57,20 @@ def form(column: Column) -> Form | None:
         return Form(sql=lambda x: _plain(f"LOWER(HEX({x}))"), long=True)
     if kind == "uuid":
         return Form(sql=_plain)
-    if kind in _GEOMETRIES:
-        return Form(
-            sql=lambda x: f"""CONCAT('"',LOWER(HEX(ST_AsWKB({x}))),',',ST_SRID({x}),'"')""",
-            wire=wire.geometry,
-            scalar=False,
-            long=True,
-            fidelity=Fidelity.NORMALISED,
-        )
+    if kind in GEOMETRIES:
+        return geometry("ST_AsWKB({x})")
     return _temporal(column)
+
+
+def geometry(wkb: str) -> Form:
+    """How a geometry becomes canonical, whose WKB that SQL gives for `{x}`."""
+    return Form(
+        sql=lambda x: f"""CONCAT('"',LOWER(HEX({wkb.format(x=x)})),',',ST_SRID({x}),'"')""",
+        wire=wire.geometry,
+        scalar=False,
+        long=True,
+        fidelity=Fidelity.NORMALISED,
+    )
 
 
 def _floating(column: Column) -> Form:

@@ -20,6 +20,9 @@ def form(column: Column) -> Form | None:
         return Form(sql=lambda x: _number(f"CONCAT({x})*1e0"), wire=wire.mysql_json_float, fidelity=Fidelity.NORMALISED)
     if column.type == "json":
         return Form(sql=mysql_json.sql, wire=mysql_json.canonical, long=True, fidelity=Fidelity.NORMALISED)
+    if column.type in mariadb.GEOMETRIES:
+        # Events have a value as it is stored, longitude before latitude; of SRIDs like 4326 it says latitude first.
+        return mariadb.geometry("ST_AsWKB({x},'axis-order=long-lat')")
     return mariadb.form(column)
 
 

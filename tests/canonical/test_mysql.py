@@ -125,3 +125,10 @@ def test_hashes_of_before_are_not_taken_for_those_of_now() -> None:
     found = {engine: Shape(engine=engine, columns=columns, key=("id",)) for engine in Engine}
     assert BINLOG_FORM == 2
     assert len({shape.fingerprint for shape in found.values()}) == 3
+
+
+def test_a_geometry_is_read_in_the_order_in_which_it_is_stored() -> None:
+    """An SRID like 4326 says latitude first, and so would the server."""
+    column = Column(name="p", type="point", nullable=False)
+    assert "ST_AsWKB(`p`,'axis-order=long-lat')" in token_sql(Engine.MYSQL, column)
+    assert "ST_AsWKB(`p`)" in token_sql(Engine.MARIADB, column)
