@@ -16,6 +16,7 @@ from typing import Any, get_type_hints
 import msgspec
 
 from cdc_platform.errors import SettingsError
+from cdc_platform.model.name_rules import letters_from_elsewhere, not_a_server
 from cdc_platform.model.naming import not_among, one_of
 from cdc_platform.model.secret_references import (
     HOW_TO_REFER,
@@ -229,15 +230,17 @@ def default_audit_dir() -> Path:
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return _parsed(file.read_text(), str(file))
+        return _parsed(file.read_text(encoding="utf-8-sig"), str(file))
     except FileNotFoundError:
         raise SettingsError(
             "the settings file does not exist.",
             where=str(file),
             cure=f"Make one with `cdc-platform init`, or unset {CONFIG_ENV}.",
         ) from None
-    except UnicodeDecodeError as error:
-        raise SettingsError(f"not valid TOML: {error}.", where=str(file), cure="Fix the file.") from None
+    except IsADirectoryError:
+        raise SettingsError("is a directory.", where=str(file), cure=f"Name a file by {CONFIG_ENV}.") from None
+    except UnicodeDecodeError:
+        raise SettingsError("is not UTF-8 text.", where=str(file), cure="Save it as UTF-8.") from None
 
 
 def _parsed(text: str, where: str) -> dict[str, Any]:
@@ -328,22 +331,17 @@ def _convert(value: Any, name: str, where: str) -> Any:
     if isinstance(found, float) and not math.isfinite(found):
         raise SettingsError(f"must be a finite number, but is {found}.", where=where, field=name, cure="Write one.")
     if name == "zookeeper":
-        _refuse_servers(found, name, where)
+        refuse_servers(found, name, where)
+    if name == "state_topic" and not re.fullmatch(r"[A-Za-z0-9._-]{1,249}", found):
+        raise SettingsError(f"{found!r} is not a topic name.", where=where, field=name, cure="Use a-z, 0-9, . _ and -.")
     return found
 
 
-# HOST or HOST:PORT, an IPv6 address in brackets; the last of a list may have ZooKeeper's own chroot.
-_SERVER = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(:(?P<port>[0-9]{1,5}))?(/[^,\s]*)?")
-
-
-def _refuse_servers(text: str, name: str, where: str) -> None:
+def refuse_servers(text: str, name: str, where: str | None = None) -> None:
     """Raises SettingsError for a list of servers that none could be reached by: it would be waited for."""
-    for server in text.split(","):
-        found = _SERVER.fullmatch(server.strip())
-        if found is None or not 0 < int(found["port"] or 1) < 65536:
-            raise SettingsError(
-                f"{server.strip()!r} is not an address.", where=where, field=name, cure="Write HOST:PORT,HOST:PORT."
-            )
+    if (wrong := not_a_server(text)) is not None:
+        message = f"{wrong!r} is not an address{letters_from_elsewhere(wrong)}."
+        raise SettingsError(message, where=where, field=name, cure="Write HOST:PORT,HOST:PORT.")
 
 
 def _alert_target(given: Any, place: str, where: str) -> AlertTarget:
@@ -384,7 +382,9 @@ def _kafka(value: Any, name: str, where: str) -> dict[str, str]:
             raise SettingsError(
                 "must be a reference to a secret.", where=where, field=f"{name}.{option}", cure=HOW_TO_REFER
             )
-    if name == "kafka" and not found.get("bootstrap.servers"):
+    if servers := found.get("bootstrap.servers"):
+        refuse_servers(re.sub(r"[A-Za-z_]+://", "", servers), f"{name}.bootstrap.servers", where)
+    elif name == "kafka":
         raise SettingsError(
             "bootstrap.servers is missing.", where=where, field=name, cure='Add "bootstrap.servers" = "HOST:PORT".'
         )

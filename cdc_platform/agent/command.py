@@ -28,7 +28,7 @@ from cdc_platform.documents import Layout
 from cdc_platform.errors import BadInput, CdcError
 from cdc_platform.model.plain_text import for_terminal
 from cdc_platform.model.topology import LEADER_DIR
-from cdc_platform.settings import Settings
+from cdc_platform.settings import Settings, refuse_servers
 
 # Connect restarts a worker's tasks one after another, and gives a request up after 90 s. Given up earlier here, a
 # restart that still waits in its queue would be asked for again and done twice.
@@ -66,7 +66,7 @@ _RESTART_SECONDS = 95.0
 )
 @click.option(
     "--settings",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="A cdc-platform.toml: zookeeper_user, zookeeper_password, connect_user, connect_password, connect_ca, "
     "secrets_dirs, source_hosts, source_ca, postgres_auth.",
 )
@@ -108,6 +108,7 @@ def agent(
     log_to(sys.stderr, logging.DEBUG if verbose else logging.INFO, "%(asctime)s %(levelname)s %(message)s")
     for noisy in ("httpx", "httpcore", "cdc_platform.clients.zookeeper.session.kazoo"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    refuse_servers(hosts, "--zookeeper")
     Layout(root).agent(worker)  # a bad name is an error now, not after the first sync
     identity = Identity(
         worker=worker, connect_worker=connect_worker_id or _netloc(connect_url), connect_url=connect_url
@@ -179,5 +180,5 @@ def _netloc(url: str) -> str:
     except ValueError:
         host = port = None
     if found.scheme not in ("http", "https") or not host:
-        raise BadInput(f"{url!r} is no URL.", field="--connect-url", cure="Write http://HOST:PORT.")
+        raise BadInput(f"{url!r} is not a URL.", field="--connect-url", cure="Write http://HOST:PORT.")
     return f"{host}:{port or (443 if found.scheme == 'https' else 80)}"

@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from cdc_platform.cli.grammar import OutputFile
 from cdc_platform.cli.output import echo
 from cdc_platform.clients.platform import Platform
 from cdc_platform.clients.protocols import Connect
@@ -48,7 +49,7 @@ class _Found:
     "--owner", "owners", multiple=True, metavar="OWNER", help="Who hears of them, as in team:shop; repeat it."
 )
 @click.option("--release", is_flag=True, help="The other way: watch them no longer.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write datasets that prove them, for "
+@click.option("--out", type=OutputFile(), help="Also write datasets that prove them, for "
               "`topology import`.")  # fmt: skip
 @click.option("--apply", "apply", is_flag=True, help="Do it; without, it is only shown what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")

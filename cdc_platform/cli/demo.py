@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from cdc_platform.cli.grammar import Duration, old_option
+from cdc_platform.cli.grammar import Duration, NamedPath, old_option
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import INTERRUPTED, Downloads
 from cdc_platform.cli.safe_console import SafeConsole
@@ -26,7 +26,7 @@ from cdc_platform.model.topology import Engine
 @click.command()
 @click.option("--exit", "until_done", is_flag=True, help="End by itself once every change written was seen.")
 @click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON.")
-@click.option("--dir", "directory", type=click.Path(file_okay=False, path_type=Path), help="Keep its files here.")
+@click.option("--dir", "directory", type=NamedPath(file_okay=False), help="Keep its files here.")
 @click.option("--workers", default=3, show_default=True, type=click.IntRange(1, 16), help="Connect workers.")
 @click.option("--changes", default=120, show_default=True, type=click.IntRange(1), help="Changes per shard.")
 @click.option("--rate", default=200.0, show_default=True, help="Changes a second over all shards.")

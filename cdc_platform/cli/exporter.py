@@ -34,9 +34,8 @@ def exporter(host: str, port: int) -> None:
     try:
         server, thread = start_http_server(port, addr=host, registry=registry(state))
     except OSError as error:
-        raise BadInput(
-            f"cannot listen there: {error.strerror or error}.", where=f"{host}:{port}", cure="Choose another --port."
-        ) from None
+        problem = f"cannot listen there: {error.strerror or error}."
+        raise BadInput(problem, where=f"{host}:{port}", cure="Choose another --host or --port.") from None
     echo(f"http://{host}:{server.server_port}/metrics")
     stopped.wait()
     server.shutdown()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import click
@@ -84,6 +86,38 @@ class Duration(click.ParamType):  # type: ignore[type-arg] # generic since click
         if seconds < self._least:
             self.fail(f"{value!r} is too short: {self._least:g} s at least.", param, ctx)
         return seconds
+
+
+class NamedPath(click.Path):
+    """A path that the caller names: an empty one, which would be the working directory, is refused."""
+
+    def __init__(self, *, exists: bool = False, file_okay: bool = True, dir_okay: bool = True) -> None:
+        super().__init__(exists=exists, file_okay=file_okay, dir_okay=dir_okay, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path."""
+        if not str(value).strip():
+            self.fail("the name is empty.", param, ctx)
+        path = Path(os.fsdecode(super().convert(value, param, ctx)))
+        if not self.file_okay and path.exists() and not path.is_dir():
+            self.fail(f"{str(path)!r} is not a directory.", param, ctx)
+        return path
+
+
+class OutputFile(NamedPath):
+    """A file that is going to be written: asked before anything runs whether it can be."""
+
+    def __init__(self) -> None:
+        super().__init__(dir_okay=False)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Path:
+        """The path of a file in a directory that exists."""
+        path = super().convert(value, param, ctx)
+        if not path.parent.is_dir():
+            self.fail(f"{str(path.parent)!r} is not a directory: name a file in one that exists.", param, ctx)
+        if not os.access(path if path.exists() else path.parent, os.W_OK):
+            self.fail(f"{str(path)!r} cannot be written by this user.", param, ctx)
+        return path
 
 
 def tables_and_shards(

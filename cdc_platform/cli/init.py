@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from cdc_platform.cli.grammar import OutputFile
 from cdc_platform.cli.output import echo
 from cdc_platform.clients.kafka.admin import KafkaAdmin
 from cdc_platform.documents.grants import grants as grants_of
@@ -32,7 +33,7 @@ _SECONDS = 8.0
 @click.option(
     "--secrets-dir", "secrets_dirs", multiple=True, metavar="DIRECTORY", help="With datasets' secrets; repeat it."
 )
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), default=CONFIG_FILE, show_default=True)
+@click.option("--out", type=OutputFile(), default=CONFIG_FILE, show_default=True)
 @click.option("--force", is_flag=True, help="Write the file though a server does not answer, or over an older one.")
 def init(
     platform: str,
@@ -60,7 +61,7 @@ def init(
             echo(f"{what}: {ask()}")
         except CdcError as error:
             good = False
-            echo(f"{what}: {error}")
+            echo(f"{what}: {error.message}{f' Cure: {error.cure}' if error.cure else ''}")
     if not good and not force:
         echo(f"{out} was not written. See that the servers run, or write it all the same with --force.", err=True)
         sys.exit(2)

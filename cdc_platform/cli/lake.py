@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from cdc_platform.cli.grammar import SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Stages
 from cdc_platform.errors import BadInput, NotFound, require_extra
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cdc_platform.lake.current import LakeView
 
 
-@click.group()
+@click.group(cls=SuggestingGroup)
 def lake() -> None:
     """Tables of Iceberg that topics land in (docs/lake.md)."""
 

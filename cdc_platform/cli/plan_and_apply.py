@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from cdc_platform.cli.grammar import Duration
+from cdc_platform.cli.grammar import Duration, NamedPath, OutputFile
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Steps, end_interrupted
 from cdc_platform.errors import BadInput
@@ -43,7 +43,7 @@ _accept_shrink = click.option(
 @_accept_shrink
 @click.option("--json", "form", flag_value="json", help="Print JSON.")
 @click.option("--markdown", "form", flag_value="markdown", help="Print Markdown.")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Also write the JSON to a file.")
+@click.option("--out", type=OutputFile(), help="Also write the JSON to a file.")
 def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: Path | None) -> None:
     """Show what a pass would change, and change nothing.
 
@@ -72,7 +72,7 @@ def plan(allow_deletes: int | None, accept_shrink: bool, form: str | None, out: 
 
 
 @click.command()
-@click.argument("plan_file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("plan_file", required=False, type=NamedPath(exists=True, dir_okay=False))
 @_allow_deletes
 @_accept_shrink
 @click.option("--wait", type=Duration(), default="90s", show_default=True, help="How long to wait for a running pass.")
@@ -115,10 +115,13 @@ def apply(plan_file: Path | None, allow_deletes: int | None, accept_shrink: bool
 
 def _fingerprint(file: Path) -> str:
     try:
-        return str(json.loads(file.read_text())["fingerprint"])
+        found = json.loads(file.read_text())["fingerprint"]
+        if not isinstance(found, str):
+            raise TypeError
+        return found
     except (ValueError, KeyError, TypeError):
         raise BadInput(
-            "is no plan.",
+            "is not a plan.",
             where=str(file),
             field="fingerprint",
             cure="Make one with `cdc-platform plan --out FILE`.",

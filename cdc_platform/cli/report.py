@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
+from cdc_platform.cli.grammar import OutputFile
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Steps, ends_at_once
 from cdc_platform.cli.status import passes_of, passes_sentence
 from cdc_platform.clients.platform import Platform
-from cdc_platform.errors import BadInput
 from cdc_platform.model.observed import ObservedState
 from cdc_platform.model.topology import Dataset
 from cdc_platform.planning.health.heat_map import CellState, cell_state
@@ -32,7 +32,7 @@ from cdc_platform.wiring import open_platform
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=OutputFile(),
     default="cdc-report.html",
     show_default=True,
     help="The page; an older one is written over.",
@@ -43,8 +43,6 @@ def report(out: Path) -> None:
     It looks once, as `status` does: shards up and down and why, incidents, hazards, the newest verdicts, a map of all
     shards. Exits 0 when all is well, 2 when something is not up or not as its source, 1 on an error.
     """
-    if not out.parent.is_dir():
-        raise BadInput("is not a directory.", where=str(out.parent), field="--out", cure="Name one that exists.")
     settings = Settings.load()
     with (
         Steps() as steps,

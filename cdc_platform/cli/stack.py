@@ -13,7 +13,7 @@ import click
 import msgspec
 from rich.table import Table
 
-from cdc_platform.cli.grammar import SuggestingGroup
+from cdc_platform.cli.grammar import NamedPath, SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.progress import Downloads
 from cdc_platform.cli.safe_console import SafeConsole
@@ -27,7 +27,7 @@ from cdc_platform.settings import Settings
 _directory = click.option(
     "--dir",
     "directory",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=NamedPath(file_okay=False),
     default=DEFAULT_DIR,
     show_default=True,
     help="Where the stack keeps its state.",
@@ -45,9 +45,7 @@ def stack() -> None:
 @click.option("--workers", type=click.IntRange(1, 16), default=3, show_default=True)
 @click.option("--without", type=click.Choice(["mariadb", "postgres"]), multiple=True)
 @click.option("--with", "added", type=click.Choice(["mysql"]), multiple=True)
-@click.option(
-    "--mysqld", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="The MySQL server program to run."
-)
+@click.option("--mysqld", type=NamedPath(exists=True, dir_okay=False), help="The MySQL server program to run.")
 @click.option("--port", "ports", multiple=True, metavar="NAME=PORT", help="Fix a port, as in kafka.kafka=9092.")
 @click.option("--secure", is_flag=True, help="TLS and passwords for Kafka, Connect and ZooKeeper.")
 @click.option("--foreground", is_flag=True, help="Stay; the stack ends with this command.")

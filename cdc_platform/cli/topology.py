@@ -18,7 +18,7 @@ import click
 from rich.table import Table
 
 from cdc_platform.cli.doctor import document, lines
-from cdc_platform.cli.grammar import Duration, SuggestingGroup
+from cdc_platform.cli.grammar import Duration, NamedPath, OutputFile, SuggestingGroup
 from cdc_platform.cli.output import echo
 from cdc_platform.cli.safe_console import SafeConsole
 from cdc_platform.cli.set_leader import discover_leaders, set_leader
@@ -49,7 +49,7 @@ def topology() -> None:
 
 
 @topology.command("import")
-@click.argument("file", type=click.Path(path_type=Path))
+@click.argument("file", type=NamedPath())
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
 @click.option("--allow-deletes", type=click.IntRange(min=0), metavar="N", help="Delete up to N documents.")
 @click.option("--prune", is_flag=True, help="Also delete datasets and clusters that FILE does not name.")
@@ -88,7 +88,7 @@ def import_(file: Path, dry_run: bool, allow_deletes: int | None, prune: bool, a
     for line in lines(report, _SHOWN) if report is not None else ():
         echo(line)
     writes = sum(change.action != "keep" for change in changes)
-    echo(f"{writes} changes{' would be made' if dry_run else ' made'}")
+    echo(f"{writes} {'change' if writes == 1 else 'changes'} {'would be made' if dry_run else 'made'}")
     if writes and dry_run:
         sys.exit(2)
     if writes:
@@ -118,7 +118,7 @@ class _Any(tuple[str, ...]):
 
 
 @topology.command()
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+@click.option("--out", type=OutputFile(), help="Write to a file.")
 def export(out: Path | None) -> None:
     """Print the topology as a file that `import` reads."""
     with closing(topology_store(Settings.load())) as store:
@@ -162,7 +162,7 @@ def _until(context: click.Context, parameter: click.Parameter, text: str | None)
         return None
     now = datetime.now(UTC)
     if re.fullmatch(r"[0-9]{1,6}[smhd]", text):
-        return now + timedelta(seconds=Duration().convert(text, parameter, context))
+        return now + timedelta(seconds=Duration(least=1.0).convert(text, parameter, context))
     try:
         found = datetime.fromisoformat(text)
     except ValueError:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from cdc_platform.cli.grammar import OutputFile
 from cdc_platform.cli.output import echo
 from cdc_platform.documents import dump_yaml
 from cdc_platform.documents.shard_ranges import expand
-from cdc_platform.errors import BadInput
+from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import (
     LEADER_DIR,
     Address,
@@ -43,10 +44,10 @@ from cdc_platform.model.topology import (
 )
 @click.option("--connect", "urls", required=True, multiple=True, metavar="URL", help="A Connect worker; repeat it.")
 @click.option("--cluster", default="main", show_default=True, help="Name of the Connect cluster.")
-@click.option("--replication", default=3, show_default=True, type=click.IntRange(min=1), help="Of its topics.")
+@click.option("--replication", default=3, show_default=True, type=click.IntRange(1, 32767), help="Of its topics.")
 @click.option("--secrets-dir", default="/etc/cdc-platform/secrets", show_default=True, metavar="DIRECTORY")
 @click.option("--leader-dir", default=LEADER_DIR, show_default=True, metavar="DIRECTORY")
-@click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+@click.option("--out", type=OutputFile(), help="Write to a file.")
 def new_topology(
     dataset: str, engine: str, tables: tuple[str, ...], ids: str, database: str, leaders: tuple[str, ...],
     urls: tuple[str, ...], cluster: str, replication: int, secrets_dir: str, leader_dir: str, out: Path | None,
@@ -68,10 +69,12 @@ def new_topology(
             dataset=dataset,
             id=shard,
             database=name,
-            leader=Address.parse(leaders[at * len(leaders) // len(names)].replace("{shard}", shard)),
+            leader=_leader(leaders[at * len(leaders) // len(names)].replace("{shard}", shard)),
         )
         for at, (shard, name) in enumerate(names)
     )
+    if not secrets_dir.startswith("/"):
+        raise BadInput(f"{secrets_dir!r} must be absolute.", field="--secrets-dir", cure="Write /PATH.")
     login = f"{secrets_dir}/{dataset}/login.properties"
     made = Dataset(
         name=dataset,
@@ -96,3 +99,10 @@ def new_topology(
         raise BadInput("is there already.", where=str(out), cure="Choose another --out.")
     out.write_text(text)
     echo(f"{out} was written. Next: `cdc-platform topology import {out}`, then `cdc-platform plan`.")
+
+
+def _leader(text: str) -> Address:
+    try:
+        return Address.parse(text)
+    except TopologyError as error:
+        raise BadInput(error.message, field="--leader", cure="Write HOST:PORT, as in db-7.internal:3306.") from None

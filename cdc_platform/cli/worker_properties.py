@@ -12,7 +12,8 @@ from cdc_platform.connectors.java_properties import render
 from cdc_platform.connectors.jmx_export import jmx_exporter_config
 from cdc_platform.connectors.permitted_options import client_options
 from cdc_platform.connectors.worker_properties import JVM_FLAGS, WorkerSpec, reasons, recommended
-from cdc_platform.model.topology import LEADER_DIR
+from cdc_platform.errors import BadInput
+from cdc_platform.model.topology import LEADER_DIR, is_cluster_name
 from cdc_platform.settings import Settings
 
 
@@ -24,10 +25,12 @@ from cdc_platform.settings import Settings
 @click.option("--leader-dir", help="Directory of the leader files, the same on each worker.")
 @click.option("--secrets-dir", "secrets_dirs", multiple=True, help="Directory with secrets files.")
 @click.option("--host", default="127.0.0.1", show_default=True, help="Where the REST server listens.")
-@click.option("--port", default=8083, show_default=True, help="Its port.")
+@click.option("--port", default=8083, show_default=True, type=click.IntRange(1, 65535), help="Its port.")
 @click.option("--advertised-host", help="How other workers reach it [default: --host].")
 @click.option("--group-id", help="Connect's group.id [default: cdc-connect-CLUSTER].")
-@click.option("--replication", default=3, show_default=True, help="Of Connect's internal topics.")
+@click.option(
+    "--replication", default=3, show_default=True, type=click.IntRange(1, 32767), help="Of Connect's internal topics."
+)
 @click.option("--https", is_flag=True, help="Serve the REST API over TLS (listeners.https.ssl.* by --set).")
 @click.option("--set", "extra", multiple=True, metavar="NAME=VALUE", help="One more property, or another value.")
 @click.option("--jmx-exporter", is_flag=True, help="Print the Prometheus JMX agent's file instead.")
@@ -56,6 +59,12 @@ def worker_properties(
     cluster = cluster or old_cluster
     if cluster is None:
         raise click.UsageError("Missing argument 'CLUSTER'.")
+    if not is_cluster_name(cluster):
+        cure = "Use its name in the topology: a to z, 0 to 9, _ and -."
+        raise BadInput(f"{cluster!r} is not a valid cluster.", field="CLUSTER", cure=cure)
+    for option, given in (("--leader-dir", leader_dir), ("--bootstrap", bootstrap)):
+        if given is not None and not given.strip():
+            raise click.BadParameter("it is empty.", param_hint=option)
     for pair in extra:
         if not pair.partition("=")[0] or "=" not in pair:
             raise click.BadParameter(f"{pair!r} is not NAME=VALUE.", param_hint="--set")

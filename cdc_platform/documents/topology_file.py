@@ -43,7 +43,7 @@ def load_yaml(path: Path, *, known_clusters: Collection[str] = ()) -> Topology:
     except OSError as error:
         raise TopologyError(f"cannot be read: {error.strerror}.", where=str(path), cure=cure) from None
     except UnicodeDecodeError:
-        raise TopologyError("is no UTF-8 text.", where=str(path), cure=cure) from None
+        raise TopologyError("is not UTF-8 text.", where=str(path), cure=cure) from None
     return parse_yaml(text, where=str(path), known_clusters=known_clusters)
 
 

@@ -24,7 +24,7 @@ class Layout:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"(/[A-Za-z0-9][A-Za-z0-9._-]*)+", self.root):
             raise SettingsError(
-                f"{self.root!r} is no ZooKeeper path.",
+                f"{self.root!r} is not a ZooKeeper path.",
                 field="zookeeper_root",
                 cure="Use an absolute path, as in /cdc.",
             )

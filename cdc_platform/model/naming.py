@@ -36,7 +36,9 @@ def some_of(names: Sequence[str], most: int, *, total: int | None = None) -> str
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name that is most like a misspelt one; None when none is."""
-    return next(iter(get_close_matches(name, sorted(known), n=1)), None)
+    names = sorted(known)
+    same = next((known for known in names if known.lower() == name.lower()), None)
+    return same or next(iter(get_close_matches(name, names, n=1)), None)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from cdc_platform.errors import TopologyError
 from cdc_platform.model.empty_mapping import EMPTY as EMPTY
+from cdc_platform.model.name_rules import NameRule, is_ip_address, is_url, letters_from_elsewhere
 from cdc_platform.model.naming import one_of
 from cdc_platform.model.shard_choice import choose_ids, no_such_shards
 from cdc_platform.model.source_log import DEFAULT_SOURCE_LOG, SourceLog
@@ -27,24 +28,32 @@ LEADER_DIR = "/var/lib/cdc-platform/leaders"
 
 # Names become part of topic names, JMX object names, regular expressions, file
 # names and SQL identifiers; what is special in any of them stays out.
-_DATASET = re.compile(r"[a-z][a-z0-9_]{0,39}")
-_SHARD = re.compile(r"[a-z0-9][a-z0-9_-]{0,39}")
-_TABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}")
-_DATABASE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_$-]{0,62}")
-_CLUSTER = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}")
+_DATASET = NameRule(r"[a-z][a-z0-9_]{0,39}", "Use a to z, 0 to 9 and _, a letter first, 40 at most.")
+_SHARD = NameRule(r"[a-z0-9][a-z0-9_-]{0,39}", "Use a to z, 0 to 9, _ and -, a letter or digit first, 40 at most.")
+_TABLE = NameRule(r"[A-Za-z_][A-Za-z0-9_$]{0,62}", "Use letters, digits, _ and $, no digit first, 63 at most.")
+_DATABASE = NameRule(r"[A-Za-z0-9_][A-Za-z0-9_$-]{0,62}", "Use letters, digits, _, - and $, 63 at most.")
+_CLUSTER = NameRule(r"[a-z0-9][a-z0-9_-]{0,62}", "Use a to z, 0 to 9, _ and -, a letter or digit first, 63 at most.")
+_HOST = NameRule(
+    r"[A-Za-z0-9]([A-Za-z0-9._-]{0,251}[A-Za-z0-9])?|\[[0-9A-Fa-f:.]{2,45}\]|[0-9A-Fa-f:.]{2,45}",
+    "Use a host name or an IP address.",
+)
 
 
-def _check(pattern: re.Pattern[str], value: str, what: str) -> None:
-    if not isinstance(value, str) or not pattern.fullmatch(value):
+def _check(rule: NameRule, value: str, what: str) -> None:
+    if not rule.allows(value):
         raise TopologyError(
-            f"{value!r} is not a valid {what}.", field=what, cure=f"Use a name that matches {pattern.pattern}."
+            f"{value!r} is not a valid {what}{letters_from_elsewhere(value)}.", field=what, cure=rule.words
         )
 
 
 def is_shard_id(text: str) -> bool:
     """May a shard have this id?"""
-    return _SHARD.fullmatch(text) is not None
+    return _SHARD.allows(text)
+
+
+def is_cluster_name(text: str) -> bool:
+    """May a Connect cluster have this name?"""
+    return _CLUSTER.allows(text)
 
 
 class Engine(StrEnum):
@@ -78,6 +87,8 @@ class Address:
 
     def __post_init__(self) -> None:
         _check(_HOST, self.host, "host")
+        if ":" in self.host and not is_ip_address(self.host.strip("[]")):
+            raise TopologyError(f"{self.host!r} is not a valid host.", field="host", cure=_HOST.words)
         if not 0 < self.port < 65536:
             raise TopologyError(f"{self.port} is not a TCP port.", field="port", cure="Use 1 to 65535.")
 
@@ -304,9 +315,9 @@ class Cluster:
         if not self.urls:
             raise TopologyError(f"{self.name} has no URL.", field="urls", cure="Name at least one worker's URL.")
         for url in self.urls:
-            if not re.fullmatch(r"https?://[^\s/]+(/\S*)?", url):
+            if not is_url(url):
                 raise TopologyError(
-                    f"{url!r} is no URL.", field="urls", cure="Write http://HOST:PORT or https://HOST:PORT."
+                    f"{url!r} is not a URL.", field="urls", cure="Write http://HOST:PORT or https://HOST:PORT."
                 )
         if self.capacity < 1:
             raise TopologyError(f"{self.capacity} is not a valid capacity.", field="capacity", cure="Use 1 or more.")

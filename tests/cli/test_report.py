@@ -135,4 +135,4 @@ def test_the_command_writes_it(harness: Harness, tmp_path: Path) -> None:
 
 def test_a_directory_that_is_not_there_is_named_before_anything_is_asked(harness: Harness, tmp_path: Path) -> None:
     refused = run("--out", str(tmp_path / "no" / "r.html"))
-    assert refused.exit_code == 1 and "is not a directory" in refused.stderr and harness.opened == 0
+    assert refused.exit_code == 64 and "is not a directory" in refused.stderr and harness.opened == 0

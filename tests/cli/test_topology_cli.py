@@ -76,7 +76,7 @@ def test_import_show_export_import(store: InMemoryTopologyStore, run: Run, tmp_p
 def test_one_shard_less_is_a_delete_that_is_named(imported: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:
     file = tmp_path / "less.yaml"
     file.write_text(EXAMPLE.read_text().replace("00000-00007", "00000-00006"))
-    assert run("topology", "import", str(file)).output.startswith("delete shard pins.00007\n1 changes made\nNext: ")
+    assert run("topology", "import", str(file)).output.startswith("delete shard pins.00007\n1 change made\nNext: ")
 
 
 def test_many_deletes_need_their_number(imported: InMemoryTopologyStore, run: Run, tmp_path: Path) -> None:

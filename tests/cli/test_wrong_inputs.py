@@ -38,8 +38,8 @@ class Case:
     run: str
     says: tuple[str, ...]
     code: int = ERROR
-    files: Mapping[str, str] = field(default_factory=dict)
-    settings: str | None = None
+    files: Mapping[str, str | bytes] = field(default_factory=dict)
+    settings: str | bytes | None = None
     env: Mapping[str, str] = field(default_factory=dict)
     connects: bool = False  # really
 
@@ -64,6 +64,19 @@ def imported(before: str, after: str, *says: str) -> Case:
     assert before in TOPOLOGY
     files = {"t.yaml": TOPOLOGY.replace(before, after, 1)}
     return Case(run="topology import {here}/t.yaml", says=("t.yaml", "Cure: ", *says), files=files)
+
+
+def content(text: str | bytes, *says: str) -> Case:
+    return Case(run="topology import {here}/t.yaml", says=("t.yaml", "Cure: ", *says), files={"t.yaml": text})
+
+
+NEW = "topology new shop --engine mariadb --table t --connect http://c:8083 --shards 0-1 --database 'd{shard}' "
+NEW += "--leader db:3306"
+
+
+def new(before: str, after: str, *says: str) -> Case:
+    assert before in NEW
+    return error(NEW.replace(before, after, 1), *says)
 
 
 CASES = [
@@ -149,7 +162,71 @@ CASES = [
     error("topology discover pns", "Did you mean 'pins'?"),
     # Files.
     error("topology import /no/such.yaml", "/no/such.yaml"),
-    Case(run="apply {here}/p.json", says=("p.json", "is no plan", "plan --out"), files={"p.json": "[]"}),
+    error("topology import {here}", "Is a directory", "examples/topology.yaml"),
+    usage("topology import ''", "the name is empty"),
+    usage("topology export --out ''", "--out", "the name is empty"),
+    usage("report --out /no/such/page.html", "--out", "'/no/such' is not a directory"),
+    usage("plan --out {here}", "--out", "is a directory"),
+    usage("init --out ''", "--out", "the name is empty"),
+    usage("stack up --dir /dev/null", "--dir", "'/dev/null' is not a directory"),
+    usage("demo --dir ''", "--dir", "the name is empty"),
+    usage("apply {here}", "is a directory"),
+    Case(run="apply {here}/p.json", says=("p.json", "is not a plan"), files={"p.json": '{"fingerprint": 5}'}),
+    content("", "holds nothing", "examples/topology.yaml"),
+    content(b"\xff\xfe" + TOPOLOGY.encode("utf-16-le"), "is not UTF-8 text"),
+    content(TOPOLOGY.encode() + b"# K\xf6ln", "is not UTF-8 text"),
+    content("a" * (32 * 2**20 + 1), "is too large", "33554432 bytes"),
+    content("a: &a [x]\nb: [*a, *a]", "YAML alias"),
+    content("[" * 3000, "nested too deeply"),
+    content("- pins", "must be a mapping of fields, but is a list"),
+    content("apiVersion: kafka.strimzi.io/v1beta2\nkind: KafkaConnector", "apiVersion: no such field"),
+    content(TOPOLOGY + "datasets: {}\n", "'datasets' is there twice"),
+    content(TOPOLOGY + "---\nclusters: {}\n", "a second YAML document"),
+    imported("http://connect:8083", "http://connect:80830", "'http://connect:80830' is not a URL"),
+    imported("http://connect:8083", "connect:8083", "'connect:8083' is not a URL"),
+    imported("db:3306", "db:3306:3306", "'db:3306' is not a valid host"),
+    imported("db:3306", "db:0", "0 is not a TCP port"),
+    imported("pins:\n", "p\u0456ns:\n", "'\u0456' is CYRILLIC SMALL LETTER BYELORUSSIAN-UKRAINIAN I", "Use a to z"),
+    imported("00000-00001", "00000-99999999", "is not a valid range"),
+    imported("tables: [pins]", "tables: pins", "must be a list, but is text"),
+    imported("tables: [pins]", "tables: [pins, pins]", "named twice"),
+    imported("    engine:", "    engine: mysql\n    engine:", "'engine' is there twice"),
+    imported("    engine:", "    topics: {replication: 0}\n    engine:", "0 is out of range"),
+    imported("    engine:", "    limits: {max_rows_per_s: -5}\n    engine:", "max_rows_per_s: no such field"),
+    imported("${file:/s/pins/login.properties:password}", "hunter2", "credentials.password", "not a reference"),
+    # First files.
+    new("--leader db:3306", "--leader db", "--leader: 'db' is not a valid address"),
+    new("--leader db:3306", "--leader db:99999", "--leader: 99999 is not a TCP port"),
+    new("--shards 0-1", "--shards 5-1", "ends before it begins"),
+    new("--shards 0-1", "--shards ''", "is not a valid range"),
+    new("new shop", "new 'my shop'", "'my shop' is not a valid dataset"),
+    new("http://c:8083", "c:8083", "'c:8083' is not a URL"),
+    new("--table t", "--table ''", "'' is not a valid table"),
+    new("--leader db:3306", "--leader db:3306 --secrets-dir s", "--secrets-dir: 's' must be absolute"),
+    usage(NEW + " --replication 99999", "--replication", "99999"),
+    error("init --kafka k: --out {here}/n.toml", "kafka.bootstrap.servers: 'k:' is not an address"),
+    error("init --zookeeper http://zk:2181 --out {here}/n.toml", "'http://zk:2181' is not an address"),
+    error("init --secrets-dir here --out {here}/n.toml", "must be absolute directories"),
+    error("grants mariadb --user \"a'b\"", "is not a plain name"),
+    error("grants postgres --table 'a;drop'", "is not a plain name"),
+    usage("grants oracle", "'oracle'", "'postgres'"),
+    error("worker-properties 'a b'", "'a b' is not a valid cluster"),
+    error("worker-properties main --leader-dir here", "must be an absolute path"),
+    usage("worker-properties main --leader-dir ''", "--leader-dir", "is empty"),
+    usage("worker-properties main --port 99999", "--port", "99999"),
+    usage("agent --zookeeper z:1 --worker w0 --connect-url http://c:1 --settings /no/such.toml", "/no/such.toml"),
+    error("agent --zookeeper '' --worker w0 --connect-url http://c:1", "--zookeeper: '' is not an address"),
+    error("agent --zookeeper http://z:1 --worker w0 --connect-url http://c:1", "--zookeeper: 'http://z:1'"),
+    error("agent --zookeeper z:1 --worker w0 --connect-url http://c:99999", "--connect-url", "is not a URL"),
+    error("agent --zookeeper z:1 --worker 'a b' --connect-url http://c:1", "'a b' is not a valid worker id"),
+    error("exporter --host 256.1.1.1", "256.1.1.1", "Choose another --host"),
+    usage("lake rn pins", "Did you mean 'run'?"),
+    usage("pause pins --reason r --until 0s", "too short"),
+    usage("pause pins --reason r --until 2026-13-45T00:00:00+00:00", "is not a time"),
+    usage("backfill pins --max-rows-per-s nan", "--max-rows-per-s", "'nan'"),
+    error("status PINS", "there is no dataset 'PINS'", "Did you mean 'pins'?"),
+    error("repair pins --table pins --key '00000:[1'", "'00000:[1' is not a key"),
+    Case(run="apply {here}/p.json", says=("p.json", "is not a plan", "plan --out"), files={"p.json": "[]"}),
     imported("mariadb", "oracle", "datasets.pins.engine", "oracle"),
     imported("00000-00001", "00001-00000", "range", "ends before it begins"),
     imported("db:3306", "db", "leader", "HOST:PORT"),
@@ -166,9 +243,16 @@ CASES = [
     setting("batch_size = -1", "batch_size", "must not be negative"),
     setting('zookeeper_password = "hunter2"', "zookeeper_password", "reference to a secret"),
     setting("zookeeper = [", "not valid TOML"),
+    setting("zookeeper = 'z\u043eo:2181'", "'\u043e' is CYRILLIC SMALL LETTER O"),
+    setting("kafka = {'bootstrap.servers' = 'k:999999'}", "kafka.bootstrap.servers: 'k:999999' is not an address"),
+    setting("state_topic = 'a b'", "state_topic: 'a b' is not a topic name"),
+    setting("zookeeper = 'a:1'\nzookeeper = 'b:1'", "not valid TOML", "Cannot overwrite a value"),
+    Case(run="topology show", says=("is not UTF-8 text", "Cure: "), settings=b"\xff\xfez\x00"),
     setting("kafka = {}", "kafka", "bootstrap.servers"),
     variable("CDC_PLATFORM_CONFIG", "/no/such.toml", "/no/such.toml", "does not exist"),
+    variable("CDC_PLATFORM_CONFIG", "{here}", "is a directory"),
     variable("CDC_PLATFORM_MAX_DELETES", "few", "whole number"),
+    variable("CDC_PLATFORM_KAFKA", "k:", "'k:' is not an address"),
     variable("CDC_PLATFORM_ZOOKEEPER", "", "is empty"),
     Case(
         run="topology show",
@@ -210,17 +294,25 @@ def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Harness:
     return harness
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.run} {case.settings or ''}{dict(case.env) or ''}")
+def write(path: Path, text: str | bytes) -> None:
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+
+@pytest.mark.parametrize(
+    "case",
+    CASES,
+    ids=lambda case: f"{case.run} {case.settings or ''}{dict(case.env) or ''}"[:80].encode("ascii", "replace").decode(),
+)
 def test_a_wrong_input_is_one_error_with_the_way_out(
     case: Case, harness: Harness, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name, text in case.files.items():
-        (tmp_path / name).write_text(text)
+        write(tmp_path / name, text)
     if case.settings is not None:
-        (tmp_path / "settings.toml").write_text(case.settings)
+        write(tmp_path / "settings.toml", case.settings)
         monkeypatch.setenv("CDC_PLATFORM_CONFIG", str(tmp_path / "settings.toml"))
     for name, value in case.env.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name, value.replace("{here}", str(tmp_path)))
     if not case.connects:
         for module in ("topology", "set_leader"):
             monkeypatch.setattr(f"cdc_platform.cli.{module}.topology_store", lambda settings: harness.store())
