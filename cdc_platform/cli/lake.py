@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -24,6 +24,7 @@ from cdc_platform.wiring import open_platform, verification_of
 
 if TYPE_CHECKING:
     from cdc_platform.lake.current import LakeView
+    from cdc_platform.lake.maintenance import Upkeep
 
 
 @click.group(cls=SuggestingGroup)
@@ -104,6 +105,78 @@ def at(name: str, position: str | None, shard: str | None, moment: str | None, a
         echo(f"  {each.shard}: all changes up to {each.position or 'an unknown position'}; {each.said}.")
 
 
+@lake.command()
+@click.argument("dataset")
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; repeat it. All by default.")
+@click.option("--keep-days", type=click.FloatRange(min=0), default=7.0, show_default=True, help="Younger ones stay.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def expire(dataset: str, tables: tuple[str, ...], keep_days: float, as_json: bool) -> None:
+    """Forget old snapshots of DATASET's tables, and remove the files that only they have.
+
+    Time travel ends there. The current rows are compared by digest before and after.
+    """
+    require_extra("lake")
+    from cdc_platform.lake import maintenance
+
+    now = datetime.now(UTC)
+    found = [
+        maintenance.expire(policy, dataset, name, timedelta(days=keep_days), now)
+        for name, policy in _chosen(dataset, tables)
+    ]
+    _show(found, as_json, lambda one: f"{one.snapshots} snapshots and {one.files_removed} files removed")
+
+
+@lake.command()
+@click.argument("dataset")
+@click.option("--table", "tables", metavar="TABLE", multiple=True, help="Only this table; repeat it. All by default.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def compact(dataset: str, tables: tuple[str, ...], as_json: bool) -> None:
+    """Write the changes of DATASET's tables again, in few files. Events and rows are compared by digest."""
+    require_extra("lake")
+    from cdc_platform.lake import maintenance
+
+    found = [maintenance.compact(policy, dataset, name) for name, policy in _chosen(dataset, tables)]
+    _show(found, as_json, lambda one: f"{one.files_before} files of changes before, {one.files_after} now")
+
+
+@lake.command()
+@click.argument("name", metavar="DATASET.TABLE")
+@click.option("--shard", metavar="SHARD", required=True, help="The shard that the row was of.")
+@click.option("--key", metavar="KEY", required=True, help="As in `cdc_key`; columns of a key with commas between.")
+@click.option("--yes", is_flag=True, help="Do it; without, nothing is done.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def erase(name: str, shard: str, key: str, yes: bool, as_json: bool) -> None:
+    """Remove all events of a key of DATASET.TABLE that the source has deleted, and all snapshots before that.
+
+    The topic loses them by compaction.
+    """
+    require_extra("lake")
+    from cdc_platform.lake import maintenance
+
+    dataset, _, table = name.partition(".")
+    [(_, policy)] = _chosen(dataset, (table,))
+    if not yes:
+        raise BadInput("this ends time travel, and cannot be undone.", field="--yes", cure="Give --yes to do it.")
+    found = maintenance.erase(policy, dataset, table, shard, key, datetime.now(UTC))
+    _show(
+        [found], as_json, lambda one: f"{one.rows_erased} events and rows of the key erased, {one.snapshots} snapshots"
+    )
+
+
+def _chosen(dataset: str, tables: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:
+    with open_platform(Settings.load()) as platform:
+        return _tables(platform.topology.load(), dataset, tables)
+
+
+def _show(found: Sequence[Upkeep], as_json: bool, said: Callable[[Upkeep], str]) -> None:
+    if as_json:
+        echo(json.dumps({"tables": [asdict(one) for one in found]}, indent=2))
+        return
+    for one in found:
+        rows = int(one.digest.partition(":")[0])
+        echo(f"{one.table}: {said(one)}; all {rows} rows as before.")
+
+
 def _tables(topology: Topology, dataset: str, names: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:
     """The tables that land in the lake, each with the policy. Raises BadInput and TopologyError."""
     known = topology.dataset(dataset)
@@ -121,9 +194,10 @@ def _tables(topology: Topology, dataset: str, names: tuple[str, ...]) -> list[tu
 def _views(policy: LakePolicy, dataset: str, table: str) -> Iterator[LakeView]:
     """The views of all snapshots, the newest first."""
     from cdc_platform.lake.current import open_view
+    from cdc_platform.lake.maintenance import whole_snapshots
 
     newest = open_view(policy, dataset, table)
-    for snapshot in sorted(newest.changes.snapshots(), key=lambda found: -(found.sequence_number or 0)):
+    for snapshot in whole_snapshots(newest.changes):
         yield open_view(policy, dataset, table, snapshot.snapshot_id)
 
 
