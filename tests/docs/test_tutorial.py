@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import stat
 import subprocess
 import sys
@@ -18,10 +19,9 @@ from cdc_platform.local.workers import LEADER_DIR
 from cdc_platform.model.topology import Engine
 from cdc_platform.settings import Settings
 from cdc_platform.wiring import connect_client
+from tests.docs.pages import ROOT, blocks, constraints_with_wheel, stranger
 
-ROOT = Path(__file__).parents[2]
-PAGE = (ROOT / "docs" / "tutorial.md").read_text()
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+BLOCKS = blocks(ROOT / "docs" / "tutorial.md")
 
 # What an administrator has: a client that may do everything. It reads SQL from its input.
 CLIENT = """#!{python}
@@ -44,21 +44,6 @@ def test_all_of_it_is_for_the_shell_and_the_first_block_names_the_readers_server
 
 
 @pytest.fixture
-def wheel(tmp_path: Path) -> Path:
-    """The wheel, built from this checkout, with a constraint that has pip take it and no other."""
-    out = tmp_path / "dist"
-    build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(out), str(ROOT)]
-    done = subprocess.run(build, capture_output=True, text=True, timeout=300, check=False)
-    if done.returncode:  # hatchling is not installed here
-        build.remove("--no-isolation")
-        subprocess.run(build, check=True, capture_output=True, timeout=300)
-    (found,) = out.glob("*.whl")
-    constraints = tmp_path / "constraints.txt"
-    constraints.write_text(f"{(ROOT / 'constraints.txt').read_text()}\ncdc-platform @ {found.as_uri()}\n")
-    return constraints
-
-
-@pytest.fixture
 def clean(stack: Stack) -> Iterator[None]:
     """The tutorial's platform has the names that a reader's has: nothing of it may be there before or stay."""
     yield
@@ -73,7 +58,7 @@ def clean(stack: Stack) -> Iterator[None]:
 @pytest.mark.plain
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
-def test_every_block_runs_and_the_table_is_proven(stack: Stack, tmp_path: Path, wheel: Path, clean: None) -> None:
+def test_every_block_runs_and_the_table_is_proven(stack: Stack, tmp_path: Path, clean: None) -> None:
     login, at = stack.admin(Engine.MARIADB), stack.mariadb_primary
     client = tmp_path / "bin" / "mariadb"
     client.parent.mkdir()
@@ -90,24 +75,31 @@ def test_every_block_runs_and_the_table_is_proven(stack: Stack, tmp_path: Path, 
         "LEADERS": LEADER_DIR,
     }
     assert set(re.findall(r"\b([A-Z_]+)=", BLOCKS[0][1])) == set(servers)
-    script = "\n".join(f"echo '== block {n}' >&2\n{text}" for n, (_, text) in enumerate(BLOCKS[1:], 2))
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("CDC_", "PYTHONPATH"))}
+    script = "\n".join(f"echo '== block {n} after '$SECONDS s >&2\n{text}" for n, (_, text) in enumerate(BLOCKS[1:], 2))
     home = tmp_path / "home"
     home.mkdir()
-    started = time.monotonic()
+    constraints = constraints_with_wheel(tmp_path)
+    started, used = time.monotonic(), resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         cwd=home,
         capture_output=True,
         text=True,
         timeout=1500,
-        env=environment
+        env=stranger(home)
         | servers
-        | {"PATH": f"{client.parent}:{os.environ['PATH']}", "PIP_CONSTRAINT": str(wheel), "HOME": str(home)}
-        | {"PIP_CACHE_DIR": os.environ.get("PIP_CACHE_DIR", str(Path.home() / ".cache" / "pip"))},
+        | {"PATH": f"{client.parent}:{os.environ['PATH']}", "PIP_CONSTRAINT": str(constraints)},
         check=False,
     )
-    print(f"the machine's share: {time.monotonic() - started:.0f} s")
+    cpu = _cpu(resource.getrusage(resource.RUSAGE_CHILDREN)) - _cpu(used)
+    print("\n".join(line for line in done.stderr.splitlines() if line.startswith("== block")))
+    print(f"the machine's share: {time.monotonic() - started:.0f} s, {cpu:.0f} s of them on a core")
     assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-4000:]}"
     assert re.search(r"2 proven; 3 rows", done.stdout), done.stdout
     assert Settings.load(home / "cdc-platform.toml", env={}).zookeeper == servers["ZOOKEEPER"]
+    # The promise is 5 minutes of a machine that does nothing else; here others may compute, too.
+    assert cpu < 300
+
+
+def _cpu(used: resource.struct_rusage) -> float:
+    return used.ru_utime + used.ru_stime

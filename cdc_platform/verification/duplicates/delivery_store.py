@@ -18,6 +18,7 @@ from cdc_platform.verification.continuity.transaction_counts import TRANSACTION_
 from cdc_platform.verification.duplicates.copies import PartitionCounts
 from cdc_platform.verification.duplicates.deliveries import DeliveryReader
 from cdc_platform.verification.duplicates.delivery_batches import (
+    OLDER,
     VERSION,
     DeliveryWriter,
     PartitionState,
@@ -38,7 +39,7 @@ class PartitionDeliveries:
 
     def __init__(self, root: Path, partition: int) -> None:
         self.partition = partition
-        self.directory = StateDirectory(root / f"p{partition:05d}", version=VERSION)
+        self.directory = StateDirectory(root / f"p{partition:05d}", version=VERSION, older=OLDER)
 
     def state(self) -> PartitionState:
         """The state on disk; an empty one where there is none of this version."""

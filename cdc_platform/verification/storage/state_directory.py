@@ -38,12 +38,21 @@ class StateDirectory:
     Args:
         version: of what is kept. State of another version is not read, so that it is begun again; where it is of a
             newer one, the log says so.
+        older: versions whose state and files mean the same, so that they are gone on with.
         unversioned: the version that state without one is of; None: it is not read.
     """
 
-    def __init__(self, path: Path, *, version: int, file: str = "state.json", unversioned: int | None = None) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        version: int,
+        older: Collection[int] = (),
+        file: str = "state.json",
+        unversioned: int | None = None,
+    ) -> None:
         self.path = path
-        self._version, self._unversioned = version, unversioned
+        self._version, self._older, self._unversioned = version, older, unversioned
         self._file = file
         self._reported = False
         path.mkdir(parents=True, exist_ok=True)
@@ -54,7 +63,7 @@ class StateDirectory:
             raw = (self.path / self._file).read_bytes()
             version = msgspec.json.decode(raw, type=_Versioned).version
             version = self._unversioned if version is None else version
-            if version == self._version:
+            if version == self._version or version in self._older:
                 return msgspec.json.decode(raw, type=kind)
         except (FileNotFoundError, msgspec.DecodeError):
             return None
