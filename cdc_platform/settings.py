@@ -87,9 +87,9 @@ class Settings:
     at all. The platform's own secrets lie elsewhere.
     `permitted_connector_options`: names, or patterns with `*`, of connector options that datasets may set
     although they are not known to be harmless (`connectors/permitted_options.py`).
-    `permitted_topics`: patterns with `*` of the topics that datasets may have, beside `<platform>.*`.
-    Existing topics of these names count as the platform's, others are changed only if a pass made
-    them or `adopted_topics` names them (`connectors/topic_ownership.py`).
+    `permitted_topics`: patterns with `*` of the topics that datasets may have, beside `<platform>.*`. Existing ones
+    are changed only as `connectors/topic_ownership.py` says; `adopted_topics` are.
+    `permitted_lakes`: catalogs and warehouses that datasets may name; `*` is names and directories.
     `permit_sql_conditions`: who launches a backfill may choose its rows by any SQL, which then runs with
     the rights of the connector's user.
     `permit_launch_overrides`: who launches a pass may let it delete beyond the guardrails.
@@ -116,6 +116,7 @@ class Settings:
     permitted_connector_options: tuple[str, ...] = ()
     permitted_topics: tuple[str, ...] = ("cdc.*",)
     adopted_topics: tuple[str, ...] = ()
+    permitted_lakes: tuple[str, ...] = ()
     permit_sql_conditions: bool = False
     permit_launch_overrides: bool = True
     connect_timeout: float = 20.0

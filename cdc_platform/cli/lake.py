@@ -46,7 +46,7 @@ def run(dataset: str, tables: tuple[str, ...], merge: bool, as_json: bool) -> No
     shown = []
     with open_platform(Settings.load()) as platform, Stages(quiet=as_json) as stages:
         topology = platform.topology.load()
-        for name, policy in _tables(topology, dataset, tables):
+        for name, policy in _tables(platform.settings, topology, dataset, tables):
 
             def report(done: int, total: int, name: str = name) -> None:
                 stages.update(f"{name}: reading the topic", done, total)
@@ -81,7 +81,7 @@ def at(name: str, position: str | None, shard: str | None, moment: str | None, a
     with open_platform(settings) as platform:
         topology = platform.topology.load()
         known = topology.dataset(dataset)
-        [(_, policy)] = _tables(topology, dataset, (table,))
+        [(_, policy)] = _tables(settings, topology, dataset, (table,))
     own = None if shard is None else topology.choose(dataset, (shard,))[0].id
     view = _before(policy, known, table, moment) if moment else _covering(policy, known, table, position or "", own)
     found = standings(known.engine, view.state, AuditFrame(settings.audit_dir).latest(dataset, table))
@@ -164,8 +164,9 @@ def erase(name: str, shard: str, key: str, yes: bool, as_json: bool) -> None:
 
 
 def _chosen(dataset: str, tables: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:
-    with open_platform(Settings.load()) as platform:
-        return _tables(platform.topology.load(), dataset, tables)
+    settings = Settings.load()
+    with open_platform(settings) as platform:
+        return _tables(settings, platform.topology.load(), dataset, tables)
 
 
 def _show(found: Sequence[Upkeep], as_json: bool, said: Callable[[Upkeep], str]) -> None:
@@ -177,10 +178,12 @@ def _show(found: Sequence[Upkeep], as_json: bool, said: Callable[[Upkeep], str])
         echo(f"{one.table}: {said(one)}; all {rows} rows as before.")
 
 
-def _tables(topology: Topology, dataset: str, names: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:
+def _tables(
+    settings: Settings, topology: Topology, dataset: str, names: tuple[str, ...]
+) -> list[tuple[str, LakePolicy]]:
     """The tables that land in the lake, each with the policy. Raises BadInput and TopologyError."""
     known = topology.dataset(dataset)
-    policy = LakePolicy.of(known)
+    policy = LakePolicy.permitted(known, settings)
     chosen = [known.table(name).name for name in names] or [table.name for table in known.tables]
     if policy is not None:
         chosen = [name for name in chosen if policy.takes(name)]

@@ -31,7 +31,7 @@ from cdc_platform.documents.topology_fields import encode_cluster, encode_datase
 from cdc_platform.errors import BadInput, TopologyError
 from cdc_platform.model.topology import Dataset, Pause, Problem, Topology
 from cdc_platform.planning.doctor.kinds import check_accepted
-from cdc_platform.reconciler.doctor import DoctorReport, examine
+from cdc_platform.reconciler.doctor import DoctorReport, examine_new
 from cdc_platform.settings import Settings
 from cdc_platform.verification.verification_policy import check_policy
 from cdc_platform.wiring import examiner_of, topology_store
@@ -105,7 +105,7 @@ def _examined(settings: Settings, desired: Topology, changes: Sequence[Change]) 
     ]
     if not pairs:
         return None
-    return examine(examiner_of(settings), settings, pairs, seconds=_DOCTOR_SECONDS)
+    return examine_new(examiner_of(settings), settings, desired, pairs, seconds=_DOCTOR_SECONDS)
 
 
 class _Any(tuple[str, ...]):

@@ -81,6 +81,7 @@ def verify(
         rarer_collections(VERIFYING),
     ):
         topology = platform.topology.load()
+        policy = LakePolicy.permitted(topology.dataset(dataset), settings)
         chosen, shards = tables_and_shards(topology.dataset(dataset), names, tables)
         shards += (old_shards,) if old_shards else ()
         ids = [shard.id for shard in topology.choose(dataset, shards)] if shards else None
@@ -95,7 +96,7 @@ def verify(
             verdicts = verify_shards(ports, topology, part, run_id=run_id, report=report)
             audit.write(verdicts)
             found += verdicts
-        lakes = _lakes(ports, topology, dataset, [table.name for table in chosen], ids)
+        lakes = _lakes(ports, topology, policy, dataset, [table.name for table in chosen], ids)
     foreign = {table.name: foreign_rows(one for one in found if one.table == table.name) for table in chosen}
     kinds = {verdict.verdict for verdict in found}
     kinds |= {Verdict.MISMATCHED for one in foreign.values() if one and one.rows}
@@ -121,10 +122,14 @@ def verify(
 
 
 def _lakes(
-    ports: VerificationPorts, topology: Topology, dataset: str, tables: Sequence[str], shards: Sequence[str] | None
+    ports: VerificationPorts,
+    topology: Topology,
+    policy: LakePolicy | None,
+    dataset: str,
+    tables: Sequence[str],
+    shards: Sequence[str] | None,
 ) -> list[LakeVerdict]:
     """What the tables' lake is, where they land in one that has had a run."""
-    policy = LakePolicy.of(topology.dataset(dataset))
     found: list[LakeVerdict] = []
     for table in tables if policy is not None else ():
         if policy is not None and policy.takes(table):

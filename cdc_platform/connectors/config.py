@@ -15,6 +15,7 @@ from cdc_platform.connectors.identity import check, history_topic_of, identity, 
 from cdc_platform.connectors.leader_files import HOST, PORT, leader_reference
 from cdc_platform.connectors.overrides import check_dataset, check_shard
 from cdc_platform.connectors.routing import HEARTBEAT_PREFIX
+from cdc_platform.connectors.shared_databases import shared_database_problems
 from cdc_platform.connectors.source_servers import tls_options
 from cdc_platform.connectors.tables import INCLUDE_LIST, MESSAGE_KEYS, include_list, message_keys
 from cdc_platform.connectors.topic_ownership import topic_problems
@@ -73,7 +74,12 @@ def desired_config(dataset: Dataset, shard: Shard, cluster: Cluster, settings: S
 
 def problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:
     """Datasets and shards that must be left alone: names that collide, overrides that are refused."""
-    return (*check(topology, settings), *topic_problems(topology, settings), *_override_problems(topology, settings))
+    return (
+        *check(topology, settings),
+        *shared_database_problems(topology),
+        *topic_problems(topology, settings),
+        *_override_problems(topology, settings),
+    )
 
 
 def _override_problems(topology: Topology, settings: Settings) -> tuple[Problem, ...]:

@@ -84,7 +84,7 @@ _GUARDED = (
     "openlineage.",
     "producer.",
     "sasl.",
-    "schema.history.internal.",
+    "schema.history.",
     "security.",
     "ssl.",
 )

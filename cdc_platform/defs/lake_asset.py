@@ -67,7 +67,7 @@ def _lake_asset(props: CdcTableProps, topic: dg.AssetSpec) -> dg.AssetsDefinitio
         with names.in_(context).platform() as platform, as_failure():
             topology = platform.topology.load()
             dataset = topology.dataset(props.dataset)
-            policy = LakePolicy.of(dataset)
+            policy = LakePolicy.permitted(dataset, platform.settings)
             if policy is None or not policy.takes(props.table):
                 raise TopologyError(
                     f"{props.dataset}.{props.table} no longer lands in a lake.", cure="Reload the code location."

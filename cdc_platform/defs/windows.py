@@ -17,6 +17,7 @@ from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.windows import lake_reached
 from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Topology
+from cdc_platform.settings import Settings
 from cdc_platform.verification.windows.boundaries import WindowPolicy
 from cdc_platform.verification.windows.progress import DatasetWindows, advance
 
@@ -113,7 +114,9 @@ def build_window_sensors(
                 found = advance(ports, store, topology, dataset, policy, time.time())
                 said.append(sentence(found))
                 of_dataset = {table: key for (name, table), key in keys.items() if name == dataset}
-                events += whole_windows(context.instance, topology, found, of_dataset, context.log.warning)
+                events += whole_windows(
+                    context.instance, clients.settings, topology, found, of_dataset, context.log.warning
+                )
         return dg.SensorResult(asset_events=events, skip_reason=None if events else " ".join(said))
 
     return [windows_sensor]
@@ -121,6 +124,7 @@ def build_window_sensors(
 
 def whole_windows(
     instance: dg.DagsterInstance,
+    settings: Settings,
     topology: Topology,
     found: DatasetWindows,
     tables: Mapping[str, dg.AssetKey],
@@ -131,7 +135,11 @@ def whole_windows(
     Where the table lands in a lake, its runs must have come so far, too.
     """
     dataset = topology.dataset(found.dataset)
-    lake = LakePolicy.of(dataset)
+    try:
+        lake = LakePolicy.permitted(dataset, settings)
+    except CdcError as error:
+        warn(str(error))
+        return
     shards = [shard.id for shard in topology.shards.get(found.dataset, ())]
     for table, topic in tables.items():
         key = windows_key(topic)

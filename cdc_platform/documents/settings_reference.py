@@ -34,6 +34,7 @@ MEANINGS: Mapping[str, str] = {
     "permitted_connector_options": "Further connector options that datasets may set; `*` is any text.",
     "permitted_topics": "Names of topics that datasets may have, beside `<platform>.*`; `*` is any text.",
     "adopted_topics": "Existing topics that passes may change though they did not make them; `*` is any text.",
+    "permitted_lakes": "Catalogs and warehouses of datasets' lakes (docs/lake.md); `*` is names and directories.",
     "permit_sql_conditions": "Conditions of backfills may be any SQL, with the rights of the connector's user.",
     "permit_launch_overrides": "Who launches a pass may set `allow_deletes` and `accept_shrink`.",
     "connect_timeout": "Seconds for one request to a Connect worker.",

@@ -81,7 +81,8 @@ class SourceFacts:
     the server's variables that decide what is logged, those that are not as they must be: name to value. `twins` are
     tables that differ from a captured one in case only. `unpublishable` says why a pass cannot add a table that the
     publication lacks. `agreed` are tables whose definition is the one that the connector knows, with a fingerprint and
-    the offset in its schema history; `unlogged` are those that differ from it, and how (MariaDB, MySQL).
+    the offset in its schema history; `unlogged` are those that differ from it, and how (MariaDB, MySQL). `place` names
+    server and database by what the server says of itself, the same by whichever address it is reached.
     """
 
     tables: Mapping[str, SourceTable]
@@ -93,3 +94,4 @@ class SourceFacts:
     log: RetainedLog | None = None
     agreed: Mapping[str, tuple[int, int]] = EMPTY
     unlogged: Mapping[str, str] = EMPTY
+    place: str = ""

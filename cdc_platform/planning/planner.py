@@ -31,6 +31,8 @@ from cdc_platform.planning.guardrails import Connectors
 from cdc_platform.planning.health.deleted_connectors import DeletedRecord, deleted_elsewhere
 from cdc_platform.planning.health.liveness import CapturedRecord, LeaderRecord, LiveRecord, leader_changes
 from cdc_platform.planning.health.restarts import Waiting
+from cdc_platform.planning.health.shared_sources import readers_of_one
+from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord
 from cdc_platform.planning.holds import HoldRecord, keep_snapshot_options
 from cdc_platform.planning.inputs import DesiredState, Part, PassPolicy, PlanInputs, Planned
@@ -131,6 +133,8 @@ class _Planner:
         hidden = guardrails.hidden_clusters(self.inputs.observed, self.ours, self.inputs.memory, self.inputs.policy)
         holds = self.inputs.memory.of(HoldRecord)
         leader_files = LeaderFiles(self.inputs)
+        places = {name: record.place for name, record in self.inputs.memory.of(SourceRecord).items()}
+        shared, captured = readers_of_one(topology, places), self.inputs.memory.of(CapturedRecord)
         views: list[ConnectorView] = []
         missing: list[tuple[Dataset, Shard, Cluster]] = []
         migrations: list[tuple[Dataset, Shard, Cluster]] = []
@@ -168,6 +172,11 @@ class _Planner:
                 waiting[name] = Waiting(None, text)
             elif topic := next((t for t in map(partial(table_topic, dataset), dataset.tables) if t in foreign), None):
                 waiting[name] = Waiting(None, f"topic {topic} exists, and no pass of this platform made it")
+            elif name not in captured and (
+                twins := [one for one in shared.get(name, ()) if ShardName.parse(one).dataset == dataset.name]
+            ):
+                text = f"{HazardKind.SHARED_DATABASE}: its database is also that of {some_of(twins, 4)}"
+                waiting[name] = Waiting(None, text)
             elif wait := leader_files.wait(shard, cluster):
                 waiting[name] = wait
                 awaited.add(name)

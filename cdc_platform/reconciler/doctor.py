@@ -22,6 +22,8 @@ from cdc_platform.settings import Settings
 SECONDS = 60.0
 # Shards that one connection examines, of those of one server.
 MOST = 25
+# Known shards that are examined beside new ones, because they have a database of the same name.
+_MOST_BESIDE = 200
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,3 +132,32 @@ def examine_chosen(
     names = {found.table(name).name for name in tables} or {table.name for table in found.tables}
     chosen = topology.choose(dataset, shards) if shards else topology.shards.get(dataset, ())
     return examine(examiner, settings, [(found, shard) for shard in chosen], of_table=names.__contains__)
+
+
+def examine_new(
+    examiner: Examiner,
+    settings: Settings,
+    topology: Topology,
+    new: Sequence[tuple[Dataset, Shard]],
+    *,
+    seconds: float = SECONDS,
+) -> DoctorReport:
+    """Examine what is new in the topology, beside known shards whose database may be the same; what concerns the new.
+
+    A server reached by two addresses shows only in what it says of itself.
+    """
+    names = {shard.name for _, shard in new}
+    databases = {(dataset.name, shard.database.lower()) for dataset, shard in new}
+    beside = [
+        (dataset, shard)
+        for dataset, shard in topology.all_shards()
+        if shard.name not in names and (dataset.name, shard.database.lower()) in databases
+    ]
+    report = examine(examiner, settings, [*new, *beside[:_MOST_BESIDE]], seconds=seconds)
+    return DoctorReport(
+        asked=len(new),
+        findings=tuple(
+            one for one in report.findings if any(f"{one.dataset}.{shard}" in names for shard in one.shards)
+        ),
+        unanswered={name: error for name, error in report.unanswered.items() if name in names},
+    )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from itertools import islice
@@ -25,6 +25,7 @@ from cdc_platform.model.topology import EMPTY, Dataset, Engine, Shard
 from cdc_platform.planning.health.liveness import CapturedRecord
 from cdc_platform.planning.health.log_guard import LITTLE, LogSeen, LogState, binlog_state, slot_state
 from cdc_platform.planning.health.restarts import RestartRecord
+from cdc_platform.planning.health.shared_sources import readers_of_one
 from cdc_platform.planning.health.source_hazards import SourceRecord, judged, new_gaps
 from cdc_platform.planning.holds import WATERMARK, HoldRecord
 from cdc_platform.planning.memory import Memory, SourceLogs, SourcesAsked
@@ -133,6 +134,8 @@ def source_round(
     late = _late(behind, [name for name in answers.facts if name in captured and shards[name][0].engine.reads_binlog])
     committed = places((name, shards[name][0].engine) for name in late)
     said = {**answers.facts, **_definitions(histories, settings, shards, answers.facts, memory)}
+    seen_places = {name: record.place for name, record in memory.of(SourceRecord).items()}
+    shared = readers_of_one(topology, seen_places | {name: facts.place for name, facts in said.items()})
     for name, facts in said.items():
         dataset, shard = shards[name]
         state = None
@@ -149,7 +152,8 @@ def source_round(
         # Of a connector that could not be seen nothing is decided.
         seen_now = name in configs or name not in captured
         streaming = captured_tables(dataset, shard, configs.get(name)) if seen_now else None
-        changes |= _changed(dataset, shard, facts, state, streaming, memory, documents, now)
+        others = shared.get(name, ())
+        changes |= _changed(dataset, shard, facts, state, streaming, others, memory, documents, now)
     if not due:
         return changes  # the round of the others is not put off by those that are new
     most = sorted(seen.items(), key=lambda item: item[1].bytes)[-MOST_LOGS:]
@@ -223,13 +227,23 @@ def _changed(
     facts: SourceFacts,
     log: LogState | None,
     streaming: Collection[str] | None,
+    shared_with: Sequence[str],
     memory: Memory,
     documents: Documents,
     now: datetime,
 ) -> DocumentChanges:
     before = memory.of(SourceRecord).get(shard.name)
     captured = shard.name in memory.of(CapturedRecord)
-    after = judged(dataset, facts, before, captured=captured, now=now, log=log, streaming=streaming)
+    after = judged(
+        dataset,
+        facts,
+        before,
+        captured=captured,
+        now=now,
+        log=log,
+        streaming=streaming,
+        shared_with=shared_with,
+    )
     changes: DocumentChanges = {}
     if after != (before or SourceRecord()):
         empty = after == SourceRecord()

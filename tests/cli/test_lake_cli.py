@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from cdc_platform.cli import lake as commands
 from cdc_platform.cli.main import main
 from cdc_platform.clients.platform import Platform
+from cdc_platform.settings import Settings
 from cdc_platform.verification.audit_frame import AuditFrame
 from tests.verification.proof.memory import MemoryWorld
 
@@ -43,7 +44,7 @@ def run(world: MemoryWorld, monkeypatch: pytest.MonkeyPatch) -> Run:
 
     monkeypatch.setattr(commands, "open_platform", platform)
     monkeypatch.setattr(commands, "verification_of", lambda found: outside)
-    monkeypatch.setattr(commands.Settings, "load", lambda: outside.platform.settings)
+    monkeypatch.setattr(Settings, "load", lambda: outside.platform.settings)
 
     def call(*arguments: str) -> Result:
         return CliRunner().invoke(main, ["lake", *arguments], env={"COLUMNS": "200"})

@@ -101,6 +101,7 @@ def test_many_deletes_need_their_number(imported: InMemoryTopologyStore, run: Ru
         (("owners: [team:pins]", "connector: {topic.prefix: x}"), "Cure: "),
         (("clusters: [main]", "clusters: [gone]"), "no cluster 'gone'"),
         (("{file:/run/secrets/pins/mariadb.properties:password}", "hunter2"), "is not a reference"),
+        (("database: pins_{shard}", "database: pins"), "database pins of "),
     ],
 )
 def test_a_bad_file_changes_nothing(

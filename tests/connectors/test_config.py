@@ -153,7 +153,7 @@ def test_one_builder_gives_what_single_calls_give() -> None:
 
 
 def test_a_refused_override_switches_off_just_what_it_stands_in() -> None:
-    bad = replace(PINS_7, id="00008", connector={"topic.prefix": "mine"})
+    bad = replace(PINS_7, id="00008", database="pins_00008", connector={"topic.prefix": "mine"})
     users = replace(USERS, connector={"decimal.handling.mode": "double"})
     topology = Topology(
         datasets={"pins": PINS, "users": users},

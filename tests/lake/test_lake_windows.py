@@ -124,10 +124,11 @@ def test_lake_watermark_partitions_are_materialized_once_the_lake_has_them_and_m
     for hour in (0, 1, 2):
         found = step(world, hour * HOUR + 1)
     warnings: list[str] = []
+    settings = world.outside().platform.settings
     with dg.DagsterInstance.ephemeral() as instance:
 
         def tick() -> list[str | None]:
-            made = list(whole_windows(instance, world.topology, found, {"t": TOPIC}, warnings.append))
+            made = list(whole_windows(instance, settings, world.topology, found, {"t": TOPIC}, warnings.append))
             for one in made:
                 assert one.asset_key == windows_key(TOPIC)
                 instance.report_runless_asset_event(one)

@@ -15,9 +15,9 @@ from cdc_platform.clients.sources.binlog_tables import binlog_tables as captured
 from cdc_platform.clients.sources.catalog_binlog import binlog_tables
 from cdc_platform.clients.sources.replication import channels, prepared_names, prepared_status, replication_status
 from cdc_platform.clients.sources.rights import account, allowed, binlog_rights, is_absent
-from cdc_platform.clients.sources.source_facts import binlogs, log_filters
+from cdc_platform.clients.sources.source_facts import binlogs, filed_name, log_filters, server_identity
 from cdc_platform.clients.sources.table_keys import mysql_table_key
-from cdc_platform.model.topology import Dataset, Engine, Shard, Table
+from cdc_platform.model.topology import Dataset, Shard, Table
 from cdc_platform.planning.doctor.examination import EACH, Capacity, Examination, Lack, ServerSeen
 
 _SETTINGS = (
@@ -43,9 +43,8 @@ class BinlogExamination:
     def _server(self) -> ServerSeen:
         cursor, engine = self.cursor, self.dataset.engine
         before = time.time()
-        name = "@@server_uuid" if engine is Engine.MYSQL else "CONCAT_WS(':', @@hostname, @@port, @@datadir)"
-        cursor.execute(f"SELECT {name}, UNIX_TIMESTAMP(NOW(6)), @@max_user_connections")
-        ((identity, clock, most),) = cursor.fetchall()
+        cursor.execute("SELECT UNIX_TIMESTAMP(NOW(6)), @@max_user_connections")
+        ((clock, most),) = cursor.fetchall()
         clock_s = float(clock) - (before + time.time()) / 2
         cursor.execute("SHOW GLOBAL VARIABLES WHERE Variable_name IN %s", (_SETTINGS,))
         settings = {str(key): str(value) for key, value in cursor.fetchall()}
@@ -67,7 +66,7 @@ class BinlogExamination:
                 for setting, value in log_filters(cursor, engine).items()
             ]
         return ServerSeen(
-            identity=str(identity),
+            identity=server_identity(cursor, engine),
             settings=settings,
             wrong_settings=tuple(wrong),
             capacities=tuple(capacities),
@@ -107,12 +106,10 @@ class BinlogExamination:
         cursor.execute("SELECT TABLE_NAME FROM information_schema.TABLES WHERE TABLE_SCHEMA = %s", (shard.database,))
         there = [name.decode() if isinstance(name, bytes) else str(name) for (name,) in cursor.fetchall()]
         known, alike = captured_tables(cursor, dataset, shard, cascades=False)
-        # As the server files it: names that differ in case only may be one database.
-        folded = shard.database if server.settings.get("lower_case_table_names") == "0" else shard.database.lower()
         tables = binlog_tables(cursor, shard.database, names)
         return Examination(
             server=server,
-            database=folded,
+            database=filed_name(shard.database, server.settings),
             tables=tables,
             keys={
                 table.name: self._key(shard, table, tables[table.name])

@@ -44,7 +44,9 @@ SELECT (SELECT array_to_string(array_remove(ARRAY[CASE WHEN NOT pubinsert THEN '
        (SELECT json_build_array(s.wal_status, s.safe_wal_size,
                                 greatest(0, pg_wal_lsn_diff(now.lsn, s.restart_lsn))::bigint)
           FROM pg_replication_slots s WHERE s.slot_name = %(slot)s),
-       pg_wal_lsn_diff(now.lsn, '0/0')::bigint
+       pg_wal_lsn_diff(now.lsn, '0/0')::bigint,
+       (SELECT concat_ws('/', c.system_identifier, d.oid)
+          FROM pg_control_system() c, pg_database d WHERE d.datname = current_database())
   FROM now
 """
 
@@ -79,11 +81,13 @@ def _binlog_facts(
     settings, log = _log_settings(cursor, dataset.engine), binlogs(cursor, variables)
     if log is not None:
         log = replace(log, begins=tuple(_begin(cursor, dataset.engine, file) for file in log.begins))
+    server = server_identity(cursor, dataset.engine)
     for shard in shards:
         # Servers that carry out cascades as statements do, MySQL from 9.6 on, log them.
         logged = variables.get("innodb_native_foreign_keys") == "OFF"
         tables, alike = binlog_tables(cursor, dataset, shard, cascades=not logged)
-        yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log)
+        place = f"{server}/{filed_name(shard.database, variables)}"
+        yield shard, SourceFacts(tables=tables, settings=settings, twins=alike, log=log, place=place)
 
 
 def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard, own: Identity) -> SourceFacts:
@@ -98,7 +102,7 @@ def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard,
             "slot": own.slot,
         },
     )
-    ((withheld, found, slot, written),) = cursor.fetchall()
+    ((withheld, found, slot, written, place),) = cursor.fetchall()
     unfit = {pair: Unfit(why=no.why, cure=no.cure) for pair, no in refusals(cursor, wanted).items()} if found else {}
     # An operator's own publication may leave out the columns that the connector is not to have.
     kept = {name: withheld or (narrow if wanted.ours or "rows" in narrow else "") for _, name, *_, narrow in found}
@@ -111,7 +115,14 @@ def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard,
     if lacking := [(f"{schema}.{name}", own) for schema, name, _, sent, own, _ in found if not sent or kept[name]]:
         unpublishable = _unpublishable(cursor, wanted, there, lacking)
     log = RetainedLog(bytes=slot[2] or 0, written=written, left=slot[1], state=slot[0] or "lost") if slot else None
-    return SourceFacts(tables=tables, publication=there, slotless=log is None, unpublishable=unpublishable, log=log)
+    return SourceFacts(
+        tables=tables,
+        publication=there,
+        slotless=log is None,
+        unpublishable=unpublishable,
+        log=log,
+        place=str(place),
+    )
 
 
 def _unpublishable(
@@ -154,8 +165,21 @@ def log_filters(cursor: pymysql.cursors.Cursor, engine: Engine) -> dict[str, str
 # `max_binlog_total_size` (MariaDB 11.4) and `binlog_space_limit` (Percona) bound all binlogs together.
 _VARIABLES = (
     *("binlog_expire_logs_seconds", "max_binlog_size", "max_binlog_total_size", "binlog_space_limit"),
-    "innodb_native_foreign_keys",
+    *("innodb_native_foreign_keys", "lower_case_table_names"),
 )
+
+
+def server_identity(cursor: pymysql.cursors.Cursor, engine: Engine) -> str:
+    """What a MariaDB or MySQL server says of itself, the same by whichever address it is reached."""
+    name = "@@server_uuid" if engine is Engine.MYSQL else "CONCAT_WS(':', @@hostname, @@port, @@datadir)"
+    cursor.execute(f"SELECT {name}")
+    ((identity,),) = cursor.fetchall()
+    return str(identity)
+
+
+def filed_name(database: str, variables: Mapping[str, str]) -> str:
+    """The database's name as the server files it: names that differ in case only may be one database."""
+    return database if variables.get("lower_case_table_names") == "0" else database.lower()
 
 
 def _variables(cursor: pymysql.cursors.Cursor) -> dict[str, str]:

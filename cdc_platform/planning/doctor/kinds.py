@@ -46,7 +46,6 @@ class Ailment(StrEnum):
     ROW_SECURITY = "row-security"
     ONLINE_CHANGE = "online-change"
     SHARDS_DIFFER = "shards-differ"
-    SHARED_DATABASE = "shared-database"
     SLOT_TAKEN = "slot-taken"
     NO_ROOM = "no-room"
     RETENTION = "short-retention"
@@ -198,13 +197,6 @@ AILMENTS: Mapping[Ailment, AilmentFacts] = {
         "One topic holds rows of two shapes: readers and the proof meet columns that are not everywhere",
         "Make the definitions alike; the statement to compare with is printed.",
     ),
-    Ailment.SHARED_DATABASE: _facts(
-        _EVERY,
-        "Two shards read one database, be it by two addresses",
-        "Each row is in the topic twice, under two shards",
-        "Correct the address or the database of one of them.",
-        Severity.ERROR,
-    ),
     Ailment.SLOT_TAKEN: _facts(
         POSTGRES,
         "A slot of the shard's name is there that the connector cannot use: of another database or plugin, in use, "
@@ -273,6 +265,7 @@ BEFORE: Mapping[HazardKind, Severity] = {
     HazardKind.CASCADE: Severity.WARNING,
     HazardKind.CASE_TWIN: Severity.ERROR,
     HazardKind.LOG_FILLING: Severity.WARNING,
+    HazardKind.SHARED_DATABASE: Severity.ERROR,
 }
 
 

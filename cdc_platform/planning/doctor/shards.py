@@ -9,6 +9,7 @@ from cdc_platform.canonical.catalog import CatalogColumn, CatalogTable
 from cdc_platform.canonical.hash_sql import quote_name
 from cdc_platform.connectors.identity import Identity
 from cdc_platform.connectors.tables import container
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Dataset, Engine, Shard
 from cdc_platform.planning.doctor.examination import Examination
 from cdc_platform.planning.doctor.findings import DoctorFinding, finding
@@ -113,9 +114,9 @@ def shared_databases(dataset: Dataset, seen: Mapping[str, Examination]) -> Itera
         places[one.server.identity, one.database].append(shard)
     for shards in places.values():
         if len(shards) > 1:
-            text = f"shards {', '.join(sorted(shards)[:4])} read one database"
+            text = f"shards {some_of(sorted(shards), 4)} read one database"
             cure = "Correct leader or database of all but one of them in the topology."
-            yield finding(Ailment.SHARED_DATABASE, dataset.name, shards, text, cure)
+            yield finding(HazardKind.SHARED_DATABASE, dataset.name, shards, text, cure)
 
 
 def differences(dataset: Dataset, seen: Mapping[str, Examination]) -> Iterator[DoctorFinding]:

@@ -23,6 +23,7 @@ class HazardKind(StrEnum):
     LOG_FILLING = "log-filling"
     LOG_LOST = "log-lost"
     SLOT_GIVEN_UP = "slot-given-up"
+    SHARED_DATABASE = "shared-database"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -177,6 +178,15 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         channel="the pass's report, `slot-missing`, a break of the ledger",
         cost="nothing",
         cure="`cdc-platform bootstrap DATASET SHARD --again`, then `verify`.",
+    ),
+    HazardKind.SHARED_DATABASE: KindFacts(
+        engines=f"{BINLOG}, {POSTGRES}",
+        done="Two shards of a dataset read one database, be it by two addresses; or two datasets read one table",
+        happens="Each row is in the topic twice, under two shards; of two datasets, each topic has it",
+        channel=f"by the topology: `topology import` refuses, `plan`; by the servers: {_ROUND}, and `plan` before it "
+        "is captured",
+        cost="one statement a server (Postgres: none more)",
+        cure="Correct the address or the database of one of them.",
     ),
 }
 

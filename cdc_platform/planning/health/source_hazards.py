@@ -11,6 +11,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
+from cdc_platform.model.naming import some_of
 from cdc_platform.model.source_facts import SourceFacts
 from cdc_platform.model.topology import EMPTY, Dataset, Engine, Topology
 from cdc_platform.planning.health.log_guard import LogState
@@ -54,8 +55,8 @@ class Gap:
 class SourceRecord(Record):
     """Remembered of a shard's source: what is wrong, what was lost, and the numbers of the tables seen (Postgres).
 
-    `agreed` as in `SourceFacts`. `publish`: a pass can add what the publication lacks. `give_up`: its slot is to go
-    before the server is full. `left_out` are tables that are not captured, and why.
+    `agreed` and `place` as in `SourceFacts`. `publish`: a pass can add what the publication lacks. `give_up`: its slot
+    is to go before the server is full. `left_out` are tables that are not captured, and why.
     """
 
     kept = Kept("source", Writer.REPORT, with_connector=True)
@@ -67,6 +68,7 @@ class SourceRecord(Record):
     publish: bool = False
     give_up: bool = False
     left_out: Mapping[str, str] = EMPTY
+    place: str = ""
 
     def about(self, table: str) -> SourceRecord:
         """What of it concerns one table."""
@@ -89,6 +91,7 @@ def judged(
     now: datetime,
     log: LogState | None = None,
     streaming: Collection[str] | None = None,
+    shared_with: Sequence[str] = (),
 ) -> SourceRecord:
     """The shard's record after an answer of its source.
 
@@ -96,13 +99,17 @@ def judged(
         captured: its connector has run before.
         streaming: the tables that its connector is to read now, none of which is left out: that would lose what
             comes. Without it what was left out before stays so.
+        shared_with: other shards that read its database.
     """
     before = before or SourceRecord()
     left_out = before.left_out if streaming is None else refused_tables(facts, streaming)
     started = {(hazard.kind, hazard.table): hazard.since for hazard in reversed(before.hazards)}
     hazards = tuple(
         replace(hazard, since=started.get((hazard.kind, hazard.table), now))
-        for hazard in _hazards(dataset, facts, before, left_out, captured=captured, log=log, now=now)
+        for hazard in (
+            *_hazards(dataset, facts, before, left_out, captured=captured, log=log, now=now),
+            *_shared(facts, shared_with, now),
+        )
     )
     numbers = {name: table.number for name, table in facts.tables.items() if table.number}
     gaps = {(gap.kind, gap.table, gap.since): gap for gap in before.gaps}
@@ -118,6 +125,7 @@ def judged(
         publish=lacking and not facts.unpublishable,
         give_up=log is not None and log.give_up,
         left_out=left_out,
+        place=facts.place,
     )
 
 
@@ -155,6 +163,13 @@ def new_gaps(before: SourceRecord | None, after: SourceRecord) -> tuple[Gap, ...
     """Those of one table that began with this answer."""
     known = {(gap.kind, gap.table, gap.since) for gap in (before.gaps if before else ())}
     return tuple(gap for gap in after.gaps if gap.table and (gap.kind, gap.table, gap.since) not in known)
+
+
+def _shared(facts: SourceFacts, others: Sequence[str], now: datetime) -> Iterator[Hazard]:
+    if others:
+        kind = HazardKind.SHARED_DATABASE
+        text = f"its database ({facts.place}) is also read by {some_of(sorted(others), 4)}"
+        yield Hazard(kind=kind, text=text, cure=KINDS[kind].cure, since=now)
 
 
 def _gaps(hazards: Sequence[Hazard], before: SourceRecord, numbers: Mapping[str, int], now: datetime) -> Iterator[Gap]:

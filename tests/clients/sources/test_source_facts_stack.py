@@ -17,7 +17,7 @@ from cdc_platform.errors import SourceUnavailable
 from cdc_platform.model.positions import Committed
 from cdc_platform.model.source_facts import SourceFacts
 from cdc_platform.model.source_log import SourceLog
-from cdc_platform.model.topology import Engine, Shard, Table
+from cdc_platform.model.topology import Address, Engine, Shard, Table
 from cdc_platform.planning.health.log_guard import LogState, binlog_state
 from cdc_platform.planning.health.source_hazard_kinds import HazardKind
 from cdc_platform.planning.health.source_hazards import SourceRecord, judged
@@ -46,6 +46,14 @@ def look(harness: Harness, shard: Shard, before: SourceRecord | None = None) -> 
     return judged(harness.dataset, facts(harness, shard), before, captured=True, now=datetime.now(UTC))
 
 
+def assert_same_place(harness: Harness, shard: Shard, found: SourceFacts) -> None:
+    """By another of its addresses a server says that it is the same."""
+    alias = replace(shard, leader=Address("localhost", shard.leader.port))
+    assert found.place and facts(harness, alias).place == found.place
+    other = replace(shard, database="postgres" if harness.dataset.engine is Engine.POSTGRES else "other")
+    assert facts(harness, other).place not in ("", found.place)
+
+
 def kinds(record: SourceRecord) -> set[tuple[HazardKind, str]]:
     return {(hazard.kind, hazard.table) for hazard in record.hazards}
 
@@ -61,6 +69,7 @@ def test_a_swapped_table_is_named_published_again_and_named_by_the_proof(make_ha
     harness.execute(shard, "INSERT INTO t SELECT n, 'old' FROM generate_series(1, 5) n")
     harness.deploy()
     harness.settle(shard)
+    assert_same_place(harness, shard, facts(harness, shard))
     before = look(harness, shard)
     assert before.hazards == () and before.gaps == () and set(before.tables) == {"t", "w"}
 
@@ -140,6 +149,7 @@ def test_definitions_that_lose_changes_or_stop_the_connector_are_named(
         *(["ALTER TABLE t ADD UNIQUE KEY u (v)", "ALTER TABLE n ADD z TEXT COMPRESSED"] if maria else []),
     )
     found = facts(harness, shard)
+    assert_same_place(harness, shard, found)
     assert set(found.tables) == {"t", "c", "n"} and found.twins == () and found.settings == {}
     assert [name for name, _ in found.tables["t"].columns] == ["id", "v", "w"]
     cascades = ("k (ON DELETE CASCADE)", "o'd (ON UPDATE SET NULL)")

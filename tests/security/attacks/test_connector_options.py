@@ -35,6 +35,7 @@ HOSTILE = {
     "database.sslmode": "prefer",
     "openlineage.integration.config.file.path": "/etc/passwd",
     "schema.history.internal.file.filename": "/tmp/x",
+    "schema.history.socketFactoryArg": "evil.example",
     "snapshot.locking.mode.custom.class": "org.example.Lock",
     # A reference under an option that is no credential: Connect's error prints what it resolves to.
     "producer.override.linger.ms": "${file:/etc/cdc-platform/secrets/pins/source.properties:password}",

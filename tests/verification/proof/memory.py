@@ -256,7 +256,12 @@ class MemoryWorld:
 
     def outside(self) -> VerificationPorts:
         platform = Platform(
-            settings=replace(Settings(), cache_dir=str(self.cache), audit_dir=str(self.cache / "audit")),
+            settings=replace(
+                Settings(),
+                cache_dir=str(self.cache),
+                audit_dir=str(self.cache / "audit"),
+                permitted_lakes=own_lakes(self.cache.parent),
+            ),
             topology=SimpleNamespace(load=lambda: self.topology),
             kafka=None,  # type: ignore[arg-type]
             state=self.state,
@@ -277,3 +282,8 @@ class MemoryWorld:
     ) -> tuple[ShardVerdict, ...]:
         part = ShardRange(dataset="d", table="t", shards=self.shards)
         return verify_shards(self.outside(), self.topology, part, run_id=run, report=report)
+
+
+def own_lakes(directory: Path) -> tuple[str, ...]:
+    """What an operator permits whose lakes lie below the directory."""
+    return (f"sqlite:///{directory}/*", f"file://{directory}/*")
