@@ -16,6 +16,7 @@ RELEASES = [
         "dataset-floors",
         "watched",
         "counting-on",
+        "deliveries-6",
     )
 ]
 
