@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
@@ -161,6 +162,31 @@ def erase(name: str, shard: str, key: str, yes: bool, as_json: bool) -> None:
     _show(
         [found], as_json, lambda one: f"{one.rows_erased} events and rows of the key erased, {one.snapshots} snapshots"
     )
+
+
+@lake.command()
+@click.argument("name", metavar="DATASET.TABLE")
+@click.option("--apply", is_flag=True, help="Do it; without, it is only shown what would be done.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def repair(name: str, apply: bool, as_json: bool) -> None:
+    """Write those rows of DATASET.TABLE's lake again that are not the topic's, and prove it."""
+    require_extra("lake")
+    from cdc_platform.lake.repair import repair_lake
+
+    dataset, _, table = name.partition(".")
+    with open_platform(Settings.load()) as platform:
+        topology = platform.topology.load()
+        [(_, policy)] = _tables(topology, dataset, (table,))
+        found = repair_lake(verification_of(platform), topology, dataset, table, policy, apply=apply)
+    if as_json:
+        echo(json.dumps(asdict(found), indent=2))
+    else:
+        done = "written again" if apply else "to be written again; add --apply to do it"
+        echo(f"{table}: {found.rewritten} rows {done}, {found.removed} that the topic does not have.")
+        for one in found.verdicts:
+            echo(f"  {one.shard}: {one.verdict}")
+    wrong = found.rewritten + found.removed if not apply else found.unproven
+    sys.exit(2 if wrong else 0)
 
 
 def _chosen(dataset: str, tables: tuple[str, ...]) -> list[tuple[str, LakePolicy]]:

@@ -9,6 +9,7 @@ from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.completeness_gate import require_check
 from cdc_platform.defs.component import CdcPlatformComponent
 from cdc_platform.defs.lake_asset import build_lake_assets, lake_key
+from cdc_platform.defs.lake_checks import build_lake_checks
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
 from cdc_platform.defs.pass_checks import build_captured_checks
@@ -42,6 +43,7 @@ __all__ = [
     "build_check_job",
     "build_check_sensor",
     "build_lake_assets",
+    "build_lake_checks",
     "build_ledger_sensor",
     "build_pass_check_sensor",
     "build_reconcile_sensor",

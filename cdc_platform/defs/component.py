@@ -24,6 +24,7 @@ from cdc_platform.defs.bootstrap_sensor import build_bootstrap_sensor
 from cdc_platform.defs.check_sensor import build_check_job, build_check_sensor
 from cdc_platform.defs.checks import build_cdc_asset_checks
 from cdc_platform.defs.lake_asset import build_lake_assets
+from cdc_platform.defs.lake_checks import build_lake_checks
 from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
@@ -279,7 +280,11 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
             if checks:
                 old.append(build_check_job(checks=checks, platform=found.platform, name=RunOf.CHECKS.value))
         return dg.Definitions(
-            asset_checks=[*checks, *build_captured_checks(tables=found.tables, platform=found.platform)],
+            asset_checks=[
+                *checks,
+                *build_captured_checks(tables=found.tables, platform=found.platform),
+                *build_lake_checks(tables=found.tables, translator=translator),
+            ],
             assets=[
                 *build_cdc_assets(
                     tables=found.tables,

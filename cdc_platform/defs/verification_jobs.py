@@ -14,6 +14,7 @@ from cdc_platform import wiring
 from cdc_platform.clients.platform import Platform
 from cdc_platform.defs.audit_asset import AUDIT, audit_metadata
 from cdc_platform.defs.failures import as_failure
+from cdc_platform.defs.lake_checks import lake_verdicts, report_lake
 from cdc_platform.defs.launchpad_fields import Choices, fields_of, parsed
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -118,8 +119,14 @@ def _verify_job(translator: CdcTranslator, names: Names, tags: dict[str, str], c
 
     @dg.op(name=names.of("conclude_verification"), tags=tags, required_resource_keys={names.resource})
     def conclude(context: dg.OpExecutionContext, parts: list[dict[str, Any]]) -> None:
-        with names.in_(context).platform() as clients:
-            keys = _keys(clients.topology.load(), clients, translator)
+        pairs = sorted({(part["dataset"], part["table"]) for part in parts})
+        with names.in_(context).platform() as clients, as_failure():
+            topology = clients.topology.load()
+            keys = _keys(topology, clients, translator)
+            for dataset, table in pairs:
+                if found := lake_verdicts(clients, topology, dataset, table):
+                    said = report_lake(context.instance, keys[dataset, table], dataset, table, found)
+                    context.log.info(f"Lake of {dataset}.{table}: {said}")
         by_table: dict[tuple[str, str], Counter[str]] = {}
         for part in parts:
             counts = by_table.setdefault((part["dataset"], part["table"]), Counter())

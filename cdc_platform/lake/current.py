@@ -7,7 +7,7 @@ is right whatever of `changes` has been merged into `base`.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,25 +154,29 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
 
     Raises LakeConflict when another merge was first, LakeUnavailable, NotFound.
     """
-    ice = _expressions()
-
     view = open_view(policy, dataset, table)
-    merged = dict(view.merged())
     changed = view.changed()
     due = due_buckets(_rows_of(view), changed, policy.merge_share if share is None else share)
     if not due:
         return []
     rows = pa.concat_tables([view.bucket(bucket) for bucket in due], promote_options="permissive")
+    replace_buckets(view, due, rows)
+    return due
+
+
+def replace_buckets(view: LakeView, buckets: Sequence[int], rows: pa.Table) -> None:
+    """Make these the rows of these buckets of `base`, as of the view's run. One commit. Raises as `merge`."""
+    ice = _expressions()
     base = view.tables.make_base(rows.schema)
-    properties = {MERGED: msgspec.json.encode({**merged, **dict.fromkeys(due, view.state.run)}).decode()}
-    with lake_errors(table), base.transaction() as transaction:
+    merged = {**view.merged(), **dict.fromkeys(buckets, view.state.run)}
+    properties = {MERGED: msgspec.json.encode(merged).decode()}
+    with lake_errors(view.tables.table), base.transaction() as transaction:
         with transaction.update_schema() as update:
             update.union_by_name(rows.schema)
         with warnings.catch_warnings():
             # Said of buckets that are merged for the first time.
             warnings.filterwarnings("ignore", message="Delete operation did not match any records")
-            transaction.overwrite(rows, overwrite_filter=ice.In(BUCKET, due), snapshot_properties=properties)
-    return due
+            transaction.overwrite(rows, overwrite_filter=ice.In(BUCKET, list(buckets)), snapshot_properties=properties)
 
 
 def _rows_of(view: LakeView) -> dict[int, int]:

@@ -94,6 +94,26 @@ class NewEvents:
         if len(builder):
             yield builder.batch()
 
+    def newest(self, keys: Mapping[str, Words]) -> Iterator[pa.RecordBatch]:
+        """The newest event of each of these keys, by shard and the fold's numbers, as the row that counts.
+
+        Those that the topic no longer has are left out. Raises TopicUnreadable.
+        """
+        decoder, builder = self.fold.decoder(), self.builder()
+        for shard, words in keys.items():
+            events = self.fold.as_sent(shard, 0, 1 << 64, only=words)
+            last = last_of_each_key(events[of_the_row(events)])
+            lacking = last["row"] == PARTIAL
+            for number, offset in partition_offsets(last[~lacking]):
+                key, value = self.fold.fetch(number, [offset]).get(offset, (None, None))
+                if key is not None:
+                    builder.add(*self._row(decoder, key, value, (number, offset), True))
+            if lacking.any():
+                for row in self._partial({shard: [last["key"][lacking]]}, decoder):
+                    builder.add(*row)
+            if len(builder):
+                yield builder.batch()
+
     def _choose(self, current: OffsetSets, lacking: OffsetSets) -> dict[str, list[Words]]:
         """Put the new events that are the newest of their keys into the sets; keys of those that lack values."""
         partial: dict[str, list[Words]] = {}

@@ -7,7 +7,7 @@ hashed as the proof hashes the events. Keys that changed after the lake's last r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -21,6 +21,7 @@ from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical.arrow_columns import ArrowColumn, arrow_column
 from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.canonical.topic_rows import RowReader
+from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.errors import LakeHeld
 from cdc_platform.lake.columns import plain_values
 from cdc_platform.lake.current import LakeView, open_view
@@ -45,6 +46,9 @@ from cdc_platform.verification.proof.verdicts import KeyDifference, Verdict
 
 _ROW = np.dtype([("key", "u8"), ("row", "u8")])
 Rows = npt.NDArray[np.void]
+
+# Kinds of differences: in the lake another row than in the topic, none, or one that the topic does not have.
+MISMATCHED, MISSING, EXTRA = "mismatched", "missing", "extra"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,23 +82,30 @@ def prove_lake(
     shards: Sequence[str] | None = None,
 ) -> tuple[LakeVerdict, ...]:
     """A verdict for each shard. Raises NotFound (no rows yet), LakeUnavailable, and what a `TopicReader` raises."""
-    known = topology.dataset(dataset)
     ids = [shard.id for shard in topology.shards.get(dataset, ())] if shards is None else list(shards)
+    with open_proof(ports, topology, dataset, table, policy) as proof:
+        lake = proof.read.by_shard(proof.view, ids)
+        return tuple(proof.verdict(dataset, table, shard, lake[shard]) for shard in ids)
+
+
+@contextmanager
+def open_proof(
+    ports: VerificationPorts, topology: Topology, dataset: str, table: str, policy: LakePolicy
+) -> Iterator[LakeProof]:
+    """The lake as it is, and the topic folded up to its end. Raises what `prove_lake` does."""
+    known = topology.dataset(dataset)
     view = open_view(policy, dataset, table)
     topic = known.topic(known.table(table))
-    verification = VerificationPolicy.of(known)
     with closing(ports.records(topic)) as records:
         shape = table_shape(ports, known, known.table(table), topology.shards.get(dataset, ()), records)
         settings = ports.platform.settings
         fold = TopicFold(Path(settings.cache_dir), settings.platform, topic, shape, records)
-        fold.extend(records.bounds(), {}, lambda done, total: None)
-        read = _LakeRows(shape)
-        lake = read.by_shard(view, ids)
-        proof = _Proof(fold, view, read, verification)
-        return tuple(proof.verdict(dataset, table, shard, lake[shard]) for shard in ids)
+        bounds = records.bounds()
+        fold.extend(bounds, {}, lambda done, total: None)
+        yield LakeProof(fold, records, bounds, view, LakeRows(shape), VerificationPolicy.of(known))
 
 
-class _LakeRows:
+class LakeRows:
     """From typed columns to keys and digests."""
 
     def __init__(self, shape: Shape) -> None:
@@ -184,14 +195,31 @@ def _plain_of(made: ArrowColumn) -> Callable[[Any], Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Proof:
+class Differences:
+    """Of one shard: keys as (number, kind, packed offset of the topic's last event or -1), and how many are behind."""
+
+    keys: tuple[tuple[int, str, int], ...]
+    behind: int
+
+    def count(self, kind: str) -> int:
+        """How many are of this kind."""
+        return sum(of == kind for _, of, _ in self.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class LakeProof:
+    """The lake's rows beside the topic's fold up to `bounds`."""
+
     fold: TopicFold
+    records: Records
+    bounds: TopicBounds
     view: LakeView
-    read: _LakeRows
+    read: LakeRows
     policy: VerificationPolicy
 
-    def verdict(self, dataset: str, table: str, shard: str, lake: Rows) -> LakeVerdict:
-        behind = missing = extra = mismatched = 0
+    def differences(self, shard: str, lake: Rows) -> Differences:
+        """Keys whose row in the lake is not the topic's; `lake`: as `LakeRows.by_shard` has them."""
+        behind = 0
         named: list[tuple[int, str, int]] = []
         ranges = 1 + self.fold.count(shard) // self.policy.slab_rows
         for at in range(ranges):
@@ -206,23 +234,27 @@ class _Proof:
             both = np.intersect1d(topic["key"], own["key"], return_indices=True)
             differs = topic["row"][both[1]] != own["row"][both[2]]
             lost, more = np.setdiff1d(topic["key"], own["key"]), np.setdiff1d(own["key"], topic["key"])
-            missing, extra, mismatched = missing + len(lost), extra + len(more), mismatched + int(differs.sum())
             places = dict(zip(topic["key"].tolist(), topic["offset"].tolist(), strict=True))
-            for kind, words in (("mismatched", both[0][differs]), ("missing", lost), ("extra", more)):
+            for kind, words in ((MISMATCHED, both[0][differs]), (MISSING, lost), (EXTRA, more)):
                 named += [(word, kind, places.get(word, -1)) for word in words.tolist()]
+        return Differences(tuple(named), behind)
+
+    def verdict(self, dataset: str, table: str, shard: str, lake: Rows) -> LakeVerdict:
+        """What is known of a shard's rows."""
+        found = self.differences(shard, lake)
         return LakeVerdict(
             dataset=dataset,
             table=table,
             shard=shard,
-            verdict=Verdict.MISMATCHED if named else Verdict.PENDING if behind else Verdict.PROVEN,
+            verdict=Verdict.MISMATCHED if found.keys else Verdict.PENDING if found.behind else Verdict.PROVEN,
             run=self.view.state.run,
             rows=len(lake),
-            behind=behind,
-            missing=missing,
-            extra=extra,
-            mismatched=mismatched,
-            samples=self._samples(shard, named[: self.policy.samples]),
-            files=self.read.damage.sentences() if named else (),
+            behind=found.behind,
+            missing=found.count(MISSING),
+            extra=found.count(EXTRA),
+            mismatched=found.count(MISMATCHED),
+            samples=self._samples(shard, found.keys[: self.policy.samples]),
+            files=self.read.damage.sentences() if found.keys else (),
         )
 
     def _is_new(self, events: Events) -> npt.NDArray[np.bool_]:
