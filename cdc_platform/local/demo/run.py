@@ -24,6 +24,7 @@ from cdc_platform.local.demo.count import Judge
 from cdc_platform.local.demo.dagster import DagsterProcesses
 from cdc_platform.local.demo.localized_topology import localized
 from cdc_platform.local.demo.summary import DagsterSummary, DatasetSummary, Summary
+from cdc_platform.local.demo.writing import Writer
 from cdc_platform.local.lifecycle import down, up
 from cdc_platform.local.stack import Stack, StackSpec
 from cdc_platform.model.topology import Engine
@@ -255,32 +256,20 @@ In another terminal, try:
         return sources.mariadb(self.stack.primary(engine), login, database)
 
     def _write(self, engine: Engine) -> None:
-        """Insert from the start; update and delete once a shard's first event was seen.
-
-        A change before the snapshot has no event of its own: a row that was
-        updated meanwhile shows up once, one that was deleted not at all. The
-        first event proves that the snapshot's position lies behind.
-        """
+        databases = {
+            shard.name: shard.database for dataset, shard in self.topology.all_shards() if dataset.engine is engine
+        }
+        writer = Writer(
+            shops={name: self.shops[name] for name in databases},
+            open=lambda name: self._cursor(engine, databases[name]),
+            captured=self.captured,
+            stop=self.stop,
+            pause=len(self.shops) / max(self.options.rate, 1.0),
+            changes=self.options.changes if self.options.until_done else None,
+            patience=self.options.patience,
+        )
         try:
-            with contextlib.ExitStack() as held:
-                mine = {
-                    shard.name: held.enter_context(self._cursor(engine, shard.database))
-                    for dataset, shard in self.topology.all_shards()
-                    if dataset.engine is engine
-                }
-                left = dict.fromkeys(mine, self.options.changes)
-                pause = len(self.shops) / max(self.options.rate, 1.0)
-                while not self.stop.is_set() and (not self.options.until_done or any(left.values())):
-                    started = time.monotonic()
-                    for name, cursor in mine.items():
-                        if name not in self.captured:
-                            self.shops[name].insert(cursor)
-                        elif left[name] or not self.options.until_done:
-                            self.shops[name].change(cursor)
-                            left[name] -= 1
-                    behind = not all(name in self.captured for name in mine)
-                    wait = max(pause, 1.0 if behind else 0.0) - (time.monotonic() - started)
-                    self.stop.wait(max(0.0, wait))
+            writer.write()
         except BaseException as error:
             self.errors.append(error)
             raise

@@ -129,6 +129,16 @@ def _statements(script: str) -> list[str]:
     return [statement for statement in "\n".join(lines).split(";") if statement.strip()]
 
 
+@dataclass(frozen=True, slots=True)
+class _Attempt:
+    """A change that was sent to the source, which has not said yet that it is committed."""
+
+    kind: str
+    table: str
+    key: tuple[int, ...]
+    revision: int
+
+
 class Shop:
     """One shard's rows, as its writer knows them. Not for several threads."""
 
@@ -142,45 +152,77 @@ class Shop:
         self.revision = 0
         self.next_id = 1
         self.live: dict[str, list[tuple[int, ...]]] = {self.parent: [], self.child: []}
+        self._attempt: _Attempt | None = None
 
     def insert(self, cursor: DemoCursor) -> None:
-        """Insert a parent row or a child of one."""
+        """Insert a parent row or a child of one. Keys are never used again."""
         table = self.parent if not self.live[self.parent] or self.random.random() < 0.3 else self.child
-        key = self._insert(cursor, table, self.next_revision())
+        key = self._new_key(table)
         self.next_id += 1
-        self.live[table].append(key)
-        self.ledger.note("insert", (self.shard, table, key, "write", self.revision))
+        self._try("insert", table, key)
+        self._insert(cursor, table, key, self.revision)
+        self._done()
 
     def change(self, cursor: DemoCursor) -> None:
-        """Insert, update or delete, as the dice fall. Keys are never used again."""
+        """Insert, update or delete, as the dice fall."""
         dice = self.random.random()
         table = self.random.choice([self.parent, self.child])
         if dice < 0.4 or len(self.live[table]) < 3:
             self.insert(cursor)
             return
-        at = self.random.randrange(len(self.live[table]))
-        key = self.live[table][at]
+        key = self.random.choice(self.live[table])
         if dice < 0.85:
-            self._update(cursor, table, key, self.next_revision())
-            self.ledger.note("update", (self.shard, table, key, "write", self.revision))
+            self._try("update", table, key)
+            self._update(cursor, table, key, self.revision)
         else:
+            self._try("delete", table, key)
             self._delete(cursor, table, key)
-            self.live[table].pop(at)
-            self.ledger.note("delete", (self.shard, table, key, "delete", 0))
+        self._done()
+
+    def settle(self, cursor: DemoCursor) -> None:
+        """Note the change in whose middle the connection was lost, if the source has it."""
+        if (attempt := self._attempt) is None:
+            return
+        cursor.execute(f"SELECT revision FROM {attempt.table} WHERE {self._condition(attempt.table)}", attempt.key)
+        rows = cursor.fetchall()
+        if (not rows) if attempt.kind == "delete" else (rows and rows[0][0] == attempt.revision):
+            self._done()
+        self._attempt = None
+
+    def _try(self, kind: str, table: str, key: tuple[int, ...]) -> None:
+        revision = 0 if kind == "delete" else self.next_revision()
+        self._attempt = _Attempt(kind, table, key, revision)
+
+    def _done(self) -> None:
+        attempt, self._attempt = self._attempt, None
+        assert attempt is not None
+        if attempt.kind == "insert":
+            self.live[attempt.table].append(attempt.key)
+        if attempt.kind == "delete":
+            self.live[attempt.table].remove(attempt.key)
+        written = "delete" if attempt.kind == "delete" else "write"
+        self.ledger.note(attempt.kind, (self.shard, attempt.table, attempt.key, written, attempt.revision))
 
     def next_revision(self) -> int:
         """A number that grows with each write to this shard."""
         self.revision += 1
         return self.revision
 
-    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
+    def _condition(self, table: str) -> str:
+        """Of the row of a key."""
+        return "id = %s"
+
+    def _new_key(self, table: str) -> tuple[int, ...]:
+        return (self.next_id,)
+
+    def _insert(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         raise NotImplementedError
 
     def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         raise NotImplementedError
 
     def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
-        raise NotImplementedError
+        cursor.execute(f"DELETE FROM {table} WHERE {self._condition(table)}", key)
 
     def words(self, most: int) -> str:
         """Some text, now and then with characters that encodings get wrong."""
@@ -193,14 +235,13 @@ class PinShop(Shop):
 
     parent, child = "boards", "pins"
 
-    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
-        key = self.next_id
+    def _insert(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "boards":
             cursor.execute(
                 "INSERT INTO boards (id, name, privacy, pin_count, cover, created_on, revision)"
                 " VALUES (%s, %s, %s, %s, %s, %s, %s)",
                 (
-                    key,
+                    *key,
                     self.words(4),
                     self.random.choice(["public", "protected", "secret"]),
                     self.random.randrange(2**32),
@@ -209,12 +250,12 @@ class PinShop(Shop):
                     revision,
                 ),
             )
-            return (key,)
+            return
         cursor.execute(
             "INSERT INTO pins (id, board_id, title, description, price, attributes, image_hash, kind, is_private,"
             " created_at, revision) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)",
             (
-                key,
+                *key,
                 self.random.choice(self.live["boards"])[0],
                 self.words(5),
                 self.random.choice([None, self.words(40)]),
@@ -227,7 +268,6 @@ class PinShop(Shop):
                 revision,
             ),
         )
-        return (key,)
 
     def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "boards":
@@ -241,22 +281,25 @@ class PinShop(Shop):
                 (self.words(30), f"{self.random.randrange(10**6) / 100:.2f}", revision, *key),
             )
 
-    def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
-        cursor.execute(f"DELETE FROM {table} WHERE id = %s", key)
-
 
 class OrderShop(Shop):
     """A shard of `orders`."""
 
     parent, child = "orders", "order_items"
 
-    def _insert(self, cursor: DemoCursor, table: str, revision: int) -> tuple[int, ...]:
+    def _condition(self, table: str) -> str:
+        return "id = %s" if table == "orders" else "order_id = %s AND line = %s"
+
+    def _new_key(self, table: str) -> tuple[int, ...]:
+        return (self.next_id,) if table == "orders" else (self.random.choice(self.live["orders"])[0], self.next_id)
+
+    def _insert(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "orders":
             cursor.execute(
                 "INSERT INTO orders (id, customer, status, total, currency, tags, details, note, placed_at, revision)"
                 " VALUES (%s, %s, 'open', %s, %s, %s, %s, %s, now(), %s)",
                 (
-                    self.next_id,
+                    *key,
                     uuid.UUID(int=self.random.getrandbits(128)),
                     f"{self.random.randrange(10**8) / 100:.2f}",
                     self.random.choice(["EUR", "USD", "JPY"]),
@@ -266,8 +309,7 @@ class OrderShop(Shop):
                     revision,
                 ),
             )
-            return (self.next_id,)
-        key = (self.random.choice(self.live["orders"])[0], self.next_id)
+            return
         cursor.execute(
             "INSERT INTO order_items (order_id, line, sku, quantity, unit_price, gift, deliver_on, revision)"
             " VALUES (%s, %s, %s, %s, %s, %s, %s, %s)",
@@ -281,7 +323,6 @@ class OrderShop(Shop):
                 revision,
             ),
         )
-        return key
 
     def _update(self, cursor: DemoCursor, table: str, key: tuple[int, ...], revision: int) -> None:
         if table == "orders":
@@ -295,7 +336,3 @@ class OrderShop(Shop):
                 " WHERE order_id = %s AND line = %s",
                 (self.random.randrange(1, 9), revision, *key),
             )
-
-    def _delete(self, cursor: DemoCursor, table: str, key: tuple[int, ...]) -> None:
-        condition = "id = %s" if table == "orders" else "order_id = %s AND line = %s"
-        cursor.execute(f"DELETE FROM {table} WHERE {condition}", key)
