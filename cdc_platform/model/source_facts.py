@@ -21,9 +21,9 @@ class RetainedLog:
     """The part of a source's log that is kept.
 
     Postgres: by the shard's slot; `left` is how many bytes more it may keep (None: no bound is set), `state` its
-    `wal_status`. MariaDB and MySQL: all binlogs; `left` is what they may hold together, `seconds` the age at which they
-    are purged (None: no bound), `begins` where the oldest of them begin, in order. `written` grows by each byte of log
-    that the server writes.
+    `wal_status`, `unread` how many of the bytes its connector has not confirmed. MariaDB and MySQL: all binlogs; `left`
+    is what they may hold together, `seconds` the age at which they are purged (None: no bound), `begins` where the
+    oldest of them begin, in order. `written` grows by each byte of log that the server writes.
     """
 
     bytes: int
@@ -31,6 +31,7 @@ class RetainedLog:
     left: int | None = None
     seconds: float | None = None
     state: str = ""
+    unread: int | None = None
     begins: tuple[LogFile, ...] = ()
 
 

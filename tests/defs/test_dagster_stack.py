@@ -279,3 +279,27 @@ def test_the_instance_on_postgres_takes_runs_events_and_partitions(
         assert control.observation(captured.shards_key).metadata["shards"].value == 2
     with sources.postgres(server, login) as cursor:
         cursor.execute(f"DROP DATABASE {database} WITH (FORCE)")
+
+
+@pytest.mark.field("DG-LOGS", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
+@pytest.mark.parametrize("level", ["INFO", pytest.param("DEBUG", marks=pytest.mark.slow)])
+def test_runs_end_where_dagster_keeps_what_all_loggers_say(captured: Captured, level: str) -> None:
+    """On SQLite each line of a logger is a write of the process that says it, and threads of ours say some.
+
+    What Dagster keeps does not depend on the engine of the shards.
+    """
+    with (captured.home / "dagster.yaml").open("a") as file:
+        file.write(f"\npython_logs:\n  managed_python_loggers: [root]\n  python_log_level: {level}\n")
+    env = {**os.environ, "DAGSTER_HOME": str(captured.home), CONFIG_ENV: str(captured.settings_file)}
+    command = [str(Path(sys.executable).parent / "dagster"), "job", "execute", "-m", "cdc_platform.definitions", "-j"]
+    job = Names(captured.settings.platform).job(RunOf.RECONCILE)
+    for _ in range(2):
+        done = subprocess.run(
+            [*command, job], env=env, cwd=captured.home, capture_output=True, text=True, timeout=140, check=False
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    with dg.DagsterInstance.from_config(str(captured.home)) as instance, open_platform(captured.settings) as platform:
+        assert {run.status for run in instance.get_runs()} == {dg.DagsterRunStatus.SUCCESS}
+        assert platform.topology.lock_owner() is None
+        (run, *_) = instance.get_runs()
+        assert len(instance.all_logs(run.run_id)) > 10

@@ -116,3 +116,45 @@ def test_one_row_that_sessions_of_several_tags_change_is_proven(make_harness: Ma
     sessions[1].execute("SET sql_log_bin = 0")
     sessions[1].execute("UPDATE t SET n = 100 WHERE id = 1")
     assert _found(harness) == (Verdict.MISMATCHED, 0, 0, 1)
+
+
+@pytest.mark.field("PG-PART", Engine.POSTGRES)
+def test_a_partitioned_table_is_captured_through_its_root_and_proven(make_harness: MakeHarness) -> None:
+    """Also through what is done to partitions; rows that come or go with one are named."""
+    harness = make_harness(Engine.POSTGRES, connector={"publish.via.partition.root": "true"})
+    shard = harness.add_shard(
+        "00000",
+        "CREATE TABLE t (id bigint, d date, n int, body text, PRIMARY KEY (id, d)) PARTITION BY RANGE (d)",
+        "CREATE TABLE t_1 PARTITION OF t FOR VALUES FROM ('2026-01-01') TO ('2026-02-01')",
+        "CREATE TABLE t_2 PARTITION OF t FOR VALUES FROM ('2026-02-01') TO ('2026-03-01') PARTITION BY HASH (id)",
+        "CREATE TABLE t_2a PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 0)",
+        "CREATE TABLE t_2b PARTITION OF t_2 FOR VALUES WITH (MODULUS 2, REMAINDER 1)",
+        "INSERT INTO t SELECT n, date '2026-01-01' + n % 50, 0, repeat('x', n * 100) FROM generate_series(0, 99) n",
+    )
+    for table in ("t", "t_1", "t_2", "t_2a", "t_2b"):
+        harness.own(shard, table)
+    harness.deploy()
+    harness.settle(shard)
+    assert _found(harness) == (Verdict.PROVEN, 0, 0, 0)
+    for statement in (
+        "UPDATE t SET n = 1 WHERE id < 20",
+        "UPDATE t SET d = d + 31 WHERE id < 5",
+        "DELETE FROM t WHERE id BETWEEN 30 AND 39",
+        "CREATE TABLE t_3 PARTITION OF t FOR VALUES FROM ('2026-03-01') TO ('2026-04-01')",
+        "INSERT INTO t VALUES (200, '2026-03-05', 2, 'new'), (201, '2026-03-06', 2, 'new')",
+    ):
+        harness.execute(shard, statement)
+    harness.settle(shard)
+    assert harness.field.task_state(shard) == "RUNNING"
+    assert _found(harness) == (Verdict.PROVEN, 0, 0, 0)
+    ((gone,),) = harness.execute(shard, "SELECT count(*) FROM t_1")
+    for statement in (
+        "ALTER TABLE t DETACH PARTITION t_1",
+        "CREATE TABLE t_4 (LIKE t INCLUDING ALL)",
+        "INSERT INTO t_4 VALUES (300, '2026-04-05', 3, 'attached')",
+        "ALTER TABLE t ATTACH PARTITION t_4 FOR VALUES FROM ('2026-04-01') TO ('2026-05-01')",
+        "UPDATE t SET n = 3 WHERE id = 200",
+    ):
+        harness.execute(shard, statement)
+    harness.settle(shard)
+    assert _found(harness) == (Verdict.MISMATCHED, 1, gone, 0)

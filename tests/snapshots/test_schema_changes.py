@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from cdc_platform.clients.secrets import resolve
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.defs.sampled_columns import column_schema
 from cdc_platform.errors import BadInput
@@ -204,3 +205,65 @@ def _same_rows(harness: Harness, shard_id: str, table: str) -> None:
     while found := _row_differences(harness, shard_id, table):
         assert time.monotonic() < end, f"{len(found)} differences: {found[:3]}"
         time.sleep(1)
+
+
+# Seconds that the application's own DDL waits at most, be a chunk in which state it may.
+WAITS = 10
+
+
+@EACH_ENGINE
+@pytest.mark.field("MDL-HELD", Engine.MARIADB, Engine.MYSQL, Engine.POSTGRES)
+def test_ddl_of_the_application_waits_for_no_chunk_that_failed_was_paused_or_lost_its_task(
+    engine: Engine, make_harness: MakeHarness, outside: SnapshotPorts
+) -> None:
+    harness = make_harness(engine, count=1, rows=5_000)
+    (shard,) = harness.shards
+    go(outside, bootstrap(harness, mode=BootstrapMode.LATEST), "first")
+    connect = outside.platform.connect(harness.stack.cluster())
+    with harness.admin(shard.database) as run:
+        run(f"SET lock_timeout = '{WAITS}s'" if engine is Engine.POSTGRES else f"SET lock_wait_timeout = {WAITS}")
+
+        def alter(count: int) -> None:
+            """Statements that need the table for themselves: each fails when it has to wait for too long."""
+            for _ in range(count):
+                run("ALTER TABLE items ADD COLUMN more int")
+                run("SELECT count(more) FROM items")
+                run("ALTER TABLE items DROP COLUMN more")
+                assert _oldest_transaction(harness, shard) < WAITS
+                time.sleep(1)
+
+        working = BackgroundRun(outside, backfill(harness, tables=("items",), load=SLOW), "b1")
+        assert_eventually(lambda: working.chunks() > 20, what="chunks were read", seconds=120)
+        run("ALTER TABLE items DROP COLUMN pad")
+        alter(5)
+        connect.restart_task(shard.name, 0)
+        alter(3)
+        connect.stop(shard.name)
+        alter(2)
+        connect.resume(shard.name)
+        run("ALTER TABLE items ADD COLUMN pad int DEFAULT 7")
+        alter(1)
+    ended = working.end()
+    assert not ended.failed, [done.error for done in working.notes.done]
+    source = harness.table(shard, "items")
+    assert_eventually(lambda: TopicCheck(harness).fold("items")[shard.id] == source, "the topic has the table", 60)
+
+
+def _oldest_transaction(harness: Harness, shard: Shard) -> float:
+    """Seconds since the oldest open transaction of the connector's user began."""
+    user = str(resolve(harness.dataset.credentials.user))
+    with harness.admin(shard.database) as run:
+        if harness.engine is Engine.POSTGRES:
+            ((age,),) = run(
+                "SELECT max(extract(epoch FROM clock_timestamp() - xact_start))::float8 FROM pg_stat_activity"
+                " WHERE usename = %s AND datname = current_database() AND backend_type = 'client backend'",
+                user,
+            )
+        else:
+            ((age,),) = run(
+                "SELECT MAX(TIMESTAMPDIFF(SECOND, t.trx_started, NOW())) FROM information_schema.INNODB_TRX t"
+                " JOIN information_schema.PROCESSLIST p ON p.ID = t.trx_mysql_thread_id"
+                " WHERE p.USER = %s",
+                user,
+            )
+    return float(age or 0)

@@ -40,7 +40,8 @@ GROUP BY i.indexrelid, i.indisprimary
 _TABLE = """
 SELECT c.oid, c.relkind, c.relreplident, c.relpersistence, greatest(c.reltuples, 0)::bigint,
        has_table_privilege(c.oid, 'SELECT'), current_setting('server_encoding'), pg_is_in_recovery(),
-       current_setting('wal_level')
+       current_setting('wal_level'), EXISTS (SELECT FROM pg_publication p JOIN pg_publication_tables t USING (pubname)
+                                              WHERE p.pubviaroot AND (t.schemaname, t.tablename) = (nspname, relname))
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE n.nspname = %s AND c.relname = %s
 """
@@ -82,23 +83,28 @@ class PostgresSource:
         self._shape: Shape | None = None
         self._key_columns: tuple[KeyColumn, ...] = ()
         self._lsn: str | None = None
+        self._only = "ONLY "
 
     def inspect(self) -> Inspection:
         """The table's shape and what stands against a proof."""
         found = self._rows(_TABLE, (self._schema, self._table))
         if not found:
             return Inspection(shape=None, problems=(f"the source has no table {self._schema}.{self._table}",))
-        oid, kind, identity, persistence, rows, readable, encoding, standby, wal_level = found[0]
+        oid, kind, identity, persistence, rows, readable, encoding, standby, wal_level, by_root = found[0]
         problems = []
         if standby:
             problems.append("the server is a standby: its snapshots do not list running transactions")
         if not readable:
             problems.append(f"the user has no SELECT right on {self._schema}.{self._table}")
-        if kind != "r":
-            problems.append("it is not a plain table: events come from its partitions, or not at all")
+        # Partitions send their rows under the root's name, each with an identity of its own.
+        self._only, whole = ("", False) if kind == "p" else ("ONLY ", identity == "f")
+        if kind not in "rp":
+            problems.append("it is no table: it has no changes of its own")
+        if kind == "p" and not by_root:
+            problems.append("it is partitioned, and no publication sends its rows under its own name")
         if persistence != "p":
             problems.append("it is not logged: nothing of it reaches the WAL")
-        if identity == "n":
+        if identity == "n" and kind == "r":
             problems.append("REPLICA IDENTITY NOTHING: updates and deletes are not captured")
         if encoding == "SQL_ASCII":
             problems.append("the database's encoding is SQL_ASCII: its text has no defined characters")
@@ -121,10 +127,10 @@ class PostgresSource:
                 for column in columns
                 if column.name in key and not readable_key(_ENGINE, column)
             ]
-        warnings = (*self._refused(), *hazards(_ENGINE, columns, complete_rows=identity == "f"))
+        warnings = (*self._refused(), *hazards(_ENGINE, columns, complete_rows=whole))
         if problems:
             return Inspection(shape=None, problems=tuple(problems), rows=rows, left_out=left_out, warnings=warnings)
-        self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=identity == "f")
+        self._shape = Shape(engine=_ENGINE, columns=columns, key=key, complete_rows=whole)
         self._key_columns = tuple(self._key_column(self._shape.column(name), *types[name]) for name in key)
         return Inspection(shape=self._shape, rows=rows, left_out=left_out, warnings=warnings)
 
@@ -147,7 +153,7 @@ class PostgresSource:
         columns = ",".join(self._name(name) for name in self._known.key)
         found = self._rows(
             # In one SELECT, ORDER BY would take the name for the text of the output, and sort the whole table.
-            f"SELECT {names} FROM (SELECT {columns} FROM ONLY {self._from} WHERE {where}"
+            f"SELECT {names} FROM (SELECT {columns} FROM {self._only}{self._from} WHERE {where}"
             f" ORDER BY {columns} LIMIT 1 OFFSET %s) AS found",
             (*params, rows - 1),
         )
@@ -167,7 +173,7 @@ class PostgresSource:
         names = ",".join(column.text for column in self._key_columns)
         wanted = [int(key).to_bytes(8, "big") for key in keys]
         found = self._rows(
-            f"SELECT {self._key_word} AS w,{names} FROM ONLY {self._from}"
+            f"SELECT {self._key_word} AS w,{names} FROM {self._only}{self._from}"
             f" WHERE {where} AND {self._key_word} = ANY(%s::bytea[])",
             (*params, wanted),
             binary=True,
@@ -181,7 +187,7 @@ class PostgresSource:
         names = [column.text for column in self._key_columns]
         for column in shape.columns:
             names.append(f"convert_to({engines.token_sql(_ENGINE, column)},'UTF8')".replace("%", "%%"))
-        found = self._rows(f"SELECT {','.join(names)} FROM ONLY {self._from} WHERE {where}", params, binary=True)
+        found = self._rows(f"SELECT {','.join(names)} FROM {self._only}{self._from} WHERE {where}", params, binary=True)
         width = len(shape.key)
         return {
             tuple(row[:width]): {column.name: bytes(row[width + at]) for at, column in enumerate(shape.columns)}
@@ -234,7 +240,7 @@ class PostgresSource:
             # One statement, one snapshot: functions in the select list see the one that reads the rows,
             # and the WAL's end is asked for after it was taken.
             f"SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text,"
-            f" string_agg({self._key_word}||{row},''::bytea) FROM ONLY {self._from} WHERE {where}",
+            f" string_agg({self._key_word}||{row},''::bytea) FROM {self._only}{self._from} WHERE {where}",
             params,
             binary=True,
         )[0]

@@ -42,7 +42,8 @@ SELECT (SELECT array_to_string(array_remove(ARRAY[CASE WHEN NOT pubinsert THEN '
           LEFT JOIN pg_publication b ON b.pubname = %(publication)s
           LEFT JOIN pg_publication_rel r ON r.prpubid = b.oid AND r.prrelid = c.oid),
        (SELECT json_build_array(s.wal_status, s.safe_wal_size,
-                                greatest(0, pg_wal_lsn_diff(now.lsn, s.restart_lsn))::bigint)
+                                greatest(0, pg_wal_lsn_diff(now.lsn, s.restart_lsn))::bigint,
+                                greatest(0, pg_wal_lsn_diff(now.lsn, s.confirmed_flush_lsn))::bigint)
           FROM pg_replication_slots s WHERE s.slot_name = %(slot)s),
        pg_wal_lsn_diff(now.lsn, '0/0')::bigint,
        (SELECT concat_ws('/', c.system_identifier, d.oid)
@@ -114,7 +115,10 @@ def _postgres_facts(cursor: psycopg.Cursor[Any], dataset: Dataset, shard: Shard,
     unpublishable = ""
     if lacking := [(f"{schema}.{name}", own) for schema, name, _, sent, own, _ in found if not sent or kept[name]]:
         unpublishable = _unpublishable(cursor, wanted, there, lacking)
-    log = RetainedLog(bytes=slot[2] or 0, written=written, left=slot[1], state=slot[0] or "lost") if slot else None
+    log = None
+    if slot:
+        state, left, kept_bytes, unread = slot
+        log = RetainedLog(bytes=kept_bytes or 0, written=written, left=left, state=state or "lost", unread=unread)
     return SourceFacts(
         tables=tables,
         publication=there,

@@ -166,9 +166,10 @@ AILMENTS: Mapping[Ailment, AilmentFacts] = {
         "`ALTER TABLE ... ALTER COLUMN ... SET VISIBLE`.",
     ),
     Ailment.PARTITIONED: _facts(
-        BINLOG,
+        _EVERY,
         "A captured table is partitioned",
-        "`DROP`, `TRUNCATE` and `EXCHANGE PARTITION` change rows without a row in the log: they stay in the topic",
+        "`DROP`, `TRUNCATE`, `EXCHANGE`, `DETACH` and `ATTACH PARTITION` change rows without a row in the log: they "
+        "stay in the topic, or are not in it",
         "Delete such rows by statements, or `verify` and `repair --tombstones` after it.",
     ),
     Ailment.NOT_TRANSACTIONAL: _facts(

@@ -167,6 +167,10 @@ class _Table:
                 yield text, f"ALTER TABLE {self.sql} MODIFY {quote_name(self.engine, column.name)} without INVISIBLE"
 
     def _postgres(self) -> Iterator[DoctorFinding]:
+        left_out = any(lack.table == self.found.name for lack in self.seen.unfit)
+        if self.found.kind is TableKind.PARTITIONED and not left_out:
+            text = "it is partitioned: rows that come or go with a partition are not in the log"
+            yield self._say(Ailment.PARTITIONED, text, "`verify` after DROP, DETACH or ATTACH PARTITION, and `repair`.")
         if self.found.row_security:
             text = "its policies hide rows from the connector's user"
             yield self._say(Ailment.ROW_SECURITY, text, f"ALTER ROLE {self.seen.server.account} BYPASSRLS")

@@ -11,6 +11,8 @@ from cdc_platform.model.source_log import SourceLog, WhenFull
 
 # Of what it may keep: an alert, and the slot is given up where the topology says so.
 _ALERT, _FULL = 0.5, 0.9
+# Of what a slot keeps: a connector that has less than that to read is not why.
+_READ = 0.1
 # Slots that keep less are not remembered from one round to the next.
 LITTLE = 64 << 20
 
@@ -56,6 +58,8 @@ def slot_state(log: RetainedLog, limits: SourceLog, before: LogSeen | None, now:
         text = f"its slot keeps {_size(log.bytes)} of WAL and is full at {_size(full)}{until}"
     elif full is None and log.bytes > _UNBOUNDED:
         text = f"its slot keeps {_size(log.bytes)} of WAL without a bound; how much disk is free is not known"
+    if text and log.unread is not None and log.unread < _READ * log.bytes:
+        text += "; its connector has read nearly all of it: an open or prepared transaction keeps the rest"
     give_up = limits.when_full is WhenFull.GIVE_UP_SLOT and full is not None and log.bytes >= _FULL * full
     return LogState(bytes=log.bytes, full=full, seconds_left=left, hazard=text, lost=lost, give_up=give_up)
 

@@ -36,6 +36,13 @@ def test_a_slot_is_told_by_its_share_and_by_the_time_that_is_left() -> None:
     assert slot_state(slot(2 * GIB, 8 * GIB), SourceLog(alert_seconds=60), LogSeen(EARLIER, GIB, 0), NOW).hazard == ""
 
 
+def test_a_slot_that_a_transaction_fills_says_that_its_connector_is_not_why() -> None:
+    for unread, told in ((6 * GIB, False), (GIB, False), (GIB // 4, True), (None, False)):
+        found = slot_state(replace(slot(6 * GIB, 4 * GIB), unread=unread), SourceLog(), None, NOW)
+        assert ("an open or prepared transaction" in found.hazard) is told
+    assert slot_state(replace(slot(GIB, 9 * GIB), unread=0), SourceLog(), None, NOW).hazard == ""
+
+
 def test_without_a_bound_nothing_is_claimed_of_the_disk() -> None:
     state = slot_state(slot(20 * GIB), SourceLog(), LogSeen(EARLIER, GIB, 0), NOW)
     assert state.full is None and state.seconds_left is None and "not known" in state.hazard

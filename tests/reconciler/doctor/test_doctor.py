@@ -100,6 +100,7 @@ def test_sound_sources_have_no_finding() -> None:
         ),
         (lambda seen: replace(seen, encoding="SQL_ASCII"), Engine.POSTGRES, "unprovable-column", "warning"),
         (of_pins(kind=TableKind.FOREIGN), Engine.POSTGRES, "not-a-table", "warning"),
+        (of_pins(kind=TableKind.PARTITIONED), Engine.POSTGRES, "partitioned-table", "warning"),
         (
             server(wrong_settings=(Lack(what="wal_level is replica", cure="c"),)),
             Engine.POSTGRES,

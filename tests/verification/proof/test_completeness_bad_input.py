@@ -310,8 +310,11 @@ _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
     Engine.MARIADB: _LACKING_ON_BINLOGS,
     Engine.MYSQL: _LACKING_ON_BINLOGS,
     Engine.POSTGRES: {
-        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is not a plain table"),
-        "parted": ("CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)", "it is not a plain table"),
+        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is no table"),
+        "parted": (
+            "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)",
+            "it is partitioned, and no publication",
+        ),
         "silent": (
             "CREATE TABLE silent (id int PRIMARY KEY); ALTER TABLE silent REPLICA IDENTITY NOTHING",
             "REPLICA IDENTITY NOTHING: updates and deletes are not captured",
