@@ -50,11 +50,11 @@ class Unfit:
 class SourceTable:
     """A captured table as the catalog has it.
 
-    `number` changes when another table takes the name (Postgres: its oid). `published`: its changes are sent to the
-    connector; `withheld` is what of them is not (Postgres: rows or columns by a filter, or some kinds of statements).
-    `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose actions change
-    this table below the log, `unreadable` is what in its definition stops the connector. `unfit`: its changes could be
-    read, but its rows would go under wrong keys, or its application's statements would fail.
+    `number` changes when another table takes the name (Postgres: its oid; the others do not tell). `published`: its
+    changes are sent to the connector; `withheld` is what of them is not (Postgres: rows or columns by a filter, or some
+    kinds of statements). `columns` are names and types in order (MariaDB, MySQL). `cascades` are foreign keys whose
+    actions change this table below the log, `unreadable` is what in its definition stops the connector. `unfit`: its
+    changes could be read, but its rows would go under wrong keys, or its application's statements would fail.
     """
 
     number: int = 0

@@ -153,10 +153,6 @@ OPEN: frozenset[tuple[str, Engine]] = frozenset(
     (case, engine)
     for case, engines in {
         "AUTH": ALL,
-        "DG-LOGS": ALL,
-        "MDL-HELD": ALL,
-        "SLOTS-FULL": (POSTGRES,),
-        "STRIMZI": ALL,
     }.items()
     for engine in engines
 )

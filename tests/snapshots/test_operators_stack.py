@@ -151,6 +151,13 @@ def test_a_slot_that_is_given_up_says_what_is_lost_and_the_shard_goes_on(
         with harness.admin(given.database) as run:
             harness.fill(run, "items", 100, 299, v=1)
             run("SELECT pg_logical_emit_message(false, 'test', repeat('x', 1000000)) FROM generate_series(1, 30)")
+        unread = (
+            "SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) FROM pg_replication_slots"
+            " WHERE database = %s"
+        )
+        with harness.admin() as run:
+            caught_up = lambda: run(unread, given.database)[0][0] < 1 << 20  # noqa: E731
+            assert_eventually(caught_up, "the connector has read what there is", 120)
         harness.dataset = replace(harness.dataset, source_log=limits)
         outside.platform.topology.put_dataset(harness.dataset)
         report = passes(outside, harness)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
 
 import pymysql
 
+from cdc_platform.clients.sources.catalog_binlog import as_text, foreign_keys
 from cdc_platform.clients.sources.mariadb_keys import quoted
 from cdc_platform.connectors.tables import twins
 from cdc_platform.model.source_facts import SourceTable, Unfit
@@ -34,7 +34,7 @@ def binlog_tables(
     cursor.execute(" UNION ALL ".join(parts), params)
     rows: dict[str, list[tuple[str, ...]]] = defaultdict(list)
     for what, *row in cursor.fetchall():
-        rows[what].append(tuple(map(_text, row)))
+        rows[what].append(tuple(map(as_text, row)))
     there = {row[0] for row in rows["name"]}
     definitions = {}
     for name in sorted({row[0] for row in rows["foreign"]}) if cascades else ():
@@ -65,11 +65,6 @@ _OF_TABLE = (
 )
 
 
-# A foreign key of SHOW CREATE TABLE with the rules that change rows.
-_ACT = r"(?: ON (?:DELETE|UPDATE) (?:CASCADE|SET NULL|SET DEFAULT))"
-_CASCADE = re.compile(rf"^ +CONSTRAINT `(.+?)` FOREIGN KEY .*?({_ACT}+)(?: ON UPDATE \w+(?: \w+)?)?,?$", re.MULTILINE)
-
-
 def _binlog_table(
     name: str, key: Collection[str], rows: Mapping[str, Sequence[tuple[str, ...]]], definition: str
 ) -> SourceTable:
@@ -81,9 +76,11 @@ def _binlog_table(
     ]
     unreadable += [f"column {column} is COMPRESSED" for column, kind in columns if "COMPRESSED" in kind.upper()]
     return SourceTable(
+        # It says that the table was there; one that takes its name is not told apart.
+        number=1,
         columns=columns,
         unfit=_unfit(key or [column for column, *_ in own.get("primary", ())], columns),
-        cascades=tuple(f"{key} ({acts.strip()})" for key, acts in _CASCADE.findall(definition)),
+        cascades=tuple(f"{key.name} ({key.acts})" for key in foreign_keys(definition) if key.acts),
         unreadable=tuple(unreadable),
     )
 
@@ -98,7 +95,3 @@ def _unfit(key: Collection[str], columns: Sequence[tuple[str, str]]) -> Unfit | 
                 cure="Name a unique key without it as `key` of the table, or make it a TIMESTAMP(0) or DATETIME",
             )
     return None
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)

@@ -79,11 +79,11 @@ def indexes_of(rows: Sequence[Sequence[Any]]) -> tuple[UniqueIndex, ...]:
     """The unique indexes of a table from rows of `INDEXES` without the table's name."""
     parts: dict[str, list[Sequence[Any]]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: int(row[-1])):
-        parts[_text(row[0])].append(row)
+        parts[as_text(row[0])].append(row)
     return tuple(
         UniqueIndex(
             name=name,
-            columns=tuple(_text(column) for _, column, *_ in own),
+            columns=tuple(as_text(column) for _, column, *_ in own),
             primary=name == "PRIMARY",
             not_null=all(nullable != "YES" for _, _, nullable, *_ in own),
             # A part over an expression has no column (MySQL).
@@ -91,6 +91,14 @@ def indexes_of(rows: Sequence[Sequence[Any]]) -> tuple[UniqueIndex, ...]:
             hashed=any(kind == "HASH" for *_, kind, _ in own),
         )
         for name, own in sorted(parts.items())
+    )
+
+
+def foreign_keys(definition: str) -> tuple[ForeignKey, ...]:
+    """Those of a definition that SHOW CREATE TABLE gave, with the rules by which the server changes rows itself."""
+    return tuple(
+        ForeignKey(name=_unquoted(key), references=_unquoted(other), acts=" ".join(_ACT.findall(rules)))
+        for key, other, _, rules in _FOREIGN.findall(definition)
     )
 
 
@@ -102,14 +110,14 @@ def _rows(
     cursor.execute(" UNION ALL ".join([sql] * len(names)), params)
     rows: dict[str, list[tuple[Any, ...]]] = defaultdict(list)
     for name, *row in cursor.fetchall():
-        rows[_text(name)].append(tuple(row))
+        rows[as_text(name)].append(tuple(row))
     return {name: rows[name] for name in names if name in rows}
 
 
 def _definition(cursor: pymysql.cursors.Cursor, database: str, name: str) -> str:
     try:
         cursor.execute(f"SHOW CREATE TABLE {quoted(database)}.{quoted(name)}".replace("%%", "%"))
-        return _text((cursor.fetchone() or ("", ""))[1])
+        return as_text((cursor.fetchone() or ("", ""))[1])
     except pymysql.Error as error:
         # That right is named among those that are missing.
         if is_missing_right(error):
@@ -137,14 +145,11 @@ def _table(
         kind=what,
         columns=columns,
         indexes=indexes,
-        foreign_keys=tuple(
-            ForeignKey(name=_unquoted(key), references=_unquoted(other), acts=" ".join(_ACT.findall(rules)))
-            for key, other, _, rules in _FOREIGN.findall(definition)
-        ),
+        foreign_keys=foreign_keys(definition),
         checks=tuple(_CHECK.findall(definition)),
         triggers=triggers,
         periods=tuple(map(_unquoted, _PERIOD.findall(definition))),
-        comment=_text(comment or ""),
+        comment=as_text(comment or ""),
         rows=int(rows),
         storage=str(storage or ""),
     )
@@ -152,13 +157,13 @@ def _table(
 
 def _column(row: Sequence[Any]) -> CatalogColumn:
     name, kind, full, nullable, charset, fraction, precision, scale, collation, default, extra, comment, _ = row
-    kind, full, extra = _text(kind).lower(), _text(full), _text(extra or "").upper()
+    kind, full, extra = as_text(kind).lower(), as_text(full), as_text(extra or "").upper()
     number = kind in ("bit", "decimal", "numeric")
     digits = number or kind in ("float", "double")
     virtual = "VIRTUAL" in extra
     return CatalogColumn(
         column=Column(
-            name=_text(name),
+            name=as_text(name),
             type=kind,
             nullable=nullable == "YES",
             unsigned="unsigned" in full,
@@ -169,12 +174,12 @@ def _column(row: Sequence[Any]) -> CatalogColumn:
             scale=int(scale) if digits and scale is not None else None,
         ),
         declared=full,
-        collation=_text(collation or ""),
-        default=None if default is None else _text(default),
+        collation=as_text(collation or ""),
+        default=None if default is None else as_text(default),
         # MySQL says DEFAULT_GENERATED of a default that is an expression.
         generated=Generated.VIRTUAL if virtual else Generated.STORED if "STORED GENERATED" in extra else Generated.NO,
         hidden="INVISIBLE" in extra,
-        comment=_text(comment or ""),
+        comment=as_text(comment or ""),
     )
 
 
@@ -182,5 +187,6 @@ def _unquoted(name: str) -> str:
     return name.replace("``", "\0").replace("`", "").replace("\0", "`")
 
 
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value)
+def as_text(value: Any) -> str:
+    """A value of the catalog, which the driver gives as bytes where its collation is binary; empty for NULL."""
+    return value.decode() if isinstance(value, bytes) else str("" if value is None else value)

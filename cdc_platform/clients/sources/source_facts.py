@@ -10,6 +10,7 @@ import psycopg
 import pymysql
 
 from cdc_platform.clients.sources.binlog_tables import binlog_tables
+from cdc_platform.clients.sources.catalog_binlog import as_text
 from cdc_platform.clients.sources.errors import is_missing_right
 from cdc_platform.clients.sources.publication import Demand, check, demand, refusals
 from cdc_platform.clients.sources.shard_sessions import ShardSessions
@@ -215,16 +216,12 @@ def _begin(cursor: pymysql.cursors.Cursor, engine: Engine, file: LogFile) -> Log
     if engine is Engine.MARIADB:
         cursor.execute("SELECT BINLOG_GTID_POS(%s, 4)", (file.name,))
         ((position,),) = cursor.fetchall()
-        return replace(file, position=_text(position))
+        return replace(file, position=as_text(position))
     try:
         cursor.execute("SHOW BINLOG EVENTS IN %s LIMIT 2", (file.name,))
     except pymysql.Error as error:
         if is_missing_right(error) or error.args[0] == pymysql.constants.ER.ERROR_WHEN_EXECUTING_COMMAND:
             return file
         raise
-    events = {_text(row[2]): _text(row[5]) for row in cursor.fetchall()}
+    events = {as_text(row[2]): as_text(row[5]) for row in cursor.fetchall()}
     return replace(file, position=events.get("Previous_gtids", ""))
-
-
-def _text(value: Any) -> str:
-    return value.decode() if isinstance(value, bytes) else str(value or "")

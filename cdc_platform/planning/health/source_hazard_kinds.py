@@ -75,8 +75,8 @@ KINDS: Mapping[HazardKind, KindFacts] = {
         cure=_PROVE,
     ),
     HazardKind.ABSENT: KindFacts(
-        engines=POSTGRES,
-        done="A captured table is dropped, renamed or moved to another schema",
+        engines=f"{BINLOG}, {POSTGRES}",
+        done="A captured table is dropped, renamed or moved to another schema or database",
         happens="What is changed under its new name is not captured",
         channel=_ROUND,
         cost=_STATEMENT,
@@ -224,6 +224,14 @@ OTHERS: tuple[HazardRow, ...] = (
         channel="not needed",
         cost="nothing",
         cure="None is needed.",
+    ),
+    HazardRow(
+        engines=BINLOG,
+        done="Another table with other rows takes the name of a captured one (`RENAME TABLE`)",
+        happens="How the two differ never came as a change; what is changed from then on does",
+        channel="none: only a proof finds it",
+        cost="a proof",
+        cure=f"Swap copies that hold the same rows, as gh-ost and pt-online-schema-change do. {_PROVE}",
     ),
     HazardRow(
         engines=BINLOG,

@@ -160,6 +160,12 @@ def test_definitions_that_lose_changes_or_stop_the_connector_are_named(
     warned = set() if logged else {(HazardKind.CASCADE, "c")}
     assert kinds(look(harness, shard)) == {*warned, *unreadable}
     assert found.log is not None and found.log.bytes > 0 and found.log.written >= found.log.bytes
+    before = look(harness, shard)
+    harness.execute(shard, "RENAME TABLE c TO c_old")
+    after = look(harness, shard, before)
+    assert kinds(after) == {(HazardKind.ABSENT, "c"), *unreadable} and after.losing is None
+    harness.execute(shard, "RENAME TABLE c_old TO c")
+    assert kinds(look(harness, shard, after)) == kinds(before)
     # A name in small letters is matched exactly, another one is not.
     harness.execute(shard, "CREATE TABLE T (id INT PRIMARY KEY)")
     assert facts(harness, shard).twins == ()
