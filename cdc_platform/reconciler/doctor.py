@@ -109,7 +109,7 @@ class ExaminedFacts:
 def _facts(seen: Examination) -> SourceFacts:
     unfit = {lack.table: Unfit(why=lack.what, cure=lack.cure) for lack in seen.unfit}
     tables = {name: SourceTable(unfit=unfit.get(name)) for name in seen.tables}
-    return SourceFacts(tables=tables, twins=seen.twins)
+    return SourceFacts(tables=tables, twins=seen.twins, place=f"{seen.server.identity}/{seen.database}")
 
 
 def examine_chosen(

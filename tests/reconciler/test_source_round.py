@@ -258,6 +258,9 @@ def test_a_new_shard_is_asked_once_for_what_is_left_out_and_for_what_the_doctor_
     assert configs(report) == {"o.00001": "t"}
     assert any("public.w is not captured: it has no primary key" in finding.text for finding in report.plan.findings)
     assert ["wal_level is replica" in refusal.reason for refusal in report.plan.refusals] == [True]
+    # Where it is, is known, too: two shards must not read one database.
+    found = world.record("o.00001")
+    assert found is not None and found.place == f"{shards('o', 3)[1].leader}/{shards('o', 3)[1].database}"
     # Nor is it by a pass between two rounds.
     examiner.asked.clear()
     reconciler.reconcile(platform, owner="test", asked=when_due)
