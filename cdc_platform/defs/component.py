@@ -29,6 +29,7 @@ from cdc_platform.defs.ledger_sensor import build_ledger_sensor
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_check_sensor import build_pass_check_sensor
 from cdc_platform.defs.pass_checks import build_captured_checks
+from cdc_platform.defs.prune_job import OLD, build_prune_schedule
 from cdc_platform.defs.reconcile_job import build_cdc_jobs, under_old_names
 from cdc_platform.defs.reconcile_sensor import build_reconcile_sensor
 from cdc_platform.defs.resource import CdcPlatformResource
@@ -62,6 +63,13 @@ class BootstrapSensorArgs(dg.Model, dg.Resolvable):
     interval_seconds: int = Field(default=60, ge=1, description="Seconds between two looks.")
     max_parallel_shards: int = Field(default=16, ge=1, description="Shards that one bootstrap works on at once.")
     max_runs: int = Field(default=3, ge=1, description="Bootstraps and backfills that run at once.")
+    running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
+
+
+class PruneArgs(dg.Model, dg.Resolvable):
+    """Which old runs of the platform's jobs are deleted once a day."""
+
+    older_than_days: float = Field(default=OLD, ge=0, description="Runs that were created before that many days.")
     running: bool = Field(default=True, description="Started as soon as the code location is loaded.")
 
 
@@ -130,6 +138,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     sensor: ReconcileSensorArgs = ReconcileSensorArgs()
     alerts: AlertSensorArgs = AlertSensorArgs()
     bootstrap: BootstrapSensorArgs = BootstrapSensorArgs()
+    prune: PruneArgs = PruneArgs()
     tables: TableSelectorArgs = TableSelectorArgs()
     allow_dev: bool = Field(
         default=False,
@@ -276,7 +285,7 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
         )
         old: list[Any] = []
         if self.old_job_names:
-            old = [*under_old_names(job for job in jobs if job is not jobs.doctor)]
+            old = [*under_old_names(job for job in jobs if job not in (jobs.doctor, jobs.prune))]
             if checks:
                 old.append(build_check_job(checks=checks, platform=found.platform, name=RunOf.CHECKS.value))
         return dg.Definitions(
@@ -299,13 +308,16 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
                 *build_window_assets(tables=found.tables, translator=translator),
             ],
             sensors=[reconciler, alerts, bootstraps, ledgers, standing, *judges, *windows],
-            schedules=build_verification_schedules(
-                job=jobs.verify,
-                tables=found.tables,
-                default_status=dg.DefaultScheduleStatus.RUNNING
-                if self._may_run()
-                else dg.DefaultScheduleStatus.STOPPED,
-            ),
+            schedules=[
+                *build_verification_schedules(
+                    job=jobs.verify, tables=found.tables, default_status=self._schedule_status(True)
+                ),
+                build_prune_schedule(
+                    job=jobs.prune,
+                    older_than_days=self.prune.older_than_days,
+                    default_status=self._schedule_status(self.prune.running),
+                ),
+            ],
             jobs=[*jobs, *([judging] if judging else []), *old],
             resources={Names(found.platform).resource: self.platform},
         )
@@ -313,6 +325,10 @@ class CdcPlatformComponent(dg.StateBackedComponent, dg.Model, dg.Resolvable):
     def _may_run(self) -> bool:
         # Set by `dagster dev` and `dg dev` for the code servers that they start.
         return self.allow_dev or not os.environ.get("DAGSTER_IS_DEV_CLI")
+
+    def _schedule_status(self, running: bool) -> dg.DefaultScheduleStatus:
+        on = running and self._may_run()
+        return dg.DefaultScheduleStatus.RUNNING if on else dg.DefaultScheduleStatus.STOPPED
 
     def _status(self, running: bool) -> dg.DefaultSensorStatus:
         on = running and self._may_run()

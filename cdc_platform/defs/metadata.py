@@ -99,8 +99,10 @@ def shards_metadata(
         lags: shard name to seconds behind its source.
         verdicts: shard id to the worst of the verdicts on its tables.
     """
-    found: Metadata = {"slowest": slowest_table(shards, homes, lags)}
+    found: Metadata = {}
     if health is not None:
+        if health.down:
+            found["shards_down"] = down_table(health.down)
         down = {one.shard: one.state for one in health.down}
         found["heat_map"] = heat_map_metadata(
             {
@@ -112,8 +114,12 @@ def shards_metadata(
         )
         found["shards_up"] = dg.MetadataValue.int(health.up)
         found["shards"] = dg.MetadataValue.int(health.shards)
-        if health.down:
-            found["shards_down"] = down_table(health.down)
+    known = {shard.name: lags[shard.name] for shard in shards if shard.name in lags}
+    if known:
+        spread = quantiles(list(known.values()))
+        for name, of in (("p50", "0.5"), ("p99", "0.99"), ("worst", "1.0")):
+            found[f"lag_seconds_{name}"] = dg.MetadataValue.float(spread[of])
+        found["slowest"] = slowest_table(shards, homes, lags)
     return found
 
 

@@ -15,6 +15,7 @@ from cdc_platform.defs.failures import as_failure
 from cdc_platform.defs.live_passes import GIVEN_BACK, TAG_LOCK
 from cdc_platform.defs.names import Names
 from cdc_platform.defs.pass_events import EventWriter
+from cdc_platform.defs.prune_job import build_prune_job
 from cdc_platform.defs.run_kinds import TAG_KIND, RunOf
 from cdc_platform.defs.sensor_cursor import ALL
 from cdc_platform.defs.snapshot_jobs import build_snapshot_jobs
@@ -92,6 +93,7 @@ class CdcJobs(NamedTuple):
     verify: dg.JobDefinition
     repair: dg.JobDefinition
     doctor: dg.JobDefinition
+    prune: dg.JobDefinition
 
 
 def build_cdc_jobs(
@@ -159,4 +161,5 @@ def build_cdc_jobs(
         *build_snapshot_jobs(platform=platform, tables=offered),
         *build_verification_jobs(platform=platform, translator=translator, tables=offered),
         build_doctor_job(platform=platform),
+        build_prune_job(platform=platform),
     )

@@ -18,3 +18,4 @@ class RunOf(StrEnum):
     CHECKS = "checks"
     DOCTOR = "doctor"
     SHARD = "shard"
+    PRUNE = "prune"

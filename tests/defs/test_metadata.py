@@ -82,6 +82,17 @@ def test_of_many_shards_those_furthest_behind_are_shown() -> None:
     assert len(found.records) == MOST_SHARDS
 
 
+def test_dagster_shards_that_are_down_come_first_and_lags_are_numbers_that_plot() -> None:
+    shards = WORLD.shards["pins"]
+    down = ShardDown(shard="pins.00001", state="FAILED", reason="Connect says FAILED")
+    health = DatasetHealth(dataset="pins", shards=250, up=249, down=(down,))
+    found = shards_metadata(shards, health=health, homes={}, lags={shards[0].name: 2.0, shards[1].name: 9.0})
+    assert next(iter(found)) == "shards_down"
+    numbers = {name: value.value for name, value in found.items() if name.startswith("lag_seconds")}
+    assert (numbers["lag_seconds_worst"], len(numbers)) == (9.0, 3)
+    assert "slowest" not in shards_metadata(shards, health=health, homes={}, lags={}), "nothing is known of any lag"
+
+
 def test_a_topic_is_new_when_it_has_more_events_and_not_too_often() -> None:
     some, more = TopicExtent(begin=0, end=10), TopicExtent(begin=0, end=11)
     assert not has_news(TopicExtent(begin=0, end=0), None, now=5_000.0)
