@@ -154,6 +154,8 @@ def _said_of(lakes: Sequence[LakeVerdict]) -> Iterator[str]:
             yield f"  lake {sample.kind} {sample.key}{columns}"
         for text in one.files:
             yield f"  {text}"
+    for table in dict.fromkeys(f"{one.dataset}.{one.table}" for one in lakes if one.verdict is Verdict.MISMATCHED):
+        yield f"If its topic is proven, `cdc-platform lake repair {table} --apply` writes these rows again."
 
 
 def exit_code(worst: Verdict, env: Mapping[str, str]) -> int:
