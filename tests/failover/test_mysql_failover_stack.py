@@ -11,7 +11,7 @@ from click.testing import Result
 from cdc_platform.clients.sources.leader_probes import Found, ReadOnlyProbe
 from cdc_platform.clients.zookeeper.topology_store import ZooKeeperTopologyStore
 from cdc_platform.local.stack import Stack
-from cdc_platform.model.topology import Engine, Shard
+from cdc_platform.model.topology import Address, Engine, Shard
 from tests.conftest import own_stack
 from tests.failover.harness import Harness, a_dataset, cli, deploy, failing, ids, report, sql
 from tests.local import mysql_servers
@@ -52,11 +52,13 @@ def assert_failover(pair: Stack, store: ZooKeeperTopologyStore, harness: Harness
     assert cli(pair, "topology", "discover", "shop").exit_code == 0, "ZooKeeper is right"
     assert ReadOnlyProbe(pair.settings()).leader(dataset, shard) == Found(leader=old)
 
-    # A replica that stands still, while the connector goes on.
+    # A replica that stands still: the primary no longer waits for it (semi-sync is lost), and the connector goes on.
+    semi_sync(pair, old, new)
     with sql(new, pair, engine) as cursor:
-        cursor.execute("STOP REPLICA SQL_THREAD")
+        cursor.execute("STOP REPLICA")
     with sql(old, pair, engine) as cursor:
         cursor.execute("INSERT INTO shop.t VALUES (2)")
+    assert not has_semi_sync(pair, old)
     harness.read(topic, lambda found: ids(found) >= {1, 2})
     assert_eventually(lambda: "up" in failing(_refused(pair, "shop", new)), "the position of row 2 is saved")
     refused = _refused(pair, "shop", new)
@@ -71,7 +73,7 @@ def assert_failover(pair: Stack, store: ZooKeeperTopologyStore, harness: Harness
 
     # An errant transaction: it is in no binlog of the old leader, and in the new one's table.
     with sql(new, pair, engine) as cursor:
-        cursor.execute("START REPLICA SQL_THREAD")
+        cursor.execute("START REPLICA")
         cursor.execute("SET GLOBAL super_read_only = OFF")
         cursor.execute("INSERT INTO shop.t VALUES (100)")
         cursor.execute("SET GLOBAL super_read_only = ON")
@@ -113,6 +115,28 @@ def assert_failover(pair: Stack, store: ZooKeeperTopologyStore, harness: Harness
         cursor.execute("INSERT INTO shop.t VALUES (4)")
     found = harness.read(topic, lambda found: ids(found) >= {4})
     assert 999 not in ids(found), "what the old leader took is captured by nobody"
+
+
+def semi_sync(pair: Stack, old: Address, new: Address) -> None:
+    """Have the primary wait for its replica, half a second at most."""
+    with sql(new, pair, Engine.MYSQL) as cursor:
+        cursor.execute("SET GLOBAL super_read_only = OFF")
+        cursor.execute("INSTALL PLUGIN rpl_semi_sync_replica SONAME 'semisync_replica.so'")
+        cursor.execute("SET GLOBAL super_read_only = ON")
+        cursor.execute("SET GLOBAL rpl_semi_sync_replica_enabled = ON")
+        cursor.execute("STOP REPLICA IO_THREAD")
+        cursor.execute("START REPLICA IO_THREAD")
+    with sql(old, pair, Engine.MYSQL) as cursor:
+        cursor.execute("INSTALL PLUGIN rpl_semi_sync_source SONAME 'semisync_source.so'")
+        cursor.execute("SET GLOBAL rpl_semi_sync_source_timeout = 500")
+        cursor.execute("SET GLOBAL rpl_semi_sync_source_enabled = ON")
+    assert_eventually(lambda: has_semi_sync(pair, old), "the primary waits for its replica", 60)
+
+
+def has_semi_sync(pair: Stack, primary: Address) -> bool:
+    with sql(primary, pair, Engine.MYSQL) as cursor:
+        cursor.execute("SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_status'")
+        return bool(cursor.fetchone()[1] == "ON")
 
 
 def _refused(pair: Stack, dataset: str, leader: object) -> Result:
