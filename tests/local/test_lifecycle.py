@@ -138,7 +138,8 @@ def pair(pair_directory: Path) -> Stack:
 
 def has_replayed(cursor: Any, database: str) -> bool:
     """True once a server that is made again has the table that was made before: it begins with nothing."""
-    cursor.execute("SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = 'items'", database)
+    asked = "SELECT 1 FROM information_schema.tables WHERE table_schema = %s AND table_name = 'items'"
+    cursor.execute(asked, (database,))
     return cursor.fetchone() is not None
 
 
