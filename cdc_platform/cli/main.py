@@ -55,6 +55,9 @@ NEEDS = {"demo": "local", "stack": "local"}
 # Commands whose addresses do not come from the settings.
 WITHOUT_SETTINGS = frozenset({"agent", "demo", "stack"})
 
+# Commands that have to do something of their own when they are interrupted: to end processes, to give a lock back.
+CLEAN_UP = frozenset({"agent", "apply", "demo", "exporter", "stack"})
+
 # Options that most commands have and the program itself has not.
 OF_COMMANDS = frozenset({"--json", "--apply", "--dry-run", "--wait", "--table", "--out", "--continue", "--force"})
 
@@ -151,6 +154,11 @@ def main(ctx: click.Context, verbose: bool, of_demo: bool) -> None:
         if ctx.invoked_subcommand in WITHOUT_SETTINGS:
             raise click.UsageError(f"`{ctx.invoked_subcommand}` reads no settings: leave --demo out.")
         _use_demo()
+    if ctx.invoked_subcommand not in CLEAN_UP:
+        from cdc_platform.cli.progress import ends_at_once  # the agent does without
+
+        # Whatever its connections still wait for. Commands that know what they have done say that instead.
+        ctx.with_resource(ends_at_once(lambda: "Interrupted."))
     if verbose:
         log_to(None, logging.INFO)
     elif ctx.invoked_subcommand not in SERVICES:
