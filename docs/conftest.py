@@ -1,4 +1,4 @@
-"""`pytest docs/` runs what the tutorial tells readers to type, from nothing to `proven`, slow parts too.
+"""`pytest docs/` runs the tutorial from nothing to `proven`, and what of the README needs no demo; slow parts too.
 
 The tests stand in tests/docs/, beside those of all other pages.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-PAGES = [HERE.parent / "tests" / "docs" / name for name in ("test_tutorial.py",)]
+PAGES = [HERE.parent / "tests" / "docs" / name for name in ("test_tutorial.py", "test_readme.py")]
 
 
 @pytest.hookimpl(tryfirst=True)
