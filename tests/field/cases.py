@@ -153,6 +153,9 @@ OPEN: frozenset[tuple[str, Engine]] = frozenset(
     (case, engine)
     for case, engines in {
         "AUTH": ALL,
+        # The connector of MySQL 3.6.1 sleeps for seconds in a transaction that it has read a chunk in: DDL of the
+        # application waited for more than 10 s once.
+        "MDL-HELD": (MYSQL,),
     }.items()
     for engine in engines
 )

@@ -76,7 +76,7 @@ def _binlog_table(
     ]
     unreadable += [f"column {column} is COMPRESSED" for column, kind in columns if "COMPRESSED" in kind.upper()]
     return SourceTable(
-        # It says that the table was there; one that takes its name is not told apart.
+        # It says that the table was there, and not whether another one took its name.
         number=1,
         columns=columns,
         unfit=_unfit(key or [column for column, *_ in own.get("primary", ())], columns),

@@ -99,7 +99,7 @@ class PostgresSource:
         # Partitions send their rows under the root's name, each with an identity of its own.
         self._only, whole = ("", False) if kind == "p" else ("ONLY ", identity == "f")
         if kind not in "rp":
-            problems.append("it is no table: it has no changes of its own")
+            problems.append("it must be a table: what it is has no changes of its own")
         if kind == "p" and not by_root:
             problems.append("it is partitioned, and no publication sends its rows under its own name")
         if persistence != "p":

@@ -310,7 +310,7 @@ _LACKING: dict[Engine, dict[str, tuple[str, str]]] = {
     Engine.MARIADB: _LACKING_ON_BINLOGS,
     Engine.MYSQL: _LACKING_ON_BINLOGS,
     Engine.POSTGRES: {
-        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it is no table"),
+        "seen": ("CREATE VIEW seen AS SELECT 1 AS id", "it must be a table"),
         "parted": (
             "CREATE TABLE parted (id int PRIMARY KEY) PARTITION BY RANGE (id)",
             "it is partitioned, and no publication",
