@@ -24,6 +24,7 @@ import numpy.typing as npt
 from cdc_platform.canonical import hash_sql as engines
 from cdc_platform.canonical import wire_values as wire
 from cdc_platform.canonical.columns import Normaliser, Shape
+from cdc_platform.model import bounded_json
 from cdc_platform.model.topology import Engine
 
 _FREQUENT = b'0123456789"abcdefghijklmnopqrstuvwxyz,:. '
@@ -85,13 +86,15 @@ class RowReader:
         if self._always:
             return np.arange(len(rows))
         text = np.frombuffer(b"".join(rows), dtype=np.uint8)
-        ends = np.cumsum(np.fromiter(map(len, rows), dtype=np.int64, count=len(rows)))
+        sizes = np.fromiter(map(len, rows), dtype=np.int64, count=len(rows))
+        ends = np.cumsum(sizes)
         rare = np.zeros(len(text), dtype=np.bool_)
         for byte in self._rare:
             rare |= text == byte
         hits = np.flatnonzero(rare)
         here = text[hits]
-        found = np.zeros(len(rows), dtype=np.bool_)
+        # No object is no row; that of a delete is null.
+        found = text[ends - sizes] != 0x7B
         for pattern, rare_at in self._patterns:
             # A match that spans two events makes the first one suspect, which costs one more check.
             begins = hits[here == pattern[rare_at]] - rare_at
@@ -150,12 +153,12 @@ class RowReader:
 
     def tokens(self, after: bytes) -> dict[str, bytes | None]:
         """The tokens by column; None for an unchanged TOAST value. Raises msgspec.DecodeError."""
-        fields = _OBJECT.decode(after)
+        fields = bounded_json.decode(_OBJECT, after)
         return {name: self.token(name, bytes(fields[name])) if name in fields else b"null" for name in self._names}
 
     def wire_tokens(self, after: bytes) -> dict[str, bytes | None]:
         """The tokens by column as the wire has them; None for an unchanged TOAST value. Raises msgspec.DecodeError."""
-        fields = _OBJECT.decode(after)
+        fields = bounded_json.decode(_OBJECT, after)
         found: dict[str, bytes | None] = {}
         for name in self._names:
             raw = bytes(fields[name]) if name in fields else b"null"
@@ -163,8 +166,12 @@ class RowReader:
         return found
 
     def same_columns(self, after: bytes) -> bool:
-        """True when the event has the table's columns in the table's order: it can be hashed as it stands."""
-        return tuple(_OBJECT.decode(after)) == self._names
+        """True when the event has the table's columns in the table's order: it can be hashed as it stands.
+
+        Raises msgspec.DecodeError.
+        """
+        fields: dict[str, msgspec.Raw] = bounded_json.decode(_OBJECT, after)
+        return tuple(fields) == self._names
 
     def key(self, tokens: Mapping[str, bytes]) -> bytes:
         """The canonical key from the wire's tokens of the key columns."""

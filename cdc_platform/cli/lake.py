@@ -60,6 +60,7 @@ def run(dataset: str, tables: tuple[str, ...], merge: bool, as_json: bool) -> No
         return
     for each in shown:
         said = f"{each['events']} events" if each["events"] else "nothing new"
+        said += f", {each['unreadable']} records cannot be read" if each["unreadable"] else ""
         echo(f"{each['table']}: run {each['run']}, {said}; {len(each['merged'])} buckets merged.")
 
 
@@ -176,7 +177,7 @@ def repair(name: str, apply: bool, as_json: bool) -> None:
     dataset, _, table = name.partition(".")
     with open_platform(Settings.load()) as platform:
         topology = platform.topology.load()
-        [(_, policy)] = _tables(topology, dataset, (table,))
+        [(_, policy)] = _tables(platform.settings, topology, dataset, (table,))
         found = repair_lake(verification_of(platform), topology, dataset, table, policy, apply=apply)
     if as_json:
         echo(json.dumps(asdict(found), indent=2))

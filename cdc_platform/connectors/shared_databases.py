@@ -34,11 +34,11 @@ def shared_database_problems(topology: Topology) -> Iterator[Problem]:
 
 def _problems(places: dict[tuple[Address, str], list[Shard]]) -> Iterator[Problem]:
     """One a shard, by the first place that it shares."""
-    told: set[str] = set()
+    named: set[str] = set()
     for (server, database), shards in places.items():
         for shard in shards if len(shards) > 1 else ():
-            if shard.name not in told:
-                told.add(shard.name)
+            if shard.name not in named:
+                named.add(shard.name)
                 others = some_of([other.name for other in shards if other is not shard], _SHOWN)
                 yield Problem(
                     "shard",

@@ -54,7 +54,7 @@ def lake_verdicts(
     platform: Platform, topology: Topology, dataset: str, table: str, shards: Sequence[str] | None = None
 ) -> tuple[LakeVerdict, ...]:
     """A verdict for each shard; none where the table does not land in a lake, or has had no run."""
-    policy = LakePolicy.of(topology.dataset(dataset))
+    policy = LakePolicy.permitted(topology.dataset(dataset), platform.settings)
     if policy is None or not policy.takes(table):
         return ()
     try:

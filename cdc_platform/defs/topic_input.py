@@ -132,7 +132,8 @@ class CdcTopicIOManager(TopicInputs, dg.ConfigurableIOManager):
                     if dataset.topic(table) == topic:
                         axis = shards_partition(platform.settings.platform, dataset.name)
                         ports = verification_of(platform)
-                        return TopicReader(ports, topology, dataset.name, table.name, run_shards(context, axis)).state()
+                        chosen, warn = run_shards(context, axis), context.log.warning
+                        return TopicReader(ports, topology, dataset.name, table.name, chosen, warn=warn).state()
         raise BadInput(
             f"no table of the topology has the topic {topic}.",
             where=f"asset {context.asset_key.to_user_string()}",

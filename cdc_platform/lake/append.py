@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,19 +44,25 @@ if TYPE_CHECKING:
     import pyiceberg.table
 
 _ASKED_AT_ONCE = 16
+_NAMED = 5
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeRun:
-    """What a run did: `events` written; none, and no snapshot, when nothing was new."""
+    """What a run did: `events` written; none, and no snapshot, when nothing was new.
+
+    `unreadable` records of the topic were passed over.
+    """
 
     dataset: str
     table: str
     run: int
     events: int
     snapshot: int | None
+    unreadable: int = 0
 
 
 def append_events(
@@ -156,7 +163,11 @@ class _Run:
                 found = (*kept(before.late, now), *late.found(changes, now))
                 write_state(changes, msgspec.structs.replace(state, late=found), place)
             snapshot = changes.current_snapshot()
-        return self._done(state, count, None if snapshot is None else snapshot.snapshot_id)
+        for number, offset in new.unreadable[:_NAMED]:
+            topic = self.dataset.topic(self.table)
+            log.warning("record %d of partition %d of %s cannot be read, and is not in the lake", offset, number, topic)
+        done = self._done(state, count, None if snapshot is None else snapshot.snapshot_id)
+        return replace(done, unreadable=len(new.unreadable))
 
     def _marks(self) -> dict[str, Marks]:
         """The boundaries of the dataset's windows, by shard."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,18 @@ import pyarrow as pa
 
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds
 from cdc_platform.lake.tables import BUCKET, CURRENT, KEY, RUN, SEQ, STREAM
+from cdc_platform.model import bounded_json
 from cdc_platform.reading.batches import OPERATION, POSITION, BatchBuilder
 from cdc_platform.reading.offset_sets import OffsetSets
 from cdc_platform.reading.partial_rows import partial_rows
-from cdc_platform.verification.proof.change_events import NO_SHARD, OFFSET_BITS, PARTIAL, Words, partition_offsets
+from cdc_platform.verification.proof.change_events import (
+    NO_POSITION,
+    NO_SHARD,
+    OFFSET_BITS,
+    PARTIAL,
+    Words,
+    partition_offsets,
+)
 from cdc_platform.verification.proof.decoding import JsonDecoder
 from cdc_platform.verification.proof.fold import last_of_each_key
 from cdc_platform.verification.proof.raw_keys import of_the_row
@@ -48,6 +56,12 @@ EXTRA = {
 NOT_SENT = "(unchanged, not sent)"
 
 
+# The end of the year 9999.
+_LAST_MS = 253_402_300_799_999
+_OPERATIONS = frozenset("cudr")
+_UNREADABLE = (msgspec.DecodeError, KeyError, ValueError, TypeError, OverflowError)
+
+
 class _Source(msgspec.Struct):
     ts_ms: int | None = None
 
@@ -72,6 +86,8 @@ class NewEvents:
     buckets: int
     slab_rows: int
     cache: Path
+    # Partition and offset of each that cannot be read, as they are met.
+    unreadable: list[tuple[int, int]] = field(default_factory=list)
 
     def builder(self) -> BatchBuilder:
         """For their rows. Raises BadInput."""
@@ -142,9 +158,13 @@ class NewEvents:
                     key = batch.keys[at]
                     if key is None or left[at]:
                         continue
-                    row = self._row(decoder, key, batch.values[at], (number, offset), bool(marked[at]))
-                    if row is not None:
-                        yield row
+                    try:
+                        row = self._row(decoder, key, batch.values[at], (number, offset), bool(marked[at]))
+                    except _UNREADABLE:
+                        # The fold has named it; the verdict on its key is not `proven`.
+                        self.unreadable.append((number, offset))
+                        continue
+                    yield row
 
     def _row(
         self,
@@ -164,6 +184,8 @@ class NewEvents:
         event = None if value is None else decoder.event(value)
         unheld: list[tuple[str, str]] = []
         operation = "d" if event is None else str(event.op)
+        if operation not in _OPERATIONS:
+            raise ValueError("an operation other than c, u, d, r")
         if whole is not None:
             own = whole
         elif event is not None and bytes(event.after) != b"null":
@@ -192,6 +214,8 @@ class NewEvents:
             return 0, 0
         found = np.zeros(1, dtype=_POSITION)
         POSITIONS[self.fold.shape.engine]([event], found)
+        if found["seq"][0] >= NO_POSITION:
+            raise ValueError("a source position beyond all that a server comes to")
         return int(found["stream"][0]), int(found["seq"][0])
 
     def _partial(self, partial: Mapping[str, list[Words]], decoder: JsonDecoder) -> Iterator[Any]:
@@ -203,7 +227,8 @@ class NewEvents:
 
 
 def _millis(value: bytes) -> int | None:
-    found = _ENVELOPE.decode(value)
+    found = bounded_json.decode(_ENVELOPE, value)
     if bytes(found.payload):
-        found = _ENVELOPE.decode(bytes(found.payload))
-    return None if found.source is None else found.source.ts_ms
+        found = bounded_json.decode(_ENVELOPE, bytes(found.payload))
+    millis = None if found.source is None else found.source.ts_ms
+    return millis if millis is not None and 0 <= millis <= _LAST_MS else None

@@ -7,12 +7,13 @@ hashed as the proof hashes the events. Keys that changed after the lake's last r
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
@@ -283,10 +284,12 @@ class LakeProof:
             if place >= 0:
                 where = divmod(place, 1 << OFFSET_BITS)
                 raw, value = self.fold.fetch(where[0], [where[1]]).get(where[1], (None, None))
-                if raw is not None and value is not None:
-                    key = ",".join(token.decode() for token in decoder.key_tokens(raw)[1].values())
-                    after = decoder.after(value)
-                    theirs = {} if after == b"null" else self.fold.rows.tokens(after)
+                # What cannot be read has no columns to compare.
+                with suppress(msgspec.DecodeError, KeyError, UnicodeDecodeError):
+                    if raw is not None and value is not None:
+                        key = ",".join(token.decode() for token in decoder.key_tokens(raw)[1].values())
+                        after = decoder.after(value)
+                        theirs = {} if after == b"null" else self.fold.rows.tokens(after)
             columns = tuple(name for name in ours if name in theirs and theirs[name] not in (None, ours[name]))
             found.append(
                 KeyDifference(

@@ -162,8 +162,7 @@ def lake_errors(table: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, OSError) as error:
         raise LakeUnavailable(
-            # SQLAlchemy adds lines with the statement and a link.
-            f"the lake of {table} cannot be read or written: {str(error).splitlines()[0]}.",
+            f"the lake of {table} cannot be read or written: {error}",
             cure="See to its catalog and its store, then run it again: what was not committed is rewritten.",
         ) from error
 

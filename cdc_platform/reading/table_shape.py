@@ -16,6 +16,7 @@ from cdc_platform.canonical.columns import Column, Shape
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
 from cdc_platform.errors import CdcError, SourceUnavailable, TopicUnreadable
+from cdc_platform.model.bounded_json import UNREADABLE
 from cdc_platform.model.topology import Dataset, Engine, Shard, Table
 from cdc_platform.verification.ports import VerificationPorts
 
@@ -84,7 +85,7 @@ def _schema_of(engine: Engine, key: bytes, value: bytes) -> Shape | None:
         after = next(each for each in envelope if each["field"] == "after")["fields"]
         names = tuple(each["field"] for each in keys if each["field"] != SHARD_KEY_FIELD)
         columns = tuple(_column(engine, each) for each in after)
-    except (msgspec.DecodeError, KeyError, TypeError, StopIteration):
+    except (*UNREADABLE, KeyError, TypeError, ValueError, StopIteration):
         return None
     # Whether all values are sent is not on the wire.
     return Shape(engine=engine, columns=columns, key=names, complete_rows=engine.reads_binlog)

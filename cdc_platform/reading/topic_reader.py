@@ -7,6 +7,8 @@ once more for just those. Nothing that grows with the table is held in memory.
 from __future__ import annotations
 
 import itertools
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,13 +20,13 @@ import pyarrow as pa
 
 from cdc_platform.canonical.columns import Shape
 from cdc_platform.clients.kafka.topic_records import Records, TopicBounds, picked
-from cdc_platform.errors import KafkaUnavailable, TopicUnreadable
+from cdc_platform.errors import KafkaUnavailable
 from cdc_platform.model.position_codec import format_lsn
 from cdc_platform.model.positions import Position
 from cdc_platform.model.topology import Dataset, Shard, Table, Topology
 from cdc_platform.reading.batches import DELETE, OPERATION, POSITION, UPSERT, BatchBuilder
 from cdc_platform.reading.offset_sets import OffsetSets
-from cdc_platform.reading.partial_rows import partial_rows, unknown_rows
+from cdc_platform.reading.partial_rows import partial_rows
 from cdc_platform.reading.table_shape import table_shape
 from cdc_platform.verification.ports import VerificationPolicy, VerificationPorts
 from cdc_platform.verification.proof.change_events import (
@@ -43,6 +45,8 @@ from cdc_platform.verification.proof.source_positions import position_text
 from cdc_platform.verification.proof.toast_values import Tokens
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
+log = logging.getLogger(__name__)
+
 # Rows of a record batch.
 BATCH_ROWS = 5_000
 
@@ -54,7 +58,8 @@ class TopicReader:
     """Reads one table's topic. `shards`: all of the topology when None.
 
     Each call of `state` and `changes` reads the topic as it is then, and gives a reader that is good for one pass;
-    what it needs is closed when it is exhausted or closed.
+    what it needs is closed when it is exhausted or closed. Rows whose last record cannot be read are left out: `warn`
+    is called with how many, and where the last such record stands.
     """
 
     ports: VerificationPorts
@@ -63,6 +68,7 @@ class TopicReader:
     table: str
     shards: Sequence[str] | None = None
     report: Progress = field(default=lambda done, total: None)
+    warn: Callable[[str], None] = log.warning
 
     def state(self) -> pa.RecordBatchReader:
         """The table's current rows: `cdc_shard`, its columns, `cdc_unheld`.
@@ -102,15 +108,9 @@ class TopicReader:
         bounds = records.bounds()
         # No positions: what a verification may still need of the shared fold stays in it.
         fold.extend(bounds, {}, self.report)
-        ids = [shard.id for shard in shards]
-        bad = [record for record in fold.unreadable() if record.shard is None or record.shard in ids]
-        if bad:
-            raise TopicUnreadable(
-                f"{dataset.topic(table)} has records that cannot be read: partition {bad[0].partition}, "
-                f"offset {bad[0].offset}: {bad[0].reason}" + (f", and {len(bad) - 1} more." if len(bad) > 1 else "."),
-                cure="`cdc-platform verify` names the shards; a backfill of their rows replaces such records.",
-            )
-        return _Reading(fold, records, bounds, shape, tuple(ids), cache, VerificationPolicy.of(dataset).slab_rows)
+        ids = tuple(shard.id for shard in shards)
+        slab_rows = VerificationPolicy.of(dataset).slab_rows
+        return _Reading(fold, records, bounds, shape, ids, cache, slab_rows, dataset.topic(table), self.warn)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +124,8 @@ class _Reading:
     shards: tuple[str, ...]
     cache: Path
     slab_rows: int
+    topic: str
+    warn: Callable[[str], None]
 
     def builder(self, *, changes: bool) -> BatchBuilder:
         extra = {OPERATION: pa.string(), POSITION: pa.string()} if changes else {}
@@ -143,14 +145,16 @@ class _Reading:
     def _choose(self, newest: OffsetSets, since: Mapping[str, Position] | None) -> dict[str, list[Words]]:
         """Put the newest records into the set; of those that lack values the keys are returned, by shard."""
         partial: dict[str, list[Words]] = {}
+        left_out: Counter[str] = Counter()
         for shard in self.shards:
             batches = 1 + self.fold.count(shard) // self.slab_rows
             for at in range(batches):
                 events = self.fold.as_sent(shard, (at << 64) // batches, (at + 1 << 64) // batches)
                 last = last_of_each_key(events[of_the_row(events)])
                 last = last[last["row"] != ABSENT] if since is None else last[_behind(last, since.get(shard))]
-                if (last["row"] == UNKNOWN).any():
-                    raise unknown_rows(int((last["row"] == UNKNOWN).sum()), shard)
+                unread = last["row"] == UNKNOWN
+                left_out[shard] += int(unread.sum())
+                last = last[~unread]
                 lacking = last["row"] == PARTIAL
                 if lacking.any():
                     partial.setdefault(shard, []).append(last["key"][lacking])
@@ -158,6 +162,13 @@ class _Reading:
                 for partition in np.unique(last["offset"] >> OFFSET_BITS).tolist():
                     own = last["offset"][last["offset"] >> OFFSET_BITS == partition]
                     newest.add(partition, own & ((1 << OFFSET_BITS) - 1))
+        for shard, count in (+left_out).items():
+            last_unread = self.fold.unreadable_of(shard)[0][-1:]
+            where = "; ".join(record.sentence(self.topic) for record in last_unread)
+            self.warn(
+                f"{count} rows of shard {shard} are left out, for their last record cannot be read; the last such: "
+                f"{where}. `cdc-platform repair` sends the rows again."
+            )
         return partial
 
     def _whole(self, newest: OffsetSets, decoder: JsonDecoder) -> Iterator[Row]:

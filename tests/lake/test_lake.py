@@ -32,6 +32,7 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.verification.audit_frame import AuditFrame
 from cdc_platform.verification.proof.verdicts import Verdict
 from tests.verification.proof.memory import MemoryWorld, event
+from tests.verification.proof.test_bad_records import BAD_KEYS, BAD_VALUES
 
 
 @pytest.fixture
@@ -408,3 +409,21 @@ def test_lake_state_of_before_verdicts_is_read(world: MemoryWorld, policy: LakeP
     text = b'{"run":3,"topic_id":"id","offsets":{"0":5},"shards":{"00000":{"position":"0-1-7"}},"events":0,"version":1}'
     state = msgspec.json.decode(text, type=LakeState)
     assert [(each.position, each.said) for each in standings(Engine.MARIADB, state, ())] == [("0-1-7", "not proven")]
+
+
+def test_lake_passes_over_records_that_cannot_be_read_and_its_proof_names_their_keys(
+    world: MemoryWorld, policy: LakePolicy
+) -> None:
+    worked(world)
+    run(world, policy)
+    for at, value in enumerate(BAD_VALUES.values()):
+        world.topic.append(30 + at, value)
+    for key in BAD_KEYS.values():
+        world.topic.send(key, b"no JSON", 0)
+    world.tables["00001"].put(5, "later")
+    found = run(world, policy)
+    assert found.unreadable >= len(BAD_VALUES) - 1 and found.events >= 1
+    verdicts = {one.shard: one for one in prove_lake(world.outside(), world.topology, "d", "t", policy)}
+    assert verdicts["00001"].verdict is Verdict.PROVEN
+    bad = verdicts["00000"]
+    assert bad.verdict is Verdict.MISMATCHED and 0 < bad.mismatched + bad.missing <= len(BAD_VALUES)

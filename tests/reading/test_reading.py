@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from cdc_platform.errors import BadInput, KafkaUnavailable, SourceUnavailable, TopicUnreadable
+from cdc_platform.errors import BadInput, KafkaUnavailable, SourceUnavailable
 from cdc_platform.model.positions import MariaDbPosition
 from cdc_platform.reading import topic_reader
 from cdc_platform.reading.topic_reader import TopicReader
@@ -158,11 +158,16 @@ def test_reading_while_no_source_answers_and_without_schemas_is_refused_in_a_sen
         TopicReader(away, world.topology, "d", "t").state()
 
 
-def test_reading_a_topic_with_a_record_that_cannot_be_read_is_refused_by_its_place(world: MemoryWorld) -> None:
+def test_reading_leaves_out_a_row_whose_record_cannot_be_read_and_names_the_place(world: MemoryWorld) -> None:
     worked(world)
+    before = rows(world)
     world.topic.send(key_json(6), b"no JSON", 0)
-    with pytest.raises(TopicUnreadable, match=rf"partition 0, offset {world.topic.end(0) - 1}: not readable"):
-        rows(world)
+    said: list[str] = []
+    found = replace(reader(world), warn=said.append).state().read_all().to_pylist()
+    left = [row for row in found if (row["cdc_shard"], row["id"]) != ("00000", 6)]
+    assert len(left) == len(found) == len(before) - 1
+    (warning,) = said
+    assert f"record {world.topic.end(0) - 1} of partition 0 of " in warning and "1 rows of shard 00000" in warning
     assert rows(world, "00001"), "a record of another shard is none of this one's business"
 
 

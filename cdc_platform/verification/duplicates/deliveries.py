@@ -149,6 +149,9 @@ class TaskRuns:
         return self._codes[name]
 
 
+_NOT_AN_EVENT = (*UNREADABLE, ValueError, TypeError, OverflowError)
+
+
 class DeliveryReader:
     """Makes deliveries of traced records; counts in `unreadable` those that are not change events."""
 
@@ -166,7 +169,7 @@ class DeliveryReader:
         """The batch's events in its order, and the stream (domain, server) of each."""
         try:
             return self._read(batch, runs)
-        except (msgspec.DecodeError, ValueError, TypeError, OverflowError):
+        except _NOT_AN_EVENT:
             return self._one_by_one(batch, runs)
 
     def _read(self, batch: Batch, runs: TaskRuns) -> tuple[Deliveries, Words]:
@@ -234,12 +237,15 @@ class DeliveryReader:
         none = np.zeros(0, dtype=np.uint64)
         parts = [(np.zeros(0, dtype=DELIVERY), none, none)]
         for at in range(len(batch.offsets)):
+            # A stranger's record may have come first, and a schema where the others have none.
+            self._decoder = None
             try:
                 found = self._read(Batch(*(_at(column, [at]) for column in _columns(batch))), runs)
-            except (*UNREADABLE, ValueError, TypeError, OverflowError):
+            except _NOT_AN_EVENT:
                 self.unreadable += 1
             else:
                 parts.append((*found, self.transactions))
+        self._decoder = None
         deliveries, streams, self.transactions = (np.concatenate(column) for column in zip(*parts, strict=True))
         return deliveries, streams
 

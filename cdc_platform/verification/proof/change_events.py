@@ -42,6 +42,9 @@ _RESERVED = np.uint64(3)
 # key of any shard. Such a key is known by the digest of its bytes.
 OLD_KEY = np.uint32(1 << 31)
 
+# No sequence number or LSN of a server comes to this one, at a gigabyte a second in two years.
+NO_POSITION = np.uint64(1 << 56)
+
 # The shard of records whose key names none. No id of a shard has this form.
 NO_SHARD = "?"
 
@@ -62,12 +65,20 @@ _GATHER = np.uint64(pow(0x9E3779B97F4A7C15, -1, 1 << 64))
 
 @dataclass(frozen=True, slots=True)
 class UnreadableRecord:
-    """A record that could not be taken in. `shard` is None when not even its key could be read."""
+    """A record that could not be taken in. `shard` is NO_SHARD when not even its key could be read.
+
+    A `keyless` one is a row of no key: a TRUNCATE, by what it says of its shard, or what a stranger sent.
+    """
 
     partition: int
     offset: int
     shard: str | None
     reason: str
+    keyless: bool = False
+
+    def sentence(self, topic: str) -> str:
+        """Where it is, and what is wrong with it."""
+        return f"record {self.offset} of partition {self.partition} of {topic}: {self.reason}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,12 +18,14 @@ from cdc_platform.canonical.topic_rows import RowReader
 from cdc_platform.clients.kafka.murmur2 import murmur2_of_each
 from cdc_platform.clients.kafka.topic_records import Batch
 from cdc_platform.connectors.identity import SHARD_KEY_FIELD
+from cdc_platform.model import bounded_json
 from cdc_platform.model.bounded_json import UNREADABLE
 from cdc_platform.model.topology import is_shard_id
 from cdc_platform.verification.proof.change_events import (
     ABSENT,
     DELETED,
     EVENT,
+    NO_POSITION,
     NO_SHARD,
     OLD_KEY,
     PARTIAL,
@@ -71,6 +73,17 @@ class _RecordHead(msgspec.Struct, rename={"shard": SHARD_KEY_FIELD}):
     payload: msgspec.Raw = msgspec.Raw()
 
 
+class _Origin(msgspec.Struct):
+    name: str = ""
+
+
+class _Truncate(msgspec.Struct):
+    op: str = ""
+    source: _Origin | None = None
+    payload: _Truncate | None = None
+
+
+_TRUNCATE = msgspec.json.Decoder(_Truncate)
 _HEAD = msgspec.json.Decoder(_RecordHead)
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, ValueError, TypeError, KeyError, OverflowError, RecursionError)
 _KEY = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -125,9 +138,9 @@ class JsonDecoder:
 
     def key_fields(self, key: bytes) -> tuple[str, dict[str, msgspec.Raw]]:
         """Shard and all fields of one record's key. Raises msgspec.DecodeError and KeyError."""
-        fields = _KEY.decode(key)
+        fields = bounded_json.decode(_KEY, key)
         if SHARD_KEY_FIELD not in fields and "payload" in fields:
-            fields = _KEY.decode(bytes(fields["payload"]))
+            fields = bounded_json.decode(_KEY, bytes(fields["payload"]))
         return msgspec.json.decode(fields[SHARD_KEY_FIELD], type=str), fields
 
     def _decode(self, partition: int, batch: Batch) -> Decoded:
@@ -206,6 +219,9 @@ class JsonDecoder:
         streamed = (kinds == STREAMED) | (kinds == DELETED)
         if not events["seq"][streamed].all():
             raise ValueError("a streamed event without a source position")
+        if (events["seq"] >= NO_POSITION).any():
+            # It would stand behind all that the source will ever write.
+            raise ValueError("a source position beyond all that a server comes to")
         events["row"] = self._digests(found, kinds)
 
     def _digests(self, found: Sequence[Any], kinds: npt.NDArray[np.uint8]) -> Any:
@@ -228,6 +244,8 @@ class JsonDecoder:
     def _canonical(self, at: int, after: bytes) -> bytes:
         if after == b"null":
             return after
+        if not after.startswith(b"{"):
+            raise ValueError("its row must be an object")
         row = self._rows.row(after) if self._projected else self._rows.canonical(after)
         if row is None:
             self._partial.append(at)
@@ -243,7 +261,7 @@ class JsonDecoder:
     def event(self, value: bytes) -> Any:
         """The envelope of one record's value, as `envelopes` has it. Raises msgspec.DecodeError."""
         self._detect_schema((), (value,))
-        item = self._value.decode(value)
+        item = bounded_json.decode(self._value, value)
         return item.payload if self._wrapped else item
 
     def _detect_schema(self, keys: Sequence[bytes | None], values: Sequence[bytes | None]) -> None:
@@ -261,10 +279,7 @@ class JsonDecoder:
         bad = set(truncated)
         rest = _picked(batch, [at for at in range(len(batch.offsets)) if at not in bad])
         decoded = self.decode(partition, rest)
-        unreadable = [
-            UnreadableRecord(partition, batch.offsets[at], None, "a record without a key (a TRUNCATE?)")
-            for at in truncated
-        ]
+        unreadable = [_keyless(partition, batch.offsets[at], batch.values[at]) for at in truncated]
         return Decoded(decoded.events, decoded.kinds, [*decoded.unreadable, *unreadable])
 
     def _one_by_one(self, partition: int, batch: Batch) -> Decoded:
@@ -292,11 +307,27 @@ class JsonDecoder:
             return NO_SHARD
 
 
+def _keyless(partition: int, offset: int, value: bytes | None) -> UnreadableRecord:
+    """No connector of ours sends one: they skip TRUNCATE."""
+    try:
+        event = bounded_json.decode(_TRUNCATE, value or b"")
+        event = event.payload or event
+    except msgspec.DecodeError:
+        event = _Truncate()
+    name = event.source.name if event.op == "t" and event.source is not None else ""
+    shard = name.rpartition(".")[2]
+    if not is_shard_id(shard):
+        return UnreadableRecord(partition, offset, NO_SHARD, "it has no key", keyless=True)
+    return UnreadableRecord(partition, offset, shard, "a TRUNCATE: it has no key", keyless=True)
+
+
 def _words(keys: Sequence[int]) -> npt.NDArray[np.uint64]:
-    """Keys in 64 bits, the negative ones in two's complement."""
+    """Keys in 64 bits, the negative ones in two's complement. Raises OverflowError for what no table's key holds."""
     try:
         return np.array(keys, dtype=np.int64).view(np.uint64)
     except OverflowError:
+        if not all(-1 << 63 <= key < 1 << 64 for key in keys):
+            raise
         return np.array([key & 0xFFFFFFFFFFFFFFFF for key in keys], dtype=np.uint64)
 
 

@@ -80,9 +80,9 @@ def _after(topic: TopicFold, partition: int, offset: int) -> bytes | None:
     value = topic.fetch(partition, [offset]).get(offset, (None, None))[1]
     try:
         after = None if value is None else topic.decoder().after(value)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, KeyError):
         return None
-    return None if after == b"null" else after
+    return after if after is not None and after.startswith(b"{") else None
 
 
 def _columns(topic: TopicFold, partition: int, offset: int, row: Mapping[str, bytes]) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ loss of the directory one reading of the topic.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from cdc_platform.clients.kafka.topic_records import Records
 from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.model.positions import Position
-from cdc_platform.verification.proof.change_events import EVENT, Decoded, Events, UnreadableRecord, Words
+from cdc_platform.verification.proof.change_events import EVENT, NO_SHARD, Decoded, Events, UnreadableRecord, Words
 from cdc_platform.verification.proof.decoding import Decoder
 from cdc_platform.verification.proof.event_positions import CARRIED, PositionAssigner
 from cdc_platform.verification.proof.fold import compact, in_order
@@ -36,8 +37,8 @@ class FoldState(msgspec.Struct, frozen=True, kw_only=True, rename={"files": "run
 
     `begin` is the topic's first offset when it was last read. `last` is the last
     record that was taken in, by offset and digest: while the topic still has
-    it, nothing before it was cut off and written again. `unreadable` has the last
-    such record of each shard, and of those whose shard could not be read.
+    it, nothing before it was cut off and written again. `unreadable` has the last such record of each shard, with a key
+    and without, and `unreadable_counts` how many of a shard were met.
     """
 
     next_offset: int = 0
@@ -46,6 +47,7 @@ class FoldState(msgspec.Struct, frozen=True, kw_only=True, rename={"files": "run
     files: tuple[str, ...] = ()
     deletes: tuple[tuple[int, int, int], ...] = ()
     unreadable: tuple[UnreadableRecord, ...] = ()
+    unreadable_counts: dict[str, int] = {}
     events: int = 0
     serial: int = 0
     last: tuple[int, str] | None = None
@@ -181,7 +183,8 @@ class _Writer:
         self._starts = starts
         self._serial = state.serial
         self._files = list(state.files)
-        self._unreadable = {record.shard: record for record in state.unreadable}
+        self._unreadable = {(record.shard, record.keyless): record for record in state.unreadable}
+        self._unreadable_counts = Counter(state.unreadable_counts)
         self._events = state.events
         self.last = state.last
         self._unsaved: list[Events] = []
@@ -192,7 +195,8 @@ class _Writer:
 
     def add(self, decoder: Decoder, decoded: Decoded, next_offset: int) -> None:
         events = self._positions.assign(decoded, len(decoder.shards))
-        self._unreadable |= {record.shard: record for record in decoded.unreadable}
+        self._unreadable |= {(record.shard, record.keyless): record for record in decoded.unreadable}
+        self._unreadable_counts.update(record.shard or NO_SHARD for record in decoded.unreadable)
         self._events += len(events)
         if len(events):
             self._unsaved.append(events)
@@ -216,6 +220,7 @@ class _Writer:
             files=tuple(self._files),
             deletes=tuple(self._positions.deletes),
             unreadable=tuple(self._unreadable.values()),
+            unreadable_counts=dict(self._unreadable_counts),
             events=self._events,
             serial=self._serial,
             last=self.last,

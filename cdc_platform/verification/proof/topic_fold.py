@@ -99,6 +99,11 @@ class TopicFold:
         """Records that the topic still has and that could not be read."""
         return [record for state in self.states() for record in state.unreadable if record.offset >= state.begin]
 
+    def unreadable_of(self, shard: str) -> tuple[list[UnreadableRecord], int]:
+        """Of the shard, the last records that could not be read, and how many were met."""
+        found = [record for record in self.unreadable() if record.shard == shard]
+        return found, max(len(found), sum(state.unreadable_counts.get(shard, 0) for state in self.states()))
+
     def is_cut(self) -> bool:
         """True when the topic no longer has its beginning."""
         return any(state.begin > 0 for state in self.states())

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
+
+import numpy as np
 
 from cdc_platform.clients.sources.open_source import address_of
 from cdc_platform.errors import CdcError
@@ -12,6 +15,7 @@ from cdc_platform.model.naming import some_of
 from cdc_platform.model.topology import Address, BootstrapMode, Dataset, Shard, Table
 from cdc_platform.snapshots.run_records import Watermark
 from cdc_platform.verification.ports import VerificationPolicy
+from cdc_platform.verification.proof.change_events import NO_SHARD, UNKNOWN
 from cdc_platform.verification.proof.committed_offsets import ConnectorProgress
 from cdc_platform.verification.proof.differing_columns import names, samples
 from cdc_platform.verification.proof.fold_files import Drifted
@@ -49,13 +53,30 @@ class VerdictRules:
             return replace(known, reason=found.failed)
         if progress.caught_up_at is None:
             return self._not_caught_up(known, progress)
-        unreadable = [record for record in topic.unreadable() if record.shard in (None, proof.shard.id)]
-        if unreadable:
-            at = unreadable[0]
-            return replace(known, reason=f"record {at.offset} of partition {at.partition}: {at.reason}")
+        own, _ = topic.unreadable_of(proof.shard.id)
+        if truncated := [record for record in own if record.keyless]:
+            return replace(known, reason=truncated[0].sentence(self._topic))
         if found.compared is None:
             return replace(known, reason="it was not compared")
-        return self._compared(known, found.compared, topic, watermark)
+        said = (*known.warnings, *self._unreadable(topic, proof.shard.id))
+        return self._compared(replace(known, warnings=said), found.compared, topic, watermark)
+
+    def _unreadable(self, topic: TopicFold, shard: str) -> Iterator[str]:
+        """Of records of the shard, and of those whose key names no shard."""
+        for of in (shard, NO_SHARD):
+            records, count = topic.unreadable_of(of)
+            if records:
+                more = f" ({count} such records were met)" if count > 1 else ""
+                yield f"not read: {records[-1].sentence(self._topic)}{more}"
+
+    def _only_unread(self, compared: Compared, topic: TopicFold) -> bool:
+        """Does nothing differ but keys whose last record cannot be read?"""
+        words, left = compared.differences.keys(), compared.left
+        if not len(words) and not len(left):
+            return False
+        newest = compared.proof.newest(topic, words)
+        unread = newest["key"][newest["row"] == UNKNOWN]
+        return bool(np.isin(words, unread).all() and (left["row"] == UNKNOWN).all())
 
     def _compared(
         self, known: ShardVerdict, compared: Compared, topic: TopicFold, watermark: Watermark | None
@@ -69,6 +90,11 @@ class VerdictRules:
             if not missing and not extra and not mismatched:
                 return replace(known, verdict=Verdict.PROVEN, reason="")
             known = replace(known, samples=samples(compared, topic, self._policy.samples))
+            if self._only_unread(compared, topic):
+                last, _ = topic.unreadable_of(compared.proof.shard.id)
+                reason = f"{missing + extra + mismatched} keys whose last record cannot be read; the last such: "
+                reason += "; ".join(record.sentence(self._topic) for record in last[-1:])
+                return replace(known, reason=f"{reason} (`cdc-platform repair` sends the rows again)")
         except (CdcError, Drifted) as error:
             return replace(known, reason=f"what differs could not be read: {error}")
         if missing and not extra and not mismatched:

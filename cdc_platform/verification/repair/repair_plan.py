@@ -124,7 +124,7 @@ def find_repair(
     for part in plan_verification(topology, dataset, table, shards):
         report(f"Verifying {len(part.shards)} shards.")
         for verdict in verify_shards(ports, topology, part, run_id=f"{run_id}-find", policy=policy):
-            if verdict.verdict is Verdict.MISMATCHED:
+            if verdict.verdict is Verdict.MISMATCHED or (verdict.verdict is Verdict.UNVERIFIABLE and verdict.samples):
                 repair, problem = _of_verdict(verdict, cap, tombstones=tombstones)
                 repairs.append(repair)
                 emit = max(len(repair.emit), verdict.missing + verdict.mismatched)

@@ -131,7 +131,7 @@ def test_a_key_that_is_none_of_the_table_s_is_known_by_its_bytes(key: bytes) -> 
 
 def test_a_record_without_a_key_cannot_be_read() -> None:
     [record] = decode([*RECORDS[:3], (None, event(1, "x", 5)), *RECORDS[3:]]).unreadable
-    assert (record.offset, record.shard) == (3, None)
+    assert (record.offset, record.shard, record.keyless) == (3, NO_SHARD, True)
 
 
 def test_text_keys_with_schemas_and_without_are_the_same_keys() -> None:
