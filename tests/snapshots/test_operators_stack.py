@@ -162,8 +162,13 @@ def test_a_slot_that_is_given_up_says_what_is_lost_and_the_shard_goes_on(
         outside.platform.topology.put_dataset(harness.dataset)
         report = passes(outside, harness)
         (action,) = [one for one in report.plan.actions if isinstance(one, GiveUpSlot) and one.name == given.name]
-        assert "MiB" in action.sentence() and "is lost" in action.sentence() and not report.failed
+        assert "MiB" in action.sentence() and "is lost" in action.sentence()
         assert "an open or prepared transaction keeps the rest" in action.sentence()
+        # The server's sender may outlive its task by a moment: then the slot is in use, and a later pass drops it.
+        end = time.monotonic() + 120
+        while report.failed:
+            assert time.monotonic() < end, report.failed
+            report = passes(outside, harness)
         with harness.admin() as run:
             assert not run("SELECT 1 FROM pg_replication_slots WHERE database = %s", given.database)
     with harness.admin(given.database) as run:
