@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
 
-.PHONY: setup test slow fast faults field secure lint format typecheck prose docs coverage lowest newest build sbom locks audit bench demo clean
+.PHONY: setup test slow fast faults field secure lint format typecheck prose docs screenshots coverage lowest newest build sbom locks audit bench demo clean
 
 # More arguments for pytest: make fast ARGS="-x -k canary".
 ARGS ?=
@@ -40,6 +40,10 @@ faults: setup
 # .field` begins anew. One case: make field ARGS="-k ENUM-KEY".
 field: setup
 	$(BIN)/python -m pytest -p tests.field.plugin -m field $(ARGS)
+
+# Dagster's pages in Debian's Chromium (package chromium); their pictures go into docs/images.
+screenshots: setup
+	CDC_SCREENSHOTS=1 $(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 # The tests that need no stack: about four minutes on two cores.
 fast: setup

@@ -125,7 +125,7 @@ class Status(Enum):
 
 @dataclass
 class Backfill:
-    """What is asked of Dagster's own; `tests/browser` holds the real one to it."""
+    """What is asked of Dagster's own backfill."""
 
     count: int
     status: Status = Status.REQUESTED

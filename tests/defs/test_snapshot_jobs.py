@@ -84,6 +84,26 @@ class Quiet:
     def set_rates(self, rates: object) -> None: ...
 
 
+@contextmanager
+def outside(harness: Harness, platform: Platform, sources: Sources | None = None) -> Iterator[SnapshotPorts]:
+    """What a snapshot run talks to, in memory."""
+    quiet = Quiet()
+
+    def notifications(since: datetime) -> Quiet:
+        return quiet
+
+    yield SnapshotPorts(
+        platform=platform,
+        signals=quiet,
+        writer=lambda name: FakeStateStore(harness.state),
+        notifications=notifications,
+        histories=quiet,
+        sources=sources or Sources(),
+        rates=quiet,
+        live_keys=lambda topic, since: dict.fromkeys(since, 0),
+    )
+
+
 class Snapshots(CodeLocation):
     """A Dagster whose shards stream from now on as soon as a pass has made their connectors."""
 
@@ -102,21 +122,8 @@ class Snapshots(CodeLocation):
 
     @contextmanager
     def outside(self, platform: Platform) -> Iterator[SnapshotPorts]:
-        quiet = Quiet()
-
-        def notifications(since: datetime) -> Quiet:
-            return quiet
-
-        yield SnapshotPorts(
-            platform=platform,
-            signals=quiet,
-            writer=lambda name: FakeStateStore(self.harness.state),
-            notifications=notifications,
-            histories=quiet,
-            sources=self.sources,
-            rates=quiet,
-            live_keys=lambda topic, since: dict.fromkeys(since, 0),
-        )
+        with outside(self.harness, platform, self.sources) as ports:
+            yield ports
 
     def ask(self) -> dg.SensorResult:
         """One tick of the bootstrap sensor."""

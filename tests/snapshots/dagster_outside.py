@@ -35,13 +35,14 @@ def settings_file(settings: Settings, directory: Path) -> Path:
 class OutsideDagster:
     """`home` is a new directory; `settings` are written there for the processes to find.
 
-    `code` says what is loaded, `more` is appended to the settings file.
+    `code` says what is loaded, `more` is appended to the settings file; `environment` is of its processes.
     """
 
     home: Path
     settings: Settings
     code: Sequence[str] = _MODULE
     more: str = ""
+    environment: Mapping[str, str] = field(default_factory=dict)
     _seen: list[psutil.Process] = field(default_factory=list)
     _count: int = 0
 
@@ -123,6 +124,7 @@ class OutsideDagster:
                     "DAGSTER_HOME": str(self.home),
                     CONFIG_ENV: str(self.home / "cdc-platform.toml"),
                     "DAGSTER_DISABLE_TELEMETRY": "1",
+                    **self.environment,
                 },
                 stdout=log,
                 stderr=subprocess.STDOUT,
