@@ -91,14 +91,21 @@ class LakeView:
 
         `read`: how data files are read. By default one that is not of the table's types is refused (LakeHeld).
         """
+        return self.some([bucket], read)
+
+    def some(self, buckets: Sequence[int], read: Reading = as_typed) -> pa.Table:
+        """The current rows of these buckets, as `bucket` has them: planned and read once for all of them."""
         ice = _expressions()
-        after = self.merged().get(bucket, 0)
+        merged = self.merged()
+        after = {bucket: merged.get(bucket, 0) for bucket in buckets}
         with lake_errors(self.tables.table):
-            new = ice.And(ice.EqualTo(BUCKET, bucket), ice.EqualTo(CURRENT, True), ice.GreaterThan(RUN, after))
-            parts = [read(self.changes.scan(row_filter=new, snapshot_id=self.snapshot.snapshot_id))]
+            chosen = ice.In(BUCKET, list(buckets))
+            new = ice.And(chosen, ice.EqualTo(CURRENT, True), ice.GreaterThan(RUN, min(after.values())))
+            found = read(self.changes.scan(row_filter=new, snapshot_id=self.snapshot.snapshot_id))
+            pairs = zip(found[BUCKET].to_pylist(), found[RUN].to_pylist(), strict=True)
+            parts = [found.filter(pa.array([run > after[bucket] for bucket, run in pairs], pa.bool_()))]
             if self.base is not None and self.base_snapshot is not None:
-                own = ice.EqualTo(BUCKET, bucket)
-                parts.append(read(self.base.scan(row_filter=own, snapshot_id=self.base_snapshot.snapshot_id)))
+                parts.append(read(self.base.scan(row_filter=chosen, snapshot_id=self.base_snapshot.snapshot_id)))
         return _newest(pa.concat_tables(parts, promote_options="permissive"))
 
 
@@ -159,8 +166,7 @@ def merge(policy: LakePolicy, dataset: str, table: str, share: float | None = No
     due = due_buckets(_rows_of(view), changed, policy.merge_share if share is None else share)
     if not due:
         return []
-    rows = pa.concat_tables([view.bucket(bucket) for bucket in due], promote_options="permissive")
-    replace_buckets(view, due, rows)
+    replace_buckets(view, due, view.some(due))
     return due
 
 
