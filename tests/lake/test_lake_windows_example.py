@@ -52,7 +52,7 @@ def test_lake_watermark_example_aggregates_each_whole_window_by_itself(
         def tick(hour: int) -> list[str | None]:
             """windows_sensor in that hour; the windows that it says are whole."""
             monkeypatch.setattr(time, "time", lambda: float(start + hour * HOUR + 5))
-            [sensor] = defs.sensors or ()
+            [sensor] = list(defs.sensors or ())
             with dg.build_sensor_context(
                 instance, resources={"cdc_platform": MemoryResource(config_file=str(tmp_path))}
             ) as context:
