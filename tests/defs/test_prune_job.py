@@ -18,9 +18,13 @@ AXIS = dg.DynamicPartitionsDefinition(name="cdc_pins_shards")
 def materialize(context: dg.OpExecutionContext) -> None:
     for shard in context.run.tags.get("shards", "").split():
         context.log_event(dg.AssetMaterialization(SHARDS, partition=shard))
+    for table in context.run.tags.get("tables", "").split():
+        context.log_event(dg.AssetMaterialization(["cdc", "pins", table]))
 
 
-def ran(instance: dg.DagsterInstance, *, platform: str = "cdc", dataset: str = "pins", shards: str = "") -> str:
+def ran(
+    instance: dg.DagsterInstance, *, platform: str = "cdc", dataset: str = "pins", shards: str = "", tables: str = ""
+) -> str:
     """One backfill that is over; its id."""
 
     @dg.job(executor_def=dg.in_process_executor)
@@ -31,6 +35,7 @@ def ran(instance: dg.DagsterInstance, *, platform: str = "cdc", dataset: str = "
         TAG_PLATFORM: platform,
         TAG_KIND: RunOf.BACKFILL.value,
         "shards": shards,
+        "tables": tables,
         **({TAG_DATASET: dataset} if dataset else {}),
     }
     return job.execute_in_process(instance=instance, tags=tags).run_id
@@ -66,6 +71,20 @@ def test_dagster_prune_deletes_old_runs_but_the_newest_and_those_that_a_shard_is
     found = instance.get_status_by_partition(SHARDS, ["00000", "00001"], AXIS)
     assert found is not None
     assert {one.name for one in found.values() if one is not None} == {"MATERIALIZED"}
+
+
+def test_dagster_prune_leaves_the_newest_materialization_of_a_topic_that_is_idle(instance: dg.DagsterInstance) -> None:
+    before = ran(instance, tables="idle busy")
+    idle = ran(instance, tables="idle")
+    busy = [ran(instance, tables="busy") for _ in range(MOST_KEPT + 1)]
+    prune(instance)
+    assert left(instance) == {idle, *busy[1:]}
+    assert before not in left(instance)
+    newest = instance.get_latest_materialization_event(dg.AssetKey(["cdc", "pins", "idle"]))
+    assert newest is not None
+    assert newest.run_id == idle
+    [record] = instance.get_asset_records([dg.AssetKey(["cdc", "pins", "idle"])])
+    assert record.asset_entry.last_materialization_record is not None
 
 
 def test_dagster_prune_has_a_schedule(resource: HarnessResource) -> None:
