@@ -14,10 +14,10 @@ HEAVY = ("dagster", "numpy", "great_expectations", "confluent_kafka", "pyarrow",
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--connect-url", "nonsense"], "no URL"),
+        (["--connect-url", "nonsense"], "not a URL"),
         (["--leader-dir", "{}/file"], "cannot be used"),
         (["--leader-dir", "{}", "--group", "nobody-knows"], "no group"),
-        (["--leader-dir", "{}", "--zookeeper-root", "cdc"], "no ZooKeeper path"),
+        (["--leader-dir", "{}", "--zookeeper-root", "cdc"], "not a ZooKeeper path"),
         (["--leader-dir", "{}", "--worker", "a/b"], "not a valid worker id"),
     ],
 )
