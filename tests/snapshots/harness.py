@@ -17,7 +17,7 @@ import pymysql
 from confluent_kafka import Consumer, KafkaError, TopicPartition
 
 from cdc_platform.clients.platform import Platform
-from cdc_platform.clients.secrets import resolve
+from cdc_platform.clients.secrets import resolve, resolve_all
 from cdc_platform.connectors.identity import table_topic
 from cdc_platform.connectors.leader_files import file_name
 from cdc_platform.local.stack import Stack
@@ -266,7 +266,7 @@ class TopicCheck:
     def _consumer(self) -> Consumer:
         return Consumer(
             {
-                **self.harness.settings.kafka,
+                **resolve_all(self.harness.settings.kafka),
                 "group.id": f"judge-{secrets.token_hex(4)}",
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
