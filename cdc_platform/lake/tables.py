@@ -162,7 +162,8 @@ def lake_errors(table: str) -> Iterator[None]:
         ) from error
     except (SQLAlchemyError, OSError) as error:
         raise LakeUnavailable(
-            f"the lake of {table} cannot be read or written: {error}",
+            # SQLAlchemy adds lines with the statement and a link.
+            f"the lake of {table} cannot be read or written: {str(error).splitlines()[0]}.",
             cure="See to its catalog and its store, then run it again: what was not committed is rewritten.",
         ) from error
 

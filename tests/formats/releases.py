@@ -17,6 +17,7 @@ RELEASES = [
         "watched",
         "counting-on",
         "deliveries-6",
+        "folds-7",
     )
 ]
 

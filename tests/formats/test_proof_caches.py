@@ -75,7 +75,7 @@ FOLDS = [
         events=8,
         serial=2,
         last=(7, "0e04c132a3d92966"),
-        version=6,
+        version=7,
     ),
     FoldState(
         next_offset=9,
@@ -84,10 +84,11 @@ FOLDS = [
         files=("run-1-0", "run-2-1"),
         deletes=(),
         unreadable=(UnreadableRecord(1, 7, "00000", "not readable: JSON is malformed: invalid character (byte 4)"),),
+        unreadable_counts={"00000": 1},
         events=8,
         serial=2,
         last=(8, "e758ff929e16809b"),
-        version=6,
+        version=7,
     ),
 ]
 OWN_PLACE = int(OWN)
@@ -136,19 +137,22 @@ def test_folds_are_gone_on_with(same_fold: Path) -> None:
     assert (fold.states()[0].events, fold.states()[0].next_offset) == (9, 10)
 
 
-def test_folds_that_did_not_tell_spellings_of_keys_apart_are_begun_from_scratch(tmp_path: Path) -> None:
+@pytest.mark.parametrize("release", ["form-2", "deliveries-6"])
+def test_folds_that_know_less_of_keys_and_unreadable_records_are_begun_from_scratch(
+    tmp_path: Path, release: str
+) -> None:
     topic = whole_topic()
-    fold = extend(topic, Path(shutil.copytree(RELEASES[2] / "proof", tmp_path / "cache")))
+    fold = extend(topic, Path(shutil.copytree(NEWEST.parent / release / "proof", tmp_path / "cache")))
     assert topic.taken == 17
     assert fold.events("00000", 0, 1 << 64)["row"].tolist() == [row for *_, row in EVENTS["00000"]]
 
 
 def test_folds_of_another_version_are_begun_anew(same_form: Path) -> None:
-    of_version(same_form, "folds", 7)
+    of_version(same_form, "folds", 8)
     topic = whole_topic()
     fold = extend(topic, same_form)
     assert topic.taken == 17
-    assert [state.version for state in fold.states()] == [6, 6]
+    assert [state.version for state in fold.states()] == [7, 7]
     assert fold.events("00000", 0, 1 << 64)["row"].tolist() == [row for *_, row in EVENTS["00000"]]
 
 

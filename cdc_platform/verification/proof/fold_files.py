@@ -29,7 +29,7 @@ from cdc_platform.verification.storage.state_directory import StateDirectory
 # Events in memory before they are sorted and written: 52 bytes each, and as much again to sort them.
 SPILL_EVENTS = 400_000
 
-VERSION = 6
+VERSION = 7
 
 
 class FoldState(msgspec.Struct, frozen=True, kw_only=True, rename={"files": "runs", "unreadable": "troubles"}):
