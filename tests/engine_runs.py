@@ -42,6 +42,11 @@ WHY: dict[str, str] = {
     "promotion": "MySQL's failover has a test of its own, by GTID sets: tests/failover/test_mysql_failover_stack.py",
     "tests/verification/proof/test_completeness_histories.py::test_completeness_of_what_*_captures_wrongly_is_named_"
     "and_of_early_years_proven": "types and years that MariaDB alone has; MySQL's are in its type torture",
+    "tests/local/demo/test_writers.py::test_demo_writers_outlive_a_restart_of_their_database[*]": "the demo's writers "
+    "on MySQL are those on MariaDB, by one driver; they did not run over a restart of it",
+    "tests/snapshots/test_schema_changes.py::test_ddl_of_the_application_waits_for_no_chunk_that_failed_was_paused_or_"
+    "lost_its_task[*]": "does not hold on MySQL: Debezium sleeps in the transaction of a chunk, and DDL waits for it "
+    "([bootstrap](bootstrap.md#schema-changes))",
     **{
         f"tests/snapshots/test_backfill_kills.py::test_backfill_goes_on_after_a_kill[{point}]": _DRAWN
         for point in ("0-run-*-at-0.56", "5-dagster-*-at-0.81", "7-worker-*-at-0.49", "9-run-*-at-0.25")

@@ -58,7 +58,7 @@ class Page:
             time.sleep(0.3)
         return found
 
-    def wait_for(self, *texts: str, seconds: float = PATIENCE) -> None:
+    def assert_shows(self, *texts: str, seconds: float = PATIENCE) -> None:
         """Until all these texts are shown at once."""
         self.wait(lambda: all(text in self.text() for text in texts), f"shown: {texts}", seconds)
 

@@ -20,15 +20,15 @@ def test_browser_what_is_down_is_found_and_a_launchpad_rehearses(pages: Pages) -
 
     # Which shard is down, and why.
     pages.asset("cdc", "pins", "shards", view="events")
-    pages.page.wait_for("59 of 60 shards up.", "shards_down", "pins.00007", "Connect says FAILED; authentication")
+    pages.page.assert_shows("59 of 60 shards up.", "shards_down", "pins.00007", "Connect says FAILED; authentication")
     pages.picture("shards")
 
     # What stands above the topic, and what below.
     pages.asset("cdc", "pins", "pins", view="lineage")
-    pages.page.wait_for("shards", "audit", "popular_pins", "sources")
+    pages.page.assert_shows("shards", "audit", "popular_pins", "sources")
     pages.picture("lineage")
 
     # The Launchpad opens filled in, and rehearses.
     pages.page.open(f"{pages.url}/locations/{LOCATION}/jobs/cdc_backfill/playground")
-    pages.page.wait_for("rehearse: true", "dataset: pins", "No errors")
+    pages.page.assert_shows("rehearse: true", "dataset: pins", "No errors")
     pages.picture("launchpad")

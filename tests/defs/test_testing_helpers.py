@@ -23,6 +23,7 @@ def test_dagster_the_documented_test_of_a_users_asset_passes() -> None:
     test, asset = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     names: dict[str, Any] = {"dg": dg, "pa": pa, "require_check": require_check}
     exec(compile(asset + test, str(PAGE), "exec", dont_inherit=True), names)
+    assert "assert " in test
     names["test_popular_pins"]()
 
 
