@@ -11,6 +11,7 @@ import dagster as dg
 from pydantic import ValidationError
 
 from cdc_platform.defs.translator import CdcTableProps
+from cdc_platform.model.fingerprints import fingerprint
 from cdc_platform.snapshots.request_options import Option
 
 T = TypeVar("T", bound=dg.Config)
@@ -47,7 +48,9 @@ class Choices:
         """The type of one value of the field."""
         if name not in self.values:
             return otherwise
-        return dg.Enum(f"cdc_{name}", [dg.EnumValue(value) for value in self.values[name]])
+        # Dagster knows an enum by its name alone: another platform's, or of another load, must not be taken for it.
+        known = fingerprint("\n".join(sorted(self.values[name])), 8)
+        return dg.Enum(f"cdc_{name}_{known}", [dg.EnumValue(value) for value in self.values[name]])
 
     def filled(self, op: str, **more: Any) -> Any:
         """The config that a job's Launchpad opens with: the first dataset, and what else is said; None without one."""
