@@ -19,12 +19,6 @@ from tests.verification.proof.memory import MemoryWorld
 
 
 @pytest.fixture
-def policy(tmp_path: Path) -> LakePolicy:
-    (tmp_path / "lake").mkdir()
-    return LakePolicy(catalog=f"sqlite:///{tmp_path}/lake/catalog.db", warehouse=f"file://{tmp_path}/lake", buckets=2)
-
-
-@pytest.fixture
 def world(tmp_path: Path, policy: LakePolicy) -> MemoryWorld:
     made = MemoryWorld(tmp_path / "cache", shards=("00000", "00001"))
     made.cache.mkdir()

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
+from cdc_platform import wiring
+from cdc_platform.defs import build_cdc_assets, build_lake_assets
+from cdc_platform.defs.translator import table_props
 from cdc_platform.defs.windows import partition, sentence, whole_windows, window_partitions, windows_key
 from cdc_platform.errors import NotFound
 from cdc_platform.lake.append import append_events
@@ -16,16 +20,11 @@ from cdc_platform.lake.policy import LakePolicy
 from cdc_platform.lake.windows import lake_reached, window_events
 from cdc_platform.verification.windows.boundaries import WindowPolicy
 from cdc_platform.verification.windows.progress import DatasetWindows, advance
+from tests.defs.test_reading_inputs import WORLDS, MemoryResource
 from tests.verification.proof.memory import MemoryWorld, event
 
 HOUR = 3600
 TOPIC = dg.AssetKey(["cdc", "d", "t"])
-
-
-@pytest.fixture
-def policy(tmp_path: Path) -> LakePolicy:
-    (tmp_path / "lake").mkdir()
-    return LakePolicy(catalog=f"sqlite:///{tmp_path}/lake/c.db", warehouse=f"file://{tmp_path}/lake", buckets=2)
 
 
 @pytest.fixture
@@ -115,6 +114,37 @@ def test_lake_watermark_an_event_of_a_window_that_was_whole_is_named_and_a_copy_
     put(world, 5)
     run(world, policy)
     assert open_view(policy, "d", "t").state.late == (late,), "a later run does not make it good"
+
+
+def test_lake_watermark_check_of_late_events_stays_red_when_a_run_finds_nothing_new(
+    world: MemoryWorld, policy: LakePolicy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    WORLDS[str(tmp_path)] = world
+    monkeypatch.setattr(wiring, "verification_of", lambda platform: replace(world.outside(), platform=platform))
+    tables = table_props(world.topology, platform="cdc")
+    job = dg.Definitions(
+        assets=[*build_cdc_assets(tables=tables), *build_lake_assets(tables=tables)],
+        resources={"cdc_platform": MemoryResource(config_file=str(tmp_path))},
+        jobs=[dg.define_asset_job("job", dg.AssetSelection.assets("cdc/d/t/lake"))],
+    ).resolve_job_def("job")
+    put(world, 1)
+    for hour in (0, 1):
+        step(world, hour * HOUR + 1)
+    put(world, 3)
+    step(world, 2 * HOUR + 1)
+    with dg.DagsterInstance.ephemeral() as instance:
+
+        def on_time() -> dg.AssetCheckEvaluation:
+            [found] = job.execute_in_process(instance=instance).get_asset_check_evaluations()
+            return found
+
+        assert on_time().passed
+        assert on_time().passed, "nothing is new, and nothing was late"
+        world.topic.append(9, event(9, "from the past", 2, op="c"), "00001")
+        for _ in range(2):
+            found = on_time()
+            assert not found.passed, "the second of these runs has nothing new"
+            assert "1 events of shard 00001" in str(found.description)
 
 
 def test_lake_watermark_partitions_are_materialized_once_the_lake_has_them_and_made_up_for_later(
