@@ -141,19 +141,18 @@ def whole_windows(
         warn(str(error))
         return
     shards = [shard.id for shard in topology.shards.get(found.dataset, ())]
+    marks = {shard: found.marks[shard] for shard in shards}
     for table, topic in tables.items():
         key = windows_key(topic)
-        until = None
-        if lake is not None and lake.takes(table):
-            marks = {shard: found.marks[shard] for shard in shards}
+        have = instance.get_materialized_partitions(key)
+        missing = [begin for begin in found.ended() if partition(begin) not in have]
+        if missing and lake is not None and lake.takes(table):
             try:
                 until = lake_reached(lake, dataset, table, marks)
             except CdcError as error:
                 warn(f"{found.dataset}.{table}: how far its lake is cannot be read: {error}")
                 continue
-        have = instance.get_materialized_partitions(key)
-        begins = [begin for begin in found.ended() if until is None or begin + found.seconds <= until]
-        missing = [begin for begin in begins if partition(begin) not in have]
+            missing = [begin for begin in missing if begin + found.seconds <= until]
         for begin in missing[:MOST]:
             yield dg.AssetMaterialization(
                 key,

@@ -15,7 +15,7 @@ from typing import Any
 from cdc_platform.clients.protocols import Plugin
 from cdc_platform.connectors.engines.registry import ENGINES
 from cdc_platform.errors import BadInput
-from cdc_platform.model.position_codec import format_lsn, parse_gtids
+from cdc_platform.model.position_codec import format_lsn, parse_gtids, saved_offset
 from cdc_platform.model.servers import ServerView
 from cdc_platform.model.topology import Address, Engine
 
@@ -67,7 +67,7 @@ def saved_position(engine: Engine, offsets: Sequence[Mapping[str, Any]]) -> str 
 
     Postgres: the LSN as a number in text.
     """
-    offset = next((found["offset"] for found in offsets if found.get("offset")), None)
+    offset = saved_offset(offsets)
     if not offset:
         return None
     if engine.reads_binlog:

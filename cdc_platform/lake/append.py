@@ -52,7 +52,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LakeRun:
-    """What a run did: `events` written; none, and no snapshot, when nothing was new.
+    """What a run did: `events` written, none when nothing was new; `snapshot` is the newest there is then, if any.
 
     `unreadable` records of the topic were passed over.
     """

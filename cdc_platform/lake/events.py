@@ -26,16 +26,14 @@ from cdc_platform.verification.proof.change_events import (
     Words,
     partition_offsets,
 )
-from cdc_platform.verification.proof.decoding import JsonDecoder
+from cdc_platform.verification.proof.decoding import OPERATIONS, JsonDecoder
 from cdc_platform.verification.proof.fold import last_of_each_key
 from cdc_platform.verification.proof.raw_keys import of_the_row
-from cdc_platform.verification.proof.source_positions import POSITIONS, position_text
+from cdc_platform.verification.proof.source_positions import POSITION_DTYPE, POSITIONS, position_text
 from cdc_platform.verification.proof.toast_values import Tokens
 from cdc_platform.verification.proof.topic_fold import TopicFold
 
 BATCH_ROWS = 5_000
-
-_POSITION = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
 
 TIME, PARTITION, OFFSET = "cdc_time", "cdc_partition", "cdc_offset"
 EXTRA = {
@@ -55,10 +53,9 @@ EXTRA = {
 # Of a value that Postgres did not send, in `cdc_unheld` of an event that does not count any more.
 NOT_SENT = "(unchanged, not sent)"
 
-
 # The end of the year 9999.
 _LAST_MS = 253_402_300_799_999
-_OPERATIONS = frozenset("cudr")
+_OPERATIONS = frozenset(OPERATIONS.tobytes().decode())
 _UNREADABLE = (msgspec.DecodeError, KeyError, ValueError, TypeError, OverflowError)
 
 
@@ -212,7 +209,7 @@ class NewEvents:
         """Its numbers as positions see them; none for rows that a snapshot read."""
         if event.op == "r":
             return 0, 0
-        found = np.zeros(1, dtype=_POSITION)
+        found = np.zeros(1, dtype=POSITION_DTYPE)
         POSITIONS[self.fold.shape.engine]([event], found)
         if found["seq"][0] >= NO_POSITION:
             raise ValueError("a source position beyond all that a server comes to")

@@ -106,6 +106,17 @@ def open_proof(
         yield LakeProof(fold, records, bounds, view, LakeRows(shape), VerificationPolicy.of(known))
 
 
+def readable_bucket(view: LakeView, bucket: int, damage: DamagedFiles) -> pa.Table:
+    """The bucket's current rows; what the view refuses is read as it stands in the files, so that its keys have names.
+
+    Raises LakeHeld where even the keys cannot be read.
+    """
+    try:
+        return view.bucket(bucket)
+    except LakeHeld:
+        return view.bucket(bucket, damage.read)
+
+
 class LakeRows:
     """From typed columns to keys and digests."""
 
@@ -146,11 +157,7 @@ class LakeRows:
 
     def _buckets(self, view: LakeView) -> Iterator[pa.Table]:
         for bucket in view.buckets():
-            try:
-                yield view.bucket(bucket)
-            except LakeHeld:
-                # So that the keys can be named: what the view refuses is read as it stands in the files.
-                yield view.bucket(bucket, self.damage.read)
+            yield readable_bucket(view, bucket, self.damage)
 
     def word(self, tokens: Mapping[str, bytes]) -> int:
         """The key's number, as the fold has it."""

@@ -13,11 +13,11 @@ import pyarrow.compute as pc
 from cdc_platform.errors import LakeHeld
 from cdc_platform.lake.append import append_events
 from cdc_platform.lake.columns import lake_batch, lake_schema
-from cdc_platform.lake.current import LakeView, replace_buckets
+from cdc_platform.lake.current import replace_buckets
 from cdc_platform.lake.data_files import OTHER_TYPE, DamagedFiles
 from cdc_platform.lake.events import NewEvents
 from cdc_platform.lake.policy import LakePolicy
-from cdc_platform.lake.proof import EXTRA, LakeProof, LakeVerdict, open_proof, prove_lake
+from cdc_platform.lake.proof import EXTRA, LakeProof, LakeVerdict, open_proof, prove_lake, readable_bucket
 from cdc_platform.lake.tables import BUCKET, KEY
 from cdc_platform.model.topology import Topology
 from cdc_platform.reading.batches import OPERATION, SHARD, UNHELD
@@ -91,7 +91,7 @@ def _rewrite(
     done = []
     for bucket in sorted({*proof.view.buckets(), *right[BUCKET].to_pylist()}):
         own = right.filter(pc.equal(right[BUCKET], bucket))
-        rows = _readable(proof.view, bucket)
+        rows = readable_bucket(proof.view, bucket, DamagedFiles())
         chosen = [pair in keys for pair in zip(rows[SHARD].to_pylist(), rows[KEY].to_pylist(), strict=True)]
         if not len(own) and not any(chosen):
             continue
@@ -113,13 +113,6 @@ def _events(ports: VerificationPorts, proof: LakeProof, policy: LakePolicy) -> N
         slab_rows=proof.policy.slab_rows,
         cache=Path(ports.platform.settings.cache_dir),
     )
-
-
-def _readable(view: LakeView, bucket: int) -> pa.Table:
-    try:
-        return view.bucket(bucket)
-    except LakeHeld:
-        return view.bucket(bucket, DamagedFiles().read)
 
 
 def _check(rows: pa.Table) -> None:

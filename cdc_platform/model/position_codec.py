@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from cdc_platform.errors import BadInput
 
@@ -38,3 +40,8 @@ def parse_lsn(text: str) -> int:
 def format_lsn(lsn: int) -> str:
     """A number as Postgres writes an LSN."""
     return f"{lsn >> 32:X}/{lsn & 0xFFFFFFFF:X}"
+
+
+def saved_offset(offsets: Iterable[Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """The first offset among the `offsets` of `GET /connectors/NAME/offsets`; None where nothing is committed."""
+    return next((entry["offset"] for entry in offsets if entry.get("offset")), None)

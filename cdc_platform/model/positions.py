@@ -15,14 +15,14 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from cdc_platform.model.position_codec import bad_position, format_lsn, parse_gtids, parse_lsn
+from cdc_platform.model.position_codec import bad_position, format_lsn, parse_gtids, parse_lsn, saved_offset
 from cdc_platform.model.topology import Engine
 
 Streams = npt.NDArray[np.uint32]
@@ -286,6 +286,11 @@ class Committed:
         if lsn is None and "lsn_proc" not in offset:
             lsn = offset.get("lsn")
         return cls(engine, None if lsn is None else format_lsn(int(lsn)), busy)
+
+    @classmethod
+    def answered(cls, engine: Engine, offsets: Iterable[Mapping[str, Any]]) -> Committed:
+        """By the `offsets` that `GET /connectors/NAME/offsets` gave: a connector of ours has one source partition."""
+        return cls.parse(engine, saved_offset(offsets))
 
     def reached(self, position: Position) -> bool:
         """True when everything that a reader at `position` sees was handed to Kafka before the commit."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
 
 from cdc_platform.clients.platform import Platform
@@ -39,11 +39,7 @@ def committed_places(
             except CdcError as error:
                 log.warning("the place of %s is not known: %s", name, error)
                 continue
-            found[name] = Committed.parse(engine, _offset(offsets))
+            found[name] = Committed.answered(engine, offsets)
         return found
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _offset(offsets: Iterable[Mapping[str, Mapping[str, object]]]) -> Mapping[str, object] | None:
-    return next((entry["offset"] for entry in offsets if entry.get("offset")), None)

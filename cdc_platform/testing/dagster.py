@@ -129,12 +129,7 @@ class FakeCdc:
             for topic in own:
                 self._data(topic)
                 self._judged(audit_key(topic.key), "fresh", fresh(record, dataset, suite, now))
-                missing = sum(topic.lost.values())
-                shards = len(topic.rows)
-                text = (
-                    f"{len(topic.lost)} of {shards} shards fail, {missing} missing." if missing else f"{shards} shards."
-                )
-                self._judged(audit_key(topic.key), "complete", Said(not missing, text, {"missing": missing}))
+                self._judged(audit_key(topic.key), "complete", _complete(topic))
 
     def materialize(self, *assets: Any, partition_key: str | None = None, **more: Any) -> dg.ExecuteInProcessResult:
         """Run your assets on the topics' rows; `more` as `Definitions` takes it: resources."""

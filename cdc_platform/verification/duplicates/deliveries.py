@@ -29,7 +29,7 @@ from cdc_platform.model.topology import Engine
 from cdc_platform.verification.proof.change_events import Words
 from cdc_platform.verification.proof.decoding import OPERATIONS
 from cdc_platform.verification.proof.envelopes import BinlogSource, PostgresSource, wrapped
-from cdc_platform.verification.proof.source_positions import POSITIONS
+from cdc_platform.verification.proof.source_positions import POSITION_DTYPE, POSITIONS
 
 # `time` is the record's own (ms since 1970): a producer that sends a batch again keeps it.
 # `run` is a number within one partition's `TaskRuns`.
@@ -51,7 +51,6 @@ WORKER_HEADER = "cdc.worker"
 RUN_HEADER = "__debezium.context.runId"
 _SENDER = (SHARD_HEADER, RUN_HEADER, WORKER_HEADER)
 
-_POSITION = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
 _READ_OP = ord("r")
 _KNOWN = np.isin(np.arange(256), OPERATIONS)
 
@@ -186,7 +185,7 @@ class DeliveryReader:
         ops = np.frombuffer("".join([event.op for event in events]).encode("ascii"), dtype=np.uint8)
         if len(ops) != len(events) or not _KNOWN[ops].all():
             raise ValueError("an operation other than c, u, d, r")
-        position = np.zeros(len(events), dtype=_POSITION)
+        position = np.zeros(len(events), dtype=POSITION_DTYPE)
         POSITIONS[self._engine](events, position)
         reads = ops == _READ_OP
         if not position["seq"][~reads].all():

@@ -60,8 +60,7 @@ class ConnectorOffsets:
                 problems.append(str(error))
                 continue
             self._home[shard.id] = cluster.name
-            known = [entry["offset"] for entry in offsets if entry.get("offset")]
-            return ConnectorProgress(committed=Committed.parse(self._dataset.engine, known[0] if known else None))
+            return ConnectorProgress(committed=Committed.answered(self._dataset.engine, offsets))
         if problems:
             return ConnectorProgress(problem="; ".join(problems))
         return ConnectorProgress(found=False)

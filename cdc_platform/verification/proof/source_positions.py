@@ -71,6 +71,9 @@ def _postgres_positions(found: Sequence[Any], events: Any) -> None:
     events["seq"] = [item.source.lsn or 0 for item in found]
 
 
+# An array of positions alone.
+POSITION_DTYPE = np.dtype([("stream", "u4"), ("seq", "u8"), ("sub", "u8")])
+
 # Writes stream, seq and sub of decoded envelopes into an array that has these fields.
 POSITIONS: dict[Engine, Callable[[Sequence[Any], Any], None]] = {
     Engine.MARIADB: _binlog_positions,
