@@ -172,7 +172,11 @@ class ConnectClient:
         return [Plugin(class_name=p.class_name, type=p.type, version=p.version) for p in found]
 
     def offsets(self, name: str) -> Sequence[Mapping[str, Any]]:
-        """The committed source offsets: `[{"partition": {...}, "offset": {...}}]`. Raises NotFound."""
+        """The committed source offsets: `[{"partition": {...}, "offset": {...}}]`. Raises NotFound.
+
+        A partition that was added a moment ago may be missing: Connect does not read its offsets topic to the end
+        before it lists a connector's partitions (KafkaOffsetBackingStore.connectorPartitions).
+        """
         response = self._ask("GET", _path(name, "offsets"), Deadline(self.timeout))
         return wire.decode(wire.offsets, response.body, response.where).offsets
 

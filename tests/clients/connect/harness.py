@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +63,18 @@ class Harness:
             return seen.state == "STOPPED" and not seen.tasks
 
         assert_eventually(is_stopped, what=f"{name} STOPPED without tasks")
+
+    def assert_offsets(self, name: str, entries: Sequence[Mapping[str, object]]) -> None:
+        """The connector's offsets become these, in any order.
+
+        Connect lists a connector's partitions from what it has read of its offsets topic so far, and does not read to
+        the end first: a partition that was just added may be missing from the first answers.
+        """
+
+        def are_shown() -> bool:
+            return sorted(self.connect.offsets(name), key=str) == sorted(entries, key=str)
+
+        assert_eventually(are_shown, what=f"the offsets of {name} are {entries}")
 
     def clean(self) -> None:
         """Leave nothing behind, offsets included."""

@@ -228,9 +228,9 @@ def test_offsets_are_changed_only_while_it_is_stopped(cluster: Harness) -> None:
     cluster.connect.stop(name)
     cluster.assert_stopped(name)
     cluster.connect.alter_offsets(name, entry)
-    assert list(cluster.connect.offsets(name)) == entry
+    cluster.assert_offsets(name, entry)
     cluster.connect.reset_offsets(name)
-    assert list(cluster.connect.offsets(name)) == []
+    cluster.assert_offsets(name, [])
 
 
 def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Harness) -> None:
@@ -241,9 +241,9 @@ def test_offsets_of_other_partitions_stay_and_null_forgets_one(cluster: Harness)
     cluster.assert_stopped(name)
     cluster.connect.alter_offsets(name, [first])
     cluster.connect.alter_offsets(name, [second])
-    assert sorted(cluster.connect.offsets(name), key=str) == sorted([first, second], key=str)
+    cluster.assert_offsets(name, [first, second])
     cluster.connect.alter_offsets(name, [{"partition": first["partition"], "offset": None}])
-    assert list(cluster.connect.offsets(name)) == [second]
+    cluster.assert_offsets(name, [second])
     with pytest.raises(ConnectRejected, match="need to be provided"):
         cluster.connect.alter_offsets(name, [])
 
@@ -259,7 +259,7 @@ def test_offsets_outlive_the_connector(cluster: Harness) -> None:
     assert_eventually(lambda: name not in cluster.connect.connectors(), what="gone")
     cluster.connect.create(name, cluster.config(), stopped=True)
     cluster.assert_stopped(name)
-    assert list(cluster.connect.offsets(name)) == entry
+    cluster.assert_offsets(name, entry)
 
 
 def test_placeholders_stay_placeholders(cluster: Harness) -> None:
